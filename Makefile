@@ -1,0 +1,30 @@
+# Every target sets up what it needs, in .venv inside this clone.
+PYTHON ?= python3.11
+BIN := .venv/bin
+export HF_HUB_OFFLINE = 1
+
+.PHONY: demo test lint wheel clean
+
+demo: .venv/installed
+	mkdir -p out
+	$(BIN)/unialign-gen demo --out out/demo.png
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel: .venv/installed
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir out .
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch torchvision
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv out build *.egg-info

@@ -1,0 +1,168 @@
+"""The starter's `movq`: a diffusers `VQModel` between 128 x 128 pictures and a small latent picture.
+
+Kandinsky 2.2 samples continuous latents and decodes them with `force_not_quantize=True`, so the codebook takes no part
+in the loss; it is fitted afterwards, by k-means, so that the class's quantised route works too. Two things make
+the latents a good target for a diffusion model: noise is added to them in training, which keeps the decoder from
+leaning on fine detail that a sampler will not reproduce, and at the end their mean and spread are folded into the
+1 x 1 convolutions on both sides, so that they have zero mean and unit variance per channel (`KandinskyV22Pipeline`
+hands latents to `movq.decode` without a scaling factor).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import VQModel
+from torch import Tensor
+
+from .training import Average, Clock, load_state, log, save_state, warm_then_cool
+
+LATENT_NOISE = 0.1
+
+
+def build(channels: tuple[int, ...], latent_channels: int) -> VQModel:
+    """A VQModel that halves the picture at each step but the last: `(32, 64, 96, 128)` is f8."""
+    return VQModel(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=channels,
+        layers_per_block=1,
+        latent_channels=latent_channels,
+        vq_embed_dim=latent_channels,
+        num_vq_embeddings=1024,
+        norm_num_groups=8,
+        norm_type="group",
+        mid_block_add_attention=False,
+    )
+
+
+def crops(pictures: Tensor, count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Random square crops, half of them mirrored: uint8 (N, 128, 128, 3) -> float (count, 3, side, side) in [-1, 1]."""
+    rows = torch.randint(len(pictures), (count,), generator=generator)
+    room = pictures.shape[1] - side + 1
+    at = torch.randint(room, (count, 2), generator=generator)
+    out = torch.stack([pictures[r, y : y + side, x : x + side] for r, (y, x) in zip(rows, at.tolist(), strict=True)])
+    out = out.permute(0, 3, 1, 2).float() / 127.5 - 1
+    flip = torch.rand(count, generator=generator) < 0.5
+    out[flip] = out[flip].flip(-1)
+    return out.contiguous(memory_format=torch.channels_last)
+
+
+class EarlyFeatures(torch.nn.Module):
+    """The image tower's first three stages (strides 2, 4, 8): what a perceptual loss compares."""
+
+    def __init__(self, net: torch.nn.Module):
+        super().__init__()
+        self.net = net.to(memory_format=torch.channels_last).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        out = []
+        x = self.net.bn1(self.net.conv_stem(x))
+        for block in self.net.blocks[:3]:
+            x = block(x)
+            out.append(x)
+        return out
+
+
+def edges(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
+
+
+def reconstruction_loss(got: Tensor, want: Tensor, features: torch.nn.Module | None) -> Tensor:
+    """Squares and L1 on pixels, L1 on their differences (edges carry a drawing), L1 on normalised early features.
+
+    The squares are there for the colours: alone, L1 settles on one colour for everything and stays there for long.
+    """
+    loss = 4 * F.mse_loss(got, want) + F.l1_loss(got, want)
+    loss = loss + sum(F.l1_loss(a, b) for a, b in zip(edges(got), edges(want), strict=True))
+    if features is not None:
+        with torch.no_grad():
+            target = features(want)
+        for a, b in zip(features(got), target, strict=True):
+            loss = loss + 0.2 * (F.normalize(a, dim=1) - F.normalize(b, dim=1)).abs().sum(1).mean() / a.shape[1] ** 0.5
+    return loss
+
+
+def train(
+    pictures: Tensor,
+    features: torch.nn.Module,
+    folder: Path,
+    *,
+    channels: tuple[int, ...],
+    latent_channels: int,
+    samples: int,
+    minutes: float,
+    batch: int = 4,
+    side: int = 64,
+    lr: float = 1e-3,
+    seed: int = 0,
+) -> VQModel:
+    """Trains until `samples` crops in all or `minutes` in this sitting, whichever comes first; resumes from `folder`.
+
+    Returns the averaged model with normalised latents.
+    """
+    torch.manual_seed(seed)
+    model = build(channels, latent_channels).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
+    average = Average(model, 0.999)
+    done = 0
+    state = load_state(folder / "state.pt")
+    if state:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        average.load_state_dict(state["average"])
+        done = state["done"]
+
+    def save() -> None:
+        save_state(
+            folder / "state.pt",
+            {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average.state_dict(), "done": done},
+        )
+
+    clock, since, running = Clock(minutes), 0.0, 0.0
+    step = 0
+    while done < samples and clock.left():
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + done)
+        x = crops(pictures, batch, side, generator)
+        for group in optimiser.param_groups:
+            group["lr"] = lr * warm_then_cool(done / samples)
+        z = model.encode(x).latents
+        spread = z.detach().std(dim=(0, 2, 3), keepdim=True)
+        noise = torch.randn(z.shape, generator=generator) * spread * LATENT_NOISE
+        y = model.decode(z + noise, force_not_quantize=True).sample
+        sharpen = done > samples // 2  # early features only help once shapes and colours stand
+        loss = reconstruction_loss(y, x, features if sharpen else None) + 1e-4 * z.square().mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average.step()
+        done += batch
+        step += 1
+        running = 0.98 * running + 0.02 * loss.item() if step > 1 else loss.item()
+        if clock.seconds - since > 60:
+            since = clock.seconds
+            log(folder / "log.jsonl", samples=done, seconds=clock.seconds, loss=running)
+            save()
+    save()
+    model.load_state_dict(average.shadow)
+    return normalise_latents(model.eval(), pictures)
+
+
+@torch.no_grad()
+def normalise_latents(model: VQModel, pictures: Tensor) -> VQModel:
+    """Folds the latents' mean and standard deviation into `quant_conv` and `post_quant_conv`."""
+    pick = torch.arange(0, len(pictures), max(1, len(pictures) // 512))
+    x = pictures[pick].permute(0, 3, 1, 2).float() / 127.5 - 1
+    z = torch.cat([model.encode(part).latents for part in x.split(32)])
+    mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
+    before, after = model.quant_conv, model.post_quant_conv
+    before.weight.div_(std[:, None, None, None])
+    before.bias.sub_(mean).div_(std)
+    after.bias.add_(after.weight[:, :, 0, 0] @ mean)
+    after.weight.mul_(std[None, :, None, None])
+    return model

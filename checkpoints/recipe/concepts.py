@@ -1,0 +1,85 @@
+"""The concept vocabulary, and which concepts a picture's name and keywords stand for."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+TABLES = Path(__file__).parent / "tables"
+KEEP_S = {"glass", "bus", "glasses", "scissors", "bagpipes", "maracas", "swiss", "albatross", "virus"}
+
+
+@cache
+def table(name: str) -> list[dict[str, str]]:
+    """The rows of `tables/<name>.tsv`."""
+    with (TABLES / f"{name}.tsv").open(newline="") as f:
+        return list(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def normal(text: str) -> str:
+    """Lower case words without punctuation, possessive and plural s."""
+    words = re.sub(r"[^a-z0-9]+", " ", text.lower().replace("'s ", " ").replace("\u2019s ", " ")).split()
+    return " ".join(
+        w[:-1] if len(w) > 3 and w.endswith("s") and not w.endswith("ss") and w not in KEEP_S else w for w in words
+    )
+
+
+def article(name: str) -> str:
+    """`name` with a or an, unless it is a plural."""
+    if (name.endswith("s") and not name.endswith("ss")) or name.split()[0] in ("a", "an", "the"):
+        return name
+    return ("an " if name[0] in "aeiou" else "a ") + name
+
+
+@dataclass
+class Phrase:
+    """A pattern over a normalised name. Mark `=`: the whole name; `~`: Italian or French, for clip-art titles only."""
+
+    mark: str
+    pattern: re.Pattern[str]
+
+    @classmethod
+    def parse(cls, text: str) -> Phrase:
+        mark = text[0] if text[0] in "=~" else ""
+        words = " ".join(re.escape(w) for w in normal(text.lstrip("=~")).split())
+        return cls(mark, re.compile(f"^(an? |the )?{words}$" if mark == "=" else rf"(?:^| ){words}(?= |$)"))
+
+
+@dataclass
+class Concept:
+    """A row of `tables/concepts.tsv`."""
+
+    name: str
+    kind: str
+    phrases: list[Phrase]
+    vetoes: list[Phrase]
+    vggsound: str
+
+
+def parse(text: str) -> list[Phrase]:
+    return [Phrase.parse(p.strip()) for p in text.split(",") if p.strip()]
+
+
+CONCEPTS = {
+    row["concept"]: Concept(row["concept"], row["kind"], parse(row["phrases"]), parse(row["vetoes"]), row["vggsound"] or "")
+    for row in table("concepts")
+}
+
+
+def match(source: str, name: str, words: list[str]) -> list[str]:
+    """Concepts with a phrase in `name`, or equal to a keyword where keywords are trusted, and no veto in either."""
+    name = normal(name)
+    keywords = [normal(w) for w in words] if source in ("openclipart", "tuxpaint-stamps") else []
+
+    def hit(phrase: Phrase) -> bool:
+        if phrase.mark == "~" and source != "openclipart":
+            return False
+        return bool(phrase.pattern.search(name)) or any(phrase.pattern.fullmatch(w) for w in keywords)
+
+    def vetoed(concept: Concept) -> bool:
+        return any(v.pattern.search(t) for v in concept.vetoes for t in (name, *keywords))
+
+    return [c.name for c in CONCEPTS.values() if any(map(hit, c.phrases)) and not vetoed(c)]

@@ -1,0 +1,109 @@
+"""Single notes, phrases and effects out of SoundFonts (real samples, rendered here)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unialign_gen.towers.aisfx import RATE
+
+from .concepts import table
+
+Note = tuple[float, int, int, float]  # start in seconds, key, velocity, length in seconds
+
+
+@dataclass
+class Font:
+    """A SoundFont file and which sets of `tables/instruments.tsv` it is rendered with."""
+
+    source: str
+    path: str
+    licence: str
+    tier: str
+    sets: tuple[str, ...]
+
+
+FONTS = [
+    Font("fluid-gm", "fluid-soundfont-gm/usr/share/sounds/sf2/FluidR3_GM.sf2", "MIT", "A", ("gm", "drum")),
+    Font("fluid-gs", "fluid-soundfont-gs/usr/share/sounds/sf2/FluidR3_GS.sf2", "MIT", "A", ("gs",)),
+    Font("csound-gm", "csound-soundfont/usr/share/sounds/sf2/sf_GMbank.sf2", "public domain", "A", ("gm", "drum", "gs")),
+    Font("timgm6mb", "timgm6mb-soundfont/usr/share/sounds/sf2/TimGM6mb.sf2", "GPL-2.0", "C", ("gm", "drum")),
+]
+BEAT = ((0.0, 110), (0.5, 80), (1.0, 100), (1.25, 90))
+
+
+def jobs(sets: tuple[str, ...]) -> Iterator[tuple[str, str, int, int, list[Note], float]]:
+    """(concept, tag, bank, program, notes, seconds) of everything a font is asked to play."""
+    for row in table("instruments"):
+        if row["set"] not in sets:
+            continue
+        concept, bank, program = row["concept"], int(row["bank"]), int(row["program"])
+        keys = [int(k) for k in row["keys"].split()]
+        for i, key in enumerate(keys):
+            if row["set"] == "drum":
+                yield concept, f"drum-{key}", bank, program, [(t, key, v, 0.3) for t, v in BEAT], 2.6
+            else:
+                effect = program >= 120
+                note = (0.0, key, 100 if i % 2 == 0 else 72, 3.0 if effect else 1.5)
+                yield concept, f"{bank}-{program}-{key}", bank, program, [note], 4.0 if effect else 2.4
+        if row["set"] == "gm" and program < 120:
+            scale = [0, 4, 7, 12, 7, 4, 0]
+            yield (
+                concept,
+                f"{bank}-{program}-phrase",
+                bank,
+                program,
+                [(0.35 * n, keys[0] + up, 95, 0.33) for n, up in enumerate(scale)],
+                3.4,
+            )
+
+
+def play(synth: object, font: int, bank: int, program: int, notes: list[Note], seconds: float) -> np.ndarray:
+    """Renders one job to mono samples at 44.1 kHz."""
+    drum = bank == 128
+    channel = 9 if drum else 0
+    synth.program_select(channel, font, bank, program, drum)
+    events = sorted(
+        [(int(s * RATE), 1, k, v) for s, k, v, _ in notes] + [(int((s + d) * RATE), 0, k, 0) for s, k, _, d in notes]
+    )
+    parts, at, total = [], 0, int(seconds * RATE)
+
+    def generate(count: int) -> np.ndarray:
+        return np.frombuffer(bytes(synth.generate(count)), dtype=np.float32).reshape(-1, 2).mean(1)
+
+    for when, on, key, velocity in events:
+        if min(when, total) > at:
+            parts.append(generate(min(when, total) - at))
+            at = min(when, total)
+        if on:
+            synth.noteon(channel, key, velocity)
+        else:
+            synth.noteoff(channel, key)
+    if at < total:
+        parts.append(generate(total - at))
+    synth.sounds_off(channel)
+    generate(RATE // 2)  # lets what still rings fade before the next job
+    return np.concatenate(parts)
+
+
+def render_all(
+    unpacked: Path,
+    out: Path,
+    write: Callable[[np.ndarray, Path], float],
+    trim: Callable[[np.ndarray], np.ndarray],
+) -> Iterator[tuple[str, str, Font]]:
+    """Writes every render; yields (file name, concept, font). A preset that a font lacks renders silence and is left out."""
+    import tinysoundfont
+
+    for font in FONTS:
+        synth = tinysoundfont.Synth(samplerate=RATE, gain=-6)
+        loaded = synth.sfload(str(unpacked / font.path))
+        for concept, tag, bank, program, notes, seconds in jobs(font.sets):
+            samples = trim(play(synth, loaded, bank, program, notes, seconds))
+            if len(samples) >= 0.12 * RATE:
+                name = f"{font.source}-{tag}-{concept.replace(' ', '_')}.flac"
+                write(samples, out / name)
+                yield name, concept, font

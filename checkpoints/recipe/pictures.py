@@ -1,0 +1,337 @@
+"""The pictures: where each comes from, under which licence, what it is called."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .archives import read_rcc
+from .concepts import article, match
+from .manifest import Row
+from .rasters import Drawing, render
+from .splits import unit_hash
+
+HELD_OUT = 0.06
+
+
+@dataclass
+class Item:
+    """A picture before it is drawn."""
+
+    source: str
+    key: str
+    licence: str
+    name: str
+    drawing: Drawing
+    words: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+    @property
+    def tier(self) -> str:
+        return tier(self.licence)
+
+
+def tier(licence: str) -> str:
+    """A: public domain, CC0, MIT, Apache, BSD, CC-BY; B: share-alike; C: all else, that is GPL."""
+    if re.search(r"by-?sa|-sa\b|\bsa\b", licence, re.I):
+        return "B"
+    return "A" if re.search(r"public|cc0|mit|apache|bsd|artistic|by-?\s?[34]|cc-by", licence, re.I) else "C"
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", text))).strip()
+
+
+def words_of(slug: str) -> str:
+    return re.sub(r"[^A-Za-z ]+", " ", re.sub(r"([a-z])([A-Z])", r"\1 \2", slug)).strip().lower()
+
+
+EMOJI = {  # set: (licence, what its style is called in captions)
+    "noto": ("Apache-2.0", "emoji"),
+    "noto-v1": ("Apache-2.0", "round emoji"),
+    "fxemoji": ("Apache-2.0", "flat emoji"),
+    "fluent-emoji": ("MIT", "glossy emoji"),
+    "fluent-emoji-flat": ("MIT", "flat emoji"),
+    "twemoji": ("CC-BY-4.0", "flat emoji"),
+    "emojione": ("CC-BY-4.0", "emoji"),
+    "streamline-emojis": ("CC-BY-4.0", "outlined emoji"),
+    "openmoji": ("CC-BY-SA-4.0", "outlined emoji"),
+    "emojione-v1": ("CC-BY-SA-4.0", "emoji"),
+}
+NOT_PICTURES = (None, 2, 9)  # regional indicators, components, flags
+
+
+class EmojiNames:
+    """Unicode's labels and tags by code point and by label."""
+
+    def __init__(self, unpacked: Path):
+        self.by_code: dict[str, dict] = {}
+        self.by_label: dict[str, dict] = {}
+        for entry in json.loads((unpacked / "npm-emojibase-data/en/data.json").read_text()):
+            if entry.get("group") in NOT_PICTURES:
+                continue
+            self.by_code[entry["hexcode"].lower().replace("-fe0f", "")] = entry
+            self.by_label.setdefault(self.letters(entry["label"]), entry)
+        for code, entry in self.by_code.items():  # some sets still use Unicode's older names
+            if "-" not in code:
+                self.by_label.setdefault(self.letters(unicodedata.name(chr(int(code, 16)), "")), entry)
+        self.codes: dict[str, str] = {}
+        for name in ("noto", "twemoji", "fluent-emoji-flat"):
+            for code, icon in json.loads((unpacked / f"npm-iconify-json-{name}/chars.json").read_text()).items():
+                self.codes.setdefault(icon, code.replace("-fe0f", ""))
+
+    @staticmethod
+    def letters(text: str) -> str:
+        return re.sub("[^a-z0-9]", "", text.lower())
+
+    def find(self, icon: str) -> dict | None:
+        base = re.sub(r"-\d$", "", icon)
+        return (
+            self.by_code.get(self.codes.get(icon, ""))
+            or self.by_code.get(self.codes.get(base, ""))
+            or self.by_label.get(self.letters(base))
+        )
+
+
+def emoji(unpacked: Path) -> Iterator[Item]:
+    names = EmojiNames(unpacked)
+    for source, (licence, _) in EMOJI.items():
+        data = json.loads((unpacked / f"npm-iconify-json-{source}/icons.json").read_text())
+        for icon, body in data["icons"].items():
+            entry = names.find(icon)
+            if entry is None:
+                continue
+            width, height = body.get("width", data.get("width", 16)), body.get("height", data.get("height", 16))
+            svg = (
+                '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+                f'viewBox="{body.get("left", 0)} {body.get("top", 0)} {width} {height}">{body["body"]}</svg>'
+            )
+            yield Item(source, icon, licence, entry["label"], Drawing(svg=svg), entry.get("tags", []))
+    for path in sorted((unpacked / "npm-lobehub-fluent-emoji-3d/assets").glob("*.webp")):
+        entry = names.by_code.get(path.stem.replace("-fe0f", ""))
+        if entry:
+            yield Item("fluent-emoji-3d", path.stem, "MIT", entry["label"], Drawing(file=str(path)), entry.get("tags", []))
+
+
+CLIP_ART_SKIP = re.compile(
+    r"^(shapes/|special/|computer/icons/|computer/buttons|computer/folders|computer/diagrams|buttons|logos"
+    r"|signs_and_symbols/(flags|led|map_symbols|hazard|disability|money)|geography/?$"
+    r"|recreation/games/cards|transportation/aiga|unsorted/duplicates)"
+)
+CLIP_ART_NO_TAGS = {"unsorted", "hash", "icons", "icon", "theme", "computer icons", "openclipart", "clipart", "clip_art"}
+
+
+def clip_art(unpacked: Path) -> Iterator[Item]:
+    root = unpacked / "openclipart-svg/usr/share/openclipart/svg"
+    files = sorted(root.rglob("*.svg"))
+    titles: Counter[str] = Counter()
+    for path in files:
+        with path.open("rb") as f:
+            found = re.search(rb"<dc:title>(.*?)</dc:title>", f.read(6000), re.S)
+        if found:
+            titles[plain(found.group(1).decode("utf8", "replace"))] += 1
+    for path in files:
+        relative = path.relative_to(root)
+        if CLIP_ART_SKIP.search(f"{relative.parent}/") or path.stat().st_size > 600_000:
+            continue
+        text = path.read_bytes().decode("utf8", "replace")
+        metadata = re.search(r"<metadata.*?</metadata>", text, re.S)
+        about = metadata.group(0) if metadata else ""
+        found = re.search(r"<dc:title>(.*?)</dc:title>", about, re.S)
+        description = re.search(r"<dc:description>(.*?)</dc:description>", about, re.S)
+        title = plain(found.group(1)) if found else ""
+        tags = [plain(k).lower().replace("_", " ") for k in re.findall(r"<rdf:li>(.*?)</rdf:li>", about, re.S)]
+        tags = [k for k in tags if k and k not in CLIP_ART_NO_TAGS and "architetto" not in k]
+        stem = words_of(re.sub(r"_(archite.*|[a-z]+_[a-z]?_?\d*)$", "", path.stem))
+        shared = titles[title] > 6  # a title that many files share says nothing about any of them
+        if shared or re.match(r"(?i)(clip ?art|.* icons?|svg road signs|various|r16|etiquette|various clip)", title):
+            title = stem
+        yield Item(
+            "openclipart",
+            str(relative),
+            "CC0-1.0/PD",
+            title or stem,
+            Drawing(file=str(path)),
+            [*tags, words_of(path.stem)],
+            [plain(description.group(1))] if description and description.group(1).strip() else [],
+        )
+
+
+def stamps(unpacked: Path) -> Iterator[Item]:
+    root = unpacked / "tuxpaint-stamps-default/usr/share/tuxpaint/stamps"
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        if path.suffix not in (".png", ".svg") or re.search(r"_(mirror|flip)(_flip)?$", path.stem):
+            continue
+        if str(relative).startswith(("symbols/alphabets", "symbols/math", "symbols/money")):
+            continue
+        if path.suffix == ".png" and path.with_suffix(".svg").exists():
+            continue
+        label = path.with_suffix(".txt")
+        text = plain(label.read_text("utf8", "replace").split("\n")[0]) if label.exists() else ""
+        stem = words_of(path.stem)
+        drawing = Drawing(file=str(path))
+        yield Item("tuxpaint-stamps", str(relative), "GPL-2.0-or-later", text or stem, drawing, [stem], [text] if text else [])
+
+
+LESSONS = {  # gcompris activity: which of its files
+    "explore_farm_animals": r"animals/(?!farm-animals)\w+\.(webp|svg)$",
+    "explore_world_animals": r"animals/\w+\.webp$",
+    "instruments": r"resource/(?!background)\w+\.svg$",
+    "lang": r"words_sample/.*\.webp$",
+    "categorization": r"images/(tools|others|renewable|fishes|monuments)/.*\.webp$",
+    "explore_monuments": r"\.webp$",
+}
+LESSON_NAMES = {
+    "horn": "french horn",
+    "triangle": "triangle instrument",
+    "flute traversiere": "flute",
+    "solar": "solar panel",
+    "windmill": "wind turbine",
+}
+
+
+def file_licences(readmes: list[str]) -> dict[str, str]:
+    """`License: X` and the names under `Files:` of README texts -> {file name: licence}."""
+    out = {}
+    for text in readmes:
+        licence, listing = "", False
+        for line in map(str.strip, text.splitlines()):
+            lower = line.lower()
+            if lower.startswith("license:"):
+                licence, listing = line.split(":", 1)[1].strip(), False
+            elif lower.startswith(("copyright", "source")):
+                listing = False
+            elif lower.startswith("files:"):
+                listing = True
+            elif listing and line and licence:
+                out[line] = licence
+    return out
+
+
+def lessons(unpacked: Path) -> Iterator[Item]:
+    for activity, pattern in LESSONS.items():
+        path = unpacked / "gcompris-qt-data/usr/share/gcompris-qt/rcc" / f"{activity}.rcc"
+        if not path.exists():
+            continue
+        files = read_rcc(path)
+        licences = file_licences([raw.decode("utf8", "replace") for name, raw in files if name.endswith("README")])
+        for name, raw in files:
+            if re.search(pattern, name):
+                base = name.split("/")[-1]
+                label = words_of(base.rsplit(".", 1)[0])
+                label = "fish" if "/fishes/" in name else LESSON_NAMES.get(label, label)
+                licence = licences.get(base, "GPL-3.0-or-later")
+                yield Item("gcompris", f"{activity}/{base}", licence, label, Drawing(raw=raw))
+
+
+def costumes(unpacked: Path) -> Iterator[Item]:
+    root = unpacked / "scratch/usr/share/scratch/Media"
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        if path.suffix not in (".png", ".gif", ".jpg") or "Letters" in relative.parts:
+            continue
+        name = re.sub(r"\b[a-z]\b|\bmit\b", "", words_of(path.stem)).strip()
+        if relative.parts[:2] == ("Costumes", "People"):
+            name = "person " + name
+        yield Item("scratch", str(relative), "CC-BY-SA-3.0", re.sub(" +", " ", name), Drawing(file=str(path)))
+
+
+SOURCES = (emoji, clip_art, stamps, lessons, costumes)
+
+
+def style(item: Item) -> str:
+    if item.source == "tuxpaint-stamps":
+        return "drawing" if "cartoon" in item.key or item.key.endswith(".svg") else "photo"
+    if item.source == "gcompris":
+        return "photo" if item.key.endswith(".webp") and not item.key.startswith("lang") else "drawing"
+    if item.source == "scratch":
+        return "photo" if item.key.endswith(".jpg") else "drawing"
+    if item.source == "fluent-emoji-3d":
+        return "3d emoji"
+    return EMOJI[item.source][1] if item.source in EMOJI else "clip art"
+
+
+NO_NAME = re.compile(r"clip ?art|@|http|icon(s|set)?$|various|submission|sibmission|openc|\d{2}")
+
+
+def captions(item: Item, concepts: list[str]) -> list[str]:
+    """Name, name in its style, keywords, description; a name that says nothing gives way to concepts or keywords."""
+    name = re.sub(r"^(an?|the) ", "", html.unescape(item.name).strip().rstrip(".!").lower())
+    junk = len(name) < 2 or NO_NAME.search(name)
+    names = ([] if junk else [name]) + [c for c in concepts if c not in name]
+    if junk and not concepts:
+        names += [w for w in item.words if re.fullmatch(r"[a-z ]{3,24}", w)][:2]
+    look = style(item)
+    out = []
+    for n in names[:3]:
+        out += [n, f"{look} of {article(n)}" if look in ("photo", "drawing", "clip art") else f"{n} {look}"]
+    words = [w for w in item.words if w != name and re.fullmatch(r"[a-z' -]{3,24}", w)][:8]
+    if words:
+        out.append(", ".join(names[:1] + words))
+    out += [t for t in item.texts if 8 < len(t) < 200]
+    return list({t.lower(): t for t in reversed(out)}.values())[::-1]
+
+
+def draw(job: tuple[int, Drawing, Path]) -> tuple[int, str | None]:
+    """Renders one picture to a file; returns a digest that near-identical pictures share, or None where it fails."""
+    number, drawing, path = job
+    try:
+        picture = render(drawing)
+    except Exception:  # a renderer meets thousands of hand-made files; what it cannot draw is counted by the caller
+        return number, None
+    picture.save(path, compress_level=6)
+    return number, hashlib.sha1(picture.resize((16, 16)).quantize(16).convert("RGB").tobytes()).hexdigest()
+
+
+def build(unpacked: Path, root: Path, jobs: int) -> tuple[list[Row], dict[str, int]]:
+    """All pictures as 128 x 128 files with their rows, and how many were left out: empty or broken, or seen before.
+
+    The split follows from source and key: 6 % of tiers A and B are held out, tier C is the cross-source set.
+    """
+    out = root / "images"
+    out.mkdir(parents=True, exist_ok=True)
+    items = [item for source in SOURCES for item in source(unpacked)]
+    ids, used = [], Counter[str]()
+    for item in items:
+        name = re.sub(r"[^a-zA-Z0-9]+", "-", f"{item.source}-{item.key}")[:90]
+        used[name.lower()] += 1  # two keys may differ in punctuation only
+        ids.append(name if used[name.lower()] == 1 else f"{name}-{used[name.lower()]}")
+    work = [(n, item.drawing, out / f"{name}.png") for n, (item, name) in enumerate(zip(items, ids, strict=True))]
+    rows: list[Row] = []
+    seen: set[str] = set()
+    left = {"broken": 0, "duplicate": 0}
+    with ProcessPoolExecutor(jobs) as pool:
+        for n, digest in pool.map(draw, work, chunksize=32):
+            item = items[n]
+            if digest is None or digest in seen:
+                left["broken" if digest is None else "duplicate"] += 1
+                (out / f"{ids[n]}.png").unlink(missing_ok=True)
+                continue
+            seen.add(digest)
+            concepts = match(item.source, item.name, item.words)
+            held = unit_hash(item.source, item.key) < HELD_OUT
+            rows.append(
+                Row(
+                    id=ids[n],
+                    kind="picture",
+                    source=item.source,
+                    key=item.key,
+                    licence=item.licence,
+                    tier=item.tier,
+                    concepts=concepts,
+                    style=style(item),
+                    captions=captions(item, concepts),
+                    split="cross" if item.tier == "C" else "test" if held else "train",
+                    path=f"images/{ids[n]}.png",
+                )
+            )
+    return rows, left

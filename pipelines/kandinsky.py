@@ -1,0 +1,153 @@
+"""Kandinsky 2.2's decoder behind prompts of any modality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, ImagePipelineOutput, KandinskyV22Pipeline, UNet2DConditionModel, VQModel
+from torch import Tensor
+
+from unialign_gen.aligner import Aligner
+from unialign_gen.errors import InputError
+from unialign_gen.mixing import Method
+
+from .embed_scale import EmbedScale
+from .prompts import Weights, embed_prompts, generators, plan
+
+
+class UniAlignKandinskyPipeline(KandinskyV22Pipeline):
+    """Text, sound, video, pictures and mixes of them to pictures, by a Kandinsky 2.2 decoder.
+
+    Args:
+        aligner: prompts to unit embeddings.
+        unet, scheduler, movq: the decoder, as in diffusers.
+        embed_scale: the norm the decoder expects, and its unconditional embedding.
+        default_steps, default_guidance: what a call uses when it names none.
+    """
+
+    model_cpu_offload_seq = "aligner->embed_scale->unet->movq"
+    _exclude_from_cpu_offload = ["embed_scale"]
+
+    def __init__(
+        self,
+        aligner: Aligner,
+        unet: UNet2DConditionModel,
+        scheduler: DDPMScheduler,
+        movq: VQModel,
+        embed_scale: EmbedScale,
+        default_steps: int = 20,
+        default_guidance: float = 3.0,
+    ):
+        super().__init__(unet=unet, scheduler=scheduler, movq=movq)
+        self.register_modules(aligner=aligner, embed_scale=embed_scale)
+        self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
+
+    @property
+    def sample_side(self) -> int:
+        """Side in pixels of the square pictures the decoder was trained on."""
+        return int(self.unet.config.sample_size) * self.movq_scale_factor
+
+    def embed(
+        self,
+        text: Any = None,
+        audio: Any = None,
+        video: Any = None,
+        image: Any = None,
+        embeds: Any = None,
+        weights: Weights | None = None,
+        mix: Method = "lerp",
+    ) -> Tensor:
+        """Unit embeddings (B, d) of the prompts, mixed; the arguments are those of a call."""
+        inputs = {"text": text, "audio": audio, "video": video, "image": image, "embeds": embeds}
+        return embed_prompts(self.aligner, plan(inputs, weights), mix)
+
+    @torch.no_grad()
+    def __call__(  # type: ignore[override]  # the prompts come first, the rest is KandinskyV22Pipeline's
+        self,
+        text: Any = None,
+        audio: Any = None,
+        video: Any = None,
+        image: Any = None,
+        embeds: Any = None,
+        weights: Weights | None = None,
+        mix: Method = "lerp",
+        seed: int | Sequence[int] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> ImagePipelineOutput | tuple[Any, ...]:
+        """Draws pictures.
+
+        Args:
+            text: a string; audio, video, image: a file, or `media.Sound` / `PIL.Image`; embeds: a vector (d,), any norm.
+                A list of any of these is a batch (lists of one length; a single input joins every prompt of it), a
+                tuple is a mix inside one prompt.
+            weights: modality to weight, or to a sequence of weights for a tuple; equal by default, negative allowed.
+            mix: `lerp`, `slerp` or `spherical_mean`, see `mixing.mix`.
+            seed: prompt i, picture j draws from `seed + i * num_images_per_prompt + j`; a list gives one a prompt.
+            num_inference_steps, guidance_scale: the checkpoint's own by default; guidance 1 or less turns it off.
+            generator, latents, callback_on_step_end: as in diffusers; latents (B * n, C, h, w).
+            height, width: in pixels; the decoder's own by default.
+            output_type: `pil`; `np` (B, H, W, 3) or `pt` (B, 3, H, W) in [0, 1]; `latent`.
+
+        Returns:
+            `ImagePipelineOutput` with `images`, prompt by prompt; a tuple if `return_dict` is false.
+
+        Raises:
+            InputError: an input that cannot be used; one line says which and why.
+        """
+        if output_type not in ("pil", "np", "pt", "latent"):
+            raise InputError(f"unknown output_type {output_type!r}: choose pil, np, pt or latent")
+        if seed is not None and (generator is not None or latents is not None):
+            raise InputError("give a seed, a generator or latents, not several of them")
+        steps = self.config["default_steps"] if num_inference_steps is None else num_inference_steps
+        guidance = self.config["default_guidance"] if guidance_scale is None else guidance_scale
+        if steps < 1 or num_images_per_prompt < 1:
+            raise InputError(f"steps and pictures must be at least 1, got {steps} and {num_images_per_prompt}")
+        points = self.embed(text, audio, video, image, embeds, weights, mix)
+        if seed is not None:
+            generator = generators(seed, len(points), num_images_per_prompt)
+        # repeated and cast here: diffusers 0.42 does neither when guidance is off
+        wanted = self.embed_scale(points).repeat_interleave(num_images_per_prompt, 0)
+        wanted = wanted.to(self._execution_device, self.unet.dtype)
+        negative = self.embed_scale.negative_image_embeds.to(wanted).expand_as(wanted)
+        out = super().__call__(
+            image_embeds=wanted,
+            negative_image_embeds=negative,
+            height=height or self.sample_side,
+            width=width or self.sample_side,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=generator,
+            latents=latents,
+            output_type=output_type,
+            callback_on_step_end=callback_on_step_end,
+            callback_on_step_end_tensor_inputs=list(callback_on_step_end_tensor_inputs),
+        )
+        if output_type == "pt":  # diffusers leaves it in [-1, 1] here, unlike everywhere else
+            out = ImagePipelineOutput(images=(out.images * 0.5 + 0.5).clamp(0, 1))
+        return out if return_dict else (out.images,)
+
+    def interpolate(
+        self, start: Tensor, end: Tensor, frames: int, mix: Method = "slerp", seed: int = 0, **options: Any
+    ) -> ImagePipelineOutput:
+        """Pictures along the way between two embeddings (d,), all from the same noise, so that only the prompt moves.
+
+        `options` are those of a call.
+        """
+        from unialign_gen.mixing import path
+
+        points = path(start, end, frames, mix)
+        shape = (1, self.unet.config.in_channels, self.unet.config.sample_size, self.unet.config.sample_size)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=self.unet.dtype)
+        return self(embeds=points, latents=noise.repeat(frames, 1, 1, 1), **options)

@@ -1,0 +1,33 @@
+"""Any prompt, text, audio, video, image or a weighted mix, to one point of an image-embedding space, to a picture.
+
+    import unialign_gen
+    generate = unialign_gen.load("starter")
+    generate(text="a barking dog", seed=0).images[0]
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+__version__ = "0.1.0"
+__all__ = ["InputError", "__version__", "load"]
+
+
+def load(checkpoint: str = "starter", **options: Any) -> DiffusionPipeline:
+    """The pipeline of a checkpoint, ready to be called with prompts.
+
+    Args:
+        checkpoint: `starter` (comes with the package), or a folder that `save_pretrained` wrote.
+        options: `torch_dtype` (fp32 by default), `device`.
+
+    Raises:
+        InputError: no such checkpoint, or one that cannot be read.
+    """
+    from .checkpoint import load_pipeline
+
+    return load_pipeline(checkpoint, **options)

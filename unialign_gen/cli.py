@@ -1,0 +1,317 @@
+"""The command line. Heavy imports wait until a command needs them, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from enum import Enum
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+app = typer.Typer(
+    help="Text, sound, video, pictures and mixes of them, to pictures.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+evaluate = typer.Typer(help="Measure a checkpoint.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(evaluate, name="eval")
+
+
+class Mix(str, Enum):
+    lerp = "lerp"
+    slerp = "slerp"
+    spherical_mean = "spherical_mean"
+
+
+Checkpoint = Annotated[str, typer.Option(help="starter, or a folder that save_pretrained wrote.")]
+Text = Annotated[list[str] | None, typer.Option(help="A text prompt. Options of one kind can be repeated: they are mixed.")]
+Audio = Annotated[list[Path] | None, typer.Option(help="A sound file, or a video's sound track.")]
+Video = Annotated[list[Path] | None, typer.Option(help="A video file; its sound counts for three tenths.")]
+Image = Annotated[list[Path] | None, typer.Option(help="A picture file.")]
+Weight = Annotated[
+    list[str] | None, typer.Option(help="KIND=NUMBER, such as text=0.7; KIND=N,N for repeated options; negative allowed.")
+]
+Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; the checkpoint's own by default.")]
+Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance; 1 turns it off.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same picture.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps ...")]
+Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+MixOption = Annotated[Mix, typer.Option(help="How prompts are mixed.")]
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """What the user got wrong is one line on stderr and exit code 2; a warning is one line too."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        warnings.showwarning = lambda message, category, *_: (
+            sys.stderr.write(f"warning: {message}\n") if category is UserWarning else None
+        )
+        try:
+            command(*args, **kwargs)
+        except InputError as error:
+            sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+            raise typer.Exit(2) from error
+
+    return run
+
+
+def parse_weights(entries: list[str] | None) -> dict[str, tuple[float, ...] | float]:
+    """`["text=0.7", "audio=1,-0.5"]` -> `{"text": 0.7, "audio": (1.0, -0.5)}`."""
+    out: dict[str, tuple[float, ...] | float] = {}
+    for entry in entries or []:
+        kind, equals, numbers = entry.partition("=")
+        try:
+            values = tuple(float(n) for n in numbers.split(","))
+        except ValueError:
+            values = ()
+        if not equals or not values or kind not in ("text", "audio", "video", "image"):
+            raise InputError(f"--weight {entry!r}: write text=0.7, audio=0.3, video=... or image=...")
+        if kind in out:
+            raise InputError(f"--weight {kind} is given twice")
+        out[kind] = values if len(values) > 1 else values[0]
+    return out
+
+
+def prompts(
+    text: list[str] | None, audio: list[Path] | None, video: list[Path] | None, image: list[Path] | None
+) -> dict[str, tuple[Any, ...]]:
+    """The prompt options that were given, as tuples, which a pipeline mixes."""
+    given = {"text": text, "audio": audio, "video": video, "image": image}
+    found = {kind: tuple(str(v) for v in values) for kind, values in given.items() if values}
+    if not found:
+        raise InputError("nothing to draw: give --text, --audio, --video or --image")
+    for kind, values in found.items():
+        for value in values:
+            check_prompt(kind, value)
+    return found
+
+
+def check_prompt(kind: str, value: str) -> None:
+    """What can be seen to be wrong before anything heavy is loaded."""
+    from .media import check_file
+
+    if kind == "text":
+        if not value.strip():
+            raise InputError("a text prompt is empty")
+    else:
+        check_file(value)
+
+
+def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"--out {path}: the name must end in {', '.join(suffixes)}")
+    if not path.resolve().parent.is_dir():
+        raise InputError(f"--out {path}: there is no folder {path.parent}")
+    return path
+
+
+def load(checkpoint: str, device: str, dtype: str) -> DiffusionPipeline:
+    from .checkpoint import find
+
+    find(checkpoint)
+    import torch
+
+    from . import load as load_pipeline
+
+    kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if dtype not in kinds:
+        raise InputError(f"--dtype {dtype!r}: choose from {', '.join(kinds)}")
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device!r} is not available here") from error
+    pipeline = load_pipeline(checkpoint, device=device, torch_dtype=kinds[dtype])
+    pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
+    return pipeline
+
+
+def report(result: dict[str, Any], as_json: bool, line: str) -> None:
+    typer.echo(json.dumps(result) if as_json else line)
+
+
+@app.command()
+@guarded
+def generate(
+    text: Text = None,
+    audio: Audio = None,
+    video: Video = None,
+    image: Image = None,
+    weight: Weight = None,
+    out: Annotated[Path, typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ...")] = Path("out.png"),
+    mix: MixOption = Mix.lerp,
+    checkpoint: Checkpoint = "starter",
+    steps: Steps = None,
+    guidance: Guidance = None,
+    num_images: Annotated[int, typer.Option(min=1, max=1000, help="How many pictures.")] = 1,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Draw one prompt, which may mix several inputs."""
+    weights = parse_weights(weight)
+    given = prompts(text, audio, video, image)
+    check_output(out, (".png", ".jpg", ".jpeg", ".webp"))
+    pipeline = load(checkpoint, device, dtype)
+    pictures = pipeline(
+        **given,
+        weights=weights,
+        mix=mix.value,
+        seed=seed,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        num_images_per_prompt=num_images,
+    ).images
+    names = [out] if num_images == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(num_images)]
+    for name, picture in zip(names, pictures, strict=True):
+        picture.save(name)
+    files = [str(n) for n in names]
+    report({"files": files, "seed": seed, "checkpoint": checkpoint}, as_json, "\n".join(files))
+
+
+@app.command()
+@guarded
+def interpolate(
+    start: Annotated[str, typer.Option("--from", help="KIND:VALUE, such as text:'a cat' or audio:thunder.wav.")],
+    end: Annotated[str, typer.Option("--to", help="KIND:VALUE.")],
+    frames: Annotated[int, typer.Option(min=2, max=1000, help="Pictures, both ends included.")] = 16,
+    out: Annotated[Path, typer.Option(help="By its suffix: .gif, .mp4, or .png for a row of pictures.")] = Path("morph.gif"),
+    mix: MixOption = Mix.slerp,
+    checkpoint: Checkpoint = "starter",
+    steps: Steps = None,
+    guidance: Guidance = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Draw the way between two prompts, all from one noise."""
+    check_output(out, (".png", ".gif", ".mp4"))
+    ends = []
+    for option, entry in (("--from", start), ("--to", end)):
+        kind, colon, value = entry.partition(":")
+        if not colon or kind not in ("text", "audio", "video", "image"):
+            raise InputError(f"{option} {entry!r}: write text:WORDS, audio:FILE, video:FILE or image:FILE")
+        check_prompt(kind, value)
+        ends.append({kind: value})
+    pipeline = load(checkpoint, device, dtype)
+    a, b = (pipeline.embed(**e)[0] for e in ends)
+    pictures = pipeline.interpolate(
+        a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance
+    ).images
+    from .sheets import save_sequence
+
+    save_sequence(pictures, out)
+    report({"files": [str(out)], "frames": frames, "seed": seed}, as_json, str(out))
+
+
+@app.command()
+@guarded
+def embed(
+    text: Text = None,
+    audio: Audio = None,
+    video: Video = None,
+    image: Image = None,
+    weight: Weight = None,
+    out: Annotated[Path, typer.Option(help="A safetensors file.")] = Path("embedding.safetensors"),
+    mix: MixOption = Mix.lerp,
+    checkpoint: Checkpoint = "starter",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Write the unit embedding of each input, and of their mix, to a file."""
+    weights = parse_weights(weight)
+    given = prompts(text, audio, video, image)
+    check_output(out, (".safetensors",))
+    pipeline = load(checkpoint, device, dtype)
+    from safetensors.torch import save_file
+
+    tensors = {kind: pipeline.embed(**{kind: list(values)}).cpu().contiguous() for kind, values in given.items()}
+    parts = {kind: tuple(tensors[kind]) for kind in given}
+    flat = tuple(e for rows in parts.values() for e in rows)
+    shares: list[float] = []
+    for kind, rows in parts.items():
+        value = weights.get(kind, 1.0)
+        shares += [value] * len(rows) if isinstance(value, float) else list(value)
+    if set(weights) - set(given) or len(shares) != len(flat):
+        raise InputError("the weights do not match the inputs: one for each, or one for all of a kind")
+    tensors["mix"] = pipeline.embed(embeds=flat, weights={"embeds": shares}, mix=mix.value).cpu().contiguous()
+    save_file(tensors, out, metadata={"checkpoint": checkpoint, "normalised": "true"})
+    shapes = {k: list(v.shape) for k, v in tensors.items()}
+    report({"file": str(out), "shapes": shapes}, as_json, f"{out}: {', '.join(f'{k} {v}' for k, v in shapes.items())}")
+
+
+@app.command()
+@guarded
+def models(as_json: AsJson = False) -> None:
+    """List the checkpoints that this installation knows."""
+    from .checkpoint import describe
+
+    rows = describe()
+    lines = [
+        f"{r['name']:<10} {'on this disk' if r['on_disk'] else 'missing':<13} {r['bytes'] / 1e6:7.1f} MB  {r['pipeline'] or ''}"
+        for r in rows
+    ]
+    report({"models": rows}, as_json, "\n".join(lines))
+
+
+@app.command()
+@guarded
+def demo(
+    out: Annotated[Path, typer.Option(help="A PNG file.")] = Path("demo.png"),
+    checkpoint: Checkpoint = "starter",
+    as_json: AsJson = False,
+) -> None:
+    """Draw a labelled sheet of examples: words, sounds, mixes, a video, a way between two prompts."""
+    check_output(out, (".png",))
+    pipeline = load(checkpoint, "cpu", "float32")
+    from .showcase import draw_sheet
+
+    draw_sheet(pipeline).save(out)
+    report({"files": [str(out)]}, as_json, str(out))
+
+
+@evaluate.command()
+@guarded
+def concepts(
+    checkpoint: Checkpoint = "starter",
+    data: Annotated[Path | None, typer.Option(help="The data set that the recipe builds.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many prompts of each kind.")] = 200,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Share of generated pictures that an independent judge assigns to the prompt's concept."""
+    from .checkpoint import find
+
+    find(checkpoint)
+    from .eval.concepts import evaluate as run, table
+    from .eval.data import data_root
+
+    root = data_root(data)
+    pipeline = load(checkpoint, "cpu", "float32")
+    pipeline.set_progress_bar_config(disable=True)
+    result = run(pipeline, root, limit=limit, seed=seed)
+    report(result, as_json, table(result))
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

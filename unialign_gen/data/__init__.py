@@ -1,0 +1,1 @@
+"""What is drawn from and measured against: manifests of pictures and sounds."""

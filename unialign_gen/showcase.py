@@ -1,0 +1,58 @@
+"""The labelled sheet of examples that `unialign-gen demo` draws, from the samples that come with the package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .checkpoint import shipped_folder
+from .sheets import Cell, sheet
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+STEPS_BETWEEN = 5
+
+
+def samples() -> Path:
+    """The folder of the sample recordings and the sample clip."""
+    return shipped_folder() / "samples"
+
+
+def draw_sheet(pipeline: Any, seed: int = 0) -> Image.Image:
+    """Words, sounds, mixes of both, a video, and a way between two prompts, as `samples/showcase.json` lists them."""
+    plan = json.loads((samples() / "showcase.json").read_text())
+    draw = drawer(pipeline, seed)
+    texts = [Cell(draw(text=t), t) for t in plan["text"]]
+    sounds = [Cell(draw(audio=path(f)), f) for f in plan["audio"]]
+    mixes = []
+    for entry in plan["mix"]:
+        weights = {"text": entry["text_weight"], "audio": 1 - entry["text_weight"]}
+        picture = draw(text=entry["text"], audio=path(entry["audio"]), weights=weights)
+        mixes.append(Cell(picture, f"{entry['text']} {weights['text']:.1f} + {entry['audio']} {weights['audio']:.1f}"))
+    video = [Cell(draw(video=path(f)), f) for f in plan["video"]]
+    start, end = plan["between"]
+    ends = pipeline.embed(text=[start, end])
+    way = pipeline.interpolate(ends[0], ends[1], STEPS_BETWEEN, seed=seed).images
+    labels = [start, *[f"{i / (STEPS_BETWEEN - 1):.2f}" for i in range(1, STEPS_BETWEEN - 1)], end]
+    return sheet(
+        [
+            ("Text", texts),
+            ("Sound", sounds),
+            ("Text + sound, and a video", mixes + video),
+            ("From one prompt to another", [Cell(p, label) for p, label in zip(way, labels, strict=True)]),
+        ]
+    )
+
+
+def path(name: str) -> str:
+    return str(samples() / name)
+
+
+def drawer(pipeline: Any, seed: int) -> Callable[..., Image.Image]:
+    def draw(**prompt: Any) -> Image.Image:
+        return pipeline(seed=seed, **prompt).images[0]
+
+    return draw

@@ -1,0 +1,94 @@
+"""aiSFX, X-Sequential-CE (Ma & Lerch 2022; weights CC-BY-4.0): a VGG-like CNN over mel spectrograms of sound effects."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+RATE = 44100
+WINDOW, HOP, MELS, FRAMES = 2048, 1024, 96, 100
+LOG_MAX = 9.457798957824707
+BLOCK_SECONDS = FRAMES * HOP / RATE
+
+
+@cache
+def mel_filters() -> Tensor:
+    """Triangles on the HTK mel scale, 0 to 22,050 Hz, each with weights that sum to 1: (1025, 96)."""
+    top = 2595 * math.log10(1 + RATE / 2 / 700)
+    corners = 700 * (10 ** (torch.linspace(0, top, MELS + 2) / 2595) - 1)
+    bins = torch.linspace(0, RATE / 2, WINDOW // 2 + 1)
+    rise = (bins[:, None] - corners[None, :-2]) / (corners[1:-1] - corners[:-2])
+    fall = (corners[None, 2:] - bins[:, None]) / (corners[2:] - corners[1:-1])
+    weights = torch.minimum(rise, fall).clamp(min=0)
+    return weights / weights.sum(0).clamp(min=1e-8)
+
+
+class Block(nn.Module):
+    def __init__(self, before: int, after: int, pool: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(after)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        return F.max_pool2d(x, self.pool) if self.pool > 1 else x
+
+
+class AiSFX(nn.Module):
+    """Features of sounds (B, 512): mean over mel, max over time of each 2.3 s block, mean over the blocks."""
+
+    dim = 512
+    rate = RATE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(Block(1, 64, 2), Block(64, 128, 2), Block(128, 256, 2), Block(256, 512, 1))
+        self.config = {"tower": "aisfx"}
+
+    def prepare(self, sounds: list[Tensor]) -> Tensor:
+        """Mono sounds (samples,) at 44.1 kHz -> (B, frames, 96), padded with NaN frames to the longest.
+
+        Peak-normalised; a sound shorter than a block is padded with silence; more than a block is covered by blocks
+        at a hop of half a block. Silence stays silence.
+        """
+        mels = [self.mel(s) for s in sounds]
+        longest = max(len(m) for m in mels)
+        return torch.stack([F.pad(m, (0, 0, 0, longest - len(m)), value=float("nan")) for m in mels])
+
+    def mel(self, sound: Tensor) -> Tensor:
+        sound = sound / sound.abs().max().clamp(min=1e-5)
+        sound = F.pad(sound, (0, max(0, FRAMES * HOP - len(sound))))
+        power = torch.stft(sound, WINDOW, HOP, window=torch.hann_window(WINDOW), center=True, pad_mode="constant", return_complex=True)
+        power = power.abs().square().T
+        return torch.log10(1e4 * (power @ mel_filters()) + 1) / LOG_MAX
+
+    def forward(self, mels: Tensor) -> Tensor:
+        """(B, frames, 96) -> (B, 512)."""
+        pieces, owner = [], []
+        for row, mel in enumerate(mels):
+            frames = int((~mel[:, 0].isnan()).sum())
+            for at in block_starts(frames):
+                pieces.append(mel[at : at + FRAMES])
+                owner.append(row)
+        x = torch.cat([self.embed(part) for part in torch.stack(pieces).split(32)])
+        index = torch.tensor(owner, device=x.device)
+        total = torch.zeros(len(mels), self.dim, dtype=x.dtype, device=x.device).index_add_(0, index, x)
+        return total / torch.bincount(index, minlength=len(mels)).to(x.dtype).unsqueeze(1)
+
+    def embed(self, blocks: Tensor) -> Tensor:
+        """(N, 100, 96) -> (N, 512)."""
+        return self.blocks(blocks.unsqueeze(1)).mean(3).amax(2)
+
+
+def block_starts(frames: int) -> list[int]:
+    """First frames of the blocks: every half block, the last one flush with the end."""
+    last = max(0, frames - FRAMES)
+    return [*range(0, last, FRAMES // 2), last]
