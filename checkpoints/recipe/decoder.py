@@ -84,10 +84,10 @@ def train(
     embed_norm: float,
     samples: int,
     minutes: float,
-    batch: int = 64,
-    lr: float = 1e-3,
+    batch: int = 32,
+    lr: float = 8e-4,
     seed: int = 0,
-    decay: float = 0.9995,
+    decay: float = 0.999,
 ) -> UNet2DConditionModel:
     """Trains on latents (N, C, h, w) and unit embeddings (N, d), drawn with probability proportional to `weights` (N).
 

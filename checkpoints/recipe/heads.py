@@ -63,7 +63,7 @@ def train(
     anchors: Tensor,
     captions: list[Tensor],
     sounds: Sequence[Row],
-    sound_features: Tensor,
+    sound_features: list[Tensor],
     folder: Path,
     *,
     steps: int = 1500,
@@ -77,7 +77,7 @@ def train(
     Args:
         pictures, anchors: training rows and their frozen unit embeddings (N, d).
         captions: each picture's caption features (k, 384).
-        sounds: training rows; sound_features (S, versions, 512), several augmented versions of each.
+        sounds: training rows; sound_features: several augmented versions (k, 512) of each.
         tau: the temperature of uniformity. The paper's 0.07 is for millions of pairs; with thousands, many of the same
             thing, so sharp a kernel only sees near-duplicates.
     """
@@ -87,7 +87,7 @@ def train(
     dim = anchors.shape[1]
     heads = {"text": Head(384, dim, 768, dropout=0.1), "audio": Head(512, dim, 512, dropout=0.3)}
     heads["text"].fit_standardisation(torch.cat(captions))
-    heads["audio"].fit_standardisation(sound_features.flatten(0, 1))
+    heads["audio"].fit_standardisation(torch.cat(sound_features))
     parameters = [p for h in heads.values() for p in h.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.1)
     text_loss = UniAlign(tau=tau, tau_centroid=tau)
@@ -103,8 +103,7 @@ def train(
         loss_text = text_loss({"image": anchors[rows], "text": z_text})
 
         seen, heard = draw_sounds(pairs, batch // 2, generator)
-        version = torch.randint(sound_features.shape[1], (len(heard),), generator=generator)
-        x = sound_features[heard, version]
+        x = torch.stack([sound_features[i][choose(range(len(sound_features[i])), generator)] for i in heard])
         x = x + 0.15 * heads["audio"].std * torch.randn(x.shape, generator=generator)
         z_sound = F.normalize(heads["audio"](x), dim=1)
         # a sound names a concept, not one picture: the anchor is half that picture, half the concept's mean

@@ -1,0 +1,123 @@
+"""The recipe's command line: `python -m unialign_gen.checkpoints.recipe --help`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unialign_gen.data.manifest import default_root
+
+app = typer.Typer(
+    help="Rebuilds the starter checkpoint, step by step in the order listed. Every step resumes or skips what is done. "
+    "A training step saves its state and ends after --minutes; run it again to go on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+HERE = Path(__file__).resolve().parent.parent
+Root = Annotated[Path, typer.Option(help="The data folder; about 6 GB.")]
+Minutes = Annotated[float, typer.Option(help="The length of this sitting.")]
+Threads = Annotated[int, typer.Option(help="Processor threads; 0 leaves PyTorch's choice.")]
+ROOT = default_root()
+
+
+def use(threads: int) -> None:
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+
+
+@app.command()
+def data(
+    root: Root = ROOT,
+    large: Annotated[bool, typer.Option(help="Also a game of 1.4 GB, for a hundred recordings.")] = False,
+    jobs: Annotated[int, typer.Option(help="Processes.")] = 2,
+) -> None:
+    """Download the packages; draw pictures, cut sounds, write manifest, splits and attribution. About 10 minutes."""
+    from . import steps
+
+    steps.data(root, large, jobs)
+
+
+@app.command()
+def towers(root: Root = ROOT) -> None:
+    """Take the pretrained towers and the judge out of their packages."""
+    from . import steps
+
+    steps.extract(root)
+
+
+@app.command("image-space")
+def image_space(root: Root = ROOT, steps: int = 900, threads: Threads = 0) -> None:
+    """Train the image head: what plays CLIP's part. About 15 minutes, most of it features."""
+    from . import steps as run
+
+    use(threads)
+    run.train_image_space(root, steps)
+
+
+@app.command()
+def autoencoder(root: Root = ROOT, samples: int = 100_000, minutes: Minutes = 60, threads: Threads = 0) -> None:
+    """Train movq between pictures and latents."""
+    from . import steps
+
+    use(threads)
+    steps.train_autoencoder(root, samples, minutes)
+
+
+@app.command()
+def latents(root: Root = ROOT, threads: Threads = 0) -> None:
+    """Cache the latents of the training pictures."""
+    from . import steps
+
+    use(threads)
+    steps.cache_latents(root)
+
+
+@app.command()
+def decoder(
+    root: Root = ROOT,
+    samples: int = 1_000_000,
+    minutes: Minutes = 60,
+    threads: Threads = 0,
+    start: Annotated[Path | None, typer.Option(help="A UNet folder to start from, such as starter/unet.")] = None,
+) -> None:
+    """Train the Kandinsky UNet. The learning rate cools over the last quarter of --samples."""
+    from . import steps
+
+    use(threads)
+    steps.train_decoder(root, samples, minutes, start)
+
+
+@app.command()
+def heads(root: Root = ROOT, steps: int = 1500, threads: Threads = 0) -> None:
+    """Train the text and sound heads with UniAlign against the frozen image space."""
+    from . import steps as run
+
+    use(threads)
+    run.train_heads(root, steps)
+
+
+@app.command()
+def judge(root: Root = ROOT, out: Path = HERE / "judge", threads: Threads = 0) -> None:
+    """Fit the independent judge on real training pictures."""
+    from . import steps
+
+    use(threads)
+    steps.fit_judge(root, out)
+
+
+@app.command()
+def assemble(root: Root = ROOT, out: Path = HERE / "starter") -> None:
+    """Write the checkpoint that ships."""
+    from . import steps
+
+    steps.write_starter(root, out)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,63 @@
+"""Puts the trained parts together as the checkpoint that ships: fp16 safetensors, cards beside them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel, VQModel
+from PIL import Image
+from torch import Tensor, nn
+
+from unialign_gen.aligner import Aligner, save_part
+from unialign_gen.heads import Head
+from unialign_gen.pipelines import EmbedScale, UniAlignKandinskyPipeline
+from unialign_gen.towers import load_tower
+
+from . import decoder
+from .image_space import EMBED_DIM
+from .towers import half
+
+EMBED_NORM = EMBED_DIM**0.5  # unit variance a component; the space is a sphere, so the spread is zero
+SMALL = ("README.md", "ATTRIBUTION.tsv")
+
+
+def grey_embedding(root: Path, head: Head) -> Tensor:
+    """The unconditional embedding (1, d): that of a picture whose normalised pixels are all zero, as for Kandinsky 2.2."""
+    tower = load_tower(root / "towers" / "image")
+    with torch.no_grad():
+        pixels = tower.prepare([Image.new("RGB", (128, 128), (127, 127, 127))]).zero_()
+        return nn.functional.normalize(head(tower(pixels)), dim=1)
+
+
+def write_aligner(root: Path, heads: dict[str, Head], out: Path) -> None:
+    """Towers with their heads into `out`, a folder for `Aligner.from_pretrained`."""
+    for kind, head in heads.items():
+        tower = half(load_tower(root / "towers" / kind))
+        save_part(nn.ModuleDict({"tower": tower, "head": head.half()}), out / kind)
+    config = {"_class_name": "Aligner", "embed_dim": EMBED_DIM, "towers": list(heads)}
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def starter(root: Path, heads: dict[str, Head], unet: UNet2DConditionModel, movq: VQModel, out: Path) -> None:
+    """Writes the whole starter to `out`, in place of the one that is there; cards are kept."""
+    scale = EmbedScale(EMBED_DIM, EMBED_NORM, 0.0)
+    scale.negative_image_embeds.copy_(grey_embedding(root, heads["image"]) * EMBED_NORM)
+    part = out.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    write_aligner(root, heads, part / "aligner")
+    pipeline = UniAlignKandinskyPipeline(
+        aligner=Aligner.from_pretrained(part / "aligner"),
+        unet=unet.half(),
+        scheduler=decoder.scheduler(),
+        movq=movq.half(),
+        embed_scale=scale,
+    )
+    pipeline.save_pretrained(part)
+    for name in SMALL:
+        if (out / name).exists():
+            shutil.copy(out / name, part / name)
+    shutil.rmtree(out, ignore_errors=True)
+    part.rename(out)

@@ -1,0 +1,19 @@
+"""Who made what the starter was trained on: a line for each source and licence, counted from the manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from .manifest import Row
+
+TRAINED = {"A": "decoder and heads", "B": "heads only", "C": "never: cross-source test set"}
+HEADER = "source\tkind\tlicence\ttier\ttrained on\titems\n"
+
+
+def write(rows: Sequence[Row], path: Path) -> None:
+    """Writes the table, one line a (source, kind, licence, tier)."""
+    count = Counter((r.source, r.kind, r.licence, r.tier) for r in rows)
+    lines = [f"{s}\t{k}\t{licence}\t{t}\t{TRAINED[t]}\t{n}\n" for (s, k, licence, t), n in sorted(count.items())]
+    path.write_text(HEADER + "".join(lines))

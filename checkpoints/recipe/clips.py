@@ -1,0 +1,103 @@
+"""Synthetic clips in VGGSound's own layout: a still that moves, with a recording of the same concept.
+
+    clips/vggsound.csv                       id,start seconds,label,split   (no header, as the original)
+    clips/video/{id}_{start:06d}.mp4         10 s, H.264 + AAC
+
+The ids start with `pk`, so that nobody takes them for YouTube ids.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from unialign_gen.media import load_sound
+
+from .concepts import CONCEPTS
+from .manifest import Row
+
+RATE, FPS, SECONDS, SIDE = 44100, 8, 10, 160
+
+
+def moving(stills: Sequence[Image.Image], dice: random.Random, seconds: int = SECONDS) -> Iterator[np.ndarray]:
+    """Frames (SIDE, SIDE, 3): each still in turn, panned and zoomed over a plain ground."""
+    each = FPS * seconds // len(stills)
+    ground = tuple(dice.randint(200, 255) for _ in range(3))
+    for still in stills:
+        mask = Image.fromarray((np.asarray(still.convert("L")) < 250).astype(np.uint8) * 255)
+        zoom = dice.uniform(0.7, 0.95), dice.uniform(0.8, 1.25)
+        x = dice.uniform(-0.12, 0.12), dice.uniform(-0.12, 0.12)
+        y = dice.uniform(-0.12, 0.12), dice.uniform(-0.12, 0.12)
+        for i in range(each):
+            t = i / max(1, each - 1)
+            side = int(SIDE * (zoom[0] + (zoom[1] - zoom[0]) * t))
+            corner = (SIDE - side) // 2
+            at = (corner + int(SIDE * (x[0] + (x[1] - x[0]) * t)), corner + int(SIDE * (y[0] + (y[1] - y[0]) * t)))
+            frame = Image.new("RGB", (SIDE, SIDE), ground)
+            frame.paste(still.resize((side, side), Image.Resampling.BILINEAR), at, mask.resize((side, side)))
+            yield np.asarray(frame)
+
+
+def repeated(samples: np.ndarray, dice: random.Random, seconds: int = SECONDS) -> np.ndarray:
+    """The recording again and again with random pauses, over faint noise."""
+    out = np.random.default_rng(dice.randint(0, 10**9)).normal(0, 0.001, seconds * RATE).astype(np.float32)
+    at = int(dice.uniform(0, 0.6) * RATE)
+    while at < len(out):
+        count = min(len(samples), len(out) - at)
+        out[at : at + count] += samples[:count]
+        at += count + int(dice.uniform(0.15, 0.8) * RATE)
+    return np.clip(out, -1, 1)
+
+
+def write_clip(path: Path, frames: Iterator[np.ndarray], sound: np.ndarray) -> None:
+    import av
+
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=FPS)
+        video.width = video.height = SIDE
+        video.pix_fmt = "yuv420p"
+        if codec == "libx264":
+            video.options = {"crf": "28", "preset": "veryfast"}
+        audio = container.add_stream("aac", rate=RATE, layout="mono")
+        for frame in frames:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(video.encode(None))
+        for at in range(0, len(sound), 1024):
+            piece = av.AudioFrame.from_ndarray(sound[None, at : at + 1024], format="fltp", layout="mono")
+            piece.rate, piece.pts, piece.time_base = RATE, at, Fraction(1, RATE)
+            container.mux(audio.encode(piece))
+        container.mux(audio.encode(None))
+
+
+def build(root: Path, rows: Sequence[Row], per_concept: int = 1) -> int:
+    """One clip a concept and split (train, test) for concepts with a VGGSound label; returns how many."""
+    out = root / "clips"
+    (out / "video").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for name, concept in CONCEPTS.items():
+        for split in ("train", "test"):
+            mine = [r for r in rows if r.split == split and name in r.concepts]
+            stills = [r for r in mine if r.kind == "picture"]
+            sounds = [r for r in mine if r.style in ("rec", "fx")]
+            if not stills or not sounds or not concept.vggsound:
+                continue
+            for k in range(per_concept):
+                dice = random.Random(f"{name}{split}{k}")
+                clip = "pk" + hashlib.sha1(f"{name}{split}{k}".encode()).hexdigest()[:9]
+                start = dice.randrange(0, 300, 10)
+                chosen = dice.sample(stills, min(2, len(stills)))
+                pictures = [Image.open(root / r.path).convert("RGB") for r in chosen]
+                sound = repeated(load_sound(root / dice.choice(sounds).path, RATE).numpy(), dice)
+                write_clip(out / "video" / f"{clip}_{start:06d}.mp4", moving(pictures, dice), sound)
+                lines.append((clip, start, concept.vggsound.split(",")[0].split(" / ")[0], split))
+    with (out / "vggsound.csv").open("w", newline="") as f:
+        csv.writer(f).writerows(lines)
+    return len(lines)

@@ -1,0 +1,206 @@
+"""The recipe's steps: each reads what the ones before it left in the data folder, and can be run again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel, VQModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unialign_gen.heads import Head
+from unialign_gen.towers import load_tower
+
+from . import (
+    assemble,
+    attribution,
+    autoencoder,
+    clips,
+    decoder,
+    features,
+    heads,
+    image_space,
+    manifest,
+    packages,
+    pictures,
+    sounds,
+    towers,
+)
+from .concepts import CONCEPTS
+from .manifest import Row
+from .training import log
+
+LATENT_CHANNELS = 8
+AUTOENCODER = (16, 32, 64, 128)
+UNET = {"channels": (64, 128, 192), "attention_from": 2}
+DECODER_TIERS, HEAD_TIERS = "A", "AB"
+VERSIONS = {"rec": 5, "fx": 5, "font": 2, "speech": 2}
+
+
+def data(root: Path, large: bool, jobs: int) -> None:
+    """Downloads the packages, draws the pictures, cuts the sounds, writes manifest, attribution and clips."""
+    packages.fetch(root, large)
+    drawn, left = pictures.build(root / "unpacked", root, jobs)
+    rows = drawn + sounds.build(root / "unpacked", root, jobs)
+    manifest.write(root, rows)
+    attribution.write(rows, root / "ATTRIBUTION.tsv")
+    count = clips.build(root, rows)
+    log(root / "log.jsonl", pictures=len(drawn), sounds=len(rows) - len(drawn), clips=count, **left)
+
+
+def extract(root: Path) -> None:
+    """Takes the towers and the judge out of their packages."""
+    towers.extract(root / "packages" / "python", root / "towers")
+
+
+def select(root: Path, kind: str, tiers: str) -> list[Row]:
+    """Training rows of a kind that the licence policy lets into this part."""
+    return [r for r in manifest.read(root) if r.kind == kind and manifest.trainable(r, tiers)]
+
+
+def caption_features(root: Path, rows: list[Row]) -> list[Tensor]:
+    """A tensor (k, 384) for each picture; one without captions gets its style."""
+    texts = [r.captions or [r.style] for r in rows]
+    known = features.of_texts(root, [t for ts in texts for t in ts])
+    return [torch.stack([known[t] for t in ts]) for ts in texts]
+
+
+def save_head(head: Head, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "head.json").write_text(json.dumps(head.config) + "\n")
+    save_file(head.state_dict(), folder / "head.safetensors")
+
+
+def load_head(folder: Path) -> Head:
+    head = Head(**json.loads((folder / "head.json").read_text()))
+    head.load_state_dict(load_file(folder / "head.safetensors"))
+    return head.eval().requires_grad_(False)
+
+
+def train_image_space(root: Path, steps: int) -> None:
+    """Trains the head that makes the image space, on tiers A and B."""
+    rows = select(root, "picture", HEAD_TIERS)
+    names: dict[str, int] = {}
+    index = torch.tensor([names.setdefault((r.captions or [r.id])[0].lower(), len(names)) for r in rows])
+    head, _ = image_space.train(
+        features.of_pictures(root, rows, "image"),
+        caption_features(root, rows),
+        index,
+        image_space.thumbnails(manifest.pixels(root, rows)),
+        manifest.weights_by_name(rows),
+        root / "image_space",
+        steps=steps,
+    )
+    save_head(head, root / "image_space")
+
+
+@torch.no_grad()
+def anchors(root: Path, rows: list[Row]) -> Tensor:
+    """Unit embeddings (N, d) of pictures in the image space."""
+    head = load_head(root / "image_space")
+    return F.normalize(head(features.of_pictures(root, rows, "image")), dim=1)
+
+
+def train_autoencoder(root: Path, samples: int, minutes: float) -> None:
+    """Trains movq on tier A, and writes it when this sitting ends."""
+    rows = select(root, "picture", DECODER_TIERS)
+    early = autoencoder.EarlyFeatures(load_tower(root / "towers" / "image").net)
+    model = autoencoder.train(
+        manifest.pixels(root, rows),
+        early,
+        root / "autoencoder",
+        channels=AUTOENCODER,
+        latent_channels=LATENT_CHANNELS,
+        samples=samples,
+        minutes=minutes,
+    )
+    model.save_pretrained(root / "autoencoder" / "movq")
+
+
+@torch.no_grad()
+def cache_latents(root: Path) -> None:
+    """Latents of the decoder's training pictures, in fp16."""
+    rows = select(root, "picture", DECODER_TIERS)
+    model = VQModel.from_pretrained(root / "autoencoder" / "movq").eval()
+    parts = []
+    for part in manifest.pixels(root, rows).split(64):
+        parts.append(model.encode(part.permute(0, 3, 1, 2).float() / 127.5 - 1).latents.half())
+    save_file({"latents": torch.cat(parts)}, root / "features" / "latents.safetensors")
+
+
+def train_decoder(root: Path, samples: int, minutes: float, start: Path | None) -> None:
+    """Trains the UNet on tier A; continues its own state, or else from `start`, the UNet folder of a checkpoint."""
+    rows = select(root, "picture", DECODER_TIERS)
+    latents = load_file(root / "features" / "latents.safetensors")["latents"]
+    if start is not None:
+        model = UNet2DConditionModel.from_pretrained(start, torch_dtype=torch.float32)
+    else:
+        model = decoder.build(image_space.EMBED_DIM, LATENT_CHANNELS, latents.shape[-1], **UNET)
+    model = decoder.train(
+        latents,
+        anchors(root, rows),
+        assemble.grey_embedding(root, load_head(root / "image_space")),
+        manifest.weights_by_name(rows),
+        root / "decoder",
+        model=model,
+        embed_norm=assemble.EMBED_NORM,
+        samples=samples,
+        minutes=minutes,
+    )
+    model.to(memory_format=torch.contiguous_format).save_pretrained(root / "decoder" / "unet")
+
+
+def train_heads(root: Path, steps: int) -> None:
+    """Trains the text and sound heads with UniAlign, on tiers A and B."""
+    rows, heard = select(root, "picture", HEAD_TIERS), select(root, "sound", HEAD_TIERS)
+    trained = heads.train(
+        rows,
+        anchors(root, rows),
+        caption_features(root, rows),
+        heard,
+        sound_features(root, heard),
+        root / "heads",
+        steps=steps,
+    )
+    for kind, head in trained.items():
+        save_head(head, root / "heads" / kind)
+
+
+def sound_features(root: Path, rows: list[Row]) -> list[Tensor]:
+    """A tensor (versions, 512) for each sound; recordings have more augmented versions than renders."""
+    out: dict[str, Tensor] = {}
+    for count in sorted(set(VERSIONS.values())):
+        mine = [r for r in rows if VERSIONS[r.style] == count]
+        out.update(zip([r.id for r in mine], features.of_sounds(root, mine, count), strict=True))
+    return [out[r.id] for r in rows]
+
+
+def fit_judge(root: Path, out: Path) -> None:
+    """Fits the judge's probe on real training pictures and writes the judge to `out`."""
+    import shutil
+
+    from unialign_gen.eval.judge import Judge, fit_probe
+
+    rows = [r for r in select(root, "picture", HEAD_TIERS) if r.concepts]
+    names = list(CONCEPTS)
+    targets = torch.zeros(len(rows), len(names))
+    for i, row in enumerate(rows):
+        targets[i, [names.index(c) for c in row.concepts]] = 1 / len(row.concepts)
+    probe = fit_probe(features.of_pictures(root, rows, "judge"), targets)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(root / "towers" / "judge" / name, out / name)
+    Judge(load_tower(out), probe, names).save_probe(out)
+
+
+def write_starter(root: Path, out: Path) -> None:
+    """Assembles the starter checkpoint from the trained parts."""
+    trained = {kind: load_head(root / "heads" / kind) for kind in ("text", "audio")}
+    heads_by_kind = {"image": load_head(root / "image_space"), **trained}
+    unet = UNet2DConditionModel.from_pretrained(root / "decoder" / "unet")
+    movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
+    assemble.starter(root, heads_by_kind, unet, movq, out)
+    (out / "ATTRIBUTION.tsv").write_text((root / "ATTRIBUTION.tsv").read_text())
