@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import Image
 
+from unialign_gen.concepts import ConceptTable
+
 from .data import SPLITS, Prompt, prompts
 from .intervals import wilson
 from .judge import Judge
@@ -15,9 +17,8 @@ from .judge import Judge
 BATCH = 16
 
 
-def score(judge: Judge, pictures: Sequence[Image.Image], wanted: Sequence[Prompt]) -> dict[str, Any]:
+def shares(top: Sequence[Sequence[str]], wanted: Sequence[Prompt]) -> dict[str, Any]:
     """Top-1 and top-5 shares with N and 95 % intervals. A prompt of several concepts is met by any of them."""
-    top = judge.top(pictures) if pictures else []
     first = sum(t[0] in p.concepts for t, p in zip(top, wanted, strict=True))
     five = sum(bool(set(t) & set(p.concepts)) for t, p in zip(top, wanted, strict=True))
     n = len(wanted)
@@ -28,6 +29,26 @@ def score(judge: Judge, pictures: Sequence[Image.Image], wanted: Sequence[Prompt
         "top1_ci95": list(wilson(first, n)),
         "top5_ci95": list(wilson(five, n)),
     }
+
+
+def score(judge: Judge, pictures: Sequence[Image.Image], wanted: Sequence[Prompt]) -> dict[str, Any]:
+    """The judge's shares on pictures of the prompts."""
+    return shares(judge.top(pictures) if pictures else [], wanted)
+
+
+def embedding_shares(pipeline: Any, table: ConceptTable, root: Path, limit: int) -> dict[str, Any]:
+    """Without drawing: how often a prompt's embedding lies nearest to its concept's training pictures.
+
+    Adds rendered instruments (`render`) and spoken names (`speech`) to the modalities; each split as in `prompts`.
+    """
+    out: dict[str, Any] = {}
+    for split in SPLITS:
+        out[split] = {}
+        for name, wanted in prompts(root, split, limit, extra=True).items():
+            if wanted:
+                points = pipeline.aligner.embed(wanted[0].kind, [p.value for p in wanted])
+                out[split][name] = shares(table.nearest(points), wanted)
+    return out
 
 
 def draw(pipeline: Callable[..., Any], wanted: Sequence[Prompt], seed: int, **options: Any) -> list[Image.Image]:
@@ -55,10 +76,21 @@ def evaluate(
         result[split] = {kind: score(judge, draw(pipeline, ps, seed, **options), ps) for kind, ps in wanted.items()}
         real = [Image.open(p.value).convert("RGB") for p in wanted["image"]]
         result[split]["ceiling"] = score(judge, real, wanted["image"])
+    table = concept_table(pipeline)
+    if table is not None:
+        result["embedding"] = embedding_shares(pipeline, table, root, limit)
     result["chance"] = {"top1": 1 / len(judge.concepts), "top5": 5 / len(judge.concepts)}
     result["concepts"] = len(judge.concepts)
     result["limit"], result["seed"] = limit, seed
     return result
+
+
+def concept_table(pipeline: Any) -> ConceptTable | None:
+    """The concept table beside the pipeline's aligner, if the checkpoint has one."""
+    folder = getattr(getattr(pipeline, "aligner", None), "folder", None)
+    if folder is None or not (folder.parent / "concepts.json").is_file():
+        return None
+    return ConceptTable.from_checkpoint(folder.parent)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -71,5 +103,10 @@ def table(result: dict[str, Any]) -> str:
             span = f"{low:.1%} - {high:.1%}"
             share = s["top1"] / ceiling
             lines.append(f"{split:<13}{kind:<9}{s['top1']:>7.1%}  {span:<15}{share:>10.0%}{s['top5']:>8.1%}{s['n']:>6}")
+    for split, kinds in result.get("embedding", {}).items():
+        for kind, s in kinds.items():
+            low, high = s["top1_ci95"]
+            span = f"{low:.1%} - {high:.1%}"
+            lines.append(f"{split:<13}{kind:<9}{s['top1']:>7.1%}  {span:<15}{'embedding':>10}{s['top5']:>8.1%}{s['n']:>6}")
     lines.append(f"chance {result['chance']['top1']:.1%} and {result['chance']['top5']:.1%} among {result['concepts']} concepts")
     return "\n".join(lines)

@@ -33,10 +33,11 @@ def shuffled(values: Sequence[Prompt], limit: int) -> list[Prompt]:
     return sorted(values, key=lambda p: hashlib.sha1(f"{p.kind}:{Path(p.value).name}".encode()).hexdigest())[:limit]
 
 
-def prompts(root: Path, split: str, limit: int) -> dict[str, list[Prompt]]:
+def prompts(root: Path, split: str, limit: int, extra: bool = False) -> dict[str, list[Prompt]]:
     """The prompts of `held_out` or `cross_source` by modality: `image`, `text`, `audio`.
 
-    A caption counts only if no training picture has it; a recording only if it is one (no renders, no speech).
+    A caption counts only if no training picture has it; a recording only if it is one (no renders, no speech). With `extra`
+    those two follow, as `render` and `speech`.
     """
     rows = read(root)
     seen = {c.lower() for r in rows if r.split == "train" for c in r.captions}
@@ -48,8 +49,12 @@ def prompts(root: Path, split: str, limit: int) -> dict[str, list[Prompt]]:
     def of(kind: str, rows: Sequence[Row]) -> list[Prompt]:
         return [Prompt(kind, str(root / r.path), r.concepts) for r in rows]
 
-    return {
+    found = {
         "image": shuffled(of("image", pictures), limit),
         "text": shuffled([Prompt("text", c, r.concepts) for c, r in texts.items()], limit),
         "audio": shuffled(of("audio", sounds), limit),
     }
+    if extra:
+        for name, style in (("render", "font"), ("speech", "speech")):
+            found[name] = shuffled(of("audio", [r for r in mine if r.style == style]), limit)
+    return found

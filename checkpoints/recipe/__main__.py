@@ -112,6 +112,15 @@ def judge(root: Root = ROOT, out: Path = HERE / "judge", threads: Threads = 0) -
 
 
 @app.command()
+def samples(root: Root = ROOT, out: Path = HERE / "samples") -> None:
+    """Write the sample recordings and the sample clip of the demo."""
+    from . import manifest
+    from . import samples as run
+
+    run.write(root, manifest.read(root), out)
+
+
+@app.command()
 def assemble(root: Root = ROOT, out: Path = HERE / "starter") -> None:
     """Write the checkpoint that ships."""
     from . import steps

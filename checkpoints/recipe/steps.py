@@ -11,6 +11,7 @@ from diffusers import UNet2DConditionModel, VQModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unialign_gen.concepts import ConceptTable
 from unialign_gen.heads import Head
 from unialign_gen.towers import load_tower
 
@@ -126,9 +127,9 @@ def cache_latents(root: Path) -> None:
     rows = select(root, "picture", DECODER_TIERS)
     model = VQModel.from_pretrained(root / "autoencoder" / "movq").eval()
     parts = []
-    for part in manifest.pixels(root, rows).split(64):
+    for part in manifest.pixels(root, rows).split(16):  # small batches stay in the processor's cache
         parts.append(model.encode(part.permute(0, 3, 1, 2).float() / 127.5 - 1).latents.half())
-    save_file({"latents": torch.cat(parts)}, root / "features" / "latents.safetensors")
+    save_file({"latents": torch.cat(parts).contiguous()}, root / "features" / "latents.safetensors")
 
 
 def train_decoder(root: Path, samples: int, minutes: float, start: Path | None) -> None:
@@ -169,6 +170,17 @@ def train_heads(root: Path, steps: int) -> None:
         save_head(head, root / "heads" / kind)
 
 
+def concept_points(root: Path) -> ConceptTable:
+    """The unit mean embedding of each concept's training pictures."""
+    rows = [r for r in select(root, "picture", HEAD_TIERS) if r.concepts]
+    z, names = anchors(root, rows), list(CONCEPTS)
+    total = torch.zeros(len(names), z.shape[1])
+    for point, row in zip(z, rows, strict=True):
+        for concept in row.concepts:
+            total[names.index(concept)] += point
+    return ConceptTable(names, F.normalize(total, dim=1))
+
+
 def sound_features(root: Path, rows: list[Row]) -> list[Tensor]:
     """A tensor (versions, 512) for each sound; recordings have more augmented versions than renders."""
     out: dict[str, Tensor] = {}
@@ -203,4 +215,5 @@ def write_starter(root: Path, out: Path) -> None:
     unet = UNet2DConditionModel.from_pretrained(root / "decoder" / "unet")
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
     assemble.starter(root, heads_by_kind, unet, movq, out)
+    concept_points(root).save(out)
     (out / "ATTRIBUTION.tsv").write_text((root / "ATTRIBUTION.tsv").read_text())

@@ -1,0 +1,68 @@
+"""Fixtures: the shipped starter, loaded once, and small media files made on the spot."""
+
+from __future__ import annotations
+
+import math
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def starter():
+    import unialign_gen
+
+    pipeline = unialign_gen.load("starter")
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def tone(seconds: float, rate: int, hertz: float = 440.0, channels: int = 1) -> np.ndarray:
+    """Samples (n, channels) in [-0.5, 0.5]."""
+    t = np.arange(int(seconds * rate)) / rate
+    return np.repeat(0.5 * np.sin(2 * math.pi * hertz * t)[:, None], channels, axis=1)
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int, width: int = 2) -> Path:
+    """PCM of 1, 2, 3 or 4 bytes a sample."""
+    scale = 2 ** (8 * width - 1) - 1
+    if width == 1:
+        raw = (samples * 127 + 128).astype(np.uint8).tobytes()
+    else:
+        whole = np.round(samples * scale).astype("<i4")
+        raw = whole.reshape(-1, 1).view(np.uint8)[:, :width].tobytes()
+    with wave.open(str(path), "wb") as f:
+        f.setnchannels(samples.shape[1])
+        f.setsampwidth(width)
+        f.setframerate(rate)
+        f.writeframes(raw)
+    return path
+
+
+def write_video(path: Path, seconds: float = 2.0, fps: int = 8, sound: bool = True) -> Path:
+    """Frames go from black to white, so that a frame's brightness tells its time; a tone if asked for."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=fps)
+        video.width = video.height = 64
+        video.pix_fmt = "yuv420p"
+        audio = container.add_stream("aac", rate=44100, layout="mono") if sound else None
+        count = int(seconds * fps)
+        for i in range(count):
+            pixels = np.full((64, 64, 3), round(255 * i / max(1, count - 1)), np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(video.encode(None))
+        if audio is not None:
+            samples = tone(seconds, 44100).astype(np.float32).T
+            for at in range(0, samples.shape[1], 1024):
+                frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[:, at : at + 1024]), "fltp", "mono")
+                frame.rate, frame.pts = 44100, at
+                container.mux(audio.encode(frame))
+            container.mux(audio.encode(None))
+    return path

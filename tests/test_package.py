@@ -1,0 +1,53 @@
+"""What would be noticed only after a release: a folder left out of the wheel, files too large, a card that is missing."""
+
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+STARTER = ROOT / "checkpoints" / "starter"
+
+
+def test_every_folder_of_code_is_packaged():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {
+        "unialign_gen": "unialign_gen",
+        "pipelines": "unialign_gen.pipelines",
+        "eval": "unialign_gen.eval",
+        "checkpoints": "unialign_gen.checkpoints",
+    }
+    found = set()
+    for folder, package in folders.items():
+        for init in (ROOT / folder).rglob("__init__.py"):
+            inner = init.parent.relative_to(ROOT / folder).parts
+            found.add(".".join((package, *inner)))
+    assert found == set(config["packages"])
+    assert not {"eval", "pipelines", "checkpoints"} & set(config["packages"])
+
+
+def test_sizes():
+    files = [p for p in (ROOT / "checkpoints").rglob("*") if p.is_file()]
+    assert max(p.stat().st_size for p in files) < 50e6
+    assert sum(p.stat().st_size for p in STARTER.rglob("*") if p.is_file()) <= 120e6
+    assert sum(p.stat().st_size for p in (ROOT / "checkpoints" / "samples").iterdir()) < 2e6
+
+
+@pytest.mark.parametrize("folder", ["starter", "judge", "samples"])
+def test_every_folder_has_a_card_with_its_licences(folder):
+    text = (ROOT / "checkpoints" / folder / "README.md").read_text()
+    assert "licence" in text.lower()
+
+
+def test_no_weights_are_pickled():
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert not [n for n in names if n.endswith((".pt", ".pth", ".bin", ".ckpt", ".pkl"))]
+
+
+def test_the_decoder_met_only_permissive_pictures():
+    lines = (STARTER / "ATTRIBUTION.tsv").read_text().splitlines()
+    header = lines[0].split("\t")
+    rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines[1:]]
+    assert {r["tier"] for r in rows if r["trained on"].startswith("decoder")} == {"A"}
+    assert all(r["tier"] == "C" for r in rows if "GPL" in r["licence"])

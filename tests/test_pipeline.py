@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+import torch
+from conftest import tone, write_video, write_wav
+from diffusers import DPMSolverMultistepScheduler, KandinskyV22Pipeline
+
+import unialign_gen
+from unialign_gen.errors import InputError
+from unialign_gen.media import Sound
+from unialign_gen.mixing import mix
+
+FEW = {"num_inference_steps": 2}
+
+
+def array(picture) -> np.ndarray:
+    return np.asarray(picture).astype(int)
+
+
+def test_same_seed_same_bytes(starter):
+    a, b = (starter(text="a red car", seed=3, **FEW).images[0].tobytes() for _ in range(2))
+    assert a == b
+    assert starter(text="a red car", seed=4, **FEW).images[0].tobytes() != a
+
+
+def test_a_batch_of_eight_gives_the_pictures_of_eight_calls(starter):
+    texts = ["dog", "cat", "red car", "piano", "rain", "a tree", "ship", "clock"]
+    together = starter(text=texts, seed=list(range(8)), **FEW).images
+    for i, text in enumerate(texts):
+        alone = starter(text=text, seed=i, **FEW).images[0]
+        assert np.abs(array(alone) - array(together[i])).max() <= 1
+
+
+def test_pictures_are_those_of_diffusers_own_pipeline(starter):
+    theirs = KandinskyV22Pipeline(unet=starter.unet, scheduler=starter.scheduler, movq=starter.movq)
+    theirs.set_progress_bar_config(disable=True)
+    z = starter.embed(text="a blue fish")
+    scale = starter.embed_scale
+    expected = theirs(
+        image_embeds=z * scale.embed_norm,
+        negative_image_embeds=scale.negative_image_embeds,
+        height=128,
+        width=128,
+        guidance_scale=3.0,
+        generator=torch.Generator().manual_seed(5),
+        output_type="np",
+        **FEW,
+    ).images
+    got = starter(embeds=z, generator=torch.Generator().manual_seed(5), guidance_scale=3.0, output_type="np", **FEW).images
+    assert np.array_equal(got, expected)
+
+
+def test_guidance_off_with_several_pictures(starter):
+    pictures = starter(text=["dog", "cat"], num_images_per_prompt=2, guidance_scale=1.0, seed=0, **FEW).images
+    assert len(pictures) == 4
+    assert array(pictures[0]).tolist() != array(pictures[1]).tolist()
+    again = starter(text="cat", num_images_per_prompt=2, guidance_scale=1.0, seed=2, **FEW).images
+    assert np.abs(array(again[1]) - array(pictures[3])).max() <= 1
+
+
+def test_output_types_agree(starter):
+    options = {"text": "dog", "seed": 1, **FEW}
+    pil = array(starter(**options).images[0])
+    raw = starter(output_type="np", **options).images
+    tensor = starter(output_type="pt", **options).images
+    assert np.abs(np.round(raw[0] * 255) - pil).max() <= 1
+    assert torch.allclose(tensor.permute(0, 2, 3, 1), torch.from_numpy(raw), atol=1e-6)
+    assert starter(output_type="latent", **options).images.shape == (1, starter.unet.config.in_channels, 16, 16)
+    assert isinstance(starter(return_dict=False, **options), tuple)
+
+
+def test_every_modality_and_a_mix(starter, tmp_path):
+    wav = write_wav(tmp_path / "a.wav", tone(1, 22050), 22050)
+    video = write_video(tmp_path / "v.mp4")
+    picture = starter(text="sun", seed=0, **FEW).images[0]
+    parts = {"text": "sun", "audio": str(wav), "video": str(video), "image": picture}
+    points = {kind: starter.embed(**{kind: value})[0] for kind, value in parts.items()}
+    weights = {"text": 0.5, "audio": 0.2, "video": -0.1, "image": 0.4}
+    expected = mix(list(points.values()), [weights[k] for k in parts])
+    assert torch.allclose(starter.embed(**parts, weights=weights)[0], expected, atol=1e-5)
+
+
+def test_a_tuple_is_a_mix_and_a_list_a_batch(starter):
+    a, b = starter.embed(text=["dog", "cat"])
+    both = starter.embed(text=("dog", "cat"), weights={"text": (1, -0.4)})
+    assert torch.allclose(both[0], mix([a, b], [1, -0.4]), atol=1e-5)
+    joined = starter.embed(text=["dog", "cat"], embeds=a)
+    assert joined.shape == (2, 256)
+    assert torch.allclose(joined[0], a, atol=1e-5)
+
+
+def test_text_alone_loads_no_other_tower():
+    pipeline = unialign_gen.load("starter")
+    pipeline.embed(text="a dog")
+    assert list(pipeline.aligner.parts) == ["text"]
+
+
+def test_video_is_frames_and_a_share_of_sound(starter, tmp_path):
+    with_sound = write_video(tmp_path / "a.mp4")
+    mute = write_video(tmp_path / "b.mp4", sound=False)
+    seen = starter.aligner.embed_video([mute])[0]
+    heard = starter.embed(audio=str(with_sound))[0]
+    assert torch.allclose(starter.aligner.embed_video([with_sound])[0], mix([seen, heard], [0.7, 0.3]), atol=1e-3)
+    assert torch.allclose(starter.aligner.embed_video([with_sound], sound=0.0)[0], seen, atol=1e-4)
+
+
+def test_round_trip(starter, tmp_path):
+    starter.save_pretrained(tmp_path)
+    again = unialign_gen.load(str(tmp_path))
+    again.set_progress_bar_config(disable=True)
+    assert type(again) is type(starter)
+    a = starter(text="a green frog", seed=0, **FEW).images[0]
+    b = again(text="a green frog", seed=0, **FEW).images[0]
+    assert np.abs(array(a) - array(b)).max() <= 1
+    assert again.embed_scale.embed_norm == starter.embed_scale.embed_norm
+    assert torch.equal(again.embed_scale.negative_image_embeds, starter.embed_scale.negative_image_embeds)
+
+
+def test_callback_sees_and_changes_latents(starter):
+    seen = []
+
+    def zero(pipeline, step, timestep, values):
+        seen.append(step)
+        return {"latents": values["latents"] * 0}
+
+    out = starter(text="dog", seed=0, callback_on_step_end=zero, output_type="latent", **FEW).images
+    assert seen == [0, 1]
+    assert float(out.abs().max()) == 0
+
+
+def test_schedulers_can_be_swapped(starter):
+    own = starter.scheduler
+    try:
+        starter.scheduler = DPMSolverMultistepScheduler.from_config(own.config, final_sigmas_type="zero")
+        assert starter(text="dog", seed=0, num_inference_steps=4).images[0].size == (128, 128)
+    finally:
+        starter.scheduler = own
+
+
+def test_an_interpolation_shares_its_noise(starter):
+    a, b = starter.embed(text=["a cat", "a dog"])
+    pictures = starter.interpolate(a, b, 3, seed=7, **FEW).images
+    noise = torch.randn(1, starter.unet.config.in_channels, 16, 16, generator=torch.Generator().manual_seed(7))
+    first = starter(embeds=a, latents=noise, **FEW).images[0]
+    assert len(pictures) == 3
+    assert np.abs(array(first) - array(pictures[0])).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ({}, "nothing to draw"),
+        ({"text": "  "}, "text prompt is empty"),
+        ({"text": []}, "empty list"),
+        ({"text": ["a", "b"], "image": ["x", "y", "z"]}, "different lengths"),
+        ({"text": "a", "weights": {"audio": 1.0}}, "no such prompt"),
+        ({"text": "a", "weights": {"text": float("nan")}}, "finite"),
+        ({"text": ("a", "b"), "weights": {"text": (1.0, 2.0, 3.0)}}, "3 weights for 2"),
+        ({"embeds": torch.zeros(256)}, "zero vector"),
+        ({"embeds": torch.ones(7)}, "256 values"),
+        ({"text": "a", "output_type": "jpeg"}, "output_type"),
+        ({"text": "a", "num_inference_steps": 0}, "at least 1"),
+        ({"text": ["a", "b"], "seed": [1]}, "1 seeds for 2"),
+        ({"text": "a", "seed": 1, "generator": torch.Generator()}, "not several"),
+        ({"audio": Sound(torch.zeros(0), 16000)}, "non-empty"),
+    ],
+)
+def test_bad_calls_are_one_clear_line(starter, call, words):
+    with pytest.raises(InputError, match=words) as error:
+        starter(**call)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_checkpoints(tmp_path):
+    with pytest.raises(InputError, match="unknown checkpoint"):
+        unialign_gen.load("no-such-thing")
+    (tmp_path / "model_index.json").write_text('{"_class_name": "Other"}')
+    with pytest.raises(InputError, match="holds a Other"):
+        unialign_gen.load(str(tmp_path))

@@ -1,0 +1,234 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from unialign_gen.checkpoints.recipe import autoencoder, concepts, decoder, features, heads, manifest, pictures, rasters, sounds
+from unialign_gen.checkpoints.recipe.archives import read_cat, read_rcc
+from unialign_gen.checkpoints.recipe.image_space import soft_cross_entropy, thumbnails
+from unialign_gen.checkpoints.recipe.splits import unit_hash
+from unialign_gen.checkpoints.recipe.training import Average, load_state, save_state, warm_then_cool
+from unialign_gen.data.manifest import Row
+
+
+def row(name, kind="picture", concepts=(), captions=(), tier="A", split="train", style="emoji"):
+    return Row(name, kind, "s", name, "MIT", tier, list(concepts), style, list(captions), split, name)
+
+
+def test_rcc_reader(tmp_path):
+    names = b"".join(struct.pack(">HI", len(n), 0) + n.encode("utf-16-be") for n in ("sub", "a.txt"))
+    content = [zlib.compress(b"hello")]
+    data = b"".join(struct.pack(">I", len(c) + 4) + struct.pack(">I", 5) + c for c in content)
+    tree = struct.pack(">IHII", 0, 2, 1, 1) + struct.pack(">IHII", 0, 2, 1, 2) + struct.pack(">IHIHHI"[:5] + "I", 12, 1, 0, 0)
+    head = 20
+    raw = b"qres" + struct.pack(">IIII", 1, head, head + len(tree), head + len(tree) + len(data)) + tree + data + names
+    (tmp_path / "x.rcc").write_bytes(raw)
+    assert read_rcc(tmp_path / "x.rcc") == [("sub/a.txt", b"hello")]
+
+
+def test_cat_reader(tmp_path):
+    wav = b"RIFF" + struct.pack("<I", 4) + b"WAVE"
+    entry = bytes([5]) + b"moo!\0" + wav
+    (tmp_path / "x.cat").write_bytes(struct.pack("<II", 8, len(wav)) + entry)
+    assert read_cat(tmp_path / "x.cat") == [("moo!", wav)]
+
+
+@pytest.mark.parametrize(
+    ("licence", "tier"),
+    [
+        ("MIT", "A"),
+        ("Apache-2.0", "A"),
+        ("CC-BY-4.0", "A"),
+        ("CC0-1.0/PD", "A"),
+        ("Public Domain", "A"),
+        ("CC-BY-SA-3.0", "B"),
+        ("CC-BY-SA 4.0", "B"),
+        ("GPL-2.0-or-later", "C"),
+        ("GPLv3", "C"),
+    ],
+)
+def test_licence_tiers(licence, tier):
+    assert pictures.tier(licence) == tier
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "expected"),
+    [
+        ("dog face", [], ["dog"]),
+        ("hot dog", [], []),
+        ("Two red cars", [], ["car"]),
+        ("playing card", [], []),
+        ("il gatto", [], []),
+        ("fire engine", [], ["firetruck"]),
+        ("thing", ["piano"], []),
+    ],
+)
+def test_concepts_of_a_name(name, words, expected):
+    assert concepts.match("noto", name, words) == expected
+
+
+def test_clip_art_may_match_by_keyword_and_in_italian():
+    assert concepts.match("openclipart", "il gatto", []) == ["cat"]
+    assert concepts.match("openclipart", "thing", ["piano"]) == ["piano"]
+
+
+def test_splits_are_stable_and_of_the_right_size():
+    assert unit_hash("noto", "dog") == unit_hash("noto", "dog")
+    share = np.mean([unit_hash("x", str(i)) < pictures.HELD_OUT for i in range(20000)])
+    assert share == pytest.approx(pictures.HELD_OUT, abs=0.005)
+
+
+def test_takes_of_one_session_stay_together():
+    rows = [row(f"d{i}", "sound", ["dog"], style="rec") for i in range(20)]
+    groups = {r.id: f"session{i // 4}" for i, r in enumerate(rows)}
+    sounds.hold_out(rows, groups)
+    held = {groups[r.id] for r in rows if r.split == "test"}
+    kept = {groups[r.id] for r in rows if r.split == "train"}
+    assert held
+    assert not held & kept
+    assert sum(r.split == "test" for r in rows) <= 0.34 * len(rows)
+
+
+def test_drawings_are_centred_on_white():
+    picture = Image.new("RGBA", (300, 100), (0, 0, 0, 0))
+    picture.paste((255, 0, 0, 255), (10, 10, 60, 60))
+    page = np.asarray(rasters.compose(picture))
+    ink = np.argwhere(page[..., 1] < 128)
+    assert page.shape == (128, 128, 3)
+    assert ink.min(0).tolist() == [rasters.MARGIN] * 2
+    assert ink.max(0).tolist() == [127 - rasters.MARGIN] * 2
+
+
+def test_normalising_latents_changes_no_picture():
+    torch.manual_seed(0)
+    model = autoencoder.build((8, 8, 8, 8), 4).eval()
+    pixels = torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8)
+    x = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        before = model.decode(model.encode(x).latents, force_not_quantize=True).sample
+        autoencoder.normalise_latents(model, pixels)
+        z = model.encode(x).latents
+        after = model.decode(z, force_not_quantize=True).sample
+    assert torch.allclose(before, after, atol=1e-4)
+    assert torch.allclose(z.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(z.std((0, 2, 3)), torch.ones(4), atol=1e-3)
+
+
+def test_jitter_stays_on_the_sphere_and_leaves_a_third_alone():
+    z = F.normalize(torch.randn(3000, 64, generator=torch.Generator().manual_seed(1)), dim=1)
+    moved = decoder.jitter(z, torch.Generator().manual_seed(0))
+    cosine = (z * moved).sum(1)
+    assert torch.allclose(moved.norm(dim=1), torch.ones(3000), atol=1e-5)
+    assert float((cosine > 1 - 1e-6).float().mean()) == pytest.approx(1 / 3, abs=0.04)
+    assert 0.8 < float(cosine.min()) < 0.95
+
+
+def tiny_unet():
+    torch.manual_seed(0)
+    return decoder.build(16, 4, 8, (16, 32), 1, cross_dim=32)
+
+
+def train_tiny(folder, samples, model):
+    generator = torch.Generator().manual_seed(0)
+    return decoder.train(
+        torch.randn(20, 4, 8, 8, generator=generator).half(),
+        F.normalize(torch.randn(20, 16, generator=generator), dim=1),
+        F.normalize(torch.randn(1, 16, generator=generator), dim=1),
+        torch.ones(20),
+        folder,
+        model=model,
+        embed_norm=4.0,
+        samples=samples,
+        minutes=5,
+        batch=4,
+    )
+
+
+def test_decoder_training_resumes_exactly(tmp_path, monkeypatch):
+    whole = train_tiny(tmp_path / "a", 32, tiny_unet()).state_dict()
+    monkeypatch.setattr(decoder.Clock, "left", lambda self: self.__dict__.setdefault("n", 0) < 4 and not self.tick())
+    monkeypatch.setattr(decoder.Clock, "tick", lambda self: self.__dict__.update(n=self.n + 1), raising=False)
+    train_tiny(tmp_path / "b", 32, tiny_unet())
+    monkeypatch.undo()
+    halves = train_tiny(tmp_path / "b", 32, tiny_unet()).state_dict()
+    assert all(torch.allclose(a, halves[k], atol=1e-6) for k, a in whole.items())
+
+
+def test_the_variance_half_of_the_unet_is_zero(tmp_path):
+    model = train_tiny(tmp_path, 16, tiny_unet())
+    out = model(
+        torch.randn(2, 4, 8, 8), torch.tensor([3, 900]), None, added_cond_kwargs={"image_embeds": torch.randn(2, 16)}
+    ).sample
+    assert out.shape[1] == 8
+    assert float(out[:, 4:].abs().max()) == 0
+    assert float(out[:, :4].abs().max()) > 0
+
+
+def test_white_noise_starts_the_schedule():
+    schedule = decoder.scheduler()
+    assert float(schedule.alphas_cumprod[-1]) == pytest.approx(0, abs=1e-6)
+
+
+def test_state_is_replaced_whole(tmp_path):
+    path = tmp_path / "s" / "state.pt"
+    assert load_state(path) is None
+    save_state(path, {"x": torch.ones(2), "done": 3})
+    assert load_state(path)["done"] == 3
+    assert [p.name for p in path.parent.iterdir()] == ["state.pt"]
+
+
+def test_the_average_follows_the_weights():
+    model = torch.nn.Linear(2, 1, bias=False)
+    average = Average(model, 0.5)
+    start = model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight += 1
+    average.step()
+    kept = 2 / 11
+    assert torch.allclose(average.shadow["weight"], start * kept + (start + 1) * (1 - kept))
+
+
+def test_learning_rate_warms_up_and_cools_down():
+    factors = [warm_then_cool(p) for p in (0.0, 0.01, 0.02, 0.5, 0.75, 0.875, 1.0)]
+    assert factors == pytest.approx([1e-3, 0.5, 1, 1, 1, 0.5, 0], abs=1e-6)
+
+
+def test_soft_cross_entropy_of_distinct_names_is_infonce():
+    logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    expected = F.cross_entropy(logits, torch.arange(6)) + F.cross_entropy(logits.T, torch.arange(6))
+    assert float(soft_cross_entropy(logits, torch.eye(6))) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_thumbnails():
+    page = torch.zeros(1, 128, 128, 3, dtype=torch.uint8)
+    page[:, :64] = 255
+    small = thumbnails(page, 2).view(3, 2, 2)
+    assert small.tolist() == [[[1, 1], [-1, -1]]] * 3
+
+
+def test_augmented_sounds_stay_sounds():
+    sound = torch.sin(torch.arange(44100 * 3) / 20)
+    for seed in range(20):
+        heard = features.augment(sound, torch.rand(1000), torch.Generator().manual_seed(seed))
+        assert torch.isfinite(heard).all()
+        assert 0.3 * len(sound) < len(heard) < 1.5 * len(sound)
+
+
+def test_sound_batches_balance_concepts():
+    seen = [row(f"p{c}", concepts=[c]) for c in ("dog", "cow")]
+    heard = [row(f"cow{i}", "sound", ["cow"], style="rec") for i in range(50)] + [row("dog", "sound", ["dog"], style="rec")]
+    pairs = heads.Pairs(seen, heard)
+    chosen, takes = heads.draw_sounds(pairs, 100, torch.Generator().manual_seed(0))
+    assert sum(heard[i].concepts == ["dog"] for i in takes) == 50
+    assert all(seen[p].concepts == heard[s].concepts for p, s in zip(chosen, takes, strict=True))
+
+
+def test_the_licence_policy():
+    assert manifest.trainable(row("x"), "A")
+    assert not manifest.trainable(row("x", tier="B"), "A")
+    assert not manifest.trainable(row("x", tier="C", split="cross"), "AB")
+    assert not manifest.trainable(row("x", split="test"), "AB")
