@@ -108,5 +108,7 @@ def table(result: dict[str, Any]) -> str:
             low, high = s["top1_ci95"]
             span = f"{low:.1%} - {high:.1%}"
             lines.append(f"{split:<13}{kind:<9}{s['top1']:>7.1%}  {span:<15}{'embedding':>10}{s['top5']:>8.1%}{s['n']:>6}")
-    lines.append(f"chance {result['chance']['top1']:.1%} and {result['chance']['top5']:.1%} among {result['concepts']} concepts")
+    lines.append(
+        f"chance {result['chance']['top1']:.1%} and {result['chance']['top5']:.1%} among {result['concepts']} concepts"
+    )
     return "\n".join(lines)

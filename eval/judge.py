@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.errors import InputError
 from unialign_gen.towers import load_tower
+from unialign_gen.towers.base import Tower
 
 
 class Judge:
@@ -28,7 +29,7 @@ class Judge:
         concepts: their names, in the probe's order.
     """
 
-    def __init__(self, tower: nn.Module, probe: nn.Linear, concepts: Sequence[str]):
+    def __init__(self, tower: Tower, probe: nn.Linear, concepts: Sequence[str]):
         self.tower, self.probe, self.concepts = tower, probe, list(concepts)
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DDPMScheduler, ImagePipelineOutput, KandinskyV22Pipeline, UNet2DConditionModel, VQModel
@@ -28,7 +28,7 @@ class UniAlignKandinskyPipeline(KandinskyV22Pipeline):
     """
 
     model_cpu_offload_seq = "aligner->embed_scale->unet->movq"
-    _exclude_from_cpu_offload = ["embed_scale"]
+    _exclude_from_cpu_offload: ClassVar[list[str]] = ["embed_scale"]
 
     def __init__(
         self,

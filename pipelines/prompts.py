@@ -90,9 +90,7 @@ def embed_prompts(aligner: Aligner, prompts: Sequence[Sequence[Term]], method: M
             if term.kind == "embeds":
                 found[key(term)] = ready(term.value, aligner.embed_dim)
     device = aligner.place.device
-    return torch.stack(
-        [mix([found[key(t)].to(device) for t in terms], [t.weight for t in terms], method) for terms in prompts]
-    )
+    return torch.stack([mix([found[key(t)].to(device) for t in terms], [t.weight for t in terms], method) for terms in prompts])
 
 
 def ready(value: Any, embed_dim: int) -> Tensor:

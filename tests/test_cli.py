@@ -31,9 +31,9 @@ def test_the_command_line_draws_what_python_draws(starter, tmp_path):
     out = tmp_path / "x.png"
     options = ["--text", "a dog", "--audio", wav, "--weight", "text=0.7", "--weight", "audio=0.3", "--steps", 2, "--seed", 4]
     assert run("generate", *options, "--out", out).exit_code == 0
-    expected = starter(
-        text="a dog", audio=str(wav), weights={"text": 0.7, "audio": 0.3}, seed=4, num_inference_steps=2
-    ).images[0]
+    expected = starter(text="a dog", audio=str(wav), weights={"text": 0.7, "audio": 0.3}, seed=4, num_inference_steps=2).images[
+        0
+    ]
     assert np.abs(np.asarray(Image.open(out)).astype(int) - np.asarray(expected).astype(int)).max() <= 1
 
 

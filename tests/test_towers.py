@@ -36,7 +36,9 @@ def test_a_tone_lights_up_its_mel_band():
     t = torch.arange(3 * RATE) / RATE
     mel = tower.mel(torch.sin(2 * math.pi * 1000 * t))
     band = int(mel[50:90].mean(0).argmax())
-    assert band == pytest.approx(2595 * math.log10(1 + 1000 / 700) / (2595 * math.log10(1 + 22050 / 700)) * (MELS + 1) - 1, abs=1)
+    assert band == pytest.approx(
+        2595 * math.log10(1 + 1000 / 700) / (2595 * math.log10(1 + 22050 / 700)) * (MELS + 1) - 1, abs=1
+    )
     assert float(mel.max()) <= 1.0
     assert len(mel) == 3 * RATE // HOP + 1
 

@@ -1,8 +1,8 @@
 """Any prompt, text, audio, video, image or a weighted mix, to one point of an image-embedding space, to a picture.
 
-    import unialign_gen
-    generate = unialign_gen.load("starter")
-    generate(text="a barking dog", seed=0).images[0]
+import unialign_gen
+generate = unialign_gen.load("starter")
+generate(text="a barking dog", seed=0).images[0]
 """
 
 from __future__ import annotations

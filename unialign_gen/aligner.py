@@ -20,10 +20,23 @@ from .heads import Head
 from .media import Sound, Source, load_image, load_sound, load_video
 from .mixing import mix
 from .towers import load_tower, save_tower
+from .towers.base import Tower
 
 MODALITIES = ("text", "audio", "video", "image")
 FRAMES = 8
 SOUND_IN_VIDEO = 0.3
+
+
+class Part(torch.nn.Module):
+    """A modality: a frozen tower and its trained head."""
+
+    def __init__(self, tower: Tower, head: Head):
+        super().__init__()
+        self.tower, self.head = tower, head
+
+    def forward(self, prepared: Tensor) -> Tensor:
+        """What the tower prepared -> unit embeddings (B, embed_dim), fp32."""
+        return F.normalize(self.head(self.tower(prepared)).float(), dim=-1)
 
 
 class Aligner(ModelMixin, ConfigMixin):
@@ -76,13 +89,18 @@ class Aligner(ModelMixin, ConfigMixin):
             if self.folder is not None and (self.folder / kind).resolve() != (path / kind).resolve():
                 shutil.copytree(self.folder / kind, path / kind, dirs_exist_ok=True)
             elif self.folder is None:
-                save_part(self.parts[kind], path / kind)
+                save_part(self.part(kind), path / kind)
 
     @property
     def embed_dim(self) -> int:
         return int(self.config["embed_dim"])
 
-    def part(self, kind: str) -> torch.nn.Module:
+    @property
+    def sound_rate(self) -> int:
+        """The sampling rate in Hz that the sound tower takes."""
+        return int(getattr(self.part("audio").tower, "rate"))  # noqa: B009  a sound tower's own attribute
+
+    def part(self, kind: str) -> Part:
         """Tower and head of `image`, `text` or `audio`, loaded now if they were not yet."""
         if kind not in self.config["towers"]:
             raise InputError(f"this checkpoint has no {kind} tower: it knows {', '.join(self.config['towers'])}")
@@ -90,20 +108,21 @@ class Aligner(ModelMixin, ConfigMixin):
             if self.folder is None:
                 raise InputError(f"the {kind} tower was never given: use add_part or from_pretrained")
             self.parts[kind] = load_part(self.folder / kind).to(self.place.device, self.place.dtype)
-        return self.parts[kind]
+        part = self.parts[kind]
+        assert isinstance(part, Part)
+        return part
 
-    def add_part(self, kind: str, tower: torch.nn.Module, head: Head) -> None:
+    def add_part(self, kind: str, part: Part) -> None:
         """Puts a tower and its head in place, for an aligner that is made in memory."""
-        self.parts[kind] = torch.nn.ModuleDict({"tower": tower, "head": head})
+        self.parts[kind] = part
 
     @torch.no_grad()
     def _embed(self, kind: str, inputs: list[Any]) -> Tensor:
         part = self.part(kind)
-        tower, head = part["tower"], part["head"]
-        prepared = tower.prepare(inputs).to(self.place.device)
+        prepared = part.tower.prepare(inputs).to(self.place.device)
         if prepared.is_floating_point():
             prepared = prepared.to(self.place.dtype)
-        return F.normalize(head(tower(prepared)).float(), dim=-1)
+        return part(prepared)
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Texts -> (B, embed_dim). An empty text is an `InputError`."""
@@ -118,15 +137,15 @@ class Aligner(ModelMixin, ConfigMixin):
 
     def embed_audio(self, sounds: Sequence[Source | Sound]) -> Tensor:
         """Files or `media.Sound`s -> (B, embed_dim)."""
-        tower = self.part("audio")["tower"]
-        return torch.cat([self._embed("audio", [load_sound(s, tower.rate)]) for s in sounds])
+        rate = self.sound_rate
+        return torch.cat([self._embed("audio", [load_sound(s, rate)]) for s in sounds])
 
     def embed_video(self, videos: Sequence[Source], frames: int = FRAMES, sound: float = SOUND_IN_VIDEO) -> Tensor:
-        """Files -> (B, embed_dim): the mean over `frames` frames, mixed with the sound track's share `sound` if there is one."""
+        """Files -> (B, embed_dim): the mean over `frames` frames, mixed with a share `sound` of the sound track."""
         hear = "audio" in self.config["towers"] and sound > 0
         out = []
         for video in videos:
-            clip = load_video(video, frames, rate=self.part("audio")["tower"].rate if hear else None)
+            clip = load_video(video, frames, rate=self.sound_rate if hear else None)
             seen = mix(list(self._embed("image", clip.frames)))
             if clip.sound is not None and float(clip.sound.abs().max()) > 1e-4:
                 seen = mix([seen, self._embed("audio", [clip.sound])[0]], [1 - sound, sound])
@@ -140,16 +159,16 @@ class Aligner(ModelMixin, ConfigMixin):
         return getattr(self, f"embed_{modality}")(inputs)
 
 
-def save_part(part: torch.nn.Module, folder: Path) -> None:
+def save_part(part: Part, folder: Path) -> None:
     """A tower with its head into `folder`: the tower's files, `head.json` and `head.safetensors`."""
     from safetensors.torch import save_file
 
-    save_tower(part["tower"], folder)
-    (folder / "head.json").write_text(json.dumps(part["head"].config, indent=2) + "\n")
-    save_file({k: v.contiguous() for k, v in part["head"].state_dict().items()}, folder / "head.safetensors")
+    save_tower(part.tower, folder)
+    (folder / "head.json").write_text(json.dumps(part.head.config, indent=2) + "\n")
+    save_file({k: v.contiguous() for k, v in part.head.state_dict().items()}, folder / "head.safetensors")
 
 
-def load_part(folder: Path) -> torch.nn.ModuleDict:
+def load_part(folder: Path) -> Part:
     from safetensors.torch import load_file
 
     tower = load_tower(folder)
@@ -158,4 +177,4 @@ def load_part(folder: Path) -> torch.nn.ModuleDict:
         head.load_state_dict({k: v.float() for k, v in load_file(folder / "head.safetensors").items()})
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"no head in {folder} that fits: {error}") from error
-    return torch.nn.ModuleDict({"tower": tower, "head": head.eval().requires_grad_(False)})
+    return Part(tower, head.eval().requires_grad_(False))

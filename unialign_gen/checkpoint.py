@@ -28,7 +28,9 @@ def find(checkpoint: str | Path) -> Path:
     """
     folder = shipped_folder() / checkpoint if str(checkpoint) in SHIPPED else Path(checkpoint).expanduser()
     if not (folder / "model_index.json").is_file():
-        raise InputError(f"unknown checkpoint {str(checkpoint)!r}: give {' or '.join(SHIPPED)}, or a folder with a model_index.json")
+        raise InputError(
+            f"unknown checkpoint {str(checkpoint)!r}: give {' or '.join(SHIPPED)}, or a folder with a model_index.json"
+        )
     return folder
 
 

@@ -16,7 +16,7 @@ import typer
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
+    from .pipelines import UniAlignKandinskyPipeline
 
 app = typer.Typer(
     help="Text, sound, video, pictures and mixes of them, to pictures.",
@@ -52,14 +52,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 MixOption = Annotated[Mix, typer.Option(help="How prompts are mixed.")]
 
 
+def show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    if category is UserWarning:
+        sys.stderr.write(f"warning: {message}\n")
+
+
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
     """What the user got wrong is one line on stderr and exit code 2; a warning is one line too."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
-        warnings.showwarning = lambda message, category, *_: (
-            sys.stderr.write(f"warning: {message}\n") if category is UserWarning else None
-        )
+        warnings.showwarning = show_warning  # type: ignore[assignment]
         try:
             command(*args, **kwargs)
         except InputError as error:
@@ -119,7 +122,7 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
     return path
 
 
-def load(checkpoint: str, device: str, dtype: str) -> DiffusionPipeline:
+def load(checkpoint: str, device: str, dtype: str) -> UniAlignKandinskyPipeline:
     from .checkpoint import find
 
     find(checkpoint)
@@ -299,7 +302,8 @@ def concepts(
     from .checkpoint import find
 
     find(checkpoint)
-    from .eval.concepts import evaluate as run, table
+    from .eval.concepts import evaluate as run
+    from .eval.concepts import table
     from .eval.data import data_root
 
     root = data_root(data)

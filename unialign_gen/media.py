@@ -84,9 +84,9 @@ def flatten(picture: Image.Image) -> Image.Image:
         page = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(page, picture).convert("RGB")
     if picture.mode in ("I", "I;16", "I;16B", "F"):  # 16 bit and float: Pillow's own conversion clips instead of scaling
-        low, high = picture.getextrema()
-        span = max(float(high) - float(low), 1e-9)
-        picture = picture.convert("F").point(lambda v: (v - float(low)) * (255 / span))
+        low, high = (float(str(v)) for v in picture.getextrema())
+        scale = 255 / max(high - low, 1e-9)
+        picture = picture.convert("F").point(lambda v: v * scale - low * scale)
         return picture.convert("L").convert("RGB")
     return picture.convert("RGB")
 

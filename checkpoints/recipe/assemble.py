@@ -10,10 +10,10 @@ import torch
 from diffusers import UNet2DConditionModel, VQModel
 from PIL import Image
 from torch import Tensor, nn
-
-from unialign_gen.aligner import Aligner, save_part
-from unialign_gen.heads import Head
 from unialign_gen.pipelines import EmbedScale, UniAlignKandinskyPipeline
+
+from unialign_gen.aligner import Aligner, Part, save_part
+from unialign_gen.heads import Head
 from unialign_gen.towers import load_tower
 
 from . import decoder
@@ -36,7 +36,7 @@ def write_aligner(root: Path, heads: dict[str, Head], out: Path) -> None:
     """Towers with their heads into `out`, a folder for `Aligner.from_pretrained`."""
     for kind, head in heads.items():
         tower = half(load_tower(root / "towers" / kind))
-        save_part(nn.ModuleDict({"tower": tower, "head": head.half()}), out / kind)
+        save_part(Part(tower, head.half()), out / kind)
     config = {"_class_name": "Aligner", "embed_dim": EMBED_DIM, "towers": list(heads)}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
@@ -44,7 +44,7 @@ def write_aligner(root: Path, heads: dict[str, Head], out: Path) -> None:
 def starter(root: Path, heads: dict[str, Head], unet: UNet2DConditionModel, movq: VQModel, out: Path) -> None:
     """Writes the whole starter to `out`, in place of the one that is there; cards are kept."""
     scale = EmbedScale(EMBED_DIM, EMBED_NORM, 0.0)
-    scale.negative_image_embeds.copy_(grey_embedding(root, heads["image"]) * EMBED_NORM)
+    scale.negative_image_embeds.data.copy_(grey_embedding(root, heads["image"]) * EMBED_NORM)
     part = out.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     write_aligner(root, heads, part / "aligner")

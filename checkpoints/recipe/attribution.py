@@ -10,14 +10,12 @@ from .manifest import Row
 
 HEADER = "source\tkind\tlicence\ttier\ttrained on\titems\n"
 
+
 def trained_on(kind: str, tier: str) -> str:
     """What met the items of a kind and tier."""
     if tier == "C":
         return "nothing: cross-source test set"
     return "decoder and heads" if tier == "A" and kind == "picture" else "heads"
-
-
-
 
 
 def write(rows: Sequence[Row], path: Path) -> None:

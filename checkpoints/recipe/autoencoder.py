@@ -1,16 +1,17 @@
 """The starter's `movq`: a diffusers `VQModel` between 128 x 128 pictures and a small latent picture.
 
 Kandinsky 2.2 samples continuous latents and decodes them with `force_not_quantize=True`, so the codebook takes no part
-in the loss; it is fitted afterwards, by k-means, so that the class's quantised route works too. Three things make
-the latents a good target for a diffusion model: the picture's coarse colours can be read from them linearly, noise is added to them in training, which keeps the decoder from
-leaning on fine detail that a sampler will not reproduce, and at the end their mean and spread are folded into the
-1 x 1 convolutions on both sides, so that they have zero mean and unit variance per channel (`KandinskyV22Pipeline`
-hands latents to `movq.decode` without a scaling factor).
+in the loss; it is fitted afterwards, by k-means, so that the class's quantised route works too. Three things make the
+latents a good target for a diffusion model: the picture's coarse colours can be read from them linearly; noise is added
+to them in training, which keeps the decoder from leaning on fine detail that a sampler will not reproduce; and at the
+end their mean and spread are folded into the 1 x 1 convolutions on both sides, so that they have zero mean and unit
+variance per channel (`KandinskyV22Pipeline` hands latents to `movq.decode` without a scaling factor).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,14 +56,16 @@ def crops(pictures: Tensor, count: int, side: int, generator: torch.Generator) -
 class EarlyFeatures(torch.nn.Module):
     """The image tower's first three stages (strides 2, 4, 8): what a perceptual loss compares."""
 
-    def __init__(self, net: torch.nn.Module):
+    def __init__(self, net: Any):
         super().__init__()
-        self.net = net.to(memory_format=torch.channels_last).requires_grad_(False)
+        net = net.to(memory_format=torch.channels_last).requires_grad_(False)
+        self.stem = torch.nn.Sequential(net.conv_stem, net.bn1)
+        self.stages = torch.nn.ModuleList(net.blocks[:3])
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
         out = []
-        x = self.net.bn1(self.net.conv_stem(x))
-        for block in self.net.blocks[:3]:
+        for block in self.stages:
             x = block(x)
             out.append(x)
         return out
@@ -171,4 +174,20 @@ def normalise_latents(model: VQModel, pictures: Tensor) -> VQModel:
     before.bias.sub_(mean).div_(std)
     after.bias.add_(after.weight[:, :, 0, 0] @ mean)
     after.weight.mul_(std[None, :, None, None])
+    return model
+
+
+@torch.no_grad()
+def fit_codebook(model: VQModel, latents: Tensor, rounds: int = 12, seed: int = 0) -> VQModel:
+    """Sets the codebook to the k-means centres (Lloyd 1982) of latent vectors out of (N, C, h, w); empty cells stay."""
+    points = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1]).float()
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
+    points = points[order[:100_000]]
+    centres = points[: model.config.num_vq_embeddings].clone()
+    for _ in range(rounds):
+        nearest = torch.cat([torch.cdist(part, centres).argmin(1) for part in points.split(8192)])
+        count = torch.bincount(nearest, minlength=len(centres)).unsqueeze(1)
+        total = torch.zeros_like(centres).index_add_(0, nearest, points)
+        centres = torch.where(count > 0, total / count.clamp(min=1), centres)
+    model.quantize.embedding.weight[: len(centres)].copy_(centres)
     return model

@@ -22,9 +22,7 @@ def table(name: str) -> list[dict[str, str]]:
 def normal(text: str) -> str:
     """Lower case words without punctuation, possessive and plural s."""
     words = re.sub(r"[^a-z0-9]+", " ", text.lower().replace("'s ", " ").replace("\u2019s ", " ")).split()
-    return " ".join(
-        w[:-1] if len(w) > 3 and w.endswith("s") and not w.endswith("ss") and w not in KEEP_S else w for w in words
-    )
+    return " ".join(w[:-1] if len(w) > 3 and w.endswith("s") and not w.endswith("ss") and w not in KEEP_S else w for w in words)
 
 
 def article(name: str) -> str:

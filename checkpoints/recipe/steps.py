@@ -36,7 +36,7 @@ from .training import log
 
 LATENT_CHANNELS = 8
 AUTOENCODER = (16, 32, 64, 128)
-UNET = {"channels": (64, 128, 192), "attention_from": 2}
+UNET_CHANNELS, ATTENTION_FROM = (64, 128, 192), 2
 DECODER_TIERS, HEAD_TIERS = "A", "AB"
 VERSIONS = {"rec": 5, "fx": 5, "font": 2, "speech": 2}
 
@@ -123,13 +123,15 @@ def train_autoencoder(root: Path, samples: int, minutes: float) -> None:
 
 @torch.no_grad()
 def cache_latents(root: Path) -> None:
-    """Latents of the decoder's training pictures, in fp16."""
+    """Latents of the decoder's training pictures, in fp16; fits movq's codebook to them."""
     rows = select(root, "picture", DECODER_TIERS)
     model = VQModel.from_pretrained(root / "autoencoder" / "movq").eval()
     parts = []
     for part in manifest.pixels(root, rows).split(16):  # small batches stay in the processor's cache
         parts.append(model.encode(part.permute(0, 3, 1, 2).float() / 127.5 - 1).latents.half())
-    save_file({"latents": torch.cat(parts).contiguous()}, root / "features" / "latents.safetensors")
+    latents = torch.cat(parts).contiguous()
+    save_file({"latents": latents}, root / "features" / "latents.safetensors")
+    autoencoder.fit_codebook(model, latents).save_pretrained(root / "autoencoder" / "movq")
 
 
 def train_decoder(root: Path, samples: int, minutes: float, start: Path | None) -> None:
@@ -139,7 +141,7 @@ def train_decoder(root: Path, samples: int, minutes: float, start: Path | None) 
     if start is not None:
         model = UNet2DConditionModel.from_pretrained(start, torch_dtype=torch.float32)
     else:
-        model = decoder.build(image_space.EMBED_DIM, LATENT_CHANNELS, latents.shape[-1], **UNET)
+        model = decoder.build(image_space.EMBED_DIM, LATENT_CHANNELS, latents.shape[-1], UNET_CHANNELS, ATTENTION_FROM)
     model = decoder.train(
         latents,
         anchors(root, rows),

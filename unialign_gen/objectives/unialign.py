@@ -97,7 +97,5 @@ class UniAlign(nn.Module):
     def forward(self, embeddings: Mapping[str, Tensor]) -> Tensor:
         p = self.parts(embeddings)
         return (
-            self.uniformity_weight * p["uniformity"]
-            + self.alignment_weight * p["alignment"]
-            + self.volume_weight * p["volume"]
+            self.uniformity_weight * p["uniformity"] + self.alignment_weight * p["alignment"] + self.volume_weight * p["volume"]
         )

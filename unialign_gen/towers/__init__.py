@@ -10,46 +10,46 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from .base import Tower
 
 
-def _efficientnet(folder: Path, config: dict[str, Any]) -> nn.Module:
+def _efficientnet(folder: Path, config: dict[str, Any]) -> Tower:
     from .efficientnet import EfficientNetLite
 
     return EfficientNetLite(config["variant"], config["grid"])
 
 
-def _minilm(folder: Path, config: dict[str, Any]) -> nn.Module:
+def _minilm(folder: Path, config: dict[str, Any]) -> Tower:
     from .minilm import MiniLM
 
     return MiniLM(folder / "tokenizer.json")
 
 
-def _aisfx(folder: Path, config: dict[str, Any]) -> nn.Module:
+def _aisfx(folder: Path, config: dict[str, Any]) -> Tower:
     from .aisfx import AiSFX
 
     return AiSFX()
 
 
-TOWERS: dict[str, Callable[[Path, dict[str, Any]], nn.Module]] = {
+TOWERS: dict[str, Callable[[Path, dict[str, Any]], Tower]] = {
     "efficientnet": _efficientnet,
     "minilm": _minilm,
     "aisfx": _aisfx,
 }
 
 
-def save_tower(tower: nn.Module, folder: Path) -> None:
-    """Writes `config.json`, `model.safetensors` in the tower's dtype, and the tokenizer if it has one."""
+def save_tower(tower: Tower, folder: Path) -> None:
+    """Writes `config.json`, `model.safetensors` in the tower's dtype, and the files that belong to it."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(tower.config, indent=2) + "\n")
     save_file({k: v.contiguous() for k, v in tower.state_dict().items()}, folder / "model.safetensors")
-    if hasattr(tower, "tokenizer_json"):
-        (folder / "tokenizer.json").write_text(tower.tokenizer_json, "utf-8")
+    for name, text in tower.extra_files().items():
+        (folder / name).write_text(text, "utf-8")
 
 
-def load_tower(folder: Path) -> nn.Module:
+def load_tower(folder: Path) -> Tower:
     """The tower kept in `folder`, frozen, in evaluation mode, fp32.
 
     Raises:
@@ -71,6 +71,5 @@ def load_tower(folder: Path) -> nn.Module:
     )
     if missing or unexpected:
         raise InputError(f"weights in {folder} do not fit: missing {missing[:3]}, unknown {unexpected[:3]}")
-    if hasattr(tower, "compute_buffers"):
-        tower.compute_buffers()
+    tower.compute_buffers()
     return tower.eval().requires_grad_(False)

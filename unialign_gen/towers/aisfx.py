@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .base import Tower
+
 RATE = 44100
 WINDOW, HOP, MELS, FRAMES = 2048, 1024, 96, 100
 LOG_MAX = 9.457798957824707
@@ -42,7 +44,7 @@ class Block(nn.Module):
         return F.max_pool2d(x, self.pool) if self.pool > 1 else x
 
 
-class AiSFX(nn.Module):
+class AiSFX(Tower):
     """Features of sounds (B, 512): mean over mel, max over time of each 2.3 s block, mean over the blocks."""
 
     dim = 512
@@ -66,7 +68,9 @@ class AiSFX(nn.Module):
     def mel(self, sound: Tensor) -> Tensor:
         sound = sound / sound.abs().max().clamp(min=1e-5)
         sound = F.pad(sound, (0, max(0, FRAMES * HOP - len(sound))))
-        power = torch.stft(sound, WINDOW, HOP, window=torch.hann_window(WINDOW), center=True, pad_mode="constant", return_complex=True)
+        power = torch.stft(
+            sound, WINDOW, HOP, window=torch.hann_window(WINDOW), center=True, pad_mode="constant", return_complex=True
+        )
         power = power.abs().square().T
         return torch.log10(1e4 * (power @ mel_filters()) + 1) / LOG_MAX
 

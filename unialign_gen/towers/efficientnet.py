@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
+
+from .base import Tower
 
 SIDE = 224
 
 
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(Tower):
     """Features of pictures: what is in them (pooled last layer) and, if asked, how they look (an early layer's 4 x 4 grid).
 
     Args:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from .base import Tower
 
 LENGTH = 128
 
 
-class MiniLM(nn.Module):
+class MiniLM(Tower):
     """Sentence features (B, 384) of texts, through transformers' `BertModel` and the model's own tokenizer file."""
 
     dim = 384
@@ -39,9 +41,12 @@ class MiniLM(nn.Module):
         self.tokenizer.enable_truncation(LENGTH)
 
     def compute_buffers(self) -> None:
-        """Fills the buffers that no weight file holds."""
+        """Positions and token types, which transformers does not save."""
         self.net.embeddings.position_ids = torch.arange(512).unsqueeze(0)
         self.net.embeddings.token_type_ids = torch.zeros(1, 512, dtype=torch.long)
+
+    def extra_files(self) -> dict[str, str]:
+        return {"tokenizer.json": self.tokenizer_json}
 
     def prepare(self, texts: list[str]) -> Tensor:
         """Texts -> (B, 2, length) token ids and mask, padded to the longest, cut at 128 tokens."""
