@@ -23,7 +23,8 @@ def test_rcc_reader(tmp_path):
     names = b"".join(struct.pack(">HI", len(n), 0) + n.encode("utf-16-be") for n in ("sub", "a.txt"))
     content = [zlib.compress(b"hello")]
     data = b"".join(struct.pack(">I", len(c) + 4) + struct.pack(">I", 5) + c for c in content)
-    tree = struct.pack(">IHII", 0, 2, 1, 1) + struct.pack(">IHII", 0, 2, 1, 2) + struct.pack(">IHIHHI"[:5] + "I", 12, 1, 0, 0)
+    root, folder = struct.pack(">IHII", 0, 2, 1, 1), struct.pack(">IHII", 0, 2, 1, 2)
+    tree = root + folder + struct.pack(">IHHHI", 12, 1, 0, 0, 0)
     head = 20
     raw = b"qres" + struct.pack(">IIII", 1, head, head + len(tree), head + len(tree) + len(data)) + tree + data + names
     (tmp_path / "x.rcc").write_bytes(raw)
@@ -124,7 +125,7 @@ def test_jitter_stays_on_the_sphere_and_leaves_a_third_alone():
     cosine = (z * moved).sum(1)
     assert torch.allclose(moved.norm(dim=1), torch.ones(3000), atol=1e-5)
     assert float((cosine > 1 - 1e-6).float().mean()) == pytest.approx(1 / 3, abs=0.04)
-    assert 0.8 < float(cosine.min()) < 0.95
+    assert 0.7 < float(cosine.min()) < 0.95  # a little of the largest noise, 0.6, is left to chance
 
 
 def tiny_unet():

@@ -76,7 +76,7 @@ class Aligner(ModelMixin, ConfigMixin):
         aligner.folder = path
         dtype = kwargs.get("torch_dtype")
         if isinstance(dtype, torch.dtype):
-            aligner.to(dtype)
+            aligner.place = aligner.place.to(dtype)
         return aligner.eval()
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import warnings
 from collections.abc import Callable
@@ -89,6 +90,20 @@ def parse_weights(entries: list[str] | None) -> dict[str, tuple[float, ...] | fl
     return out
 
 
+def check_weights(weights: dict[str, tuple[float, ...] | float], given: dict[str, tuple[Any, ...]]) -> None:
+    """Whether the weights fit the prompts, before anything is loaded; the pipeline would say the same, later."""
+    for kind, value in weights.items():
+        values = value if isinstance(value, tuple) else (value,)
+        if not all(math.isfinite(v) for v in values):
+            raise InputError(f"--weight {kind}: weights must be finite numbers")
+        if kind not in given:
+            raise InputError(f"--weight {kind}: no such prompt was given")
+        if len(values) not in (1, len(given[kind])):
+            raise InputError(
+                f"--weight {kind}: {len(values)} weights for {len(given[kind])} inputs: give one for each, or one for all"
+            )
+
+
 def prompts(
     text: list[str] | None, audio: list[Path] | None, video: list[Path] | None, image: list[Path] | None
 ) -> dict[str, tuple[Any, ...]]:
@@ -127,8 +142,11 @@ def load(checkpoint: str, device: str, dtype: str) -> UniAlignKandinskyPipeline:
 
     find(checkpoint)
     import torch
+    from diffusers.utils import logging
 
     from . import load as load_pipeline
+
+    logging.disable_progress_bar()
 
     kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if dtype not in kinds:
@@ -168,6 +186,7 @@ def generate(
     """Draw one prompt, which may mix several inputs."""
     weights = parse_weights(weight)
     given = prompts(text, audio, video, image)
+    check_weights(weights, given)
     check_output(out, (".png", ".jpg", ".jpeg", ".webp"))
     pipeline = load(checkpoint, device, dtype)
     pictures = pipeline(
@@ -240,6 +259,7 @@ def embed(
     """Write the unit embedding of each input, and of their mix, to a file."""
     weights = parse_weights(weight)
     given = prompts(text, audio, video, image)
+    check_weights(weights, given)
     check_output(out, (".safetensors",))
     pipeline = load(checkpoint, device, dtype)
     from safetensors.torch import save_file
@@ -251,8 +271,6 @@ def embed(
     for kind, rows in parts.items():
         value = weights.get(kind, 1.0)
         shares += [value] * len(rows) if isinstance(value, float) else list(value)
-    if set(weights) - set(given) or len(shares) != len(flat):
-        raise InputError("the weights do not match the inputs: one for each, or one for all of a kind")
     tensors["mix"] = pipeline.embed(embeds=flat, weights={"embeds": shares}, mix=mix.value).cpu().contiguous()
     save_file(tensors, out, metadata={"checkpoint": checkpoint, "normalised": "true"})
     shapes = {k: list(v.shape) for k, v in tensors.items()}

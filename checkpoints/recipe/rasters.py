@@ -6,6 +6,7 @@ import gzip
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -39,7 +40,7 @@ class Drawing:
 def rasterise(drawing: Drawing, width: int) -> Image.Image:
     import resvg_py
 
-    options = {"width": width, "dpi": 96, "skip_system_fonts": True}
+    options: dict[str, Any] = {"width": width, "dpi": 96, "skip_system_fonts": True}
     if drawing.file is not None:
         data = resvg_py.svg_to_bytes(svg_path=drawing.file, **options)
     else:
