@@ -1,5 +1,5 @@
 # Every target sets up what it needs, in .venv inside this clone.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export HF_HUB_OFFLINE = 1
 

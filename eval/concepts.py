@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from tqdm import tqdm
 
 from unialign_gen.concepts import ConceptTable
 
@@ -54,7 +55,7 @@ def embedding_shares(pipeline: Any, table: ConceptTable, root: Path, limit: int)
 def draw(pipeline: Callable[..., Any], wanted: Sequence[Prompt], seed: int, **options: Any) -> list[Image.Image]:
     """One picture a prompt; prompt i has seed `seed + i`."""
     pictures: list[Image.Image] = []
-    for at in range(0, len(wanted), BATCH):
+    for at in tqdm(range(0, len(wanted), BATCH), desc=wanted[0].kind if wanted else "", disable=None):
         part = wanted[at : at + BATCH]
         seeds = [seed + at + i for i in range(len(part))]
         pictures += pipeline(**{part[0].kind: [p.value for p in part]}, seed=seeds, **options).images

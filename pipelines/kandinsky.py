@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -114,6 +115,8 @@ class UniAlignKandinskyPipeline(KandinskyV22Pipeline):
         guidance = self.config["default_guidance"] if guidance_scale is None else guidance_scale
         if steps < 1 or num_images_per_prompt < 1:
             raise InputError(f"steps and pictures must be at least 1, got {steps} and {num_images_per_prompt}")
+        if not math.isfinite(guidance):
+            raise InputError(f"guidance must be a finite number, got {guidance}")
         points = self.embed(text, audio, video, image, embeds, weights, mix)
         if seed is not None:
             generator = generators(seed, len(points), num_images_per_prompt)

@@ -159,6 +159,7 @@ def test_an_interpolation_shares_its_noise(starter):
         ({"embeds": torch.ones(7)}, "256 values"),
         ({"text": "a", "output_type": "jpeg"}, "output_type"),
         ({"text": "a", "num_inference_steps": 0}, "at least 1"),
+        ({"text": "a", "guidance_scale": float("nan")}, "guidance"),
         ({"text": ["a", "b"], "seed": [1]}, "1 seeds for 2"),
         ({"text": "a", "seed": 1, "generator": torch.Generator()}, "not several"),
         ({"audio": Sound(torch.zeros(0), 16000)}, "non-empty"),

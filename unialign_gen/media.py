@@ -235,8 +235,6 @@ def read_frames(container: InputContainer, count: int) -> list[Image.Image]:
                     break
             if last is not None:
                 pictures.append(last.to_image())
-            if not length and len(pictures) < count:
-                continue
         except (av.FFmpegError, ValueError):
             break
     return pictures
