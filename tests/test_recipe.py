@@ -72,6 +72,14 @@ def test_concepts_of_a_name(name, words, expected):
     assert concepts.match("noto", name, words) == expected
 
 
+def test_captions_name_style_and_keywords_once_each():
+    item = pictures.Item("noto", "cat", "MIT", "Cat", rasters.Drawing(), ["pet", "cat", "feline"], ["A grey cat asleep"])
+    expected = ["cat", "cat emoji", "cat, pet, feline", "A grey cat asleep"]
+    assert pictures.captions(item, ["cat"]) == expected
+    nameless = pictures.Item("openclipart", "x", "CC0", "icon 01", rasters.Drawing(), ["owl"])
+    assert pictures.captions(nameless, ["owl"])[:2] == ["owl", "clip art of an owl"]
+
+
 def test_clip_art_may_match_by_keyword_and_in_italian():
     assert concepts.match("openclipart", "il gatto", []) == ["cat"]
     assert concepts.match("openclipart", "thing", ["piano"]) == ["piano"]

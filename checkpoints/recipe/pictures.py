@@ -278,7 +278,10 @@ def captions(item: Item, concepts: list[str]) -> list[str]:
     if words:
         out.append(", ".join(names[:1] + words))
     out += [t for t in item.texts if 8 < len(t) < 200]
-    return list({t.lower(): t for t in reversed(out)}.values())[::-1]
+    unique: dict[str, str] = {}
+    for text in out:
+        unique.setdefault(text.lower(), text)
+    return list(unique.values())
 
 
 def draw(job: tuple[int, Drawing, Path]) -> tuple[int, str | None]:
