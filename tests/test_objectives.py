@@ -68,7 +68,7 @@ def test_unialign_sums_its_parts_and_leaves_the_anchor_alone():
     loss = UniAlign(uniformity_weight=0.5, alignment_weight=2.0, volume_weight=0.1)
     p = loss.parts({"image": image, "text": text})
     total = 0.5 * p["uniformity"] + 2 * p["alignment"] + 0.1 * p["volume"]
-    assert float(loss({"image": image, "text": text})) == pytest.approx(float(total))
+    assert loss({"image": image, "text": text}).item() == pytest.approx(total.item())
     p["alignment"].backward()
     assert image.grad is None
     assert text.grad is not None

@@ -94,7 +94,7 @@ def decoder(
 
 
 @app.command()
-def heads(root: Root = ROOT, steps: int = 1500, threads: Threads = 0) -> None:
+def heads(root: Root = ROOT, steps: int = 1200, threads: Threads = 0) -> None:
     """Train the text and sound heads with UniAlign against the frozen image space."""
     from . import steps as run
 
