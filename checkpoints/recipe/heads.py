@@ -99,7 +99,7 @@ def train(
         text = torch.stack([captions[i][choose(range(len(captions[i])), generator)] for i in rows])
         z_text = F.normalize(heads["text"](text + 0.02 * torch.randn(text.shape, generator=generator)), dim=1)
         p = loss.parts({"image": anchors[rows], "text": z_text})
-        loss_text = loss({"image": anchors[rows], "text": z_text})
+        loss_text = loss.total(p)
 
         seen, heard = draw_sounds(pairs, batch // 2, generator)
         x = torch.stack([sound_features[i][choose(range(len(sound_features[i])), generator)] for i in heard])

@@ -94,8 +94,13 @@ class UniAlign(nn.Module):
             "volume": uniformity(centroid(everything), self.tau_centroid) + gram_volume([anchor, *others]).mean(),
         }
 
-    def forward(self, embeddings: Mapping[str, Tensor]) -> Tensor:
-        p = self.parts(embeddings)
+    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of the terms that `parts` returned."""
         return (
-            self.uniformity_weight * p["uniformity"] + self.alignment_weight * p["alignment"] + self.volume_weight * p["volume"]
+            self.uniformity_weight * parts["uniformity"]
+            + self.alignment_weight * parts["alignment"]
+            + self.volume_weight * parts["volume"]
         )
+
+    def forward(self, embeddings: Mapping[str, Tensor]) -> Tensor:
+        return self.total(self.parts(embeddings))
