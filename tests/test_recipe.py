@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+
 from unialign_gen.checkpoints.recipe import autoencoder, concepts, decoder, features, heads, manifest, pictures, rasters, sounds
 from unialign_gen.checkpoints.recipe.archives import read_cat, read_rcc
 from unialign_gen.checkpoints.recipe.image_space import soft_cross_entropy, thumbnails
 from unialign_gen.checkpoints.recipe.splits import unit_hash
 from unialign_gen.checkpoints.recipe.training import Average, load_state, save_state, warm_then_cool
-
 from unialign_gen.data.manifest import Row
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import InputError
-from .heads import Head
+from .heads import Head, load_head, save_head
 from .media import Sound, Source, load_image, load_sound, load_video
 from .mixing import mix
 from .towers import load_tower, save_tower
@@ -160,21 +160,10 @@ class Aligner(ModelMixin, ConfigMixin):
 
 
 def save_part(part: Part, folder: Path) -> None:
-    """A tower with its head into `folder`: the tower's files, `head.json` and `head.safetensors`."""
-    from safetensors.torch import save_file
-
+    """A tower with its head into `folder`."""
     save_tower(part.tower, folder)
-    (folder / "head.json").write_text(json.dumps(part.head.config, indent=2) + "\n")
-    save_file({k: v.contiguous() for k, v in part.head.state_dict().items()}, folder / "head.safetensors")
+    save_head(part.head, folder)
 
 
 def load_part(folder: Path) -> Part:
-    from safetensors.torch import load_file
-
-    tower = load_tower(folder)
-    try:
-        head = Head(**json.loads((folder / "head.json").read_text()))
-        head.load_state_dict({k: v.float() for k, v in load_file(folder / "head.safetensors").items()})
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"no head in {folder} that fits: {error}") from error
-    return Part(tower, head.eval().requires_grad_(False))
+    return Part(load_tower(folder), load_head(folder))

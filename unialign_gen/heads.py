@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
+
+from .errors import InputError
 
 
 class Head(nn.Module):
@@ -36,3 +41,28 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         x = self.drop((features - self.mean) / self.std)
         return self.linear(x) + self.mlp(x)
+
+
+def save_head(head: Head, folder: Path) -> None:
+    """Writes `head.json` and `head.safetensors` in the head's dtype."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "head.json").write_text(json.dumps(head.config, indent=2) + "\n")
+    save_file({k: v.contiguous() for k, v in head.state_dict().items()}, folder / "head.safetensors")
+
+
+def load_head(folder: Path) -> Head:
+    """The head kept in `folder`, frozen, in evaluation mode, fp32.
+
+    Raises:
+        InputError: there is none, or its weights do not fit it.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        head = Head(**json.loads((folder / "head.json").read_text()))
+        head.load_state_dict({k: v.float() for k, v in load_file(folder / "head.safetensors").items()})
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"no head in {folder} that fits: {error}") from error
+    return head.eval().requires_grad_(False)

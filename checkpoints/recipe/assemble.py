@@ -10,10 +10,10 @@ import torch
 from diffusers import UNet2DConditionModel, VQModel
 from PIL import Image
 from torch import Tensor, nn
-from unialign_gen.pipelines import EmbedScale, UniAlignKandinskyPipeline
 
 from unialign_gen.aligner import Aligner, Part, save_part
 from unialign_gen.heads import Head
+from unialign_gen.pipelines import EmbedScale, UniAlignKandinskyPipeline
 from unialign_gen.towers import load_tower
 
 from . import decoder

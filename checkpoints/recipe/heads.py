@@ -66,7 +66,7 @@ def train(
     sound_features: list[Tensor],
     folder: Path,
     *,
-    steps: int = 1500,
+    steps: int = 1200,
     batch: int = 512,
     lr: float = 2e-3,
     tau: float = 0.5,

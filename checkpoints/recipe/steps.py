@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unialign_gen.concepts import ConceptTable
-from unialign_gen.heads import Head
+from unialign_gen.heads import load_head, save_head
 from unialign_gen.towers import load_tower
 
 from . import (
@@ -67,18 +67,6 @@ def caption_features(root: Path, rows: list[Row]) -> list[Tensor]:
     texts = [r.captions or [r.style] for r in rows]
     known = features.of_texts(root, [t for ts in texts for t in ts])
     return [torch.stack([known[t] for t in ts]) for ts in texts]
-
-
-def save_head(head: Head, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "head.json").write_text(json.dumps(head.config) + "\n")
-    save_file(head.state_dict(), folder / "head.safetensors")
-
-
-def load_head(folder: Path) -> Head:
-    head = Head(**json.loads((folder / "head.json").read_text()))
-    head.load_state_dict(load_file(folder / "head.safetensors"))
-    return head.eval().requires_grad_(False)
 
 
 def train_image_space(root: Path, steps: int) -> None:
@@ -194,8 +182,6 @@ def sound_features(root: Path, rows: list[Row]) -> list[Tensor]:
 
 def fit_judge(root: Path, out: Path) -> None:
     """Fits the judge's probe on real training pictures and writes the judge to `out`."""
-    import shutil
-
     from unialign_gen.eval.judge import Judge, fit_probe
 
     rows = [r for r in select(root, "picture", HEAD_TIERS) if r.concepts]
