@@ -1,81 +1,428 @@
+"""Objectives against naive fp64 autograd written from the papers, finite differences, and properties."""
+
+import itertools
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from unialign_gen.objectives import UniAlign, anchor_alignment, centroid, gram_volume, uniformity
+from unialign_gen.objectives import (
+    GRAM,
+    OBJECTIVES,
+    PMRL,
+    TRIANGLE,
+    AnchoredInfoNCE,
+    GapShift,
+    InfoNCE,
+    UniAlign,
+    anchor_alignment,
+    build,
+    centroid,
+    cross_volumes,
+    gram_volume,
+    kernel,
+    uniformity,
+)
+
+NAMES = ["image", "text", "audio", "video", "depth"]
 
 
-def unit(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return F.normalize(torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed)), dim=-1)
+def raw(b, d, seed=0, dtype=torch.float64):
+    return torch.randn(b, d, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("tau", [0.07, 0.3, 2.0])
-def test_uniformity_is_eq_9_term_by_term(tau):
-    z = unit(9, 5)
+def batch(m, b=12, d=7, dtype=torch.float64, spread=0.7):
+    """m modalities around common points: positives are closer than negatives."""
+    common = raw(b, d, 99)
+    return {n: (common + spread * raw(b, d, i)).to(dtype).requires_grad_() for i, n in enumerate(NAMES[:m])}
+
+
+# The references below normalise, build whole matrices and leave everything to autograd.
+
+
+def unit(z):
+    return z / z.norm(dim=1, keepdim=True)
+
+
+def naive_uniformity(z, tau, geodesic=False):
+    z = unit(z)
+    out = 0.0
+    for i in range(len(z)):
+        others = torch.cat([z[:i], z[i + 1 :]])
+        d2 = torch.arccos(others @ z[i]).square() if geodesic else (others - z[i]).square().sum(1)
+        out = out + torch.log(torch.exp(-d2 / (2 * tau**2)).mean())
+    return out / len(z)
+
+
+def naive_unialign(z, tau, tau_c, w, uniform, aligned, geodesic=(False, False)):
+    anchor = unit(z["image"])
+    fixed = anchor.detach()
+    others = [unit(z[n]) for n in z if n != "image"]
+    uni = sum(naive_uniformity(x, tau, geodesic[0]) for x in z.values())
+    if geodesic[1]:
+        align = sum(torch.arccos((fixed * o).sum(1)).square().mean() for o in others) / len(others)
+    else:
+        align = sum((fixed - o).square().sum(1).mean() for o in others) / len(others)
+    stack = torch.stack([fixed, *others], 1)
+    vol = 0.0
+    if uniform:
+        vol = vol + naive_uniformity(stack.mean(1), tau_c, geodesic[0])
+    if aligned:
+        vol = vol + torch.linalg.det(stack @ stack.mT).sqrt().mean()
+    return w[0] * uni + w[1] * align + w[2] * vol
+
+
+def naive_infonce(z, tau, weights):
     total = 0.0
-    for i in range(9):
-        kernel = [math.exp(-float((z[i] - z[j]).square().sum()) / (2 * tau**2)) for j in range(9) if j != i]
-        total += math.log(sum(kernel) / 8)
-    assert float(uniformity(z, tau)) == pytest.approx(total / 9, rel=1e-9)
+    for m, n in itertools.permutations(z, 2):
+        logits = unit(z[m]) @ unit(z[n]).T / tau
+        total = total + weights.get((m, n), 1.0) * F.cross_entropy(logits, torch.arange(len(logits)))
+    return total / sum(weights.get(pair, 1.0) for pair in itertools.permutations(z, 2))
 
 
-def test_uniformity_gradient_has_both_halves():
-    z = unit(6, 4).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: uniformity(x, 0.5), (z,), atol=1e-6)
+def naive_anchored(z, tau, anchor="image"):
+    total, a = 0.0, unit(z[anchor])
+    for n in z:
+        if n != anchor:
+            logits = a @ unit(z[n]).T / tau
+            target = torch.arange(len(a))
+            total = total + (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    return total / (len(z) - 1)
 
 
-def test_collapse_is_the_worst_uniformity():
-    z = unit(1, 8).expand(16, 8)
-    assert float(uniformity(z)) == pytest.approx(0, abs=1e-9)
-    assert float(uniformity(unit(16, 8))) < -1
+def naive_tuple(z, tau, smoothing, size, anchor="text"):
+    a = unit(z[anchor])
+    rest = [unit(z[n]) for n in z if n != anchor]
+    sizes = torch.stack([torch.stack([size([a[i], *(r[j] for r in rest)]) for j in range(len(a))]) for i in range(len(a))])
+    target = torch.arange(len(a))
+    rows = F.cross_entropy(-sizes / tau, target, label_smoothing=smoothing)
+    return (rows + F.cross_entropy(-sizes.T / tau, target, label_smoothing=smoothing)) / 2
 
 
-def test_uniformity_in_half_precision_is_computed_in_fp32():
-    z = unit(32, 64, dtype=torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(uniformity(z), uniformity(z.clone()))
-        assert float(uniformity(z)) == pytest.approx(float(uniformity(z.double())), rel=1e-5)
+def volume_of(vectors):
+    stack = torch.stack(vectors)
+    return torch.linalg.det(stack @ stack.T).sqrt()
+
+
+def area_of(vectors):
+    u, v = vectors[1] - vectors[0], vectors[2] - vectors[0]
+    return ((u @ u) * (v @ v) - (u @ v) ** 2).sqrt() / 2
+
+
+def naive_pmrl(z, tau1, tau2):
+    stack = torch.stack([unit(x) for x in z.values()], 2)
+    u, s, _ = torch.linalg.svd(stack, full_matrices=False)
+    lead = u[:, :, 0]
+    lead = lead * torch.sign((lead * stack[:, :, 0]).sum(1, keepdim=True)).detach()
+    target = torch.arange(len(s))
+    return F.cross_entropy(s / tau1, torch.zeros_like(target)) + F.cross_entropy(lead @ lead.T / tau2, target)
+
+
+PAIRS = {("image", "text"): 2.0, ("text", "image"): 0.5}
+CASES = {
+    "unialign": (
+        UniAlign(tau=0.5, tau_centroid=0.3, volume_weight=0.4),
+        lambda z: naive_unialign(z, 0.5, 0.3, (1, 1, 0.4), True, True),
+    ),
+    "unialign geodesic": (
+        UniAlign(tau=0.6, tau_centroid=0.3, uniformity_geometry="geodesic", alignment_geometry="geodesic"),
+        lambda z: naive_unialign(z, 0.6, 0.3, (1, 1, 0.1), True, True, (True, True)),
+    ),
+    "unialign mixed": (
+        UniAlign(tau=0.5, uniformity_weight=0.3, alignment_weight=2, alignment_geometry="geodesic", centroid_uniformity=False),
+        lambda z: naive_unialign(z, 0.5, 0.07, (0.3, 2, 0.1), False, True, (False, True)),
+    ),
+    "infonce": (InfoNCE(0.2, weights=PAIRS), lambda z: naive_infonce(z, 0.2, PAIRS)),
+    "anchored": (AnchoredInfoNCE(tau=0.2), lambda z: naive_anchored(z, 0.2)),
+    "gram": (GRAM(tau=0.2), lambda z: naive_tuple(z, 0.2, 0.1, volume_of)),
+    "triangle": (TRIANGLE(tau=0.2), lambda z: naive_tuple(z, 0.2, 0.1, area_of)),
+    "pmrl": (PMRL(0.3, 0.2), lambda z: naive_pmrl(z, 0.3, 0.2)),
+}
+SIZES = [(name, m) for name in CASES for m in (2, 3, 4, 5) if name != "triangle" or m == 3]
+
+
+def both(loss, z):
+    value = loss(z)
+    return value, torch.autograd.grad(value, list(z.values()), allow_unused=True)
+
+
+@pytest.mark.parametrize(("name", "m"), SIZES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("tile", [5, 1024])
+def test_value_and_gradient_equal_naive_autograd(name, m, dtype, tolerance, tile, monkeypatch):
+    monkeypatch.setattr(kernel, "TILE", tile)
+    monkeypatch.setattr(kernel, "BLOCK", tile * 12)
+    loss, reference = CASES[name]
+    value, grads = both(loss, batch(m, dtype=dtype))
+    expected, expected_grads = both(reference, batch(m))
+    assert value.item() == pytest.approx(expected.item(), rel=tolerance)
+    for got, want in zip(grads, expected_grads, strict=True):
+        assert ((got.double() - want).norm() / want.norm()).item() < tolerance
+
+
+@pytest.mark.parametrize(("name", "m"), [(n, m) for n, m in SIZES if m in (2, 3)])
+def test_gradient_equals_finite_differences(name, m):
+    z = batch(m, b=4, d=5)
+    loss = CASES[name][0]
+    if name.startswith("unialign"):
+        # the detached anchor has a gradient on purpose that is not the derivative: only the others are moved
+        fixed = {"image": z["image"].detach()}
+        others = [n for n in z if n != "image"]
+        assert torch.autograd.gradcheck(lambda *x: loss(fixed | dict(zip(others, x, strict=True))), [z[n] for n in others], atol=1e-6)
+    else:
+        assert torch.autograd.gradcheck(lambda *x: loss(dict(zip(z, x, strict=True))), list(z.values()), atol=1e-6)
+
+
+def test_learnable_temperature_has_the_right_gradient():
+    for loss in (InfoNCE(0.3, learnable=True), AnchoredInfoNCE(tau=0.3, learnable=True)):
+        loss = loss.double()
+        z = batch(3)
+        (grad,) = torch.autograd.grad(loss(z), [loss.temperature.log_scale])
+        step = 1e-6
+
+        def at(delta, loss=loss, z=z):
+            with torch.no_grad():
+                loss.temperature.log_scale += delta
+                value = loss(z)
+                loss.temperature.log_scale -= delta
+            return value.item()
+
+        assert float(grad) == pytest.approx((at(step) - at(-step)) / (2 * step), rel=1e-5)
+
+
+def test_two_modalities_give_clip_loss():
+    open_clip = pytest.importorskip("open_clip")
+    z = {n: unit(x).float() for n, x in batch(2, b=20).items()}
+    clip = open_clip.ClipLoss()(z["image"], z["text"], logit_scale=torch.tensor(1 / 0.07))
+    assert AnchoredInfoNCE(tau=0.07)(z).item() == pytest.approx(clip.item(), rel=1e-5)
+    assert InfoNCE(tau=0.07)(z).item() == pytest.approx(clip.item(), rel=1e-5)
+
+
+# Missing modalities.
+
+
+def test_masks_equal_the_batch_without_the_missing_rows():
+    z = batch(3)
+    mask = torch.tensor([True] * 7 + [False] * 5)
+    kept = {n: x[:7] for n, x in z.items()}
+    junk = dict(z, text=torch.where(mask[:, None], z["text"], math.nan))
+    for loss in (GRAM(), TRIANGLE(), PMRL(), InfoNCE(0.2)):
+        names = ["text", "image", "audio"] if isinstance(loss, InfoNCE) else list(z)
+        masks = {n: mask for n in names} if isinstance(loss, InfoNCE) else {"text": mask}
+        value, grads = both(lambda x, loss=loss, masks=masks: loss(x, masks), junk)
+        expected, expected_grads = both(loss, kept)
+        assert value.item() == pytest.approx(expected.item(), rel=1e-9)
+        for got, want in zip(grads, expected_grads, strict=True):
+            assert torch.isfinite(got).all()
+            assert float((got - F.pad(want, (0, 0, 0, 5))[:12]).norm()) < 1e-7 or want.shape == got.shape
+
+
+def test_unialign_counts_what_is_there():
+    z = batch(3)
+    mask = torch.tensor([True] * 7 + [False] * 5)
+    parts = UniAlign(tau=0.5, tau_centroid=0.5).parts(z, {"text": mask})
+    assert float(parts["uniformity/text"]) == pytest.approx(float(naive_uniformity(z["text"][:7], 0.5)), rel=1e-9)
+    a, t, s = (unit(z[n]) for n in ("image", "text", "audio"))
+    distances = [*(a - t)[:7].square().sum(1), *(a - s).square().sum(1)]
+    assert float(parts["alignment"]) == pytest.approx(float(sum(distances)) / 19, rel=1e-9)
+    three = torch.linalg.det(torch.stack([a, t, s], 1)[:7] @ torch.stack([a, t, s], 1)[:7].mT).sqrt()
+    two = torch.linalg.det(torch.stack([a, s], 1)[7:] @ torch.stack([a, s], 1)[7:].mT).sqrt()
+    assert float(parts["volume"]) == pytest.approx(float(torch.cat([three, two]).mean()), rel=1e-9)
+    middle = torch.cat([(a + t + s)[:7], (a + s)[7:]])
+    assert float(parts["centroid_uniformity"]) == pytest.approx(float(naive_uniformity(middle, 0.5)), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_modality_that_no_sample_has_is_no_error(name):
+    z = batch(3, dtype=torch.float32)
+    value, grads = both(lambda x: build(name)(x, {"text": torch.zeros(12, dtype=torch.bool)}), z)
+    assert torch.isfinite(value)
+    assert all(g is None or torch.isfinite(g).all() for g in grads)
+
+
+# Hard places.
+
+
+def hard_batches():
+    z = {n: x.detach() for n, x in batch(3, b=6, d=8, dtype=torch.float32).items()}
+    same = z["image"][:1].expand(6, 8)
+    yield "collapsed", {n: same.clone() for n in z}
+    yield "perfectly aligned", {n: z["image"].clone() for n in z}
+    yield "identical rows in one modality", dict(z, text=same.clone())
+    yield "antipodal modalities", dict(z, text=-z["image"], audio=z["image"].clone())
+    yield "antipodal samples", {n: torch.cat([x[:3], -x[:3]]) for n, x in z.items()}
+    yield "two samples", {n: x[:2] for n, x in z.items()}
+    yield "orthonormal modalities", {n: torch.eye(8)[i].expand(6, 8).clone() for i, n in enumerate(z)}
+
+
+@pytest.mark.parametrize("tau", [0.01, 0.07])
+@pytest.mark.parametrize("case", [name for name, _ in hard_batches()])
+@pytest.mark.parametrize("name", [*OBJECTIVES, "geodesic"])
+def test_values_and_gradients_are_finite_at_the_hard_places(name, case, tau):
+    z = {n: x.requires_grad_() for n, x in dict(hard_batches())[case].items()}
+    if name == "geodesic":
+        loss = UniAlign(tau=tau, tau_centroid=tau, uniformity_geometry="geodesic", alignment_geometry="geodesic")
+    elif name == "pmrl":
+        loss = PMRL(tau, tau)
+    else:
+        loss = build(name, tau=tau)
+    value, grads = both(loss, z)
+    assert torch.isfinite(value)
+    assert all(g is None or torch.isfinite(g).all() for g in grads)
+
+
+def test_geodesic_slopes_near_alignment():
+    """d^2 = angle^2: its derivative along the great circle is 2 angle, down to angles where arccos has no digits left."""
+    for angle in (1e-3, 1e-2, 0.1, 0.3, 3.0):
+        a = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
+        t = torch.tensor(angle, dtype=torch.float64, requires_grad=True)
+        b = torch.stack([t.cos(), t.sin(), 0 * t])[None]
+        value = anchor_alignment(a, [b], geodesic=True)
+        assert value.item() == pytest.approx(angle**2, rel=1e-8)
+        (slope,) = torch.autograd.grad(value, t)
+        assert float(slope) == pytest.approx(2 * angle, rel=1e-6)
 
 
 @pytest.mark.parametrize("m", [2, 3, 4, 5])
-def test_volume_is_the_square_root_of_the_gram_determinant(m):
-    z = [unit(7, 12, seed=s) for s in range(m)]
-    stack = torch.stack(z, 1)
-    expected = torch.linalg.det(stack @ stack.mT).sqrt()
-    assert torch.allclose(gram_volume(z, guard=1e-14), expected, atol=1e-6)
+def test_volume_equals_the_determinant_and_has_a_finite_slope_near_zero(m):
+    z = list(batch(m, d=9).values())
+    stack = torch.stack([unit(x) for x in z], 1)
+    assert torch.allclose(gram_volume(z), torch.linalg.det(stack @ stack.mT).sqrt(), atol=1e-9)
+    for tiny in (0.0, 1e-6, 1e-3):
+        near = [(z[0].detach() + tiny * x.detach()).requires_grad_() for x in z]
+        gram_volume(near).sum().backward()
+        assert all(torch.isfinite(x.grad).all() for x in near)
 
 
-@pytest.mark.parametrize("m", [2, 3, 4])
-def test_volume_gradient_is_finite_at_perfect_alignment(m):
-    z = [unit(3, 6).requires_grad_() for _ in range(m)]
-    gram_volume(z).sum().backward()
-    assert all(torch.isfinite(x.grad).all() for x in z)
+@pytest.mark.parametrize("m", [2, 3, 4, 5])
+def test_cross_volumes_equal_every_determinant(m):
+    z = [unit(x.detach()) for x in batch(m, b=9, d=8, dtype=torch.float32).values()]
+    got = cross_volumes(z[0], z[1:])
+    for i, j in itertools.product(range(9), range(9)):
+        want = volume_of([z[0][i].double(), *(r[j].double() for r in z[1:])])
+        assert float(got[i, j]) == pytest.approx(float(want), abs=1e-5)
 
 
-def test_alignment_and_centroid():
-    a, b, c = (unit(5, 6, seed=s) for s in range(3))
-    expected = sum(float((a[i] - n[i]).square().sum()) for i in range(5) for n in (b, c)) / 10
-    assert float(anchor_alignment(a, [b, c])) == pytest.approx(expected)
-    mean = centroid([a, b, c], [0.5, 0.25, 0.25])
-    raw = 0.5 * a + 0.25 * b + 0.25 * c
-    assert torch.allclose(mean, raw / raw.norm(dim=1, keepdim=True))
+# Properties.
 
 
-def test_unialign_sums_its_parts_and_leaves_the_anchor_alone():
-    image, text = unit(8, 6).requires_grad_(), unit(8, 6, seed=1).requires_grad_()
-    loss = UniAlign(uniformity_weight=0.5, alignment_weight=2.0, volume_weight=0.1)
-    p = loss.parts({"image": image, "text": text})
-    total = 0.5 * p["uniformity"] + 2 * p["alignment"] + 0.1 * p["volume"]
-    assert loss({"image": image, "text": text}).item() == pytest.approx(total.item())
-    p["alignment"].backward()
-    assert image.grad is None
-    assert text.grad is not None
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 10_000), name=st.sampled_from(list(CASES)))
+def test_rotation_of_space_changes_nothing(seed, name):
+    z = {n: x.detach() for n, x in batch(3).items()}
+    rotation, _ = torch.linalg.qr(raw(7, 7, seed))
+    loss = CASES[name][0]
+    assert float(loss({n: x @ rotation for n, x in z.items()})) == pytest.approx(float(loss(z)), rel=1e-8)
 
 
-def test_unialign_names_what_is_missing():
+@settings(deadline=None, max_examples=15)
+@given(order=st.permutations(range(12)), name=st.sampled_from(list(CASES)))
+def test_order_of_samples_changes_nothing(order, name):
+    z = {n: x.detach() for n, x in batch(3).items()}
+    loss = CASES[name][0]
+    assert float(loss({n: x[order] for n, x in z.items()})) == pytest.approx(float(loss(z)), rel=1e-8)
+
+
+@settings(deadline=None, max_examples=15)
+@given(order=st.permutations(["text", "audio", "video"]), name=st.sampled_from(["unialign", "anchored", "pmrl"]))
+def test_names_of_the_other_modalities_change_nothing(order, name):
+    z = {n: x.detach() for n, x in batch(4).items()}
+    renamed = {"image": z["image"]} | {new: z[old] for new, old in zip(order, ["text", "audio", "video"], strict=True)}
+    loss = CASES[name][0]
+    assert float(loss(renamed)) == pytest.approx(float(loss(z)), rel=1e-8)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 10_000), tau=st.floats(0.05, 2), geodesic=st.booleans())
+def test_collapse_is_the_worst_uniformity(seed, tau, geodesic):
+    assert float(uniformity(raw(1, 8).expand(16, 8), tau, geodesic)) == pytest.approx(0, abs=1e-9)
+    assert float(uniformity(raw(16, 8, seed), tau, geodesic)) < 0
+
+
+def test_scale_of_the_input_changes_nothing():
+    z = {n: x.detach() for n, x in batch(3).items()}
+    for loss, _ in CASES.values():
+        assert float(loss({n: 20 * x for n, x in z.items()})) == pytest.approx(float(loss(z)), rel=1e-9)
+
+
+def test_autocast_does_not_reach_inside():
+    z = {n: x.detach() for n, x in batch(3, dtype=torch.float32).items()}
+    for loss, _ in CASES.values():
+        with torch.autocast("cpu", torch.bfloat16):
+            inside = {n: x.clone().requires_grad_() for n, x in z.items()}
+            value = loss(inside)
+        value.backward()
+        outside = {n: x.clone().requires_grad_() for n, x in z.items()}
+        expected, grads = both(loss, outside)
+        assert torch.equal(value, expected)
+        assert all(torch.equal(inside[n].grad, g) for n, g in zip(z, grads, strict=True))
+
+
+def test_the_anchor_feels_its_own_uniformity_only():
+    z = batch(3)
+    loss = UniAlign(tau=0.5)
+    (got,) = torch.autograd.grad(loss(z), [z["image"]])
+    (alone,) = torch.autograd.grad(uniformity(z["image"], 0.5), [z["image"]])
+    assert torch.allclose(got, alone, atol=1e-12)
+    pulled = torch.autograd.grad(UniAlign(tau=0.5, detach_anchor=False)(z), [z["image"]])[0]
+    assert not torch.allclose(pulled, alone)
+
+
+def test_weighted_centroid():
+    z = [x.detach() for x in batch(3).values()]
+    want = unit(0.5 * unit(z[0]) + 0.3 * unit(z[1]) + 0.2 * unit(z[2]))
+    assert torch.allclose(centroid(z, [5, 3, 2]), want)
+
+
+def test_gap_shift_brings_the_means_together():
+    z = {n: x.detach() + 3 * raw(1, 7, 50 + i) for i, (n, x) in enumerate(batch(3, b=400).items())}
+    shift = GapShift("image").fit(z)
+    before = (unit(z["image"]).mean(0) - unit(z["text"]).mean(0)).norm()
+    moved = shift(z)
+    assert torch.allclose(moved["image"], unit(z["image"]))
+    assert float((moved["image"].mean(0) - moved["text"].mean(0)).norm()) < 0.3 * float(before)
+    with pytest.raises(ValueError, match="depth"):
+        shift({"depth": z["text"]})
+
+
+# Errors.
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_bad_input_gets_one_clear_line(name):
+    z = {n: x.detach() for n, x in batch(3, dtype=torch.float32).items()}
+    loss = build(name)
+    nan = dict(z, audio=z["audio"].clone())
+    nan["audio"][4, 2] = math.nan
+    zero = dict(z, audio=z["audio"].clone())
+    zero["audio"][3] = 0
+    for given_, message in [
+        ({n: x[:1] for n, x in z.items()}, "at least 2 samples"),
+        ({"text": z["text"]}, "modalities are needed"),
+        (dict(z, audio=z["audio"][:5]), "audio: 5 rows"),
+        (dict(z, audio=z["audio"][:, :3]), "audio: 3 dimensions"),
+        (dict(z, audio=z["audio"][0]), r"\(B, d\)"),
+        (dict(z, audio=z["audio"].int()), "floating-point"),
+        (nan, "audio: row 4 is NaN"),
+        (zero, "audio: row 3 is zero"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            loss(given_)
+    with pytest.raises(ValueError, match="mask for"):
+        loss(z, {"smell": torch.ones(12, dtype=torch.bool)})
+    with pytest.raises(ValueError, match="bool"):
+        loss(z, {"text": torch.ones(12)})
+
+
+def test_registry_names_what_is_wrong():
+    with pytest.raises(ValueError, match="unialign, infonce"):
+        build("clip")
+    with pytest.raises(ValueError, match="no option 'tao'"):
+        build("unialign", tao=1)
     with pytest.raises(ValueError, match="anchor 'image'"):
-        UniAlign()({"text": unit(4, 3)})
-    with pytest.raises(ValueError, match="at least 2"):
-        uniformity(unit(1, 3))
+        UniAlign()({"text": raw(4, 3), "audio": raw(4, 3)})
+    with pytest.raises(ValueError, match="3 modalities"):
+        TRIANGLE()({"text": raw(4, 3), "audio": raw(4, 3)})

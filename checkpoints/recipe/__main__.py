@@ -79,18 +79,27 @@ def latents(root: Root = ROOT, threads: Threads = 0) -> None:
 
 
 @app.command()
+def sharpen(root: Root = ROOT, samples: int = 40_000, minutes: Minutes = 60, threads: Threads = 0) -> None:
+    """Train movq's decoding half further; the latents stay, so it can run beside or after `decoder`."""
+    from . import steps
+
+    use(threads)
+    steps.sharpen_autoencoder(root, samples, minutes)
+
+
+@app.command()
 def decoder(
     root: Root = ROOT,
     samples: int = 1_000_000,
     minutes: Minutes = 60,
     threads: Threads = 0,
-    start: Annotated[Path | None, typer.Option(help="A UNet folder to start from, such as starter/unet.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A UNet folder to start from, such as starter/unet.")] = None,
 ) -> None:
     """Train the Kandinsky UNet. The learning rate cools over the last quarter of --samples."""
     from . import steps
 
     use(threads)
-    steps.train_decoder(root, samples, minutes, start)
+    steps.train_decoder(root, samples, minutes, weights)
 
 
 @app.command()

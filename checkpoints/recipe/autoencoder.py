@@ -97,8 +97,7 @@ def train(
     features: torch.nn.Module,
     folder: Path,
     *,
-    channels: tuple[int, ...],
-    latent_channels: int,
+    model: VQModel,
     samples: int,
     minutes: float,
     batch: int = 4,
@@ -106,12 +105,13 @@ def train(
     lr: float = 1e-3,
     seed: int = 0,
 ) -> VQModel:
-    """Trains until `samples` crops in all or `minutes` in this sitting, whichever comes first; resumes from `folder`.
+    """Trains `model` until `samples` crops in all or `minutes` in this sitting, whichever comes first; resumes from `folder`.
 
     Returns the model with normalised latents. No average of the weights: the learning rate cools to zero instead.
     """
     torch.manual_seed(seed)
-    model = build(channels, latent_channels).to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last).train()
+    latent_channels = model.config.latent_channels
     # Colour must be readable from the latents by one 1 x 1 convolution. Without that the encoder settles on one or two
     # hues, which the decoder then has to live with for a long time.
     readout = torch.nn.Conv2d(latent_channels, 3, 1)
@@ -160,6 +160,75 @@ def train(
             save()
     save()
     return normalise_latents(model.eval(), pictures)
+
+
+def sharpen(
+    pictures: Tensor,
+    latents: Tensor,
+    features: torch.nn.Module,
+    folder: Path,
+    *,
+    model: VQModel,
+    samples: int,
+    minutes: float,
+    batch: int = 2,
+    lr: float = 5e-4,
+    seed: int = 0,
+) -> VQModel:
+    """Trains the decoding half alone, on whole pictures uint8 (N, 128, 128, 3) and their latents (N, C, h, w).
+
+    The latents stay what they are, so a diffusion model trained on them stays valid. Whole pictures, since the group norms
+    see other statistics on crops; early features from the first step, since shapes and colours stand already.
+    """
+    torch.manual_seed(seed)
+    model = model.to(memory_format=torch.channels_last).train()
+    model.encoder.requires_grad_(False)
+    model.quant_conv.requires_grad_(False)
+    trained = [*model.post_quant_conv.parameters(), *model.decoder.parameters()]
+    optimiser = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
+    done, step = 0, 0
+    state = load_state(folder / "sharpen.pt")
+    if state:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        done = state["done"]
+
+    def save() -> None:
+        save_state(
+            folder / "sharpen.pt", {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "done": done}
+        )
+
+    clock, since, running = Clock(minutes), 0.0, 0.0
+    while done < samples and clock.left():
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + done)
+        rows = torch.randint(len(pictures), (batch,), generator=generator)
+        x = pictures[rows].permute(0, 3, 1, 2).float() / 127.5 - 1
+        z = latents[rows].float()
+        z = z + torch.randn(z.shape, generator=generator) * LATENT_NOISE
+        y = model.decode(z.contiguous(memory_format=torch.channels_last), force_not_quantize=True).sample
+        for group in optimiser.param_groups:
+            group["lr"] = lr * warm_then_cool(done / samples)
+        loss = reconstruction_loss(y, x.contiguous(memory_format=torch.channels_last), features)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        done += batch
+        step += 1
+        running = 0.99 * running + 0.01 * loss.item() if step > 1 else loss.item()
+        if clock.seconds - since > 60:
+            since = clock.seconds
+            log(folder / "log.jsonl", sharpened=done, seconds=clock.seconds, loss=running)
+            save()
+    save()
+    return model.eval()
+
+
+@torch.no_grad()
+def encode(model: VQModel, pictures: Tensor) -> Tensor:
+    """uint8 (N, 128, 128, 3) to latents (N, C, h, w) in fp16; small batches stay in the processor's cache."""
+    scaled = (part.permute(0, 3, 1, 2).float() / 127.5 - 1 for part in pictures.split(16))
+    return torch.cat([model.encode(part).latents.half() for part in scaled]).contiguous()
 
 
 @torch.no_grad()

@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from .training import Average, Clock, load_state, log, save_state, warm_then_cool
+from .training import Average, Clock, agreed, load_state, log, processes, save_state, warm_then_cool
 
 DROP = 0.1
 
@@ -84,7 +85,7 @@ def train(
     embed_norm: float,
     samples: int,
     minutes: float,
-    batch: int = 32,
+    batch: int = 64,
     lr: float = 8e-4,
     seed: int = 0,
     decay: float = 0.999,
@@ -92,7 +93,11 @@ def train(
     """Trains on latents (N, C, h, w) and unit embeddings (N, d), drawn with probability proportional to `weights` (N).
 
     Stops at `samples` in all or after `minutes` of this sitting; resumes from `folder`. Returns the averaged model.
+    Under `torchrun` the processes share each batch; the first one keeps state and log.
     """
+    rank, world = processes()
+    if batch % world:
+        raise ValueError(f"a batch of {batch} cannot be shared by {world} processes")
     torch.manual_seed(seed)
     noise_scheduler = scheduler()
     alphas = noise_scheduler.alphas_cumprod
@@ -100,7 +105,7 @@ def train(
         model.conv_out.weight[latents.shape[1] :].zero_()
         model.conv_out.bias[latents.shape[1] :].zero_()
     model = model.to(memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     average = Average(model, decay)
     done = 0
     state = load_state(folder / "state.pt")
@@ -110,14 +115,18 @@ def train(
         average.load_state_dict(state["average"])
         done = state["done"]
 
+    forward: nn.Module = DistributedDataParallel(model) if world > 1 else model
+
     def save() -> None:
+        if rank:
+            return
         save_state(
             folder / "state.pt",
             {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average.state_dict(), "done": done},
         )
 
     clock, since, saved, running, step = Clock(minutes), 0.0, 0.0, 0.0, 0
-    while done < samples and clock.left():
+    while agreed(done < samples and clock.left()):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + done)
         rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
         x = latents[rows].float()
@@ -129,9 +138,11 @@ def train(
         noise = torch.randn(x.shape, generator=generator)
         noisy = noise_scheduler.add_noise(x, noise, t).contiguous(memory_format=torch.channels_last)
         target = noise_scheduler.get_velocity(x, noise, t)
+        # every process draws the whole batch, which costs nothing, and keeps its own rows of it
+        noisy, target, condition, t = (part[rank::world] for part in (noisy, target, condition, t))
         for group in optimiser.param_groups:
             group["lr"] = lr * warm_then_cool(done / samples)
-        out = model(noisy, t, None, added_cond_kwargs={"image_embeds": condition * embed_norm}).sample
+        out = forward(noisy, t, None, added_cond_kwargs={"image_embeds": condition * embed_norm}).sample
         loss = F.mse_loss(out[:, : x.shape[1]], target)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -141,7 +152,7 @@ def train(
         done += batch
         step += 1
         running = 0.99 * running + 0.01 * loss.item() if step > 1 else loss.item()
-        if clock.seconds - since > 60:
+        if rank == 0 and clock.seconds - since > 60:
             since = clock.seconds
             log(folder / "log.jsonl", samples=done, seconds=clock.seconds, loss=running)
         if clock.seconds - saved > 300:

@@ -32,7 +32,7 @@ from . import (
 )
 from .concepts import CONCEPTS
 from .manifest import Row
-from .training import log
+from .training import log, processes
 
 LATENT_CHANNELS = 8
 AUTOENCODER = (16, 32, 64, 128)
@@ -101,8 +101,7 @@ def train_autoencoder(root: Path, samples: int, minutes: float) -> None:
         manifest.pixels(root, rows),
         early,
         root / "autoencoder",
-        channels=AUTOENCODER,
-        latent_channels=LATENT_CHANNELS,
+        model=autoencoder.build(AUTOENCODER, LATENT_CHANNELS),
         samples=samples,
         minutes=minutes,
     )
@@ -114,12 +113,25 @@ def cache_latents(root: Path) -> None:
     """Latents of the decoder's training pictures, in fp16; fits movq's codebook to them."""
     rows = select(root, "picture", DECODER_TIERS)
     model = VQModel.from_pretrained(root / "autoencoder" / "movq").eval()
-    parts = []
-    for part in manifest.pixels(root, rows).split(16):  # small batches stay in the processor's cache
-        parts.append(model.encode(part.permute(0, 3, 1, 2).float() / 127.5 - 1).latents.half())
-    latents = torch.cat(parts).contiguous()
+    latents = autoencoder.encode(model, manifest.pixels(root, rows))
     save_file({"latents": latents}, root / "features" / "latents.safetensors")
     autoencoder.fit_codebook(model, latents).save_pretrained(root / "autoencoder" / "movq")
+
+
+def sharpen_autoencoder(root: Path, samples: int, minutes: float) -> None:
+    """Trains movq's decoding half further, on the cached latents, and writes it when this sitting ends."""
+    rows = select(root, "picture", DECODER_TIERS)
+    folder = root / "autoencoder"
+    model = autoencoder.sharpen(
+        manifest.pixels(root, rows),
+        load_file(root / "features" / "latents.safetensors")["latents"],
+        autoencoder.EarlyFeatures(load_tower(root / "towers" / "image").net),
+        folder,
+        model=VQModel.from_pretrained(folder / "movq"),
+        samples=samples,
+        minutes=minutes,
+    )
+    model.to(memory_format=torch.contiguous_format).save_pretrained(folder / "movq")
 
 
 def train_decoder(root: Path, samples: int, minutes: float, start: Path | None) -> None:
@@ -141,7 +153,8 @@ def train_decoder(root: Path, samples: int, minutes: float, start: Path | None) 
         samples=samples,
         minutes=minutes,
     )
-    model.to(memory_format=torch.contiguous_format).save_pretrained(root / "decoder" / "unet")
+    if processes()[0] == 0:
+        model.to(memory_format=torch.contiguous_format).save_pretrained(root / "decoder" / "unet")
 
 
 def train_heads(root: Path, steps: int) -> None:

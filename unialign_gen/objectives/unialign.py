@@ -2,70 +2,39 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import ranks
+from .alignment import of_unit as unit_alignment
+from .batch import Batch, Embeddings, Masks, full_precision, prepare
+from .centroid import of_unit as unit_centroid
+from .uniformity import of_unit as unit_uniformity
+from .volume import of_unit as unit_volume
 
-def uniformity(z: Tensor, tau: float = 0.07) -> Tensor:
-    """Eq 9 of unit vectors (B, d): mean_i log mean_{j != i} exp(-||z_i - z_j||^2 / 2 tau^2). Scalar, at most 0.
-
-    For unit vectors the exponent is (z_i . z_j - 1) / tau^2, so a log-sum-exp over one product.
-
-    Raises:
-        ValueError: fewer than two rows.
-    """
-    if len(z) < 2:
-        raise ValueError(f"uniformity needs at least 2 samples, got {len(z)}")
-    with torch.autocast(z.device.type, enabled=False):
-        z = z if z.dtype == torch.float64 else z.float()
-        logits = (z @ z.T - 1) / tau**2
-        logits = logits.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -torch.inf)
-        return torch.logsumexp(logits, 1).mean() - math.log(len(z) - 1)
-
-
-def anchor_alignment(anchor: Tensor, others: Sequence[Tensor]) -> Tensor:
-    """Eq 10: mean squared distance (B, d) to the anchor over samples and the M - 1 other modalities. Scalar in [0, 4]."""
-    return torch.stack([(anchor - other).square().sum(-1).mean() for other in others]).mean()
-
-
-def centroid(z: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    """Eq 11: the normalised weighted sum of M modalities' unit vectors, (B, d); equal weights by default."""
-    weights = weights or [1 / len(z)] * len(z)
-    return F.normalize(torch.stack([w * part for w, part in zip(weights, z, strict=True)]).sum(0), dim=-1)
-
-
-def gram_volume(z: Sequence[Tensor], guard: float = 1e-6) -> Tensor:
-    """Volume (B,) of the parallelotope of M unit vectors: sqrt(det G), the second part of eq 12; in [0, 1].
-
-    The square root has infinite slope at perfect alignment, so sqrt(det + guard) - sqrt(guard) stands for it.
-    Closed forms for M = 2 and 3, a batched determinant above.
-    """
-    m = len(z)
-    if m <= 3:
-        dots = [(z[i] * z[j]).sum(-1) for i in range(m) for j in range(i + 1, m)]
-        det = 1 - sum(d.square() for d in dots)
-        if m == 3:
-            det = det + 2 * dots[0] * dots[1] * dots[2]
-    else:
-        stack = torch.stack(list(z), dim=1)
-        det = torch.linalg.det(stack @ stack.mT)
-    return torch.sqrt(torch.as_tensor(det).clamp(min=0) + guard) - math.sqrt(guard)
+Geometry = Literal["euclidean", "geodesic"]
 
 
 class UniAlign(nn.Module):
-    """Eq 13: l_uni sum_m U(Z^m) + l_align L_align + l_vol (U(C) + mean volume), over (B, d) unit vectors a modality.
+    """Eq 13: l_uni sum_m U(Z^m) + l_align L_align + l_vol (U(C) + mean volume).
+
+    The anchor feels its own uniformity only: it is detached from every other term. Give a frozen anchor without gradient,
+    and its uniformity is a constant of the value. Settings of the paper: all three weights 1 for retrieval, volume_weight
+    0.1 for generation.
 
     Args:
-        anchor: the modality that the others are pulled towards; it is detached from the alignment term.
-        tau: temperature of the modalities' uniformity.
-        tau_centroid: temperature of the centroid's.
-        uniformity_weight, alignment_weight, volume_weight: the three lambdas; 1, 1 and 0.1 for generation.
-
-    Input without gradient (a frozen anchor) is left out of the uniformity sum: it would add a constant.
+        anchor: the modality that the others are pulled towards.
+        tau: width of the uniformity kernel.
+        tau_centroid: that of the centroid's (table 5: 0.01, 0.03, 0.07).
+        uniformity_weight, alignment_weight, volume_weight: the three lambdas.
+        uniformity_geometry, alignment_geometry: `euclidean` (eq 9, 10) or `geodesic` (eq 14); with the two switches
+            and the weights every cell of table 4 and table 2 can be set.
+        centroid_uniformity, volume_alignment: the two parts of eq 12, on or off.
+        centroid_weights: w_m of eq 11 by modality; equal by default.
+        detach_anchor: false lets alignment and volume move the anchor too, which the paper does not do.
     """
 
     def __init__(
@@ -76,31 +45,78 @@ class UniAlign(nn.Module):
         uniformity_weight: float = 1.0,
         alignment_weight: float = 1.0,
         volume_weight: float = 0.1,
+        uniformity_geometry: Geometry = "euclidean",
+        alignment_geometry: Geometry = "euclidean",
+        centroid_uniformity: bool = True,
+        volume_alignment: bool = True,
+        centroid_weights: Mapping[str, float] | None = None,
+        detach_anchor: bool = True,
     ):
         super().__init__()
+        for name, geometry in (("uniformity", uniformity_geometry), ("alignment", alignment_geometry)):
+            if geometry not in ("euclidean", "geodesic"):
+                raise ValueError(f"{name}_geometry is euclidean or geodesic, got {geometry!r}")
+        if not (tau > 0 and tau_centroid > 0):
+            raise ValueError(f"temperatures must be positive, got {tau} and {tau_centroid}")
+        if min(uniformity_weight, alignment_weight, volume_weight) < 0:
+            raise ValueError("the weights of the terms must not be negative")
         self.anchor, self.tau, self.tau_centroid = anchor, tau, tau_centroid
         self.uniformity_weight, self.alignment_weight, self.volume_weight = uniformity_weight, alignment_weight, volume_weight
+        self.uniformity_geodesic = uniformity_geometry == "geodesic"
+        self.alignment_geodesic = alignment_geometry == "geodesic"
+        self.centroid_uniformity, self.volume_alignment = centroid_uniformity, volume_alignment
+        self.centroid_weights, self.detach_anchor = centroid_weights, detach_anchor
 
-    def parts(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The three terms by name, before their weights."""
-        if self.anchor not in embeddings or len(embeddings) < 2:
-            raise ValueError(f"UniAlign needs the anchor {self.anchor!r} and another modality, got {list(embeddings)}")
-        anchor = embeddings[self.anchor].detach()
-        others = [z for name, z in embeddings.items() if name != self.anchor]
-        everything = list(embeddings.values())
-        return {
-            "uniformity": torch.stack([uniformity(z, self.tau) for z in everything if z.requires_grad]).sum(),
-            "alignment": anchor_alignment(anchor, others),
-            "volume": uniformity(centroid(everything), self.tau_centroid) + gram_volume([anchor, *others]).mean(),
-        }
+    @full_precision
+    def parts(self, embeddings: Embeddings, masks: Masks | None = None) -> dict[str, Tensor]:
+        """The terms by name, before their weights: `uniformity/<modality>`, `alignment`, `centroid_uniformity`, `volume`.
+
+        Terms that are switched off, or whose weight is 0, are not computed. Arguments and errors as in `batch.prepare`.
+        A sample takes part in a term with the modalities it has: alignment counts the pairs that are there, centroid and
+        volume are those of what is there, of samples with at least two.
+        """
+        batch = prepare(embeddings, masks, self.anchor)
+        out: dict[str, Tensor] = {}
+        if self.uniformity_weight:
+            for name, z in batch.z.items():
+                out[f"uniformity/{name}"] = unit_uniformity(z, self.tau, self.uniformity_geodesic, batch.keep[name])
+        z = dict(batch.z)
+        if self.detach_anchor:
+            z[self.anchor] = z[self.anchor].detach()
+        if self.alignment_weight:
+            others = [n for n in batch.names if n != self.anchor]
+            out["alignment"] = unit_alignment(
+                z[self.anchor], [z[n] for n in others], self.alignment_geodesic, [batch.both(self.anchor, n) for n in others]
+            )
+        if self.volume_weight:
+            out |= self._volume_parts(batch, z)
+        return out
+
+    def _volume_parts(self, batch: Batch, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Eq 12."""
+        out: dict[str, Tensor] = {}
+        masks = [batch.keep[n] for n in batch.names]
+        keep = None
+        if any(m is not None for m in masks):
+            there = torch.ones(len(z[self.anchor]), dtype=torch.bool, device=z[self.anchor].device)
+            keep = torch.stack([there if m is None else m for m in masks]).sum(0) >= 2
+        if self.centroid_uniformity:
+            weights = None
+            if self.centroid_weights is not None:
+                if set(self.centroid_weights) != set(batch.names):
+                    raise ValueError(f"centroid_weights are for {sorted(self.centroid_weights)}, the batch has {batch.names}")
+                weights = [self.centroid_weights[n] for n in batch.names]
+            middle = unit_centroid(list(z.values()), weights, masks)
+            out["centroid_uniformity"] = unit_uniformity(middle, self.tau_centroid, self.uniformity_geodesic, keep)
+        if self.volume_alignment:
+            out["volume"] = ranks.mean(unit_volume(list(z.values()), masks), keep)
+        return out
 
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum of the terms that `parts` returned."""
-        return (
-            self.uniformity_weight * parts["uniformity"]
-            + self.alignment_weight * parts["alignment"]
-            + self.volume_weight * parts["volume"]
-        )
+        """Eq 13: the weighted sum of the terms that `parts` returned."""
+        weight = {"alignment": self.alignment_weight, "centroid_uniformity": self.volume_weight, "volume": self.volume_weight}
+        return torch.stack([weight.get(name, self.uniformity_weight) * part for name, part in parts.items()]).sum()
 
-    def forward(self, embeddings: Mapping[str, Tensor]) -> Tensor:
-        return self.total(self.parts(embeddings))
+    def forward(self, embeddings: Embeddings, masks: Masks | None = None) -> Tensor:
+        """Scalar, from (B, d) embeddings a modality and bool (B,) masks for those that some samples lack."""
+        return self.total(self.parts(embeddings, masks))

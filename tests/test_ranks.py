@@ -1,0 +1,93 @@
+"""Objectives across processes (gloo): value and gradients equal those of one process with the whole batch."""
+
+import os
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from unialign_gen.objectives import GRAM, PMRL, TRIANGLE, AnchoredInfoNCE, InfoNCE, UniAlign, kernel
+
+B, FEATURES, DIM = 16, 10, 6
+LOSSES = {
+    "unialign": lambda: UniAlign(tau=0.5, tau_centroid=0.4),
+    "unialign geodesic": lambda: UniAlign(tau=0.5, uniformity_geometry="geodesic", alignment_geometry="geodesic"),
+    "infonce": lambda: InfoNCE(0.2, learnable=True),
+    "anchored": lambda: AnchoredInfoNCE(tau=0.2, learnable=True),
+    "gram": lambda: GRAM(tau=0.2),
+    "triangle": lambda: TRIANGLE(tau=0.2),
+    "pmrl": lambda: PMRL(0.3, 0.2),
+}
+
+
+class Heads(nn.Module):
+    """Three heads and a loss with its own parameters, as a training step would have them."""
+
+    def __init__(self, loss):
+        super().__init__()
+        torch.manual_seed(0)
+        self.heads = nn.ModuleDict({n: nn.Linear(FEATURES, DIM) for n in ("image", "text", "audio")})
+        self.loss = loss
+
+    def forward(self, features, masks):
+        return self.loss({n: head(features[n]) for n, head in self.heads.items()}, masks)
+
+
+def data(masked):
+    generator = torch.Generator().manual_seed(7)
+    common = torch.randn(B, FEATURES, generator=generator)
+    features = {n: common + 0.5 * torch.randn(B, FEATURES, generator=generator) for n in ("image", "text", "audio")}
+    # the first rank of four has no text at all
+    masks = {"text": torch.arange(B) >= 5, "audio": torch.arange(B) % 3 > 0} if masked else None
+    return features, masks
+
+
+def step(model, rows, masked):
+    features, masks = data(masked)
+    value = model({n: x[rows] for n, x in features.items()}, masks and {n: m[rows] for n, m in masks.items()})
+    value.backward()
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    return value.item(), [torch.zeros(()) if p.grad is None else p.grad.clone() for p in inner.parameters()]
+
+
+def worker(rank, world, path, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=world)
+    kernel.TILE, kernel.BLOCK = 5, 40  # several tiles
+    out = {}
+    rows = slice(rank * B // world, (rank + 1) * B // world)
+    for name, make in LOSSES.items():
+        for masked in (False, True):
+            model = DistributedDataParallel(Heads(make()), find_unused_parameters=False)
+            out[name, masked] = step(model, rows, masked)
+    ragged = {n: x[: 4 + rank] for n, x in data(False)[0].items()}
+    broken = {n: x[:4].clone() for n, x in data(False)[0].items()}
+    if rank == world - 1:
+        broken["text"][2] = float("nan")
+    for name, batch in (("ragged", ragged), ("broken", broken)):
+        try:
+            UniAlign()(batch)
+        except ValueError as error:
+            out[name] = str(error)
+    torch.save(out, os.path.join(folder, f"{rank}.pt"))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_equal_one_process(world, tmp_path):
+    mp.spawn(worker, (world, tmp_path / "meet", tmp_path), nprocs=world)
+    results = [torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in range(world)]
+    for name, make in LOSSES.items():
+        for masked in (False, True):
+            value, grads = step(Heads(make()), slice(None), masked)
+            for got_value, got in (r[name, masked] for r in results):
+                assert got_value == pytest.approx(value, rel=1e-5), (name, masked)
+                for a, b in zip(got, grads, strict=True):
+                    assert torch.allclose(a, b, atol=1e-5 * max(1.0, float(b.abs().max()))), (name, masked)
+    assert all("drop the last" in r["ragged"] for r in results)
+    assert "text: row 2 is NaN" in results[-1]["broken"]
+    assert all(f"rank {world - 1}" in r["broken"] for r in results[:-1])

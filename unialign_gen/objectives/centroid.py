@@ -1,0 +1,55 @@
+"""A sample's centroid over its modalities, eq 11 of UniAlign (arXiv 2602.09507)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .batch import as_unit, full_precision
+
+SHORTEST = 1e-6  # of the weighted sum; antipodal modalities cancel and have no direction
+
+
+@full_precision
+def centroid(
+    embeddings: Sequence[Tensor], weights: Sequence[float] | None = None, masks: Sequence[Tensor | None] | None = None
+) -> Tensor:
+    """Eq 11: normalise(sum_m w_m z^m), (B, d), of embeddings (B, d) brought to unit length.
+
+    Args:
+        weights: one a modality, none negative, not all zero; equal by default. Only their ratios matter.
+        masks: for each modality, bool (B,) of the samples that have it, or None. A sample's centroid is over what it has.
+
+    Raises:
+        ValueError: weights that do not fit; a row that is zero, NaN or infinite.
+    """
+    masks = masks or [None] * len(embeddings)
+    return of_unit([as_unit(z, keep=m) for z, m in zip(embeddings, masks, strict=True)], weights, masks)
+
+
+def check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
+    """The weights to use.
+
+    Raises:
+        ValueError: not one a modality, a negative one, or all zero.
+    """
+    if weights is None:
+        return [1.0] * count
+    if len(weights) != count or min(weights) < 0 or sum(weights) <= 0:
+        raise ValueError(f"the centroid of {count} modalities needs {count} weights >= 0, not all 0, got {list(weights)}")
+    return list(weights)
+
+
+def of_unit(z: Sequence[Tensor], weights: Sequence[float] | None, masks: Sequence[Tensor | None]) -> Tensor:
+    """`centroid` of rows that are unit vectors already, and zeros where a modality is missing.
+
+    Vectors that cancel give their short sum divided by `SHORTEST`: finite, not of unit length, as is its gradient.
+    """
+    factors = check_weights(weights, len(z))
+    mean = torch.zeros_like(z[0])
+    for w, part, mask in zip(factors, z, masks, strict=True):
+        mean = mean + w * (part if mask is None else part * mask[:, None])
+    mean = mean / sum(factors)
+    return mean / torch.linalg.vector_norm(mean, dim=1, keepdim=True).clamp(min=SHORTEST)

@@ -1,0 +1,37 @@
+"""Intra-modality uniformity, eq 9 and 14 of UniAlign (arXiv 2602.09507)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from . import ranks
+from .batch import as_unit, complaint, full_precision
+from .kernel import self_lse
+
+
+@full_precision
+def uniformity(z: Tensor, tau: float = 0.07, geodesic: bool = False, mask: Tensor | None = None) -> Tensor:
+    """Eq 9: mean_i log mean_{j != i} exp(-d(z_i, z_j)^2 / 2 tau^2). Scalar, at most 0, which is collapse.
+
+    Args:
+        z: embeddings (B, d), brought to unit length.
+        tau: the kernel's width, in chords (Euclidean) or radians (geodesic, eq 14).
+        mask: bool (B,), the samples that are there; with fewer than two of them the value is 0, without gradient.
+
+    Raises:
+        ValueError: fewer than two rows; a row that is zero, NaN or infinite.
+    """
+    wrong = complaint("embeddings", z, None, None)
+    ranks.agree(len(z) if isinstance(z, Tensor) and z.ndim else 0, wrong, z.device)
+    return of_unit(as_unit(z, keep=mask), tau, geodesic, mask)
+
+
+def of_unit(z: Tensor, tau: float, geodesic: bool = False, keep: Tensor | None = None) -> Tensor:
+    """`uniformity` of rows that are unit vectors already."""
+    count = len(z) * ranks.world() if keep is None else int(ranks.total(keep.sum()))
+    if count < 2:
+        return torch.zeros((), dtype=z.dtype, device=z.device) + 0 * z.sum()
+    return self_lse(z, tau, geodesic, keep) - math.log(count - 1)

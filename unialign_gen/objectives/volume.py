@@ -1,0 +1,120 @@
+"""Volumes from Gram matrices: sqrt(det G) of a sample's modalities (eq 12 of UniAlign, after GRAM, arXiv 2412.11959).
+
+Determinants come from polynomials of the dot products, never from a batched factorisation: a closed form up to three
+vectors, Faddeev and LeVerrier's recursion above. Between one set of vectors and another set of tuples, Schur's complement
+gives every det from a few matrix products: det G(t, rest) = det R - u^T adj(R) u, with R the rest's Gram matrix and
+u the dot products of t with the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .batch import as_unit, full_precision
+
+GUARD = 1e-6  # determinants below this follow a parabola instead of the root, whose slope at 0 is infinite
+
+
+class _SafeRoot(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        x = x.clamp(min=0)
+        t = x / GUARD
+        ctx.save_for_backward(x)
+        return torch.where(x < GUARD, GUARD**0.5 * t * (1.5 - 0.5 * t), x.sqrt())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        slope = torch.where(x < GUARD, (1.5 - x / GUARD) / GUARD**0.5, 0.5 * x.clamp(min=GUARD).rsqrt())
+        return grad * slope
+
+
+def safe_root(x: Tensor) -> Tensor:
+    """sqrt(x) for x >= GUARD; below, the parabola through 0 that meets it there with the same slope. Negative counts as 0."""
+    return _SafeRoot.apply(x)
+
+
+def det_and_adjugate(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Determinant (...) and adjugate (..., K, K) of symmetric matrices, as polynomials (Faddeev and LeVerrier).
+
+    In fp64 where the device has it: the matrices are small, and the recursion cancels digits from K = 4 on.
+    """
+    k, dtype = gram.shape[-1], gram.dtype
+    gram = gram if gram.device.type == "mps" else gram.double()
+    eye = torch.eye(k, dtype=gram.dtype, device=gram.device).expand_as(gram)
+    step = eye
+    for n in range(1, k):
+        product = gram @ step
+        trace = product.diagonal(dim1=-2, dim2=-1).sum(-1)
+        step = product - (trace / n)[..., None, None] * eye
+    sign = (-1) ** (k - 1)
+    det = sign * (gram @ step).diagonal(dim1=-2, dim2=-1).sum(-1) / k
+    return det.to(dtype), (sign * step).to(dtype)
+
+
+def gram_matrix(z: Sequence[Tensor], masks: Sequence[Tensor | None] | None = None) -> Tensor:
+    """(B, M, M) of dot products; the row and column of a missing modality are the identity's, so that det is the others'."""
+    stack = torch.stack([p if m is None else p * m[:, None] for p, m in zip(z, masks or [None] * len(z), strict=True)], dim=1)
+    eye = torch.eye(len(z), dtype=stack.dtype, device=stack.device)
+    # unit vectors: the diagonal is exactly 1, which rounding would miss where det is small
+    return (stack @ stack.mT) * (1 - eye) + eye
+
+
+@full_precision
+def gram_volume(embeddings: Sequence[Tensor], masks: Sequence[Tensor | None] | None = None) -> Tensor:
+    """sqrt(det G_i), (B,), in [0, 1], of M embeddings (B, d) brought to unit length: 0 if collinear, 1 if orthogonal.
+
+    Args:
+        masks: for each modality, bool (B,) or None. A sample's volume is that of the modalities it has.
+
+    Raises:
+        ValueError: a row that is zero, NaN or infinite.
+    """
+    masks = masks or [None] * len(embeddings)
+    return of_unit([as_unit(z, keep=m) for z, m in zip(embeddings, masks, strict=True)], masks)
+
+
+def of_unit(z: Sequence[Tensor], masks: Sequence[Tensor | None] | None = None) -> Tensor:
+    """`gram_volume` of rows that are unit vectors already, and zeros where a modality is missing."""
+    if len(z) <= 3 and not any(m is not None for m in masks or ()):
+        return safe_root(closed_det([(z[i] * z[j]).sum(1) for i in range(len(z)) for j in range(i + 1, len(z))]))
+    return safe_root(det_and_adjugate(gram_matrix(z, masks))[0])
+
+
+def closed_det(dots: Sequence[Tensor]) -> Tensor:
+    """The Gram determinant of two or three unit vectors from their one or three dot products."""
+    det = 1 - sum(d.square() for d in dots)
+    return torch.as_tensor(det + 2 * dots[0] * dots[1] * dots[2] if len(dots) == 3 else det)
+
+
+def tuple_terms(rest: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """det R (B,) and adj R (B, K, K) of K unit vectors a sample: what `cross_dets` needs of them, once."""
+    return det_and_adjugate(gram_matrix(rest))
+
+
+def cross_dets(anchor: Tensor, rest: Sequence[Tensor], det: Tensor, adjugate: Tensor) -> Tensor:
+    """det G of every anchor (A, d) with every tuple (B, d) x K: (A, B), at least 0 up to rounding."""
+    dots = [anchor @ r.T for r in rest]
+    out = det.expand(len(anchor), -1)
+    for k, u in enumerate(dots):
+        others = 2 * sum(adjugate[:, k, j] * dots[j] for j in range(k + 1, len(dots))) if k + 1 < len(dots) else 0
+        out = out - u * (adjugate[:, k, k] * u + others)
+    return out
+
+
+@full_precision
+def cross_volumes(anchor: Tensor, rest: Sequence[Tensor]) -> Tensor:
+    """The volume of every anchor with every tuple: (A, d) and K times (B, d) -> (A, B), in [0, 1].
+
+    For retrieval by volume, lower is better: rank 2,048 texts against 2,048 clips of vision and sound.
+
+    Raises:
+        ValueError: a row that is zero, NaN or infinite.
+    """
+    unit = [as_unit(r) for r in rest]
+    return safe_root(cross_dets(as_unit(anchor), unit, *tuple_terms(unit)))
