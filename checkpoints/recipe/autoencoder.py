@@ -194,9 +194,7 @@ def sharpen(
         done = state["done"]
 
     def save() -> None:
-        save_state(
-            folder / "sharpen.pt", {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "done": done}
-        )
+        save_state(folder / "sharpen.pt", {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "done": done})
 
     clock, since, running = Clock(minutes), 0.0, 0.0
     while done < samples and clock.left():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from . import ranks
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 Embeddings = Mapping[str, Tensor]
 Masks = Mapping[str, Tensor]
 
@@ -68,6 +69,11 @@ def _unit(z: Tensor, name: str, keep: Tensor | None) -> tuple[Tensor, str | None
         row = int((~fine).nonzero()[0, 0])
         wrong = f"{name}: row {row} is {'zero' if norm[row, 0] == 0 else 'NaN or infinite'}"
     return z / norm, wrong
+
+
+def nothing(z: Iterable[Tensor]) -> Tensor:
+    """A zero that still depends on its inputs, for a term that no sample takes part in: backward works, gradients are 0."""
+    return torch.stack([part.sum() for part in z]).sum() * 0
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import ranks
-from .batch import Batch, Embeddings, Masks, full_precision, prepare
+from .batch import Batch, Embeddings, Masks, full_precision, nothing, prepare
 from .kernel import pair_lse
 
 
@@ -25,8 +25,7 @@ def directions(x: Tensor, y: Tensor, scale: Tensor, keep: Tensor | None) -> tupl
     Zero, without gradient, where no sample has.
     """
     if keep is not None and int(ranks.total(keep.sum())) == 0:
-        nothing = 0 * (x.sum() + y.sum())
-        return nothing, nothing
+        return nothing([x, y]), nothing([x, y])
     forward, backward, _ = pair_lse(dot_block, [x], [y], [scale], keep)
     positive = scale * ranks.mean((x * y).sum(1), keep)
     return forward - positive, backward - positive
@@ -131,7 +130,7 @@ class AnchoredInfoNCE(nn.Module):
         scale, out = self.temperature(anchor), {}
         for name in batch.names:
             if name != self.anchor:
-                out[name] = sum(directions(anchor, batch.z[name], scale, batch.both(self.anchor, name))) / 2
+                out[name] = torch.stack(directions(anchor, batch.z[name], scale, batch.both(self.anchor, name))).mean()
         return out
 
     def forward(self, embeddings: Embeddings, masks: Masks | None = None) -> Tensor:

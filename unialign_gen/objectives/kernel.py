@@ -199,9 +199,14 @@ class _PairLse(torch.autograd.Function):
             torch.zeros_like(t) if w else None for t, w in zip([*local, *parameters], wanted, strict=True)
         ]
 
-        def pull(row: list[Tensor], column: list[Tensor], row_lse: Tensor, column_lse: Tensor, targets: list[tuple[int, slice]]) -> None:
+        def pull(
+            row: list[Tensor], column: list[Tensor], row_lse: Tensor, column_lse: Tensor, targets: list[tuple[int, slice]]
+        ) -> None:
             """Adds the gradient of one block to `out`; targets[k] is where the k-th of row + column + parameters goes."""
-            inputs = [t.detach().requires_grad_(at >= 0 and wanted[at]) for t, (at, _) in zip([*row, *column, *parameters], targets, strict=True)]
+            inputs = [
+                t.detach().requires_grad_(at >= 0 and wanted[at])
+                for t, (at, _) in zip([*row, *column, *parameters], targets, strict=True)
+            ]
             with torch.enable_grad():
                 logits = block(inputs[: len(row)], inputs[len(row) : sides], inputs[sides:])
             free = logits.detach()
@@ -227,7 +232,11 @@ class _PairLse(torch.autograd.Function):
             pull([t[r] for t in local[:n_rows]], spread[n_rows:], own_row[r], all_column, targets)
         if not single:
             for c in slices(mine, step):
-                targets = [*(nowhere for _ in range(n_rows)), *((n_rows + k, c) for k in range(n_columns)), *(nowhere for _ in parameters)]
+                targets = [
+                    *(nowhere for _ in range(n_rows)),
+                    *((n_rows + k, c) for k in range(n_columns)),
+                    *(nowhere for _ in parameters),
+                ]
                 pull(spread[:n_rows], [t[c] for t in local[n_rows:]], all_row, own_column[c], targets)
         for k, g in enumerate(out[:sides]):
             if g is not None and keep is not None:

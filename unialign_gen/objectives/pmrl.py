@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import ranks
-from .batch import Embeddings, Masks, full_precision, prepare
+from .batch import Embeddings, Masks, full_precision, nothing, prepare
 from .infonce import dot_block
 from .kernel import pair_lse
 from .volume import gram_matrix, safe_root
@@ -77,8 +77,7 @@ class PMRL(nn.Module):
         z, keep = list(batch.z.values()), batch.both(*batch.names)
         if keep is not None:
             if int(ranks.total(keep.sum())) == 0:
-                nothing = 0 * sum(part.sum() for part in z)
-                return {"intra": nothing, "inter": nothing}
+                return {"intra": nothing(z), "inter": nothing(z)}
             z = [torch.where(keep[:, None], part, _filler(part)) for part in z]
         s, u = singular_values(z)
         intra = ranks.mean((s / self.tau1).logsumexp(1) - s[:, 0] / self.tau1, keep)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from . import ranks
-from .batch import Embeddings, Masks, full_precision, prepare
+from .batch import Embeddings, Masks, full_precision, nothing, prepare
 from .kernel import Block, pair_lse
 from .volume import cross_dets, of_unit, safe_root, tuple_terms
 
@@ -54,8 +54,7 @@ class TupleContrast(nn.Module):
         anchor, rest = batch.z[self.anchor], [batch.z[n] for n in batch.names if n != self.anchor]
         keep = batch.both(*batch.names)
         if keep is not None and int(ranks.total(keep.sum())) == 0:
-            nothing = 0 * sum(z.sum() for z in batch.z.values())
-            return {"anchor->tuple": nothing, "tuple->anchor": nothing}
+            return dict.fromkeys(("anchor->tuple", "tuple->anchor"), nothing(batch.z.values()))
 
         def logits(rows: list[Tensor], columns: list[Tensor], parameters: list[Tensor]) -> Tensor:
             return self.block(rows, columns, parameters) / -self.tau

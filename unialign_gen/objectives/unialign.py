@@ -78,8 +78,8 @@ class UniAlign(nn.Module):
         batch = prepare(embeddings, masks, self.anchor)
         out: dict[str, Tensor] = {}
         if self.uniformity_weight:
-            for name, z in batch.z.items():
-                out[f"uniformity/{name}"] = unit_uniformity(z, self.tau, self.uniformity_geodesic, batch.keep[name])
+            for name, points in batch.z.items():
+                out[f"uniformity/{name}"] = unit_uniformity(points, self.tau, self.uniformity_geodesic, batch.keep[name])
         z = dict(batch.z)
         if self.detach_anchor:
             z[self.anchor] = z[self.anchor].detach()

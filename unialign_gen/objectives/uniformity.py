@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from . import ranks
-from .batch import as_unit, complaint, full_precision
+from .batch import as_unit, complaint, full_precision, nothing
 from .kernel import self_lse
 
 
@@ -33,5 +32,5 @@ def of_unit(z: Tensor, tau: float, geodesic: bool = False, keep: Tensor | None =
     """`uniformity` of rows that are unit vectors already."""
     count = len(z) * ranks.world() if keep is None else int(ranks.total(keep.sum()))
     if count < 2:
-        return torch.zeros((), dtype=z.dtype, device=z.device) + 0 * z.sum()
+        return nothing([z])
     return self_lse(z, tau, geodesic, keep) - math.log(count - 1)
