@@ -73,8 +73,8 @@ def plot(rows: list[dict], path: Path) -> None:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for conflicts.json and conflicts.png.")] = Path("out/conflicts"),
-    steps: int = 300,
-    seeds: int = 3,
+    steps: int = 200,
+    seeds: int = 2,
     tau: float = 0.2,
 ) -> None:
     """Prints a table, and writes it with its plot."""

@@ -167,6 +167,39 @@ def test_decoder_training_resumes_exactly(tmp_path, monkeypatch):
     assert all(torch.allclose(a, halves[k], atol=1e-6) for k, a in whole.items())
 
 
+def train_tiny_in_a_group(rank, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
+    model = train_tiny(folder / "shared", 16, tiny_unet())
+    if rank == 0:
+        torch.save(model.state_dict(), folder / "model.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_train_the_decoder_that_one_would(tmp_path):
+    alone = train_tiny(tmp_path / "alone", 16, tiny_unet()).state_dict()
+    torch.multiprocessing.spawn(train_tiny_in_a_group, (tmp_path,), nprocs=2)
+    shared = torch.load(tmp_path / "model.pt", weights_only=True)
+    start = tiny_unet().state_dict()
+    moved = torch.cat([(a - start[k]).flatten() for k, a in alone.items()])
+    apart = torch.cat([(a - shared[k]).flatten() for k, a in alone.items()])
+    # not zero: Adam makes whole steps of gradients that are nothing but rounding
+    assert (apart.norm() / moved.norm()).item() < 0.1
+    assert (tmp_path / "shared" / "state.pt").exists()
+
+
+def test_sharpening_moves_the_decoding_half_only(tmp_path):
+    torch.manual_seed(0)
+    model = autoencoder.build((8, 8, 8, 8), 4)
+    pixels = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8)
+    latents = autoencoder.encode(model.eval(), pixels)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    after = autoencoder.sharpen(pixels, latents, None, tmp_path, model=model, samples=8, minutes=1).state_dict()
+    moved = {k.split(".")[0] for k, v in after.items() if not torch.equal(v, before[k])}
+    assert moved == {"decoder", "post_quant_conv"}
+
+
 def test_the_variance_half_of_the_unet_is_zero(tmp_path):
     model = train_tiny(tmp_path, 16, tiny_unet())
     out = model(

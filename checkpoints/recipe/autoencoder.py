@@ -165,7 +165,7 @@ def train(
 def sharpen(
     pictures: Tensor,
     latents: Tensor,
-    features: torch.nn.Module,
+    features: torch.nn.Module | None,
     folder: Path,
     *,
     model: VQModel,
