@@ -56,6 +56,10 @@ def starter(root: Path, heads: dict[str, Head], unet: UNet2DConditionModel, movq
         embed_scale=scale,
     )
     pipeline.save_pretrained(part)
+    for name in ("unet", "movq"):  # diffusers notes the folder that a model was loaded from
+        config = json.loads((part / name / "config.json").read_text())
+        config.pop("_name_or_path", None)
+        (part / name / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     for name in SMALL:
         if (out / name).exists():
             shutil.copy(out / name, part / name)
