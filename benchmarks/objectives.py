@@ -159,9 +159,9 @@ def cells(
 def ratios(repeats: int) -> dict[str, float]:
     """The pairs that the project promises something about, each measured side by side."""
     z3 = [F.normalize(torch.randn(2048, 512), dim=1) for _ in range(3)]
-    dots = [z3[0] @ z3[1].T, z3[0] @ z3[2].T, (z3[1] * z3[2]).sum(1).expand(2048, -1)]
 
     def batched_det() -> Tensor:
+        dots = [z3[0] @ z3[1].T, z3[0] @ z3[2].T, (z3[1] * z3[2]).sum(1).expand(2048, -1)]
         one = torch.ones_like(dots[0])
         rows = [torch.stack(r, -1) for r in ((one, dots[0], dots[1]), (dots[0], one, dots[2]), (dots[1], dots[2], one))]
         return torch.linalg.det(torch.stack(rows, -2)).abs().sqrt()

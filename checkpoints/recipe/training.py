@@ -39,10 +39,7 @@ class Clock:
 
 
 def processes() -> tuple[int, int]:
-    """(rank, world size), joining the group that `torchrun` describes in the environment; (0, 1) without one.
-
-    Two processes of one thread each train half as fast again as one process of two threads on two cores.
-    """
+    """(rank, world size), joining the group that `torchrun` describes in the environment; (0, 1) without one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         dist.init_process_group("gloo")
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

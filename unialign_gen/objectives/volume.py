@@ -23,9 +23,12 @@ class _SafeRoot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
         x = x.clamp(min=0)
-        t = x / GUARD
         ctx.save_for_backward(x)
-        return torch.where(x < GUARD, GUARD**0.5 * t * (1.5 - 0.5 * t), x.sqrt())
+        out, small = x.sqrt(), x < GUARD
+        if bool(small.any()):  # seldom: the whole matrix is not passed over again for it
+            t = x[small] / GUARD
+            out[small] = GUARD**0.5 * t * (1.5 - 0.5 * t)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
@@ -99,6 +102,9 @@ def tuple_terms(rest: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def cross_dets(anchor: Tensor, rest: Sequence[Tensor], det: Tensor, adjugate: Tensor) -> Tensor:
     """det G of every anchor (A, d) with every tuple (B, d) x K: (A, B), at least 0 up to rounding."""
+    if len(rest) == 2:  # det R = 1 - c^2; the second vector without the first's part leaves three passes over (A, B)
+        along, across = anchor @ rest[0].T, anchor @ torch.addcmul(rest[1], adjugate[:, 0, 1:], rest[0]).T
+        return torch.addcmul(torch.addcmul(det, across, across, value=-1), along * det, along, value=-1)
     dots = [anchor @ r.T for r in rest]
     out = det.expand(len(anchor), -1)
     for k, u in enumerate(dots):
