@@ -7,7 +7,18 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from unialign_gen.checkpoints.recipe import autoencoder, concepts, decoder, features, heads, manifest, pictures, rasters, sounds
+from unialign_gen.checkpoints.recipe import (
+    autoencoder,
+    concepts,
+    decoder,
+    features,
+    heads,
+    manifest,
+    pictures,
+    rasters,
+    sounds,
+    training,
+)
 from unialign_gen.checkpoints.recipe.archives import read_cat, read_rcc
 from unialign_gen.checkpoints.recipe.image_space import soft_cross_entropy, thumbnails
 from unialign_gen.checkpoints.recipe.splits import unit_hash
@@ -159,12 +170,55 @@ def train_tiny(folder, samples, model):
 
 def test_decoder_training_resumes_exactly(tmp_path, monkeypatch):
     whole = train_tiny(tmp_path / "a", 32, tiny_unet()).state_dict()
-    monkeypatch.setattr(decoder.Clock, "left", lambda self: self.__dict__.setdefault("n", 0) < 4 and not self.tick())
-    monkeypatch.setattr(decoder.Clock, "tick", lambda self: self.__dict__.update(n=self.n + 1), raising=False)
+    monkeypatch.setattr(training.Clock, "left", lambda self: self.__dict__.setdefault("n", 0) < 4 and not self.tick())
+    monkeypatch.setattr(training.Clock, "tick", lambda self: self.__dict__.update(n=self.n + 1), raising=False)
     train_tiny(tmp_path / "b", 32, tiny_unet())
     monkeypatch.undo()
     halves = train_tiny(tmp_path / "b", 32, tiny_unet()).state_dict()
     assert all(torch.allclose(a, halves[k], atol=1e-6) for k, a in whole.items())
+
+
+def test_autoencoder_training_resumes_exactly(tmp_path, monkeypatch):
+    def run(folder):
+        torch.manual_seed(0)
+        model = autoencoder.build((8, 8), 4)
+        pixels = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+        return autoencoder.train(pixels, None, folder, model=model, samples=16, minutes=5, batch=2, side=16).state_dict()
+
+    whole = run(tmp_path / "a")
+    monkeypatch.setattr(training.Clock, "left", lambda self: self.__dict__.setdefault("n", 0) < 3 and not self.tick())
+    monkeypatch.setattr(training.Clock, "tick", lambda self: self.__dict__.update(n=self.n + 1), raising=False)
+    run(tmp_path / "b")
+    monkeypatch.undo()
+    halves = run(tmp_path / "b")
+    assert all(torch.allclose(a, halves[k], atol=1e-6) for k, a in whole.items())
+
+
+def test_the_last_sitting_ends_cooled(tmp_path):
+    seen = []
+
+    def step(progress, generator):
+        seen.append(progress)
+        return torch.zeros(())
+
+    training.loop(step, {}, tmp_path / "state.pt", samples=10**9, minutes=0.005, batch=1, last=True)
+    assert seen[0] < 0.1
+    assert seen[-1] > 0.9
+    assert seen == sorted(seen)
+
+
+def test_bf16_convolutions_are_close_and_leave_no_trace():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1, stride=2), torch.nn.GroupNorm(2, 8), torch.nn.Conv2d(8, 4, 1))
+    x = torch.randn(2, 3, 16, 16)
+    exact = torch.autograd.grad(net(x).square().sum(), net.parameters())
+    with training.bf16_convolutions(net):
+        rough = torch.autograd.grad(net(x).square().sum(), net.parameters())
+    assert all(g.dtype == torch.float32 for g in rough)
+    ratio = [float((a - b).norm() / a.norm()) for a, b in zip(exact, rough, strict=True)]
+    assert 1e-5 < max(ratio) < 0.03
+    again = torch.autograd.grad(net(x).square().sum(), net.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(exact, again, strict=True))
 
 
 def train_tiny_in_a_group(rank, folder):

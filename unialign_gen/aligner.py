@@ -28,9 +28,9 @@ SOUND_IN_VIDEO = 0.3
 
 
 class Part(torch.nn.Module):
-    """A modality: a frozen tower and its trained head."""
+    """A modality: a frozen tower and its trained head, an identity where the tower defines the space."""
 
-    def __init__(self, tower: Tower, head: Head):
+    def __init__(self, tower: Tower, head: torch.nn.Module):
         super().__init__()
         self.tower, self.head = tower, head
 
@@ -107,7 +107,7 @@ class Aligner(ModelMixin, ConfigMixin):
         if kind not in self.parts:
             if self.folder is None:
                 raise InputError(f"the {kind} tower was never given: use add_part or from_pretrained")
-            self.parts[kind] = load_part(self.folder / kind).to(self.place.device, self.place.dtype)
+            self.parts[kind] = load_part(self.folder / kind, self.place.dtype).to(self.place.device, self.place.dtype)
         part = self.parts[kind]
         assert isinstance(part, Part)
         return part
@@ -162,8 +162,11 @@ class Aligner(ModelMixin, ConfigMixin):
 def save_part(part: Part, folder: Path) -> None:
     """A tower with its head into `folder`."""
     save_tower(part.tower, folder)
-    save_head(part.head, folder)
+    if isinstance(part.head, Head):
+        save_head(part.head, folder)
 
 
-def load_part(folder: Path) -> Part:
-    return Part(load_tower(folder), load_head(folder))
+def load_part(folder: Path, dtype: torch.dtype = torch.float32) -> Part:
+    """The tower in `folder` with its head; a folder without a head holds a tower that is in the shared space by itself."""
+    head = load_head(folder) if (folder / "head.json").exists() else torch.nn.Identity()
+    return Part(load_tower(folder, dtype), head)

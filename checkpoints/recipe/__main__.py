@@ -20,6 +20,7 @@ app = typer.Typer(
 HERE = Path(__file__).resolve().parent.parent
 Root = Annotated[Path, typer.Option(help="The data folder; about 6 GB.")]
 Minutes = Annotated[float, typer.Option(help="The length of this sitting.")]
+Last = Annotated[bool, typer.Option("--last", help="The last sitting: the learning rate cools by its end.")]
 Threads = Annotated[int, typer.Option(help="Processor threads; 0 leaves PyTorch's choice.")]
 ROOT = default_root()
 
@@ -37,7 +38,7 @@ def data(
     large: Annotated[bool, typer.Option(help="Also a game of 1.4 GB, for a hundred recordings.")] = False,
     jobs: Annotated[int, typer.Option(help="Processes.")] = 2,
 ) -> None:
-    """Download the packages; draw pictures, cut sounds, write manifest, splits and attribution. About 10 minutes."""
+    """Download the packages; draw pictures, cut sounds, write manifest, splits and attribution. About 6 minutes."""
     from . import steps
 
     steps.data(root, large, jobs)
@@ -61,12 +62,14 @@ def image_space(root: Root = ROOT, steps: int = 900, threads: Threads = 0) -> No
 
 
 @app.command()
-def autoencoder(root: Root = ROOT, samples: int = 100_000, minutes: Minutes = 60, threads: Threads = 0) -> None:
+def autoencoder(
+    root: Root = ROOT, samples: int = 100_000, minutes: Minutes = 60, last: Last = False, threads: Threads = 0
+) -> None:
     """Train movq between pictures and latents."""
     from . import steps
 
     use(threads)
-    steps.train_autoencoder(root, samples, minutes)
+    steps.train_autoencoder(root, samples, minutes, last)
 
 
 @app.command()
@@ -79,12 +82,12 @@ def latents(root: Root = ROOT, threads: Threads = 0) -> None:
 
 
 @app.command()
-def sharpen(root: Root = ROOT, samples: int = 40_000, minutes: Minutes = 60, threads: Threads = 0) -> None:
+def sharpen(root: Root = ROOT, samples: int = 40_000, minutes: Minutes = 60, last: Last = False, threads: Threads = 0) -> None:
     """Train movq's decoding half further; the latents stay, so it can run beside or after `decoder`."""
     from . import steps
 
     use(threads)
-    steps.sharpen_autoencoder(root, samples, minutes)
+    steps.sharpen_autoencoder(root, samples, minutes, last)
 
 
 @app.command()
@@ -92,6 +95,7 @@ def decoder(
     root: Root = ROOT,
     samples: int = 1_000_000,
     minutes: Minutes = 60,
+    last: Last = False,
     threads: Threads = 0,
     weights: Annotated[Path | None, typer.Option(help="A UNet folder to start from, such as starter/unet.")] = None,
 ) -> None:
@@ -99,7 +103,7 @@ def decoder(
     from . import steps
 
     use(threads)
-    steps.train_decoder(root, samples, minutes, weights)
+    steps.train_decoder(root, samples, minutes, last, weights)
 
 
 @app.command()

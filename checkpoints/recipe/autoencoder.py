@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from diffusers import VQModel
 from torch import Tensor
 
-from .training import Clock, load_state, log, save_state, warm_then_cool
+from .training import bf16_convolutions, loop, pixels_of, update, warm_then_cool
 
 LATENT_NOISE = 0.1
 
@@ -47,10 +47,9 @@ def crops(pictures: Tensor, count: int, side: int, generator: torch.Generator) -
     room = pictures.shape[1] - side + 1
     at = torch.randint(room, (count, 2), generator=generator)
     out = torch.stack([pictures[r, y : y + side, x : x + side] for r, (y, x) in zip(rows, at.tolist(), strict=True)])
-    out = out.permute(0, 3, 1, 2).float() / 127.5 - 1
     flip = torch.rand(count, generator=generator) < 0.5
-    out[flip] = out[flip].flip(-1)
-    return out.contiguous(memory_format=torch.channels_last)
+    out[flip] = out[flip].flip(2)
+    return pixels_of(out)
 
 
 class EarlyFeatures(torch.nn.Module):
@@ -94,12 +93,13 @@ def reconstruction_loss(got: Tensor, want: Tensor, features: torch.nn.Module | N
 
 def train(
     pictures: Tensor,
-    features: torch.nn.Module,
+    features: torch.nn.Module | None,
     folder: Path,
     *,
     model: VQModel,
     samples: int,
     minutes: float,
+    last: bool = False,
     batch: int = 4,
     side: int = 64,
     lr: float = 1e-3,
@@ -117,48 +117,25 @@ def train(
     readout = torch.nn.Conv2d(latent_channels, 3, 1)
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
     readout_optimiser = torch.optim.AdamW(readout.parameters(), lr=2e-2)
-    done = 0
-    state = load_state(folder / "state.pt")
-    if state:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        done = state["done"]
 
-    def save() -> None:
-        save_state(
-            folder / "state.pt",
-            {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "done": done},
-        )
-
-    clock, since, running = Clock(minutes), 0.0, 0.0
-    step = 0
-    while done < samples and clock.left():
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + done)
+    def step(progress: float, generator: torch.Generator) -> Tensor:
         x = crops(pictures, batch, side, generator)
-        for group in optimiser.param_groups:
-            group["lr"] = lr * warm_then_cool(done / samples)
         z = model.encode(x).latents
         spread = z.detach().std(dim=(0, 2, 3), keepdim=True)
         noise = torch.randn(z.shape, generator=generator) * spread * LATENT_NOISE
         y = model.decode(z + noise, force_not_quantize=True).sample
-        sharpen = done > 0.9 * samples  # early features only help once shapes and colours stand
-        loss = reconstruction_loss(y, x, features if sharpen else None) + 1e-4 * z.square().mean()
+        late = progress > 0.9  # early features only help once shapes and colours stand
+        loss = reconstruction_loss(y, x, features if late else None) + 1e-4 * z.square().mean()
         coarse = F.avg_pool2d(x, x.shape[-1] // z.shape[-1])
         loss = loss + 10 * F.mse_loss(readout(z / spread), coarse)
-        optimiser.zero_grad(set_to_none=True)
         readout_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        update(loss, optimiser, lr * warm_then_cool(progress))
         readout_optimiser.step()
-        done += batch
-        step += 1
-        running = 0.98 * running + 0.02 * loss.item() if step > 1 else loss.item()
-        if clock.seconds - since > 60:
-            since = clock.seconds
-            log(folder / "log.jsonl", samples=done, seconds=clock.seconds, loss=running)
-            save()
-    save()
+        return loss.detach()
+
+    parts = {"model": model, "optimiser": optimiser, "readout": readout, "readout_optimiser": readout_optimiser}
+    with bf16_convolutions(model, features):
+        loop(step, parts, folder / "state.pt", samples=samples, minutes=minutes, batch=batch, seed=seed, last=last)
     return normalise_latents(model.eval(), pictures)
 
 
@@ -171,6 +148,7 @@ def sharpen(
     model: VQModel,
     samples: int,
     minutes: float,
+    last: bool = False,
     batch: int = 2,
     lr: float = 5e-4,
     seed: int = 0,
@@ -186,55 +164,43 @@ def sharpen(
     model.quant_conv.requires_grad_(False)
     trained = [*model.post_quant_conv.parameters(), *model.decoder.parameters()]
     optimiser = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
-    done, step = 0, 0
-    state = load_state(folder / "sharpen.pt")
-    if state:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        done = state["done"]
 
-    def save() -> None:
-        save_state(folder / "sharpen.pt", {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "done": done})
-
-    clock, since, running = Clock(minutes), 0.0, 0.0
-    while done < samples and clock.left():
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + done)
+    def step(progress: float, generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(pictures), (batch,), generator=generator)
-        x = pictures[rows].permute(0, 3, 1, 2).float() / 127.5 - 1
         z = latents[rows].float()
         z = z + torch.randn(z.shape, generator=generator) * LATENT_NOISE
         y = model.decode(z.contiguous(memory_format=torch.channels_last), force_not_quantize=True).sample
-        for group in optimiser.param_groups:
-            group["lr"] = lr * warm_then_cool(done / samples)
-        loss = reconstruction_loss(y, x.contiguous(memory_format=torch.channels_last), features)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-        done += batch
-        step += 1
-        running = 0.99 * running + 0.01 * loss.item() if step > 1 else loss.item()
-        if clock.seconds - since > 60:
-            since = clock.seconds
-            log(folder / "log.jsonl", sharpened=done, seconds=clock.seconds, loss=running)
-            save()
-    save()
+        loss = reconstruction_loss(y, pixels_of(pictures[rows]), features)
+        update(loss, optimiser, lr * warm_then_cool(progress))
+        return loss.detach()
+
+    parts = {"model": model, "optimiser": optimiser}
+    with bf16_convolutions(model, features):
+        loop(
+            step,
+            parts,
+            folder / "sharpen.pt",
+            samples=samples,
+            minutes=minutes,
+            batch=batch,
+            seed=seed,
+            last=last,
+            counted="sharpened",
+        )
     return model.eval()
 
 
 @torch.no_grad()
 def encode(model: VQModel, pictures: Tensor) -> Tensor:
     """uint8 (N, 128, 128, 3) to latents (N, C, h, w) in fp16; small batches stay in the processor's cache."""
-    scaled = (part.permute(0, 3, 1, 2).float() / 127.5 - 1 for part in pictures.split(16))
-    return torch.cat([model.encode(part).latents.half() for part in scaled]).contiguous()
+    return torch.cat([model.encode(pixels_of(part)).latents.half() for part in pictures.split(16)]).contiguous()
 
 
 @torch.no_grad()
 def normalise_latents(model: VQModel, pictures: Tensor) -> VQModel:
     """Folds the latents' mean and standard deviation into `quant_conv` and `post_quant_conv`."""
     pick = torch.arange(0, len(pictures), max(1, len(pictures) // 512))
-    x = pictures[pick].permute(0, 3, 1, 2).float() / 127.5 - 1
-    z = torch.cat([model.encode(part).latents for part in x.split(32)])
+    z = torch.cat([model.encode(pixels_of(part)).latents for part in pictures[pick].split(32)])
     mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
     before, after = model.quant_conv, model.post_quant_conv
     before.weight.div_(std[:, None, None, None])

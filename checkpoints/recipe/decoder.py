@@ -19,7 +19,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .training import Average, Clock, agreed, load_state, log, processes, save_state, warm_then_cool
+from .training import Average, bf16_convolutions, loop, processes, update, warm_then_cool
 
 DROP = 0.1
 
@@ -85,6 +85,7 @@ def train(
     embed_norm: float,
     samples: int,
     minutes: float,
+    last: bool = False,
     batch: int = 64,
     lr: float = 8e-4,
     seed: int = 0,
@@ -107,27 +108,9 @@ def train(
     model = model.to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     average = Average(model, decay)
-    done = 0
-    state = load_state(folder / "state.pt")
-    if state:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average.load_state_dict(state["average"])
-        done = state["done"]
-
     forward: nn.Module = DistributedDataParallel(model) if world > 1 else model
 
-    def save() -> None:
-        if rank:
-            return
-        save_state(
-            folder / "state.pt",
-            {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average.state_dict(), "done": done},
-        )
-
-    clock, since, saved, running, step = Clock(minutes), 0.0, 0.0, 0.0, 0
-    while agreed(done < samples and clock.left()):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + done)
+    def step(progress: float, generator: torch.Generator) -> Tensor:
         rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
         x = latents[rows].float()
         condition = jitter(embeds[rows], generator)
@@ -140,24 +123,14 @@ def train(
         target = noise_scheduler.get_velocity(x, noise, t)
         # every process draws the whole batch, which costs nothing, and keeps its own rows of it
         noisy, target, condition, t = (part[rank::world] for part in (noisy, target, condition, t))
-        for group in optimiser.param_groups:
-            group["lr"] = lr * warm_then_cool(done / samples)
         out = forward(noisy, t, None, added_cond_kwargs={"image_embeds": condition * embed_norm}).sample
         loss = F.mse_loss(out[:, : x.shape[1]], target)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        update(loss, optimiser, lr * warm_then_cool(progress))
         average.step()
-        done += batch
-        step += 1
-        running = 0.99 * running + 0.01 * loss.item() if step > 1 else loss.item()
-        if rank == 0 and clock.seconds - since > 60:
-            since = clock.seconds
-            log(folder / "log.jsonl", samples=done, seconds=clock.seconds, loss=running)
-        if clock.seconds - saved > 300:
-            saved = clock.seconds
-            save()
-    save()
+        return loss.detach()
+
+    parts = {"model": model, "optimiser": optimiser, "average": average}
+    with bf16_convolutions(model):
+        loop(step, parts, folder / "state.pt", samples=samples, minutes=minutes, batch=batch, seed=seed, last=last)
     model.load_state_dict(average.shadow)
     return model.eval()

@@ -28,7 +28,7 @@ def trainable(row: Row, tiers: str) -> bool:
     return row.tier in tiers and row.split == "train"
 
 
-def weights_by_name(rows: list[Row], power: float = 0.5, concept_boost: float = 2.0) -> Tensor:
+def weights_by_name(rows: list[Row], power: float = 0.5, concept_boost: float = 4.0) -> Tensor:
     """Sampling weights (N,): a name that many pictures share counts less for each; concepts of the table count more."""
     names = [row.captions[0].lower() if row.captions else row.id for row in rows]
     count = Counter(names)

@@ -93,7 +93,7 @@ def anchors(root: Path, rows: list[Row]) -> Tensor:
     return F.normalize(head(features.of_pictures(root, rows, "image")), dim=1)
 
 
-def train_autoencoder(root: Path, samples: int, minutes: float) -> None:
+def train_autoencoder(root: Path, samples: int, minutes: float, last: bool) -> None:
     """Trains movq on tier A, and writes it when this sitting ends."""
     rows = select(root, "picture", DECODER_TIERS)
     early = autoencoder.EarlyFeatures(load_tower(root / "towers" / "image").net)
@@ -104,6 +104,7 @@ def train_autoencoder(root: Path, samples: int, minutes: float) -> None:
         model=autoencoder.build(AUTOENCODER, LATENT_CHANNELS),
         samples=samples,
         minutes=minutes,
+        last=last,
     )
     model.save_pretrained(root / "autoencoder" / "movq")
 
@@ -118,7 +119,7 @@ def cache_latents(root: Path) -> None:
     autoencoder.fit_codebook(model, latents).save_pretrained(root / "autoencoder" / "movq")
 
 
-def sharpen_autoencoder(root: Path, samples: int, minutes: float) -> None:
+def sharpen_autoencoder(root: Path, samples: int, minutes: float, last: bool) -> None:
     """Trains movq's decoding half further, on the cached latents, and writes it when this sitting ends."""
     rows = select(root, "picture", DECODER_TIERS)
     folder = root / "autoencoder"
@@ -130,11 +131,12 @@ def sharpen_autoencoder(root: Path, samples: int, minutes: float) -> None:
         model=VQModel.from_pretrained(folder / "movq"),
         samples=samples,
         minutes=minutes,
+        last=last,
     )
     model.to(memory_format=torch.contiguous_format).save_pretrained(folder / "movq")
 
 
-def train_decoder(root: Path, samples: int, minutes: float, start: Path | None) -> None:
+def train_decoder(root: Path, samples: int, minutes: float, last: bool, start: Path | None) -> None:
     """Trains the UNet on tier A; continues its own state, or else from `start`, the UNet folder of a checkpoint."""
     rows = select(root, "picture", DECODER_TIERS)
     latents = load_file(root / "features" / "latents.safetensors")["latents"]
@@ -152,6 +154,7 @@ def train_decoder(root: Path, samples: int, minutes: float, start: Path | None) 
         embed_norm=assemble.EMBED_NORM,
         samples=samples,
         minutes=minutes,
+        last=last,
     )
     if processes()[0] == 0:
         model.to(memory_format=torch.contiguous_format).save_pretrained(root / "decoder" / "unet")

@@ -1,17 +1,30 @@
-"""What the recipe's training loops share: resumable state, a clock for sittings, an exponential moving average."""
+"""What the recipe's trainings share: one resumable loop, a clock for sittings, a moving average, bf16 convolutions."""
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Stateful(Protocol):
+    """A model, an optimiser, an average: what a state file keeps."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
 
 
 class Clock:
@@ -107,3 +120,88 @@ def warm_then_cool(progress: float, warm: float = 0.02, cool: float = 0.25) -> f
     if progress < 1 - cool:
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - 1 + cool) / cool)))
+
+
+def loop(
+    step: Callable[[float, torch.Generator], Tensor],
+    parts: Mapping[str, Stateful],
+    state: Path,
+    *,
+    samples: int,
+    minutes: float,
+    batch: int,
+    seed: int = 0,
+    last: bool = False,
+    counted: str = "samples",
+) -> None:
+    """Calls `step(progress, generator) -> loss` until `samples` in all or `minutes` of this sitting are used up.
+
+    `progress` is the share of `samples` done, or in the `last` sitting the share of its time if that is more, so that a
+    learning rate that cools with progress reaches its end whatever the machine's speed. The generator depends on the number
+    of samples done and the seed alone: a resumed run draws what an uninterrupted one would. `parts` are kept in the file
+    `state` every five minutes and at the end, and taken from it at the start. Every minute the running mean of the loss goes
+    to `log.jsonl` beside it. Under `torchrun` the processes stop together, and the first one alone writes.
+    """
+    first = processes()[0] == 0
+    done = 0
+    if known := load_state(state):
+        for name, part in parts.items():
+            part.load_state_dict(known[name])
+        done = known["done"]
+
+    def save() -> None:
+        if first:
+            save_state(state, {name: part.state_dict() for name, part in parts.items()} | {"done": done})
+
+    clock, logged, saved = Clock(minutes), 0.0, 0.0
+    running: float | None = None
+    while agreed(done < samples and clock.left()):
+        progress = max(done / samples, clock.seconds / clock.limit if last else 0.0)
+        loss = step(progress, torch.Generator().manual_seed(seed * 1_000_003 + done)).item()
+        done += batch
+        running = loss if running is None else 0.99 * running + 0.01 * loss
+        if first and clock.seconds - logged > 60:
+            logged = clock.seconds
+            log(state.parent / "log.jsonl", **{counted: done, "seconds": clock.seconds, "loss": running})
+        if clock.seconds - saved > 300:
+            saved = clock.seconds
+            save()
+    save()
+
+
+def update(loss: Tensor, optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """One optimiser step at the rate `lr`, gradients clipped to norm 1."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
+    optimiser.step()
+
+
+@contextmanager
+def bf16_convolutions(*modules: nn.Module | None) -> Iterator[None]:
+    """Convolutions in bf16, everything else and all parameters in fp32.
+
+    On processors with bf16 dot products a UNet's step takes two thirds of the time. Autocast gains less, since group norms
+    and activations are slower in bf16.
+    """
+    changed = [m for module in modules if module is not None for m in module.modules() if isinstance(m, nn.Conv2d)]
+
+    def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+        bias = None if conv.bias is None else conv.bias.bfloat16()
+        y = F.conv2d(x.bfloat16(), conv.weight.bfloat16(), bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        return y.float()
+
+    for conv in changed:
+        conv.forward = functools.partial(convolve, conv)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for conv in changed:
+            vars(conv).pop("forward", None)
+
+
+def pixels_of(pictures: Tensor) -> Tensor:
+    """uint8 (N, h, w, 3) to float (N, 3, h, w) in [-1, 1], channels last."""
+    return (pictures.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)

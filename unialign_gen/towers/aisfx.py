@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -96,3 +98,7 @@ def block_starts(frames: int) -> list[int]:
     """First frames of the blocks: every half block, the last one flush with the end."""
     last = max(0, frames - FRAMES)
     return [*range(0, last, FRAMES // 2), last]
+
+
+def build(folder: Path, config: dict[str, Any]) -> AiSFX:
+    return AiSFX()

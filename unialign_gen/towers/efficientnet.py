@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -61,3 +64,7 @@ def to_square(picture: Image.Image) -> Tensor:
     picture = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     raw = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return raw.view(SIDE, SIDE, 3).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def build(folder: Path, config: dict[str, Any]) -> EfficientNetLite:
+    return EfficientNetLite(config["variant"], config["grid"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,3 +60,7 @@ class MiniLM(Tower):
         hidden = self.net(input_ids=ids, attention_mask=mask).last_hidden_state
         weight = mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weight).sum(1) / weight.sum(1)
+
+
+def build(folder: Path, config: dict[str, Any]) -> MiniLM:
+    return MiniLM(folder / "tokenizer.json")
