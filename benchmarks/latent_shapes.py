@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unialign_gen.checkpoint import shipped_folder
-from unialign_gen.checkpoints.recipe import assemble, autoencoder, decoder, manifest, steps
+from unialign_gen.checkpoints.recipe import assemble, autoencoder, diffusion, kandinsky, manifest, steps
 from unialign_gen.data.manifest import Row, default_root
 from unialign_gen.errors import InputError
 from unialign_gen.eval.concepts import score
@@ -75,23 +75,21 @@ def compare(
         False
     )
     latents = autoencoder.encode(movq, pictures)
-    unet = decoder.build(assemble.EMBED_DIM, channels, latents.shape[-1], steps.UNET_CHANNELS, steps.ATTENTION_FROM)
+    unet = kandinsky.build(assemble.EMBED_DIM, channels, latents.shape[-1], steps.UNET_CHANNELS, steps.ATTENTION_FROM)
     transplant(unet, UNet2DConditionModel.from_pretrained(starter / "unet"), TOUCHING[5:])
     grey = assemble.grey_embedding(root, load_head(root / "image_space"))
-    unet = decoder.train(
+    diffusion.train(
         latents,
-        steps.anchors(root, rows),
-        grey,
         manifest.weights_by_name(rows),
+        kandinsky.conditions(steps.anchors(root, rows), grey, assemble.EMBED_NORM),
         work / "unet",
-        model=unet,
-        embed_norm=assemble.EMBED_NORM,
+        model=kandinsky.Denoiser(unet),
         samples=10**9,
         minutes=draw,
         last=True,
         lr=4e-4,
     )
-    scheduler = decoder.scheduler()
+    scheduler = diffusion.scheduler()
     scheduler.set_timesteps(20)
     z = steps.anchors(root, test) * assemble.EMBED_NORM
     g = torch.Generator().manual_seed(0)

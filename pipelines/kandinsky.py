@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -11,14 +10,14 @@ from diffusers import DDPMScheduler, ImagePipelineOutput, KandinskyV22Pipeline, 
 from torch import Tensor
 
 from unialign_gen.aligner import Aligner
-from unialign_gen.errors import InputError
 from unialign_gen.mixing import Method
 
 from .embed_scale import EmbedScale
-from .prompts import Weights, embed_prompts, generators, plan
+from .prompted import PromptedPipeline
+from .prompts import Weights
 
 
-class UniAlignKandinskyPipeline(KandinskyV22Pipeline):
+class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
     """Text, sound, video, pictures and mixes of them to pictures, by a Kandinsky 2.2 decoder.
 
     Args:
@@ -49,20 +48,6 @@ class UniAlignKandinskyPipeline(KandinskyV22Pipeline):
     def sample_side(self) -> int:
         """Side in pixels of the square pictures the decoder was trained on."""
         return int(self.unet.config.sample_size) * self.movq_scale_factor
-
-    def embed(
-        self,
-        text: Any = None,
-        audio: Any = None,
-        video: Any = None,
-        image: Any = None,
-        embeds: Any = None,
-        weights: Weights | None = None,
-        mix: Method = "lerp",
-    ) -> Tensor:
-        """Unit embeddings (B, d) of the prompts, mixed; the arguments are those of a call."""
-        inputs = {"text": text, "audio": audio, "video": video, "image": image, "embeds": embeds}
-        return embed_prompts(self.aligner, plan(inputs, weights), mix)
 
     @torch.no_grad()
     def __call__(  # type: ignore[override]  # the prompts come first, the rest is KandinskyV22Pipeline's
@@ -107,31 +92,28 @@ class UniAlignKandinskyPipeline(KandinskyV22Pipeline):
         Raises:
             InputError: an input that cannot be used; one line says which and why.
         """
-        if output_type not in ("pil", "np", "pt", "latent"):
-            raise InputError(f"unknown output_type {output_type!r}: choose pil, np, pt or latent")
-        if seed is not None and (generator is not None or latents is not None):
-            raise InputError("give a seed, a generator or latents, not several of them")
-        steps = self.config["default_steps"] if num_inference_steps is None else num_inference_steps
-        guidance = self.config["default_guidance"] if guidance_scale is None else guidance_scale
-        if steps < 1 or num_images_per_prompt < 1:
-            raise InputError(f"steps and pictures must be at least 1, got {steps} and {num_images_per_prompt}")
-        if not math.isfinite(guidance):
-            raise InputError(f"guidance must be a finite number, got {guidance}")
-        points = self.embed(text, audio, video, image, embeds, weights, mix)
-        if seed is not None:
-            generator = generators(seed, len(points), num_images_per_prompt)
-        # repeated and cast here: diffusers 0.42 does neither when guidance is off
-        wanted = self.embed_scale(points).repeat_interleave(num_images_per_prompt, 0)
-        wanted = wanted.to(self._execution_device, self.unet.dtype)
-        negative = self.embed_scale.negative_image_embeds.to(wanted).expand_as(wanted)
+        inputs = {"text": text, "audio": audio, "video": video, "image": image, "embeds": embeds}
+        asked = self.request(
+            inputs,
+            weights,
+            mix,
+            seed,
+            generator,
+            latents,
+            num_inference_steps,
+            guidance_scale,
+            num_images_per_prompt,
+            output_type,
+        )
+        negative = self.embed_scale.negative_image_embeds.to(asked.image_embeds).expand_as(asked.image_embeds)
         out = super().__call__(
-            image_embeds=wanted,
+            image_embeds=asked.image_embeds,
             negative_image_embeds=negative,
             height=height or self.sample_side,
             width=width or self.sample_side,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            generator=generator,
+            num_inference_steps=asked.steps,
+            guidance_scale=asked.guidance,
+            generator=asked.generator,
             latents=latents,
             output_type=output_type,
             callback_on_step_end=callback_on_step_end,
@@ -140,17 +122,3 @@ class UniAlignKandinskyPipeline(KandinskyV22Pipeline):
         if output_type == "pt":  # diffusers leaves it in [-1, 1] here, unlike everywhere else
             out = ImagePipelineOutput(images=(out.images * 0.5 + 0.5).clamp(0, 1))
         return out if return_dict else (out.images,)
-
-    def interpolate(
-        self, start: Tensor, end: Tensor, frames: int, mix: Method = "slerp", seed: int = 0, **options: Any
-    ) -> ImagePipelineOutput:
-        """Pictures along the way between two embeddings (d,), all from the same noise, so that only the prompt moves.
-
-        `options` are those of a call.
-        """
-        from unialign_gen.mixing import path
-
-        points = path(start, end, frames, mix)
-        shape = (1, self.unet.config.in_channels, self.unet.config.sample_size, self.unet.config.sample_size)
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=self.unet.dtype)
-        return self(embeds=points, latents=noise.repeat(frames, 1, 1, 1), **options)

@@ -10,14 +10,16 @@ from PIL import Image
 from unialign_gen.checkpoints.recipe import (
     autoencoder,
     concepts,
-    decoder,
+    diffusion,
     features,
     heads,
+    kandinsky,
     manifest,
     pictures,
     rasters,
     sounds,
     training,
+    unclip,
 )
 from unialign_gen.checkpoints.recipe.archives import read_cat, read_rcc
 from unialign_gen.checkpoints.recipe.image_space import soft_cross_entropy, thumbnails
@@ -140,7 +142,7 @@ def test_normalising_latents_changes_no_picture():
 
 def test_jitter_stays_on_the_sphere_and_leaves_a_third_alone():
     z = F.normalize(torch.randn(3000, 64, generator=torch.Generator().manual_seed(1)), dim=1)
-    moved = decoder.jitter(z, torch.Generator().manual_seed(0))
+    moved = diffusion.jitter(z, torch.Generator().manual_seed(0))
     cosine = (z * moved).sum(1)
     assert torch.allclose(moved.norm(dim=1), torch.ones(3000), atol=1e-5)
     assert float((cosine > 1 - 1e-6).float().mean()) == pytest.approx(1 / 3, abs=0.04)
@@ -149,23 +151,25 @@ def test_jitter_stays_on_the_sphere_and_leaves_a_third_alone():
 
 def tiny_unet():
     torch.manual_seed(0)
-    return decoder.build(16, 4, 8, (16, 32), 1, cross_dim=32)
+    return kandinsky.build(16, 4, 8, (16, 32), 1, cross_dim=32)
 
 
-def train_tiny(folder, samples, model):
+def train_tiny(folder, samples, unet):
     generator = torch.Generator().manual_seed(0)
-    return decoder.train(
-        torch.randn(20, 4, 8, 8, generator=generator).half(),
-        F.normalize(torch.randn(20, 16, generator=generator), dim=1),
-        F.normalize(torch.randn(1, 16, generator=generator), dim=1),
+    latents = torch.randn(20, 4, 8, 8, generator=generator).half()
+    embeds = F.normalize(torch.randn(20, 16, generator=generator), dim=1)
+    grey = F.normalize(torch.randn(1, 16, generator=generator), dim=1)
+    diffusion.train(
+        latents,
         torch.ones(20),
+        kandinsky.conditions(embeds, grey, 4.0),
         folder,
-        model=model,
-        embed_norm=4.0,
+        model=kandinsky.Denoiser(unet),
         samples=samples,
         minutes=5,
         batch=4,
     )
+    return unet
 
 
 def test_decoder_training_resumes_exactly(tmp_path, monkeypatch):
@@ -265,7 +269,7 @@ def test_the_variance_half_of_the_unet_is_zero(tmp_path):
 
 
 def test_white_noise_starts_the_schedule():
-    schedule = decoder.scheduler()
+    schedule = diffusion.scheduler()
     assert float(schedule.alphas_cumprod[-1]) == pytest.approx(0, abs=1e-6)
 
 
@@ -328,3 +332,84 @@ def test_the_licence_policy():
     assert not manifest.trainable(row("x", tier="B"), "A")
     assert not manifest.trainable(row("x", tier="C", split="cross"), "AB")
     assert not manifest.trainable(row("x", split="test"), "AB")
+
+
+def tiny_unclip(captions):
+    torch.manual_seed(0)
+    words = unclip.tokenizer([c for cs in captions for c in cs])
+    return words, unclip.Denoiser(unclip.build(16, 4, 8, (32, 64), 1), unclip.text_encoder(len(words)))
+
+
+def test_unclip_training_moves_both_networks_and_resumes_exactly(tmp_path, monkeypatch):
+    captions = [["a red car", "car"], ["dog"], ["blue bird"], ["a dog"]]
+    generator = torch.Generator().manual_seed(0)
+    latents, embeds = torch.randn(4, 4, 8, 8, generator=generator), F.normalize(torch.randn(4, 16, generator=generator), dim=1)
+
+    def run(folder):
+        words, model = tiny_unclip(captions)
+        given = unclip.conditions(embeds, captions, words, 4.0)
+        diffusion.train(latents, torch.ones(4), given, folder, model=model, samples=24, minutes=5, batch=4)
+        return model.state_dict()
+
+    start = tiny_unclip(captions)[1].state_dict()
+    whole = run(tmp_path / "a")
+    moved = {k.split(".")[0] for k, v in whole.items() if not torch.equal(v, start[k])}
+    assert moved == {"unet", "text_encoder"}
+    monkeypatch.setattr(training.Clock, "left", lambda self: self.__dict__.setdefault("n", 0) < 3 and not self.tick())
+    monkeypatch.setattr(training.Clock, "tick", lambda self: self.__dict__.update(n=self.n + 1), raising=False)
+    run(tmp_path / "b")
+    monkeypatch.undo()
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole.values(), run(tmp_path / "b").values(), strict=True))
+
+
+def test_unclip_conditions_are_what_the_pipeline_makes():
+    from diffusers import StableUnCLIPImg2ImgPipeline
+    from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+
+    embeds = F.normalize(torch.randn(64, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    captions = [[f"word{i}"] for i in range(64)]
+    words, _ = tiny_unclip(captions)
+    labels, ids = unclip.conditions(embeds, captions, words, 4.0)(torch.arange(64), torch.Generator().manual_seed(1))
+    assert labels.shape == (64, 32)
+    assert ids.shape == (64, unclip.LENGTH)
+    zero = labels.abs().sum(1) == 0
+    assert 0 < int(zero.sum()) < 20
+    empty = words("", padding="max_length", max_length=unclip.LENGTH, return_tensors="pt").input_ids[0]
+    blank = (ids == empty).all(1)
+    assert bool(blank[zero].all())
+    assert 0.5 < float(blank.float().mean()) < 0.95
+    # the second half of every label is the level's sinusoid as diffusers' pipeline appends it
+    stand_in = type(
+        "Parts", (), {"image_normalizer": StableUnCLIPImageNormalizer(16), "image_noising_scheduler": unclip.noising()}
+    )
+    table = torch.stack(
+        [
+            StableUnCLIPImg2ImgPipeline.noise_image_embeddings(stand_in, torch.zeros(1, 16), level, torch.zeros(1, 16))[0, 16:]
+            for level in range(1000)
+        ]
+    )
+    distance = torch.cdist(labels[~zero][:, 16:], table, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+    assert float(distance.detach().max()) < 1e-4
+
+
+def test_autoencoder_kl_is_movq_in_another_class():
+    torch.manual_seed(0)
+    movq = autoencoder.build((8, 8, 16), 4).eval()
+    vae = unclip.autoencoder_kl(movq)
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        z = movq.encode(x).latents
+        encoded = vae.encode(x).latent_dist
+        assert torch.allclose(encoded.mean, z, atol=1e-5)
+        assert torch.allclose(encoded.std, torch.full_like(z, autoencoder.LATENT_NOISE), atol=1e-6)
+        assert torch.allclose(vae.decode(z).sample, movq.decode(z, force_not_quantize=True).sample, atol=1e-5)
+
+
+def test_the_second_decoder_borrows_residual_blocks():
+    torch.manual_seed(0)
+    old = kandinsky.build(16, 4, 8, (32, 64), 1, cross_dim=32)
+    new = unclip.build(16, 4, 8, (32, 64), 1)
+    assert unclip.borrow(new, old) > 0.4 * sum(p.numel() for p in new.parameters())
+    name = "down_blocks.0.resnets.0.conv1.weight"
+    assert torch.equal(new.state_dict()[name], old.state_dict()[name])
+    assert torch.equal(new.conv_out.weight, old.conv_out.weight[:4])

@@ -103,7 +103,23 @@ def decoder(
     from . import steps
 
     use(threads)
-    steps.train_decoder(root, samples, minutes, last, weights)
+    steps.train_kandinsky(root, samples, minutes, last, weights)
+
+
+@app.command()
+def unclip(
+    root: Root = ROOT,
+    samples: int = 1_000_000,
+    minutes: Minutes = 60,
+    last: Last = False,
+    threads: Threads = 0,
+    weights: Annotated[Path | None, typer.Option(help="A UNet folder whose residual blocks to start from.")] = None,
+) -> None:
+    """Train the second decoder, Stable UnCLIP's architecture, on the same latents."""
+    from . import steps
+
+    use(threads)
+    steps.train_unclip(root, samples, minutes, last, weights)
 
 
 @app.command()

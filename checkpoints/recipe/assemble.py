@@ -16,7 +16,7 @@ from unialign_gen.heads import Head
 from unialign_gen.pipelines import EmbedScale, UniAlignKandinskyPipeline
 from unialign_gen.towers import load_tower
 
-from . import decoder
+from . import diffusion
 from .image_space import EMBED_DIM
 from .towers import half
 
@@ -51,7 +51,7 @@ def starter(root: Path, heads: dict[str, Head], unet: UNet2DConditionModel, movq
     pipeline = UniAlignKandinskyPipeline(
         aligner=Aligner.from_pretrained(part / "aligner"),
         unet=unet.half(),
-        scheduler=decoder.scheduler(),
+        scheduler=diffusion.scheduler(),
         movq=movq.half(),
         embed_scale=scale,
     )

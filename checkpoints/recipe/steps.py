@@ -20,15 +20,17 @@ from . import (
     attribution,
     autoencoder,
     clips,
-    decoder,
+    diffusion,
     features,
     heads,
     image_space,
+    kandinsky,
     manifest,
     packages,
     pictures,
     sounds,
     towers,
+    unclip,
 )
 from .concepts import CONCEPTS
 from .manifest import Row
@@ -136,28 +138,56 @@ def sharpen_autoencoder(root: Path, samples: int, minutes: float, last: bool) ->
     model.to(memory_format=torch.contiguous_format).save_pretrained(folder / "movq")
 
 
-def train_decoder(root: Path, samples: int, minutes: float, last: bool, start: Path | None) -> None:
-    """Trains the UNet on tier A; continues its own state, or else from `start`, the UNet folder of a checkpoint."""
+def train_kandinsky(root: Path, samples: int, minutes: float, last: bool, start: Path | None) -> None:
+    """Trains the first decoder's UNet on tier A; continues its own state, or else from `start`, a UNet's folder."""
     rows = select(root, "picture", DECODER_TIERS)
     latents = load_file(root / "features" / "latents.safetensors")["latents"]
     if start is not None:
-        model = UNet2DConditionModel.from_pretrained(start, torch_dtype=torch.float32)
+        unet = UNet2DConditionModel.from_pretrained(start, torch_dtype=torch.float32)
     else:
-        model = decoder.build(image_space.EMBED_DIM, LATENT_CHANNELS, latents.shape[-1], UNET_CHANNELS, ATTENTION_FROM)
-    model = decoder.train(
+        unet = kandinsky.build(image_space.EMBED_DIM, LATENT_CHANNELS, latents.shape[-1], UNET_CHANNELS, ATTENTION_FROM)
+    grey = assemble.grey_embedding(root, load_head(root / "image_space"))
+    diffusion.train(
         latents,
-        anchors(root, rows),
-        assemble.grey_embedding(root, load_head(root / "image_space")),
         manifest.weights_by_name(rows),
+        kandinsky.conditions(anchors(root, rows), grey, assemble.EMBED_NORM),
         root / "decoder",
-        model=model,
-        embed_norm=assemble.EMBED_NORM,
+        model=kandinsky.Denoiser(unet),
         samples=samples,
         minutes=minutes,
         last=last,
     )
     if processes()[0] == 0:
-        model.to(memory_format=torch.contiguous_format).save_pretrained(root / "decoder" / "unet")
+        unet.to(memory_format=torch.contiguous_format).save_pretrained(root / "decoder" / "unet")
+
+
+def train_unclip(root: Path, samples: int, minutes: float, last: bool, start: Path | None) -> None:
+    """Trains the second decoder's UNet and text encoder on tier A; `start`, a UNet's folder, lends what fits."""
+    rows = select(root, "picture", DECODER_TIERS)
+    folder = root / "unclip"
+    latents = load_file(root / "features" / "latents.safetensors")["latents"]
+    captions = [r.captions or [r.style] for r in rows]
+    words = unclip.tokenizer([c for cs in captions for c in cs])
+    model = unclip.Denoiser(
+        unclip.build(image_space.EMBED_DIM, LATENT_CHANNELS, latents.shape[-1], UNET_CHANNELS, ATTENTION_FROM),
+        unclip.text_encoder(len(words)),
+    )
+    if start is not None:
+        unclip.borrow(model.unet, UNet2DConditionModel.from_pretrained(start, torch_dtype=torch.float32))
+    diffusion.train(
+        latents,
+        manifest.weights_by_name(rows),
+        unclip.conditions(anchors(root, rows), captions, words, assemble.EMBED_NORM),
+        folder,
+        model=model,
+        samples=samples,
+        minutes=minutes,
+        last=last,
+    )
+    if processes()[0] == 0:
+        model.unet.to(memory_format=torch.contiguous_format).save_pretrained(folder / "unet")
+        model.text_encoder.save_pretrained(folder / "text_encoder")
+        words.save_pretrained(folder / "tokenizer")
 
 
 def train_heads(root: Path, steps: int) -> None:

@@ -1,0 +1,95 @@
+"""How the starter's decoders are trained: a denoiser on cached latents, whatever its conditions.
+
+The target is v (Salimans & Ho 2022) under a cosine schedule rescaled to zero terminal SNR (Lin et al. 2023), so that white
+stays white.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .training import Average, Stateful, bf16_convolutions, loop, processes, update, warm_then_cool
+
+DROP = 0.1  # the share of pictures whose condition is replaced, for classifier-free guidance (Ho & Salimans 2022)
+Conditions = Callable[[Tensor, torch.Generator], tuple[Tensor, ...]]
+
+
+def scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+def jitter(embeds: Tensor, generator: torch.Generator, most: float = 0.6) -> Tensor:
+    """Unit vectors moved by Gaussian noise of a random size, back on the sphere; a third stay as they are."""
+    size = torch.rand(len(embeds), 1, generator=generator) * 1.5 - 0.5
+    noise = torch.randn(embeds.shape, generator=generator) / embeds.shape[1] ** 0.5
+    return F.normalize(embeds + size.clamp(min=0) * most * noise, dim=1)
+
+
+def train(
+    latents: Tensor,
+    weights: Tensor,
+    conditions: Conditions,
+    folder: Path,
+    *,
+    model: nn.Module,
+    samples: int,
+    minutes: float,
+    last: bool = False,
+    batch: int = 64,
+    lr: float = 8e-4,
+    seed: int = 0,
+    decay: float = 0.999,
+) -> None:
+    """Trains a denoiser on latents (N, C, h, w), drawn with probability proportional to `weights` (N).
+
+    `conditions(rows, generator)` gives the tensors (B, ...) that `model(noisy, t, *conditions)` takes to predict v.
+    Stops at `samples` in all or after `minutes` of this sitting; resumes from `folder`. The model ends with the averaged
+    weights. Under `torchrun` the processes share each batch.
+    """
+    rank, world = processes()
+    if batch % world:
+        raise ValueError(f"a batch of {batch} cannot be shared by {world} processes")
+    torch.manual_seed(seed)
+    noise_scheduler = scheduler()
+    model = model.to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    average = Average(model, decay)
+    forward: nn.Module = DistributedDataParallel(model) if world > 1 else model
+
+    def step(progress: float, generator: torch.Generator) -> Tensor:
+        rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
+        x = latents[rows].float()
+        given = list(conditions(rows, generator))
+        # stratified over the batch: every batch sees the whole range of noise levels
+        t = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+        t = (t * len(noise_scheduler.alphas_cumprod)).long()
+        noise = torch.randn(x.shape, generator=generator)
+        noisy = noise_scheduler.add_noise(x, noise, t).contiguous(memory_format=torch.channels_last)
+        target = noise_scheduler.get_velocity(x, noise, t)
+        # every process draws the whole batch, which costs nothing, and keeps its own rows of it
+        noisy, t, target, *given = [part[rank::world] for part in (noisy, t, target, *given)]
+        loss = F.mse_loss(forward(noisy, t, *given), target)
+        update(loss, optimiser, lr * warm_then_cool(progress))
+        average.step()
+        return loss.detach()
+
+    parts: dict[str, Stateful] = {"model": model, "optimiser": optimiser, "average": average}
+    with bf16_convolutions(model):
+        loop(step, parts, folder / "state.pt", samples=samples, minutes=minutes, batch=batch, seed=seed, last=last)
+    model.load_state_dict(average.shadow)
+    model.eval()

@@ -1,0 +1,108 @@
+"""What the decoders' pipelines share: prompts of any modality in, scaled embeddings and a generator for each picture out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import ImagePipelineOutput
+from torch import Tensor
+
+from unialign_gen.aligner import Aligner
+from unialign_gen.errors import InputError
+from unialign_gen.mixing import Method, path
+
+from .embed_scale import EmbedScale
+from .prompts import Weights, embed_prompts, generators, plan
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+
+@dataclass
+class Request:
+    """What a call asks for, checked.
+
+    Attributes:
+        image_embeds: (prompts * pictures, d) at decoder scale, prompt by prompt, on the decoder's device in its dtype.
+        prompts: how many prompts there are.
+        generator: one a picture, or as the caller gave it.
+        steps, guidance: the caller's, or the checkpoint's own.
+    """
+
+    image_embeds: Tensor
+    prompts: int
+    generator: torch.Generator | list[torch.Generator] | None
+    steps: int
+    guidance: float
+
+
+class PromptedPipeline:
+    """Mixed into a diffusers pipeline that has `aligner`, `embed_scale`, `unet`, and the two defaults in its config."""
+
+    aligner: Aligner
+    embed_scale: EmbedScale
+    unet: Any
+    config: Any
+    _execution_device: torch.device
+
+    def embed(
+        self,
+        text: Any = None,
+        audio: Any = None,
+        video: Any = None,
+        image: Any = None,
+        embeds: Any = None,
+        weights: Weights | None = None,
+        mix: Method = "lerp",
+    ) -> Tensor:
+        """Unit embeddings (B, d) of the prompts, mixed; the arguments are those of a call."""
+        inputs = {"text": text, "audio": audio, "video": video, "image": image, "embeds": embeds}
+        return embed_prompts(self.aligner, plan(inputs, weights), mix)
+
+    def request(
+        self,
+        inputs: dict[str, Any],
+        weights: Weights | None,
+        mix: Method,
+        seed: int | Sequence[int] | None,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: Tensor | None,
+        steps: int | None,
+        guidance: float | None,
+        per_prompt: int,
+        output_type: str,
+    ) -> Request:
+        """Checks a call's arguments and turns its prompts into what the decoder takes.
+
+        Raises:
+            InputError: an argument that cannot be used.
+        """
+        if output_type not in OUTPUT_TYPES:
+            raise InputError(f"unknown output_type {output_type!r}: choose from {', '.join(OUTPUT_TYPES)}")
+        if seed is not None and (generator is not None or latents is not None):
+            raise InputError("give a seed, a generator or latents, not several of them")
+        steps = self.config["default_steps"] if steps is None else steps
+        guidance = self.config["default_guidance"] if guidance is None else guidance
+        if steps < 1 or per_prompt < 1:
+            raise InputError(f"steps and pictures must be at least 1, got {steps} and {per_prompt}")
+        if not math.isfinite(guidance):
+            raise InputError(f"guidance must be a finite number, got {guidance}")
+        points = self.embed(**inputs, weights=weights, mix=mix)
+        if seed is not None:
+            generator = generators(seed, len(points), per_prompt)
+        # repeated here, for every decoder alike: diffusers 0.42 does it in one place, not in another
+        wanted = self.embed_scale(points).repeat_interleave(per_prompt, 0)
+        return Request(wanted.to(self._execution_device, self.unet.dtype), len(points), generator, steps, guidance)
+
+    def interpolate(
+        self, start: Tensor, end: Tensor, frames: int, mix: Method = "slerp", seed: int = 0, **options: Any
+    ) -> ImagePipelineOutput:
+        """Pictures along the way between two embeddings (d,), so that only the prompt moves.
+
+        Every frame's generator starts from the same seed: initial noise, noise on the embedding and noise of the sampler's
+        steps are the same for all. `options` are those of a call.
+        """
+        return self(embeds=path(start, end, frames, mix), seed=[seed] * frames, **options)  # type: ignore[operator]
