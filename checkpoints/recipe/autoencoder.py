@@ -10,6 +10,8 @@ variance per channel (`KandinskyV22Pipeline` hands latents to `movq.decode` with
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,7 @@ def train(
     samples: int,
     minutes: float,
     last: bool = False,
+    timer: Callable[[], float] = time.monotonic,
     batch: int = 4,
     side: int = 64,
     lr: float = 1e-3,
@@ -135,7 +138,7 @@ def train(
 
     parts = {"model": model, "optimiser": optimiser, "readout": readout, "readout_optimiser": readout_optimiser}
     with bf16_convolutions(model, features):
-        loop(step, parts, folder / "state.pt", samples=samples, minutes=minutes, batch=batch, seed=seed, last=last)
+        loop(step, parts, folder / "state.pt", samples=samples, minutes=minutes, batch=batch, seed=seed, last=last, timer=timer)
     return normalise_latents(model.eval(), pictures)
 
 

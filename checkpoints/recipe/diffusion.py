@@ -6,6 +6,7 @@ stays white.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def train(
     samples: int,
     minutes: float,
     last: bool = False,
+    timer: Callable[[], float] = time.monotonic,
     batch: int = 64,
     lr: float = 8e-4,
     seed: int = 0,
@@ -90,6 +92,6 @@ def train(
 
     parts: dict[str, Stateful] = {"model": model, "optimiser": optimiser, "average": average}
     with bf16_convolutions(model):
-        loop(step, parts, folder / "state.pt", samples=samples, minutes=minutes, batch=batch, seed=seed, last=last)
+        loop(step, parts, folder / "state.pt", samples=samples, minutes=minutes, batch=batch, seed=seed, last=last, timer=timer)
     model.load_state_dict(average.shadow)
     model.eval()

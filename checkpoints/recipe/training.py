@@ -33,8 +33,9 @@ class Clock:
     SIGTERM and SIGINT end the loop at the next step instead of killing it, so that the state is saved.
     """
 
-    def __init__(self, minutes: float):
-        self.start = time.monotonic()
+    def __init__(self, minutes: float, timer: Callable[[], float] = time.monotonic):
+        self.timer = timer
+        self.start = timer()
         self.limit = minutes * 60
         self.stopped = False
         for sig in (signal.SIGTERM, signal.SIGINT):
@@ -45,7 +46,7 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.start
+        return self.timer() - self.start
 
     def left(self) -> bool:
         return not self.stopped and self.seconds < self.limit
@@ -132,6 +133,7 @@ def loop(
     batch: int,
     seed: int = 0,
     last: bool = False,
+    timer: Callable[[], float] = time.monotonic,
     counted: str = "samples",
 ) -> None:
     """Calls `step(progress, generator) -> loss` until `samples` in all or `minutes` of this sitting are used up.
@@ -140,7 +142,8 @@ def loop(
     learning rate that cools with progress reaches its end whatever the machine's speed. The generator depends on the number
     of samples done and the seed alone: a resumed run draws what an uninterrupted one would. `parts` are kept in the file
     `state` every five minutes and at the end, and taken from it at the start. Every minute the running mean of the loss goes
-    to `log.jsonl` beside it. Under `torchrun` the processes stop together, and the first one alone writes.
+    to `log.jsonl` beside it; `timer` (seconds) may be the processor's time instead of the wall's. Under `torchrun` the
+    processes stop together, and the first one alone writes.
     """
     first = processes()[0] == 0
     done = 0
@@ -153,7 +156,7 @@ def loop(
         if first:
             save_state(state, {name: part.state_dict() for name, part in parts.items()} | {"done": done})
 
-    clock, logged, saved = Clock(minutes), 0.0, 0.0
+    clock, logged, saved = Clock(minutes, timer), 0.0, 0.0
     running: float | None = None
     while agreed(done < samples and clock.left()):
         progress = max(done / samples, clock.seconds / clock.limit if last else 0.0)
