@@ -94,11 +94,14 @@ def train(
     optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.03)
     loss = UniAlign(tau=tau, tau_centroid=tau, alignment_weight=alignment)
     concept_anchor = {c: F.normalize(anchors[rows].mean(0), dim=0) for c, rows in pairs.by_concept.items() if rows}
+    # words and sounds name a concept, not one picture: the anchor is half that picture, half the concept's mean
+    means = {i: torch.stack([concept_anchor[c] for c in row.concepts]).mean(0) for i, row in enumerate(pictures) if row.concepts}
+    named = F.normalize(torch.stack([a + means[i] if i in means else a for i, a in enumerate(anchors)]), dim=1)
     for step in range(steps):
         rows = torch.multinomial(pairs.weights, batch, generator=generator).tolist()
         text = torch.stack([captions[i][choose(range(len(captions[i])), generator)] for i in rows])
         z_text = F.normalize(heads["text"](text + 0.02 * torch.randn(text.shape, generator=generator)), dim=1)
-        p = loss.parts({"image": anchors[rows], "text": z_text})
+        p = loss.parts({"image": named[rows], "text": z_text})
         loss_text = loss.total(p)
 
         seen, heard = draw_sounds(pairs, batch // 2, generator)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .base import Tower
 
-SHARED = {"base", "registry", "kaldi", "published"}  # modules of this package that are no towers
+SHARED = {"base", "clip_layouts", "kaldi", "published", "registry"}  # modules of this package that are no towers
 
 
 class TowerModule(Protocol):
@@ -93,9 +93,12 @@ def load_tower(folder: Path, dtype: torch.dtype | None = None) -> Tower:
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"no {kind} tower in {folder}: {error}") from error
     dtype = dtype or torch.float32
-    missing, unexpected = tower.load_state_dict(
-        {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}, strict=False, assign=True
-    )
+    try:
+        missing, unexpected = tower.load_state_dict(
+            {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}, strict=False, assign=True
+        )
+    except RuntimeError as error:  # shapes that differ; the first line only says that there are some
+        raise InputError(f"weights in {folder} do not fit: {' '.join(str(error).split())[:200]}") from error
     if missing or unexpected:
         raise InputError(f"weights in {folder} do not fit: missing {missing[:3]}, unknown {unexpected[:3]}")
     tower.compute_buffers()

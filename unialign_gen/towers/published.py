@@ -1,0 +1,161 @@
+"""Weights that others published: where they are, in a local folder or on the model hub, and how they are read safely.
+
+File layouts as documented by safetensors (Apache-2.0), huggingface_hub (Apache-2.0) and `torch.save`.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+SAFE = (".safetensors", ".safetensors.index.json")
+PICKLED = (".bin", ".bin.index.json", ".pt", ".pth")
+WRAPPERS = ("state_dict", "model", "module")  # names under which trainers keep the weights beside other things
+
+
+def resolve(source: str, revision: str | None, files: Iterable[str], subfolder: str = "") -> Path:
+    """The folder of a published model: a local folder as it is, otherwise the hub's snapshot of the files asked for.
+
+    Args:
+        source: a local folder, or the name of a hub repository.
+        revision: branch, tag or commit of the repository; ignored for a local folder.
+        files: patterns of the files that are needed, relative to `subfolder`; nothing else is downloaded.
+        subfolder: where in the folder or repository the model is.
+
+    Raises:
+        InputError: it is neither a folder nor a repository that can be had now.
+    """
+    place = Path(source).expanduser()
+    if place.is_dir():
+        if not (place / subfolder).is_dir():
+            raise InputError(f"no folder {subfolder} in {source}: name one that is there")
+        return place / subfolder
+    advice = 'give a local folder (--checkpoint PATH, or "source" in the config), or download it while online'
+    if place.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
+        raise InputError(f"no model at {source}: {advice}")
+    prefix = f"{subfolder}/" if subfolder else ""
+    try:
+        from huggingface_hub import snapshot_download
+
+        root = snapshot_download(source, revision=revision, allow_patterns=[prefix + f for f in files])
+    except Exception as error:  # the hub's client raises its own errors, HTTP errors and OS errors alike
+        raise InputError(f"cannot get {source}: {first_line(error)}; {advice}") from error
+    return Path(root) / subfolder
+
+
+def find_weights(source: str, revision: str | None, stems: Sequence[str], subfolder: str = "") -> Path:
+    """The weight file of a published model: single or, by its index, sharded; safetensors before pickles.
+
+    Args:
+        source: a weight file, a local folder, or the name of a hub repository.
+        revision: branch, tag or commit of the repository.
+        stems: names the file may have, without the ending, the best first.
+        subfolder: where in the folder or repository the model is.
+
+    Raises:
+        InputError: there is none.
+    """
+    if Path(source).expanduser().is_file():
+        return Path(source).expanduser()
+    for endings in (SAFE, PICKLED):
+        shards = [f"{s}-*-of-*{endings[0]}" for s in stems]
+        folder = resolve(source, revision, [s + e for s in stems for e in endings] + shards, subfolder)
+        for name in (s + e for s in stems for e in endings):
+            if (folder / name).is_file():
+                return folder / name
+    raise InputError(f"no weights in {source}: expected {stems[0]}{SAFE[0]} or one of {', '.join(stems)}{PICKLED[0]}")
+
+
+def read_state(path: Path, wanted: Callable[[str], bool] | None = None) -> dict[str, Tensor]:
+    """The tensors of a weight file, by name; those not wanted are not read from the disk.
+
+    Args:
+        path: `.safetensors`, a shard index `.index.json`, or a `.pt`, `.pth` or `.bin` that `torch.save` wrote.
+        wanted: whether a tensor of this name is to be read; all are if it is not given.
+
+    Raises:
+        InputError: the file is damaged or missing, or is a pickle that would run code.
+    """
+    keep = wanted or (lambda name: True)
+    if path.name.endswith(".index.json"):
+        try:
+            shards: dict[str, str] = read_json(path)["weight_map"]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} is no index of weights: it has no weight_map; download it again") from error
+        state: dict[str, Tensor] = {}
+        for name in sorted({file for key, file in shards.items() if keep(key)}):
+            if Path(name).name != name:
+                raise InputError(f"{path} names a shard outside its folder: {name!r}; get the weights from their author")
+            state |= read_state(path.parent / name, keep)
+        return state
+    if path.suffix == ".safetensors":
+        return read_safetensors(path, keep)
+    loaded = load_pickle(path)
+    for name in WRAPPERS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
+            loaded = loaded[name]
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path} holds no named weights: give a state dict, or convert it to safetensors")
+    named = {str(k).removeprefix("module."): v for k, v in loaded.items() if isinstance(v, Tensor)}
+    if not named:
+        raise InputError(f"{path} holds no named weights: give a state dict, or convert it to safetensors")
+    return {k: v for k, v in named.items() if keep(k)}
+
+
+def read_safetensors(path: Path, keep: Callable[[str], bool]) -> dict[str, Tensor]:
+    """The tensors of one safetensors file that are to be kept.
+
+    Raises:
+        InputError: the file is damaged or missing.
+    """
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if keep(name)}  # noqa: SIM118  not a mapping
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"cannot read {path}: {first_line(error)}; download it again") from error
+
+
+def load_pickle(path: Path) -> Any:
+    """What `torch.save` wrote, tensors and plain containers only, mapped from the disk where the format allows.
+
+    Raises:
+        InputError: the file is damaged or missing, or would have to run code to be read.
+    """
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:  # files from before torch 1.6 are no archive and cannot be mapped
+            if "mmap" not in str(error):
+                raise
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path} is a pickle that would run code, or damaged: refused; get it as safetensors") from error
+    except (OSError, EOFError, RuntimeError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {first_line(error)}; download it again") from error
+
+
+def read_json(path: Path) -> Any:
+    """The contents of a JSON file.
+
+    Raises:
+        InputError: it is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {first_line(error)}; download it again") from error
+
+
+def first_line(error: BaseException) -> str:
+    """An error's message, or its name where it has none, cut to one line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")
