@@ -95,7 +95,8 @@ def train(
     loss = UniAlign(tau=tau, tau_centroid=tau, alignment_weight=alignment)
     concept_anchor = {c: F.normalize(anchors[rows].mean(0), dim=0) for c, rows in pairs.by_concept.items() if rows}
     # words and sounds name a concept, not one picture: the anchor is half that picture, half the concept's mean
-    means = {i: torch.stack([concept_anchor[c] for c in row.concepts]).mean(0) for i, row in enumerate(pictures) if row.concepts}
+    known = [(i, row.concepts) for i, row in enumerate(pictures) if row.concepts]
+    means = {i: torch.stack([concept_anchor[c] for c in names]).mean(0) for i, names in known}
     named = F.normalize(torch.stack([a + means[i] if i in means else a for i, a in enumerate(anchors)]), dim=1)
     for step in range(steps):
         rows = torch.multinomial(pairs.weights, batch, generator=generator).tolist()
