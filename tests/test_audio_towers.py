@@ -479,6 +479,19 @@ def test_imagebind_mels_are_centred_cut_or_padded_and_normalised():
             tower.prepare([bad])
 
 
+def test_overlapping_clips_are_centred_one_after_the_other():
+    tower = ImageBindAudio(**TINY)
+    sound = noise(48000) + torch.linspace(-0.5, 1.5, 48000)
+    given = sound.clone()
+    mels = tower.prepare([sound])[0]
+    assert torch.equal(sound, given)
+    shared = sound.clone()
+    for start, mel in zip((0, 8000, 16000), mels, strict=True):
+        shared[start : start + 32000] -= shared[start : start + 32000].mean()
+        expected = (fbank(shared[start : start + 32000], RATE, 128, window="hanning") + 4.268) / 9.138
+        assert torch.allclose(mel[:, :198], expected.T, atol=1e-4)
+
+
 def test_full_size_imagebind_has_the_published_sizes():
     with torch.device("meta"):
         tower = ImageBindAudio()

@@ -133,18 +133,19 @@ class ImageBindAudio(Tower):
         """Mono sounds (samples,) at 16 kHz in [-1, 1] -> (B, 3, 128, 204): three clips of 2 s each, mels by frames.
 
         The clips start at 0, at the middle and 2 s before the end, so they overlap in a sound of less than 6 s and are
-        the same in one of less than 2 s, whose missing frames are zeros. Each clip loses its own mean. (The published
-        code does that in memory that overlapping clips share, so that one clip's mean is also taken from a part of the
-        next; real recordings, whose means are near zero, come out the same to about 1e-4.)
+        the same in one of less than 2 s, whose missing frames are zeros. Each clip loses its own mean, one after the other
+        in memory that overlapping clips share, as in the published preprocessing: what one clip lost, the next does not
+        have. The weights were trained and are used so.
 
         Raises:
             InputError: a sound is empty or no vector of finite samples.
         """
-        return torch.stack([torch.stack([self.mel(c) for c in clips_of(s)]) for s in sounds])
+        # a copy, since the clips are centred in place
+        return torch.stack([torch.stack([self.mel(c) for c in clips_of(s.float().clone())]) for s in sounds])
 
     def mel(self, clip: Tensor) -> Tensor:
-        """At most 2 s -> (128, 204)."""
-        clip = clip.float() - clip.float().mean()
+        """At most 2 s -> (128, 204); takes the clip's mean from it, in place."""
+        clip -= clip.mean()
         clip = F.pad(clip, (0, max(0, SHORTEST - len(clip))))
         mel = fbank(clip, RATE, MELS, window="hanning", htk_compat=True)
         mel = F.pad(mel, (0, 0, 0, max(0, FRAMES - len(mel))))[:FRAMES]
