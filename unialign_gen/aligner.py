@@ -56,6 +56,7 @@ class Aligner(ModelMixin, ConfigMixin):
     def __init__(self, embed_dim: int = 256, towers: Sequence[str] = ("image", "text", "audio")):
         super().__init__()
         self.folder: Path | None = None
+        self.configs: dict[str, dict[str, Any]] = {}  # towers that are described, not kept in a folder
         self.parts = torch.nn.ModuleDict()
         # where and in what precision towers that load later are to run
         self.register_buffer("place", torch.zeros(()), persistent=False)
@@ -105,12 +106,16 @@ class Aligner(ModelMixin, ConfigMixin):
         if kind not in self.config["towers"]:
             raise InputError(f"this checkpoint has no {kind} tower: it knows {', '.join(self.config['towers'])}")
         if kind not in self.parts:
-            if self.folder is None:
+            if kind in self.configs:
+                part = described_part(self.configs[kind], self.place.dtype)
+            elif self.folder is not None:
+                part = load_part(self.folder / kind, self.place.dtype)
+            else:
                 raise InputError(f"the {kind} tower was never given: use add_part or from_pretrained")
-            self.parts[kind] = load_part(self.folder / kind, self.place.dtype).to(self.place.device, self.place.dtype)
-        part = self.parts[kind]
-        assert isinstance(part, Part)
-        return part
+            self.parts[kind] = part.to(self.place.device, self.place.dtype)
+        found = self.parts[kind]
+        assert isinstance(found, Part)
+        return found
 
     def add_part(self, kind: str, part: Part) -> None:
         """Puts a tower and its head in place, for an aligner that is made in memory."""
@@ -170,3 +175,9 @@ def load_part(folder: Path, dtype: torch.dtype = torch.float32) -> Part:
     """The tower in `folder` with its head; a folder without a head holds a tower that is in the shared space by itself."""
     head = load_head(folder) if (folder / "head.json").exists() else torch.nn.Identity()
     return Part(load_tower(folder, dtype), head)
+
+
+def described_part(config: dict[str, Any], dtype: torch.dtype = torch.float32) -> Part:
+    """A tower by its description, which says where its weights are; `head` names the folder of a trained head, if any."""
+    head = load_head(Path(config["head"])) if config.get("head") else torch.nn.Identity()
+    return Part(load_tower(Path(config.get("folder", ".")), dtype, config), head)

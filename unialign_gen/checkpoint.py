@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import published
 from .errors import InputError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from .aligner import Aligner, Part
+
 SHIPPED = ("starter",)
+PUBLISHED = ("stable-unclip", "kandinsky")
+DECODERS = ("kandinsky", "stable-unclip")  # those of the starter, its own first
 
 
 def shipped_folder() -> Path:
@@ -20,40 +26,85 @@ def shipped_folder() -> Path:
     return Path(str(resources.files("unialign_gen.checkpoints")))
 
 
-def find(checkpoint: str | Path) -> Path:
+def user_folder() -> Path:
+    """Where this user's measurements are kept."""
+    return Path.home() / ".cache" / "unialign_gen"
+
+
+def find(checkpoint: str | Path, decoder: str | None = None) -> Path:
     """The folder of a checkpoint, by its name or path.
 
     Raises:
-        InputError: neither a shipped checkpoint nor a folder with a `model_index.json`.
+        InputError: neither a known checkpoint nor a folder with a `model_index.json`, or it has no such decoder.
     """
-    folder = shipped_folder() / checkpoint if str(checkpoint) in SHIPPED else Path(checkpoint).expanduser()
-    if not (folder / "model_index.json").is_file():
+    name = str(checkpoint)
+    folder = shipped_folder() / name if name in SHIPPED + PUBLISHED else Path(checkpoint).expanduser()
+    if name not in PUBLISHED and not (folder / "model_index.json").is_file():
         raise InputError(
-            f"unknown checkpoint {str(checkpoint)!r}: give {' or '.join(SHIPPED)}, or a folder with a model_index.json"
+            f"unknown checkpoint {name!r}: give {', '.join(SHIPPED + PUBLISHED)}, or a folder with a model_index.json"
         )
-    return folder
+    if decoder is not None and name not in SHIPPED:
+        raise InputError(f"{name} has one decoder: choosing one is for {', '.join(SHIPPED)}")
+    if decoder not in (None, *DECODERS):
+        raise InputError(f"unknown decoder {decoder!r}: choose from {', '.join(DECODERS)}")
+    return folder if decoder in (None, DECODERS[0]) else folder / str(decoder)
 
 
-def load_pipeline(checkpoint: str | Path = "starter", device: str = "cpu", torch_dtype: Any = None) -> DiffusionPipeline:
+def load_pipeline(
+    checkpoint: str | Path = "starter",
+    device: str = "cpu",
+    torch_dtype: Any = None,
+    decoder: str | None = None,
+    sources: Mapping[str, str] | None = None,
+    accept_license: bool = False,
+    variant: str | None = None,
+) -> DiffusionPipeline:
     """See `unialign_gen.load`."""
-    folder = find(checkpoint)
+    folder = find(checkpoint, decoder)
+    import torch
+
+    dtype = torch_dtype or torch.float32
+    if str(checkpoint) in PUBLISHED:
+        description = published.replace_sources(published.read(folder), sources, accept_license)
+        return published.load(str(checkpoint), description, user_folder(), dtype, variant).to(device)
+    if sources:
+        raise InputError(f"{checkpoint} is complete: sources are for {', '.join(PUBLISHED)}")
     kind = json.loads((folder / "model_index.json").read_text()).get("_class_name")
     from . import pipelines
 
     known = {name: getattr(pipelines, name) for name in pipelines.__all__ if name.endswith("Pipeline")}
     if kind not in known:
         raise InputError(f"{folder} holds a {kind}, which is none of {', '.join(known)}")
-    import torch
-
+    # the starter's second decoder lies beside the first and shares its towers
+    shared = {} if (folder / "aligner").is_dir() else {"aligner": load_aligner(folder.parent, dtype)}
     try:
-        pipeline = known[kind].from_pretrained(folder, torch_dtype=torch_dtype or torch.float32, local_files_only=True)
+        pipeline = known[kind].from_pretrained(folder, torch_dtype=dtype, variant=variant, local_files_only=True, **shared)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     return pipeline.to(device)
 
 
+def load_aligner(folder: Path, dtype: Any) -> Aligner:
+    from .aligner import Aligner
+
+    return Aligner.from_pretrained(folder / "aligner", torch_dtype=dtype)
+
+
+def image_part(checkpoint: str, sources: Mapping[str, str] | None = None) -> Part:
+    """The image tower of a checkpoint alone, with its head if it has one."""
+    folder = find(checkpoint)
+    if checkpoint in PUBLISHED:
+        return published.aligner(published.replace_sources(published.read(folder), sources, False)).part("image")
+    import torch
+
+    return load_aligner(folder, torch.float32).part("image")
+
+
 def describe() -> list[dict[str, Any]]:
-    """A row for each shipped checkpoint: name, folder, size on this disk in bytes, and what its parts are."""
+    """A row for each known checkpoint: what it is, what it needs, and what of that is on this disk.
+
+    Sizes are in bytes. Nothing is downloaded.
+    """
     rows = []
     for name in SHIPPED:
         folder = shipped_folder() / name
@@ -65,7 +116,30 @@ def describe() -> list[dict[str, Any]]:
                 "on_disk": index.is_file(),
                 "bytes": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0,
                 "pipeline": parts.get("_class_name"),
+                "decoders": [d for d in DECODERS if (find(name, d) / "model_index.json").is_file()],
                 "folder": str(folder),
+            }
+        )
+    for name in PUBLISHED:
+        description = published.read(shipped_folder() / name)
+        entries = {"decoder": description["decoder"], **description["towers"]}
+        needs = {
+            part: {
+                "source": entry.get("source") or entry.get("checkpoint"),
+                "licence": entry["licence"],
+                "on_disk": published.on_disk(entry),
+            }
+            for part, entry in entries.items()
+        }
+        scale = user_folder() / "calibration" / name / "config.json"
+        needs["embed_scale"] = {"source": str(scale.parent), "licence": "your measurement", "on_disk": scale.is_file()}
+        rows.append(
+            {
+                "name": name,
+                "on_disk": all(needs[p]["on_disk"] for p in ("decoder", "text", "embed_scale")),
+                "pipeline": description["pipeline"],
+                "needs": needs,
+                "folder": str(shipped_folder() / name),
             }
         )
     return rows

@@ -17,7 +17,7 @@ import typer
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from .pipelines import UniAlignKandinskyPipeline
+    from .pipelines import UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
 
 app = typer.Typer(
     help="Text, sound, video, pictures and mixes of them, to pictures.",
@@ -36,7 +36,15 @@ class Mix(str, Enum):
     spherical_mean = "spherical_mean"
 
 
-Checkpoint = Annotated[str, typer.Option(help="starter, or a folder that save_pretrained wrote.")]
+Checkpoint = Annotated[str, typer.Option(help="starter, stable-unclip, kandinsky, or a folder that save_pretrained wrote.")]
+Decoder = Annotated[str | None, typer.Option(help="The starter's decoder: kandinsky (its first) or stable-unclip.")]
+Source = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="PART=FOLDER, FILE or REPOSITORY[@REVISION] of a published checkpoint; parts: decoder, image, text, audio ..."
+    ),
+]
+AcceptLicense = Annotated[bool, typer.Option("--accept-license", help="Use parts whose licence is not permissive.")]
 Text = Annotated[list[str] | None, typer.Option(help="A text prompt. Options of one kind can be repeated: they are mixed.")]
 Audio = Annotated[list[Path] | None, typer.Option(help="A sound file, or a video's sound track.")]
 Video = Annotated[list[Path] | None, typer.Option(help="A video file; its sound counts for three tenths.")]
@@ -137,10 +145,29 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
     return path
 
 
-def load(checkpoint: str, device: str, dtype: str) -> UniAlignKandinskyPipeline:
+def parse_sources(entries: list[str] | None) -> dict[str, str]:
+    """`["decoder=FOLDER"]` -> `{"decoder": "FOLDER"}`."""
+    out = {}
+    for entry in entries or []:
+        part, equals, value = entry.partition("=")
+        if not equals or not value:
+            raise InputError(f"--source {entry!r}: write PART=FOLDER, such as decoder=/models/unclip")
+        out[part] = value
+    return out
+
+
+def load(
+    checkpoint: str,
+    device: str,
+    dtype: str,
+    decoder: str | None = None,
+    source: list[str] | None = None,
+    accept_license: bool = False,
+) -> UniAlignKandinskyPipeline | UniAlignStableUnCLIPPipeline:
     from .checkpoint import find
 
-    find(checkpoint)
+    find(checkpoint, decoder)
+    sources = parse_sources(source)
     import torch
     from diffusers.utils import logging
 
@@ -155,7 +182,14 @@ def load(checkpoint: str, device: str, dtype: str) -> UniAlignKandinskyPipeline:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {device!r} is not available here") from error
-    pipeline = load_pipeline(checkpoint, device=device, torch_dtype=kinds[dtype])
+    pipeline = load_pipeline(
+        checkpoint,
+        device=device,
+        torch_dtype=kinds[dtype],
+        decoder=decoder,
+        sources=sources,
+        accept_license=accept_license,
+    )
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
     return pipeline
 
@@ -175,6 +209,9 @@ def generate(
     out: Annotated[Path, typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ...")] = Path("out.png"),
     mix: MixOption = Mix.lerp,
     checkpoint: Checkpoint = "starter",
+    decoder: Decoder = None,
+    source: Source = None,
+    accept_license: AcceptLicense = False,
     steps: Steps = None,
     guidance: Guidance = None,
     num_images: Annotated[int, typer.Option(min=1, max=1000, help="How many pictures.")] = 1,
@@ -188,7 +225,7 @@ def generate(
     given = prompts(text, audio, video, image)
     check_weights(weights, given)
     check_output(out, (".png", ".jpg", ".jpeg", ".webp"))
-    pipeline = load(checkpoint, device, dtype)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license)
     pictures = pipeline(
         **given,
         weights=weights,
@@ -214,6 +251,9 @@ def interpolate(
     out: Annotated[Path, typer.Option(help="By its suffix: .gif, .mp4, or .png for a row of pictures.")] = Path("morph.gif"),
     mix: MixOption = Mix.slerp,
     checkpoint: Checkpoint = "starter",
+    decoder: Decoder = None,
+    source: Source = None,
+    accept_license: AcceptLicense = False,
     steps: Steps = None,
     guidance: Guidance = None,
     seed: Seed = 0,
@@ -230,7 +270,7 @@ def interpolate(
             raise InputError(f"{option} {entry!r}: write text:WORDS, audio:FILE, video:FILE or image:FILE")
         check_prompt(kind, value)
         ends.append({kind: value})
-    pipeline = load(checkpoint, device, dtype)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license)
     a, b = (pipeline.embed(**e)[0] for e in ends)
     pictures = pipeline.interpolate(
         a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance
@@ -252,6 +292,8 @@ def embed(
     out: Annotated[Path, typer.Option(help="A safetensors file.")] = Path("embedding.safetensors"),
     mix: MixOption = Mix.lerp,
     checkpoint: Checkpoint = "starter",
+    source: Source = None,
+    accept_license: AcceptLicense = False,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     as_json: AsJson = False,
@@ -261,7 +303,7 @@ def embed(
     given = prompts(text, audio, video, image)
     check_weights(weights, given)
     check_output(out, (".safetensors",))
-    pipeline = load(checkpoint, device, dtype)
+    pipeline = load(checkpoint, device, dtype, None, source, accept_license)
     from safetensors.torch import save_file
 
     tensors = {kind: pipeline.embed(**{kind: list(values)}).cpu().contiguous() for kind, values in given.items()}
@@ -280,15 +322,60 @@ def embed(
 @app.command()
 @guarded
 def models(as_json: AsJson = False) -> None:
-    """List the checkpoints that this installation knows."""
+    """List the checkpoints: what each needs, and what of that is on this disk."""
     from .checkpoint import describe
 
     rows = describe()
-    lines = [
-        f"{r['name']:<10} {'on this disk' if r['on_disk'] else 'missing':<13} {r['bytes'] / 1e6:7.1f} MB  {r['pipeline'] or ''}"
-        for r in rows
-    ]
+    lines = []
+    for row in rows:
+        here = "on this disk" if row["on_disk"] else "not complete"
+        size = f"{row['bytes'] / 1e6:.0f} MB" if "bytes" in row else ""
+        lines.append(f"{row['name']:<14} {here:<13} {row['pipeline'] or '':<30} {size}".rstrip())
+        for part, need in row.get("needs", {}).items():
+            found = "here" if need["on_disk"] else "missing"
+            lines.append(
+                f"  {part:<12} {found:<13} {need['source'] or 'no public source, give --source':<50} {need['licence']}"
+            )
     report({"models": rows}, as_json, "\n".join(lines))
+
+
+@app.command()
+@guarded
+def calibrate(
+    images: Annotated[Path, typer.Option(help="A folder of pictures, a few hundred like those you will make.")],
+    checkpoint: Checkpoint = "stable-unclip",
+    out: Annotated[Path | None, typer.Option(help="A folder; by default where the checkpoint looks for it.")] = None,
+    limit: Annotated[int, typer.Option(min=2, help="At most so many pictures.")] = 1000,
+    source: Source = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Measure the norm of raw image embeddings, which a published decoder needs, and write it as its embed_scale."""
+    from .checkpoint import find, image_part, user_folder
+
+    folder = find(checkpoint)
+    if not images.is_dir():
+        raise InputError(f"--images {images}: no such folder")
+    from .calibrate import measure, pictures_in
+    from .pipelines import EmbedScale
+
+    files = pictures_in(images)[:limit]
+    part = image_part(checkpoint, parse_sources(source)).to(device)
+    found = measure(part, files)
+    place = out or (user_folder() / "calibration" / checkpoint if not (folder / "aligner").is_dir() else folder / "embed_scale")
+    scale = EmbedScale(part.tower.dim, found.embed_norm, found.embed_norm_std)
+    if checkpoint != "stable-unclip":  # whose unconditional branch is zero
+        scale.negative_image_embeds.copy_(found.negative)
+    scale.save_pretrained(place)
+    result = {
+        "embed_norm": found.embed_norm,
+        "embed_norm_std": found.embed_norm_std,
+        "count": found.count,
+        "skipped": found.skipped,
+        "folder": str(place),
+    }
+    norm = f"embed_norm {found.embed_norm:.4f}, spread {found.embed_norm_std:.4f}"
+    report(result, as_json, f"{norm}, {found.count} pictures, {len(found.skipped)} skipped\n{place}")
 
 
 @app.command()
@@ -296,11 +383,12 @@ def models(as_json: AsJson = False) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="A PNG file.")] = Path("demo.png"),
     checkpoint: Checkpoint = "starter",
+    decoder: Decoder = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw a labelled sheet of examples: words, sounds, mixes, a video, a way between two prompts."""
     check_output(out, (".png",))
-    pipeline = load(checkpoint, "cpu", "float32")
+    pipeline = load(checkpoint, "cpu", "float32", decoder)
     from .showcase import draw_sheet
 
     draw_sheet(pipeline).save(out)
@@ -311,6 +399,7 @@ def demo(
 @guarded
 def concepts(
     checkpoint: Checkpoint = "starter",
+    decoder: Decoder = None,
     data: Annotated[Path | None, typer.Option(help="The data set that the recipe builds.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many prompts of each kind.")] = 200,
     seed: Seed = 0,
@@ -319,13 +408,13 @@ def concepts(
     """Share of generated pictures that an independent judge assigns to the prompt's concept."""
     from .checkpoint import find
 
-    find(checkpoint)
+    find(checkpoint, decoder)
     from .eval.concepts import evaluate as run
     from .eval.concepts import table
     from .eval.data import data_root
 
     root = data_root(data)
-    pipeline = load(checkpoint, "cpu", "float32")
+    pipeline = load(checkpoint, "cpu", "float32", decoder)
     pipeline.set_progress_bar_config(disable=True)
     result = run(pipeline, root, limit=limit, seed=seed)
     report(result, as_json, table(result))

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel, VQModel
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from PIL import Image
 from torch import Tensor, nn
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from unialign_gen.aligner import Aligner, Part, save_part
 from unialign_gen.heads import Head
-from unialign_gen.pipelines import EmbedScale, UniAlignKandinskyPipeline
+from unialign_gen.pipelines import EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
 from unialign_gen.towers import load_tower
 
 from . import diffusion
@@ -56,12 +58,40 @@ def starter(root: Path, heads: dict[str, Head], unet: UNet2DConditionModel, movq
         embed_scale=scale,
     )
     pipeline.save_pretrained(part)
-    for name in ("unet", "movq"):  # diffusers notes the folder that a model was loaded from
-        config = json.loads((part / name / "config.json").read_text())
-        config.pop("_name_or_path", None)
-        (part / name / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    forget_folders(part)
     for name in SMALL:
         if (out / name).exists():
             shutil.copy(out / name, part / name)
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
+
+
+def second_decoder(unclip: Path, movq: VQModel, out: Path) -> None:
+    """Writes Stable UnCLIP's half of the starter to `out`; its towers are those beside it, its autoencoder is movq's."""
+    from .unclip import autoencoder_kl, noising
+
+    pipeline = UniAlignStableUnCLIPPipeline(
+        aligner=Aligner(EMBED_DIM, ()),
+        embed_scale=EmbedScale(EMBED_DIM, EMBED_NORM, 0.0),
+        image_normalizer=StableUnCLIPImageNormalizer(EMBED_DIM),
+        image_noising_scheduler=noising(),
+        tokenizer=PreTrainedTokenizerFast.from_pretrained(unclip / "tokenizer"),
+        text_encoder=CLIPTextModel.from_pretrained(unclip / "text_encoder").half(),
+        unet=UNet2DConditionModel.from_pretrained(unclip / "unet").half(),
+        scheduler=diffusion.scheduler(),
+        vae=autoencoder_kl(movq.float()).half(),
+        default_guidance=3.0,
+    )
+    shutil.rmtree(out, ignore_errors=True)
+    pipeline.save_pretrained(out)
+    shutil.rmtree(out / "aligner")
+    forget_folders(out)
+
+
+def forget_folders(checkpoint: Path) -> None:
+    """Takes out of the configurations where a model was loaded from, which diffusers and transformers note."""
+    for file in checkpoint.glob("*/*.json"):
+        config = json.loads(file.read_text())
+        if isinstance(config, dict) and {"_name_or_path", "name_or_path"} & set(config):
+            config = {k: v for k, v in config.items() if k not in ("_name_or_path", "name_or_path")}
+            file.write_text(json.dumps(config, indent=2) + "\n")

@@ -249,5 +249,7 @@ def write_starter(root: Path, out: Path) -> None:
     unet = UNet2DConditionModel.from_pretrained(root / "decoder" / "unet")
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
     assemble.starter(root, heads_by_kind, unet, movq, out)
+    if (root / "unclip" / "unet").is_dir():
+        assemble.second_decoder(root / "unclip", movq, out / "stable-unclip")
     concept_points(root).save(out)
     (out / "ATTRIBUTION.tsv").write_text((root / "ATTRIBUTION.tsv").read_text())

@@ -72,8 +72,10 @@ def save_tower(tower: Tower, folder: Path) -> None:
         (folder / name).write_text(text, "utf-8")
 
 
-def load_tower(folder: Path, dtype: torch.dtype | None = None) -> Tower:
+def load_tower(folder: Path, dtype: torch.dtype | None = None, config: dict[str, Any] | None = None) -> Tower:
     """The tower kept in `folder`, frozen, in evaluation mode, in `dtype` (fp32 if none is named).
+
+    With a `config` the tower is the one that it describes; the folder is where its relative paths start.
 
     Raises:
         InputError: the folder holds no tower, one of an unknown kind, or weights that do not fit it.
@@ -81,7 +83,7 @@ def load_tower(folder: Path, dtype: torch.dtype | None = None) -> Tower:
     import torch
 
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text()) if config is None else config
         kind = config["tower"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"no tower in {folder}: {error}") from error

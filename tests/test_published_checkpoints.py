@@ -1,0 +1,237 @@
+"""Published checkpoints put together from local folders in hub layout: tiny random models of the published classes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import tone, write_wav
+from diffusers import KandinskyV22Pipeline, StableUnCLIPImg2ImgPipeline
+from PIL import Image
+from test_stable_unclip import parts as unclip_parts
+from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+from typer.testing import CliRunner
+
+import unialign_gen
+from unialign_gen.calibrate import measure, pictures_in
+from unialign_gen.checkpoint import image_part
+from unialign_gen.cli import app
+from unialign_gen.errors import InputError
+
+FEW = {"num_inference_steps": 2}
+
+
+def tiny_clip(folder, dim):
+    """A CLIPModel in transformers' layout, with the vocabulary of the published ones."""
+    torch.manual_seed(1)
+    side = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = CLIPModel(
+        CLIPConfig(
+            text_config=side | {"projection_dim": dim, "vocab_size": 49408},
+            vision_config=side | {"projection_dim": dim, "image_size": 32, "patch_size": 8},
+            projection_dim=dim,
+        )
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """Folders as a hub has them: two decoders, two CLIPs, pictures."""
+    root = tmp_path_factory.mktemp("hub")
+    made = unclip_parts()
+    torch.manual_seed(2)
+    config = dict(made["unet"].config) | {"projection_class_embeddings_input_dim": 2048}
+    made["unet"] = type(made["unet"]).from_config(config)
+    made["image_normalizer"] = type(made["image_normalizer"])(1024)
+    made["image_encoder"] = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=8,
+            projection_dim=1024,
+        )
+    )
+    StableUnCLIPImg2ImgPipeline(**made).save_pretrained(root / "unclip")
+    starter = unialign_gen.load("starter")
+    config = dict(starter.unet.config) | {"encoder_hid_dim": 1280, "block_out_channels": (32, 32, 64)}
+    unet = type(starter.unet).from_config(config)
+    KandinskyV22Pipeline(unet=unet, scheduler=starter.scheduler, movq=starter.movq).save_pretrained(root / "kandinsky")
+    tiny_clip(root / "clip-h", 1024)
+    tiny_clip(root / "clip-g", 1280)
+    (root / "pictures").mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(5):
+        Image.fromarray(generator.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(root / "pictures" / f"{i}.png")
+    (root / "pictures" / "broken.jpg").write_bytes(b"no picture")
+    return root
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.home", lambda: tmp_path)
+    return tmp_path
+
+
+def sources(hub, kind):
+    clip = str(hub / ("clip-h" if kind == "unclip" else "clip-g"))
+    return {"decoder": str(hub / kind), "image": clip, "text": clip}
+
+
+def calibrated(hub, kind, name):
+    options = [f"--source={k}={v}" for k, v in sources(hub, kind).items()]
+    done = CliRunner().invoke(app, ["calibrate", "--checkpoint", name, "--images", str(hub / "pictures"), "--json", *options])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(("kind", "name", "dim"), [("unclip", "stable-unclip", 1024), ("kandinsky", "kandinsky", 1280)])
+def test_calibrate_then_generate(hub, home, kind, name, dim):
+    found = calibrated(hub, kind, name)
+    assert found["count"] == 5
+    assert len(found["skipped"]) == 1
+    theirs = CLIPModel.from_pretrained(sources(hub, kind)["image"])
+    part = image_part(name, sources(hub, kind))
+    pixels = part.tower.prepare([Image.open(f) for f in sorted((hub / "pictures").glob("*.png"))])
+    with torch.no_grad():
+        norms = theirs.visual_projection(theirs.vision_model(pixels).pooler_output).norm(dim=1)
+        black = theirs.visual_projection(theirs.vision_model(torch.zeros(1, 3, 32, 32)).pooler_output)
+    assert found["embed_norm"] == pytest.approx(norms.mean().item(), rel=1e-5)
+    assert found["embed_norm_std"] == pytest.approx(norms.std().item(), rel=1e-3)
+
+    pipeline = unialign_gen.load(name, sources=sources(hub, kind))
+    pipeline.set_progress_bar_config(disable=True)
+    expected = torch.zeros(1, dim) if kind == "unclip" else black
+    assert torch.allclose(pipeline.embed_scale.negative_image_embeds, expected, atol=1e-5)
+    assert pipeline.embed_scale.embed_norm == pytest.approx(found["embed_norm"])
+    z = pipeline.embed(text="a dog")
+    assert z.shape == (1, dim)
+    assert torch.allclose(z.norm(dim=1), torch.ones(1), atol=1e-5)
+    assert list(pipeline.aligner.parts) == ["text"]
+    pictures = pipeline(text="a dog", seed=0, **FEW).images
+    assert len(pictures) == 1
+    assert list(pipeline.aligner.parts) == ["text"]  # the vision tower stays on the disk
+    assert getattr(pipeline, "image_encoder", None) is None
+    pipeline(text="a dog", image=hub / "pictures" / "0.png", seed=0, **FEW)
+    assert set(pipeline.aligner.parts) == {"text", "image"}
+
+
+def test_the_same_weights_give_the_picture_of_diffusers(hub, home):
+    calibrated(hub, "unclip", "stable-unclip")
+    ours = unialign_gen.load("stable-unclip", sources=sources(hub, "unclip"))
+    theirs = StableUnCLIPImg2ImgPipeline.from_pretrained(hub / "unclip")
+    for pipeline in (ours, theirs):
+        pipeline.set_progress_bar_config(disable=True)
+    z = ours.embed(text="a dog")
+    expected = theirs(
+        prompt=[""],
+        image_embeds=z * ours.embed_scale.embed_norm,
+        guidance_scale=5.0,
+        generator=[torch.Generator().manual_seed(3)],
+        output_type="np",
+        **FEW,
+    ).images
+    got = ours(text="a dog", seed=3, guidance_scale=5.0, output_type="np", **FEW).images
+    assert np.array_equal(got, expected)
+
+
+def test_saved_it_is_complete_and_needs_no_sources(hub, home, tmp_path):
+    calibrated(hub, "unclip", "stable-unclip")
+    ours = unialign_gen.load("stable-unclip", sources=sources(hub, "unclip"))
+    ours.set_progress_bar_config(disable=True)
+    ours.save_pretrained(tmp_path / "own")
+    again = unialign_gen.load(str(tmp_path / "own"))
+    again.set_progress_bar_config(disable=True)
+    assert torch.allclose(ours.embed(text="a dog"), again.embed(text="a dog"), atol=1e-6)
+    assert again.embed_scale.embed_norm == ours.embed_scale.embed_norm
+    a, b = (p(text="a dog", seed=0, output_type="np", **FEW).images for p in (ours, again))
+    assert np.abs(a - b).max() < 1e-4
+
+
+def test_sound_through_beats_and_a_trained_head(hub, home, tmp_path):
+    from unialign_gen.heads import Head, save_head
+    from unialign_gen.towers.beats import BEATs
+
+    calibrated(hub, "kandinsky", "kandinsky")
+    sizes = {"encoder_layers": 1, "encoder_embed_dim": 32, "encoder_ffn_embed_dim": 32, "encoder_attention_heads": 2}
+    sizes |= {"embed_dim": 16, "conv_pos": 16, "conv_pos_groups": 4}
+    tower = BEATs(sizes)
+    torch.save({"cfg": sizes, "model": tower.state_dict()}, tmp_path / "beats.pt")
+    save_head(Head(32, 1280, 16), tmp_path / "head")
+    given = sources(hub, "kandinsky") | {"audio": str(tmp_path / "beats.pt"), "audio_head": str(tmp_path / "head")}
+    pipeline = unialign_gen.load("kandinsky", sources=given)
+    pipeline.set_progress_bar_config(disable=True)
+    wav = write_wav(tmp_path / "a.wav", tone(1, 16000), 16000)
+    assert len(pipeline(audio=str(wav), seed=0, **FEW).images) == 1
+    assert list(pipeline.aligner.parts) == ["audio"]
+
+
+def test_imagebind_is_opt_in(hub, home, tmp_path):
+    calibrated(hub, "unclip", "stable-unclip")
+    (tmp_path / "imagebind_huge.pth").write_bytes(b"")
+    given = sources(hub, "unclip") | {"audio": str(tmp_path / "imagebind_huge.pth")}
+    pipeline = unialign_gen.load("stable-unclip", sources=given)
+    wav = write_wav(tmp_path / "a.wav", tone(1, 16000), 16000)
+    with pytest.raises(InputError, match="CC-BY-NC-SA"):
+        pipeline.embed(audio=str(wav))
+    accepted = unialign_gen.load("stable-unclip", sources=given, accept_license=True)
+    with pytest.raises(InputError, match="imagebind_huge"):
+        accepted.embed(audio=str(wav))
+
+
+def test_what_is_missing_is_one_line_with_a_way_out(hub, home, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match="calibrate --checkpoint stable-unclip"):
+        unialign_gen.load("stable-unclip", sources=sources(hub, "unclip"))
+    calibrated(hub, "unclip", "stable-unclip")
+    with pytest.raises(InputError, match=r"sd2-community.*local folder.*stabilityai"):
+        unialign_gen.load("stable-unclip")
+    with pytest.raises(InputError, match="no part 'vae'"):
+        unialign_gen.load("stable-unclip", sources={"vae": "x"})
+    with pytest.raises(InputError, match="cannot be loaded"):
+        unialign_gen.load("stable-unclip", sources=sources(hub, "unclip") | {"decoder": str(hub / "pictures")})
+    without_sound = unialign_gen.load("stable-unclip", sources=sources(hub, "unclip"))
+    with pytest.raises(InputError, match="no audio tower"):
+        without_sound.embed(audio="x.wav")
+    with pytest.raises(InputError, match="sources are for"):
+        unialign_gen.load("starter", sources={"decoder": "x"})
+    with pytest.raises(InputError, match="unknown decoder"):
+        unialign_gen.load("starter", decoder="dalle")
+
+
+def test_calibration_is_for_raw_embeddings(hub, home, tmp_path):
+    with pytest.raises(InputError, match="nothing to calibrate"):
+        measure(image_part("starter"), pictures_in(hub / "pictures"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no pictures"):
+        pictures_in(tmp_path / "empty")
+    with pytest.raises(InputError, match="at least 2"):
+        measure(image_part("stable-unclip", sources(hub, "unclip")), [hub / "pictures" / "broken.jpg"])
+
+
+def test_models_says_what_is_here(hub, home):
+    def rows():
+        return {r["name"]: r for r in json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)["models"]}
+
+    before = rows()
+    assert before["starter"]["on_disk"]
+    assert not before["stable-unclip"]["needs"]["embed_scale"]["on_disk"]
+    assert before["kandinsky"]["needs"]["decoder"]["licence"] == "Apache-2.0"
+    calibrated(hub, "unclip", "stable-unclip")
+    assert rows()["stable-unclip"]["needs"]["embed_scale"]["on_disk"]
+
+
+def test_the_command_line_takes_sources(hub, home, tmp_path):
+    calibrated(hub, "unclip", "stable-unclip")
+    options = [f"--source={k}={v}" for k, v in sources(hub, "unclip").items()]
+    out = tmp_path / "x.png"
+    command = ["generate", "--text", "a dog", "--checkpoint", "stable-unclip", "--steps", "2", "--out", str(out), *options]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert Image.open(out).size == (16, 16)
+    wrong = CliRunner().invoke(app, [*command, "--source", "decoder"])
+    assert wrong.exit_code == 2

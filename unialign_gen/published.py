@@ -1,0 +1,158 @@
+"""Checkpoints put together out of what others published: a decoder, towers, and a measured scale.
+
+`checkpoints/NAME/checkpoint.json` says where each part comes from. Every source can be replaced by a local folder or file, or
+by another repository: sources move and disappear.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from .aligner import Aligner
+    from .pipelines import EmbedScale
+
+PARTS = ("decoder", "image", "text", "audio", "audio_head", "embed_scale")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The description of a published checkpoint."""
+    try:
+        return json.loads((folder / "checkpoint.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"no description of a checkpoint in {folder}: {error}") from error
+
+
+def replace_sources(description: dict[str, Any], sources: Mapping[str, str] | None, accept_license: bool) -> dict[str, Any]:
+    """The description with the caller's own sources in it.
+
+    Args:
+        sources: part (`decoder`, `image`, `text`, `audio`, `audio_head`, `embed_scale`) to a folder, a file or a repository,
+            the latter with an optional `@REVISION`.
+        accept_license: use parts whose licence is not permissive.
+
+    Raises:
+        InputError: a part that does not exist.
+    """
+    made = json.loads(json.dumps(description))
+    for part, source in (sources or {}).items():
+        if part not in PARTS:
+            raise InputError(f"no part {part!r}: the sources are {', '.join(PARTS)}")
+        if part == "embed_scale":
+            made["embed_scale"] = source
+            continue
+        if part == "audio_head":
+            made["towers"]["audio"]["head"] = str(Path(source).expanduser().resolve())
+            continue
+        if part == "audio":
+            made["towers"]["audio"]["checkpoint"] = str(Path(source).expanduser().resolve())
+            continue
+        entry = made["decoder"] if part == "decoder" else made["towers"][part]
+        local = Path(source).expanduser()
+        name, _, revision = source.partition("@")
+        entry["source"] = str(local.resolve()) if local.exists() else name
+        entry["revision"] = None if local.exists() else revision or None
+    if accept_license:
+        for entry in made["towers"].values():
+            entry["accept_license"] = entry["licence"]
+    return made
+
+
+def aligner(description: dict[str, Any], torch_dtype: Any = None) -> Aligner:
+    """The towers of a description; each loads, in `torch_dtype`, when its modality is first asked for."""
+    from .aligner import Aligner
+
+    towers = {
+        kind: {k: v for k, v in entry.items() if v is not None}
+        for kind, entry in description["towers"].items()
+        if kind != "audio" or entry.get("checkpoint")  # no sound without a source: there is no repository to name
+    }
+    made = Aligner(description["embed_dim"], list(towers))
+    made.configs = towers
+    if torch_dtype is not None:
+        made.place = made.place.to(torch_dtype)
+    return made.eval()
+
+
+def embed_scale(name: str, description: dict[str, Any], shared: Path) -> EmbedScale:
+    """The decoder's measured scale, from the caller's folder or from where `calibrate` wrote it.
+
+    Raises:
+        InputError: it was not measured yet.
+    """
+    from .pipelines import EmbedScale
+
+    folder = Path(description.get("embed_scale") or shared / "calibration" / name).expanduser()
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{name} has no embed_norm yet, and nobody published one: run `unialign-gen calibrate --checkpoint {name} "
+            f"--images FOLDER` once, or give a folder that it wrote as the source embed_scale"
+        )
+    try:
+        scale = EmbedScale.from_pretrained(folder)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"no embed_scale in {folder}: {str(error).splitlines()[0]}") from error
+    if scale.config["embed_dim"] != description["embed_dim"]:
+        raise InputError(f"{folder} is of {scale.config['embed_dim']} dimensions, {name} has {description['embed_dim']}")
+    return scale
+
+
+def load(
+    name: str, description: dict[str, Any], shared: Path, torch_dtype: Any, variant: str | None = None
+) -> DiffusionPipeline:
+    """The pipeline of a description. The vision tower is not loaded unless a picture or a video is a prompt.
+
+    Args:
+        name: for messages, and for where its scale was written.
+        shared: the folder that `calibrate` writes to.
+        variant: of the weight files, such as `fp16`.
+
+    Raises:
+        InputError: a part that cannot be had; the line names the alternatives and the way by a local folder.
+    """
+    from diffusers import KandinskyV22Pipeline, StableUnCLIPImg2ImgPipeline
+
+    from .pipelines import UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
+    from .towers.published import first_line, resolve
+
+    scale = embed_scale(name, description, shared)
+    decoder = description["decoder"]
+    try:
+        folder = resolve(decoder["source"], decoder["revision"], decoder["files"])
+    except InputError as error:
+        others = f", or try {', '.join(decoder['alternatives'])}" if decoder["alternatives"] else ""
+        raise InputError(f"{error} (--source decoder=FOLDER{others})") from error
+    options = {"torch_dtype": torch_dtype, "variant": variant, "use_safetensors": True, "local_files_only": True}
+    defaults = {k: description[k] for k in ("default_steps", "default_guidance")}
+    try:
+        if description["pipeline"] == "UniAlignKandinskyPipeline":
+            parts = KandinskyV22Pipeline.from_pretrained(folder, **options).components
+            return UniAlignKandinskyPipeline(aligner=aligner(description, torch_dtype), embed_scale=scale, **parts, **defaults)
+        parts = StableUnCLIPImg2ImgPipeline.from_pretrained(
+            folder, image_encoder=None, feature_extractor=None, **options
+        ).components
+        return UniAlignStableUnCLIPPipeline(aligner=aligner(description, torch_dtype), embed_scale=scale, **parts, **defaults)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"the decoder in {folder} cannot be loaded: {first_line(error)}") from error
+
+
+def on_disk(entry: dict[str, Any]) -> bool:
+    """Whether a part is here already: a local path, or a snapshot in the hub's cache. Nothing is downloaded."""
+    if "checkpoint" in entry:
+        return entry["checkpoint"] is not None and Path(entry["checkpoint"]).exists()
+    if Path(entry["source"]).expanduser().exists():
+        return True
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(entry["source"], revision=entry["revision"], local_files_only=True)
+    except Exception:  # the client raises several kinds of errors for "not there"
+        return False
+    return True
