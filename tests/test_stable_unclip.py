@@ -255,6 +255,34 @@ def test_saved_and_loaded_by_diffusers_it_is_the_same_class_and_the_same_picture
     assert np.isfinite(half(text="a dog", seed=1, output_type="np", **FEW).images).all()
 
 
+def test_offloading_hooks_see_every_model_in_turn(pair, monkeypatch):
+    from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+
+    ours, _ = pair
+    order = []
+
+    class Note(ModelHook):
+        def __init__(self, name):
+            self.name = name
+
+        def pre_forward(self, module, *args, **kwargs):
+            if order[-1:] != [self.name]:
+                order.append(self.name)
+            return args, kwargs
+
+    names = ours.model_cpu_offload_seq.split("->")
+    models = [getattr(ours, n) for n in names]
+    for name, model in zip(names, models, strict=True):
+        add_hook_to_module(model, Note(name))
+    # the autoencoder has no forward of its own in sampling: accelerate's hook on `decode` comes from diffusers
+    try:
+        ours(text="a dog", seed=0, **FEW)
+    finally:
+        for model in models:
+            remove_hook_from_module(model)
+    assert [n for n in order if n != "vae"] == names[:-1]
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [

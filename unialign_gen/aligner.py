@@ -122,7 +122,8 @@ class Aligner(ModelMixin, ConfigMixin):
         self.parts[kind] = part
 
     @torch.no_grad()
-    def _embed(self, kind: str, inputs: list[Any]) -> Tensor:
+    def forward(self, kind: str, inputs: list[Any]) -> Tensor:
+        """Raw inputs of `image`, `text` or `audio` -> (B, embed_dim). A call of the module, so that offloading hooks see it."""
         part = self.part(kind)
         prepared = part.tower.prepare(inputs).to(self.place.device)
         if prepared.is_floating_point():
@@ -134,16 +135,16 @@ class Aligner(ModelMixin, ConfigMixin):
         for text in texts:
             if not isinstance(text, str) or not text.strip():
                 raise InputError(f"a text prompt is empty: {text!r}")
-        return self._embed("text", list(texts))
+        return self("text", list(texts))
 
     def embed_image(self, pictures: Sequence[Source | Image.Image]) -> Tensor:
         """Files or PIL pictures -> (B, embed_dim)."""
-        return self._embed("image", [load_image(p) for p in pictures])
+        return self("image", [load_image(p) for p in pictures])
 
     def embed_audio(self, sounds: Sequence[Source | Sound]) -> Tensor:
         """Files or `media.Sound`s -> (B, embed_dim)."""
         rate = self.sound_rate
-        return torch.cat([self._embed("audio", [load_sound(s, rate)]) for s in sounds])
+        return torch.cat([self("audio", [load_sound(s, rate)]) for s in sounds])
 
     def embed_video(self, videos: Sequence[Source], frames: int = FRAMES, sound: float = SOUND_IN_VIDEO) -> Tensor:
         """Files -> (B, embed_dim): the mean over `frames` frames, mixed with a share `sound` of the sound track."""
@@ -151,9 +152,9 @@ class Aligner(ModelMixin, ConfigMixin):
         out = []
         for video in videos:
             clip = load_video(video, frames, rate=self.sound_rate if hear else None)
-            seen = mix(list(self._embed("image", clip.frames)))
+            seen = mix(list(self("image", clip.frames)))
             if clip.sound is not None and float(clip.sound.abs().max()) > 1e-4:
-                seen = mix([seen, self._embed("audio", [clip.sound])[0]], [1 - sound, sound])
+                seen = mix([seen, self("audio", [clip.sound])[0]], [1 - sound, sound])
             out.append(seen)
         return torch.stack(out)
 
