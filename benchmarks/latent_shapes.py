@@ -83,7 +83,7 @@ def compare(
     diffusion.train(
         latents,
         manifest.weights_by_name(rows),
-        kandinsky.conditions(steps.anchors(root, rows), grey, assemble.EMBED_NORM),
+        kandinsky.conditions(steps.neighbours(root, rows), grey, assemble.EMBED_NORM),
         work / "unet",
         model=kandinsky.Denoiser(unet),
         samples=10**9,

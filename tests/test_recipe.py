@@ -149,6 +149,18 @@ def test_jitter_stays_on_the_sphere_and_leaves_a_third_alone():
     assert 0.7 < float(cosine.min()) < 0.95  # a little of the largest noise, 0.6, is left to chance
 
 
+def test_neighbours_move_half_of_the_embeddings_towards_others_of_the_same_thing():
+    axes = torch.eye(64)[:4]
+    near = diffusion.Neighbours(axes, ["cat", "cat", "dog", "cat"])
+    drawn = near.draw(torch.zeros(3000, dtype=torch.long), torch.Generator().manual_seed(0))
+    assert torch.allclose(drawn.norm(dim=1), torch.ones(3000), atol=1e-5)
+    toward = drawn[:, [1, 3]].amax(1) > 0.35
+    assert 0.1 < float(toward.float().mean()) < 0.3  # half move, two thirds of them to another, half of those far enough
+    assert float(drawn[:, 2].abs().max()) < 0.35  # the dog only by noise
+    alone = near.draw(torch.full((3000,), 2), torch.Generator().manual_seed(0))
+    assert float((alone[:, 2] > 1 - 1e-6).float().mean()) == pytest.approx(1 / 3, abs=0.04)
+
+
 def tiny_unet():
     torch.manual_seed(0)
     return kandinsky.build(16, 4, 8, (16, 32), 1, cross_dim=32)
@@ -162,7 +174,7 @@ def train_tiny(folder, samples, unet):
     diffusion.train(
         latents,
         torch.ones(20),
-        kandinsky.conditions(embeds, grey, 4.0),
+        kandinsky.conditions(diffusion.Neighbours(embeds, ["a", "b"] * 10), grey, 4.0),
         folder,
         model=kandinsky.Denoiser(unet),
         samples=samples,
@@ -347,7 +359,7 @@ def test_unclip_training_moves_both_networks_and_resumes_exactly(tmp_path, monke
 
     def run(folder):
         words, model = tiny_unclip(captions)
-        given = unclip.conditions(embeds, captions, words, 4.0)
+        given = unclip.conditions(diffusion.Neighbours(embeds, ["thing"] * len(embeds)), captions, words, 4.0)
         diffusion.train(latents, torch.ones(4), given, folder, model=model, samples=24, minutes=5, batch=4)
         return model.state_dict()
 
@@ -369,7 +381,9 @@ def test_unclip_conditions_are_what_the_pipeline_makes():
     embeds = F.normalize(torch.randn(64, 16, generator=torch.Generator().manual_seed(0)), dim=1)
     captions = [[f"word{i}"] for i in range(64)]
     words, _ = tiny_unclip(captions)
-    labels, ids = unclip.conditions(embeds, captions, words, 4.0)(torch.arange(64), torch.Generator().manual_seed(1))
+    labels, ids = unclip.conditions(diffusion.Neighbours(embeds, ["thing"] * len(embeds)), captions, words, 4.0)(
+        torch.arange(64), torch.Generator().manual_seed(1)
+    )
     assert labels.shape == (64, 32)
     assert ids.shape == (64, unclip.LENGTH)
     zero = labels.abs().sum(1) == 0

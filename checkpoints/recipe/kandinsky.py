@@ -1,7 +1,7 @@
 """The starter's first decoder: Kandinsky 2.2's own UNet classes at small size.
 
 The UNet sees image embeddings scaled to `embed_norm`, a tenth of them replaced by the unconditional embedding; the others
-carry a little noise on the sphere, since at inference text and sound land near pictures, not on them.
+are drawn near their pictures' own (`diffusion.Neighbours`).
 
 It has twice the latent channels at its output, as `KandinskyV22Pipeline` expects; the second half (a learned variance there)
 is held at zero, which DDPM's `learned_range` reads as the middle of its range.
@@ -13,7 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from .diffusion import DROP, Conditions, jitter
+from .diffusion import DROP, Conditions, Neighbours
 
 
 def build(
@@ -62,11 +62,11 @@ class Denoiser(nn.Module):
         return self.unet(noisy, t, None, added_cond_kwargs={"image_embeds": embeds}).sample[:, : self.channels]
 
 
-def conditions(embeds: Tensor, unconditional: Tensor, embed_norm: float) -> Conditions:
-    """Jittered embeddings at decoder scale, from unit embeddings (N, d) and the unconditional one (1, d)."""
+def conditions(neighbours: Neighbours, unconditional: Tensor, embed_norm: float) -> Conditions:
+    """Embeddings near those of the pictures, at decoder scale; a tenth are the unconditional one (1, d)."""
 
     def draw(rows: Tensor, generator: torch.Generator) -> tuple[Tensor]:
-        given = jitter(embeds[rows], generator)
+        given = neighbours.draw(rows, generator)
         given[torch.rand(len(rows), generator=generator) < DROP] = unconditional
         return (given * embed_norm,)
 

@@ -95,6 +95,12 @@ def anchors(root: Path, rows: list[Row]) -> Tensor:
     return F.normalize(head(features.of_pictures(root, rows, "image")), dim=1)
 
 
+def neighbours(root: Path, rows: list[Row]) -> diffusion.Neighbours:
+    """Neighbours are pictures of one concept, or, outside the concept table, of one name."""
+    things = [r.concepts[0] if r.concepts else (r.captions[0].lower() if r.captions else r.id) for r in rows]
+    return diffusion.Neighbours(anchors(root, rows), things)
+
+
 def train_autoencoder(root: Path, samples: int, minutes: float, last: bool) -> None:
     """Trains movq on tier A, and writes it when this sitting ends."""
     rows = select(root, "picture", DECODER_TIERS)
@@ -150,7 +156,7 @@ def train_kandinsky(root: Path, samples: int, minutes: float, last: bool, start:
     diffusion.train(
         latents,
         manifest.weights_by_name(rows),
-        kandinsky.conditions(anchors(root, rows), grey, assemble.EMBED_NORM),
+        kandinsky.conditions(neighbours(root, rows), grey, assemble.EMBED_NORM),
         root / "decoder",
         model=kandinsky.Denoiser(unet),
         samples=samples,
@@ -177,7 +183,7 @@ def train_unclip(root: Path, samples: int, minutes: float, last: bool, start: Pa
     diffusion.train(
         latents,
         manifest.weights_by_name(rows),
-        unclip.conditions(anchors(root, rows), captions, words, assemble.EMBED_NORM),
+        unclip.conditions(neighbours(root, rows), captions, words, assemble.EMBED_NORM),
         folder,
         model=model,
         samples=samples,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from .autoencoder import LATENT_NOISE
-from .diffusion import DROP, Conditions, jitter
+from .diffusion import DROP, Conditions, Neighbours
 
 WORDS, LENGTH, WIDTH = 4096, 16, 128
 TOLD = 0.3
@@ -120,8 +120,8 @@ def noising() -> DDPMScheduler:
     return DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
 
 
-def conditions(embeds: Tensor, captions: Sequence[Sequence[str]], words: Any, embed_norm: float) -> Conditions:
-    """Noised embeddings with their level (B, 2 d) and caption tokens (B, 16), from unit embeddings (N, d) and captions.
+def conditions(neighbours: Neighbours, captions: Sequence[Sequence[str]], words: Any, embed_norm: float) -> Conditions:
+    """Noised embeddings with their level (B, 2 d) and caption tokens (B, 16), from embeddings near the pictures' and captions.
 
     Levels are the squares of even ones: most are low, as they are in use.
     """
@@ -132,7 +132,7 @@ def conditions(embeds: Tensor, captions: Sequence[Sequence[str]], words: Any, em
     noise_scheduler = noising()
 
     def draw(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        point = jitter(embeds[rows], generator) * embed_norm
+        point = neighbours.draw(rows, generator) * embed_norm
         level = (torch.rand(len(rows), generator=generator).square() * len(noise_scheduler.alphas_cumprod)).long()
         noised = noise_scheduler.add_noise(point, torch.randn(point.shape, generator=generator), level)
         position = get_timestep_embedding(level, point.shape[1], flip_sin_to_cos=True, downscale_freq_shift=0)
