@@ -17,6 +17,7 @@ import json
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def main() -> None:
         raise InputError(f"no held-out pictures in {args.root}: run the recipe's `data` first")
     out: dict[str, Any] = {"n": len(test), "minutes": [args.autoencoder_minutes, args.decoder_minutes]}
     for channels in args.channels:
-        with tempfile.TemporaryDirectory() as work:
+        with tempfile.TemporaryDirectory() as work, redirect_stdout(sys.stderr):
             out[f"16 x 16 x {channels}"] = compare(
                 args.root,
                 channels,

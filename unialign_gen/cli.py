@@ -170,10 +170,12 @@ def load(
     sources = parse_sources(source)
     import torch
     from diffusers.utils import logging
+    from transformers.utils import logging as logging_of_transformers
 
     from . import load as load_pipeline
 
     logging.disable_progress_bar()
+    logging_of_transformers.disable_progress_bar()
 
     kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if dtype not in kinds:
