@@ -10,13 +10,13 @@ import json
 
 import pytest
 import torch
-from conftest import ROOT
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from test_stable_unclip import words
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from unialign_gen.aligner import Aligner
+from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.errors import InputError
 from unialign_gen.memory import architecture, component_class, main, on_meta, parameter_count, peak_bytes, table, tower_parts
 from unialign_gen.pipelines import EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
@@ -69,7 +69,7 @@ def test_all_tensors_of_stable_unclip_together(built):
     # one of them, and both CLIP files hold their position numbers, which are no weights
     decoder = sum(len(shapes(m)) for (name, _), m in built.items() if name == "stable-unclip")
     with torch.device("meta"):
-        vision = clip_image.build(ROOT, {"model": "ViT-H-14"})
+        vision = clip_image.build(shipped_folder(), {"model": "ViT-H-14"})
     assert decoder + len(shapes(vision)) + 2 == architecture("stable-unclip")["together"]["tensors"] == 1834
 
 
@@ -119,7 +119,7 @@ def test_files_have_the_published_sizes_to_the_byte(built):
 
 def test_kandinskys_image_tower_is_the_published_one_to_the_byte():
     with torch.device("meta"):
-        tower = clip_image.build(ROOT, {"model": "ViT-bigG-14"})
+        tower = clip_image.build(shipped_folder(), {"model": "ViT-bigG-14"})
     tensors = {k.removeprefix("net."): v for k, v in shapes(tower).items() if not k.endswith("position_ids")}
     published = architecture("kandinsky")["image_tower_file"]
     assert file_bytes(tensors, "F16", ("vision_model.embeddings.position_ids", 257), padded=True) == published["bytes"]
@@ -439,7 +439,7 @@ def test_the_cards_table_is_the_commands(name):
     # ViT-H's and bigG's sides: as counted in the reports named above, and 1.8B in ai-forever/Kandinsky-2
     assert tower_parts(name)["image"] == {"stable-unclip": 632_076_800, "kandinsky": 1_844_907_264}[name]
     assert tower_parts(name)["text"] == {"stable-unclip": 354_032_640, "kandinsky": 694_659_840}[name]
-    card = (ROOT / "checkpoints" / name / "README.md").read_text("utf-8")
+    card = (shipped_folder() / name / "README.md").read_text("utf-8")
     assert table(name) in card
 
 
