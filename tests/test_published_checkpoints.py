@@ -163,7 +163,9 @@ def test_sound_through_beats_and_a_trained_head(hub, home, tmp_path):
     torch.save({"cfg": sizes, "model": tower.state_dict()}, tmp_path / "beats.pt")
     save_head(Head(32, 1280, 16), tmp_path / "head")
     given = sources(hub, "kandinsky") | {"audio": str(tmp_path / "beats.pt"), "audio_head": str(tmp_path / "head")}
-    pipeline = unialign_gen.load("kandinsky", sources=given)
+    with pytest.raises(InputError, match="no sound tower"):
+        unialign_gen.load("kandinsky", sources=given | {"audio_tower": "ears"})
+    pipeline = unialign_gen.load("kandinsky", sources=given | {"audio_tower": "beats"})
     pipeline.set_progress_bar_config(disable=True)
     wav = write_wav(tmp_path / "a.wav", tone(1, 16000), 16000)
     assert len(pipeline(audio=str(wav), seed=0, **FEW).images) == 1
@@ -201,6 +203,28 @@ def test_what_is_missing_is_one_line_with_a_way_out(hub, home, monkeypatch):
         unialign_gen.load("starter", sources={"decoder": "x"})
     with pytest.raises(InputError, match="unknown decoder"):
         unialign_gen.load("starter", decoder="dalle")
+
+
+def test_only_what_is_needed_is_downloaded():
+    from fnmatch import fnmatch
+
+    from unialign_gen.published import wanted_files
+
+    files = [
+        "model_index.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.bin",
+        "tokenizer/merges.txt",
+        "image_encoder/model.safetensors",
+    ]
+
+    def taken(variant):
+        return [f for f in files if any(fnmatch(f, p) for p in wanted_files(["unet", "tokenizer"], variant))]
+
+    assert taken(None) == [files[i] for i in (0, 1, 2, 5)]
+    assert taken("fp16") == [files[i] for i in (0, 1, 3, 5)]
 
 
 def test_calibration_is_for_raw_embeddings(hub, home, tmp_path):

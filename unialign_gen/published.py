@@ -7,7 +7,7 @@ by another repository: sources move and disappear.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .aligner import Aligner
     from .pipelines import EmbedScale
 
-PARTS = ("decoder", "image", "text", "audio", "audio_head", "embed_scale")
+PARTS = ("decoder", "image", "text", "audio", "audio_tower", "audio_head", "embed_scale")
+SOUND_LICENCES = {"imagebind_audio": "CC-BY-NC-SA-4.0", "beats": "MIT", "pe_av": "Apache-2.0"}
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def replace_sources(description: dict[str, Any], sources: Mapping[str, str] | No
 
     Args:
         sources: part (`decoder`, `image`, `text`, `audio`, `audio_head`, `embed_scale`) to a folder, a file or a repository,
-            the latter with an optional `@REVISION`.
+            the latter with an optional `@REVISION`; `audio_tower` to `imagebind_audio`, `beats` or `pe_av`.
         accept_license: use parts whose licence is not permissive.
 
     Raises:
@@ -47,6 +48,11 @@ def replace_sources(description: dict[str, Any], sources: Mapping[str, str] | No
             raise InputError(f"no part {part!r}: the sources are {', '.join(PARTS)}")
         if part == "embed_scale":
             made["embed_scale"] = source
+            continue
+        if part == "audio_tower":
+            if source not in SOUND_LICENCES:
+                raise InputError(f"no sound tower {source!r}: choose from {', '.join(SOUND_LICENCES)}")
+            made["towers"]["audio"] |= {"tower": source, "licence": SOUND_LICENCES[source]}
             continue
         if part == "audio_head":
             made["towers"]["audio"]["head"] = str(Path(source).expanduser().resolve())
@@ -125,7 +131,7 @@ def load(
     scale = embed_scale(name, description, shared)
     decoder = description["decoder"]
     try:
-        folder = resolve(decoder["source"], decoder["revision"], decoder["files"])
+        folder = resolve(decoder["source"], decoder["revision"], wanted_files(decoder["components"], variant))
     except InputError as error:
         others = f", or try {', '.join(decoder['alternatives'])}" if decoder["alternatives"] else ""
         raise InputError(f"{error} (--source decoder=FOLDER{others})") from error
@@ -141,6 +147,12 @@ def load(
         return UniAlignStableUnCLIPPipeline(aligner=aligner(description, torch_dtype), embed_scale=scale, **parts, **defaults)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"the decoder in {folder} cannot be loaded: {first_line(error)}") from error
+
+
+def wanted_files(components: Sequence[str], variant: str | None) -> list[str]:
+    """What to download of a decoder's repository: configurations and one safetensors file a part, no pickles, no copies."""
+    weights = f"*model.{variant}.safetensors" if variant else "*model.safetensors"
+    return ["model_index.json", *(f"{part}/{name}" for part in components for name in ("*.json", "*.txt", weights))]
 
 
 def on_disk(entry: dict[str, Any]) -> bool:
