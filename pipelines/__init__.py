@@ -4,13 +4,33 @@ Importing this package makes the classes known to `DiffusionPipeline.from_pretra
 pipeline names among diffusers' own.
 """
 
+from typing import TYPE_CHECKING, Any
+
 import diffusers
 
 from .embed_scale import EmbedScale
 from .kandinsky import UniAlignKandinskyPipeline
 from .stable_unclip import UniAlignStableUnCLIPPipeline
 
-__all__ = ["EmbedScale", "UniAlignKandinskyPipeline", "UniAlignStableUnCLIPPipeline"]
+if TYPE_CHECKING:
+    from .modular import UniAlignEmbedStep, UniAlignMixStep
+
+__all__ = [
+    "EmbedScale",
+    "UniAlignEmbedStep",
+    "UniAlignKandinskyPipeline",
+    "UniAlignMixStep",
+    "UniAlignStableUnCLIPPipeline",
+]
 
 for _pipeline in (UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline):
     setattr(diffusers, _pipeline.__name__, _pipeline)
+
+
+def __getattr__(name: str) -> Any:
+    """The modular blocks, imported when they are asked for: most programs need none."""
+    if name in ("UniAlignEmbedStep", "UniAlignMixStep"):
+        from . import modular
+
+        return getattr(modular, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -70,6 +70,11 @@ def vectors(n: int, d: int = D, norm: float = 9.0, seed: int = 0) -> torch.Tenso
     return torch.nn.functional.normalize(drawn, dim=1) * norm
 
 
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Greatest difference, as a share of the greatest value: an untrained decoder's latents grow large."""
+    return float((a - b).abs().max() / b.abs().max())
+
+
 def close(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, atol=1e-5)
 
@@ -86,10 +91,11 @@ def test_the_embedding_step_is_the_pipelines_embedding_at_decoder_scale(starter,
     assert not close(embed(text="a dog", output="image_embeds"), rows[:1])
 
 
-def test_dtype_is_the_callers(embed):
-    state = embed(text="a dog", dtype=torch.bfloat16)
-    tensors = [state.image_embeds, state.negative_image_embeds, *state.ip_adapter_image_embeds]
-    assert {t.dtype for t in tensors} == {torch.bfloat16}
+def test_dtype_is_the_callers(embed, mixer):
+    for state in (embed(text="a dog", dtype=torch.bfloat16), mixer(embeds=vectors(1), dtype=torch.bfloat16)):
+        tensors = [state.image_embeds, *state.ip_adapter_image_embeds, *state.negative_ip_adapter_embeds]
+        assert {t.dtype for t in tensors} == {torch.bfloat16}
+    assert embed(text="a dog", dtype=torch.bfloat16, output="negative_image_embeds").dtype == torch.bfloat16
 
 
 def test_diffusers_own_decoder_draws_our_picture_bit_for_bit(starter, embed):
@@ -123,7 +129,7 @@ def test_scale_raw_unit_or_the_consumers_own(mixer):
     assert close(mixer(embeds=raw, output="image_embeds"), raw)
     assert close(mixer(embeds=raw[0], output="image_embeds"), raw[:1])
     assert close(mixer(embeds=raw / 9, output="image_embeds"), raw / 9)
-    assert close(mixer(embeds=raw.half(), dtype=torch.float32, output="image_embeds"), raw.half().float())
+    assert close(mixer(embeds=raw.half(), output="image_embeds"), raw.half().float())
     mixer.update_components(embed_norm=20.0)
     assert close(mixer(embeds=raw, output="image_embeds").norm(dim=1), torch.full((3,), 20.0))
 
@@ -157,12 +163,15 @@ def test_a_checkpoint_of_ours_opens_as_blocks_and_a_saved_one_again(starter, tmp
     assert torch.equal(first(text="a dog", output="image_embeds"), expected)
     folder = str(tmp_path / "saved")
     first.save_pretrained(folder, overwrite_modular_index=True)
-    again = UniAlignEmbedStep().init_pipeline(folder)
-    again.load_components()
-    assert str(again.aligner.folder).startswith(folder)
-    state = again(text="a dog")
-    assert torch.equal(state.image_embeds, expected)
-    assert torch.equal(state.negative_image_embeds, starter.embed_scale.negative_image_embeds)
+    for options in ({}, {"pretrained_model_name_or_path": str(tmp_path / "moved")}):
+        if options:
+            folder = str((tmp_path / "saved").rename(tmp_path / "moved"))
+        again = UniAlignEmbedStep().init_pipeline(folder)
+        again.load_components(**options)
+        assert str(again.aligner.folder).startswith(folder)
+        state = again(text="a dog")
+        assert torch.equal(state.image_embeds, expected)
+        assert torch.equal(state.negative_image_embeds, starter.embed_scale.negative_image_embeds)
 
 
 def test_a_saved_norm_comes_back(mixer, tmp_path):
@@ -214,13 +223,13 @@ def small_tower() -> dict:
         intermediate_size=64,
         num_hidden_layers=1,
         num_attention_heads=2,
-        image_size=32,
-        patch_size=8,
+        image_size=224,
+        patch_size=56,
         projection_dim=D,
     )
     return {
         "image_encoder": CLIPVisionModelWithProjection(config).eval(),
-        "feature_extractor": CLIPImageProcessor(size=32, crop_size=32),
+        "feature_extractor": CLIPImageProcessor(),
     }
 
 
@@ -244,7 +253,7 @@ def foreign() -> StableDiffusionPipeline:
         text_encoder=None,
         tokenizer=None,
         unet=small_unet(),
-        scheduler=DDIMScheduler(clip_sample=False),
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
         safety_checker=None,
         requires_safety_checker=False,
         **small_tower(),
@@ -254,12 +263,18 @@ def foreign() -> StableDiffusionPipeline:
     return pipeline
 
 
-def draw(pipeline: StableDiffusionPipeline, prompts: int = 1, **options) -> np.ndarray:
-    words = torch.randn(1, 5, WORDS, generator=torch.Generator().manual_seed(4)).expand(prompts, -1, -1)
-    seeds = [torch.Generator().manual_seed(6) for _ in range(prompts)]
-    return pipeline(
-        prompt_embeds=words, negative_prompt_embeds=-words, generator=seeds, output_type="np", **FEW, **options
-    ).images
+def draw(pipeline: StableDiffusionPipeline, **options) -> np.ndarray:
+    words = torch.randn(1, 5, WORDS, generator=torch.Generator().manual_seed(4))
+    seed = torch.Generator().manual_seed(6)
+    options = {
+        "prompt_embeds": words,
+        "negative_prompt_embeds": -words,
+        "generator": seed,
+        "output_type": "np",
+        **FEW,
+        **options,
+    }
+    return pipeline(**options).images
 
 
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
@@ -279,46 +294,65 @@ def test_an_ip_adapter_takes_a_mix_as_it_takes_a_picture(foreign, mixer, guidanc
         assert np.abs(changed - expected).max() > 1e-3
 
 
-def test_a_batch_for_an_ip_adapter_is_its_single_calls(foreign, mixer):
-    rows = vectors(3)
-    together = draw(foreign, 3, ip_adapter_image_embeds=mixer(embeds=rows, output="ip_adapter_image_embeds"))
-    for i in range(3):
-        alone = draw(foreign, ip_adapter_image_embeds=mixer(embeds=rows[i], output="ip_adapter_image_embeds"))
-        assert np.allclose(alone[0], together[i], atol=1e-4)
+def test_several_pictures_of_one_embedding(foreign, mixer):
+    state = mixer(embeds=vectors(1))
+    seeds = [torch.Generator().manual_seed(s) for s in (6, 8)]
+    given = {"ip_adapter_image_embeds": state.ip_adapter_image_embeds}
+    both = draw(foreign, generator=seeds, num_images_per_prompt=2, **given)
+    assert np.allclose(both[:1], draw(foreign, **given), atol=1e-4)
+    assert np.abs(both[0] - both[1]).max() > 1e-3
 
 
-def test_in_place_of_diffusers_own_ip_adapter_step_of_modular_sdxl(mixer):
+@pytest.fixture(scope="module")
+def denoise():
+    """Draws latents with diffusers' own modular steps for SDXL, small and random, behind a step for the IP-Adapter."""
     unet = small_unet(
         addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + WORDS
     )
     unet._load_ip_adapter_weights([adapter(unet)])
-    tower = small_tower()
-    make = torch.Generator().manual_seed(4)
-    call = {
-        "prompt_embeds": torch.randn(1, 5, WORDS, generator=make),
-        "negative_prompt_embeds": torch.randn(1, 5, WORDS, generator=make),
-        "pooled_prompt_embeds": torch.randn(1, WORDS, generator=make),
-        "negative_pooled_prompt_embeds": torch.randn(1, WORDS, generator=make),
-        "num_images_per_prompt": 2,
-        "height": 64,
-        "width": 64,
-        "output": "latents",
-        **FEW,
-    }
+    given = {"unet": unet, "scheduler": EulerDiscreteScheduler(), "image_encoder": small_tower()["image_encoder"]}
+    words = torch.randn(1, 5, WORDS, generator=torch.Generator().manual_seed(4))
+    pooled = torch.randn(1, WORDS, generator=torch.Generator().manual_seed(5))
 
-    def latents(step: type, **inputs) -> torch.Tensor:
+    def latents(step: type, prompts: int = 1, **inputs) -> torch.Tensor:
         blocks = SequentialPipelineBlocks.from_blocks_dict({"adapter": step, "core": StableDiffusionXLCoreDenoiseStep})
         pipeline = blocks.init_pipeline()
-        # without a tower none is needed: what a pipeline does not expect is not given to it
-        given = {"unet": unet, "scheduler": EulerDiscreteScheduler(), **tower}
         pipeline.update_components(**{k: v for k, v in given.items() if k in pipeline.component_names})
         pipeline.set_progress_bar_config(disable=True)
-        return pipeline(generator=torch.Generator().manual_seed(7), **call, **inputs)
+        return pipeline(
+            prompt_embeds=words.expand(prompts, -1, -1),
+            negative_prompt_embeds=-words.expand(prompts, -1, -1),
+            pooled_prompt_embeds=pooled.expand(prompts, -1),
+            negative_pooled_prompt_embeds=-pooled.expand(prompts, -1),
+            generator=[torch.Generator().manual_seed(7) for _ in range(prompts * inputs.get("num_images_per_prompt", 1))],
+            height=64,
+            width=64,
+            output="latents",
+            **FEW,
+            **inputs,
+        )
 
-    expected = latents(StableDiffusionXLIPAdapterStep, ip_adapter_image=picture())
-    raw = raw_embedding(tower, picture())
-    assert torch.allclose(latents(UniAlignMixStep, embeds=raw), expected, atol=1e-4)
-    assert not torch.allclose(latents(UniAlignMixStep, embeds=-raw), expected, atol=1e-3)
+    return latents
+
+
+def test_in_place_of_diffusers_own_step_of_modular_sdxl(denoise):
+    raw = raw_embedding(small_tower(), picture())
+    expected = denoise(StableDiffusionXLIPAdapterStep, ip_adapter_image=picture(), num_images_per_prompt=2)
+    assert apart(denoise(UniAlignMixStep, embeds=raw, num_images_per_prompt=2), expected) < 1e-4
+    assert apart(denoise(UniAlignMixStep, embeds=-raw, num_images_per_prompt=2), expected) > 1e-2
+
+
+def test_a_batch_goes_through_modular_steps_and_not_as_an_argument(denoise, mixer):
+    rows = vectors(3)
+    together = denoise(UniAlignMixStep, 3, embeds=rows)
+    for i in range(3):
+        assert apart(together[i], denoise(UniAlignMixStep, embeds=rows[i])[0]) < 1e-4
+    assert apart(together[0], together[1]) > 1e-2
+    state = mixer(embeds=rows)
+    assert state.ip_adapter_image_embeds is None
+    assert [t.shape for t in state.ip_adapter_embeds] == [(3, 1, D)]
+    assert close(state.negative_ip_adapter_embeds[0], torch.zeros(3, 1, D))
+    assert mixer(embeds=rows, do_classifier_free_guidance=False).negative_ip_adapter_embeds is None
 
 
 @pytest.mark.parametrize(

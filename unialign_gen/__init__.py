@@ -24,7 +24,7 @@ def load(checkpoint: str = "starter", **options: Any) -> DiffusionPipeline:
     Args:
         checkpoint: `starter` (comes with the package), `stable-unclip` or `kandinsky` (published weights, see their cards),
             or a folder that `save_pretrained` wrote.
-        options: `torch_dtype` (fp32 by default), `device`, `variant` of the weight files; for the starter `decoder`
+        options: `dtype` (fp32 by default; `torch_dtype` is the same), `device`, `variant` of the weight files; for the starter `decoder`
             (`kandinsky` or `stable-unclip`); for published weights `sources` (part to folder, file or repository) and
             `accept_license` (to use parts whose licence is not permissive).
 

@@ -63,7 +63,7 @@ class Aligner(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> Self:
-        """The aligner in a local folder. `torch_dtype` is honoured, diffusers' other loading options do not apply here.
+        """The aligner in a local folder. `dtype` (or `torch_dtype`) is honoured, diffusers' other loading options do not apply here.
 
         Raises:
             InputError: no aligner there.
@@ -75,7 +75,7 @@ class Aligner(ModelMixin, ConfigMixin):
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"no aligner in {path}: {error}") from error
         aligner.folder = path
-        dtype = kwargs.get("torch_dtype")
+        dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
         if isinstance(dtype, torch.dtype):
             aligner.place = aligner.place.to(dtype)
         return aligner.eval()

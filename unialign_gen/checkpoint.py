@@ -53,17 +53,18 @@ def find(checkpoint: str | Path, decoder: str | None = None) -> Path:
 def load_pipeline(
     checkpoint: str | Path = "starter",
     device: str = "cpu",
-    torch_dtype: Any = None,
+    dtype: Any = None,
     decoder: str | None = None,
     sources: Mapping[str, str] | None = None,
     accept_license: bool = False,
     variant: str | None = None,
+    torch_dtype: Any = None,
 ) -> DiffusionPipeline:
     """See `unialign_gen.load`."""
     folder = find(checkpoint, decoder)
     import torch
 
-    dtype = torch_dtype or torch.float32
+    dtype = dtype or torch_dtype or torch.float32
     if str(checkpoint) in PUBLISHED:
         description = published.replace_sources(published.read(folder), sources, accept_license)
         return published.load(str(checkpoint), description, user_folder(), dtype, variant).to(device)
@@ -78,7 +79,7 @@ def load_pipeline(
     # the starter's second decoder lies beside the first and shares its towers
     shared = {} if (folder / "aligner").is_dir() else {"aligner": load_aligner(folder.parent, dtype)}
     try:
-        pipeline = known[kind].from_pretrained(folder, torch_dtype=dtype, variant=variant, local_files_only=True, **shared)
+        pipeline = known[kind].from_pretrained(folder, dtype=dtype, variant=variant, local_files_only=True, **shared)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     return pipeline.to(device)
@@ -87,7 +88,7 @@ def load_pipeline(
 def load_aligner(folder: Path, dtype: Any) -> Aligner:
     from .aligner import Aligner
 
-    return Aligner.from_pretrained(folder / "aligner", torch_dtype=dtype)
+    return Aligner.from_pretrained(folder / "aligner", dtype=dtype)
 
 
 def image_part(checkpoint: str, sources: Mapping[str, str] | None = None) -> Part:

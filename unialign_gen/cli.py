@@ -187,7 +187,7 @@ def load(
     pipeline = load_pipeline(
         checkpoint,
         device=device,
-        torch_dtype=kinds[dtype],
+        dtype=kinds[dtype],
         decoder=decoder,
         sources=sources,
         accept_license=accept_license,

@@ -71,8 +71,8 @@ def replace_sources(description: dict[str, Any], sources: Mapping[str, str] | No
     return made
 
 
-def aligner(description: dict[str, Any], torch_dtype: Any = None) -> Aligner:
-    """The towers of a description; each loads, in `torch_dtype`, when its modality is first asked for."""
+def aligner(description: dict[str, Any], dtype: Any = None) -> Aligner:
+    """The towers of a description; each loads, in `dtype`, when its modality is first asked for."""
     from .aligner import Aligner
 
     towers = {
@@ -82,8 +82,8 @@ def aligner(description: dict[str, Any], torch_dtype: Any = None) -> Aligner:
     }
     made = Aligner(description["embed_dim"], list(towers))
     made.configs = towers
-    if torch_dtype is not None:
-        made.place = made.place.to(torch_dtype)
+    if dtype is not None:
+        made.place = made.place.to(dtype)
     return made.eval()
 
 
@@ -110,9 +110,7 @@ def embed_scale(name: str, description: dict[str, Any], shared: Path) -> EmbedSc
     return scale
 
 
-def load(
-    name: str, description: dict[str, Any], shared: Path, torch_dtype: Any, variant: str | None = None
-) -> DiffusionPipeline:
+def load(name: str, description: dict[str, Any], shared: Path, dtype: Any, variant: str | None = None) -> DiffusionPipeline:
     """The pipeline of a description. The vision tower is not loaded unless a picture or a video is a prompt.
 
     Args:
@@ -135,16 +133,16 @@ def load(
     except InputError as error:
         others = f", or try {', '.join(decoder['alternatives'])}" if decoder["alternatives"] else ""
         raise InputError(f"{error} (--source decoder=FOLDER{others})") from error
-    options = {"torch_dtype": torch_dtype, "variant": variant, "use_safetensors": True, "local_files_only": True}
+    options = {"dtype": dtype, "variant": variant, "use_safetensors": True, "local_files_only": True}
     defaults = {k: description[k] for k in ("default_steps", "default_guidance")}
     try:
         if description["pipeline"] == "UniAlignKandinskyPipeline":
             parts = KandinskyV22Pipeline.from_pretrained(folder, **options).components
-            return UniAlignKandinskyPipeline(aligner=aligner(description, torch_dtype), embed_scale=scale, **parts, **defaults)
+            return UniAlignKandinskyPipeline(aligner=aligner(description, dtype), embed_scale=scale, **parts, **defaults)
         parts = StableUnCLIPImg2ImgPipeline.from_pretrained(
             folder, image_encoder=None, feature_extractor=None, **options
         ).components
-        return UniAlignStableUnCLIPPipeline(aligner=aligner(description, torch_dtype), embed_scale=scale, **parts, **defaults)
+        return UniAlignStableUnCLIPPipeline(aligner=aligner(description, dtype), embed_scale=scale, **parts, **defaults)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"the decoder in {folder} cannot be loaded: {first_line(error)}") from error
 

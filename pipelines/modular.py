@@ -1,0 +1,273 @@
+"""The mixing as blocks of a diffusers ModularPipeline: into any pipeline that takes image embeddings, also those of others.
+
+    blocks = SequentialPipelineBlocks.from_blocks_dict({"mix": UniAlignMixStep, "core": StableDiffusionXLCoreDenoiseStep})
+
+`UniAlignEmbedStep` takes prompts and needs an aligner, `UniAlignMixStep` takes ready embeddings and needs no model. Both put
+into the state what a decoder takes (`image_embeds`) and what an IP-Adapter takes, in both forms that diffusers 0.42 has:
+
+- `ip_adapter_image_embeds`, the argument of that name of its pipelines: a list with one tensor for the one adapter, zeros
+  above the embedding under guidance, which the pipeline halves again. None for several prompts: those pipelines repeat the
+  argument by the number of their prompts, so that each would attend to the embeddings of all, without an error
+  (huggingface/diffusers#9813). One call a prompt instead, with any number of pictures.
+- `ip_adapter_embeds` and `negative_ip_adapter_embeds`, the two halves each in a list, one row a prompt, as its modular
+  blocks want them. Those repeat rows for several pictures in another order than the text: one picture of each of several
+  prompts, or several of one.
+
+Scale: IP-Adapter (ViT-H, and bigG for SDXL), unCLIP and Kandinsky decoders were trained on raw projections of a CLIP tower,
+whose norm is far from 1: give those raw scale. Adapters for faces were trained on unit vectors of a face tower. Length matters
+for all of them, as their first layer has a bias. Adapters that attend to a tower's tokens ("plus", "full face") take no
+pooled embedding, hence nothing from here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers.modular_pipelines import (
+    BlockState,
+    ComponentSpec,
+    ConfigSpec,
+    InputParam,
+    ModularPipeline,
+    ModularPipelineBlocks,
+    OutputParam,
+    PipelineState,
+)
+from torch import Tensor
+
+from unialign_gen.aligner import Aligner
+from unialign_gen.errors import InputError
+from unialign_gen.mixing import METHODS, mix, to_decoder
+
+from .embed_scale import EmbedScale
+from .prompts import Term, Weights, embed_prompts, plan, ready
+
+PROMPTS = {
+    "text": "a string",
+    "audio": "a sound file or a `media.Sound`",
+    "video": "a video file",
+    "image": "a picture file or a PIL picture",
+    "embeds": "a vector (d,) of any norm",
+}
+MANY = "a list is a batch, a tuple is a mix inside one prompt"
+
+
+def shared_inputs() -> list[InputParam]:
+    """What both steps take beside prompts."""
+    return [
+        InputParam("mix", type_hint=str, default="lerp", description=f"How prompts are mixed: {', '.join(METHODS)}."),
+        InputParam(
+            "do_classifier_free_guidance",
+            type_hint=bool,
+            default=True,
+            description="Whether the IP-Adapter's embeddings come with unconditional ones; modular blocks need no change.",
+        ),
+        InputParam.template("dtype", description="The dtype of the outputs."),
+    ]
+
+
+def shared_outputs() -> list[OutputParam]:
+    """An IP-Adapter's embeddings, in both of diffusers' forms."""
+    return [
+        OutputParam(
+            "ip_adapter_image_embeds",
+            type_hint=list[Tensor],
+            description="One tensor (2, 1, d), zeros first, or (1, 1, d) without guidance; None for several prompts.",
+        ),
+        OutputParam("ip_adapter_embeds", type_hint=list[Tensor], description="One tensor (B, 1, d)."),
+        OutputParam(
+            "negative_ip_adapter_embeds",
+            type_hint=list[Tensor],
+            description="One tensor (B, 1, d) of zeros; None without guidance.",
+        ),
+    ]
+
+
+def set_ip_adapter(block: BlockState, rows: Tensor) -> None:
+    """The outputs of `shared_outputs` from one row a prompt (B, d)."""
+    given = rows[:, None]
+    # what diffusers takes for no picture: zeros in place of the embedding, not the embedding of an empty picture
+    nothing = torch.zeros_like(given)
+    guided = bool(block.do_classifier_free_guidance)
+    block.ip_adapter_image_embeds = [torch.cat([nothing, given]) if guided else given] if len(rows) == 1 else None
+    block.ip_adapter_embeds = [given]
+    block.negative_ip_adapter_embeds = [nothing] if guided else None
+
+
+class UniAlignEmbedStep(ModularPipelineBlocks):
+    """Prompts of any modality to image embeddings at decoder scale.
+
+    Components: `aligner` and `embed_scale`. From a checkpoint of this package:
+
+        pipeline = UniAlignEmbedStep().init_pipeline(folder)
+        pipeline.load_components()
+        pipeline(text="a barking dog", output="image_embeds")
+
+    or `init_pipeline()` and `update_components(aligner=..., embed_scale=...)`. What `save_pretrained` wrote opens in the same
+    way (`ModularPipeline.from_pretrained` finds diffusers' own blocks only); after the folder was moved, with
+    `load_components(pretrained_model_name_or_path=folder)`.
+
+    Inputs are those of a call of `UniAlignKandinskyPipeline` that concern the prompt: `text`, `audio`, `video`, `image`,
+    `embeds`, `weights`, `mix`, `num_images_per_prompt`; further `do_classifier_free_guidance` (for the IP-Adapter, True by
+    default) and `dtype` of the outputs (fp32). In one sequence with steps that start from a picture, `image` is theirs, too:
+    give those an embedding of it.
+
+    Outputs, on the pipeline's device:
+        image_embeds: (B * n, d), prompt by prompt, of norm `embed_scale.embed_norm`.
+        negative_image_embeds: (B * n, d), the decoder's unconditional embedding.
+        ip_adapter_image_embeds, ip_adapter_embeds, negative_ip_adapter_embeds: for an adapter of the aligner's own space,
+            whatever `num_images_per_prompt` is, as the adapter's pipeline repeats them; see the module.
+
+    Raises:
+        InputError: a prompt, weight or count that cannot be used, or components that are missing or do not fit.
+    """
+
+    @property
+    def description(self) -> str:
+        return "Prompts of any modality, mixed, to image embeddings at the scale of a decoder"
+
+    @property
+    def expected_components(self) -> list[ComponentSpec]:
+        return [
+            ComponentSpec("aligner", Aligner, description="prompts to unit embeddings"),
+            ComponentSpec("embed_scale", EmbedScale, description="the decoder's scale and unconditional embedding"),
+        ]
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        return [
+            *(InputParam(kind, description=f"The prompt: {what}; {MANY}.") for kind, what in PROMPTS.items()),
+            InputParam("weights", type_hint=Mapping, description="Modality to weight, or to weights for a tuple."),
+            InputParam.template("num_images_per_prompt"),
+            *shared_inputs(),
+        ]
+
+    @property
+    def intermediate_outputs(self) -> list[OutputParam]:
+        return [
+            OutputParam("image_embeds", type_hint=Tensor, description="Image embeddings (B * n, d) at decoder scale."),
+            OutputParam("negative_image_embeds", type_hint=Tensor, description="Unconditional embeddings (B * n, d)."),
+            *shared_outputs(),
+        ]
+
+    @torch.no_grad()
+    def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
+        block = self.get_block_state(state)
+        aligner, scale = checked_components(components)
+        count = block.num_images_per_prompt
+        if not isinstance(count, int) or count < 1:
+            raise InputError(f"num_images_per_prompt must be a whole number of at least 1, got {count!r}")
+        if block.weights is not None and not isinstance(block.weights, Mapping):
+            raise InputError(f"weights must name the modality, as in {{'text': 0.5}}, got {block.weights!r}")
+        prompts = plan({kind: block[kind] for kind in PROMPTS}, block.weights)
+        rows = scale(embed_prompts(aligner, prompts, block.mix)).to(components._execution_device, block.dtype)
+        block.image_embeds = rows.repeat_interleave(count, 0)
+        block.negative_image_embeds = scale.negative_image_embeds.to(rows).expand_as(block.image_embeds)
+        set_ip_adapter(block, rows)
+        self.set_block_state(state, block)
+        return components, state
+
+
+def checked_components(components: ModularPipeline) -> tuple[Aligner, EmbedScale]:
+    """The aligner and the scale of a pipeline, which diffusers leaves at None until they are loaded or given."""
+    aligner, scale = components.aligner, components.embed_scale
+    for name, component in (("aligner", aligner), ("embed_scale", scale)):
+        if component is None:
+            raise InputError(f"the pipeline has no {name} yet: use load_components() or update_components({name}=...)")
+    if aligner.embed_dim != scale.config["embed_dim"]:
+        raise InputError(f"the aligner gives {aligner.embed_dim} values, embed_scale takes {scale.config['embed_dim']}")
+    return aligner, scale
+
+
+class UniAlignMixStep(ModularPipelineBlocks):
+    """Ready image embeddings, mixed, for any consumer of their space; no aligner and no other component.
+
+    Inputs:
+        embeds: a vector (d,), of any norm above zero; a tuple of vectors is a mix inside one prompt, a list of either or a
+            tensor (B, d) a batch.
+        weights: one for each member of the tuples, or one for all; a mapping `{"embeds": ...}` of these as in a call of our
+            pipelines; equal by default.
+        mix: `lerp`, `slerp` or `spherical_mean`, see `mixing.mix`.
+        do_classifier_free_guidance: whether the IP-Adapter's embeddings come with unconditional ones; True by default.
+        dtype: of the outputs; fp32 by default.
+
+    Config `embed_norm`, kept by `save_pretrained`, set by `update_components(embed_norm=...)`: the norm of the outputs. Give
+    the consumer's own where the inputs are unit vectors (see the module), 1 for one that takes unit vectors. None keeps the
+    scale: the mean norm of the mixed vectors, weighted as they are, so that a vector alone passes unchanged.
+
+    Outputs, on the pipeline's device, one row a prompt:
+        image_embeds: (B, d).
+        ip_adapter_image_embeds, ip_adapter_embeds, negative_ip_adapter_embeds: see the module.
+
+    Raises:
+        InputError: no vectors, vectors of different lengths, not finite or zero; a bad weight, method or norm.
+    """
+
+    @property
+    def description(self) -> str:
+        return "Mixes ready image embeddings; in front of any decoder or IP-Adapter of their space"
+
+    @property
+    def expected_configs(self) -> list[ConfigSpec]:
+        return [ConfigSpec("embed_norm", None, description="norm of the outputs; that of the inputs if None")]
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        return [
+            InputParam("embeds", description=f"Image embeddings: {PROMPTS['embeds']}; {MANY}, a tensor (B, d) a batch."),
+            InputParam("weights", description="One weight for each member of a tuple, or one for all."),
+            *shared_inputs(),
+        ]
+
+    @property
+    def intermediate_outputs(self) -> list[OutputParam]:
+        return [OutputParam("image_embeds", type_hint=Tensor, description="Mixed embeddings (B, d)."), *shared_outputs()]
+
+    @torch.no_grad()
+    def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
+        block = self.get_block_state(state)
+        if block.embeds is None:
+            raise InputError("nothing to mix: give embeds")
+        norm = components.config["embed_norm"]
+        if norm is not None and not (isinstance(norm, int | float) and math.isfinite(norm)):
+            raise InputError(f"embed_norm must be a finite number, got {norm!r}")
+        prompts = plan({"embeds": block.embeds}, named(block.weights))
+        for term in (t for terms in prompts for t in terms):
+            term.value = vector(term.value).to(components._execution_device)
+        width = prompts[0][0].value.numel()
+        rows = torch.stack([mixed(terms, width, block.mix, norm) for terms in prompts])
+        block.image_embeds = rows.to(block.dtype)
+        set_ip_adapter(block, block.image_embeds)
+        self.set_block_state(state, block)
+        return components, state
+
+
+def named(weights: Weights | float | Sequence[float] | None) -> Weights | None:
+    """Weights of embeddings as `plan` takes them."""
+    if weights is None or isinstance(weights, Mapping):
+        return weights
+    try:
+        return {"embeds": float(weights) if isinstance(weights, int | float) else [float(w) for w in weights]}
+    except (TypeError, ValueError) as error:
+        raise InputError(f"weights must be numbers, got {weights!r}") from error
+
+
+def vector(value: Any) -> Tensor:
+    """One embedding as a tensor."""
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"embeds must be vectors of numbers, got {type(value).__name__}") from error
+
+
+def mixed(terms: Sequence[Term], width: int, method: Any, norm: float | None) -> Tensor:
+    """The mix (width,) of a prompt's embeddings at the given norm, or at their own mean norm."""
+    weights = [t.weight for t in terms]
+    unit = mix([ready(t.value, width) for t in terms], weights, method)
+    if norm is None:
+        lengths = [abs(t.weight) * float(t.value.float().norm()) for t in terms]
+        norm = sum(lengths) / sum(map(abs, weights))
+    return to_decoder(unit, norm)
