@@ -63,7 +63,7 @@ class Aligner(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> Self:
-        """The aligner in a local folder. `dtype` (or `torch_dtype`) is honoured, diffusers' other loading options do not apply here.
+        """The aligner in a local folder. Of diffusers' loading options `dtype` (or `torch_dtype`) and `subfolder` apply here.
 
         Raises:
             InputError: no aligner there.

@@ -149,7 +149,7 @@ def train_kandinsky(root: Path, samples: int, minutes: float, last: bool, start:
     rows = select(root, "picture", DECODER_TIERS)
     latents = load_file(root / "features" / "latents.safetensors")["latents"]
     if start is not None:
-        unet = UNet2DConditionModel.from_pretrained(start, torch_dtype=torch.float32)
+        unet = UNet2DConditionModel.from_pretrained(start, dtype=torch.float32)
     else:
         unet = kandinsky.build(image_space.EMBED_DIM, LATENT_CHANNELS, latents.shape[-1], UNET_CHANNELS, ATTENTION_FROM)
     grey = assemble.grey_embedding(root, load_head(root / "image_space"))
@@ -179,7 +179,7 @@ def train_unclip(root: Path, samples: int, minutes: float, last: bool, start: Pa
         unclip.text_encoder(len(words)),
     )
     if start is not None:
-        unclip.borrow(model.unet, UNet2DConditionModel.from_pretrained(start, torch_dtype=torch.float32))
+        unclip.borrow(model.unet, UNet2DConditionModel.from_pretrained(start, dtype=torch.float32))
     diffusion.train(
         latents,
         manifest.weights_by_name(rows),
