@@ -27,7 +27,7 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         default_steps, default_guidance: what a call uses when it names none.
     """
 
-    model_cpu_offload_seq = "aligner->embed_scale->unet->movq"
+    model_cpu_offload_seq = "aligner->unet->movq"
     _exclude_from_cpu_offload: ClassVar[list[str]] = ["embed_scale"]
 
     def __init__(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import ImagePipelineOutput
 from torch import Tensor
@@ -98,11 +99,24 @@ class PromptedPipeline:
         return Request(wanted.to(self._execution_device, self.unet.dtype), len(points), generator, steps, guidance)
 
     def interpolate(
-        self, start: Tensor, end: Tensor, frames: int, mix: Method = "slerp", seed: int = 0, **options: Any
+        self,
+        start: Tensor,
+        end: Tensor,
+        frames: int,
+        mix: Method = "slerp",
+        seed: int = 0,
+        batch: int = 8,
+        **options: Any,
     ) -> ImagePipelineOutput:
         """Pictures along the way between two embeddings (d,), so that only the prompt moves.
 
         Every frame's generator starts from the same seed: initial noise, noise on the embedding and noise of the sampler's
-        steps are the same for all. `options` are those of a call.
+        steps are the same for all. `batch` frames are drawn at a time, which bounds the memory. `options` are those of a
+        call.
         """
-        return self(embeds=path(start, end, frames, mix), seed=[seed] * frames, **options)  # type: ignore[operator]
+        parts = path(start, end, frames, mix).split(batch)
+        drawn = [self(embeds=part, seed=[seed] * len(part), **options).images for part in parts]  # type: ignore[operator]
+        if isinstance(drawn[0], list):
+            return ImagePipelineOutput(images=[picture for part in drawn for picture in part])
+        join = torch.cat if isinstance(drawn[0], Tensor) else np.concatenate
+        return ImagePipelineOutput(images=join(drawn))

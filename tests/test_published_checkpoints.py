@@ -190,7 +190,7 @@ def test_what_is_missing_is_one_line_with_a_way_out(hub, home, monkeypatch):
     with pytest.raises(InputError, match="calibrate --checkpoint stable-unclip"):
         unialign_gen.load("stable-unclip", sources=sources(hub, "unclip"))
     calibrated(hub, "unclip", "stable-unclip")
-    with pytest.raises(InputError, match=r"sd2-community.*local folder.*stabilityai"):
+    with pytest.raises(InputError, match=r"sd2-community.*local folder.*--source decoder=FOLDER"):
         unialign_gen.load("stable-unclip")
     with pytest.raises(InputError, match="no part 'vae'"):
         unialign_gen.load("stable-unclip", sources={"vae": "x"})
@@ -259,3 +259,79 @@ def test_the_command_line_takes_sources(hub, home, tmp_path):
     assert Image.open(out).size == (16, 16)
     wrong = CliRunner().invoke(app, [*command, "--source", "decoder"])
     assert wrong.exit_code == 2
+
+
+def test_files_of_the_current_folder_do_not_stand_in_for_a_source(hub, home, tmp_path, monkeypatch):
+    calibrated(hub, "unclip", "stable-unclip")
+    expected = unialign_gen.load("stable-unclip", sources=sources(hub, "unclip")).embed(text="a dog")
+    for name in ("tokenizer.json", "model.safetensors", "config.json"):
+        (tmp_path / name).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(unialign_gen.load("stable-unclip", sources=sources(hub, "unclip")).embed(text="a dog"), expected)
+
+
+def test_a_part_that_does_not_fit_the_space_is_one_line(hub, home, tmp_path):
+    calibrated(hub, "unclip", "stable-unclip")
+    given = sources(hub, "unclip")
+    with pytest.raises(InputError, match="1280 dimensions"):
+        unialign_gen.load("stable-unclip", sources=given | {"text": str(hub / "clip-g")}).embed(text="a dog")
+    with pytest.raises(InputError, match=r"cannot be loaded|takes embeddings"):
+        unialign_gen.load("stable-unclip", sources=given | {"decoder": str(hub / "kandinsky")})
+    for tower in ("beats", "pe_av"):
+        with pytest.raises(InputError, match="audio_head"):
+            unialign_gen.load("stable-unclip", sources=given | {"audio": str(tmp_path), "audio_tower": tower})
+
+
+def test_pe_av_is_named_by_its_source():
+    from unialign_gen.checkpoint import shipped_folder
+    from unialign_gen.published import read, replace_sources
+
+    given = {"audio": "someone/pe-av@abc", "audio_tower": "pe_av"}
+    entry = replace_sources(read(shipped_folder() / "kandinsky"), given, False)["towers"]["audio"]
+    assert entry == {"tower": "pe_av", "licence": "Apache-2.0", "source": "someone/pe-av", "revision": "abc"}
+
+
+def test_damaged_weights_are_one_line(hub, home, tmp_path):
+    import shutil
+
+    from unialign_gen.checkpoint import find
+
+    shutil.copytree(find("starter") / "aligner" / "audio", tmp_path / "audio")
+    from unialign_gen.aligner import load_part
+
+    for name in ("model.safetensors", "head.safetensors"):
+        whole = (tmp_path / "audio" / name).read_bytes()
+        (tmp_path / "audio" / name).write_bytes(b"version https://git-lfs.github.com/spec/v1")
+        with pytest.raises(InputError):
+            load_part(tmp_path / "audio")
+        (tmp_path / "audio" / name).write_bytes(whole)
+    load_part(tmp_path / "audio")
+
+
+def test_a_part_that_was_added_is_saved_and_found_again(tmp_path):
+    from unialign_gen.aligner import Aligner, Part
+    from unialign_gen.checkpoint import find
+
+    aligner = Aligner.from_pretrained(find("starter") / "aligner")
+    own = aligner.part("audio")
+    silent = Part(own.tower, type(own.head)(own.tower.dim, 256, 8))
+    aligner.add_part("audio", silent)
+    aligner.save_pretrained(tmp_path)
+    assert Aligner.from_pretrained(tmp_path).part("audio").head.config["hidden"] == 8
+    with pytest.raises(InputError, match="128 dimensions"):
+        aligner.add_part("audio", Part(own.tower, type(own.head)(own.tower.dim, 128, 8)))
+    empty = Aligner(256, ("text",))
+    empty.add_part("audio", silent)
+    assert empty.part("audio") is silent
+
+
+def test_calibrate_refuses_what_it_cannot_use(hub, home, tmp_path):
+    (tmp_path / "file").write_text("")
+    base = ["calibrate", "--images", str(hub / "pictures")]
+    for options in (
+        ["--out", str(tmp_path / "file")],
+        ["--device", "cuda"],
+        ["--checkpoint", "starter", "--source", "image=x"],
+    ):
+        done = CliRunner().invoke(app, base + options)
+        assert done.exit_code == 2, done.output

@@ -1,8 +1,12 @@
 """Stable UnCLIP's pipeline: small random models of the published classes, beside diffusers' own pipeline."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from conftest import tone, write_wav
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
@@ -255,32 +259,51 @@ def test_saved_and_loaded_by_diffusers_it_is_the_same_class_and_the_same_picture
     assert np.isfinite(half(text="a dog", seed=1, output_type="np", **FEW).images).all()
 
 
-def test_offloading_hooks_see_every_model_in_turn(pair, monkeypatch):
-    from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+@pytest.mark.parametrize("family", ["unclip", "kandinsky"])
+def test_model_offload_runs_with_accelerates_own_hooks(pair, starter, family, tmp_path):
+    from accelerate import cpu_offload_with_hook
+    from accelerate.hooks import remove_hook_from_module
 
-    ours, _ = pair
-    order = []
-
-    class Note(ModelHook):
-        def __init__(self, name):
-            self.name = name
-
-        def pre_forward(self, module, *args, **kwargs):
-            if order[-1:] != [self.name]:
-                order.append(self.name)
-            return args, kwargs
-
+    like = pair[0] if family == "unclip" else starter
+    # the aligner as it is before its first prompt: no tower is loaded
+    fresh = Aligner.from_pretrained(shipped_folder() / "starter" / "aligner")
+    ours = type(like)(**{k: v for k, v in like.components.items() if k != "aligner"}, aligner=fresh)
+    ours.set_progress_bar_config(disable=True)
+    expected = like(text="a dog", seed=0, output_type="np", **FEW).images
     names = ours.model_cpu_offload_seq.split("->")
-    models = [getattr(ours, n) for n in names]
-    for name, model in zip(names, models, strict=True):
-        add_hook_to_module(model, Note(name))
-    # the autoencoder has no forward of its own in sampling: accelerate's hook on `decode` comes from diffusers
+    assert set(names) | set(ours._exclude_from_cpu_offload) >= {
+        n for n, part in ours.components.items() if isinstance(part, torch.nn.Module)
+    }
+    hook = None
     try:
-        ours(text="a dog", seed=0, **FEW)
+        for name in names:
+            _, hook = cpu_offload_with_hook(getattr(ours, name), torch.device("cpu"), prev_module_hook=hook)
+        assert np.array_equal(ours(text="a dog", seed=0, output_type="np", **FEW).images, expected)
+        ours(audio=write_wav(tmp_path / "a.wav", tone(1, 44100), 44100), seed=0, **FEW)
+        ours(embeds=vectors(1), seed=0, **FEW)
     finally:
-        for model in models:
-            remove_hook_from_module(model)
-    assert [n for n in order if n != "vae"] == names[:-1]
+        for name in names:
+            remove_hook_from_module(getattr(ours, name))
+
+
+def test_a_fresh_process_opens_a_saved_pipeline_with_diffusers(pair, tmp_path):
+    ours, _ = pair
+    ours.save_pretrained(tmp_path / "saved")
+    code = (
+        "import sys, unialign_gen.pipelines; from diffusers import DiffusionPipeline; "
+        "print(type(DiffusionPipeline.from_pretrained(sys.argv[1])).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "saved")], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "UniAlignStableUnCLIPPipeline"
+
+
+def test_frames_drawn_in_batches_are_the_same_frames(pair):
+    ours, _ = pair
+    a, b = vectors(2)
+    whole, parts = (ours.interpolate(a, b, 5, seed=7, output_type="np", batch=n, **FEW).images for n in (8, 2))
+    assert whole.shape == parts.shape
+    assert np.abs(whole - parts).max() < 1e-4
+    assert len(ours.interpolate(a, b, 3, batch=2, **FEW).images) == 3
 
 
 @pytest.mark.parametrize(

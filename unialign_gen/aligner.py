@@ -21,6 +21,7 @@ from .media import Sound, Source, load_image, load_sound, load_video
 from .mixing import mix
 from .towers import load_tower, save_tower
 from .towers.base import Tower
+from .towers.registry import NOWHERE
 
 MODALITIES = ("text", "audio", "video", "image")
 FRAMES = 8
@@ -33,6 +34,11 @@ class Part(torch.nn.Module):
     def __init__(self, tower: Tower, head: torch.nn.Module):
         super().__init__()
         self.tower, self.head = tower, head
+
+    @property
+    def width(self) -> int:
+        """Of the vectors it gives."""
+        return int(self.head.config["embed_dim"]) if isinstance(self.head, Head) else self.tower.dim
 
     def forward(self, prepared: Tensor) -> Tensor:
         """What the tower prepared -> unit embeddings (B, embed_dim), fp32."""
@@ -58,8 +64,9 @@ class Aligner(ModelMixin, ConfigMixin):
         self.folder: Path | None = None
         self.configs: dict[str, dict[str, Any]] = {}  # towers that are described, not kept in a folder
         self.parts = torch.nn.ModuleDict()
-        # where and in what precision towers that load later are to run
-        self.register_buffer("place", torch.zeros(()), persistent=False)
+        # where and in what precision towers that load later are to run; a parameter, since offloading asks for one
+        self.place = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
+        self.given: set[str] = set()  # modalities that add_part put in place
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> Self:
@@ -77,8 +84,12 @@ class Aligner(ModelMixin, ConfigMixin):
         aligner.folder = path
         dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
         if isinstance(dtype, torch.dtype):
-            aligner.place = aligner.place.to(dtype)
+            aligner.set_dtype(dtype)
         return aligner.eval()
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """The precision of towers that load from now on."""
+        self.place = torch.nn.Parameter(self.place.to(dtype), requires_grad=False)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Writes the configuration and every modality's files; those not loaded are copied."""
@@ -87,7 +98,9 @@ class Aligner(ModelMixin, ConfigMixin):
         config = {"_class_name": "Aligner", "embed_dim": self.config["embed_dim"], "towers": list(self.config["towers"])}
         (path / self.config_name).write_text(json.dumps(config, indent=2) + "\n")
         for kind in self.config["towers"]:
-            if self.folder is not None and (self.folder / kind).resolve() != (path / kind).resolve():
+            if kind in self.given:
+                save_part(self.part(kind), path / kind)
+            elif self.folder is not None and (self.folder / kind).resolve() != (path / kind).resolve():
                 shutil.copytree(self.folder / kind, path / kind, dirs_exist_ok=True)
             elif self.folder is None:
                 save_part(self.part(kind), path / kind)
@@ -112,19 +125,37 @@ class Aligner(ModelMixin, ConfigMixin):
                 part = load_part(self.folder / kind, self.place.dtype)
             else:
                 raise InputError(f"the {kind} tower was never given: use add_part or from_pretrained")
-            self.parts[kind] = part.to(self.place.device, self.place.dtype)
+            self.parts[kind] = self.fitting(kind, part).to(self.place.device, self.place.dtype)
         found = self.parts[kind]
         assert isinstance(found, Part)
         return found
 
     def add_part(self, kind: str, part: Part) -> None:
-        """Puts a tower and its head in place, for an aligner that is made in memory."""
-        self.parts[kind] = part
+        """Puts a tower and its head in place, also of a modality that the checkpoint did not have.
+
+        Raises:
+            InputError: it does not give vectors of this space's width.
+        """
+        self.parts[kind] = self.fitting(kind, part)
+        self.given.add(kind)
+        if kind not in self.config["towers"]:
+            self.register_to_config(towers=[*self.config["towers"], kind])
+
+    def fitting(self, kind: str, part: Part) -> Part:
+        """The part, if its vectors are as wide as the space."""
+        if part.width != self.embed_dim:
+            raise InputError(
+                f"the {kind} tower gives {part.width} dimensions, this space has {self.embed_dim}: "
+                "it needs a head that was trained for this space"
+            )
+        return part
 
     @torch.no_grad()
     def forward(self, kind: str, inputs: list[Any]) -> Tensor:
         """Raw inputs of `image`, `text` or `audio` -> (B, embed_dim). A call of the module, so that offloading hooks see it."""
         part = self.part(kind)
+        # offloading hooks move tensors among the arguments; preparing is the processor's work
+        inputs = [i.cpu() if isinstance(i, Tensor) else i for i in inputs]
         prepared = part.tower.prepare(inputs).to(self.place.device)
         if prepared.is_floating_point():
             prepared = prepared.to(self.place.dtype)
@@ -181,4 +212,4 @@ def load_part(folder: Path, dtype: torch.dtype = torch.float32) -> Part:
 def described_part(config: dict[str, Any], dtype: torch.dtype = torch.float32) -> Part:
     """A tower by its description, which says where its weights are; `head` names the folder of a trained head, if any."""
     head = load_head(Path(config["head"])) if config.get("head") else torch.nn.Identity()
-    return Part(load_tower(Path(config.get("folder", ".")), dtype, config), head)
+    return Part(load_tower(NOWHERE, dtype, config), head)

@@ -47,7 +47,11 @@ def find(checkpoint: str | Path, decoder: str | None = None) -> Path:
         raise InputError(f"{name} has one decoder: choosing one is for {', '.join(SHIPPED)}")
     if decoder not in (None, *DECODERS):
         raise InputError(f"unknown decoder {decoder!r}: choose from {', '.join(DECODERS)}")
-    return folder if decoder in (None, DECODERS[0]) else folder / str(decoder)
+    if decoder in (None, DECODERS[0]):
+        return folder
+    if not (folder / str(decoder) / "model_index.json").is_file():
+        raise InputError(f"this installation's {name} has no {decoder} decoder")
+    return folder / str(decoder)
 
 
 def load_pipeline(
@@ -63,6 +67,7 @@ def load_pipeline(
     """See `unialign_gen.load`."""
     folder = find(checkpoint, decoder)
     import torch
+    from safetensors import SafetensorError
 
     dtype = dtype or torch_dtype or torch.float32
     if str(checkpoint) in PUBLISHED:
@@ -80,7 +85,7 @@ def load_pipeline(
     shared = {} if (folder / "aligner").is_dir() else {"aligner": load_aligner(folder.parent, dtype)}
     try:
         pipeline = known[kind].from_pretrained(folder, dtype=dtype, variant=variant, local_files_only=True, **shared)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     return pipeline.to(device)
 
@@ -96,9 +101,19 @@ def image_part(checkpoint: str, sources: Mapping[str, str] | None = None) -> Par
     folder = find(checkpoint)
     if checkpoint in PUBLISHED:
         return published.aligner(published.replace_sources(published.read(folder), sources, False)).part("image")
+    if sources:
+        raise InputError(f"{checkpoint} is complete: sources are for {', '.join(PUBLISHED)}")
     import torch
 
     return load_aligner(folder, torch.float32).part("image")
+
+
+def unconditional_is_zero(folder: Path) -> bool:
+    """Whether a checkpoint's decoder takes zeros for no prompt (Stable UnCLIP), not the embedding of a grey picture."""
+    for name, key in (("checkpoint.json", "pipeline"), ("model_index.json", "_class_name")):
+        if (folder / name).is_file():
+            return json.loads((folder / name).read_text()).get(key) == "UniAlignStableUnCLIPPipeline"
+    return False
 
 
 def describe() -> list[dict[str, Any]]:
@@ -117,7 +132,9 @@ def describe() -> list[dict[str, Any]]:
                 "on_disk": index.is_file(),
                 "bytes": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0,
                 "pipeline": parts.get("_class_name"),
-                "decoders": [d for d in DECODERS if (find(name, d) / "model_index.json").is_file()],
+                "decoders": [
+                    d for d in DECODERS if ((folder / d if d != DECODERS[0] else folder) / "model_index.json").is_file()
+                ],
                 "folder": str(folder),
             }
         )

@@ -30,6 +30,9 @@ evaluate = typer.Typer(help="Measure a checkpoint.", no_args_is_help=True, rich_
 app.add_typer(evaluate, name="eval")
 
 
+BATCH = 8  # pictures drawn at a time
+
+
 class Mix(str, Enum):
     lerp = "lerp"
     slerp = "slerp"
@@ -76,6 +79,11 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except InputError as error:
             sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+            raise typer.Exit(2) from error
+        except Exception as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's; not imported here
+                raise
+            sys.stderr.write("error: the device's memory is full: use --dtype float16, fewer pictures or another --device\n")
             raise typer.Exit(2) from error
 
     return run
@@ -156,6 +164,16 @@ def parse_sources(entries: list[str] | None) -> dict[str, str]:
     return out
 
 
+def check_device(device: str) -> None:
+    """Whether this machine has it."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device!r} is not available here") from error
+
+
 def load(
     checkpoint: str,
     device: str,
@@ -177,13 +195,10 @@ def load(
     logging.disable_progress_bar()
     logging_of_transformers.disable_progress_bar()
 
+    check_device(device)
     kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if dtype not in kinds:
         raise InputError(f"--dtype {dtype!r}: choose from {', '.join(kinds)}")
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device!r} is not available here") from error
     pipeline = load_pipeline(
         checkpoint,
         device=device,
@@ -228,15 +243,17 @@ def generate(
     check_weights(weights, given)
     check_output(out, (".png", ".jpg", ".jpeg", ".webp"))
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license)
-    pictures = pipeline(
-        **given,
-        weights=weights,
-        mix=mix.value,
-        seed=seed,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        num_images_per_prompt=num_images,
-    ).images
+    pictures: list[Any] = []
+    for at in range(0, num_images, BATCH):
+        pictures += pipeline(
+            **given,
+            weights=weights,
+            mix=mix.value,
+            seed=seed + at,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            num_images_per_prompt=min(BATCH, num_images - at),
+        ).images
     names = [out] if num_images == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(num_images)]
     for name, picture in zip(names, pictures, strict=True):
         picture.save(name)
@@ -353,11 +370,14 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Measure the norm of raw image embeddings, which a published decoder needs, and write it as its embed_scale."""
-    from .checkpoint import find, image_part, user_folder
+    from .checkpoint import find, image_part, unconditional_is_zero, user_folder
 
     folder = find(checkpoint)
     if not images.is_dir():
         raise InputError(f"--images {images}: no such folder")
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: this is a file, give a folder")
+    check_device(device)
     from .calibrate import measure, pictures_in
     from .pipelines import EmbedScale
 
@@ -366,7 +386,7 @@ def calibrate(
     found = measure(part, files)
     place = out or (user_folder() / "calibration" / checkpoint if not (folder / "aligner").is_dir() else folder / "embed_scale")
     scale = EmbedScale(part.tower.dim, found.embed_norm, found.embed_norm_std)
-    if checkpoint != "stable-unclip":  # whose unconditional branch is zero
+    if not unconditional_is_zero(folder):
         scale.negative_image_embeds.copy_(found.negative)
     scale.save_pretrained(place)
     result = {

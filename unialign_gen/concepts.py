@@ -25,12 +25,13 @@ class ConceptTable:
         Raises:
             InputError: there is none.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
             names = json.loads((folder / "concepts.json").read_text())
             points = load_file(folder / "concepts.safetensors")["points"].float()
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise InputError(f"no concept table in {folder}") from error
         return cls(names, points)
 

@@ -58,11 +58,12 @@ def load_head(folder: Path) -> Head:
     Raises:
         InputError: there is none, or its weights do not fit it.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         head = Head(**json.loads((folder / "head.json").read_text()))
         head.load_state_dict({k: v.float() for k, v in load_file(folder / "head.safetensors").items()})
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(f"no head in {folder} that fits: {error}") from error
     return head.eval().requires_grad_(False)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .pipelines import EmbedScale
 
 PARTS = ("decoder", "image", "text", "audio", "audio_tower", "audio_head", "embed_scale")
+OUTSIDE = ("beats", "pe_av")  # sound towers of a space of their own
 SOUND_LICENCES = {"imagebind_audio": "CC-BY-NC-SA-4.0", "beats": "MIT", "pe_av": "Apache-2.0"}
 
 
@@ -43,7 +44,10 @@ def replace_sources(description: dict[str, Any], sources: Mapping[str, str] | No
         InputError: a part that does not exist.
     """
     made = json.loads(json.dumps(description))
-    for part, source in (sources or {}).items():
+    given = dict(sources or {})
+    if "audio_tower" in given:  # first: where its weights are depends on it
+        given = {"audio_tower": given.pop("audio_tower"), **given}
+    for part, source in given.items():
         if part not in PARTS:
             raise InputError(f"no part {part!r}: the sources are {', '.join(PARTS)}")
         if part == "embed_scale":
@@ -52,12 +56,12 @@ def replace_sources(description: dict[str, Any], sources: Mapping[str, str] | No
         if part == "audio_tower":
             if source not in SOUND_LICENCES:
                 raise InputError(f"no sound tower {source!r}: choose from {', '.join(SOUND_LICENCES)}")
-            made["towers"]["audio"] |= {"tower": source, "licence": SOUND_LICENCES[source]}
+            made["towers"]["audio"] = {"tower": source, "licence": SOUND_LICENCES[source]}
             continue
         if part == "audio_head":
             made["towers"]["audio"]["head"] = str(Path(source).expanduser().resolve())
             continue
-        if part == "audio":
+        if part == "audio" and made["towers"]["audio"]["tower"] != "pe_av":
             made["towers"]["audio"]["checkpoint"] = str(Path(source).expanduser().resolve())
             continue
         entry = made["decoder"] if part == "decoder" else made["towers"][part]
@@ -78,12 +82,17 @@ def aligner(description: dict[str, Any], dtype: Any = None) -> Aligner:
     towers = {
         kind: {k: v for k, v in entry.items() if v is not None}
         for kind, entry in description["towers"].items()
-        if kind != "audio" or entry.get("checkpoint")  # no sound without a source: there is no repository to name
+        if entry.get("checkpoint") or entry.get("source")  # no sound without a source: there is no repository to name
     }
+    sound = towers.get("audio", {})
+    if sound.get("tower") in OUTSIDE and "head" not in sound:
+        raise InputError(
+            f"{sound['tower']} is in no decoder's space by itself: give its trained head, --source audio_head=FOLDER"
+        )
     made = Aligner(description["embed_dim"], list(towers))
     made.configs = towers
     if dtype is not None:
-        made.place = made.place.to(dtype)
+        made.set_dtype(dtype)
     return made.eval()
 
 
@@ -122,6 +131,7 @@ def load(name: str, description: dict[str, Any], shared: Path, dtype: Any, varia
         InputError: a part that cannot be had; the line names the alternatives and the way by a local folder.
     """
     from diffusers import KandinskyV22Pipeline, StableUnCLIPImg2ImgPipeline
+    from safetensors import SafetensorError
 
     from .pipelines import UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
     from .towers.published import first_line, resolve
@@ -134,17 +144,26 @@ def load(name: str, description: dict[str, Any], shared: Path, dtype: Any, varia
         others = f", or try {', '.join(decoder['alternatives'])}" if decoder["alternatives"] else ""
         raise InputError(f"{error} (--source decoder=FOLDER{others})") from error
     options = {"dtype": dtype, "variant": variant, "use_safetensors": True, "local_files_only": True}
+    wide = description["embed_dim"]
     defaults = {k: description[k] for k in ("default_steps", "default_guidance")}
     try:
         if description["pipeline"] == "UniAlignKandinskyPipeline":
             parts = KandinskyV22Pipeline.from_pretrained(folder, **options).components
+            check_width(folder, parts["unet"].config.encoder_hid_dim, wide)
             return UniAlignKandinskyPipeline(aligner=aligner(description, dtype), embed_scale=scale, **parts, **defaults)
         parts = StableUnCLIPImg2ImgPipeline.from_pretrained(
             folder, image_encoder=None, feature_extractor=None, **options
         ).components
+        check_width(folder, (parts["unet"].config.projection_class_embeddings_input_dim or 0) // 2, wide)
         return UniAlignStableUnCLIPPipeline(aligner=aligner(description, dtype), embed_scale=scale, **parts, **defaults)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
         raise InputError(f"the decoder in {folder} cannot be loaded: {first_line(error)}") from error
+
+
+def check_width(folder: Path, found: int | None, wide: int) -> None:
+    """Whether a decoder takes embeddings of this width."""
+    if found != wide:
+        raise InputError(f"the decoder in {folder} takes embeddings of {found} dimensions, this space has {wide}: give another")
 
 
 def wanted_files(components: Sequence[str], variant: str | None) -> list[str]:
@@ -161,8 +180,10 @@ def on_disk(entry: dict[str, Any]) -> bool:
         return True
     from huggingface_hub import snapshot_download
 
+    files = wanted_files(entry["components"], None) if "components" in entry else ["*.json", "*.safetensors", "*.bin"]
     try:
-        snapshot_download(entry["source"], revision=entry["revision"], local_files_only=True)
+        root = snapshot_download(entry["source"], revision=entry["revision"], allow_patterns=files, local_files_only=True)
     except Exception:  # the client raises several kinds of errors for "not there"
         return False
-    return True
+    weights = [p for ending in ("safetensors", "bin") for p in Path(root).rglob(f"*.{ending}")]
+    return {p.parent.name for p in weights} >= {"unet"} if "components" in entry else bool(weights)

@@ -68,10 +68,19 @@ def agreed(going: bool) -> bool:
     return bool(flag)
 
 
+def first_says(value: float) -> float:
+    """The first process's value, in all of them: clocks differ, and learning rates must not."""
+    if not dist.is_initialized():
+        return value
+    shared = torch.tensor(value, dtype=torch.float64)
+    dist.broadcast(shared, 0)
+    return shared.item()
+
+
 class Average:
     """Exponential moving average of a module's parameters with the warm-up of Karras et al. 2022, `1 - 1/(t+1)` capped.
 
-    Buffers are copied, not averaged.
+    Floating-point buffers are averaged too, others stay as they were: the models here have none that change.
     """
 
     def __init__(self, module: torch.nn.Module, decay: float):
@@ -159,7 +168,7 @@ def loop(
     clock, logged, saved = Clock(minutes, timer), 0.0, 0.0
     running: float | None = None
     while agreed(done < samples and clock.left()):
-        progress = max(done / samples, clock.seconds / clock.limit if last else 0.0)
+        progress = first_says(max(done / samples, clock.seconds / clock.limit if last else 0.0))
         loss = step(progress, torch.Generator().manual_seed(seed * 1_000_003 + done)).item()
         done += batch
         running = loss if running is None else 0.99 * running + 0.01 * loss

@@ -49,8 +49,8 @@ def ask_for_licence(config: dict[str, Any]) -> None:
     """
     if LICENCE not in (config.get("accept_license"), os.environ.get(VARIABLE)):
         raise InputError(
-            f"ImageBind's weights are {LICENCE} (non-commercial, share alike): to accept, put "
-            f'"accept_license": "{LICENCE}" in the tower\'s config.json or set {VARIABLE}={LICENCE}'
+            f"ImageBind's weights are {LICENCE} (non-commercial, share alike): to accept, use --accept-license or "
+            f'accept_license=True, put "accept_license": "{LICENCE}" in the tower\'s config, or set {VARIABLE}={LICENCE}'
         )
 
 

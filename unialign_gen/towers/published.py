@@ -38,7 +38,7 @@ def resolve(source: str, revision: str | None, files: Iterable[str], subfolder: 
         if not (place / subfolder).is_dir():
             raise InputError(f"no folder {subfolder} in {source}: name one that is there")
         return place / subfolder
-    advice = 'give a local folder (--checkpoint PATH, or "source" in the config), or download it while online'
+    advice = 'give a local folder (--source PART=FOLDER, or "source" in the config), or download it while online'
     if place.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
         raise InputError(f"no model at {source}: {advice}")
     prefix = f"{subfolder}/" if subfolder else ""
@@ -140,7 +140,7 @@ def load_pickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(f"{path} is a pickle that would run code, or damaged: refused; get it as safetensors") from error
-    except (OSError, EOFError, RuntimeError, ValueError) as error:
+    except Exception as error:  # what is no pickle at all fails in as many ways as there are bytes
         raise InputError(f"cannot read {path}: {first_line(error)}; download it again") from error
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from .base import Tower
 
+NOWHERE = Path(os.devnull)  # the folder of a tower that is described and not kept anywhere: no file can be in it
 SHARED = {"base", "clip_layouts", "kaldi", "published", "registry"}  # modules of this package that are no towers
 
 
@@ -75,12 +77,13 @@ def save_tower(tower: Tower, folder: Path) -> None:
 def load_tower(folder: Path, dtype: torch.dtype | None = None, config: dict[str, Any] | None = None) -> Tower:
     """The tower kept in `folder`, frozen, in evaluation mode, in `dtype` (fp32 if none is named).
 
-    With a `config` the tower is the one that it describes; the folder is where its relative paths start.
+    With a `config` the tower is the one that it describes; the folder is then `NOWHERE`.
 
     Raises:
         InputError: the folder holds no tower, one of an unknown kind, or weights that do not fit it.
     """
     import torch
+    from safetensors import SafetensorError
 
     try:
         config = json.loads((folder / "config.json").read_text()) if config is None else config
@@ -92,7 +95,7 @@ def load_tower(folder: Path, dtype: torch.dtype | None = None, config: dict[str,
         state = getattr(module, "weights", stored_weights)(folder, config)
         with torch.device("meta"):  # no time spent on weights that are about to be replaced
             tower = module.build(folder, config)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(f"no {kind} tower in {folder}: {error}") from error
     dtype = dtype or torch.float32
     try:
