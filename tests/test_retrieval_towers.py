@@ -16,7 +16,7 @@ from transformers.models.pe_audio.modeling_pe_audio import PeAudioModel
 
 from unialign_gen.checkpoint import find
 from unialign_gen.errors import InputError
-from unialign_gen.retrieval import make_part, split_checkpoint
+from unialign_gen.retrieval import load, make_part, published_towers, split_checkpoint
 from unialign_gen.towers import bert, eva_clip, load_tower, save_tower
 from unialign_gen.towers.base import Tower
 
@@ -202,7 +202,11 @@ def test_a_released_checkpoint_comes_apart(tmp_path, vocabulary, eva_model, age)
 
     (tmp_path / "vocab.txt").write_text(vocabulary)
     towers = {"video": eva_clip.EvaClip(EVA), "text": bert.Bert(bert.find_tokenizer(tmp_path), BERT), "audio": Sound()}
-    parts = {kind: make_part(kind, tower, split) for kind, tower in towers.items()}
+    if age == "new":  # in one go, from the file; the others by hand
+        torch.save({"model": state}, tmp_path / "released.pt")
+        parts = load(tmp_path / "released.pt", towers)
+    else:
+        parts = {kind: make_part(kind, tower, split) for kind, tower in towers.items()}
     plain = {k.removeprefix("module."): v for k, v in released(eva_model).items()}
 
     clips = torch.randn(2, 3, 3, 28, 28, generator=torch.Generator().manual_seed(1))
@@ -289,3 +293,16 @@ def test_another_model_is_no_pe_av(tmp_path):
     save_file({"audio_encoder.x": torch.ones(1)}, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="no PE-AV"):
         tower_at(tmp_path / "tower", "pe_av", source=str(tmp_path))
+
+
+def test_the_published_towers_are_full_size_and_unknown_weights_are_named(tmp_path, vocabulary, eva_model):
+    (tmp_path / "vocab.txt").write_text(vocabulary)
+    (tmp_path / "tokenizer.json").write_text(bert.find_tokenizer(tmp_path))
+    with torch.device("meta"):
+        towers = published_towers(tmp_path / "tokenizer.json")
+    assert {k: t.dim for k, t in towers.items()} == {"video": 1408, "text": 768, "audio": 768}
+    assert sum(p.numel() for t in towers.values() for p in t.parameters()) > 1.2e9
+    torch.save(released(eva_model) | {"surprise.weight": torch.zeros(1)}, tmp_path / "released.pt")
+    small = {"video": eva_clip.EvaClip(EVA), "text": bert.Bert(bert.find_tokenizer(tmp_path), BERT), "audio": Sound()}
+    with pytest.warns(UserWarning, match=r"surprise\.weight"):
+        assert set(load(tmp_path / "released.pt", small)) == {"video", "text", "audio"}

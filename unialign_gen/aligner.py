@@ -38,6 +38,8 @@ class Part(torch.nn.Module):
     @property
     def width(self) -> int:
         """Of the vectors it gives."""
+        if isinstance(self.head, torch.nn.Linear):
+            return self.head.out_features
         return int(self.head.config["embed_dim"]) if isinstance(self.head, Head) else self.tower.dim
 
     def forward(self, prepared: Tensor) -> Tensor:

@@ -13,14 +13,17 @@ The heads are linear and have no bias.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from .errors import InputError
 from .towers import bert, eva_clip
+from .towers.published import read_state
 
 if TYPE_CHECKING:
     from .aligner import Part
@@ -129,7 +132,8 @@ def make_part(kind: str, tower: Tower, split: Split) -> Part:
     weights, head_weights = split.parts[kind]
     head = nn.Linear(head_weights["weight"].shape[1], head_weights["weight"].shape[0], bias=False)
     try:
-        tower.load_state_dict(weights)
+        tower.load_state_dict(weights, assign=True)
+        tower.compute_buffers()
         head.load_state_dict(head_weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
@@ -137,3 +141,36 @@ def make_part(kind: str, tower: Tower, split: Split) -> Part:
     part = Part(tower, head)
     part.eval().requires_grad_(False)
     return part
+
+
+def published_towers(tokenizer: Path) -> dict[str, Tower]:
+    """The three towers at the published sizes, without weights; `tokenizer` is BERT base uncased's `tokenizer.json`.
+
+    1.2 billion parameters: under `torch.device("meta")` they take no memory until `load` fills them.
+    """
+    from .towers.beats import BEATs
+
+    return {
+        "video": eva_clip.EvaClip(),
+        "text": bert.Bert(tokenizer.read_text("utf-8")),
+        "audio": BEATs({"mels": 64, "window": 1024}),
+    }
+
+
+def load(path: Path, towers: Mapping[str, Tower]) -> dict[str, Part]:
+    """Towers with heads out of a released checkpoint, for the modalities that it has.
+
+    Args:
+        path: the released `.pt` file; only tensors are read from it.
+        towers: `published_towers`, or smaller ones of the same kinds.
+
+    Raises:
+        InputError: the file cannot be read, is no such checkpoint, or does not fit a tower.
+
+    Warns:
+        of weights that no released checkpoint is known to have; they are left out.
+    """
+    split = split_checkpoint(read_state(path))
+    if split.unknown:
+        warnings.warn(f"{len(split.unknown)} unknown weights in {path} are left out: {split.unknown[:3]} ...", stacklevel=2)
+    return {kind: make_part(kind, towers[kind], split) for kind in split.parts}
