@@ -291,7 +291,7 @@ def test_a_missing_source_is_one_line_that_names_it(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     for source in ("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", str(tmp_path / "nowhere"), "not a name!"):
-        with pytest.raises(InputError, match="--checkpoint PATH") as caught:
+        with pytest.raises(InputError, match="--source PART=FOLDER") as caught:
             tower_at(tmp_path / "image", "clip_image", source=source)
         assert source in str(caught.value)
         assert "\n" not in str(caught.value)
