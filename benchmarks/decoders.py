@@ -3,8 +3,9 @@
     python benchmarks/decoders.py
 
 Prints JSON. Nothing else should run meanwhile. Both pipelines get the same `image_embeds`, seeds and steps on the starter's
-decoders; runs alternate, and the ratio is the median of the pairs' ratios. Smoothness is the mean absolute difference of neighbouring
-frames (pixels in [0, 1], 16 frames between two texts), over that of the same frames drawn from independent noise.
+decoders; runs alternate, and the ratio is the median of the pairs' ratios. Smoothness is the mean absolute difference of
+neighbouring frames (pixels in [0, 1], 16 frames between two texts), over that of the same frames drawn from independent
+noise.
 """
 
 from __future__ import annotations
