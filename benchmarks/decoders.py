@@ -74,7 +74,7 @@ def compare(decoder: str) -> dict[str, float]:
     call = (kandinsky if decoder == "kandinsky" else unclip)(ours, z)
 
     def own() -> Any:
-        return ours(embeds=z, seed=[0, 1], guidance_scale=3.0, num_inference_steps=STEPS)
+        return ours(image_embeds=z * ours.embed_scale.embed_norm, seed=[0, 1], guidance_scale=3.0, num_inference_steps=STEPS)
 
     same = all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(own().images, call().images, strict=True))
     times: dict[str, list[float]] = {"ours": [], "theirs": []}

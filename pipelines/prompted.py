@@ -75,6 +75,7 @@ class PromptedPipeline:
         guidance: float | None,
         per_prompt: int,
         output_type: str,
+        image_embeds: Tensor | None = None,
     ) -> Request:
         """Checks a call's arguments and turns its prompts into what the decoder takes.
 
@@ -91,12 +92,26 @@ class PromptedPipeline:
             raise InputError(f"steps and pictures must be at least 1, got {steps} and {per_prompt}")
         if not math.isfinite(guidance):
             raise InputError(f"guidance must be a finite number, got {guidance}")
-        points = self.embed(**inputs, weights=weights, mix=mix)
+        if image_embeds is None:
+            scaled = self.embed_scale(self.embed(**inputs, weights=weights, mix=mix))
+        else:
+            scaled = self.ready(image_embeds, [*(k for k, v in inputs.items() if v is not None), *(weights or {})])
         if seed is not None:
-            generator = generators(seed, len(points), per_prompt)
+            generator = generators(seed, len(scaled), per_prompt)
         # repeated here, for every decoder alike: diffusers 0.42 does it in one place, not in another
-        wanted = self.embed_scale(points).repeat_interleave(per_prompt, 0)
-        return Request(wanted.to(self._execution_device, self.unet.dtype), len(points), generator, steps, guidance)
+        wanted = scaled.repeat_interleave(per_prompt, 0)
+        return Request(wanted.to(self._execution_device, self.unet.dtype), len(scaled), generator, steps, guidance)
+
+    def ready(self, image_embeds: Tensor, others: Sequence[str]) -> Tensor:
+        """Embeddings (B, d) at decoder scale as they are, if that is what they are."""
+        width = self.aligner.embed_dim
+        if others:
+            raise InputError(f"image_embeds are used as they are: leave out {', '.join(others)}, or give them as embeds to mix")
+        if image_embeds.ndim != 2 or image_embeds.shape[1] != width:
+            raise InputError(f"image_embeds must have shape (B, {width}), got {tuple(image_embeds.shape)}")
+        if not torch.isfinite(image_embeds).all():
+            raise InputError("image_embeds hold NaN or infinite values")
+        return image_embeds
 
     def interpolate(
         self,

@@ -94,6 +94,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         video: Any = None,
         image: Any = None,
         embeds: Any = None,
+        image_embeds: Tensor | None = None,
         weights: Weights | None = None,
         mix: Method = "lerp",
         seed: int | Sequence[int] | None = None,
@@ -120,6 +121,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
             text: a string; audio, video, image: a file, or `media.Sound` / `PIL.Image`; embeds: a vector (d,), any norm.
                 A list of any of these is a batch (lists of one length; a single input joins every prompt of it), a
                 tuple is a mix inside one prompt.
+            image_embeds: embeddings (B, d) at the decoder's own scale, used as they are in place of any prompt.
             weights: modality to weight, or to a sequence of weights for a tuple; equal by default, negative allowed.
             mix: `lerp`, `slerp` or `spherical_mean`, see `mixing.mix`.
             seed: prompt i, picture j draws from `seed + i * num_images_per_prompt + j`; a list gives one a prompt.
@@ -157,6 +159,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
             guidance_scale,
             num_images_per_prompt,
             output_type,
+            image_embeds,
         )
 
         def words(given: str | Sequence[str] | None, name: str) -> list[str]:

@@ -45,8 +45,26 @@ def test_pictures_are_those_of_diffusers_own_pipeline(starter):
         output_type="np",
         **FEW,
     ).images
-    got = starter(embeds=z, generator=torch.Generator().manual_seed(5), guidance_scale=3.0, output_type="np", **FEW).images
+    options = {"guidance_scale": 3.0, "output_type": "np", **FEW}
+    raw = z * scale.embed_norm
+    got = starter(image_embeds=raw, generator=torch.Generator().manual_seed(5), **options).images
     assert np.array_equal(got, expected)
+    mixed = starter(embeds=z, generator=torch.Generator().manual_seed(5), **options).images
+    assert np.abs(mixed - expected).max() < 1e-3
+
+
+def test_ready_image_embeds_stand_alone(starter):
+    raw = starter.embed(text=["dog", "cat"]) * starter.embed_scale.embed_norm
+    assert len(starter(image_embeds=raw, seed=0, num_images_per_prompt=2, **FEW).images) == 4
+    for wrong, line in (
+        ({"image_embeds": raw, "text": "a dog"}, "leave out text"),
+        ({"image_embeds": raw, "weights": {"text": 1.0}}, "leave out text"),
+        ({"image_embeds": raw[0]}, "shape"),
+        ({"image_embeds": raw[:, :5]}, "shape"),
+        ({"image_embeds": raw * float("nan")}, "NaN"),
+    ):
+        with pytest.raises(InputError, match=line):
+            starter(seed=0, **wrong, **FEW)
 
 
 def test_guidance_off_with_several_pictures(starter):

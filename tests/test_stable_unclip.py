@@ -136,7 +136,7 @@ def test_pictures_are_those_of_diffusers_own_pipeline(pair, guidance, level):
         **FEW,
     ).images
     got = ours(
-        embeds=z,
+        image_embeds=z * 20,
         seed=[5, 6],
         decoder_prompt=["oil painting", "photo"],
         guidance_scale=guidance,
