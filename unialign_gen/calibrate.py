@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from .aligner import Part
@@ -65,27 +66,22 @@ def measure(part: Part, files: Sequence[Path], batch: int = 16) -> Calibration:
     tower, skipped = part.tower, []
     place = next(tower.parameters())
 
-    def readable() -> Iterator[Tensor]:
-        for file in files:
+    def readable(some: Sequence[Path]) -> Iterator[Image.Image]:
+        for file in some:
             try:
-                yield tower.prepare([load_image(file)])
+                yield load_image(file)
             except InputError as error:
                 skipped.append(str(error))
 
     norms: list[Tensor] = []
-    waiting: list[Tensor] = []
-    prepared = None
-    for prepared in readable():
-        waiting.append(prepared)
-        if len(waiting) == batch:
-            norms.append(tower(torch.cat(waiting).to(place)).float().norm(dim=1))
-            waiting = []
-    if waiting:
-        norms.append(tower(torch.cat(waiting).to(place)).float().norm(dim=1))
+    for at in range(0, len(files), batch):
+        if pictures := list(readable(files[at : at + batch])):
+            prepared = tower.prepare(pictures).to(place)
+            norms.append(tower(prepared).float().norm(dim=1))
     every = torch.cat(norms).double().cpu() if norms else torch.zeros(0)
-    if len(every) < 2 or prepared is None:
+    if len(every) < 2:
         raise InputError(f"{len(every)} of {len(files)} pictures could be read: calibration needs at least 2")
     if not bool((every > 0).all() & every.isfinite().all()):
         raise InputError("the image tower gives embeddings that are zero or not finite: its weights are damaged")
-    negative = tower(torch.zeros_like(prepared).to(place)).float().cpu()
+    negative = tower(torch.zeros_like(prepared[:1])).float().cpu()
     return Calibration(every.mean().item(), every.std().item(), len(every), skipped, negative)

@@ -31,6 +31,22 @@ def user_folder() -> Path:
     return Path.home() / ".cache" / "unialign_gen"
 
 
+def calibration_folder(name: str) -> Path:
+    """Where `calibrate` writes a published checkpoint's scale, and where loading looks for it."""
+    return user_folder() / "calibration" / name
+
+
+def decoder_folder(folder: Path, decoder: str | None) -> Path:
+    """Where a shipped checkpoint keeps this decoder: its first at the top, others below."""
+    return folder if decoder in (None, DECODERS[0]) else folder / str(decoder)
+
+
+def refuse_sources(checkpoint: str | Path, sources: Mapping[str, str] | None) -> None:
+    """Sources mean something for published checkpoints only."""
+    if sources:
+        raise InputError(f"{checkpoint} is complete: sources are for {', '.join(PUBLISHED)}")
+
+
 def find(checkpoint: str | Path, decoder: str | None = None) -> Path:
     """The folder of a checkpoint, by its name or path.
 
@@ -47,11 +63,10 @@ def find(checkpoint: str | Path, decoder: str | None = None) -> Path:
         raise InputError(f"{name} has one decoder: choosing one is for {', '.join(SHIPPED)}")
     if decoder not in (None, *DECODERS):
         raise InputError(f"unknown decoder {decoder!r}: choose from {', '.join(DECODERS)}")
-    if decoder in (None, DECODERS[0]):
-        return folder
-    if not (folder / str(decoder) / "model_index.json").is_file():
+    place = decoder_folder(folder, decoder)
+    if decoder is not None and not (place / "model_index.json").is_file():
         raise InputError(f"this installation's {name} has no {decoder} decoder")
-    return folder / str(decoder)
+    return place
 
 
 def load_pipeline(
@@ -72,9 +87,8 @@ def load_pipeline(
     dtype = dtype or torch_dtype or torch.float32
     if str(checkpoint) in PUBLISHED:
         description = published.replace_sources(published.read(folder), sources, accept_license)
-        return published.load(str(checkpoint), description, user_folder(), dtype, variant).to(device)
-    if sources:
-        raise InputError(f"{checkpoint} is complete: sources are for {', '.join(PUBLISHED)}")
+        return published.load(str(checkpoint), description, calibration_folder(str(checkpoint)), dtype, variant).to(device)
+    refuse_sources(checkpoint, sources)
     kind = json.loads((folder / "model_index.json").read_text()).get("_class_name")
     from . import pipelines
 
@@ -101,8 +115,7 @@ def image_part(checkpoint: str, sources: Mapping[str, str] | None = None) -> Par
     folder = find(checkpoint)
     if checkpoint in PUBLISHED:
         return published.aligner(published.replace_sources(published.read(folder), sources, False)).part("image")
-    if sources:
-        raise InputError(f"{checkpoint} is complete: sources are for {', '.join(PUBLISHED)}")
+    refuse_sources(checkpoint, sources)
     import torch
 
     return load_aligner(folder, torch.float32).part("image")
@@ -132,9 +145,7 @@ def describe() -> list[dict[str, Any]]:
                 "on_disk": index.is_file(),
                 "bytes": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0,
                 "pipeline": parts.get("_class_name"),
-                "decoders": [
-                    d for d in DECODERS if ((folder / d if d != DECODERS[0] else folder) / "model_index.json").is_file()
-                ],
+                "decoders": [d for d in DECODERS if (decoder_folder(folder, d) / "model_index.json").is_file()],
                 "folder": str(folder),
             }
         )
@@ -149,8 +160,9 @@ def describe() -> list[dict[str, Any]]:
             }
             for part, entry in entries.items()
         }
-        scale = user_folder() / "calibration" / name / "config.json"
-        needs["embed_scale"] = {"source": str(scale.parent), "licence": "your measurement", "on_disk": scale.is_file()}
+        scale = calibration_folder(name)
+        measured = (scale / "config.json").is_file()
+        needs["embed_scale"] = {"source": str(scale), "licence": "your measurement", "on_disk": measured}
         rows.append(
             {
                 "name": name,

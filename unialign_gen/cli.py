@@ -370,7 +370,7 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Measure the norm of raw image embeddings, which a published decoder needs, and write it as its embed_scale."""
-    from .checkpoint import find, image_part, unconditional_is_zero, user_folder
+    from .checkpoint import calibration_folder, find, image_part, unconditional_is_zero
 
     folder = find(checkpoint)
     if not images.is_dir():
@@ -384,7 +384,7 @@ def calibrate(
     files = pictures_in(images)[:limit]
     part = image_part(checkpoint, parse_sources(source)).to(device)
     found = measure(part, files)
-    place = out or (user_folder() / "calibration" / checkpoint if not (folder / "aligner").is_dir() else folder / "embed_scale")
+    place = out or (calibration_folder(checkpoint) if not (folder / "aligner").is_dir() else folder / "embed_scale")
     scale = EmbedScale(part.tower.dim, found.embed_norm, found.embed_norm_std)
     if not unconditional_is_zero(folder):
         scale.negative_image_embeds.copy_(found.negative)

@@ -46,29 +46,26 @@ def replace_sources(description: dict[str, Any], sources: Mapping[str, str] | No
     made = json.loads(json.dumps(description))
     given = dict(sources or {})
     if "audio_tower" in given:  # first: where its weights are depends on it
-        given = {"audio_tower": given.pop("audio_tower"), **given}
+        kind = given.pop("audio_tower")
+        if kind not in SOUND_LICENCES:
+            raise InputError(f"no sound tower {kind!r}: choose from {', '.join(SOUND_LICENCES)}")
+        made["towers"]["audio"] = {"tower": kind, "licence": SOUND_LICENCES[kind]}
+    sound = made["towers"]["audio"]
     for part, source in given.items():
+        local = Path(source).expanduser()
         if part not in PARTS:
             raise InputError(f"no part {part!r}: the sources are {', '.join(PARTS)}")
         if part == "embed_scale":
             made["embed_scale"] = source
-            continue
-        if part == "audio_tower":
-            if source not in SOUND_LICENCES:
-                raise InputError(f"no sound tower {source!r}: choose from {', '.join(SOUND_LICENCES)}")
-            made["towers"]["audio"] = {"tower": source, "licence": SOUND_LICENCES[source]}
-            continue
-        if part == "audio_head":
-            made["towers"]["audio"]["head"] = str(Path(source).expanduser().resolve())
-            continue
-        if part == "audio" and made["towers"]["audio"]["tower"] != "pe_av":
-            made["towers"]["audio"]["checkpoint"] = str(Path(source).expanduser().resolve())
-            continue
-        entry = made["decoder"] if part == "decoder" else made["towers"][part]
-        local = Path(source).expanduser()
-        name, _, revision = source.partition("@")
-        entry["source"] = str(local.resolve()) if local.exists() else name
-        entry["revision"] = None if local.exists() else revision or None
+        elif part == "audio_head":
+            sound["head"] = str(local.resolve())
+        elif part == "audio" and sound["tower"] != "pe_av":  # the others come as one file
+            sound["checkpoint"] = str(local.resolve())
+        else:
+            entry = made["decoder"] if part == "decoder" else made["towers"][part]
+            name, _, revision = source.partition("@")
+            entry["source"] = str(local.resolve()) if local.exists() else name
+            entry["revision"] = None if local.exists() else revision or None
     if accept_license:
         for entry in made["towers"].values():
             entry["accept_license"] = entry["licence"]
@@ -96,7 +93,7 @@ def aligner(description: dict[str, Any], dtype: Any = None) -> Aligner:
     return made.eval()
 
 
-def embed_scale(name: str, description: dict[str, Any], shared: Path) -> EmbedScale:
+def embed_scale(name: str, description: dict[str, Any], calibrated: Path) -> EmbedScale:
     """The decoder's measured scale, from the caller's folder or from where `calibrate` wrote it.
 
     Raises:
@@ -104,7 +101,7 @@ def embed_scale(name: str, description: dict[str, Any], shared: Path) -> EmbedSc
     """
     from .pipelines import EmbedScale
 
-    folder = Path(description.get("embed_scale") or shared / "calibration" / name).expanduser()
+    folder = Path(description.get("embed_scale") or calibrated).expanduser()
     if not (folder / "config.json").is_file():
         raise InputError(
             f"{name} has no embed_norm yet, and nobody published one: run `unialign-gen calibrate --checkpoint {name} "
@@ -119,12 +116,12 @@ def embed_scale(name: str, description: dict[str, Any], shared: Path) -> EmbedSc
     return scale
 
 
-def load(name: str, description: dict[str, Any], shared: Path, dtype: Any, variant: str | None = None) -> DiffusionPipeline:
+def load(name: str, description: dict[str, Any], calibrated: Path, dtype: Any, variant: str | None = None) -> DiffusionPipeline:
     """The pipeline of a description. The vision tower is not loaded unless a picture or a video is a prompt.
 
     Args:
-        name: for messages, and for where its scale was written.
-        shared: the folder that `calibrate` writes to.
+        name: for messages.
+        calibrated: the folder that `calibrate` writes its scale to.
         variant: of the weight files, such as `fp16`.
 
     Raises:
@@ -136,7 +133,7 @@ def load(name: str, description: dict[str, Any], shared: Path, dtype: Any, varia
     from .pipelines import UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
     from .towers.published import first_line, resolve
 
-    scale = embed_scale(name, description, shared)
+    scale = embed_scale(name, description, calibrated)
     decoder = description["decoder"]
     try:
         folder = resolve(decoder["source"], decoder["revision"], wanted_files(decoder["components"], variant))
