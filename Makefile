@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE = 1
 
 demo: .venv/installed
 	mkdir -p out
-	$(BIN)/unialign-gen demo --out out/demo.png
+	$(BIN)/unialign-gen showcase --out out/demo.png
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -10,7 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from unialign_gen.cli import app, parse_weights
+from unialign_gen.cli import app
+from unialign_gen.cli.prompts import parse_weights
 from unialign_gen.errors import InputError
 
 

@@ -1,4 +1,4 @@
-"""The labelled sheet of examples that `unialign-gen demo` draws, from the samples that come with the package."""
+"""The labelled sheet of examples that `unialign-gen showcase` draws, from the samples that come with the package."""
 
 from __future__ import annotations
 

@@ -1,0 +1,37 @@
+"""Measurements: `eval ...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import evaluate, guarded, report
+from .loading import load
+from .options import AsJson, Checkpoint, Decoder, Seed
+
+
+@evaluate.command()
+@guarded
+def concepts(
+    checkpoint: Checkpoint = "starter",
+    decoder: Decoder = None,
+    data: Annotated[Path | None, typer.Option(help="The data set that the recipe builds.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many prompts of each kind.")] = 200,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Share of generated pictures that an independent judge assigns to the prompt's concept."""
+    from ..checkpoint import find
+
+    find(checkpoint, decoder)
+    from ..eval.concepts import evaluate as run
+    from ..eval.concepts import table
+    from ..eval.data import data_root
+
+    root = data_root(data)
+    pipeline = load(checkpoint, "cpu", "float32", decoder)
+    pipeline.set_progress_bar_config(disable=True)
+    result = run(pipeline, root, limit=limit, seed=seed)
+    report(result, as_json, table(result))

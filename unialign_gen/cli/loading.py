@@ -1,0 +1,69 @@
+"""Options about weights and devices, to a loaded pipeline."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..pipelines import UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
+
+
+def parse_sources(entries: list[str] | None) -> dict[str, str]:
+    """`["decoder=FOLDER"]` -> `{"decoder": "FOLDER"}`."""
+    out = {}
+    for entry in entries or []:
+        part, equals, value = entry.partition("=")
+        if not equals or not value:
+            raise InputError(f"--source {entry!r}: write PART=FOLDER, such as decoder=/models/unclip")
+        out[part] = value
+    return out
+
+
+def check_device(device: str) -> None:
+    """Whether this machine has it."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device!r} is not available here") from error
+
+
+def load(
+    checkpoint: str,
+    device: str,
+    dtype: str,
+    decoder: str | None = None,
+    source: list[str] | None = None,
+    accept_license: bool = False,
+) -> UniAlignKandinskyPipeline | UniAlignStableUnCLIPPipeline:
+    from ..checkpoint import find
+
+    find(checkpoint, decoder)
+    sources = parse_sources(source)
+    import torch
+    from diffusers.utils import logging
+    from transformers.utils import logging as logging_of_transformers
+
+    from .. import load as load_pipeline
+
+    logging.disable_progress_bar()
+    logging_of_transformers.disable_progress_bar()
+
+    check_device(device)
+    kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if dtype not in kinds:
+        raise InputError(f"--dtype {dtype!r}: choose from {', '.join(kinds)}")
+    pipeline = load_pipeline(
+        checkpoint,
+        device=device,
+        dtype=kinds[dtype],
+        decoder=decoder,
+        sources=sources,
+        accept_license=accept_license,
+    )
+    pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
+    return pipeline

@@ -1,0 +1,40 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Mix(str, Enum):
+    lerp = "lerp"
+    slerp = "slerp"
+    spherical_mean = "spherical_mean"
+
+
+Checkpoint = Annotated[str, typer.Option(help="starter, stable-unclip, kandinsky, or a folder that save_pretrained wrote.")]
+Decoder = Annotated[str | None, typer.Option(help="The starter's decoder: kandinsky (its first) or stable-unclip.")]
+Source = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="PART=FOLDER, FILE or REPOSITORY[@REVISION] of a published checkpoint; parts: decoder, image, text, audio ..."
+    ),
+]
+AcceptLicense = Annotated[bool, typer.Option("--accept-license", help="Use parts whose licence is not permissive.")]
+Text = Annotated[list[str] | None, typer.Option(help="A text prompt. Options of one kind can be repeated: they are mixed.")]
+Audio = Annotated[list[Path] | None, typer.Option(help="A sound file, or a video's sound track.")]
+Video = Annotated[list[Path] | None, typer.Option(help="A video file; its sound counts for three tenths.")]
+Image = Annotated[list[Path] | None, typer.Option(help="A picture file.")]
+Weight = Annotated[
+    list[str] | None, typer.Option(help="KIND=NUMBER, such as text=0.7; KIND=N,N for repeated options; negative allowed.")
+]
+Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; the checkpoint's own by default.")]
+Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance; 1 turns it off.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same picture.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps ...")]
+Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+MixOption = Annotated[Mix, typer.Option(help="How prompts are mixed.")]
