@@ -115,6 +115,16 @@ def seconds_of(container: InputContainer, stream: Any) -> float | None:
     return container.duration / 1_000_000 if container.duration else None
 
 
+def has_sound(source: Source) -> bool:
+    """Whether a sound or video file has a sound track; nothing is decoded.
+
+    Raises:
+        InputError: the file cannot be opened.
+    """
+    with opened(source) as container:
+        return bool(container.streams.audio)
+
+
 def load_sound(source: Source | Sound, rate: int) -> Tensor:
     """Mono samples (n,) at `rate` Hz, in [-1, 1]; at most 30 s.
 
