@@ -115,7 +115,7 @@ class Reading:
         packets: list[Any] = []
         for back in STEPS_BACK:  # containers without an index land anywhere
             try:
-                self.container.seek(int(max(stream.start_time or 0, want - back / stream.time_base)), stream=stream)
+                self.container.seek(int(max(0, want - back / stream.time_base)), stream=stream)
             except av.FFmpegError:
                 continue
             packets = list(self.until(stream, want))
