@@ -51,6 +51,14 @@ class Ragged:
         """Rows of each sample (N,)."""
         return self.offsets.diff()
 
+    def some(self, samples: Tensor) -> Ragged:
+        """The rows of the named samples (n,), in their order."""
+        import torch
+
+        counts = self.counts[samples]
+        first = torch.repeat_interleave(self.offsets[samples] - counted(counts)[:-1], counts)
+        return Ragged(self.values[first + torch.arange(len(first))], counted(counts))
+
     @staticmethod
     def join(parts: Sequence[Ragged]) -> Ragged:
         """One after the other."""
