@@ -160,6 +160,24 @@ def heads(root: Root = ROOT, threads: Threads = 0) -> None:
 
 
 @app.command()
+def recall(
+    root: Root = ROOT,
+    heads: Annotated[Path | None, typer.Option(help="A training run, or a folder of heads; by default the recipe's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    threads: Threads = 0,
+) -> None:
+    """How often embeddings of everything held out lie nearest to their concept; no picture is drawn."""
+    import json
+
+    from . import recall as run
+    from . import steps
+
+    use(threads)
+    found = steps.measure_recall(root, heads or root / "heads")
+    typer.echo(json.dumps(found) if as_json else run.lines(found))
+
+
+@app.command()
 def judge(root: Root = ROOT, out: Path = HERE / "judge", threads: Threads = 0) -> None:
     """Fit the independent judge on real training pictures."""
     from . import steps

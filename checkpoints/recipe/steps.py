@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,7 @@ from . import (
     manifest,
     packages,
     pictures,
+    recall,
     sounds,
     towers,
     unclip,
@@ -278,10 +280,17 @@ def concept_points(root: Path) -> ConceptTable:
 def sound_features(root: Path, rows: list[Row]) -> list[Tensor]:
     """A tensor (versions, 512) for each sound; recordings have more augmented versions than renders."""
     out: dict[str, Tensor] = {}
-    for count in sorted(set(VERSIONS.values())):
+    for count in sorted({VERSIONS[r.style] for r in rows}):
         mine = [r for r in rows if VERSIONS[r.style] == count]
         out.update(zip([r.id for r in mine], features.of_sounds(root, mine, count), strict=True))
     return [out[r.id] for r in rows]
+
+
+@torch.no_grad()
+def measure_recall(root: Path, kept: Path) -> dict[str, dict[str, Any]]:
+    """Nearest concepts of everything held out, with the heads in a run folder or of a checkpoint's aligner."""
+    heads = {"image": load_head(root / "image_space")} | {kind: load_head(path) for kind, path in heads_in(kept).items()}
+    return recall.measure(root, manifest.read(root), concept_points(root), heads)
 
 
 def fit_judge(root: Path, out: Path) -> None:
