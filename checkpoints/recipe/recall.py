@@ -29,8 +29,8 @@ def measure(
         rows: the whole manifest.
         heads: tower features to embeddings, of any norm, by modality.
 
-    Returns for `picture`, `text` (every caption of a held-out picture), `text_unseen` (no training picture has it), `recording`,
-    `render` and `speech` the shares on held-out takes, on other makers, and on both together.
+    Returns for `picture`, `text` (every caption of a held-out picture), `text_unseen` (no training picture has it), `recording`, `render`
+    and `speech` the shares on held-out takes, on other makers, and on both together.
     """
     seen = {c.lower() for r in rows if r.split == "train" for c in r.captions}
     tested = [r for r in rows if r.split != "train" and r.concepts]
