@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 import unialign_gen
@@ -366,3 +367,88 @@ def test_bad_objectives_and_features_are_said(caches, tmp_path):
     write_cache(tmp_path / "nan", {"image": bad, "text": [torch.randn(1, 12)] * 4})
     with pytest.raises(InputError, match="image holds NaN"):
         prepare(settings(caches, tmp_path / "c", caches={"clips": tmp_path / "nan"}))
+
+
+# towers that are trained too
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """A manifest of a dozen pictures and captions, one file broken, and its cache."""
+    from unialign_gen.data.extract import run
+    from unialign_gen.data.extract_config import ExtractConfig
+    from unialign_gen.data.sources import CorpusConfig
+
+    root = tmp_path_factory.mktemp("media")
+    colours = ["red", "green", "blue", "white"]
+    rows = []
+    for i in range(12):
+        Image.new("RGB", (32, 32), colours[i % 4]).save(root / f"{i}.png")
+        rows.append({"id": str(i), "image": f"{i}.png", "text": [colours[i % 4], f"a {colours[i % 4]} page"]})
+    (root / "table.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    corpus = CorpusConfig("table", manifest=root / "table.jsonl")
+    run(ExtractConfig(corpus, {"image": "starter", "text": "starter"}, root / "cache", workers=1), progress=None)
+    (root / "3.png").write_bytes(b"broken since")
+    return root, corpus
+
+
+def test_a_trained_tower_moves_and_takes_the_checkpoints_place(clips, tmp_path, starter):
+    root, corpus = clips
+    config = TrainConfig(
+        tmp_path / "run",
+        caches={"clips": root / "cache"},
+        heads={"text": HeadConfig(hidden=8, dropout=0.0)},
+        streams=[StreamConfig({"clips": 1.0}, ["image", "text"], batch=6)],
+        objective={"name": "infonce"},
+        towers={"text": "starter"},
+        corpora={"clips": corpus},
+        steps=3,
+        lr=1e-3,
+        micro_batch=2,
+        trackers=[],
+        workers=1,
+    )
+    config.evaluation.held_out = 0.3
+    result = train(config)
+    assert "text/r1" in result.metrics
+    trained = unialign_gen.load("starter", heads=tmp_path / "run")
+    tower = trained.aligner.part("text").tower
+    before, after = (part.state_dict() for part in (starter.aligner.part("text").tower, tower))
+    assert any(not torch.equal(after[k], before[k]) for k in after)
+    assert trained.embed(text="red").shape == (1, 256)
+
+
+def test_media_that_break_under_a_trained_tower_are_left_out_and_named(clips, tmp_path):
+    root, corpus = clips
+    config = TrainConfig(
+        tmp_path / "run",
+        caches={"clips": root / "cache"},
+        heads={"image": HeadConfig(hidden=8), "text": HeadConfig(hidden=8)},
+        streams=[StreamConfig({"clips": 1.0}, ["image", "text"], batch=12)],
+        objective={"name": "unialign", "anchor": "text", "tau": 0.5, "tau_centroid": 0.5},
+        anchor="text",
+        towers={"image": "starter"},
+        corpora={"clips": corpus},
+        steps=1,
+        trackers=[],
+        workers=1,
+    )
+    config.evaluation.held_out = 0.0
+    assert train(config).finished
+    problems = [json.loads(line) for line in (tmp_path / "run" / "problems.jsonl").read_text().splitlines()]
+    assert [p["id"] for p in problems] == ["3"]
+
+
+def test_a_trained_tower_needs_its_media(clips, tmp_path):
+    root, _ = clips
+    config = TrainConfig(
+        tmp_path / "run",
+        caches={"clips": root / "cache"},
+        heads={"text": HeadConfig(hidden=8)},
+        streams=[StreamConfig({"clips": 1.0}, ["image", "text"], batch=6)],
+        towers={"text": "starter"},
+        steps=1,
+        trackers=[],
+    )
+    with pytest.raises(InputError, match="corpora: clips is missing: text is trained from its media"):
+        train(config)

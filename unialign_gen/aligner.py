@@ -122,7 +122,9 @@ class Aligner(ModelMixin, ConfigMixin):
         if kind not in self.config["towers"]:
             raise InputError(f"this checkpoint has no {kind} tower: it knows {', '.join(self.config['towers'])}")
         if kind not in self.parts:
-            if kind in self.configs:
+            if kind in self.heads and (self.heads[kind] / "model.safetensors").is_file():
+                part = load_part(self.heads[kind], self.place.dtype)  # its tower was trained too
+            elif kind in self.configs:
                 part = described_part(self.configs[kind], self.place.dtype)
             elif self.folder is not None:
                 part = load_part(self.folder / kind, self.place.dtype)

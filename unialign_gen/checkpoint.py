@@ -125,6 +125,7 @@ def frozen_head(checkpoint: str, kind: str) -> tuple[Module, int]:
     from .heads import load_head
 
     folder = find(checkpoint)
+    kind = "image" if kind == "video" else kind  # frames go through the image tower
     if checkpoint in PUBLISHED:
         description = published.read(folder)
         head, known, dim = description["towers"].get(kind, {}).get("head"), description["towers"], description["embed_dim"]

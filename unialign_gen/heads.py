@@ -49,7 +49,7 @@ def save_head(head: Head, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "head.json").write_text(json.dumps(head.config, indent=2) + "\n")
-    save_file({k: v.contiguous() for k, v in head.state_dict().items()}, folder / "head.safetensors")
+    save_file({k: v.cpu().contiguous() for k, v in head.state_dict().items()}, folder / "head.safetensors")
 
 
 def load_head(folder: Path) -> Head:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ SPLITS = {"held_out": ("test",), "other_makers": ("cross",), "together": ("test"
 
 
 def measure(
-    root: Path, rows: Sequence[Row], table: ConceptTable, heads: dict[str, Callable[[Tensor], Tensor]]
+    root: Path, rows: Sequence[Row], table: ConceptTable, heads: Mapping[str, Callable[[Tensor], Tensor]]
 ) -> dict[str, dict[str, Any]]:
     """Top-1 and top-5 shares by modality and split.
 
@@ -29,8 +29,8 @@ def measure(
         rows: the whole manifest.
         heads: tower features to embeddings, of any norm, by modality.
 
-    Returns for `picture`, `text` (every caption of a held-out picture), `text_unseen` (no training picture has it), `recording`, `render`
-    and `speech` the shares on held-out takes, on other makers, and on both together.
+    Returns for `picture`, `text` (every caption of a held-out picture), `text_unseen` (those that no training picture has),
+    `recording`, `render` and `speech` the shares on held-out takes, on other makers, and on both together.
     """
     seen = {c.lower() for r in rows if r.split == "train" for c in r.captions}
     tested = [r for r in rows if r.split != "train" and r.concepts]

@@ -51,6 +51,11 @@ class Ragged:
         """Rows of each sample (N,)."""
         return self.offsets.diff()
 
+    def first(self) -> Ragged:
+        """The first row of each sample that has rows."""
+        has = self.counts > 0
+        return Ragged(self.values[self.offsets[:-1][has]], counted(has.long()))
+
     def some(self, samples: Tensor) -> Ragged:
         """The rows of the named samples (n,), in their order."""
         import torch

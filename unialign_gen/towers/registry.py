@@ -69,7 +69,7 @@ def save_tower(tower: Tower, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(tower.config, indent=2) + "\n")
-    save_file({k: v.contiguous() for k, v in tower.state_dict().items()}, folder / "model.safetensors")
+    save_file({k: v.cpu().contiguous() for k, v in tower.state_dict().items()}, folder / "model.safetensors")
     for name, text in tower.extra_files().items():
         (folder / name).write_text(text, "utf-8")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,9 @@ from torch import Tensor
 from .config import TrainConfig
 from .features import Source
 from .streams import Draw, Stream
+
+if TYPE_CHECKING:
+    from .live import LiveInputs
 
 
 @dataclass
@@ -29,6 +33,11 @@ class Rows:
     owner: Tensor | None
     present: Tensor | None
     count: int
+
+    def to(self, device: torch.device) -> Rows:
+        owner = None if self.owner is None else self.owner.to(device)
+        present = None if self.present is None else self.present.to(device)
+        return Rows(self.values.to(device), owner, present, self.count)
 
     def part(self, start: int, stop: int) -> Rows:
         """Samples start to stop."""
@@ -51,11 +60,8 @@ class StreamBatch:
         return next(iter(self.rows.values())).count
 
     def to(self, device: torch.device) -> StreamBatch:
-        def moved(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.to(device)
-
-        rows = {n: Rows(r.values.to(device), moved(r.owner), moved(r.present), r.count) for n, r in self.rows.items()}
-        return StreamBatch(rows, moved(self.anchor))
+        anchor = None if self.anchor is None else self.anchor.to(device)
+        return StreamBatch({name: rows.to(device) for name, rows in self.rows.items()}, anchor)
 
 
 class Batches:
@@ -65,6 +71,7 @@ class Batches:
         points: unit embeddings (N, d) of a frozen anchor by cache; empty where the anchor is trained.
         means: unit means (d,) of the labels, for `label_share`.
         spread: standard deviation of each feature (width,) by modality, for noise.
+        live: inputs of towers that are trained too.
     """
 
     def __init__(
@@ -75,8 +82,10 @@ class Batches:
         points: Mapping[str, Tensor],
         means: Mapping[str, Tensor],
         spread: Mapping[str, Tensor],
+        live: LiveInputs | None = None,
     ):
         self.config, self.stream, self.sources, self.points, self.spread = config, stream, sources, points, spread
+        self.live = live
         self.share = stream.config.label_share
         if points and self.share:
             dim = next(iter(points.values())).shape[1]
@@ -112,6 +121,9 @@ class Batches:
         else:
             names, caches, samples = self.stream.names, drawn.caches, drawn.samples
         head = self.config.heads[modality]
+        if self.live is not None and modality in self.live.towers:
+            chance = torch.rand(len(samples), generator=generator)
+            return self.live.rows(modality, names, caches[mine], samples[mine], chance[mine])
         width = next(s.width(modality) for s in self.sources.values() if modality in s.rows)
         chance = torch.rand(len(samples), generator=generator)
         noise = torch.randn(len(samples), width, generator=generator)[mine] if head.noise else None

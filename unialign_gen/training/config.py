@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ..data.extract_config import cores
+from ..data.sources import CorpusConfig
 from ..errors import InputError
 
 
@@ -80,6 +82,11 @@ class TrainConfig:
         caches: feature caches by name, folders that `unialign-gen extract` wrote.
         heads: the modalities that are trained. The anchor is frozen unless it is among them.
         objective: `name` of the registry and its options.
+        towers: towers that are trained too, by modality: a checkpoint's name, a folder, or a description, as for extraction.
+        corpora: where the media of their caches are, by the cache's name.
+        frames: of a video, for a trained tower.
+        workers: threads that decode for them.
+        tower_rate: their learning rate, as a share of `lr`.
         checkpoint: whose space it is: a frozen anchor goes through this checkpoint's own head.
         anchor: the modality that the others are pulled towards.
         steps, epochs: how long; one of the two. An epoch is over the first stream's samples.
@@ -98,6 +105,11 @@ class TrainConfig:
     heads: dict[str, HeadConfig]
     streams: list[StreamConfig]
     objective: dict[str, Any] = field(default_factory=lambda: {"name": "unialign"})
+    towers: dict[str, str | dict[str, Any]] = field(default_factory=dict)
+    corpora: dict[str, CorpusConfig] = field(default_factory=dict)
+    frames: int = 8
+    workers: int = field(default_factory=cores)
+    tower_rate: float = 1.0
     checkpoint: str = "starter"
     anchor: str = "image"
     steps: int | None = None
@@ -126,6 +138,9 @@ class TrainConfig:
             raise InputError("give steps or epochs, one of the two")
         if not self.streams or not self.heads:
             raise InputError("a run needs at least one stream and one head")
+        headless = sorted(set(self.towers) - set(self.heads))
+        if headless:
+            raise InputError(f"towers.{headless[0]}: a trained tower needs an entry in heads too")
         for i, stream in enumerate(self.streams):
             self._check_stream(f"streams[{i}]", stream)
         for name, low, high in (("warmup", 0, 1), ("cool", 0, 1), ("ema", 0, 1), ("evaluation.held_out", 0, 0.9)):

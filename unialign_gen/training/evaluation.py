@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .features import Source, embed_mean
+from .features import Source
+
+Embed = Callable[[str, Source, Tensor], Tensor]
 
 
 def recall_at_1(query: Tensor, target: Tensor) -> float:
@@ -21,38 +22,35 @@ def recall_at_1(query: Tensor, target: Tensor) -> float:
 
 @torch.no_grad()
 def evaluate(
-    heads: Mapping[str, nn.Module],
+    modalities: Sequence[str],
+    embed: Embed,
     sources: Mapping[str, Source],
-    points: Mapping[str, Tensor],
     means: Mapping[str, Tensor],
     anchor: str,
     limit: int,
 ) -> dict[str, float]:
-    """Measures the heads on the held-out samples.
+    """Measures modalities on the held-out samples.
 
-    Returns, for each trained modality that has them: `<modality>/r1`, both directions' mean over samples that have the
-    anchor too; `<modality>/label1`, how often a sample lies nearest to its own label's mean of the anchor; `<modality>/gap`,
-    the distance of the two modalities' means; and `r1`, `label1`, their means over the modalities.
+    Args:
+        embed: modality, source and sample numbers (n,) to unit embeddings (n, d); zeros for a sample that lacks it.
+        means: unit means (d,) of the labels, in the anchor's space.
+
+    Returns, for each modality that has them: `<modality>/r1`, both directions' mean over samples that have the anchor too;
+    `<modality>/label1`, how often a sample lies nearest to its own label's mean; `<modality>/gap`, the distance of the two
+    modalities' means; and `r1`, `label1`, their means over the modalities.
     """
     found: dict[str, list[dict[str, float]]] = {}
     names = list(means)
     table = torch.stack([means[n] for n in names]) if names else None
-    for name, head in heads.items():
-        if name == anchor:
-            continue
+    for name in modalities:
         for source in sources.values():
             rows = (source.held_out & source.has(name)).nonzero()[:, 0][:limit]
-            if name not in source.rows or not len(rows):
+            if not len(rows):
                 continue
-            z = first_rows(source, name, rows, head)
+            z = embed(name, source, rows)
+            target = embed(anchor, source, rows) if anchor in source.rows else torch.zeros_like(z)
             row: dict[str, float] = {}
-            if source.name in points:
-                target = points[source.name][rows]
-            elif anchor in heads and anchor in source.rows:
-                target = embed_some(source, anchor, rows, heads[anchor])
-            else:
-                target = torch.zeros_like(z)
-            both = (target != 0).any(1)
+            both = (target != 0).any(1) & (z != 0).any(1)
             if int(both.sum()) > 1:
                 row["r1"] = (recall_at_1(z[both], target[both]) + recall_at_1(target[both], z[both])) / 2
                 row["gap"] = float((z[both].mean(0) - target[both].mean(0)).norm())
@@ -78,15 +76,3 @@ def summary(found: Mapping[str, list[dict[str, float]]]) -> dict[str, float]:
         if means and metric != "gap":
             out[metric] = sum(means) / len(means)
     return out
-
-
-def first_rows(source: Source, modality: str, samples: Tensor, head: nn.Module) -> Tensor:
-    """Unit embeddings (n, d) of the first row of each sample."""
-    ragged = source.rows[modality]
-    return F.normalize(head(ragged.values[ragged.offsets[samples]].float()), dim=1)
-
-
-def embed_some(source: Source, modality: str, samples: Tensor, head: nn.Module) -> Tensor:
-    """Unit embeddings (n, d) of samples; zeros for those that lack the modality."""
-    ragged = source.rows[modality]
-    return embed_mean(ragged.some(samples), head)

@@ -67,12 +67,12 @@ def read(name: str, cache: FeatureCache, modalities: set[str], share: float, see
 
 
 @torch.no_grad()
-def embed_mean(rows: Ragged, head: nn.Module) -> Tensor:
-    """Unit embeddings (N, d): the mean over a sample's rows of the head's unit vectors; zeros where it has none."""
+def embed_mean(rows: Ragged, head: nn.Module, device: torch.device | str = "cpu") -> Tensor:
+    """Unit embeddings (N, d) on the processor, by a head on `device`: a sample's mean over its rows, zeros without any."""
     total: Tensor | None = None
     owner = torch.repeat_interleave(torch.arange(len(rows)), rows.counts)
     for values, mine in zip(rows.values.split(CHUNK), owner.split(CHUNK), strict=True):
-        z = F.normalize(head(values.float()), dim=1)
+        z = F.normalize(head(values.float().to(device)).float(), dim=1).cpu()
         if total is None:
             total = torch.zeros(len(rows), z.shape[1])
         total.index_add_(0, mine, z)

@@ -18,7 +18,10 @@ from .. import __version__
 from ..config import to_dict
 from ..errors import InputError
 from ..heads import Head, save_head
+from ..towers import save_tower
+from ..towers.base import Tower
 from .config import TrainConfig
+from .model import Heads
 
 CONFIG, ABOUT, METRICS, STATE, HEADS = "config.yaml", "about.json", "metrics.jsonl", "state.pt", "heads"
 PACKAGES = ("torch", "accelerate", "diffusers", "transformers", "safetensors", "numpy")
@@ -98,18 +101,27 @@ class RunFolder:
             kept = [line for line in lines if json.loads(line)["step"] <= step]
             self.replace(METRICS, "".join(line + "\n" for line in kept).encode())
 
-    def keep(self, heads: Mapping[str, Head]) -> None:
-        """Writes the heads, a folder for each modality, in place of those kept before."""
+    def keep(self, trained: Heads) -> None:
+        """Writes the heads, a folder for each modality with its tower if that was trained, in place of those kept before."""
         part, old = self.path / f".{HEADS}.part", self.path / f".{HEADS}.old"
         for folder in (part, old):
             shutil.rmtree(folder, ignore_errors=True)
-        for name, head in heads.items():
+        for name, head in trained.heads.items():
+            assert isinstance(head, Head)
             save_head(head, part / name)
+            if name in trained.towers:
+                tower = trained.towers[name]
+                assert isinstance(tower, Tower)
+                save_tower(tower, part / name)
         target = self.path / HEADS
         if target.exists():
             target.rename(old)
         part.rename(target)
         shutil.rmtree(old, ignore_errors=True)
+
+    def note_problems(self, rows: list[dict[str, str]]) -> None:
+        """Writes which media could not be read while a tower was trained."""
+        self.replace("problems.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of the log."""

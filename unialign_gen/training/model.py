@@ -12,15 +12,20 @@ from torch import Tensor, nn
 
 from ..heads import Head
 from ..objectives import UniAlign
+from ..towers.base import Tower
 from .batches import Rows, StreamBatch
 
 
 class Heads(nn.Module):
-    """Heads by modality; a call encodes several streams at once, so that one backward pass serves them all."""
+    """Heads by modality, with their towers where these are trained too.
 
-    def __init__(self, heads: Mapping[str, Head]):
+    A call encodes several streams at once, so that one backward pass serves them all.
+    """
+
+    def __init__(self, heads: Mapping[str, Head], towers: Mapping[str, Tower] | None = None):
         super().__init__()
         self.heads = nn.ModuleDict(heads)
+        self.towers = nn.ModuleDict(towers or {})
 
     def forward(self, batches: list[dict[str, Rows]]) -> list[dict[str, Tensor]]:
         """Unit embeddings (b, d) in fp32 of each stream's rows; zeros for a sample that lacks the modality."""
@@ -28,7 +33,8 @@ class Heads(nn.Module):
 
     def encode(self, modality: str, rows: Rows) -> Tensor:
         """Unit embeddings (b, d), the mean over a sample's rows where it has several."""
-        z = F.normalize(self.heads[modality](rows.values).float(), dim=1)
+        features = self.towers[modality](rows.values) if modality in self.towers else rows.values
+        z = F.normalize(self.heads[modality](features).float(), dim=1)
         if rows.owner is not None:
             total = torch.zeros(rows.count, z.shape[1], device=z.device).index_add(0, rows.owner, z)
             z = F.normalize(total, dim=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +19,23 @@ from tqdm import tqdm
 
 from ..checkpoint import frozen_head
 from ..data.cache import FeatureCache
+from ..data.extract_config import load as load_extracting
+from ..data.extract_config import locate
 from ..errors import InputError
 from ..heads import Head, load_head
 from ..objectives import build
-from .batches import Batches, Rows
+from ..towers.base import Tower
+from .batches import Batches, Rows, StreamBatch
 from .config import TrainConfig
 from .evaluation import evaluate
 from .features import Source, embed_mean, label_means, read
 from .folder import RunFolder
+from .live import LiveInputs
 from .model import Heads, loss_of, whole_batch_gradients
 from .schedule import warm_then_cool
 from .streams import Stream
+
+LIVE_ROWS = 32  # samples that a trained tower sees at a time when it is measured
 
 
 @dataclass
@@ -41,6 +48,7 @@ class Setting:
     batches: list[Batches]
     heads: Heads
     objective: nn.Module
+    live: LiveInputs | None
     steps: int
 
 
@@ -69,6 +77,8 @@ def prepare(config: TrainConfig) -> Setting:
     else:
         dim = frozen_head(config.checkpoint, config.anchor)[1]
     means = label_means(sources, points)
+    towers = {modality: trained_tower(config, modality, sources) for modality in sorted(config.towers)}
+    live = LiveInputs(config, towers, sources) if towers else None
     spread, heads = {}, {}
     for modality in sorted(config.heads):
         rows = [s.rows[modality].values.float() for s in sources.values() if modality in s.rows]
@@ -80,9 +90,9 @@ def prepare(config: TrainConfig) -> Setting:
     streams = [
         Stream(f"streams[{i}]", stream, sources, config.anchor, config.seed + i) for i, stream in enumerate(config.streams)
     ]
-    batches = [Batches(config, stream, sources, points, means, spread) for stream in streams]
+    batches = [Batches(config, stream, sources, points, means, spread, live) for stream in streams]
     steps = config.steps or math.ceil((config.epochs or 0) * len(streams[0]) / config.streams[0].batch)
-    return Setting(sources, points, means, batches, Heads(heads), objective_of(config), max(1, steps))
+    return Setting(sources, points, means, batches, Heads(heads, towers), objective_of(config), live, max(1, steps))
 
 
 def fitting(source: Source, anchor: str, head: nn.Module) -> Any:
@@ -94,6 +104,22 @@ def fitting(source: Source, anchor: str, head: nn.Module) -> Any:
             "extract with the checkpoint's own tower"
         )
     return source.rows[anchor]
+
+
+def trained_tower(config: TrainConfig, modality: str, sources: dict[str, Source]) -> Tower:
+    """A tower whose weights are to be trained.
+
+    Raises:
+        InputError: it cannot be had, or its features are not those of the caches.
+    """
+    entry = config.towers[modality]
+    tower = load_extracting(entry if isinstance(entry, dict) else locate(modality, entry), torch.float32).requires_grad_(True)
+    for source in sources.values():
+        if modality in source.rows and source.width(modality) != tower.dim:
+            raise InputError(
+                f"towers.{modality}: it gives {tower.dim} features, cache {source.name} has {source.width(modality)}"
+            )
+    return tower.train()
 
 
 def new_head(config: TrainConfig, modality: str, features: Tensor, dim: int) -> Head:
@@ -198,14 +224,18 @@ class Trainer:
         self.setting = prepare(config)
         self.plain = self.setting.heads
         self.objective = self.setting.objective.to(accelerator.device)
-        groups: list[dict[str, Any]] = [{"params": list(self.plain.parameters())}]
+        groups: list[dict[str, Any]] = [{"params": list(self.plain.heads.parameters()), "rate": 1.0}]
+        if moving := list(self.plain.towers.parameters()):
+            groups.append({"params": moving, "rate": config.tower_rate})
         if own := list(self.objective.parameters()):
-            groups.append({"params": own, "weight_decay": 0.0})
+            groups.append({"params": own, "weight_decay": 0.0, "rate": 1.0})
         self.optimiser = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
         self.heads, self.prepared = accelerator.prepare(self.plain, self.optimiser)
         self.average = EMAModel(self.plain.parameters(), decay=config.ema, use_ema_warmup=False) if config.ema else None
         if self.average is not None:
             self.average.to(accelerator.device)
+        self.ahead = ThreadPoolExecutor(1)  # draws a step's batch while the one before is computed
+        self.next: tuple[int, Future[list[StreamBatch]]] | None = None
         self.step, self.best = 0, -math.inf
         self.metrics: dict[str, float] = {}
         self._resume()
@@ -262,6 +292,9 @@ class Trainer:
             self._save()
         if self.config.trackers:
             accelerator.end_training()
+        self.ahead.shutdown()
+        if self.setting.live is not None and self.accelerator.is_main_process:
+            self.folder.note_problems(list(self.setting.live.problems.values()))
         heads = self.folder.path / "heads"
         return Result(self.step, steps, self.metrics, heads if heads.is_dir() else None)
 
@@ -277,8 +310,8 @@ class Trainer:
         config, accelerator = self.config, self.accelerator
         factor = warm_then_cool(self.step / self.setting.steps, config.warmup, config.cool)
         for group in self.optimiser.param_groups:
-            group["lr"] = config.lr * factor
-        batches = [b.batch(self.step, self.rank, self.world).to(accelerator.device) for b in self.setting.batches]
+            group["lr"] = config.lr * factor * group["rate"]
+        batches = [batch.to(accelerator.device) for batch in self._batches()]
         terms: dict[str, float] = {}
 
         def encode(rows: list[dict[str, Rows]], part: int) -> list[dict[str, Tensor]]:
@@ -317,6 +350,16 @@ class Trainer:
             self.average.step(self.plain.parameters())
         return row
 
+    def _batches(self) -> list[StreamBatch]:
+        """This step's batches; those of the next are begun."""
+
+        def draw(step: int) -> list[StreamBatch]:
+            return [b.batch(step, self.rank, self.world) for b in self.setting.batches]
+
+        drawn = self.next[1].result() if self.next is not None and self.next[0] == self.step else draw(self.step)
+        self.next = (self.step + 1, self.ahead.submit(draw, self.step + 1))
+        return drawn
+
     def _share_objective(self) -> None:
         """The objective's own gradients, averaged over processes as those of the heads are."""
         for parameter in self.objective.parameters() if self.world > 1 else ():
@@ -338,20 +381,36 @@ class Trainer:
     def _evaluate(self) -> dict[str, float]:
         """Measures the averaged weights, and keeps them if they are the best so far (or if nothing can be measured)."""
         setting, config = self.setting, self.config
+        trained = [name for name in config.heads if name != config.anchor]
         with self._averaged():
             self.plain.eval()
-            heads = {name: head for name, head in self.plain.heads.items() if isinstance(head, Head)}
-            cpu = {name: copy_of(head) for name, head in heads.items()}
+            found = evaluate(trained, self._embed, setting.sources, setting.means, config.anchor, config.evaluation.limit)
+            if found and config.evaluation.metric not in found:
+                raise InputError(f"evaluation.metric: there is no {config.evaluation.metric}, but {', '.join(found)}")
+            score = found.get(config.evaluation.metric, math.inf)
+            if score >= self.best:
+                self.best = score
+                if self.accelerator.is_main_process:
+                    self.folder.keep(self.plain)
             self.plain.train()
-        found = evaluate(cpu, setting.sources, setting.points, setting.means, config.anchor, config.evaluation.limit)
-        if found and config.evaluation.metric not in found:
-            raise InputError(f"evaluation.metric: there is no {config.evaluation.metric}, but {', '.join(found)}")
-        score = found.get(config.evaluation.metric, math.inf)
-        if score >= self.best or score == math.inf:
-            self.best = score
-            if self.accelerator.is_main_process:
-                self.folder.keep(cpu)
         return found
+
+    def _embed(self, modality: str, source: Source, samples: Tensor) -> Tensor:
+        """Unit embeddings (n, d) of samples on the processor, with the weights as they are; zeros where one lacks it."""
+        if modality not in self.config.heads:  # the frozen anchor
+            return self.setting.points[source.name][samples]
+        device, live = self.accelerator.device, self.setting.live
+        if live is not None and modality in live.towers:
+            parts = []
+            for some in samples.split(LIVE_ROWS):
+                nothing = torch.zeros(len(some))
+                rows = live.rows(modality, [source.name], nothing.long(), some, nothing)
+                parts.append(self.plain.encode(modality, rows.to(device)).cpu())
+            return torch.cat(parts)
+        ragged = source.rows[modality].some(samples)
+        if self.config.heads[modality].rows == "one":
+            ragged = ragged.first()
+        return embed_mean(ragged, self.plain.heads[modality], device)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -364,10 +423,3 @@ class Trainer:
             yield
         finally:
             self.average.restore(self.plain.parameters())
-
-
-def copy_of(head: Head) -> Head:
-    """A frozen copy in evaluation mode on the processor."""
-    copy = Head(**head.config)
-    copy.load_state_dict({k: v.detach().cpu() for k, v in head.state_dict().items()})
-    return copy.eval().requires_grad_(False)
