@@ -36,6 +36,28 @@ SETTINGS = {
 }
 
 
+TOWER = '''
+import numpy as np, torch
+from unialign_gen.towers.base import Tower
+
+class Mean(Tower):
+    """The means of three columns of numbers."""
+    dim, config = 3, {"tower": "mean"}
+
+    def prepare(self, inputs):
+        return torch.stack([torch.from_numpy(np.loadtxt(p, dtype=np.float32)) for p in inputs])
+
+    def forward(self, x):
+        return x.mean(1)
+
+def build(folder, config):
+    return Mean()
+
+def weights(folder, config):
+    return {}
+'''
+
+
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     root = tmp_path_factory.mktemp("clips")
@@ -210,33 +232,14 @@ def test_the_command_reports(clips, whole):
 
 
 def test_any_columns_and_a_modality_of_ones_own(tmp_path):
-    from unialign_gen.towers import registry
-    from unialign_gen.towers.base import Tower
-
-    class Mean(Tower):
-        """The means of three columns of numbers."""
-
-        dim = 3
-        config = {"tower": "mean"}  # noqa: RUF012
-
-        def prepare(self, inputs):
-            return torch.stack([torch.from_numpy(np.loadtxt(p, dtype=np.float32)) for p in inputs])
-
-        def forward(self, x):
-            return x.mean(1)
-
-    class Module:
-        build = staticmethod(lambda folder, config: Mean())
-        weights = staticmethod(lambda folder, config: {})
-
-    registry.register("mean", Module)
+    (tmp_path / "mean.py").write_text(TOWER)
     rows = [{"id": "a", "text": ["x", "y"], "signal": "a.txt", "image": "a.png"}, {"id": "b", "text": "z", "signal": "b.txt"}]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     np.savetxt(tmp_path / "a.txt", np.arange(12).reshape(4, 3))
     (tmp_path / "b.txt").write_text("no numbers")
     Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
     path = tmp_path / "c.yaml"
-    towers = {"text": "starter", "image": "starter", "signal": {"tower": "mean"}}
+    towers = {"text": "starter", "image": "starter", "signal": {"tower": "mean", "file": str(tmp_path / "mean.py")}}
     corpus = {"kind": "table", "manifest": str(tmp_path / "m.jsonl")}
     path.write_text(yaml.safe_dump({"corpus": corpus, "towers": towers, "out": str(tmp_path / "out"), "store": "float16"}))
     run(path)
@@ -248,6 +251,23 @@ def test_any_columns_and_a_modality_of_ones_own(tmp_path):
     assert signal[0].tolist() == [[4.5, 5.5, 6.5]]
     assert [(p["id"], p["modality"], p["kind"]) for p in cache.problems()] == [("b", "signal", "broken")]
     assert load_image(tmp_path / "a.png").size == (30, 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "no Python file"), ("1 / 0", "cannot be run .ZeroDivisionError"), ("x = 1", "defines no build")],
+)
+def test_a_bad_file_of_a_tower_is_one_line(tmp_path, text, message):
+    (tmp_path / "s.txt").touch()
+    (tmp_path / "m.csv").write_text("id,signal\na,s.txt\n")
+    if text:
+        (tmp_path / "t.py").write_text(text)
+    towers = f"{{signal: {{tower: t, file: {tmp_path}/t.py}}}}"
+    (tmp_path / "c.yaml").write_text(
+        f"corpus: {{kind: table, manifest: {tmp_path}/m.csv}}\ntowers: {towers}\nout: {tmp_path}/out"
+    )
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "c.yaml")
 
 
 def test_what_no_sample_has_is_refused(tmp_path):

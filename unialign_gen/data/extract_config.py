@@ -30,7 +30,8 @@ class ExtractConfig:
     """What `unialign-gen extract` does.
 
     Attributes:
-        towers: by modality, a checkpoint's name, a folder (of a checkpoint or of one tower), or a tower's own description.
+        towers: by modality, a checkpoint's name, a folder (of a checkpoint or of one tower), or a tower's own description,
+            in which `file` may name the Python file that defines it.
             `video` falls back on the checkpoint's image tower: a row for each frame. `text` gives a row for each caption.
         out: folder of the cache.
         frames: of a video.
@@ -93,8 +94,11 @@ def open_towers(config: ExtractConfig) -> dict[str, Tower]:
 
 def load(place: Path | dict[str, Any], dtype: torch.dtype) -> Tower:
     from ..towers import load_tower
-    from ..towers.registry import NOWHERE
+    from ..towers.registry import NOWHERE, register_file
 
+    if isinstance(place, dict) and "file" in place:
+        place = {**place}
+        register_file(str(place.get("tower")), place.pop("file"))
     return load_tower(NOWHERE, dtype, place) if isinstance(place, dict) else load_tower(place, dtype)
 
 

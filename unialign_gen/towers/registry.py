@@ -6,12 +6,13 @@ Adding a tower is adding a file to this package: the file's name is the tower's 
 - and, only where the weights are not in `folder/model.safetensors` under the tower's own names,
   `weights(folder, config) -> dict[str, Tensor]`, which finds them and renames them.
 
-A tower that lives outside the package is made known by `register`.
+A tower that lives outside the package is made known by `register`, or by `register_file`.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import pkgutil
@@ -42,6 +43,26 @@ _registered: dict[str, TowerModule] = {}
 def register(kind: str, module: TowerModule) -> None:
     """Makes a tower from outside the package known as `kind`; `module` is anything that has `build`."""
     _registered[kind] = module
+
+
+def register_file(kind: str, path: str | Path) -> None:
+    """Makes the tower that a Python file defines known as `kind`. The file is run: name none that you would not run.
+
+    Raises:
+        InputError: no such file, it cannot be run, or it defines no `build`.
+    """
+    path = Path(path).expanduser()
+    spec = importlib.util.spec_from_file_location(f"unialign_gen_tower_{kind}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise InputError(f"tower {kind}: no Python file {path}")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"tower {kind}: {path} cannot be run ({type(error).__name__}: {error})") from error
+    if not hasattr(module, "build"):
+        raise InputError(f"tower {kind}: {path} defines no build(folder, config)")
+    register(kind, cast(TowerModule, module))
 
 
 def kinds() -> list[str]:
