@@ -318,16 +318,26 @@ def test_a_run_that_is_stopped_and_killed_ends_as_one_that_is_not(caches, tmp_pa
 def test_two_processes_lose_what_one_does(caches, tmp_path):
     quiet = {"text": HeadConfig(hidden=16, dropout=0.0), "audio": HeadConfig(hidden=16, dropout=0.0, rows="mean", noise=0.1)}
     objective = {"name": "infonce", "learnable": True}
-    for name, changes in (("unialign", {}), ("learnable", {"objective": objective}), ("parts", {"micro_batch": 3})):
-        one = settings(caches, tmp_path / f"{name}-one", heads=quiet, **changes)
-        train(one)
-        two = replace(one, out=tmp_path / f"{name}-two")
-        path = write_config(two, tmp_path / f"{name}.yaml")
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        done = subprocess.run([*launch, *command(path)[1:]], env=environment(), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        for a, b in zip(losses(one.out), losses(two.out), strict=True):
-            assert a == pytest.approx(b, rel=1e-4, abs=1e-4)
+    runs = {"unialign": {}, "learnable": {"objective": objective}, "parts": {"micro_batch": 3}}
+    paths = []
+    for name, changes in runs.items():
+        config = settings(caches, tmp_path / f"{name}-one", heads=quiet, **changes)
+        train(config)
+        paths.append(str(write_config(replace(config, out=tmp_path / f"{name}-two"), tmp_path / f"{name}.yaml")))
+    lines = [
+        "import sys",
+        "from unialign_gen.config import load",
+        "from unialign_gen.training.config import TrainConfig",
+        "from unialign_gen.training.train import train",
+        "[train(load(TrainConfig, path)) for path in sys.argv[1:]]",
+    ]
+    (tmp_path / "both.py").write_text("\n".join(lines))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "both.py"]
+    done = subprocess.run([*launch, *paths], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in runs:
+        one, two = losses(tmp_path / f"{name}-one"), losses(tmp_path / f"{name}-two")
+        assert two == pytest.approx(one, rel=1e-4, abs=1e-4)
     assert losses(tmp_path / "parts-one") == pytest.approx(losses(tmp_path / "unialign-one"), rel=1e-4)
 
 

@@ -114,7 +114,7 @@ class Stream:
             if not entries:
                 continue
             label = torch.tensor([k for _, k in entries])
-            count = torch.bincount(label[label >= 0], minlength=len(index)).clamp(min=1).double()
+            count = torch.bincount(label[label >= 0], minlength=max(1, len(index))).clamp(min=1).double()
             weight = torch.where(label >= 0, count[label.clamp(min=0)] ** (config.balance - 1), 1.0)
             caches.append(torch.full((len(entries),), number))
             samples.append(torch.tensor([i for i, _ in entries]))

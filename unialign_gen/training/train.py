@@ -381,7 +381,7 @@ class Trainer:
     def _evaluate(self) -> dict[str, float]:
         """Measures the averaged weights, and keeps them if they are the best so far (or if nothing can be measured)."""
         setting, config = self.setting, self.config
-        trained = [name for name in config.heads if name != config.anchor]
+        trained = [name for name in sorted(config.heads) if name != config.anchor]
         with self._averaged():
             self.plain.eval()
             found = evaluate(trained, self._embed, setting.sources, setting.means, config.anchor, config.evaluation.limit)
