@@ -462,3 +462,23 @@ def test_a_trained_tower_needs_its_media(clips, tmp_path):
     )
     with pytest.raises(InputError, match="corpora: clips is missing: text is trained from its media"):
         train(config)
+
+
+# what comes with the package
+
+
+def test_shipped_configurations_are_valid(monkeypatch):
+    from unialign_gen.configs import configs_folder
+    from unialign_gen.data.extract_config import ExtractConfig
+
+    for name in ("CLIPS", "FEATURES", "RUN", "VGGSOUND", "IMAGEBIND", "BEATS", "VAST150K", "EVA_CLIP", "UNIALIGN_DATA"):
+        monkeypatch.setenv(name, f"/{name.lower()}")
+    files = sorted(configs_folder().glob("*.yaml"))
+    assert len(files) >= 8
+    for path in files:
+        config = load(ExtractConfig if "extract" in path.stem else TrainConfig, path)
+        if isinstance(config, TrainConfig):
+            options = {k: v for k, v in config.objective.items() if k != "name"}
+            assert OBJECTIVES[config.objective["name"]](**options).anchor == config.anchor
+    paper = load(TrainConfig, configs_folder() / "vggsound-kandinsky.yaml")
+    assert (paper.epochs, paper.lr, paper.streams[0].batch, paper.objective["volume_weight"]) == (50, 2e-5, 512, 0.1)

@@ -88,6 +88,7 @@ class TrainConfig:
         workers: threads that decode for them.
         tower_rate: their learning rate, as a share of `lr`.
         checkpoint: whose space it is: a frozen anchor goes through this checkpoint's own head.
+        embed_dim: width of a space of one's own, where the anchor is trained too; the checkpoint's by default.
         anchor: the modality that the others are pulled towards.
         steps, epochs: how long; one of the two. An epoch is over the first stream's samples.
         lr, weight_decay, betas: AdamW.
@@ -111,6 +112,7 @@ class TrainConfig:
     workers: int = field(default_factory=cores)
     tower_rate: float = 1.0
     checkpoint: str = "starter"
+    embed_dim: int | None = None
     anchor: str = "image"
     steps: int | None = None
     epochs: float | None = None
@@ -138,6 +140,8 @@ class TrainConfig:
             raise InputError("give steps or epochs, one of the two")
         if not self.streams or not self.heads:
             raise InputError("a run needs at least one stream and one head")
+        if self.embed_dim is not None and self.anchor not in self.heads:
+            raise InputError(f"embed_dim: the anchor, {self.anchor}, is frozen, so the space is as wide as it is")
         headless = sorted(set(self.towers) - set(self.heads))
         if headless:
             raise InputError(f"towers.{headless[0]}: a trained tower needs an entry in heads too")

@@ -75,7 +75,7 @@ def prepare(config: TrainConfig) -> Setting:
             raise InputError(f"no cache has {config.anchor}, the anchor: extract it, or name another anchor")
         dim = next(iter(points.values())).shape[1]
     else:
-        dim = frozen_head(config.checkpoint, config.anchor)[1]
+        dim = config.embed_dim or frozen_head(config.checkpoint, "image")[1]
     means = label_means(sources, points)
     towers = {modality: trained_tower(config, modality, sources) for modality in sorted(config.towers)}
     live = LiveInputs(config, towers, sources) if towers else None
