@@ -1,6 +1,6 @@
 """What training from a cache costs beyond its objective and heads, in one run: python benchmarks/training.py [--json].
 
-The bare loop computes the same heads, objective, gradients and AdamW steps on batches that lie ready in memory; turns alternate.
+The bare loop computes the same heads, objective, gradients and AdamW steps on batches that lie in memory; turns alternate.
 """
 
 from __future__ import annotations
