@@ -367,6 +367,13 @@ def test_a_folder_of_another_run_is_left_alone(caches, tmp_path):
         train(settings(caches, tmp_path / "run", steps=8, lr=1.0))
 
 
+def test_trackers_get_the_metrics_and_absent_ones_are_said(caches, tmp_path):
+    train(settings(caches, tmp_path / "run", steps=2, trackers=["tensorboard"]))
+    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
+    with pytest.raises(InputError, match="trackers: nonsense is not there"):
+        train(settings(caches, tmp_path / "other", trackers=["nonsense"]))
+
+
 def test_bad_objectives_and_features_are_said(caches, tmp_path):
     with pytest.raises(InputError, match="objective: unknown objective 'unialing'"):
         prepare(settings(caches, tmp_path / "a", objective={"name": "unialing"}))

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -199,6 +200,10 @@ def train(config: TrainConfig, accelerator: Accelerator | None = None) -> Result
     Raises:
         InputError: a configuration that cannot be run, or a run folder of another one.
     """
+    installed = {str(tracker.value) for tracker in get_available_trackers()}
+    absent = [name for name in config.trackers if name not in installed]
+    if absent:
+        raise InputError(f"trackers: {absent[0]} is not there: install it, or choose from {', '.join(sorted(installed))} or []")
     accelerator = accelerator or Accelerator(
         mixed_precision=config.precision,
         log_with=config.trackers or None,
