@@ -29,7 +29,7 @@ from unialign_gen.training.evaluation import recall_at_1
 from unialign_gen.training.features import held_out, read
 from unialign_gen.training.model import Heads, whole_batch_gradients
 from unialign_gen.training.streams import Stream, systematic
-from unialign_gen.training.train import prepare, train
+from unialign_gen.training.train import objective_of, prepare, train
 
 WIDTH = {"image": 1664, "text": 12, "audio": 10}  # the starter's image head takes 1664 features
 
@@ -442,7 +442,7 @@ def test_media_that_break_under_a_trained_tower_are_left_out_and_named(clips, tm
         caches={"clips": root / "cache"},
         heads={"image": HeadConfig(hidden=8), "text": HeadConfig(hidden=8)},
         streams=[StreamConfig({"clips": 1.0}, ["image", "text"], batch=12)],
-        objective={"name": "unialign", "anchor": "text", "tau": 0.5, "tau_centroid": 0.5},
+        objective={"name": "unialign", "tau": 0.5, "tau_centroid": 0.5},
         anchor="text",
         towers={"image": "starter"},
         corpora={"clips": corpus},
@@ -485,7 +485,6 @@ def test_shipped_configurations_are_valid(monkeypatch):
     for path in files:
         config = load(ExtractConfig if "extract" in path.stem else TrainConfig, path)
         if isinstance(config, TrainConfig):
-            options = {k: v for k, v in config.objective.items() if k != "name"}
-            assert OBJECTIVES[config.objective["name"]](**options).anchor == config.anchor
+            assert objective_of(config).anchor == config.anchor
     paper = load(TrainConfig, configs_folder() / "vggsound-kandinsky.yaml")
     assert (paper.epochs, paper.lr, paper.streams[0].batch, paper.objective["volume_weight"]) == (50, 2e-5, 512, 0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import signal
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from ..data.extract_config import load as load_extracting
 from ..data.extract_config import locate
 from ..errors import InputError
 from ..heads import Head, load_head
-from ..objectives import build
+from ..objectives import OBJECTIVES, build
 from ..towers.base import Tower
 from .batches import Batches, Rows, StreamBatch
 from .config import TrainConfig
@@ -146,6 +147,8 @@ def objective_of(config: TrainConfig) -> nn.Module:
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise InputError("objective: name is missing, such as unialign or infonce")
+    if "anchor" in inspect.signature(OBJECTIVES.get(name, nn.Module)).parameters:
+        options.setdefault("anchor", config.anchor)
     try:
         return build(name, **options)
     except (ValueError, TypeError) as error:
