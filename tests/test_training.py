@@ -23,13 +23,15 @@ from unialign_gen.data.cache import FORMAT, FeatureCache, Ragged, Shard, counted
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, load_head
 from unialign_gen.objectives import OBJECTIVES, UniAlign
-from unialign_gen.training.batches import Batches, Rows, StreamBatch
+from unialign_gen.training.batches import Batches
 from unialign_gen.training.config import HeadConfig, StreamConfig, TrainConfig
 from unialign_gen.training.evaluation import recall_at_1
 from unialign_gen.training.features import held_out, read
 from unialign_gen.training.model import Heads, whole_batch_gradients
+from unialign_gen.training.rows import Rows, StreamBatch
+from unialign_gen.training.setting import objective_of, prepare
 from unialign_gen.training.streams import Stream, systematic
-from unialign_gen.training.train import objective_of, prepare, train
+from unialign_gen.training.train import train
 
 WIDTH = {"image": 1664, "text": 12, "audio": 10}  # the starter's image head takes 1664 features
 

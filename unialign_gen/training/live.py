@@ -15,9 +15,9 @@ from ..data.decode import Prepared, prepare
 from ..data.sources import read_corpus
 from ..errors import InputError
 from ..towers.base import Tower
-from .batches import Rows
 from .config import TrainConfig
 from .features import Source
+from .rows import Rows
 
 
 class LiveInputs:

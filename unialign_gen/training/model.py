@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..heads import Head
 from ..objectives import UniAlign
 from ..towers.base import Tower
-from .batches import Rows, StreamBatch
+from .rows import Rows, StreamBatch
 
 
 class Heads(nn.Module):

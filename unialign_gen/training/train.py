@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import signal
 from collections.abc import Iterator
@@ -16,143 +15,20 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from diffusers.training_utils import EMAModel
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from ..checkpoint import frozen_head
-from ..data.cache import FeatureCache
-from ..data.extract_config import load as load_extracting
-from ..data.extract_config import locate
 from ..errors import InputError
-from ..heads import Head, load_head
-from ..objectives import OBJECTIVES, build
-from ..towers.base import Tower
-from .batches import Batches, Rows, StreamBatch
 from .config import TrainConfig
 from .evaluation import evaluate
-from .features import Source, embed_mean, label_means, read
+from .features import Source, embed_mean
 from .folder import RunFolder
-from .live import LiveInputs
-from .model import Heads, loss_of, whole_batch_gradients
+from .model import loss_of, whole_batch_gradients
+from .rows import Rows, StreamBatch
 from .schedule import warm_then_cool
-from .streams import Stream
+from .setting import prepare
 
 LIVE_ROWS = 32  # samples that a trained tower sees at a time when it is measured
-
-
-@dataclass
-class Setting:
-    """What a run is made of, before its first step."""
-
-    sources: dict[str, Source]
-    points: dict[str, Tensor]
-    means: dict[str, Tensor]
-    batches: list[Batches]
-    heads: Heads
-    objective: nn.Module
-    live: LiveInputs | None
-    steps: int
-
-
-def prepare(config: TrainConfig) -> Setting:
-    """Reads the caches, embeds the frozen anchor, builds heads and objective.
-
-    Raises:
-        InputError: caches or a head that do not fit the configuration.
-    """
-    torch.manual_seed(config.seed)
-    wanted = {m for stream in config.streams for m in stream.modalities}
-    sources = {
-        name: read(name, FeatureCache.open(folder), wanted, config.evaluation.held_out, config.seed)
-        for name, folder in config.caches.items()
-    }
-    frozen = config.anchor not in config.heads
-    points: dict[str, Tensor] = {}
-    if frozen:
-        head, dim = frozen_head(config.checkpoint, config.anchor)
-        for name, source in sources.items():
-            if config.anchor in source.rows:
-                points[name] = embed_mean(fitting(source, config.anchor, head), head)
-        if not points:
-            raise InputError(f"no cache has {config.anchor}, the anchor: extract it, or name another anchor")
-        dim = next(iter(points.values())).shape[1]
-    else:
-        dim = config.embed_dim or frozen_head(config.checkpoint, "image")[1]
-    means = label_means(sources, points)
-    towers = {modality: trained_tower(config, modality, sources) for modality in sorted(config.towers)}
-    live = LiveInputs(config, towers, sources) if towers else None
-    spread, heads = {}, {}
-    for modality in sorted(config.heads):
-        rows = [s.rows[modality].values.float() for s in sources.values() if modality in s.rows]
-        if not rows:
-            raise InputError(f"heads.{modality}: no cache has {modality}")
-        features = torch.cat(rows)
-        spread[modality] = features.std(0)
-        heads[modality] = new_head(config, modality, features, dim)
-    streams = [
-        Stream(f"streams[{i}]", stream, sources, config.anchor, config.seed + i) for i, stream in enumerate(config.streams)
-    ]
-    batches = [Batches(config, stream, sources, points, means, spread, live) for stream in streams]
-    steps = config.steps or math.ceil((config.epochs or 0) * len(streams[0]) / config.streams[0].batch)
-    return Setting(sources, points, means, batches, Heads(heads, towers), objective_of(config), live, max(1, steps))
-
-
-def fitting(source: Source, anchor: str, head: nn.Module) -> Any:
-    """The anchor's rows of a cache, if they are what the checkpoint's head takes."""
-    wanted = head.config["features"] if isinstance(head, Head) else source.width(anchor)
-    if source.width(anchor) != wanted:
-        raise InputError(
-            f"cache {source.name}: {anchor} has {source.width(anchor)} features, this checkpoint's head takes {wanted}: "
-            "extract with the checkpoint's own tower"
-        )
-    return source.rows[anchor]
-
-
-def trained_tower(config: TrainConfig, modality: str, sources: dict[str, Source]) -> Tower:
-    """A tower whose weights are to be trained.
-
-    Raises:
-        InputError: it cannot be had, or its features are not those of the caches.
-    """
-    entry = config.towers[modality]
-    tower = load_extracting(entry if isinstance(entry, dict) else locate(modality, entry), torch.float32).requires_grad_(True)
-    for source in sources.values():
-        if modality in source.rows and source.width(modality) != tower.dim:
-            raise InputError(
-                f"towers.{modality}: it gives {tower.dim} features, cache {source.name} has {source.width(modality)}"
-            )
-    return tower.train()
-
-
-def new_head(config: TrainConfig, modality: str, features: Tensor, dim: int) -> Head:
-    """A head for features (R, width), or the one to go on from."""
-    entry = config.heads[modality]
-    if entry.start is None:
-        head = Head(features.shape[1], dim, entry.hidden, entry.dropout)
-        head.fit_standardisation(features)
-        return head
-    kept = load_head(entry.start)
-    if (kept.config["features"], kept.config["embed_dim"]) != (features.shape[1], dim):
-        raise InputError(
-            f"heads.{modality}.start: {entry.start} takes {kept.config['features']} features to {kept.config['embed_dim']} "
-            f"dimensions, this run needs {features.shape[1]} to {dim}"
-        )
-    head = Head(**kept.config, dropout=entry.dropout)
-    head.load_state_dict(kept.state_dict())
-    return head
-
-
-def objective_of(config: TrainConfig) -> nn.Module:
-    options = dict(config.objective)
-    name = options.pop("name", None)
-    if not isinstance(name, str):
-        raise InputError("objective: name is missing, such as unialign or infonce")
-    if "anchor" in inspect.signature(OBJECTIVES.get(name, nn.Module)).parameters:
-        options.setdefault("anchor", config.anchor)
-    try:
-        return build(name, **options)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"objective: {error}") from error
 
 
 class Stop:
