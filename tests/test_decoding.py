@@ -148,6 +148,22 @@ def test_a_cut_off_file_says_so(tmp_path):
     assert clip.notes[0].startswith("cut off: ")
 
 
+def test_damage_inside_a_file_is_noted(tmp_path):
+    path = write(tmp_path / "v.mkv", "matroska", "mpeg4", {"g": "5"}, range(0, 4000, 40))
+    whole = load_clip(path, 8)
+    assert whole.notes == []
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [bytes(p) for p in container.demux(video=0) if p.size]
+    for packet in packets[30:60]:
+        at = data.find(packet)
+        data[at : at + len(packet)] = bytes(len(packet))
+    path.write_bytes(data)
+    clip = load_clip(path, 8)
+    assert clip.notes[0].startswith("damaged: ")
+    assert np.array_equal(clip.frames[0], whole.frames[0])
+
+
 def test_a_cover_is_no_video(tmp_path):
     path = tmp_path / "a.mp3"
     with av.open(str(path), "w") as out:
@@ -173,7 +189,7 @@ def test_patience_ends(tmp_path):
 
 def test_pictures_that_are_too_large_are_refused(tmp_path, monkeypatch):
     path = write_video(tmp_path / "v.mp4")
-    monkeypatch.setattr(media, "MAX_PIXELS", 63 * 64)
+    monkeypatch.setattr(media, "MAX_FRAME_PIXELS", 63 * 64)
     with pytest.raises(InputError):
         load_video(path)
 

@@ -165,7 +165,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(clips, whole, tmp_pat
 def test_killed_while_a_shard_is_written(clips, whole, tmp_path):
     path = settings(tmp_path, clips)
     process = spawn(path)
-    while not list((tmp_path / "out").glob("*shard*")):
+    while process.is_alive() and not list((tmp_path / "out").glob("*shard*")):
         time.sleep(0.001)
     process.kill()
     process.join()

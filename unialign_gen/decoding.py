@@ -39,7 +39,7 @@ class Reading:
     def __init__(self, container: InputContainer, streams: Sequence[Any], patience: float | None, name: str):
         self.container, self.streams, self.name = container, streams, name
         self.patience, self.began = patience, time.monotonic()
-        self.fed = 0
+        self.fed, self.failed = 0, 0
         self.kept = self.keep() if streams and container.size <= KEEP_BYTES else None
 
     def keep(self) -> dict[int, list[Any]]:
@@ -93,7 +93,9 @@ class Reading:
         step = step or (last - first) / max(1, len(times) - 1) or 1
         wants = [first + (last + step - first) * (i + 0.5) / count for i in range(count)]
         head = Playhead(stream, packets, times, wants, self.count)
-        return [frame for frame in map(head.at, wants) if frame is not None]
+        frames = [frame for frame in map(head.at, wants) if frame is not None]
+        self.failed += head.failed
+        return frames
 
     def by_seeking(self, stream: Any, count: int) -> list[av.VideoFrame]:
         length = seconds_of(self.container, stream)
@@ -104,8 +106,10 @@ class Reading:
             want = (stream.start_time or 0) + length * (i + 0.5) / count / float(stream.time_base)
             packets = self.run(stream, want)
             if packets:
-                frame = Playhead(stream, packets, times_of(packets), [want], self.count).at(want)
+                head = Playhead(stream, packets, times_of(packets), [want], self.count)
+                frame = head.at(want)
                 frames += [] if frame is None else [frame]
+                self.failed += head.failed
         return frames
 
     def run(self, stream: Any, want: float) -> list[Any]:
@@ -172,6 +176,7 @@ class Reading:
             try:
                 frames = stream.codec_context.decode(packet)
             except (av.FFmpegError, ValueError):
+                self.failed += begin is None  # behind a seek the first packets may lack what comes before them
                 continue
             for frame in frames:
                 if begin is None or frame.time is None or frame.time + frame.samples / frame.sample_rate > begin:
@@ -188,14 +193,15 @@ class Reading:
         return max((float((end - begin) * base) for begin, end, base in spans), default=0.0)
 
     def notes(self) -> list[str]:
-        """What is wrong with a file that could be read: that it ends before it says it does."""
+        """What is wrong with a file that could be read: packets that are damaged, an end before the stated one."""
+        damage = [f"damaged: {self.failed} packets cannot be decoded"] if self.failed else []
         stated = self.container.duration
         if self.kept is None or not stated:
-            return []
+            return damage
         reach, seconds = self.reach(self.streams), stated / 1_000_000
         short = 0 < reach < seconds - max(1.0, 0.1 * seconds)
         few = any(s.type == "video" and len(self.kept[s.index]) < 0.9 * s.frames for s in self.streams)
-        return [f"cut off: {reach:.1f} of {seconds:.1f} s are there"] if short or few else []
+        return [*damage, f"cut off: {reach:.1f} of {seconds:.1f} s are there"] if short or few else damage
 
 
 def upright(frame: av.VideoFrame) -> Image.Image:

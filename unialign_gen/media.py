@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Source = str | Path
 MAX_PIXELS = 100_000_000
+MAX_FRAME_PIXELS = 36_000_000  # of a video, of which several are held at once; 8K has 33
 
 
 @dataclass
@@ -100,7 +101,7 @@ def flatten(picture: Image.Image) -> Image.Image:
 def opened(source: Source, threads: str = "AUTO") -> Iterator[InputContainer]:
     """An open container, every FFmpeg failure inside turned into an `InputError`.
 
-    Pictures of more than `MAX_PIXELS` are refused before memory is taken for them.
+    Frames of more than `MAX_FRAME_PIXELS` are refused before memory is taken for them.
     """
     import av
 
@@ -110,7 +111,7 @@ def opened(source: Source, threads: str = "AUTO") -> Iterator[InputContainer]:
         with av.open(str(path), metadata_errors="replace") as container:
             for stream in container.streams.video:
                 stream.thread_type = threads
-                stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+                stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
             yield container
     except InputError:
         raise

@@ -37,6 +37,7 @@ class Playhead:
         self.keys = [i for i, p in enumerate(packets) if p.is_keyframe] if self.timed else []
         self.targets = {self.target(want) for want in wants}
         self.next, self.numbered, self.ended = 0, 0, False
+        self.failed = 0  # packets that cannot be decoded
         self.ahead: deque[tuple[float, av.VideoFrame]] = deque()
         self.shown: av.VideoFrame | None = None
         self.codec.flush_buffers()
@@ -80,8 +81,10 @@ class Playhead:
         try:
             frames = self.codec.decode(packet)
         except (av.FFmpegError, ValueError):
+            self.failed += 1
             return
         for frame in frames:
+            self.failed += frame.is_corrupt
             if not frame.is_corrupt:
                 moment = frame.pts if self.timed and frame.pts is not None else self.numbered
                 self.ahead.append((moment, frame))
