@@ -126,8 +126,12 @@ class Trainer:
 
     def _resume(self) -> None:
         state = self.folder.load_state()
-        if state is None:
-            return
+        if state is not None:
+            self._load(state)
+        if self.accelerator.is_main_process:
+            self.folder.forget_after(self.step)
+
+    def _load(self, state: dict[str, Any]) -> None:
         self.plain.load_state_dict(state["heads"])
         self.objective.load_state_dict(state["objective"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -137,8 +141,6 @@ class Trainer:
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.best, self.metrics = state["step"], state["best"], state["metrics"]
-        if self.accelerator.is_main_process:
-            self.folder.forget_after(self.step)
 
     def _save(self) -> None:
         if not self.accelerator.is_main_process:
