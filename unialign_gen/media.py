@@ -6,25 +6,23 @@ What a file is follows from its content, never from its name. Every failure to d
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from .decoding import LISTEN_SECONDS, Reading, gather, videos_of
 from .errors import InputError
 
 if TYPE_CHECKING:
-    import av
     from av.container import InputContainer
 
 Source = str | Path
-LISTEN_SECONDS = 30.0
-WINDOWS = 3
 MAX_PIXELS = 100_000_000
 
 
@@ -38,10 +36,17 @@ class Sound:
 
 @dataclass
 class Clip:
-    """What is taken from a video: its sampled frames and, if it has a sound track, the sound."""
+    """What is taken from a video: its sampled frames and, if it has a sound track, the sound.
+
+    Attributes:
+        problems: why there are no frames, or no sound of a sound track, by `video` and `audio`.
+        notes: what is wrong with a file that was read nevertheless.
+    """
 
     frames: list[Image.Image]
     sound: Tensor | None
+    problems: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def check_file(source: Source) -> Path:
@@ -92,14 +97,20 @@ def flatten(picture: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def opened(source: Source) -> Iterator[InputContainer]:
-    """An open container, every FFmpeg failure inside turned into an `InputError`."""
+def opened(source: Source, threads: str = "AUTO") -> Iterator[InputContainer]:
+    """An open container, every FFmpeg failure inside turned into an `InputError`.
+
+    Pictures of more than `MAX_PIXELS` are refused before memory is taken for them.
+    """
     import av
 
     path = check_file(source)
     av.logging.set_level(av.logging.PANIC)
     try:
         with av.open(str(path), metadata_errors="replace") as container:
+            for stream in container.streams.video:
+                stream.thread_type = threads
+                stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             yield container
     except InputError:
         raise
@@ -108,11 +119,14 @@ def opened(source: Source) -> Iterator[InputContainer]:
         raise InputError(f"{source} is not a sound or video file that can be read ({reason})") from error
 
 
-def seconds_of(container: InputContainer, stream: Any) -> float | None:
-    """Length in seconds, from the stream or the container, where either says."""
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    return container.duration / 1_000_000 if container.duration else None
+def has_sound(source: Source) -> bool:
+    """Whether a sound or video file has a sound track; nothing is decoded.
+
+    Raises:
+        InputError: the file cannot be opened.
+    """
+    with opened(source) as container:
+        return bool(container.streams.audio)
 
 
 def load_sound(source: Source | Sound, rate: int) -> Tensor:
@@ -130,7 +144,7 @@ def load_sound(source: Source | Sound, rate: int) -> Tensor:
         with opened(source) as container:
             if not container.streams.audio:
                 raise InputError(f"{source} has no sound")
-            samples = read_sound(container, rate, str(source))
+            samples = Reading(container, [], None, str(source)).sound(container.streams.audio[0], rate)
     if float(samples.abs().max()) < 1e-4:
         warnings.warn(f"{source if not isinstance(source, Sound) else 'the sound'} is silent", stacklevel=2)
     return samples
@@ -151,90 +165,48 @@ def resample(sound: Sound, rate: int) -> Tensor:
     return gather([*resampler.resample(frame), *resampler.resample(None)])
 
 
-def gather(frames: Sequence[av.AudioFrame]) -> Tensor:
-    parts = [torch.from_numpy(f.to_ndarray().copy()).reshape(-1) for f in frames]
-    return torch.nan_to_num(torch.cat(parts)) if parts else torch.zeros(0)
-
-
-def read_sound(container: InputContainer, rate: int, name: str) -> Tensor:
-    stream = container.streams.audio[0]
-    length = seconds_of(container, stream)
-    if length is None or length <= LISTEN_SECONDS + 1:
-        samples = stretch(container, stream, rate, None, LISTEN_SECONDS)
-    else:
-        window = LISTEN_SECONDS / WINDOWS
-        starts = [i * (length - window) / (WINDOWS - 1) for i in range(WINDOWS)]
-        samples = torch.cat([stretch(container, stream, rate, at, window) for at in starts])
-    if len(samples) == 0:
-        raise InputError(f"{name}: its sound cannot be decoded (damaged or cut off)")
-    return samples
-
-
-def stretch(container: InputContainer, stream: Any, rate: int, start: float | None, seconds: float) -> Tensor:
-    """Up to `seconds` of sound from `start`; stops quietly where the data stops, as players do."""
-    import av
-
-    if start is not None:
-        container.seek(int(start * 1_000_000))
-    resampler = av.AudioResampler("fltp", "mono", rate)
-    frames: list[av.AudioFrame] = []
-    wanted = int(seconds * rate)
-    got = 0
-    try:
-        for frame in container.decode(stream):
-            for piece in resampler.resample(frame):
-                frames.append(piece)
-                got += piece.samples
-            if got >= wanted:
-                break
-        else:
-            frames += resampler.resample(None)
-    except av.FFmpegError:
-        if not frames:
-            raise
-    return gather(frames)[:wanted]
-
-
 def load_video(source: Source, frames: int = 8, rate: int | None = None) -> Clip:
     """`frames` pictures at the middles of equal stretches of the video, and its sound at `rate` Hz if it has any.
 
     Raises:
         InputError: no picture in the file, or it cannot be decoded.
     """
-    with opened(source) as container:
-        if not container.streams.video:
-            raise InputError(f"{source} has no video")
-        pictures = read_frames(container, frames)
-        if not pictures:
-            raise InputError(f"{source}: no frame can be decoded (damaged or cut off)")
-    sound = None
-    if rate is not None:
-        with opened(source) as container:
-            if container.streams.audio:
-                sound = read_sound(container, rate, str(source))
-    return Clip(pictures, sound)
+    clip = load_clip(source, frames, rate)
+    if "video" in clip.problems:
+        raise InputError(clip.problems["video"])
+    return clip
 
 
-def read_frames(container: InputContainer, count: int) -> list[Image.Image]:
-    """Seeks to each wanted time; where seeking is refused or the length unknown, the first frames stand in."""
-    import av
+def load_clip(source: Source, frames: int = 8, rate: int | None = None, patience: float | None = None) -> Clip:
+    """The same in one pass through the file, where one of the two may fail and the other be given.
 
-    stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
-    length = seconds_of(container, stream)
-    pictures: list[Image.Image] = []
-    start = float((stream.start_time or 0) * (stream.time_base or 0))
-    for i in range(count):
-        want = start + (length or 0.0) * (i + 0.5) / count
-        try:
-            if length:
-                container.seek(int(want * 1_000_000))
-            last = None
-            for last in container.decode(stream):
-                if last.time is None or last.time >= want or not length:
-                    break
-            if last is not None:
-                pictures.append(last.to_image())
-        except (av.FFmpegError, ValueError):
-            break
-    return pictures
+    The decoders run on one thread each, so that many files can be decoded side by side and a damaged one always gives
+    the same. A file of up to 32 MB is read once and its packets kept; a larger one is sought through.
+
+    Args:
+        frames: how many pictures; 0 for sound alone.
+        rate: of the sound in Hz; None for pictures alone.
+        patience: seconds after which a file is given up.
+
+    Raises:
+        InputError: the file cannot be opened at all, or takes too long.
+    """
+    clip = Clip([], None)
+    with opened(source, threads="NONE") as container:
+        video = next(iter(videos_of(container)), None) if frames else None
+        audio = container.streams.audio[0] if rate is not None and container.streams.audio else None
+        reading = Reading(container, [s for s in (video, audio) if s is not None], patience, str(source))
+        if frames:
+            try:
+                if video is None:
+                    raise InputError(f"{source} has no video")
+                clip.frames = reading.pictures(video, frames)
+            except InputError as error:
+                clip.problems["video"] = str(error)
+        if rate is not None and audio is not None:
+            try:
+                clip.sound = reading.sound(audio, rate)
+            except InputError as error:
+                clip.problems["audio"] = str(error)
+        clip.notes = reading.notes()
+    return clip

@@ -1,0 +1,225 @@
+import csv
+import hashlib
+import json
+
+import pytest
+from conftest import write_video
+
+from unialign_gen.data import captions, retrieval, table, vggsound
+from unialign_gen.data.files import MediaFolder
+from unialign_gen.errors import InputError
+
+# id, start, label, split, and where the file lies; none for a clip that was never downloaded
+LISTED = [
+    ("---1_cCGK4M", 1, "playing bass drum, loud", "test", "---1_cCGK4M_000001.mp4"),
+    ("-0jeONf82dE", 300, 'a "quoted" label', "test", "video/-0jeONf82dE_300000_310000.mkv"),
+    ("plain_id-00", 20, "dog barking", "test", "test/plain_id-00.WEBM"),
+    ("in.a_folder", 7, "cat purring", "test", "videos/cat purring/in.a_folder_7_17.avi"),
+    ("gone0000000", 0, "sea waves", "test", None),
+    ("half0000000", 40, "sea waves", "test", "half0000000_000040.mp4.part"),
+    ("sound_only_", 30, "rain", "test", "audio/sound_only__000030.wav"),
+    ("training000", 12, "typing on typewriter", "train", "train/training000_000012.mov"),
+]
+
+
+@pytest.fixture
+def root(tmp_path):
+    with (tmp_path / "vggsound.csv").open("w", newline="") as f:
+        csv.writer(f).writerows(row[:4] for row in LISTED)
+    for *_, place in LISTED:
+        if place:
+            path = tmp_path / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    return tmp_path
+
+
+def test_every_naming_of_files_is_found_and_the_rest_is_listed(root):
+    corpus = vggsound.read(root, "test")
+    assert {s.id: s.video and s.video.removeprefix(f"{root}/") for s in corpus.samples} == {
+        f"{row[0]}_{row[1]:06d}": None if row[4].startswith("audio") else row[4]
+        for row in LISTED
+        if row[3] == "test" and row[4] and not row[4].endswith("part")
+    }
+    assert {m.id: m.reason.split(" ")[0] for m in corpus.missing} == {"gone0000000_000000": "no", "half0000000_000040": "only"}
+    assert [s.label for s in corpus.samples[:2]] == ["playing bass drum, loud", 'a "quoted" label']
+    assert corpus.samples[-1].audio.endswith("sound_only__000030.wav")
+    assert corpus.samples[0].audio == corpus.samples[0].video
+    assert corpus.samples[0].text == ("A video of playing bass drum, loud.",)
+    assert len(vggsound.read(root, "train").samples) == 1
+    assert len(vggsound.read(root, None).samples) == 6
+
+
+def test_the_older_list(root):
+    (root / "test.csv").write_text('---1_cCGK4M_000001.mp4,"playing bass drum, loud"\ngone0000000_000000.mp4,sea waves\n')
+    corpus = vggsound.read(root, "test", csv=root / "test.csv")
+    assert [(s.id, s.label) for s in corpus.samples] == [("---1_cCGK4M_000001", "playing bass drum, loud")]
+    assert [m.id for m in corpus.missing] == ["gone0000000_000000"]
+
+
+def test_the_folder_is_listed_once_and_no_file_is_looked_for(root, monkeypatch):
+    import os
+    from pathlib import Path
+
+    folder = MediaFolder(root)
+    for name in ("stat", "scandir", "open"):
+        monkeypatch.setattr(os, name, None)
+    monkeypatch.setattr(Path, "exists", None)
+    assert folder.find(["gone", "plain_id-00"])[0].endswith("plain_id-00.WEBM")
+
+
+def test_of_files_alike_the_shortest_path_counts(root):
+    (root / "copy").mkdir()
+    (root / "copy" / "---1_cCGK4M_000001.mp4").touch()
+    assert vggsound.read(root).samples[0].video == str(root / "---1_cCGK4M_000001.mp4")
+
+
+def test_rows_twice_and_a_header(root):
+    text = (root / "vggsound.csv").read_text()
+    (root / "vggsound.csv").write_text("youtube_id,start_seconds,label,split\n" + text + text.splitlines()[0] + "\n")
+    corpus = vggsound.read(root)
+    assert len(corpus.samples) == 5
+    assert [m.reason for m in corpus.missing if "once" in m.reason] == ["listed more than once: the first row counts"]
+
+
+@pytest.mark.parametrize("line", ["one,two,three", "id,soon,label,test", "id,3,label,validation", "name.mp4,label"])
+def test_a_bad_row_is_named(root, line):
+    with (root / "vggsound.csv").open("a") as f:
+        f.write(line + "\n")
+    with pytest.raises(InputError, match=r"vggsound.csv, line 9: expected id, start"):
+        vggsound.read(root)
+
+
+def test_what_is_not_there_is_said(tmp_path):
+    with pytest.raises(InputError, match=r"no vggsound.csv in"):
+        vggsound.read(tmp_path)
+    with pytest.raises(InputError, match="unknown split 'validation'"):
+        vggsound.read(tmp_path, "validation")
+    (tmp_path / "vggsound.csv").touch()
+    with pytest.raises(InputError, match="no such folder"):
+        vggsound.read(tmp_path / "x", csv=tmp_path / "vggsound.csv")
+
+
+def test_selection_depends_on_ids_and_seed_alone(root):
+    corpus = vggsound.read(root, None)
+    chosen = vggsound.select(corpus, 3, seed=5)
+    expected = sorted(corpus.ids, key=lambda i: hashlib.sha256(f"5:{i}".encode()).hexdigest())[:3]
+    assert chosen.ids == expected
+    assert chosen.digest() == hashlib.sha256("\n".join(expected).encode()).hexdigest()
+    corpus.samples.reverse()
+    assert vggsound.select(corpus, 3, seed=5).ids == expected
+    assert vggsound.select(corpus, 3, seed=6).ids != expected
+    assert vggsound.select(corpus, 1024).ids == vggsound.select(corpus, 6).ids
+
+
+def test_a_missing_clip_changes_the_selection_by_itself_only(root):
+    whole = vggsound.read(root, None)
+    before = vggsound.select(whole, 3)
+    (root / before.samples[1].video.removeprefix(f"{root}/")).unlink()
+    after = vggsound.select(vggsound.read(root, None), 3)
+    assert set(before.ids) - set(after.ids) == {before.ids[1]}
+    assert before.ids[1] in [m.id for m in after.missing]
+
+
+def test_captions_beside_the_clips(root, tmp_path):
+    lines = [
+        {"id": "---1_cCGK4M_000001", "caption": "a drum"},
+        {"id": "plain_id-00.mp4", "captions": ["a dog", " ", "it barks"]},
+    ]
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    by_id = {s.id: s.text for s in vggsound.read(root, captions=tmp_path / "c.jsonl").samples}
+    assert by_id["---1_cCGK4M_000001"] == ("a drum",)
+    assert by_id["plain_id-00_000020"] == ("a dog", "it barks")
+    assert by_id["sound_only__000030"] == ("A video of rain.",)
+    (tmp_path / "c.csv").write_text('id,caption\nx,"one, two"\nx,three\n')
+    assert captions.read(tmp_path / "c.csv") == {"x": ("one, two", "three")}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("c.jsonl", '{"id": "a"}', "line 1: expected an id and a caption"),
+        ("c.jsonl", '{"id": "a", "caption": 3}', "expected a string or a list of strings, got 3"),
+        ("c.jsonl", "{", "line 1: not JSON"),
+        ("c.jsonl", "[]", "expected one JSON object a line"),
+        ("c.csv", "id,caption\na,b,c", "line 2: it has more or fewer columns"),
+    ],
+)
+def test_bad_captions_are_named(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        captions.read(tmp_path / name)
+
+
+def test_a_manifest_of_any_columns(tmp_path):
+    for name in ("a.wav", "v.mp4", "d.bin"):
+        (tmp_path / name).touch()
+    rows = [
+        {"id": "one", "text": ["a", "b"], "audio": "a.wav", "label": "x"},
+        {"id": "two", "video": str(tmp_path / "v.mp4"), "depth": "d.bin"},
+        {"id": "three", "text": "c", "image": "gone.png"},
+        {"id": "four"},
+        {"text": "only words"},
+    ]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    corpus = table.read(tmp_path / "m.jsonl")
+    one, two, five = corpus.samples
+    assert (one.text, one.audio, one.video, one.label) == (("a", "b"), str(tmp_path / "a.wav"), None, "x")
+    assert (two.video, two.audio) == (str(tmp_path / "v.mp4"), str(tmp_path / "v.mp4"))
+    assert two.file("depth") == str(tmp_path / "d.bin")
+    assert (five.id, five.text) == ("5", ("only words",))
+    assert [m.id for m in corpus.missing] == ["three", "four"]
+    (tmp_path / "m.csv").write_text("id,text,video,audio\none,hello,v.mp4,\n")
+    (sample,) = table.read(tmp_path / "m.csv").samples
+    assert (sample.text, sample.audio) == (("hello",), None)
+
+
+def test_two_samples_of_one_id_are_refused(tmp_path):
+    (tmp_path / "m.csv").write_text("id,text\na,x\na,y\n")
+    with pytest.raises(InputError, match="line 3: id 'a' is that of line 2 too"):
+        table.read(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("name", ["msrvtt", "didemo", "activitynet"])
+def test_retrieval_annotations(tmp_path, name):
+    rows = [
+        {"video_id": "video7020", "desc": ["one", "two"], "subtitle": "words"},
+        {"video_id": "12@N00_3.mov", "desc": "three"},
+        {"video_id": "video7020", "desc": "more"},
+        {"video_id": "gone", "desc": "four"},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    write_video(tmp_path / "video7020.mp4", 0.5)
+    write_video(tmp_path / "12@N00_3.mp4", 0.5, sound=False)
+    corpus = retrieval.read(name, tmp_path / "a.json", tmp_path)
+    assert [(s.id, s.text) for s in corpus.samples] == [("video7020", ("one", "two", "more")), ("12@N00_3.mov", ("three",))]
+    assert [m.id for m in corpus.missing] == ["gone"]
+    heard = retrieval.with_sound(corpus)
+    assert heard.ids == ["video7020"]
+    assert ("12@N00_3.mov", "has no sound") in [(m.id, m.reason) for m in heard.missing]
+
+
+def test_audiocaps_has_several_captions_a_clip(tmp_path):
+    (tmp_path / "test.csv").write_text(
+        "audiocap_id,youtube_id,start_time,caption\n"
+        '11,-abc,30,"Rain, falling"\n12,-abc,30,Thunder\n13,def,0,Wind\n14,ghi,5,Birds\n'
+    )
+    for name in ("-abc_30000_40000.wav", "13.flac"):
+        (tmp_path / name).touch()
+    corpus = retrieval.read("audiocaps", tmp_path / "test.csv", tmp_path)
+    assert [(s.id, s.text) for s in corpus.samples] == [
+        ("-abc_000030", ("Rain, falling", "Thunder")),
+        ("def_000000", ("Wind",)),
+    ]
+    assert [m.id for m in corpus.missing] == ["ghi_000005"]
+
+
+def test_bad_annotations_are_named(tmp_path):
+    (tmp_path / "a.json").write_text('[{"video_id": "a", "desc": "b"}, {"video_id": "c"}]')
+    with pytest.raises(InputError, match="row 2: expected video_id and desc"):
+        retrieval.read("msrvtt", tmp_path / "a.json", tmp_path)
+    with pytest.raises(InputError, match="unknown retrieval corpus 'msvd'"):
+        retrieval.read("msvd", tmp_path / "a.json", tmp_path)
+    (tmp_path / "a.csv").write_text("audiocap_id,youtube_id,start_time,caption\n1,x,soon,y\n")
+    with pytest.raises(InputError, match="line 2: expected audiocap_id"):
+        retrieval.read("audiocaps", tmp_path / "a.csv", tmp_path)

@@ -1,0 +1,254 @@
+"""Features of frozen towers, kept in a folder: computed once, read by every training run.
+
+    index.json                  what the features were made of and with, and how many shards there are
+    shard-00000.safetensors     for each modality `NAME` (R, width) and `NAME.offsets` (N + 1), int64; ids, labels and what
+                                could not be read are in its metadata
+    report.jsonl                missing and broken files, written when the last shard is there
+
+A shard belongs to a fixed stretch of the corpus, whoever computes it, and appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+INDEX, REPORT = "index.json", "report.jsonl"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows by sample: `values[offsets[i] : offsets[i + 1]]` belong to sample i, which may have none.
+
+    Attributes:
+        values: (R, width).
+        offsets: (N + 1,), int64, not decreasing, from 0 to R.
+    """
+
+    values: Tensor
+    offsets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.values[int(self.offsets[index]) : int(self.offsets[index + 1])]
+
+    @property
+    def counts(self) -> Tensor:
+        """Rows of each sample (N,)."""
+        return self.offsets.diff()
+
+    @staticmethod
+    def join(parts: Sequence[Ragged]) -> Ragged:
+        """One after the other."""
+        import torch
+
+        counts = torch.cat([part.counts for part in parts])
+        return Ragged(torch.cat([part.values for part in parts]), counted(counts))
+
+
+def counted(counts: Tensor) -> Tensor:
+    """Rows of each sample (N,) -> offsets (N + 1,)."""
+    import torch
+
+    return torch.cat([torch.zeros(1, dtype=torch.int64), counts.to(torch.int64).cumsum(0)])
+
+
+@dataclass
+class Shard:
+    """The features of a stretch of the corpus.
+
+    Attributes:
+        features: by modality.
+        problems: what could not be read, rows of the report.
+    """
+
+    ids: list[str]
+    labels: list[str | None]
+    features: dict[str, Ragged]
+    problems: list[dict[str, str]] = field(default_factory=list)
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:05d}.safetensors"
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is written before it gets its name; no two writers have the same."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replaces a file in one step that survives a crash: it is either as before or complete."""
+    part = part_of(path)
+    with part.open("wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_shard(folder: Path, number: int, shard: Shard) -> None:
+    """Writes a shard under its name. Equal content gives equal bytes."""
+    from safetensors.torch import save
+
+    tensors = {}
+    for name, rows in shard.features.items():
+        tensors[name] = rows.values.contiguous()
+        tensors[f"{name}.offsets"] = rows.offsets.contiguous()
+    # one entry only: safetensors writes several in no fixed order
+    about = {"ids": shard.ids, "labels": shard.labels, "problems": shard.problems}
+    write_whole(shard_path(folder, number), save(tensors, {"samples": json.dumps(about, ensure_ascii=False)}))
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Ids, labels and problems of a shard, without its tensors.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as f:
+            return json.loads(f.metadata()["samples"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(f"{path} is damaged: delete it and extract again ({error})") from error
+
+
+def create(folder: Path, index: Mapping[str, Any]) -> None:
+    """Makes a cache with this index, or finds that the folder holds one with just this index.
+
+    Several processes may call it at once: one of them makes it, the others compare.
+
+    Raises:
+        InputError: the folder holds a cache made with other settings; the line names the first that differs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / INDEX
+    part = part_of(path)
+    part.write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    try:
+        os.link(part, path)  # fails where there is one already, in one step
+    except FileExistsError:
+        difference = first_difference(read_index(folder), json.loads(json.dumps(index)))
+        if difference is not None:
+            key, old, new = difference
+            raise InputError(
+                f"{folder} was made with {key} = {brief(old)}, this run has {brief(new)}: choose another folder or delete it"
+            ) from None
+    finally:
+        part.unlink()
+
+
+def brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """(dotted key, old, new) of the first difference between two JSON values; None if they are equal."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*new, *(k for k in old if k not in new)]:
+            found = first_difference(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+            if found is not None:
+                return found
+        return None
+    return None if old == new and type(old) is type(new) else (key, old, new)
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The index of the cache in `folder`.
+
+    Raises:
+        InputError: there is none, or it is of another version of the format.
+    """
+    try:
+        index = json.loads((folder / INDEX).read_text("utf-8"))
+        version = index["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"no feature cache in {folder}: make one with `unialign-gen extract`") from error
+    if version != FORMAT:
+        raise InputError(f"{folder} is a cache of format {version}, this version reads {FORMAT}: extract again")
+    return index
+
+
+class FeatureCache:
+    """A complete cache, read whole.
+
+    Attributes:
+        index: what the features were made of and with.
+        ids, labels: of the samples, in the order of the corpus.
+        modalities: width of the features by modality.
+    """
+
+    def __init__(self, folder: Path, index: dict[str, Any]):
+        self.folder, self.index = folder, index
+        self.modalities = {name: int(tower["dim"]) for name, tower in index["towers"].items()}
+        self.paths = [shard_path(folder, i) for i in range(index["shards"])]
+        self.ids: list[str] = []
+        self.labels: list[str | None] = []
+        for path in self.paths:
+            about = read_about(path)
+            self.ids += about["ids"]
+            self.labels += about["labels"]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> FeatureCache:
+        """The cache in `folder`.
+
+        Raises:
+            InputError: there is none, it is not complete, or a shard is damaged.
+        """
+        path = Path(folder).expanduser()
+        index = read_index(path)
+        absent = sum(not shard_path(path, i).is_file() for i in range(index["shards"]))
+        if absent:
+            raise InputError(f"{path} is not complete: {absent} of {index['shards']} shards are to be done, extract again")
+        return cls(path, index)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def features(self, modality: str) -> Ragged:
+        """All rows of a modality, in the dtype they are kept in.
+
+        Raises:
+            InputError: the cache does not have it, or a shard is damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if modality not in self.modalities:
+            near = difflib.get_close_matches(modality, self.modalities, 1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise InputError(f"{self.folder} has no {modality}: it has {', '.join(self.modalities)}{hint}")
+        parts = []
+        for path in self.paths:
+            try:
+                with safe_open(path, "pt") as f:
+                    parts.append(Ragged(f.get_tensor(modality), f.get_tensor(f"{modality}.offsets")))
+            except (OSError, SafetensorError) as error:
+                raise InputError(f"{path} is damaged: delete it and extract again ({error})") from error
+        return Ragged.join(parts)
+
+    def problems(self) -> list[dict[str, str]]:
+        """Rows of the report about samples of the cache: `id`, `modality`, `path`, `reason`."""
+        return [problem for path in self.paths for problem in read_about(path)["problems"]]

@@ -1,0 +1,59 @@
+"""What every reader of a corpus returns: samples whose files are there, and a list of those that are not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item of a corpus. Paths are absolute; a clip with sound has the same file in `audio` and `video`.
+
+    Attributes:
+        text: its captions.
+        label: the class it belongs to, where the corpus has classes.
+        extra: files of further modalities, by the modality's name.
+    """
+
+    id: str
+    text: tuple[str, ...] = ()
+    audio: str | None = None
+    video: str | None = None
+    image: str | None = None
+    label: str | None = None
+    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def file(self, modality: str) -> str | None:
+        """The file of a modality other than text, if it has one."""
+        return getattr(self, modality) if modality in ("audio", "video", "image") else self.extra.get(modality)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A listed sample that is left out, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass
+class Corpus:
+    """Samples in the order of their list, and what of the list is not there."""
+
+    name: str
+    samples: list[Sample]
+    missing: list[Missing] = field(default_factory=list)
+
+    @property
+    def ids(self) -> list[str]:
+        return [sample.id for sample in self.samples]
+
+    def digest(self) -> str:
+        """SHA-256 of the samples' ids, joined by newlines: equal digests are the same samples in the same order."""
+        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
+
+    def first(self, count: int) -> Corpus:
+        """The first `count` samples."""
+        return replace(self, samples=self.samples[:count])

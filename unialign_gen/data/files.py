@@ -1,0 +1,84 @@
+"""A folder of media files, listed once, so that finding a clip's file costs no look at the disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..errors import InputError
+
+VIDEO = frozenset(["mp4", "mkv", "webm", "avi", "mov", "m4v", "mpg", "mpeg", "wmv", "flv", "3gp", "ogv", "ts"])
+AUDIO = frozenset(["wav", "flac", "mp3", "m4a", "aac", "ogg", "opus", "wma", "aiff", "aif"])
+PARTIAL = frozenset(["part", "ytdl", "tmp", "crdownload"])
+CLIP_SECONDS = 10
+
+
+class MediaFolder:
+    """Video and sound files below `root`, by name without suffix; of several alike the one with the shortest path.
+
+    Raises:
+        InputError: no such folder.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root).expanduser().resolve()
+        if not self.root.is_dir():
+            raise InputError(f"no such folder of media files: {root}")
+        self.videos: dict[str, str] = {}
+        self.sounds: dict[str, str] = {}
+        self.partial: set[str] = set()
+        for path in walk(str(self.root)):
+            stem, _, suffix = os.path.basename(path).rpartition(".")
+            suffix = suffix.lower()
+            if suffix in PARTIAL:
+                self.partial.add(stem.partition(".")[0])
+            for kinds, table in ((VIDEO, self.videos), (AUDIO, self.sounds)):
+                if suffix in kinds and (stem not in table or (len(path), path) < (len(table[stem]), table[stem])):
+                    table[stem] = path
+
+    def find(self, names: Iterable[str]) -> tuple[str | None, str | None]:
+        """(video, sound) under the first of the names that has each. A video's sound track stands in for a sound file."""
+        video = next((self.videos[n] for n in names if n in self.videos), None)
+        sound = next((self.sounds[n] for n in names if n in self.sounds), None)
+        return video, sound or video
+
+    def reason(self, names: Iterable[str]) -> str:
+        """Why `find` found nothing."""
+        first, *_ = names = list(names)
+        if any(n in self.partial for n in names):
+            return f"only a part of {first} was downloaded"
+        return f"no file named {first} below {self.root}"
+
+
+def walk(folder: str) -> Iterator[str]:
+    """Every file below, following links to files but not to folders, so that no ring of links is walked for ever."""
+    pending = [folder]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                else:
+                    yield entry.path
+
+
+def clip_names(youtube: str, start: float) -> list[str]:
+    """The names, without suffix, under which a ten second clip of YouTube is kept by one or another download script."""
+    whole, ms = int(start), round(1000 * start)
+    end = ms + 1000 * CLIP_SECONDS
+    return [
+        f"{youtube}_{whole:06d}",
+        f"{youtube}_{ms}_{end}",
+        f"{youtube}_{whole}_{whole + CLIP_SECONDS}",
+        f"{youtube}_{start:.3f}_{start + CLIP_SECONDS:.3f}",
+        f"{youtube}_{whole}",
+        youtube,
+        f"Y{youtube}",
+    ]
+
+
+def without_suffix(name: str) -> str:
+    """A name without the suffix of a media file, if it has one; dots elsewhere are left alone."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and suffix.lower() in VIDEO | AUDIO else name

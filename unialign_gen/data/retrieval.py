@@ -1,0 +1,105 @@
+"""Corpora that text-to-video and text-to-sound retrieval is measured on.
+
+MSR-VTT (Xu et al. 2016), DiDeMo (Hendricks et al. 2017) and ActivityNet (Krishna et al. 2017) in the annotation layout of
+the published retrieval code: a JSON list of `{video_id, desc}`, where `desc` is a caption or a list of them. AudioCaps (Kim
+et al. 2019) as published: a CSV with `audiocap_id, youtube_id, start_time, caption`, several rows a clip.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import InputError
+from .captions import rows, texts
+from .corpus import Corpus, Missing, Sample
+from .files import MediaFolder, clip_names, without_suffix
+
+VIDEO_CORPORA = ("msrvtt", "didemo", "activitynet")
+NAMES = (*VIDEO_CORPORA, "audiocaps")
+
+
+def read(name: str, annotations: str | Path, root: str | Path) -> Corpus:
+    """The clips of a corpus with all their captions, in the order of the annotations.
+
+    Args:
+        name: `msrvtt`, `didemo`, `activitynet` or `audiocaps`.
+        annotations: the file of captions.
+        root: a folder, at any depth below which the media files lie.
+
+    Raises:
+        InputError: the corpus is unknown, a folder or file is not there, or a row is not of the published form.
+    """
+    if name not in NAMES:
+        raise InputError(f"unknown retrieval corpus {name!r}: choose from {', '.join(NAMES)}")
+    path = Path(annotations).expanduser()
+    folder = MediaFolder(root)
+    captions: dict[str, tuple[str, ...]] = {}
+    names: dict[str, list[str]] = {}
+    for clip, found, text in audiocaps(path) if name == "audiocaps" else videos(path):
+        captions[clip] = captions.get(clip, ()) + text
+        names.setdefault(clip, []).extend(found)
+    samples: list[Sample] = []
+    missing: list[Missing] = []
+    for clip, text in captions.items():
+        video, audio = folder.find(names[clip])
+        if audio is None:
+            missing.append(Missing(clip, folder.reason(names[clip])))
+        elif not text:
+            missing.append(Missing(clip, "no caption"))
+        else:
+            samples.append(Sample(clip, text, audio, video))
+    return Corpus(name, samples, missing)
+
+
+def videos(path: Path) -> Iterator[tuple[str, list[str], tuple[str, ...]]]:
+    """(id, file names, captions) of each row of a JSON list."""
+    try:
+        listed = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"no annotations at {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    if not isinstance(listed, list):
+        raise InputError(f"{path}: expected a list of rows with video_id and desc")
+    for number, row in enumerate(listed, 1):
+        if not isinstance(row, dict) or not isinstance(row.get("video_id"), str) or "desc" not in row:
+            raise InputError(f"{path}, row {number}: expected video_id and desc")
+        name = row["video_id"]
+        yield name, [name, without_suffix(name)], texts(row["desc"], f"{path}, row {number}")
+
+
+def audiocaps(path: Path) -> Iterator[tuple[str, list[str], tuple[str, ...]]]:
+    """(id, file names, caption) of each row of AudioCaps' CSV."""
+    for number, row in rows(path):
+        try:
+            start = float(row["start_time"])
+            youtube, number_of_row, caption = row["youtube_id"], row["audiocap_id"], row["caption"]
+        except (KeyError, ValueError) as error:
+            raise InputError(f"{path}, line {number}: expected audiocap_id, youtube_id, start_time, caption") from error
+        yield (
+            f"{youtube}_{int(start):06d}",
+            [*clip_names(youtube, start), number_of_row],
+            texts(caption, f"{path}, line {number}"),
+        )
+
+
+def with_sound(corpus: Corpus) -> Corpus:
+    """The samples whose sound file, or video, has a sound track, such as 884 of MSR-VTT's 1000: each file is opened.
+
+    The others are missing; a file that cannot be opened is too.
+    """
+    from ..media import has_sound
+
+    samples: list[Sample] = []
+    missing = list(corpus.missing)
+    for sample in corpus.samples:
+        try:
+            if sample.audio is not None and has_sound(sample.audio):
+                samples.append(sample)
+            else:
+                missing.append(Missing(sample.id, "has no sound"))
+        except InputError as error:
+            missing.append(Missing(sample.id, str(error)))
+    return Corpus(f"{corpus.name}, with sound", samples, missing)
