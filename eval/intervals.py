@@ -31,19 +31,29 @@ class Estimate:
         return [self.value, self.low, self.high]
 
 
-def bootstrap(values: Sequence[float] | np.ndarray, times: int = 2000, seed: int = 0) -> Estimate:
+def bootstrap(
+    values: Sequence[float] | np.ndarray, weights: np.ndarray | None = None, times: int = 2000, seed: int = 0
+) -> Estimate:
     """A mean over clips with Efron's percentile interval (1979): clips are drawn anew, with repetition.
 
-    Of two methods' differences clip by clip it is the paired interval. NaN marks clips that have no value; they are left out.
+    Of two methods' differences clip by clip it is the paired interval.
+
+    Args:
+        values: one a clip; NaN marks clips that have none, they are left out.
+        weights: how much each counts, such as a clip's number of queries; equal by default.
     """
     found = np.asarray(values, dtype=np.float64)
-    found = found[~np.isnan(found)]
+    heavy = np.ones(len(found)) if weights is None else np.asarray(weights, dtype=np.float64)
+    heavy, found = heavy[~np.isnan(found)], found[~np.isnan(found)]
     if not len(found):
         return Estimate(math.nan, math.nan, math.nan)
     rng = np.random.default_rng(seed)
-    means = [found[rng.integers(0, len(found), len(found))].mean() for _ in range(times)]
+    means = []
+    for _ in range(times):
+        at = rng.integers(0, len(found), len(found))
+        means.append((found[at] * heavy[at]).sum() / heavy[at].sum())
     low, high = np.quantile(means, [0.025, 0.975])
-    return Estimate(float(found.mean()), float(low), float(high))
+    return Estimate(float((found * heavy).sum() / heavy.sum()), float(low), float(high))
 
 
 def halves(count: int, times: int, seed: int = 0) -> Iterator[np.ndarray]:
