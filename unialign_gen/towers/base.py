@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -21,6 +23,21 @@ class Tower(nn.Module):
     def prepare(self, inputs: list[Any]) -> Tensor:
         """Raw inputs of the tower's modality, as one batch for `forward`."""
         raise TypeError(f"{type(self).__name__} does not say how to prepare its inputs")
+
+    def collate(self, parts: list[Tensor]) -> Tensor:
+        """Batches that `prepare` made, one after the other, as if it had prepared them together.
+
+        Where they differ in length they are padded with NaN, as sound towers do themselves.
+        """
+        longest = max(part.shape[1] for part in parts) if parts[0].ndim > 1 else 0
+        short = [longest - part.shape[1] if part.ndim > 1 else 0 for part in parts]
+        if not any(short):
+            return torch.cat(parts)
+        if not parts[0].is_floating_point():
+            raise TypeError(f"{type(self).__name__} does not say how inputs of different lengths become one batch")
+        return torch.cat(
+            [F.pad(p, (0, 0) * (p.ndim - 2) + (0, n), value=float("nan")) for p, n in zip(parts, short, strict=True)]
+        )
 
     def compute_buffers(self) -> None:
         """Fills the buffers that no weight file holds; most towers have none."""

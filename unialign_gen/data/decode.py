@@ -1,0 +1,139 @@
+"""One sample: its files opened and decoded once, prepared for the towers. Runs in worker threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Barrier
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..errors import InputError
+from ..media import Clip, load_clip, load_image
+from .corpus import Sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..towers.base import Tower
+
+T = TypeVar("T")
+R = TypeVar("R")
+SILENT = 1e-4
+
+
+@dataclass
+class Prepared:
+    """What towers take of a sample.
+
+    Attributes:
+        inputs: by modality, a batch of the tower's own form: 1 sound, 1 picture, `frames` frames.
+        problems: rows of the report: `id`, `modality`, `path`, `kind`, `reason`. Of the kinds `broken` and `absent` nothing
+            is in the cache; `noted` says what is wrong with a file that was used.
+    """
+
+    sample: Sample
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    problems: list[dict[str, str]] = field(default_factory=list)
+
+    def blame(self, modality: str, kind: str, reason: str) -> None:
+        path = self.sample.file(modality) or ""
+        line = " ".join(reason.split())
+        self.problems.append({"id": self.sample.id, "modality": modality, "path": path, "kind": kind, "reason": line})
+
+
+def prepare(sample: Sample, towers: Mapping[str, Tower], frames: int, patience: float) -> Prepared:
+    """Decodes what the towers need of a sample, each file once. Nothing that a file does raises: it is a problem."""
+    out = Prepared(sample)
+    clips: dict[str, Clip | str] = {}  # a file that cannot be opened has a reason in place of a clip
+    for path in dict.fromkeys(sample.file(m) for m in ("video", "audio") if m in towers):
+        if path is None:
+            continue
+        rate = getattr(towers["audio"], "rate", None) if "audio" in towers and path == sample.audio else None
+        count = frames if "video" in towers and path == sample.video else 0
+        try:
+            clips[path] = load_clip(path, count, rate, patience)
+        except Exception as error:
+            clips[path] = described(error)
+    for modality, tower in towers.items():
+        path = sample.file(modality)
+        if modality == "text" or path is None:
+            continue
+        try:
+            given = inputs(modality, path, clips, out)
+            if given:
+                out.inputs[modality] = tower.prepare(given)
+        except Exception as error:
+            out.blame(modality, "broken", described(error))
+    return out
+
+
+def inputs(modality: str, path: str, clips: Mapping[str, Clip | str], out: Prepared) -> list[Any]:
+    """What a tower's `prepare` takes of a file; nothing where the file has no such stream, which is then a problem.
+
+    Raises:
+        InputError: it cannot be decoded.
+    """
+    if modality == "image":
+        return [load_image(path)]
+    if modality not in ("audio", "video"):
+        return [Path(path)]  # a modality of one's own: its tower opens the file
+    clip = clips[path]
+    if isinstance(clip, str):
+        raise InputError(clip)
+    if modality in clip.problems:
+        raise InputError(clip.problems[modality])
+    while clip.notes:  # once, though both modalities are of the same file
+        out.blame(modality, "noted", clip.notes.pop())
+    if modality == "video":
+        return clip.frames
+    if clip.sound is None:
+        out.blame(modality, "absent", "has no sound")
+        return []
+    if float(clip.sound.abs().max()) < SILENT:
+        out.blame(modality, "noted", "is silent")
+    return [clip.sound]
+
+
+def described(error: Exception) -> str:
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def decoders(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for decoding: PyAV, Pillow and torch let go of the interpreter, and nothing is copied between processes.
+
+    Each computes on one core, whatever torch is set to elsewhere.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    together = Barrier(workers)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        together.wait()
+
+    with ThreadPoolExecutor(workers, "decode") as pool:
+        for begun in [pool.submit(start) for _ in range(workers)]:
+            begun.result()
+        torch.set_num_threads(before)  # what was set there holds for OpenMP in those threads, for MKL everywhere
+        yield pool
+
+
+def ordered(pool: ThreadPoolExecutor, run: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+    """Results in the order of the items, computed by the pool; at most `ahead` of them wait, so memory is bounded."""
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(run, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

@@ -1,0 +1,273 @@
+"""Features of a corpus into a cache: decoding in threads, towers in batches, a shard at a time.
+
+Which samples a shard holds and which batches the towers see follow from the corpus and the settings alone, never from the
+number of processes or from what came first. So a run that was killed goes on where it was, with as many processes as
+there are now, and ends with the bytes of a run that was not.
+
+Processes take part by the environment of `torchrun` and `accelerate launch` (RANK, WORLD_SIZE, LOCAL_RANK) and share
+nothing but the folder: they never wait for each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import decoding
+from ..errors import InputError
+from . import cache
+from .corpus import Corpus, Sample
+from .decode import Prepared, decoders, ordered, prepare
+from .extract_config import ExtractConfig, describe, open_towers
+from .sources import read_corpus
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..towers.base import Tower
+
+AHEAD = 3  # samples that wait for each decoding thread
+
+
+@dataclass
+class Process:
+    """Which of how many this one is, everywhere and on this machine."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @classmethod
+    def from_environment(cls) -> Process:
+        return cls(
+            *(int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+        )
+
+    def device(self, name: str) -> str:
+        return f"{name}:{self.local}" if name == "cuda" and self.world > 1 else name
+
+
+def run(config: ExtractConfig, process: Process | None = None, progress: bool | None = True) -> dict[str, Any]:
+    """Makes this process's share of the cache that the configuration describes, or what of it is not there yet.
+
+    Returns:
+        a summary: samples, shards, missing files, problems by kind, and whether the cache is complete.
+
+    Raises:
+        InputError: the corpus or a tower cannot be read, or the folder holds a cache made with other settings.
+    """
+    process = process or Process.from_environment()
+    corpus = read_corpus(config.corpus)
+    for modality in config.towers:
+        if not any(s.text if modality == "text" else s.file(modality) for s in corpus.samples):
+            raise InputError(f"towers.{modality}: no sample of {corpus.name} has {modality}")
+    towers = open_towers(config)
+    index = make_index(config, corpus, towers)
+    cache.create(config.out, index)
+    todo = [n for n in range(index["shards"]) if n % process.world == process.rank and not is_done(config, corpus, n)]
+    device = process.device(config.device)
+    for tower in towers.values():
+        tower.to(device)
+    quiet = None if progress and process.rank == 0 else True
+    for number, shard in shards(config, corpus, towers, todo, device, quiet):
+        cache.write_shard(config.out, number, shard)
+    return finish(config, corpus, index)
+
+
+def make_index(config: ExtractConfig, corpus: Corpus, towers: dict[str, Tower]) -> dict[str, Any]:
+    """Everything that the features depend on. Sizes of batches are not in it: they change the last digits at most."""
+    from .. import __version__
+
+    told: dict[int, dict[str, Any]] = {}
+    for tower in towers.values():
+        if id(tower) not in told:
+            told[id(tower)] = describe(tower)
+    return {
+        "format": cache.FORMAT,
+        "version": __version__,
+        "corpus": {
+            "name": corpus.name,
+            "samples": len(corpus.samples),
+            "ids": corpus.digest(),
+            "content": content(corpus),
+        },
+        "shards": -(-len(corpus.samples) // config.shard_size),
+        "shard_size": config.shard_size,
+        "frames": config.frames,
+        "sound": {"seconds": decoding.LISTEN_SECONDS, "windows": decoding.WINDOWS},
+        "dtype": config.dtype,
+        "store": config.store,
+        "towers": {modality: told[id(tower)] for modality, tower in towers.items()},
+    }
+
+
+def content(corpus: Corpus) -> str:
+    """SHA-256 of what the samples say: captions, labels and the names of the files, wherever these lie."""
+    total = hashlib.sha256()
+    for s in corpus.samples:
+        files = [os.path.basename(f) if f else None for f in (s.audio, s.video, s.image, *s.extra.values())]
+        total.update(json.dumps([s.id, s.text, s.label, files, list(s.extra)]).encode() + b"\n")
+    return total.hexdigest()
+
+
+def stretch(config: ExtractConfig, corpus: Corpus, number: int) -> list[Sample]:
+    """The samples of a shard."""
+    return corpus.samples[number * config.shard_size : (number + 1) * config.shard_size]
+
+
+def is_done(config: ExtractConfig, corpus: Corpus, number: int) -> bool:
+    path = cache.shard_path(config.out, number)
+    if not path.is_file():
+        return False
+    if cache.read_about(path)["ids"] != [s.id for s in stretch(config, corpus, number)]:
+        raise InputError(f"{path} holds other samples than this corpus has there: delete it and extract again")
+    return True
+
+
+def shards(
+    config: ExtractConfig,
+    corpus: Corpus,
+    towers: dict[str, Tower],
+    numbers: Sequence[int],
+    device: str,
+    quiet: bool | None,
+) -> Iterator[tuple[int, cache.Shard]]:
+    """The shards of these numbers, one after the other; decoding goes on into the next while one is computed."""
+    from tqdm import tqdm
+
+    todo = [sample for number in numbers for sample in stretch(config, corpus, number)]
+    decode = partial(prepare, towers=towers, frames=config.frames, patience=config.patience)
+    with (
+        decoders(config.workers) as pool,
+        tqdm(total=len(todo), unit="sample", disable=quiet, smoothing=0.05) as bar,
+    ):
+        results = ordered(pool, decode, todo, AHEAD * config.workers + 1)
+        try:
+            for number in numbers:
+                yield number, compute(config, towers, stretch(config, corpus, number), results, device, lambda: bar.update())
+        finally:
+            results.close()  # type: ignore[attr-defined]
+
+
+def compute(
+    config: ExtractConfig,
+    towers: dict[str, Tower],
+    samples: Sequence[Sample],
+    results: Iterator[Prepared],
+    device: str,
+    done: Callable[[], object],
+) -> cache.Shard:
+    """One shard. Takes the prepared samples, in their order, from `results`."""
+    import torch
+
+    stores = getattr(torch, config.store)
+    batches = {m: Batches(t, config.batch(m), config.dtype, device) for m, t in towers.items() if m != "text"}
+    problems: list[tuple[int, dict[str, str]]] = []
+    features: dict[str, cache.Ragged] = {}
+    if "text" in towers:
+        rows = of_texts(towers["text"], samples, config.batch("text"), config.dtype, device)
+        features["text"] = cache.Ragged(rows.to(stores), cache.counted(torch.tensor([len(s.text) for s in samples])))
+    for place, _ in enumerate(samples):
+        prepared = next(results)
+        problems += [(place, problem) for problem in prepared.problems]
+        for modality, made in prepared.inputs.items():
+            batches[modality].add(place, made)
+        done()
+    for modality, batch in batches.items():
+        rows, counts, bad = batch.rows(len(samples))
+        for place in bad:
+            broken = Prepared(samples[place])
+            broken.blame(modality, "broken", "the tower's features of it are not finite")
+            problems += [(place, problem) for problem in broken.problems]
+        features[modality] = cache.Ragged(rows.to(stores), cache.counted(counts))
+    ordered_problems = [problem for _, problem in sorted(problems, key=lambda entry: entry[0])]
+    return cache.Shard([s.id for s in samples], [s.label for s in samples], features, ordered_problems)
+
+
+class Batches:
+    """Collects prepared inputs of one modality and runs the tower whenever there are enough."""
+
+    def __init__(self, tower: Tower, size: int, dtype: str, device: str):
+        self.tower, self.size, self.dtype, self.device = tower, size, dtype, device
+        self.waiting: list[Tensor] = []
+        self.places: list[int] = []  # of the sample that each row belongs to
+        self.outputs: list[Tensor] = []
+
+    def add(self, place: int, made: Tensor) -> None:
+        self.waiting.append(made)
+        self.places += [place] * len(made)
+        if sum(map(len, self.waiting)) >= self.size:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.waiting:
+            self.outputs.append(forward(self.tower, self.tower.collate(self.waiting), self.dtype, self.device))
+            self.waiting = []
+
+    def rows(self, samples: int) -> tuple[Tensor, Tensor, list[int]]:
+        """Features (R, dim) fp32 on the processor, how many each sample has (samples,), and the samples that lost theirs.
+
+        A sample with a feature that is not finite loses all its rows.
+        """
+        import torch
+
+        self.flush()
+        values = torch.cat(self.outputs).float().cpu() if self.outputs else torch.zeros(0, self.tower.dim)
+        places = torch.tensor(self.places, dtype=torch.int64)
+        bad = places[~values.isfinite().all(1)].unique()
+        good = ~torch.isin(places, bad)
+        return values[good], torch.bincount(places[good], minlength=samples), bad.tolist()
+
+
+def forward(tower: Tower, made: Tensor, dtype: str, device: str) -> Tensor:
+    import torch
+
+    with torch.inference_mode():
+        kind = getattr(torch, dtype) if made.is_floating_point() else None
+        return tower(made.to(device, kind, non_blocking=True))
+
+
+def of_texts(tower: Tower, samples: Sequence[Sample], batch: int, dtype: str, device: str) -> Tensor:
+    """Features (R, dim) of all captions in order, fp32 on the processor; computed by length, so that little is padded."""
+    import torch
+
+    texts = [text for sample in samples for text in sample.text]
+    order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+    values = torch.zeros(len(texts), tower.dim)
+    for at in range(0, len(order), batch):
+        chosen = order[at : at + batch]
+        values[chosen] = forward(tower, tower.prepare([texts[i] for i in chosen]), dtype, device).float().cpu()
+    return values
+
+
+def finish(config: ExtractConfig, corpus: Corpus, index: dict[str, Any]) -> dict[str, Any]:
+    """The summary; whichever process finds the last shard written also writes the report."""
+    paths = [cache.shard_path(config.out, n) for n in range(index["shards"])]
+    absent = sum(not path.is_file() for path in paths)
+    summary: dict[str, Any] = {
+        "out": str(config.out),
+        "complete": absent == 0,
+        "corpus": corpus.name,
+        "digest": index["corpus"]["ids"],
+        "samples": len(corpus.samples),
+        "missing": len(corpus.missing),
+        "shards": index["shards"] - absent,
+        "of_shards": index["shards"],
+    }
+    if absent:
+        return summary
+    rows: list[dict[str, str]] = [{"id": m.id, "kind": "missing", "reason": m.reason} for m in corpus.missing]
+    rows += [problem for path in paths for problem in cache.read_about(path)["problems"]]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    cache.write_whole(Path(config.out) / cache.REPORT, text.encode())
+    for left in Path(config.out).glob(".shard-*.part"):  # of processes that were killed
+        left.unlink(missing_ok=True)
+    kinds = Counter(row["kind"] for row in rows)
+    return {**summary, "problems": {kind: kinds[kind] for kind in ("broken", "absent", "noted")}}

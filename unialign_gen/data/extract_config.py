@@ -1,0 +1,133 @@
+"""The configuration of `unialign-gen extract`, and which towers it names."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import InputError
+from .sources import CorpusConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..towers.base import Tower
+
+WHEREABOUTS = ("source", "checkpoint", "revision", "head", "licence", "accept_license")
+
+
+@dataclass
+class ExtractConfig:
+    """What `unialign-gen extract` does.
+
+    Attributes:
+        towers: by modality, a checkpoint's name, a folder (of a checkpoint or of one tower), or a tower's own description.
+            `video` falls back on the checkpoint's image tower: a row for each frame. `text` gives a row for each caption.
+        out: folder of the cache.
+        frames: of a video.
+        dtype: that the towers compute in.
+        store: dtype of the features on disk.
+        device: `cpu`, `cuda` (with several processes each takes its own), `cuda:1` ...
+        batch_size: pictures, sounds or texts that a tower sees at once; a number, or one for each modality.
+        shard_size: samples in a file of features.
+        workers: threads that decode; by default as many as there are processor cores.
+        patience: seconds after which a file is given up as broken.
+    """
+
+    corpus: CorpusConfig
+    towers: dict[str, str | dict[str, Any]]
+    out: Path
+    frames: int = 8
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    store: Literal["float32", "float16"] = "float32"
+    device: str = "cpu"
+    batch_size: int | dict[str, int] = 32
+    shard_size: int = 512
+    workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+    patience: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not self.towers:
+            raise InputError("towers is empty: name at least one modality")
+        sizes = list(self.batch_size.values()) if isinstance(self.batch_size, dict) else [self.batch_size]
+        for name, value in [("frames", self.frames), ("shard_size", self.shard_size), ("workers", self.workers)]:
+            if value < 1:
+                raise InputError(f"{name} is {value}: at least 1")
+        if min(sizes, default=1) < 1:
+            raise InputError("batch_size must be at least 1")
+
+    def batch(self, modality: str) -> int:
+        return self.batch_size.get(modality, 32) if isinstance(self.batch_size, dict) else self.batch_size
+
+
+def open_towers(config: ExtractConfig) -> dict[str, Tower]:
+    """The frozen towers by modality; modalities that name the same one share it.
+
+    Raises:
+        InputError: one cannot be had.
+    """
+    import torch
+
+    dtype = getattr(torch, config.dtype)
+    opened: dict[str, Tower] = {}
+    towers = {}
+    for modality, entry in config.towers.items():
+        place = entry if isinstance(entry, dict) else locate(modality, entry)
+        key = str(place)
+        if key not in opened:
+            opened[key] = load(place, dtype)
+        towers[modality] = opened[key]
+    return towers
+
+
+def load(place: Path | dict[str, Any], dtype: torch.dtype) -> Tower:
+    from ..towers import load_tower
+    from ..towers.registry import NOWHERE
+
+    return load_tower(NOWHERE, dtype, place) if isinstance(place, dict) else load_tower(place, dtype)
+
+
+def locate(modality: str, name: str) -> Path | dict[str, Any]:
+    """The folder of a modality's tower, or its description where a published checkpoint has one.
+
+    Raises:
+        InputError: no such checkpoint or folder, or it has no tower for the modality.
+    """
+    from .. import published
+    from ..checkpoint import PUBLISHED, find
+
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return folder
+    kinds = (modality, "image") if modality == "video" else (modality,)
+    root = find(name)
+    if name in PUBLISHED:
+        entries = published.read(root)["towers"]
+        for kind in kinds:
+            if entries.get(kind, {}).get("source"):
+                return {k: v for k, v in entries[kind].items() if v is not None}
+        raise InputError(f"towers.{modality}: {name} names no source for it, describe the tower instead (tower: KIND, ...)")
+    for kind in kinds:
+        if (root / "aligner" / kind / "config.json").is_file():
+            return root / "aligner" / kind
+    raise InputError(f"towers.{modality}: {name} has no tower for it")
+
+
+def describe(tower: Tower) -> dict[str, Any]:
+    """What an index says of a tower: its configuration but for where it came from, its width, and a digest of its weights."""
+    told = {k: v for k, v in tower.config.items() if k not in WHEREABOUTS}
+    return {"config": told, "dim": tower.dim, "rate": getattr(tower, "rate", None), "digest": digest(tower)}
+
+
+def digest(tower: Tower) -> str:
+    """SHA-256 of the weights: names, dtypes, shapes and values."""
+    import torch
+
+    total = hashlib.sha256()
+    for name, value in sorted(tower.state_dict().items()):
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
