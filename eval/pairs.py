@@ -28,8 +28,7 @@ class Pair:
     @classmethod
     def of(cls, fake: Tensor, real: Tensor) -> Pair:
         """From features (N, d) and (M, d)."""
-        middle = real.double().mean(0)
-        x, y = fake.double() - middle, real.double() - middle
+        x, y = fake.double(), real.double()
         return cls(x @ x.T, x @ y.T, y @ y.T, x.shape[1])
 
     def take(self, fake: Sequence[int] | Tensor, real: Sequence[int] | Tensor) -> Pair:
@@ -46,8 +45,6 @@ class Pair:
         traces = [float(k.trace() - k.mean() * len(k)) / (len(k) - 1) for k in (self.fake, self.real)]
         return distance(between, torch.zeros_like(between), traces[0], traces[1], root)
 
-
-def kernel_distance_of_all(fake: Tensor, real: Tensor) -> float:
-    """Unbiased squared MMD over whole sets of features (N, d) and (M, d), see `kid`."""
-    x, y = fake.double(), real.double()
-    return mmd(*(cubic(p @ q.T, x.shape[1]) for p, q in ((x, x), (x, y), (y, y))))
+    def kernel(self) -> float:
+        """Unbiased squared MMD over all rows, see `kid`."""
+        return mmd(*(cubic(k, self.width) for k in (self.fake, self.cross, self.real)))

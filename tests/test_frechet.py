@@ -15,7 +15,7 @@ from unialign_gen.eval.intervals import bootstrap, from_halves, halves
 from unialign_gen.eval.kid import kernel_distance
 from unialign_gen.eval.manifold import radii
 from unialign_gen.eval.moments import Moments, Source, moments
-from unialign_gen.eval.pairs import Pair, kernel_distance_of_all
+from unialign_gen.eval.pairs import Pair
 
 SOURCE = Source("net-1", "bicubic")
 
@@ -133,8 +133,8 @@ def test_kernel_distance_is_torchmetrics_and_unbiased():
     from torchmetrics.image.kid import poly_mmd
 
     x, y = features(90, 32, dtype=torch.float64), features(90, 32, 1, 0.1, torch.float64)
-    assert kernel_distance_of_all(x, y) == pytest.approx(float(poly_mmd(x, y)), rel=1e-4)
-    same = [kernel_distance_of_all(features(50, 8, 2 * s), features(70, 8, 2 * s + 1)) for s in range(60)]
+    assert Pair.of(x, y).kernel() == pytest.approx(float(poly_mmd(x, y)), rel=1e-4)
+    same = [Pair.of(features(50, 8, 2 * s), features(70, 8, 2 * s + 1)).kernel() for s in range(60)]
     assert abs(np.mean(same)) < 3 * np.std(same) / 60**0.5
     assert min(same) < 0 < max(same)
     with pytest.raises(InputError, match="do not fit"):
