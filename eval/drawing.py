@@ -75,10 +75,8 @@ def meet(process: Process) -> None:
     dist.barrier()
 
 
-def part(process: Process) -> None:
+def part() -> None:
     """Ends what `meet` began."""
-    if process.world < 2:
-        return
     import torch.distributed as dist
 
     if dist.is_initialized():

@@ -102,7 +102,9 @@ def judge_extractor(device: str = "cpu") -> Extractor:
 def local_extractor(name: str, folder: Path | None, device: str = "cpu") -> Extractor:
     """`clip` (projected image embeddings) or `dinov2` (class token) from a folder of transformers' layout."""
     if folder is None:
-        raise InputError(f"{name} has no weights of its own: give a folder with them (--weights), as transformers saves it")
+        raise InputError(
+            f"{name} has no weights of its own: give a folder with them (--weights {name}=FOLDER), as transformers saves it"
+        )
     if not folder.is_dir():
         raise InputError(f"no folder {folder}: give the folder of a {name} model, as transformers saves it")
     from unialign_gen.towers import load_tower

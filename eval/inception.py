@@ -20,6 +20,7 @@ SIDE = 299
 WIDTH = 2048
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
+OTHERS = "judge, clip or dinov2"
 SIBLINGS = ("pt_inception-2015-12-05-6726825d.pth",)  # the same weights as pytorch-fid publishes them
 Side = int | tuple[int, int]
 
@@ -207,6 +208,6 @@ def cached() -> Path:
         part.unlink(missing_ok=True)
         raise InputError(
             f"FID needs the published Inception weights and they cannot be had now ({first_line(error)}): "
-            f"give {FILE} with --inception, or another --extractor, whose distance is then not called FID"
+            f"give {FILE} (--weights inception=FILE), or another --extractor ({OTHERS}), whose distance is then not called FID"
         ) from error
     return folder / FILE

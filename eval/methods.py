@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,20 @@ def own_head(kind: str, aligner: Aligner) -> nn.Module:
     if aligner.folder is not None and (aligner.folder / kind / "head.json").is_file():
         return load_head(aligner.folder / kind)
     return nn.Identity()
+
+
+def open_aligner(checkpoint: str, sources: Mapping[str, str] | None = None, accept_license: bool = False) -> Aligner:
+    """Towers and heads of a checkpoint; none is loaded before it is asked for."""
+    import torch
+
+    from unialign_gen import checkpoint as checkpoints
+    from unialign_gen import published
+
+    folder = checkpoints.find(checkpoint)
+    if checkpoint in checkpoints.PUBLISHED:
+        return published.aligner(published.replace_sources(published.read(folder), sources, accept_license))
+    checkpoints.refuse_sources(checkpoint, sources)
+    return checkpoints.load_aligner(folder, torch.float32)
 
 
 def digest(run: Path | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,11 +24,8 @@ from unialign_gen.media import load_clip, load_image
 
 from . import prompts
 from .drawing import meet
-from .methods import Method
+from .methods import Method, open_aligner
 from .pictures import file_name, save
-
-if TYPE_CHECKING:
-    from unialign_gen.aligner import Aligner
 
 SELF = "self-reconstruction"
 FRAMES = 8
@@ -149,7 +146,7 @@ def prepare(plan: Plan, process: Process) -> Study:
     extract_features(config, process)
     meet(process)
     features = FeatureCache.open(folder)
-    aligner = aligner_of(plan)
+    aligner = open_aligner(plan.checkpoint, plan.sources, plan.accept_license)
     embedded: dict[tuple[str, int], dict[str, Tensor]] = {}
     has = torch.ones(len(features), dtype=torch.bool)
     mixed = [k for k in plan.kinds if k != "image"]
@@ -181,16 +178,6 @@ def prepare(plan: Plan, process: Process) -> Study:
     )
     make_references(study, process)
     return study
-
-
-def aligner_of(plan: Plan) -> Aligner:
-    """Towers and heads of the checkpoint, none loaded."""
-    folder = checkpoints.find(plan.checkpoint)
-    if plan.checkpoint in checkpoints.PUBLISHED:
-        description = published.replace_sources(published.read(folder), plan.sources, plan.accept_license)
-        return published.aligner(description)
-    checkpoints.refuse_sources(plan.checkpoint, plan.sources)
-    return checkpoints.load_aligner(folder, torch.float32)
 
 
 def make_references(study: Study, process: Process) -> None:

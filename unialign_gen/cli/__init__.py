@@ -8,7 +8,14 @@ from .app import app
 
 __all__ = ["app", "main"]
 
-for module in ("draw", "checkpoints", "data", "evaluate"):  # `--help` lists commands in this order
+for module in (
+    "draw",
+    "checkpoints",
+    "data",
+    "evaluate",
+    "evaluate_generation",
+    "evaluate_spaces",
+):  # `--help` lists commands in this order
     import_module(f".{module}", __package__)
 
 
