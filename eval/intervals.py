@@ -63,12 +63,17 @@ def halves(count: int, times: int, seed: int = 0) -> Iterator[np.ndarray]:
         yield np.sort(rng.permutation(count)[: count // 2])
 
 
-def from_halves(value: float, replicates: Sequence[float], count: int) -> Estimate:
+def from_halves(
+    value: float, replicates: Sequence[float], count: int, low: float = -math.inf, high: float = math.inf
+) -> Estimate:
     """The delete-half jackknife (Shao & Wu 1989): value +- 1.96 standard errors, from the same statistic on `halves`.
 
     For distances between distributions. Drawing with repetition would repeat pictures, which lowers the rank of their
     covariance and so moves every replicate away from the value; halves are moved too, all alike, which the spread does not see.
+    The interval is cut to what the number can be, `low` to `high`. Without replicates it is NaN.
     """
+    if not len(replicates):
+        return Estimate(value, math.nan, math.nan)
     half = count // 2
     error = float(np.std(replicates)) * math.sqrt(half / max(1, count - half))
-    return Estimate(value, value - 1.959964 * error, value + 1.959964 * error)
+    return Estimate(value, max(low, value - 1.959964 * error), min(high, value + 1.959964 * error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -144,14 +145,23 @@ def add_distances(
         for (method, kind), table in values.items():
             task = MEAN if kind == MEAN else task_of(kind)
             for metric, found in table.items():
-                made = row(metric, from_halves(found[0], found[1:], count), count, method=method, task=task, **told)
+                made = row(
+                    metric, from_halves(found[0], found[1:], count, *bounds(metric)), count, method=method, task=task, **told
+                )
                 out["rows"].append(made | {"draws": draws[method, kind][metric]})
         for (method, kind), found_limits in limits.items():
             value, error = (float(np.mean(v)) for v in zip(*found_limits, strict=True))
             fitted = figures.Estimate(value, value - 1.959964 * error, value + 1.959964 * error)
-            metric = f"{names_of(extractor)[0]}, N -> infinity"
+            metric = f"{names_of(extractor)[0]}, N -> infinity (interval of the fit alone)"
             out["rows"].append(row(metric, fitted, count, method=method, task=task_of(kind), **told))
         compare(out, values, count, told)
+
+
+def bounds(metric: str) -> tuple[float, float]:
+    """Between what a figure can be; the unbiased kernel distance can be anything."""
+    if metric in ("precision", "recall", "coverage"):
+        return 0.0, 1.0
+    return -math.inf if "kernel" in metric or metric == "KID" else 0.0, math.inf
 
 
 def add_means(values: Table) -> None:

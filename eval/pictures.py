@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from unialign_gen.data import cache
+from unialign_gen.errors import InputError
 
 
 def file_name(clip: str) -> str:
@@ -58,4 +61,19 @@ def open_folder(folder: Path, index: dict[str, Any]) -> None:
     Raises:
         InputError: its pictures were drawn with other settings.
     """
-    cache.create(folder, index)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "settings.json"
+    part = cache.part_of(path)
+    part.write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    try:
+        os.link(part, path)  # fails where there is one already, in one step
+    except FileExistsError:
+        difference = cache.first_difference(json.loads(path.read_text("utf-8")), json.loads(json.dumps(index)))
+        if difference is not None:
+            key, old, new = difference
+            raise InputError(
+                f"pictures in {folder} were drawn with {key} = {cache.brief(old)}, this run has {cache.brief(new)}: "
+                "choose another folder or delete it"
+            ) from None
+    finally:
+        part.unlink()

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from unialign_gen import checkpoint as checkpoints
 from unialign_gen import published
-from unialign_gen.data import cache
 from unialign_gen.data.cache import FeatureCache
 from unialign_gen.data.corpus import Corpus
 from unialign_gen.data.extract import Process
@@ -25,7 +24,7 @@ from unialign_gen.media import load_clip, load_image
 from . import prompts
 from .drawing import meet
 from .methods import Method, open_aligner
-from .pictures import file_name, save
+from .pictures import file_name, open_folder, save
 
 SELF = "self-reconstruction"
 FRAMES = 8
@@ -183,7 +182,7 @@ def prepare(plan: Plan, process: Process) -> Study:
 def make_references(study: Study, process: Process) -> None:
     """Writes the clips' own pictures, as they are: the corpus' picture, or the frame that the plan names."""
     folder = study.plan.out / "reference"
-    cache.create(folder, {"frame": study.plan.frame, "frames": FRAMES, "corpus": study.corpus.digest()})
+    open_folder(folder, {"frame": study.plan.frame, "frames": FRAMES, "corpus": study.corpus.digest()})
     rows = study.keep.tolist()
     for at, path in list(zip(rows, study.references, strict=True))[process.rank :: process.world]:
         if path.is_file():

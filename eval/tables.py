@@ -43,6 +43,8 @@ def cell(r: Row, signed: bool = False) -> str:
 
 def better(metric: str) -> str:
     """Which way is good, where there is one."""
+    if metric.endswith("strangers"):
+        return ""
     if metric.startswith(("agreement", "judge", "R@", "precision", "recall", "density", "coverage", "cosine")):
         return ", higher is better"
     return ", lower is better" if any(word in metric for word in LOWER) else ""
