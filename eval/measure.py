@@ -48,7 +48,8 @@ def vocabulary(judge: Judge) -> dict[str, frozenset[str]]:
     found = {c: frozenset([c]) for c in judge.concepts}
     for name, concept in CONCEPTS.items():
         if name in judge.concepts and concept.vggsound:
-            for label in {concept.vggsound, concept.vggsound.split(",")[0].split(" / ")[0]}:
+            several = concept.vggsound.split(" / ")
+            for label in {concept.vggsound, *several, *(s.split(",")[0] for s in several)}:
                 found[label] = found.get(label, frozenset()) | {name}
     return found
 
