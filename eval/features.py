@@ -29,14 +29,14 @@ def batches(extractor: Extractor, pictures: Sequence[Picture], batch: int = BATC
     def prepare(picture: Picture) -> Tensor:
         return extractor.prepare(load_image(picture))
 
-    device = next(iter(getattr(extractor.net, "parameters", list)()), torch.zeros(0)).device
+    like = next(iter(getattr(extractor.net, "parameters", list)()), torch.zeros(0))
     bar = tqdm(total=len(pictures), desc="features", disable=None)
     with bar, ThreadPoolExecutor(threads) as pool, torch.inference_mode():
         ahead = [pool.submit(prepare, p) for p in pictures[: 2 * batch]]
         for at in range(0, len(pictures), batch):
             ready = [f.result() for f in ahead[:batch]]
             ahead = ahead[batch:] + [pool.submit(prepare, p) for p in pictures[at + 2 * batch : at + 3 * batch]]
-            pixels = torch.stack(ready).to(device).contiguous(memory_format=torch.channels_last)
+            pixels = torch.stack(ready).to(like.device, like.dtype).contiguous(memory_format=torch.channels_last)
             yield extractor.net(pixels).float().cpu()
             bar.update(len(ready))
 

@@ -1,14 +1,18 @@
-"""A method: trained heads to put on a checkpoint's frozen towers, by a name, once or with several trainings of it."""
+"""A method: trained heads to put on frozen towers, by a name, once or with several trainings of it.
+
+A run is a folder of heads, or a released checkpoint of VAST, GRAM or PMRL, whose heads go with its own towers' features.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from unialign_gen.errors import InputError
 from unialign_gen.heads import load_head
@@ -22,7 +26,7 @@ KINDS = ("image", "text", "audio", "video")
 
 @dataclass(frozen=True)
 class Method:
-    """Heads by name; `runs` are folders of trainings that differ in their seed, or None for the checkpoint's own heads."""
+    """Heads by name; `runs` are those of trainings that differ in their seed, or None for the checkpoint's own heads."""
 
     name: str
     runs: tuple[Path | None, ...]
@@ -58,6 +62,9 @@ def heads_folder(run: Path) -> Path:
         InputError: nowhere.
     """
     run = run.expanduser()
+    if run.is_file():
+        released(run)
+        return run
     for folder in (run / "heads", run):
         if any((folder / kind / "head.json").is_file() for kind in KINDS):
             return folder
@@ -69,12 +76,36 @@ def head(kind: str, run: Path | None, aligner: Aligner | None) -> nn.Module:
 
     Video frames go through the image head unless there is one for video.
     """
+    if run is not None and run.is_file():
+        return released_head(kind, run)
     for name in (kind, "image") if kind == "video" else (kind,):
         if run is not None and (run / name / "head.json").is_file():
             return load_head(run / name)
     if aligner is None:
         return nn.Identity()
     return own_head("image" if kind == "video" else kind, aligner)
+
+
+@lru_cache(maxsize=4)
+def released(path: Path) -> dict[str, Tensor]:
+    """The weights (512, width) of a released checkpoint's contrastive heads by modality.
+
+    Raises:
+        InputError: the file is no such checkpoint.
+    """
+    from unialign_gen.retrieval import split_checkpoint
+    from unialign_gen.towers.published import read_state
+
+    return {kind: head["weight"] for kind, (_, head) in split_checkpoint(read_state(path)).parts.items()}
+
+
+def released_head(kind: str, path: Path) -> nn.Module:
+    weights = released(path)
+    if kind not in weights:
+        raise InputError(f"{path} has no head for {kind}: it has {', '.join(weights)}")
+    made = nn.Linear(weights[kind].shape[1], weights[kind].shape[0], bias=False)
+    made.weight = nn.Parameter(weights[kind].float(), requires_grad=False)
+    return made
 
 
 def own_head(kind: str, aligner: Aligner) -> nn.Module:
@@ -108,6 +139,10 @@ def digest(run: Path | None) -> str:
     if run is None:
         return OWN
     total = hashlib.sha256()
+    if run.is_file():
+        for kind, weight in released(run).items():
+            total.update(kind.encode() + weight.float().contiguous().numpy().tobytes())
+        return total.hexdigest()[:12]
     for path in sorted(p for kind in KINDS for p in (run / kind).glob("head.*")):
         total.update(f"{path.parent.name}/{path.name}".encode())
         total.update(path.read_bytes())

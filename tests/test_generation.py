@@ -267,7 +267,7 @@ def test_a_second_run_draws_nothing_and_finds_the_same(whole, command, monkeypat
     out, result = whole
     before = {p: p.stat().st_mtime_ns for p in out.glob("pictures/**/*.png")}
     done = CliRunner().invoke(app, [*command, "--out", str(out), "--json"], catch_exceptions=False)
-    assert json.loads(done.output.strip().splitlines()[-1])["rows"] == result["rows"]
+    assert json.loads(done.stdout.strip().splitlines()[-1])["rows"] == result["rows"]
     assert {p: p.stat().st_mtime_ns for p in out.glob("pictures/**/*.png")} == before
     changed = CliRunner().invoke(app, [*command[:-6], "--steps", "2", "--out", str(out)])
     assert changed.exit_code == 2

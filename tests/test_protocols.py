@@ -208,3 +208,24 @@ def test_the_map_is_repeatable_and_drawn(tmp_path):
     from PIL import Image
 
     assert Image.open(tmp_path / "map.png").width > 600
+
+
+def test_a_released_checkpoint_is_a_method_of_its_own_towers(tmp_path):
+    """Names as released; the towers' weights stand for themselves by one tensor each."""
+    torch.manual_seed(0)
+    heads = {"video": torch.randn(5, D), "text": torch.randn(5, D)}
+    state = {
+        "vision_encoder.visual.cls_token": torch.zeros(1, 1, 4),
+        "multimodal_encoder.bert.embeddings.word_embeddings.weight": torch.zeros(3, 4),
+        "contra_head_v.linear.weight": heads["video"],
+        "contra_head_t.linear.weight": heads["text"],
+    }
+    torch.save(state, tmp_path / "model_step.pt")
+    (method,) = parse([f"gram={tmp_path / 'model_step.pt'}"])
+    x = torch.randn(3, D)
+    assert torch.allclose(head("video", method.runs[0], None)(x), x @ heads["video"].T, atol=1e-5)
+    assert len(digest(method.runs[0])) == 12
+    with pytest.raises(InputError, match="no head for audio"):
+        head("audio", method.runs[0], None)
+    rows = search.evaluate(Made(), [method], ["video"])["rows"]
+    assert {r["method"] for r in rows} == {"gram"}
