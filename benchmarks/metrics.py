@@ -1,11 +1,12 @@
-"""Time of the evaluator's two heavy parts beside their peers, in one run: distances of statistics, features of pictures.
+"""Time of the evaluator's heavy parts beside their peers, in one run: distances of statistics, features, ranks.
 
-    python benchmarks/metrics.py          # about 3 minutes on two cores
+    python benchmarks/metrics.py          # about 8 minutes on two cores
 
 Distances: 2048-d statistics of 4,096 pictures, and of 1,024, where the covariance is singular; peers are the routes of
 pytorch-fid and clean-fid (`scipy.linalg.sqrtm`) and of torch-fidelity (eigenvalues of the product). Features: Inception with
 the same random weights, the same PNG files, the same batch size, TF1 resize, files to features, ours against torch-fidelity's
-own loop. The order of the contestants alternates, and the fastest of the repeats counts.
+own loop. The order of the contestants alternates, and the fastest of the repeats counts. Ranks: both directions between 100
+thousand texts and as many clips, and of a size at which whole matrices can be sorted (Linux).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import typer
 from PIL import Image
 from torch import Tensor
@@ -27,6 +29,7 @@ from unialign_gen.eval import extractors, features, inception
 from unialign_gen.eval.frechet import frechet_distance, frechet_of_features
 from unialign_gen.eval.moments import Source, moments
 from unialign_gen.eval.pairs import Pair
+from unialign_gen.eval.retrieval import Cosine, Volume, ranks
 
 SOURCE = Source("benchmark", "none")
 
@@ -123,12 +126,41 @@ def extraction(count: int, side: int, batch: int, repeats: int) -> dict[str, flo
         }
 
 
+def retrieval(count: int, width: int, naive_up_to: int = 4096) -> dict[str, float]:
+    """Seconds and peak memory of ranks of both directions, by cosine and by volume, and of whole matrices where they fit."""
+    z = [F.normalize(torch.randn(count, width), dim=1) for _ in range(3)]
+    owner = torch.arange(count)
+    found: dict[str, float] = {}
+    for name, score in (("cosine", Cosine(z[0], z[1])), ("volume", Volume(z[0], z[1:]))):
+        Path("/proc/self/clear_refs").write_text("5")
+        before, start = status("VmRSS"), time.perf_counter()
+        ranks(score, owner)
+        found[f"{name}, seconds"] = time.perf_counter() - start
+        found[f"{name}, peak GB beyond the embeddings"] = (status("VmHWM") - before) / 1e9
+    if count <= naive_up_to:
+        start = time.perf_counter()
+        scores = z[0] @ z[1].T
+        for s in (scores, scores.T):
+            s.argsort(dim=1, descending=True).argsort(dim=1).diagonal()
+        found["cosine, two whole sorts, seconds"] = time.perf_counter() - start
+    return found
+
+
+def status(key: str) -> int:
+    """A line of /proc/self/status, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return 1024 * int(line.split()[1])
+    raise KeyError(key)
+
+
 def main(
     width: int = 2048,
     pictures: Annotated[int, typer.Option(help="Pictures to extract features of.")] = 96,
     side: Annotated[int, typer.Option(help="Their side in pixels.")] = 256,
     batch: int = 32,
     repeats: int = 3,
+    texts: Annotated[int, typer.Option(help="Texts, and as many clips, to rank.")] = 100_000,
 ) -> None:
     """Prints seconds, values and ratios."""
     many, few = distances(2 * width, width, repeats), distances(width // 2, width, repeats)
@@ -139,6 +171,8 @@ def main(
         f"distance of {2 * width} pictures, {width}-d": many,
         f"distance of {width // 2} pictures, {width}-d": few,
         f"features of {pictures} pictures, batch {batch}, seconds": times,
+        f"ranks of {texts} x {texts}, 512-d": retrieval(texts, 512),
+        f"ranks of {min(texts, 4096)} x {min(texts, 4096)}, 512-d": retrieval(min(texts, 4096), 512),
         "ratios": {
             "sqrtm / ours, statistics": many["scipy sqrtm"]["seconds"] / many["ours, statistics"]["seconds"],
             "sqrtm / ours, n < d, statistics": few["scipy sqrtm"]["seconds"] / few["ours, statistics"]["seconds"],

@@ -17,7 +17,7 @@ from torch import Tensor
 from unialign_gen.errors import InputError
 from unialign_gen.objectives.volume import cross_dets, tuple_terms
 
-ROWS = 256
+ROWS, COLUMNS = 256, 4096  # a tile of scores stays in a core's cache while it is compared four times
 TIE = 1e-6  # fp32 products of unit vectors err by about 1e-7
 AT = (1, 5, 10)
 
@@ -33,6 +33,10 @@ class Score(Protocol):
         """(rows, clips)."""
         ...
 
+    def own(self, rows: slice, owner: Tensor) -> Tensor:
+        """Of each row's own clip (rows,)."""
+        ...
+
 
 class Cosine:
     """Dot products of unit embeddings of texts (Q, d) and clips (N, d)."""
@@ -44,6 +48,9 @@ class Cosine:
 
     def block(self, rows: slice) -> Tensor:
         return self.text[rows] @ self.clip.T
+
+    def own(self, rows: slice, owner: Tensor) -> Tensor:
+        return (self.text[rows] * self.clip[owner]).sum(1)
 
 
 class Volume:
@@ -57,6 +64,11 @@ class Volume:
 
     def block(self, rows: slice) -> Tensor:
         return -cross_dets(self.text[rows], self.rest, *self.terms)
+
+    def own(self, rows: slice, owner: Tensor) -> Tensor:
+        det, adjugate = (t[owner] for t in self.terms)
+        dots = torch.stack([(self.text[rows] * r[owner]).sum(1) for r in self.rest], dim=1)
+        return (dots[:, None] @ adjugate @ dots[:, :, None])[:, 0, 0] - det
 
 
 @dataclass(frozen=True)
@@ -81,32 +93,31 @@ def ranks(score: Score, owner: Tensor) -> Ranks:
         InputError: a clip without a text, or scores that are not finite.
     """
     check_owner(score, owner)
-    own = torch.cat([of_owner(score.block(part), owner[part]) for part in blocks(score.texts)])
+    own = torch.cat([score.own(part, owner[part]) for part in blocks(score.texts)])
     if not bool(own.isfinite().all()):
         raise InputError("scores hold NaN or infinite values")
     best = torch.full((score.clips,), -torch.inf).scatter_reduce(0, owner, own, "amax")
-    to_clip = torch.empty(score.texts, dtype=torch.float64)
-    better, as_good = torch.zeros(score.clips, dtype=torch.int64), torch.zeros(score.clips, dtype=torch.int64)
+    ahead, level = torch.zeros(score.texts), torch.zeros(score.texts)
+    better, as_good = torch.zeros(score.clips), torch.zeros(score.clips)
     for part in blocks(score.texts):
         found = score.block(part)
         mine, right = owner[part], own[part, None]
-        ahead, level = (found > right + score.tie).sum(1), (found >= right - score.tie).sum(1)
-        to_clip[part] = 1 + ahead + (level - ahead - 1) / 2
-        better += (found > best + score.tie).sum(0)
-        as_good += (found >= best - score.tie).sum(0)
-        level_too = of_owner(found, mine) >= best[mine] - score.tie  # the clip's own texts are no rivals of each other
-        as_good -= torch.zeros_like(as_good).index_add_(0, mine, level_too.to(torch.int64))
-    return Ranks(to_clip.numpy(), (1 + better + (as_good - better) / 2).double().numpy())
+        for at in range(0, score.clips, COLUMNS):
+            tile, top = found[:, at : at + COLUMNS], best[at : at + COLUMNS]
+            ones = torch.empty_like(tile)
+            ahead[part] += torch.gt(tile, right + score.tie, out=ones).sum(1)
+            level[part] += torch.ge(tile, right - score.tie, out=ones).sum(1)
+            better[at : at + COLUMNS] += torch.gt(tile, top + score.tie, out=ones).sum(0)
+            as_good[at : at + COLUMNS] += torch.ge(tile, top - score.tie, out=ones).sum(0)
+        level_too = found.gather(1, mine[:, None])[:, 0] >= best[mine] - score.tie  # own texts are no rivals of each other
+        as_good.index_add_(0, mine, -level_too.float())
+    to_clip, to_text = 1 + ahead + (level - ahead - 1) / 2, 1 + better + (as_good - better) / 2
+    return Ranks(to_clip.double().numpy(), to_text.double().numpy())
 
 
 def check_owner(score: Score, owner: Tensor) -> None:
     if len(owner) != score.texts or len(torch.unique(owner)) != score.clips or int(owner.max()) >= score.clips:
         raise InputError("every clip needs at least one text, and every text one clip")
-
-
-def of_owner(block: Tensor, owner: Tensor) -> Tensor:
-    """The entries of each row's own clip (rows,)."""
-    return block.gather(1, owner[:, None])[:, 0]
 
 
 def recalls(ranks: np.ndarray) -> dict[str, float]:
@@ -141,6 +152,9 @@ class DualSoftmax:
         logits = self.scale * found
         total = self.total if self.over == "text" else logits.logsumexp(1, keepdim=True)
         return found * (logits - total).exp()
+
+    def own(self, rows: slice, owner: Tensor) -> Tensor:
+        return self.block(rows).gather(1, owner[:, None])[:, 0]
 
 
 def dual_softmax_ranks(score: Score, owner: Tensor, scale: float = 1.0) -> Ranks:

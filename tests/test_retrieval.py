@@ -14,6 +14,7 @@ from unialign_gen.objectives.volume import gram_volume
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(retrieval, "ROWS", 7)
+    monkeypatch.setattr(retrieval, "COLUMNS", 11)
 
 
 def unit(n, d=6, seed=0):
@@ -145,3 +146,11 @@ def test_no_matrix_of_all_against_all_is_held(monkeypatch):
     z = unit(3000, 8)
     assert set(ranks(Counting(z, z), torch.arange(3000)).to_clip) == {1.0}
     assert max(rows for rows, _ in seen) == 256
+
+
+@pytest.mark.parametrize("more", [1, 2, 3])
+def test_own_scores_are_entries_of_the_blocks(more):
+    rest, text, owner = [unit(9, seed=s) for s in range(more)], unit(20, seed=8), torch.arange(20) % 9
+    for score in (Volume(text, rest), Cosine(text, rest[0])):
+        entries = score.block(slice(3, 17)).gather(1, owner[3:17, None])[:, 0]
+        assert torch.allclose(score.own(slice(3, 17), owner[3:17]), entries, atol=3e-7)
