@@ -64,9 +64,12 @@ def choose(
 def triples(root: Path, split: str) -> list[dict[str, str]]:
     """Every picture of `held_out` or `cross_source` whose concept has a recording there: picture, caption, recording, concept.
 
-    The recording is another thing of the same concept, not the sound of this picture. Recordings of a concept take turns.
+    The recording is another thing of the same concept, not the sound of this picture. Recordings of a concept take turns. The
+    caption is the first that no training picture has, where there is one.
     """
-    rows = [r for r in read(root) if r.split == SPLITS[split] and r.concepts]
+    every = read(root)
+    seen = {c.lower() for r in every if r.split == "train" for c in r.captions}
+    rows = [r for r in every if r.split == SPLITS[split] and r.concepts]
     sounds: dict[str, list[Row]] = {}
     for r in sorted(rows, key=place):
         if r.kind == "sound" and r.style in ("rec", "fx"):
@@ -81,7 +84,8 @@ def triples(root: Path, split: str) -> list[dict[str, str]]:
         sound = sounds[concept][turns[concept] % len(sounds[concept])]
         turns[concept] += 1
         files = {"image": str(root / r.path), "audio": str(root / sound.path)}
-        found.append({"id": r.id, "text": r.captions[0], **files, "label": concept})
+        text = next((c for c in r.captions if c.lower() not in seen), r.captions[0])
+        found.append({"id": r.id, "text": text, **files, "label": concept})
     if not found:
         raise InputError(f"no picture of {split} in {root} has a recording of its concept")
     return found

@@ -67,7 +67,7 @@ def evaluate(
     methods: Sequence[Method],
     modalities: Sequence[str],
     aligner: Aligner | None = None,
-    anchor: str = "image",
+    anchor: str | None = None,
     tau: float = 0.07,
     bandwidth: float = 0.3,
     limit: int = 4096,
@@ -78,6 +78,7 @@ def evaluate(
     """`rows` and paired `differences` of every method: means over its runs, intervals from halves of the samples.
 
     Args:
+        anchor: see `choose_anchor`.
         bandwidth: of the Hoelder divergence's kernels; at the temperature of training a kernel sees no neighbour at all.
 
     Raises:
@@ -86,8 +87,7 @@ def evaluate(
     missing = [m for m in modalities if m not in features.modalities]
     if missing or len(modalities) < 2:
         raise InputError(f"the gap is between two modalities or more; the features have {', '.join(features.modalities)}")
-    if anchor not in modalities:
-        anchor = modalities[0]
+    anchor = choose_anchor(anchor, modalities)
     whole: dict[str, dict[str, float]] = {}
     parts: dict[str, list[dict[str, float]]] = {}
     count = 0
@@ -111,6 +111,19 @@ def evaluate(
             estimate = from_halves(whole[one][key] - whole[other][key], replicates, count)
             out["differences"].append(row(metric, estimate, count, method=f"{one} - {other}", **about))
     return out
+
+
+def choose_anchor(anchor: str | None, modalities: Sequence[str]) -> str:
+    """The named one; without a name image, else video, else the first.
+
+    Raises:
+        InputError: the named one is not among the modalities.
+    """
+    if anchor is None:
+        return next((m for m in ("image", "video") if m in modalities), modalities[0])
+    if anchor not in modalities:
+        raise InputError(f"the anchor {anchor!r} is not among the modalities {', '.join(modalities)}")
+    return anchor
 
 
 def mean(tables: Sequence[dict[str, float]]) -> dict[str, float]:

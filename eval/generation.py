@@ -96,7 +96,7 @@ def describe(study: Study) -> dict[str, Any]:
         "methods": {m.name: [methods.digest(r) for r in m.runs] for m in plan.methods},
         "prompts": list(plan.kinds),
         "draws": plan.seeds,
-        "steps": plan.steps,
-        "guidance": plan.guidance,
+        "steps": plan.steps or "the decoder's own",
+        "guidance": "the decoder's own" if plan.guidance is None else plan.guidance,
         "video prompts": f"{FRAMES} frames, without sound",
     }

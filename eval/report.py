@@ -24,7 +24,8 @@ STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.5rem}h3{font-size:1rem;margin:1.6rem 0 .4rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem}
-th,td{padding:.25rem .7rem;text-align:left;border-bottom:1px solid #8884;white-space:nowrap}
+small{opacity:.75}
+th,td{padding:.25rem .6rem;vertical-align:top;text-align:left;border-bottom:1px solid #8884;white-space:nowrap}
 .published{background:#8882;padding:.1rem .8rem .6rem;border-left:3px solid #888}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;font-size:.9rem}dd{margin:0;overflow-wrap:anywhere}
 figure{display:inline-block;margin:.2rem;font-size:.75rem;width:8.5rem;vertical-align:top}
@@ -121,8 +122,16 @@ def escape(text: Any) -> str:
 
 def in_html(table: Table) -> str:
     head = "".join(f"<th>{escape(c)}</th>" for c in table.head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in r) + "</tr>" for r in table.rows)
+    body = "".join("<tr>" + "".join(f"<td>{with_interval(c)}</td>" for c in r) + "</tr>" for r in table.rows)
     return f'<h3>{escape(table.title)}</h3><div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def with_interval(text: str) -> str:
+    """A cell; its interval is put below the number."""
+    number, bracket, interval = text.partition(" (")
+    if bracket and " to " in interval:
+        return f"{escape(number)}<br><small>{escape(interval.removesuffix(')'))}</small>"
+    return escape(text)
 
 
 def pictures(folder: Path, result: dict[str, Any]) -> str:

@@ -211,6 +211,21 @@ def test_halves_estimate_the_standard_error():
     assert found.value == pytest.approx((found.low + found.high) / 2)
 
 
+def test_halves_estimate_the_error_of_distances_and_rather_too_large():
+    """Over many data sets of one law: the spread of the distance, of the kernel distance, and what halves say of them."""
+    mix = torch.randn(24, 24, generator=torch.Generator().manual_seed(0)) / 5
+    found, said = [], []
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        real = torch.randn(60, 24, generator=generator) @ mix
+        pair = Pair.of(0.8 * real + 0.5 * torch.randn(60, 24, generator=generator) + 0.3, real)
+        parts = [pair.take(h, h) for h in halves(60, 40)]
+        found.append((pair.frechet(), pair.kernel()))
+        said.append(np.std([(p.frechet(), p.kernel()) for p in parts], axis=0))
+    ratio = np.mean(said, axis=0) / np.std(found, axis=0)
+    assert all(0.9 < r < 1.7 for r in ratio), ratio
+
+
 def test_bootstrap_covers_as_it_says():
     rng = np.random.default_rng(1)
     hits = 0

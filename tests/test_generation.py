@@ -79,6 +79,7 @@ def data_set(root):
             made("p4", "picture", "cross", ["sun"]),
             made("p5", "picture", "test", ["cat"]),
             made("p6", "picture", "cross", ["cat"], []),
+            made("p7", "picture", "train", ["cat"], ["A cat"]),
             made("s1", "sound", "cross", ["cat"], style="rec"),
             made("s2", "sound", "cross", ["cat"], style="fx"),
             made("s3", "sound", "cross", ["dog"], style="rec"),
@@ -93,7 +94,7 @@ def test_the_starters_sets_join_pictures_with_recordings_of_their_concept(tmp_pa
     assert set(found) == {"p1", "p2", "p3"}  # the others have no recording there, or no caption
     assert found["p3"]["label"] == "dog"
     assert {Path(found[p]["audio"]).name for p in ("p1", "p2")} == {"s1.bin", "s2.bin"}
-    assert found["p1"]["text"] == "a cat"
+    assert found["p1"]["text"] == "cat"  # training has the other
     config = choose("starter", tmp_path, "cross_source", 2, 0, tmp_path / "out")
     assert config.manifest.read_text().count("\n") == 3
     with pytest.raises(InputError, match="no picture of held_out"):

@@ -81,7 +81,7 @@ def gap(
     checkpoint: SpaceOption = "starter",
     source: Source = None,
     accept_license: AcceptLicense = False,
-    anchor: Annotated[str, typer.Option(help="The modality that the conflicts are measured at.")] = "image",
+    anchor: Annotated[str | None, typer.Option(help="Where the conflicts are measured; image, or video.")] = None,
     tau: Annotated[float, typer.Option(min=1e-4, help="Temperature of the conflicts.")] = 0.07,
     bandwidth: Annotated[float, typer.Option(min=1e-3, help="Of the Hoelder divergence's kernels.")] = 0.3,
     limit: Annotated[int, typer.Option(min=16, help="At most so many samples.")] = 4096,
@@ -97,7 +97,7 @@ def gap(
     from ..eval import gap as protocol
 
     about = about_of(cache, checkpoint, methods, modalities) | {
-        "anchor": anchor,
+        "anchor": protocol.choose_anchor(anchor, modalities),
         "tau": tau,
         "bandwidth": bandwidth,
         "samples": f"at most {limit}, seed {seed}",
