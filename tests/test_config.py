@@ -121,3 +121,12 @@ def test_an_empty_file_is_all_defaults(tmp_path):
         steps: int = 3
 
     assert config.load(Free, write(tmp_path, "")) == Free()
+
+
+def test_a_section_alone(tmp_path):
+    path = write(tmp_path, "optimiser: {rate: 1}\nelse: [1]")
+    assert config.load(Optimiser, path, ["optimiser.kind=sgd"], section="optimiser") == Optimiser(1.0, kind="sgd")
+    with pytest.raises(InputError, match=r"c.yaml: optimiser.rate: expected a number"):
+        config.load(Optimiser, path, ["optimiser.rate=x"], section="optimiser")
+    with pytest.raises(InputError, match=r"c.yaml: model: missing"):
+        config.load(Optimiser, path, section="model")

@@ -12,8 +12,8 @@ from unialign_gen.checkpoints.recipe import (
     concepts,
     diffusion,
     features,
-    heads,
     kandinsky,
+    latent_features,
     manifest,
     pictures,
     rasters,
@@ -24,8 +24,9 @@ from unialign_gen.checkpoints.recipe import (
 from unialign_gen.checkpoints.recipe.archives import read_cat, read_rcc
 from unialign_gen.checkpoints.recipe.image_space import soft_cross_entropy, thumbnails
 from unialign_gen.checkpoints.recipe.splits import unit_hash
-from unialign_gen.checkpoints.recipe.training import Average, load_state, save_state, warm_then_cool
+from unialign_gen.checkpoints.recipe.training import Average, load_state, save_state
 from unialign_gen.data.manifest import Row
+from unialign_gen.training.schedule import warm_then_cool
 
 
 def row(name, kind="picture", concepts=(), captions=(), tier="A", split="train", style="emoji"):
@@ -330,15 +331,6 @@ def test_augmented_sounds_stay_sounds():
         assert 0.3 * len(sound) < len(heard) < 1.5 * len(sound)
 
 
-def test_sound_batches_balance_concepts():
-    seen = [row(f"p{c}", concepts=[c]) for c in ("dog", "cow")]
-    heard = [row(f"cow{i}", "sound", ["cow"], style="rec") for i in range(50)] + [row("dog", "sound", ["dog"], style="rec")]
-    pairs = heads.Pairs(seen, heard)
-    chosen, takes = heads.draw_sounds(pairs, 100, torch.Generator().manual_seed(0))
-    assert sum(heard[i].concepts == ["dog"] for i in takes) == 50
-    assert all(seen[p].concepts == heard[s].concepts for p, s in zip(chosen, takes, strict=True))
-
-
 def test_the_licence_policy():
     assert manifest.trainable(row("x"), "A")
     assert not manifest.trainable(row("x", tier="B"), "A")
@@ -427,3 +419,29 @@ def test_the_second_decoder_borrows_residual_blocks():
     name = "down_blocks.0.resnets.0.conv1.weight"
     assert torch.equal(new.state_dict()[name], old.state_dict()[name])
     assert torch.equal(new.conv_out.weight, old.conv_out.weight[:4])
+
+
+def test_latent_features_learn_to_read_embeddings_and_tell_latents_apart(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(12, 4, 16, 16, generator=generator)
+    embeds = F.normalize(latents.mean((2, 3)) @ torch.randn(4, 8, generator=generator), dim=1)
+    model = latent_features.train(latents, embeds, torch.ones(12), tmp_path, samples=16 * 60, minutes=2, batch=16)
+    with torch.no_grad():
+        assert float((F.normalize(model(latents), dim=1) * embeds).sum(1).mean()) > 0.7
+        near, far = latents + 0.05 * torch.randn(latents.shape, generator=generator), latents.roll(1, 0)
+        assert float(model.distance(latents, latents)) == pytest.approx(0, abs=1e-5)
+        assert float(model.distance(near, latents)) < 0.2 * float(model.distance(far, latents))
+
+
+def test_muon_sees_convolutions_as_matrices_of_the_same_memory():
+    model = torch.nn.Sequential(torch.nn.Conv2d(32, 40, 3), torch.nn.Linear(40, 36)).to(memory_format=torch.channels_last)
+    optimiser = diffusion.Matrices(model, 0.02)
+    before = [p.detach().clone() for p in model.parameters()]
+    x = torch.randn(4, 32, 3, 3)
+    optimiser.update(model[1](model[0](x).flatten(1)).square().sum(), 0.02)
+    moved = [(a - b) for a, b in zip(model.parameters(), before, strict=True)]
+    assert all(bool((m != 0).any()) for m in moved)
+    # Muon's update of a matrix has singular values near one, times the rate and 0.2 sqrt(larger side)
+    step = (moved[0] + 0.02 * 0.01 * before[0]).detach().permute(0, 2, 3, 1).reshape(40, -1)
+    values = torch.linalg.svdvals(step) / (0.02 * 0.2 * 288**0.5)
+    assert 0.5 < float(values.min()) < float(values.max()) < 1.4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -69,6 +69,7 @@ class Aligner(ModelMixin, ConfigMixin):
         # where and in what precision towers that load later are to run; a parameter, since offloading asks for one
         self.place = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
         self.given: set[str] = set()  # modalities that add_part put in place
+        self.heads: dict[str, Path] = {}  # folders of heads that take the place of the checkpoint's own
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> Self:
@@ -121,12 +122,16 @@ class Aligner(ModelMixin, ConfigMixin):
         if kind not in self.config["towers"]:
             raise InputError(f"this checkpoint has no {kind} tower: it knows {', '.join(self.config['towers'])}")
         if kind not in self.parts:
-            if kind in self.configs:
+            if kind in self.heads and (self.heads[kind] / "model.safetensors").is_file():
+                part = load_part(self.heads[kind], self.place.dtype)  # its tower was trained too
+            elif kind in self.configs:
                 part = described_part(self.configs[kind], self.place.dtype)
             elif self.folder is not None:
                 part = load_part(self.folder / kind, self.place.dtype)
             else:
                 raise InputError(f"the {kind} tower was never given: use add_part or from_pretrained")
+            if kind in self.heads:
+                part = Part(part.tower, self.own_head(kind, part.tower))
             self.parts[kind] = self.fitting(kind, part).to(self.place.device, self.place.dtype)
         found = self.parts[kind]
         assert isinstance(found, Part)
@@ -142,6 +147,28 @@ class Aligner(ModelMixin, ConfigMixin):
         self.given.add(kind)
         if kind not in self.config["towers"]:
             self.register_to_config(towers=[*self.config["towers"], kind])
+
+    def use_heads(self, folders: Mapping[str, Path]) -> None:
+        """Takes other heads, by modality, instead of the checkpoint's own: those that a training run left.
+
+        Raises:
+            InputError: a modality that the checkpoint has no tower for.
+        """
+        unknown = sorted(set(folders) - set(self.config["towers"]))
+        if unknown:
+            raise InputError(f"heads for {', '.join(unknown)}, but this checkpoint knows {', '.join(self.config['towers'])}")
+        self.heads |= folders
+        for kind in folders:
+            if kind in self.parts:
+                del self.parts[kind]
+            self.given.add(kind)
+
+    def own_head(self, kind: str, tower: Tower) -> Head:
+        """The head that `use_heads` named, if the tower's features are what it takes."""
+        head = load_head(self.heads[kind])
+        if head.config["features"] != tower.dim:
+            raise InputError(f"{self.heads[kind]} takes {head.config['features']} features, the {kind} tower gives {tower.dim}")
+        return head
 
     def fitting(self, kind: str, part: Part) -> Part:
         """The part, if its vectors are as wide as the space."""

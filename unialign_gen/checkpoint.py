@@ -13,6 +13,7 @@ from .errors import InputError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from torch.nn import Module
 
     from .aligner import Aligner, Part
 
@@ -78,16 +79,24 @@ def load_pipeline(
     accept_license: bool = False,
     variant: str | None = None,
     torch_dtype: Any = None,
+    heads: str | Path | None = None,
 ) -> DiffusionPipeline:
     """See `unialign_gen.load`."""
+    from .heads import heads_in
+
     folder = find(checkpoint, decoder)
+    own_heads = heads_in(heads) if heads is not None else {}
     import torch
     from safetensors import SafetensorError
 
     dtype = dtype or torch_dtype or torch.float32
     if str(checkpoint) in PUBLISHED:
+        if "audio" in own_heads:  # towers from outside a decoder's space are refused without a head
+            sources = {"audio_head": str(own_heads["audio"]), **(sources or {})}
         description = published.replace_sources(published.read(folder), sources, accept_license)
-        return published.load(str(checkpoint), description, calibration_folder(str(checkpoint)), dtype, variant).to(device)
+        pipeline = published.load(str(checkpoint), description, calibration_folder(str(checkpoint)), dtype, variant)
+        pipeline.aligner.use_heads(own_heads)
+        return pipeline.to(device)
     refuse_sources(checkpoint, sources)
     kind = json.loads((folder / "model_index.json").read_text()).get("_class_name")
     from . import pipelines
@@ -101,7 +110,32 @@ def load_pipeline(
         pipeline = known[kind].from_pretrained(folder, dtype=dtype, variant=variant, local_files_only=True, **shared)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    pipeline.aligner.use_heads(own_heads)
     return pipeline.to(device)
+
+
+def frozen_head(checkpoint: str, kind: str) -> tuple[Module, int]:
+    """A modality's head alone, without its tower, and the width of the space; the identity where the tower defines it.
+
+    Raises:
+        InputError: no such checkpoint, or it does not know the modality.
+    """
+    from torch.nn import Identity
+
+    from .heads import load_head
+
+    folder = find(checkpoint)
+    kind = "image" if kind == "video" else kind  # frames go through the image tower
+    if checkpoint in PUBLISHED:
+        description = published.read(folder)
+        head, known, dim = description["towers"].get(kind, {}).get("head"), description["towers"], description["embed_dim"]
+    else:
+        config = json.loads((folder / "aligner" / "config.json").read_text())
+        place = folder / "aligner" / kind
+        head, known, dim = place if (place / "head.json").is_file() else None, config["towers"], config["embed_dim"]
+    if kind not in known:
+        raise InputError(f"{checkpoint} has no {kind} tower: it knows {', '.join(known)}")
+    return (load_head(Path(head)) if head else Identity()), int(dim)
 
 
 def load_aligner(folder: Path, dtype: Any) -> Aligner:

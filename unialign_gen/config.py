@@ -27,7 +27,7 @@ class MismatchError(Exception):
         self.key, self.problem = key, problem
 
 
-def load(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
+def load(cls: type[T], path: str | Path, overrides: Sequence[str] = (), section: str | None = None) -> T:
     """The configuration in a YAML file, as an instance of the dataclass `cls`.
 
     Types may be bool, int, float, str, Path, None, Any, Literal, dataclasses, and list, tuple, dict and unions of them.
@@ -36,6 +36,7 @@ def load(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
 
     Args:
         overrides: entries `dotted.key=VALUE` that replace what the file says; the value is YAML too.
+        section: the key whose value is meant; the rest of the file is not looked at.
 
     Raises:
         InputError: the file cannot be read, a key is unknown, missing or twice there, or a value is of a wrong type.
@@ -48,7 +49,9 @@ def load(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
     for entry in overrides:
         put(tree, entry)
     try:
-        return cast(T, convert(cls, tree, ""))
+        if section is not None and section not in tree:
+            raise MismatchError(section, "missing, expected keys and values")
+        return cast(T, convert(cls, tree[section] if section else tree, section or ""))
     except MismatchError as error:
         where = f"{path}: {error.key}" if error.key else str(path)
         raise InputError(f"{where}: {error.problem}") from error

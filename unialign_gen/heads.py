@@ -49,7 +49,7 @@ def save_head(head: Head, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "head.json").write_text(json.dumps(head.config, indent=2) + "\n")
-    save_file({k: v.contiguous() for k, v in head.state_dict().items()}, folder / "head.safetensors")
+    save_file({k: v.cpu().contiguous() for k, v in head.state_dict().items()}, folder / "head.safetensors")
 
 
 def load_head(folder: Path) -> Head:
@@ -67,3 +67,17 @@ def load_head(folder: Path) -> Head:
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(f"no head in {folder} that fits: {error}") from error
     return head.eval().requires_grad_(False)
+
+
+def heads_in(folder: str | Path) -> dict[str, Path]:
+    """The folders of heads in a training run's folder, or in a folder of heads, by modality.
+
+    Raises:
+        InputError: there are none.
+    """
+    path = Path(folder).expanduser()
+    path = path / "heads" if (path / "heads").is_dir() else path
+    found = {p.parent.name: p.parent for p in sorted(path.glob("*/head.json"))}
+    if not found:
+        raise InputError(f"no heads in {folder}: give the folder of a training run, or one with text/head.json and the like")
+    return found

@@ -52,6 +52,14 @@ def towers(root: Root = ROOT) -> None:
     steps.extract(root)
 
 
+@app.command()
+def restore(root: Root = ROOT, starter: Path = HERE / "starter") -> None:
+    """Take the parts a shipped starter has, instead of training them again: every later step can go on from there."""
+    from . import steps
+
+    steps.restore(root, starter)
+
+
 @app.command("image-space")
 def image_space(root: Root = ROOT, steps: int = 900, threads: Threads = 0) -> None:
     """Train the image head: what plays CLIP's part. About 15 minutes, most of it features."""
@@ -90,6 +98,17 @@ def sharpen(root: Root = ROOT, samples: int = 40_000, minutes: Minutes = 60, las
     steps.sharpen_autoencoder(root, samples, minutes, last)
 
 
+@app.command("latent-features")
+def latent_features(
+    root: Root = ROOT, samples: int = 100_000, minutes: Minutes = 6, last: Last = False, threads: Threads = 0
+) -> None:
+    """Train the small network over latents whose features the decoders' loss compares; without it squares alone count."""
+    from . import steps
+
+    use(threads)
+    steps.train_latent_features(root, samples, minutes, last)
+
+
 @app.command()
 def decoder(
     root: Root = ROOT,
@@ -99,7 +118,7 @@ def decoder(
     threads: Threads = 0,
     weights: Annotated[Path | None, typer.Option(help="A UNet folder to start from, such as starter/unet.")] = None,
 ) -> None:
-    """Train the Kandinsky UNet. The learning rate cools over the last quarter of --samples."""
+    """Train the Kandinsky UNet. The learning rate cools over the last two fifths of --samples."""
     from . import steps
 
     use(threads)
@@ -123,12 +142,39 @@ def unclip(
 
 
 @app.command()
-def heads(root: Root = ROOT, steps: int = 1200, threads: Threads = 0) -> None:
-    """Train the text and sound heads with UniAlign against the frozen image space."""
-    from . import steps as run
+def caches(root: Root = ROOT, threads: Threads = 0) -> None:
+    """Write the features of captions, pictures and sounds that the heads are trained from. About 10 minutes."""
+    from . import steps
 
     use(threads)
-    run.train_heads(root, steps)
+    steps.write_caches(root)
+
+
+@app.command()
+def heads(root: Root = ROOT, threads: Threads = 0) -> None:
+    """Train the text and sound heads with UniAlign: `unialign-gen train` with the package's own configs/starter.yaml."""
+    from . import steps
+
+    use(threads)
+    steps.train_heads(root)
+
+
+@app.command()
+def recall(
+    root: Root = ROOT,
+    heads: Annotated[Path | None, typer.Option(help="A training run, or a folder of heads; by default the recipe's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    threads: Threads = 0,
+) -> None:
+    """How often embeddings of everything held out lie nearest to their concept; no picture is drawn."""
+    import json
+
+    from . import recall as run
+    from . import steps
+
+    use(threads)
+    found = steps.measure_recall(root, heads or root / "heads")
+    typer.echo(json.dumps(found) if as_json else run.lines(found))
 
 
 @app.command()

@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from diffusers import VQModel
 from torch import Tensor
 
-from .training import bf16_convolutions, loop, pixels_of, update, warm_then_cool
+from unialign_gen.training.schedule import warm_then_cool
+
+from .training import bf16_convolutions, loop, pixels_of, update
 
 LATENT_NOISE = 0.1
 

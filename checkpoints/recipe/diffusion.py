@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,12 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .training import Average, Stateful, bf16_convolutions, loop, processes, update, warm_then_cool
+from unialign_gen.training.schedule import warm_then_cool
 
+from .latent_features import LatentFeatures
+from .training import Average, Stateful, bf16_convolutions, loop, processes
+
+COOL = 0.4  # the share of the run over which the learning rate falls
 DROP = 0.1  # the share of pictures whose condition is replaced, for classifier-free guidance (Ho & Salimans 2022)
 Conditions = Callable[[Tensor, torch.Generator], tuple[Tensor, ...]]
 
@@ -71,6 +76,56 @@ def jitter(embeds: Tensor, generator: torch.Generator, most: float = 0.6) -> Ten
     return F.normalize(embeds + size.clamp(min=0) * most * noise, dim=1)
 
 
+class Matrices:
+    """Muon (Jordan et al. 2024) for the weights of convolutions and linear layers, AdamW for all else.
+
+    torch's Muon takes matrices only, so a convolution's weight is shown to it as (out, height * width * in), a view of the same
+    memory. First and last layer, whose sides are small, stay with AdamW.
+    """
+
+    def __init__(self, model: nn.Module, lr: float):
+        self.pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
+        rest = []
+        for name, p in model.named_parameters():
+            if p.ndim < 2 or min(p.shape[0], p[0].numel()) < 32 or "conv_in" in name or "conv_out" in name:
+                rest.append(p)
+            else:
+                self.pairs.append((p, nn.Parameter(as_matrix(p.data))))
+        self.rest = rest
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        ]
+        if self.pairs:
+            matrices = [m for _, m in self.pairs]
+            self.parts.append(torch.optim.Muon(matrices, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
+
+    def update(self, loss: Tensor, lr: float) -> None:
+        """One step at the rate `lr`. Muon's steps have a size of their own, so only the other gradients are clipped."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = lr
+        for p in [*self.rest, *(p for p, _ in self.pairs)]:
+            p.grad = None
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.rest, 1.0)
+        for p, matrix in self.pairs:
+            matrix.grad = None if p.grad is None else as_matrix(p.grad)
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {str(i): part.state_dict() for i, part in enumerate(self.parts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for i, part in enumerate(self.parts):
+            part.load_state_dict(state[str(i)])
+
+
+def as_matrix(weight: Tensor) -> Tensor:
+    """A weight as a matrix; that of a convolution kept channels-last becomes a view of it."""
+    return weight.permute(0, 2, 3, 1).reshape(len(weight), -1) if weight.ndim == 4 else weight
+
+
 def train(
     latents: Tensor,
     weights: Tensor,
@@ -86,10 +141,13 @@ def train(
     lr: float = 8e-4,
     seed: int = 0,
     decay: float = 0.999,
+    perceptual: LatentFeatures | None = None,
+    perceptual_weight: float = 0.5,
 ) -> None:
     """Trains a denoiser on latents (N, C, h, w), drawn with probability proportional to `weights` (N).
 
-    `conditions(rows, generator)` gives the tensors (B, ...) that `model(noisy, t, *conditions)` takes to predict v.
+    `conditions(rows, generator)` gives the tensors (B, ...) that `model(noisy, t, *conditions)` takes to predict v. With
+    `perceptual` the estimate of the clean latents is compared with them in its features too.
     Stops at `samples` in all or after `minutes` of this sitting; resumes from `folder`. The model ends with the averaged
     weights. Under `torchrun` the processes share each batch.
     """
@@ -99,7 +157,7 @@ def train(
     torch.manual_seed(seed)
     noise_scheduler = scheduler()
     model = model.to(memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    optimiser = Matrices(model, lr)
     average = Average(model, decay)
     forward: nn.Module = DistributedDataParallel(model) if world > 1 else model
 
@@ -115,13 +173,19 @@ def train(
         target = noise_scheduler.get_velocity(x, noise, t)
         # every process draws the whole batch, which costs nothing, and keeps its own rows of it
         noisy, t, target, *given = [part[rank::world] for part in (noisy, t, target, *given)]
-        loss = F.mse_loss(forward(noisy, t, *given), target)
-        update(loss, optimiser, lr * warm_then_cool(progress))
+        v = forward(noisy, t, *given)
+        loss = F.mse_loss(v, target)
+        total = loss
+        if perceptual is not None:
+            share = noise_scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
+            estimate = share.sqrt() * noisy - (1 - share).sqrt() * v
+            total = loss + perceptual_weight * perceptual.distance(estimate, x[rank::world])
+        optimiser.update(total, lr * warm_then_cool(progress, cool=COOL))
         average.step()
         return loss.detach()
 
     parts: dict[str, Stateful] = {"model": model, "optimiser": optimiser, "average": average}
-    with bf16_convolutions(model):
+    with bf16_convolutions(model, perceptual):
         loop(step, parts, folder / "state.pt", samples=samples, minutes=minutes, batch=batch, seed=seed, last=last, timer=timer)
     model.load_state_dict(average.shadow)
     model.eval()

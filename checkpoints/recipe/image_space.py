@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from unialign_gen.heads import Head
 from unialign_gen.objectives import uniformity
+from unialign_gen.training.schedule import warm_then_cool
 
-from .training import log, warm_then_cool
+from .training import log
 
 EMBED_DIM = 256
 HIDDEN = 1024

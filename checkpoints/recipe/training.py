@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import os
 import signal
 import time
@@ -121,15 +120,6 @@ def log(path: Path, **values: float) -> None:
     with path.open("a") as f:
         f.write(json.dumps(row) + "\n")
     print(" ".join(f"{k} {v}" for k, v in row.items()), flush=True)  # noqa: T201  a recipe step reports on stdout
-
-
-def warm_then_cool(progress: float, warm: float = 0.02, cool: float = 0.25) -> float:
-    """Learning-rate factor: linear warm-up, constant, cosine to zero over the last `cool` of the run."""
-    if progress < warm:
-        return max(progress / warm, 1e-3)
-    if progress < 1 - cool:
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - 1 + cool) / cool)))
 
 
 def loop(

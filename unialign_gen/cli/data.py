@@ -1,14 +1,16 @@
-"""Data: `extract`."""
+"""Data: `extract`, `caption`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..errors import InputError
 from .app import app, guarded, report
-from .options import AsJson
+from .options import AsJson, Device, Dtype
 
 
 @app.command()
@@ -36,3 +38,44 @@ def extract(
         counts = ", ".join(f"{n} {kind}" for kind, n in found["problems"].items())
         lines.append(f"report.jsonl: {counts}")
     report(found, as_json, "\n".join(lines))
+
+
+@app.command()
+@guarded
+def caption(
+    config: Annotated[Path, typer.Argument(help="A YAML file with a corpus in it, such as that of extract.")],
+    model: Annotated[str, typer.Option(help="An image-text model of transformers: a folder, or a repository[@REVISION].")],
+    out: Annotated[Path, typer.Option(help="A .jsonl file; the corpus takes it as captions.")],
+    prompt: Annotated[str | None, typer.Option(help="What a chat model is asked, or a caption begins with.")] = None,
+    frames: Annotated[int, typer.Option(min=1, max=64, help="Frames of each video.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips at a time.")] = 8,
+    tokens: Annotated[int, typer.Option(min=1, help="Length of a caption, at most.")] = 40,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 2,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    override: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE in place of what the file says.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write captions of a corpus with a captioning model over frames of its videos; resumes where it was."""
+    from ..config import load
+    from ..data.sources import CorpusConfig, read_corpus
+
+    if out.suffix != ".jsonl":
+        raise InputError(f"--out {out}: the name must end in .jsonl")
+    if dtype not in ("float32", "float16", "bfloat16"):
+        raise InputError(f"--dtype {dtype!r}: choose from float32, float16, bfloat16")
+    which = load(CorpusConfig, config, override or (), section="corpus")
+    corpus = read_corpus(replace(which, captions=None))  # the file to be written may be named there already
+    from transformers.utils import logging
+
+    from ..data.caption import run
+    from ..data.captioner import Captioner
+    from .loading import check_device
+
+    logging.disable_progress_bar()
+    check_device(device)
+    captioner = Captioner(model, prompt, tokens, device, dtype)
+    settings = {"model": model, "prompt": captioner.prompt, "frames": frames, "tokens": tokens, "dtype": dtype}
+    found = run(corpus, captioner, out, settings, frames, batch_size, workers)
+    told = ", ".join(f"{found[name]} {name}" for name in ("captioned", "before", "broken", "without"))
+    report(found, as_json, f"{told}\n{out}")

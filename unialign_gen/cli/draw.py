@@ -19,6 +19,7 @@ from .options import (
     Device,
     Dtype,
     Guidance,
+    Heads,
     Image,
     Mix,
     MixOption,
@@ -48,6 +49,7 @@ def generate(
     decoder: Decoder = None,
     source: Source = None,
     accept_license: AcceptLicense = False,
+    heads: Heads = None,
     steps: Steps = None,
     guidance: Guidance = None,
     num_images: Annotated[int, typer.Option(min=1, max=1000, help="How many pictures.")] = 1,
@@ -61,7 +63,7 @@ def generate(
     given = prompts(text, audio, video, image)
     check_weights(weights, given)
     check_output(out, (".png", ".jpg", ".jpeg", ".webp"))
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads)
     pictures: list[Any] = []
     for at in range(0, num_images, BATCH):
         pictures += pipeline(
@@ -92,6 +94,7 @@ def interpolate(
     decoder: Decoder = None,
     source: Source = None,
     accept_license: AcceptLicense = False,
+    heads: Heads = None,
     steps: Steps = None,
     guidance: Guidance = None,
     seed: Seed = 0,
@@ -108,7 +111,7 @@ def interpolate(
             raise InputError(f"{option} {entry!r}: write text:WORDS, audio:FILE, video:FILE or image:FILE")
         check_prompt(kind, value)
         ends.append({kind: value})
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads)
     a, b = (pipeline.embed(**e)[0] for e in ends)
     pictures = pipeline.interpolate(
         a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance
@@ -132,6 +135,7 @@ def embed(
     checkpoint: Checkpoint = "starter",
     source: Source = None,
     accept_license: AcceptLicense = False,
+    heads: Heads = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     as_json: AsJson = False,
@@ -141,7 +145,7 @@ def embed(
     given = prompts(text, audio, video, image)
     check_weights(weights, given)
     check_output(out, (".safetensors",))
-    pipeline = load(checkpoint, device, dtype, None, source, accept_license)
+    pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads)
     from safetensors.torch import save_file
 
     tensors = {kind: pipeline.embed(**{kind: list(values)}).cpu().contiguous() for kind, values in given.items()}

@@ -9,7 +9,7 @@ import typer
 
 from .app import evaluate, guarded, report
 from .loading import load
-from .options import AsJson, Checkpoint, Decoder, Seed
+from .options import AsJson, Checkpoint, Decoder, Heads, Seed
 
 
 @evaluate.command()
@@ -17,6 +17,7 @@ from .options import AsJson, Checkpoint, Decoder, Seed
 def concepts(
     checkpoint: Checkpoint = "starter",
     decoder: Decoder = None,
+    heads: Heads = None,
     data: Annotated[Path | None, typer.Option(help="The data set that the recipe builds.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many prompts of each kind.")] = 200,
     seed: Seed = 0,
@@ -31,7 +32,7 @@ def concepts(
     from ..eval.data import data_root
 
     root = data_root(data)
-    pipeline = load(checkpoint, "cpu", "float32", decoder)
+    pipeline = load(checkpoint, "cpu", "float32", decoder, heads=heads)
     pipeline.set_progress_bar_config(disable=True)
     result = run(pipeline, root, limit=limit, seed=seed)
     report(result, as_json, table(result))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
@@ -60,6 +61,7 @@ def load(
     decoder: str | None = None,
     source: list[str] | None = None,
     accept_license: bool = False,
+    heads: Path | None = None,
 ) -> UniAlignKandinskyPipeline | UniAlignStableUnCLIPPipeline:
     from ..checkpoint import find
 
@@ -76,6 +78,7 @@ def load(
         decoder=decoder,
         sources=sources,
         accept_license=accept_license,
+        heads=heads,
     )
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
     return pipeline

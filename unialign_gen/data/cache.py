@@ -14,7 +14,7 @@ import difflib
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,13 +51,18 @@ class Ragged:
         """Rows of each sample (N,)."""
         return self.offsets.diff()
 
-    @staticmethod
-    def join(parts: Sequence[Ragged]) -> Ragged:
-        """One after the other."""
+    def first(self) -> Ragged:
+        """The first row of each sample that has rows."""
+        has = self.counts > 0
+        return Ragged(self.values[self.offsets[:-1][has]], counted(has.long()))
+
+    def some(self, samples: Tensor) -> Ragged:
+        """The rows of the named samples (n,), in their order."""
         import torch
 
-        counts = torch.cat([part.counts for part in parts])
-        return Ragged(torch.cat([part.values for part in parts]), counted(counts))
+        counts = self.counts[samples]
+        first = torch.repeat_interleave(self.offsets[samples] - counted(counts)[:-1], counts)
+        return Ragged(self.values[first + torch.arange(len(first))], counted(counts))
 
 
 def counted(counts: Tensor) -> Tensor:
@@ -240,14 +245,26 @@ class FeatureCache:
             near = difflib.get_close_matches(modality, self.modalities, 1)
             hint = f", did you mean {near[0]}?" if near else ""
             raise InputError(f"{self.folder} has no {modality}: it has {', '.join(self.modalities)}{hint}")
-        parts = []
-        for path in self.paths:
-            try:
+        import torch
+
+        counts, place = [], 0
+        values: Tensor | None = None
+        try:
+            for path in self.paths:  # into one block, since twice the features may not fit
                 with safe_open(path, "pt") as f:
-                    parts.append(Ragged(f.get_tensor(modality), f.get_tensor(f"{modality}.offsets")))
-            except (OSError, SafetensorError) as error:
-                raise InputError(f"{path} is damaged: delete it and extract again ({error})") from error
-        return Ragged.join(parts)
+                    counts.append(f.get_tensor(f"{modality}.offsets").diff())
+            offsets = counted(torch.cat(counts))
+            for path in self.paths:
+                with safe_open(path, "pt") as f:
+                    part = f.get_tensor(modality)
+                if values is None:
+                    values = part.new_empty(int(offsets[-1]), part.shape[1])
+                values[place : place + len(part)] = part
+                place += len(part)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path} is damaged: delete it and extract again ({error})") from error
+        assert values is not None  # a cache has at least one shard
+        return Ragged(values, offsets)
 
     def problems(self) -> list[dict[str, str]]:
         """Rows of the report about samples of the cache: `id`, `modality`, `path`, `reason`."""

@@ -114,6 +114,7 @@ def decoders(workers: int) -> Iterator[ThreadPoolExecutor]:
     together = Barrier(workers)
 
     def start() -> None:
+        torch.get_num_threads()  # torch sets a thread up when it first asks, which must not come after
         torch.set_num_threads(1)
         together.wait()
 

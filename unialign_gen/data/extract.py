@@ -63,6 +63,8 @@ def run(config: ExtractConfig, process: Process | None = None, progress: bool | 
     Raises:
         InputError: the corpus or a tower cannot be read, or the folder holds a cache made with other settings.
     """
+    import torch
+
     process = process or Process.from_environment()
     corpus = read_corpus(config.corpus)
     for modality in config.towers:
@@ -75,6 +77,8 @@ def run(config: ExtractConfig, process: Process | None = None, progress: bool | 
     device = process.device(config.device)
     for tower in towers.values():
         tower.to(device)
+        if device.startswith("cpu"):  # convolutions are a third faster so
+            tower.to(memory_format=torch.channels_last)
     quiet = None if progress and process.rank == 0 else True
     for number, shard in shards(config, corpus, towers, todo, device, quiet):
         cache.write_shard(config.out, number, shard)
@@ -208,7 +212,8 @@ class Batches:
 
     def flush(self) -> None:
         if self.waiting:
-            self.outputs.append(forward(self.tower, self.tower.collate(self.waiting), self.dtype, self.device))
+            for part in self.tower.collate(self.waiting).split(self.size):
+                self.outputs.append(forward(self.tower, part, self.dtype, self.device))
             self.waiting = []
 
     def rows(self, samples: int) -> tuple[Tensor, Tensor, list[int]]:
@@ -231,7 +236,10 @@ def forward(tower: Tower, made: Tensor, dtype: str, device: str) -> Tensor:
 
     with torch.inference_mode():
         kind = getattr(torch, dtype) if made.is_floating_point() else None
-        return tower(made.to(device, kind, non_blocking=True))
+        made = made.to(device, kind, non_blocking=True)
+        if made.ndim == 4 and device.startswith("cpu"):
+            made = made.contiguous(memory_format=torch.channels_last)
+        return tower(made)
 
 
 def of_texts(tower: Tower, samples: Sequence[Sample], batch: int, dtype: str, device: str) -> Tensor:

@@ -19,21 +19,29 @@ if TYPE_CHECKING:
 WHEREABOUTS = ("source", "checkpoint", "revision", "head", "licence", "accept_license")
 
 
+def cores() -> int:
+    """Processor cores for this process, of those that it may use and its fellows on this machine share."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
 @dataclass
 class ExtractConfig:
     """What `unialign-gen extract` does.
 
     Attributes:
-        towers: by modality, a checkpoint's name, a folder (of a checkpoint or of one tower), or a tower's own description.
+        towers: by modality, a checkpoint's name, a folder (of a checkpoint or of one tower), or a tower's own description,
+            in which `file` may name the Python file that defines it.
             `video` falls back on the checkpoint's image tower: a row for each frame. `text` gives a row for each caption.
         out: folder of the cache.
         frames: of a video.
         dtype: that the towers compute in.
         store: dtype of the features on disk.
         device: `cpu`, `cuda` (with several processes each takes its own), `cuda:1` ...
-        batch_size: pictures, sounds or texts that a tower sees at once; a number, or one for each modality.
+        batch_size: pictures, sounds or texts that a tower sees at once; a number, or one for each modality. By default 4 on
+            a processor, whose memory is the limit, and 64 elsewhere.
         shard_size: samples in a file of features.
-        workers: threads that decode; by default as many as there are processor cores.
+        workers: threads that decode; by default the processor cores, shared among the processes of a machine.
         patience: seconds after which a file is given up as broken.
     """
 
@@ -44,23 +52,24 @@ class ExtractConfig:
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     store: Literal["float32", "float16"] = "float32"
     device: str = "cpu"
-    batch_size: int | dict[str, int] = 32
+    batch_size: int | dict[str, int] | None = None
     shard_size: int = 512
-    workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+    workers: int = field(default_factory=cores)
     patience: float = 300.0
 
     def __post_init__(self) -> None:
         if not self.towers:
             raise InputError("towers is empty: name at least one modality")
-        sizes = list(self.batch_size.values()) if isinstance(self.batch_size, dict) else [self.batch_size]
+        sizes = self.batch_size.values() if isinstance(self.batch_size, dict) else [self.batch_size or 1]
+        if self.batch_size == 0 or min(sizes, default=1) < 1:
+            raise InputError("batch_size must be at least 1")
         for name, value in [("frames", self.frames), ("shard_size", self.shard_size), ("workers", self.workers)]:
             if value < 1:
                 raise InputError(f"{name} is {value}: at least 1")
-        if min(sizes, default=1) < 1:
-            raise InputError("batch_size must be at least 1")
 
     def batch(self, modality: str) -> int:
-        return self.batch_size.get(modality, 32) if isinstance(self.batch_size, dict) else self.batch_size
+        given = self.batch_size.get(modality) if isinstance(self.batch_size, dict) else self.batch_size
+        return given or (4 if self.device.startswith("cpu") else 64)
 
 
 def open_towers(config: ExtractConfig) -> dict[str, Tower]:
@@ -85,8 +94,11 @@ def open_towers(config: ExtractConfig) -> dict[str, Tower]:
 
 def load(place: Path | dict[str, Any], dtype: torch.dtype) -> Tower:
     from ..towers import load_tower
-    from ..towers.registry import NOWHERE
+    from ..towers.registry import NOWHERE, register_file
 
+    if isinstance(place, dict) and "file" in place:
+        place = {**place}
+        register_file(str(place.get("tower")), place.pop("file"))
     return load_tower(NOWHERE, dtype, place) if isinstance(place, dict) else load_tower(place, dtype)
 
 

@@ -6,12 +6,13 @@ Adding a tower is adding a file to this package: the file's name is the tower's 
 - and, only where the weights are not in `folder/model.safetensors` under the tower's own names,
   `weights(folder, config) -> dict[str, Tensor]`, which finds them and renames them.
 
-A tower that lives outside the package is made known by `register`.
+A tower that lives outside the package is made known by `register`, or by `register_file`.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import pkgutil
@@ -44,6 +45,26 @@ def register(kind: str, module: TowerModule) -> None:
     _registered[kind] = module
 
 
+def register_file(kind: str, path: str | Path) -> None:
+    """Makes the tower that a Python file defines known as `kind`. The file is run: name none that you would not run.
+
+    Raises:
+        InputError: no such file, it cannot be run, or it defines no `build`.
+    """
+    path = Path(path).expanduser()
+    spec = importlib.util.spec_from_file_location(f"unialign_gen_tower_{kind}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise InputError(f"tower {kind}: no Python file {path}")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"tower {kind}: {path} cannot be run ({type(error).__name__}: {error})") from error
+    if not hasattr(module, "build"):
+        raise InputError(f"tower {kind}: {path} defines no build(folder, config)")
+    register(kind, cast(TowerModule, module))
+
+
 def kinds() -> list[str]:
     """The kinds of towers there are, by name."""
     package = Path(__file__).parent
@@ -69,7 +90,7 @@ def save_tower(tower: Tower, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(tower.config, indent=2) + "\n")
-    save_file({k: v.contiguous() for k, v in tower.state_dict().items()}, folder / "model.safetensors")
+    save_file({k: v.cpu().contiguous() for k, v in tower.state_dict().items()}, folder / "model.safetensors")
     for name, text in tower.extra_files().items():
         (folder / name).write_text(text, "utf-8")
 

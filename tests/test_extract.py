@@ -1,0 +1,303 @@
+"""Extraction with the starter's towers over small clips made on the spot."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import tone, write_video, write_wav
+from PIL import Image
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from unialign_gen import config
+from unialign_gen.cli import app
+from unialign_gen.data import extract
+from unialign_gen.data.cache import FeatureCache
+from unialign_gen.data.extract_config import ExtractConfig
+from unialign_gen.errors import InputError
+from unialign_gen.media import load_image, load_sound, load_video
+
+CLIPS, SHARDS = 7, 4
+SETTINGS = {
+    "corpus": {"kind": "vggsound", "split": "test"},
+    "towers": {"text": "starter", "audio": "starter", "video": "starter"},
+    "frames": 2,
+    "shard_size": 2,
+    "batch_size": {"video": 3, "audio": 2, "text": 2},
+    "workers": 2,
+}
+
+
+TOWER = '''
+import numpy as np, torch
+from unialign_gen.towers.base import Tower
+
+class Mean(Tower):
+    """The means of three columns of numbers."""
+    dim, config = 3, {"tower": "mean"}
+
+    def prepare(self, inputs):
+        return torch.stack([torch.from_numpy(np.loadtxt(p, dtype=np.float32)) for p in inputs])
+
+    def forward(self, x):
+        return x.mean(1)
+
+def build(folder, config):
+    return Mean()
+
+def weights(folder, config):
+    return {}
+'''
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    root = tmp_path_factory.mktemp("clips")
+    lines = []
+    for i in range(CLIPS):
+        lines.append(f"clip{i},{i},sound number {i},test")
+        write_video(root / f"clip{i}_{i:06d}.mp4", 0.4 + 0.1 * i, sound=i != 4)
+    (root / "vggsound.csv").write_text("\n".join([*lines, "gone,0,nothing,test"]))
+    return root
+
+
+def settings(folder: Path, clips: Path, out: str = "out", **changes) -> Path:
+    path = folder / f"{out}.yaml"
+    made = {**SETTINGS, **changes, "out": str(folder / out)}
+    made["corpus"] = {**made["corpus"], "root": str(clips)}
+    path.write_text(yaml.safe_dump(made))
+    return path
+
+
+def run(path: Path, rank: int = 0, world: int = 1) -> dict:
+    torch.set_num_threads(1)
+    return extract.run(config.load(ExtractConfig, path), extract.Process(rank, world), progress=False)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Digests of all files by name, hidden ones too."""
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def whole(clips, tmp_path_factory):
+    """The cache of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    process = spawn(settings(folder, clips))
+    process.join()
+    assert process.exitcode == 0
+    return folder / "out"
+
+
+def spawn(path: Path, rank: int = 0, world: int = 1):
+    """A real process of its own, forked from a server that has imported torch already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["unialign_gen.data.extract", "timm", "transformers.models.bert.modeling_bert", "test_extract"]
+    )
+    process = context.Process(target=run, args=(path, rank, world))
+    process.start()
+    return process
+
+
+def test_features_are_those_of_the_towers(clips, whole, starter):
+    cache = FeatureCache.open(whole)
+    towers = {kind: starter.aligner.part(kind).tower for kind in ("text", "audio", "image")}
+    assert cache.ids == [f"clip{i}_{i:06d}" for i in range(CLIPS)]
+    assert cache.labels[3] == "sound number 3"
+    assert cache.modalities == {"text": 384, "audio": 512, "video": 1664}
+    text, audio, video = (cache.features(m) for m in ("text", "audio", "video"))
+    with torch.no_grad():
+        for i, path in enumerate(sorted(clips.glob("*.mp4"))):
+            words = towers["text"](towers["text"].prepare([f"A video of sound number {i}."]))
+            assert torch.allclose(text[i], words, atol=1e-4)
+            frames = towers["image"](towers["image"].prepare(load_video(path, 2).frames))
+            assert torch.allclose(video[i], frames, atol=1e-3)
+            if i == 4:
+                assert len(audio[i]) == 0
+            else:
+                heard = towers["audio"](towers["audio"].prepare([load_sound(path, 44100)]))
+                assert torch.allclose(audio[i], heard, atol=1e-3)
+    assert cache.problems() == [
+        {
+            "id": "clip4_000004",
+            "modality": "audio",
+            "path": str(clips / "clip4_000004.mp4"),
+            "kind": "absent",
+            "reason": "has no sound",
+        }
+    ]
+    report = [json.loads(line) for line in (whole / "report.jsonl").read_text().splitlines()]
+    assert [(r["id"], r["kind"]) for r in report] == [("gone_000000", "missing"), ("clip4_000004", "absent")]
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(clips, whole, tmp_path):
+    dice = random.Random(0)
+    path, out = settings(tmp_path, clips), tmp_path / "out"
+    killed = 0
+    for _ in range(10):
+        there = sorted(out.glob("shard-*"))
+        if len(there) == SHARDS:
+            for name in (dice.choice(there).name, "report.jsonl"):
+                (out / name).unlink(missing_ok=True)
+        process = spawn(path)
+        wanted = len(list(out.glob("shard-*"))) + dice.choice([0, 0, 1])
+        while process.is_alive() and len(list(out.glob("shard-*"))) < wanted:
+            time.sleep(0.002)
+        time.sleep(dice.uniform(0, 0.5))
+        killed += process.is_alive()
+        process.kill()
+        process.join()
+    process = spawn(path)
+    process.join()
+    assert killed >= 5
+    assert contents(out) == contents(whole)
+
+
+def test_killed_while_a_shard_is_written(clips, whole, tmp_path):
+    path = settings(tmp_path, clips)
+    process = spawn(path)
+    while not list((tmp_path / "out").glob("*shard*")):
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    (tmp_path / "out" / ".shard-00002.safetensors.1-1.part").write_bytes(b"half of it")
+    spawn(path).join()
+    assert contents(tmp_path / "out") == contents(whole)
+
+
+def test_other_numbers_of_processes_take_over(clips, whole, tmp_path):
+    path = settings(tmp_path, clips)
+    spawn(path, 1, 2).join()
+    with pytest.raises(InputError, match="2 of 4 shards are to be done"):
+        FeatureCache.open(tmp_path / "out")
+    processes = [spawn(path, rank, 3) for rank in range(3)]
+    for process in processes:
+        process.join()
+    assert [p.exitcode for p in processes] == [0, 0, 0]
+    assert contents(tmp_path / "out") == contents(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"frames": 3}, "frames = 2, this run has 3"),
+        ({"shard_size": 3}, "shards = 4, this run has 3"),
+        ({"store": "float16"}, "store"),
+        ({"corpus": {"kind": "vggsound", "split": "test", "limit": 6}}, "corpus.samples = 7, this run has 6"),
+        ({"towers": {"text": "starter"}}, "towers.audio"),
+        ({"towers": {**SETTINGS["towers"], "video": {"tower": "text"}}}, "unknown tower"),
+    ],
+)
+def test_a_cache_of_other_settings_is_refused(clips, whole, change, key):
+    path = settings(whole.parent, clips, **change)
+    result = CliRunner().invoke(app, ["extract", str(path)])
+    assert result.exit_code == 2
+    assert key in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_other_weights_are_refused_too(clips, whole, starter, tmp_path):
+    from unialign_gen.towers import load_tower, save_tower
+    from unialign_gen.towers.registry import load_tower as load_again
+
+    source = starter.aligner.folder / "text"
+    tower = load_tower(source)
+    next(tower.parameters()).data[0, 0] += 1
+    save_tower(tower, tmp_path / "text")
+    assert load_again(tmp_path / "text").dim == 384
+    path = settings(whole.parent, clips, towers={**SETTINGS["towers"], "text": str(tmp_path / "text")})
+    with pytest.raises(InputError, match=r"was made with towers.text.digest"):
+        run(path)
+
+
+def test_the_command_reports(clips, whole):
+    path = settings(whole.parent, clips)
+    result = CliRunner().invoke(app, ["extract", str(path), "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found["complete"]
+    assert (found["samples"], found["missing"], found["shards"]) == (CLIPS, 1, 4)
+    assert found["problems"] == {"broken": 0, "absent": 1, "noted": 0}
+    plain = CliRunner().invoke(app, ["extract", str(path)])
+    assert "report.jsonl: 0 broken, 1 absent, 0 noted" in plain.stdout
+
+
+def test_any_columns_and_a_modality_of_ones_own(tmp_path):
+    (tmp_path / "mean.py").write_text(TOWER)
+    rows = [{"id": "a", "text": ["x", "y"], "signal": "a.txt", "image": "a.png"}, {"id": "b", "text": "z", "signal": "b.txt"}]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    np.savetxt(tmp_path / "a.txt", np.arange(12).reshape(4, 3))
+    (tmp_path / "b.txt").write_text("no numbers")
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
+    path = tmp_path / "c.yaml"
+    towers = {"text": "starter", "image": "starter", "signal": {"tower": "mean", "file": str(tmp_path / "mean.py")}}
+    corpus = {"kind": "table", "manifest": str(tmp_path / "m.jsonl")}
+    path.write_text(yaml.safe_dump({"corpus": corpus, "towers": towers, "out": str(tmp_path / "out"), "store": "float16"}))
+    run(path)
+    cache = FeatureCache.open(tmp_path / "out")
+    assert cache.features("text").counts.tolist() == [2, 1]
+    assert cache.features("image").counts.tolist() == [1, 0]
+    signal = cache.features("signal")
+    assert signal.values.dtype == torch.float16
+    assert signal[0].tolist() == [[4.5, 5.5, 6.5]]
+    assert [(p["id"], p["modality"], p["kind"]) for p in cache.problems()] == [("b", "signal", "broken")]
+    assert load_image(tmp_path / "a.png").size == (30, 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "no Python file"), ("1 / 0", "cannot be run .ZeroDivisionError"), ("x = 1", "defines no build")],
+)
+def test_a_bad_file_of_a_tower_is_one_line(tmp_path, text, message):
+    (tmp_path / "s.txt").touch()
+    (tmp_path / "m.csv").write_text("id,signal\na,s.txt\n")
+    if text:
+        (tmp_path / "t.py").write_text(text)
+    towers = f"{{signal: {{tower: t, file: {tmp_path}/t.py}}}}"
+    (tmp_path / "c.yaml").write_text(
+        f"corpus: {{kind: table, manifest: {tmp_path}/m.csv}}\ntowers: {towers}\nout: {tmp_path}/out"
+    )
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "c.yaml")
+
+
+def test_what_no_sample_has_is_refused(tmp_path):
+    (tmp_path / "m.csv").write_text("id,text\na,hello\n")
+    (tmp_path / "c.yaml").write_text(
+        f"corpus: {{kind: table, manifest: {tmp_path}/m.csv}}\ntowers: {{audio: starter}}\nout: {tmp_path}/out"
+    )
+    with pytest.raises(InputError, match=r"towers.audio: no sample of m has audio"):
+        run(tmp_path / "c.yaml")
+    assert not (tmp_path / "out").exists()
+
+
+def test_padding_together_is_padding_by_the_tower(starter):
+    tower = starter.aligner.part("audio").tower
+    sounds = [torch.from_numpy(tone(s, 44100)[:, 0]).float() for s in (1.0, 3.0, 2.5)]
+    apart = tower.collate([tower.prepare([s]) for s in sounds])
+    assert torch.equal(apart.nan_to_num(7.0), tower.prepare(sounds).nan_to_num(7.0))
+
+
+def test_shards_hold_what_the_index_says(whole):
+    first = load_file(whole / "shard-00000.safetensors")
+    assert sorted(first) == ["audio", "audio.offsets", "text", "text.offsets", "video", "video.offsets"]
+    assert first["video"].shape == (4, 1664)
+    assert first["video.offsets"].tolist() == [0, 2, 4]
+    assert os.path.getsize(whole / "index.json") < 3000
+
+
+def test_wav_files_beside_the_clips(clips, tmp_path):
+    write_wav(tmp_path / "clip9_000009.wav", tone(1.0, 16000), 16000)
+    (tmp_path / "vggsound.csv").write_text("clip9,9,a tone,test\n")
+    path = settings(tmp_path, tmp_path, towers={"text": "starter", "audio": "starter"})
+    assert run(path)["problems"] == {"broken": 0, "absent": 0, "noted": 0}
+    assert FeatureCache.open(tmp_path / "out").features("audio").counts.tolist() == [1]

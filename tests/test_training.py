@@ -1,0 +1,464 @@
+"""Training from caches: what is drawn, what is computed, and that neither kills nor processes change it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+import unialign_gen
+from unialign_gen.config import load
+from unialign_gen.data.cache import FORMAT, FeatureCache, Ragged, Shard, counted, create, write_shard
+from unialign_gen.errors import InputError
+from unialign_gen.heads import Head, load_head
+from unialign_gen.objectives import OBJECTIVES, UniAlign
+from unialign_gen.training.batches import Batches, Rows, StreamBatch
+from unialign_gen.training.config import HeadConfig, StreamConfig, TrainConfig
+from unialign_gen.training.evaluation import recall_at_1
+from unialign_gen.training.features import held_out, read
+from unialign_gen.training.model import Heads, whole_batch_gradients
+from unialign_gen.training.streams import Stream, systematic
+from unialign_gen.training.train import prepare, train
+
+WIDTH = {"image": 1664, "text": 12, "audio": 10}  # the starter's image head takes 1664 features
+
+
+def ragged(parts):
+    return Ragged(torch.cat(parts), counted(torch.tensor([len(p) for p in parts])))
+
+
+def write_cache(folder, features, labels=None, ids=None):
+    """A cache of two shards from lists of tensors (k, width) by modality."""
+    count = len(next(iter(features.values())))
+    ids = ids or [f"{folder.name}-{i}" for i in range(count)]
+    labels = labels or [None] * count
+    create(folder, {"format": FORMAT, "towers": {n: {"dim": f[0].shape[1]} for n, f in features.items()}, "shards": 2})
+    half = count // 2
+    for number, part in enumerate((slice(half), slice(half, None))):
+        write_shard(folder, number, Shard(ids[part], labels[part], {n: ragged(f[part]) for n, f in features.items()}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory):
+    """Clips whose modalities are noisy linear views of common factors; sounds alone; a third of the clips are silent."""
+    root = tmp_path_factory.mktemp("caches")
+    g = torch.Generator().manual_seed(0)
+    names = ["cat", "dog", "car", "bell"]
+    base = torch.randn(len(names), 8, generator=g)
+    view = {n: torch.randn(8, w, generator=g) for n, w in WIDTH.items()}
+
+    def sample(label, modality, rows=1):
+        factors = base[names.index(label)] + 0.5 * torch.randn(rows, 8, generator=g)
+        return factors @ view[modality] * 0.3
+
+    labels = [names[i % 4] for i in range(60)]
+    clips = {
+        "image": [sample(x, "image") for x in labels],
+        "text": [sample(x, "text", 1 + i % 3) for i, x in enumerate(labels)],
+        "audio": [sample(x, "audio", 0 if i % 3 == 0 else 2) for i, x in enumerate(labels)],
+    }
+    write_cache(root / "clips", clips, labels)
+    heard = [names[i % 3] for i in range(24)]  # there is no bell
+    write_cache(root / "sounds", {"audio": [sample(x, "audio") for x in heard]}, heard)
+    return root
+
+
+def settings(root, out, **changes):
+    base = TrainConfig(
+        out=out,
+        caches={"clips": root / "clips"},
+        heads={"text": HeadConfig(hidden=16, dropout=0.1), "audio": HeadConfig(hidden=16, dropout=0.0, rows="mean", noise=0.1)},
+        streams=[StreamConfig({"clips": 1.0}, ["image", "text", "audio"], batch=16)],
+        objective={"name": "unialign", "tau": 0.5, "tau_centroid": 0.5},
+        steps=12,
+        lr=3e-3,
+        ema=0.5,
+        save_every=4,
+        trackers=[],
+    )
+    changed = replace(base, **changes)
+    changed.evaluation.every, changed.evaluation.held_out = 6, 0.15
+    return changed
+
+
+def losses(folder):
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+# what is drawn
+
+
+def source(caches, name="clips", share=0.2):
+    return read(name, FeatureCache.open(caches / name), {"image", "text", "audio"}, share, seed=0)
+
+
+def test_held_out_samples_follow_from_their_ids_alone():
+    ids = [f"clip-{i}" for i in range(4000)]
+    mask = held_out(ids, 0.1, seed=0)
+    assert mask.float().mean() == pytest.approx(0.1, abs=0.02)
+    assert held_out(ids[::-1], 0.1, seed=0).tolist() == mask.tolist()[::-1]
+    assert not held_out(ids, 0.1, seed=1).equal(mask)
+
+
+def test_an_epoch_draws_every_training_sample_once(caches):
+    clips = source(caches)
+    usable = [i for i in range(len(clips)) if not clips.held_out[i]]
+    stream = Stream("s", StreamConfig({"clips": 1.0}, ["image", "text"], batch=7), {"clips": clips}, "image", seed=3)
+    assert len(stream) == len(usable)
+    drawn = torch.cat([stream.draw(step).samples for step in range(3 * len(usable))])  # 21 epochs, over their ends too
+    for epoch in drawn.view(-1, len(usable)):
+        assert sorted(epoch.tolist()) == usable
+    assert not drawn[: len(usable)].equal(drawn[len(usable) : 2 * len(usable)])
+
+
+def test_balance_draws_labels_equally_often():
+    g = torch.Generator().manual_seed(1)
+    cumulative = torch.tensor([1.0, 3.0, 3.0, 7.0], dtype=torch.float64)
+    counts = Counter(torch.cat([systematic(cumulative, 50, g) for _ in range(200)]).tolist())
+    assert counts[0] / 10000 == pytest.approx(1 / 7, abs=0.01)
+    assert counts[1] / 10000 == pytest.approx(2 / 7, abs=0.01)
+    assert counts[2] == 0
+
+
+def test_pairs_have_the_anchors_label_and_lenders_their_share(caches):
+    sources = {"clips": source(caches), "sounds": source(caches, "sounds")}
+    pairs = {"audio": {"clips": 1.0, "sounds": 3.0}}
+    config = StreamConfig({"clips": 1.0}, ["image", "audio"], batch=60, balance=0, pairs=pairs)
+    stream = Stream("s", config, sources, "image", seed=0)
+    lenders, labels = Counter(), Counter()
+    for step in range(40):
+        drawn = stream.draw(step)
+        lender, sample = drawn.lent["audio"]
+        for own, which, lent in zip(drawn.labels.tolist(), lender.tolist(), sample.tolist(), strict=True):
+            name = sorted(config.pairs["audio"])[which]
+            label = stream.labels[own]
+            assert label in sources[name].labels[lent]
+            assert not sources[name].held_out[lent]
+            assert int(sources[name].rows["audio"].counts[lent]) > 0
+            labels[label] += 1
+            if label != "bell":  # which the sounds do not have
+                lenders[name] += 1
+    assert lenders["sounds"] / lenders.total() == pytest.approx(0.75, abs=0.04)
+    assert all(count / labels.total() == pytest.approx(0.25, abs=0.02) for count in labels.values())
+
+
+def test_what_cannot_be_drawn_is_said(caches):
+    with pytest.raises(InputError, match="no sample of sounds has audio and image"):
+        Stream(
+            "streams[0]", StreamConfig({"sounds": 1.0}, ["image", "audio"]), {"sounds": source(caches, "sounds")}, "image", 0
+        )
+
+
+def test_batches_hold_the_drawn_rows_and_the_anchor_moves_towards_its_label(caches):
+    clips = source(caches)
+    points = {"clips": F.normalize(torch.randn(len(clips), 5, generator=torch.Generator().manual_seed(0)), dim=1)}
+    means = {label: F.normalize(torch.arange(5.0) + i + 1, dim=0) for i, label in enumerate(["bell", "car", "cat", "dog"])}
+    config = StreamConfig({"clips": 1.0}, ["image", "text", "audio"], batch=12, label_share=0.25)
+    heads = {"text": HeadConfig(), "audio": HeadConfig(rows="mean")}
+    run = TrainConfig(Path("x"), {"clips": caches / "clips"}, heads, [config], steps=1)
+    stream = Stream("s", config, {"clips": clips}, "image", 0)
+    batches = Batches(run, stream, {"clips": clips}, points, means, {})
+    whole = batches.batch(5, 0, 1)
+    drawn = stream.draw(5)
+    for i, sample in enumerate(drawn.samples.tolist()):
+        label = clips.labels[sample][0]
+        expected = F.normalize(0.75 * points["clips"][sample] + 0.25 * means[label], dim=0)
+        assert torch.allclose(whole.anchor[i], expected, atol=1e-6)
+        assert any(whole.rows["text"].values[i].equal(row) for row in clips.rows["text"][sample])
+        mine = whole.rows["audio"].values[whole.rows["audio"].owner == i]
+        assert mine.equal(clips.rows["audio"][sample])
+        assert bool(whole.rows["audio"].present[i]) == (len(mine) > 0)
+    halves = [batches.batch(5, rank, 2) for rank in (0, 1)]
+    for rank, half in enumerate(halves):
+        assert half.anchor.equal(whole.anchor[rank::2])
+        assert half.rows["text"].values.equal(whole.rows["text"].values[rank::2])
+
+
+# what is computed
+
+
+def test_gradients_of_parts_are_those_of_the_whole_batch():
+    torch.manual_seed(0)
+    heads = Heads({"text": Head(6, 4, 8), "audio": Head(5, 4, 8)}).double().eval()
+    anchor = F.normalize(torch.randn(9, 4).double(), dim=1)
+    audio = torch.randn(14, 5).double()
+    owner = torch.tensor([0, 0, 1, 3, 3, 3, 4, 5, 6, 6, 7, 7, 8, 8])  # sample 2 has no sound
+    present = torch.ones(9, dtype=torch.bool)
+    present[2] = False
+    rows = {"text": Rows(torch.randn(9, 6).double(), None, None, 9), "audio": Rows(audio, owner, present, 9)}
+    loss = UniAlign(tau=0.5, tau_centroid=0.5)
+
+    def value(z):
+        return loss({"image": anchor, **z[0]}, {"audio": present})
+
+    naive = value(heads([rows]))
+    expected = torch.autograd.grad(naive, list(heads.parameters()))
+    for size in (0, 1, 4, 9, 20):
+        heads.zero_grad()
+        got = whole_batch_gradients(
+            lambda groups, part: heads(groups), [StreamBatch(rows, anchor)], value, [], size, lambda total: total.backward()
+        )
+        assert got.item() == pytest.approx(naive.item(), rel=1e-6)
+        for parameter, gradient in zip(heads.parameters(), expected, strict=True):
+            assert torch.allclose(parameter.grad, gradient, atol=1e-6), size
+
+
+def test_recall_counts_ties_as_misses():
+    query = torch.eye(4)
+    assert recall_at_1(query, query) == 1.0
+    assert recall_at_1(torch.ones(4, 4), query) == 0.0
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_every_objective_trains(caches, tmp_path, name):
+    """On complete clips, since some objectives take nothing else; frozen anchors where that is what they are for."""
+    options = {"tau": 0.5, "tau_centroid": 0.5} if name == "unialign" else {}
+    heads = {"text": HeadConfig(hidden=16, dropout=0.0)}
+    modalities = ["image", "text"]
+    if name in ("gram", "triangle", "pmrl"):
+        heads["audio"], modalities = HeadConfig(hidden=16, dropout=0.0), ["image", "text", "audio"]
+    streams = [StreamConfig({"clips": 1.0}, modalities, batch=32)]
+    objective = {"name": name, **options}
+    config = settings(caches, tmp_path / name, objective=objective, heads=heads, streams=streams, steps=25, lr=1e-2, ema=0.0)
+    result = train(config)
+    assert result.finished
+    curve = losses(tmp_path / name)
+    assert sum(curve[-5:]) < sum(curve[:5])
+    assert load_head(result.heads / "text").config["embed_dim"] == 256
+
+
+def test_trained_heads_learn_and_take_the_checkpoints_place(caches, tmp_path):
+    config = settings(caches, tmp_path / "run", steps=60, lr=1e-2)
+    result = train(config)
+    assert result.metrics["label1"] > 0.6  # four labels
+    assert set(result.metrics) >= {"r1", "label1", "text/r1", "audio/label1", "text/gap"}
+    kept = load_head(tmp_path / "run" / "heads" / "text")
+    clips = FeatureCache.open(caches / "clips")
+    rows = clips.features("text").values.float()
+    assert F.normalize(kept(rows), dim=1).shape == (len(rows), 256)
+    about = json.loads((tmp_path / "run" / "about.json").read_text())
+    assert about["packages"]["torch"] == torch.__version__.split("+")[0]
+    # heads for other features than the tower's are refused, not used
+    with pytest.raises(InputError, match="takes 12 features, the text tower gives 384"):
+        unialign_gen.load("starter", heads=tmp_path / "run").embed(text="a cat")
+
+
+def test_heads_of_a_run_are_what_the_pipeline_embeds_with(tmp_path, starter):
+    head = Head(384, 256, 8)
+    from unialign_gen.heads import save_head
+
+    save_head(head, tmp_path / "text")
+    changed = unialign_gen.load("starter", heads=tmp_path)
+    tower = changed.aligner.part("text").tower
+    expected = F.normalize(head.eval()(tower(tower.prepare(["a cat"]))), dim=1)
+    assert torch.allclose(changed.embed(text="a cat"), expected, atol=1e-6)
+    assert not torch.allclose(starter.embed(text="a cat"), expected, atol=1e-2)
+    changed.aligner.save_pretrained(tmp_path / "saved")
+    saved = load_file(tmp_path / "saved" / "text" / "head.safetensors")
+    assert saved["linear.weight"].float().equal(head.linear.weight)
+    with pytest.raises(InputError, match="no heads in"):
+        unialign_gen.load("starter", heads=tmp_path / "nothing")
+
+
+# neither kills nor processes change it
+
+
+def write_config(config, path):
+    from unialign_gen.config import to_dict
+
+    path.write_text(yaml.safe_dump(to_dict(config)))
+    assert load(TrainConfig, path) == config
+    return path
+
+
+def command(path):
+    return [sys.executable, "-m", "unialign_gen", "train", str(path), "--json"]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def test_a_run_that_is_stopped_and_killed_ends_as_one_that_is_not(caches, tmp_path):
+    train(settings(caches, tmp_path / "whole", steps=40))
+    config = settings(caches, tmp_path / "broken", steps=40)
+    path = write_config(config, tmp_path / "broken.yaml")
+    log = tmp_path / "broken" / "metrics.jsonl"
+    for number, sig in enumerate((signal.SIGKILL, signal.SIGTERM)):
+        run = subprocess.Popen(command(path), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        done = len(log.read_text().splitlines()) if log.exists() else 0
+        deadline = time.monotonic() + 90
+        while run.poll() is None and time.monotonic() < deadline:
+            if log.exists() and len(log.read_text().splitlines()) > done + 5:
+                run.send_signal(sig)
+                break
+            time.sleep(0.002)
+        out, err = run.communicate()
+        if number and run.returncode == 0:
+            assert json.loads(out)["step"] >= done, err
+    train(config)
+    assert log.read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+    for kind in ("text", "audio"):
+        names = [tmp_path / run / "heads" / kind / "head.safetensors" for run in ("whole", "broken")]
+        assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_two_processes_lose_what_one_does(caches, tmp_path):
+    quiet = {"text": HeadConfig(hidden=16, dropout=0.0), "audio": HeadConfig(hidden=16, dropout=0.0, rows="mean", noise=0.1)}
+    objective = {"name": "infonce", "learnable": True}
+    runs = {"unialign": {}, "learnable": {"objective": objective}, "parts": {"micro_batch": 3}}
+    paths = []
+    for name, changes in runs.items():
+        config = settings(caches, tmp_path / f"{name}-one", heads=quiet, **changes)
+        train(config)
+        paths.append(str(write_config(replace(config, out=tmp_path / f"{name}-two"), tmp_path / f"{name}.yaml")))
+    lines = [
+        "import sys",
+        "from unialign_gen.config import load",
+        "from unialign_gen.training.config import TrainConfig",
+        "from unialign_gen.training.train import train",
+        "[train(load(TrainConfig, path)) for path in sys.argv[1:]]",
+    ]
+    (tmp_path / "both.py").write_text("\n".join(lines))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "both.py"]
+    done = subprocess.run([*launch, *paths], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in runs:
+        one, two = losses(tmp_path / f"{name}-one"), losses(tmp_path / f"{name}-two")
+        assert two == pytest.approx(one, rel=1e-4, abs=1e-4)
+    assert losses(tmp_path / "parts-one") == pytest.approx(losses(tmp_path / "unialign-one"), rel=1e-4)
+
+
+# what a user gets wrong
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": None}, "give steps or epochs"),
+        ({"steps": None, "epochs": 1.0, "heads": {}}, "at least one stream and one head"),
+        ({"streams": [StreamConfig({"clops": 1.0}, ["image", "text"])]}, "no cache is called clops"),
+        ({"streams": [StreamConfig({"clips": 1.0}, ["text", "audio"])]}, "must hold the anchor, image"),
+        ({"streams": [StreamConfig({"clips": 1.0}, ["image", "depth"])]}, "depth has no entry in heads"),
+        ({"streams": [StreamConfig({"clips": 0.0}, ["image", "text"])]}, "a weight above 0"),
+        ({"ema": 2.0}, "ema must be between 0 and 1"),
+    ],
+)
+def test_contradictions_are_one_line(caches, tmp_path, change, words):
+    with pytest.raises(InputError, match=words):
+        settings(caches, tmp_path / "x", **change)
+
+
+def test_a_folder_of_another_run_is_left_alone(caches, tmp_path):
+    train(settings(caches, tmp_path / "run", steps=4))
+    with pytest.raises(InputError, match="holds a run with another lr"):
+        train(settings(caches, tmp_path / "run", steps=8, lr=1.0))
+
+
+def test_bad_objectives_and_features_are_said(caches, tmp_path):
+    with pytest.raises(InputError, match="objective: unknown objective 'unialing'"):
+        prepare(settings(caches, tmp_path / "a", objective={"name": "unialing"}))
+    write_cache(tmp_path / "thin", {"image": [torch.randn(1, 7)] * 4, "text": [torch.randn(1, 12)] * 4})
+    with pytest.raises(InputError, match="image has 7 features, this checkpoint's head takes 1664"):
+        prepare(settings(caches, tmp_path / "b", caches={"clips": tmp_path / "thin"}))
+    bad = [torch.full((1, 1664), float("nan"))] * 4
+    write_cache(tmp_path / "nan", {"image": bad, "text": [torch.randn(1, 12)] * 4})
+    with pytest.raises(InputError, match="image holds NaN"):
+        prepare(settings(caches, tmp_path / "c", caches={"clips": tmp_path / "nan"}))
+
+
+# towers that are trained too
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """A manifest of a dozen pictures and captions, one file broken, and its cache."""
+    from unialign_gen.data.extract import run
+    from unialign_gen.data.extract_config import ExtractConfig
+    from unialign_gen.data.sources import CorpusConfig
+
+    root = tmp_path_factory.mktemp("media")
+    colours = ["red", "green", "blue", "white"]
+    rows = []
+    for i in range(12):
+        Image.new("RGB", (32, 32), colours[i % 4]).save(root / f"{i}.png")
+        rows.append({"id": str(i), "image": f"{i}.png", "text": [colours[i % 4], f"a {colours[i % 4]} page"]})
+    (root / "table.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    corpus = CorpusConfig("table", manifest=root / "table.jsonl")
+    run(ExtractConfig(corpus, {"image": "starter", "text": "starter"}, root / "cache", workers=1), progress=None)
+    (root / "3.png").write_bytes(b"broken since")
+    return root, corpus
+
+
+def test_a_trained_tower_moves_and_takes_the_checkpoints_place(clips, tmp_path, starter):
+    root, corpus = clips
+    config = TrainConfig(
+        tmp_path / "run",
+        caches={"clips": root / "cache"},
+        heads={"text": HeadConfig(hidden=8, dropout=0.0)},
+        streams=[StreamConfig({"clips": 1.0}, ["image", "text"], batch=6)],
+        objective={"name": "infonce"},
+        towers={"text": "starter"},
+        corpora={"clips": corpus},
+        steps=3,
+        lr=1e-3,
+        micro_batch=2,
+        trackers=[],
+        workers=1,
+    )
+    config.evaluation.held_out = 0.3
+    result = train(config)
+    assert "text/r1" in result.metrics
+    trained = unialign_gen.load("starter", heads=tmp_path / "run")
+    tower = trained.aligner.part("text").tower
+    before, after = (part.state_dict() for part in (starter.aligner.part("text").tower, tower))
+    assert any(not torch.equal(after[k], before[k]) for k in after)
+    assert trained.embed(text="red").shape == (1, 256)
+
+
+def test_media_that_break_under_a_trained_tower_are_left_out_and_named(clips, tmp_path):
+    root, corpus = clips
+    config = TrainConfig(
+        tmp_path / "run",
+        caches={"clips": root / "cache"},
+        heads={"image": HeadConfig(hidden=8), "text": HeadConfig(hidden=8)},
+        streams=[StreamConfig({"clips": 1.0}, ["image", "text"], batch=12)],
+        objective={"name": "unialign", "anchor": "text", "tau": 0.5, "tau_centroid": 0.5},
+        anchor="text",
+        towers={"image": "starter"},
+        corpora={"clips": corpus},
+        steps=1,
+        trackers=[],
+        workers=1,
+    )
+    config.evaluation.held_out = 0.0
+    assert train(config).finished
+    problems = [json.loads(line) for line in (tmp_path / "run" / "problems.jsonl").read_text().splitlines()]
+    assert [p["id"] for p in problems] == ["3"]
+
+
+def test_a_trained_tower_needs_its_media(clips, tmp_path):
+    root, _ = clips
+    config = TrainConfig(
+        tmp_path / "run",
+        caches={"clips": root / "cache"},
+        heads={"text": HeadConfig(hidden=8)},
+        streams=[StreamConfig({"clips": 1.0}, ["image", "text"], batch=6)],
+        towers={"text": "starter"},
+        steps=1,
+        trackers=[],
+    )
+    with pytest.raises(InputError, match="corpora: clips is missing: text is trained from its media"):
+        train(config)

@@ -1,0 +1,166 @@
+"""Row numbers to tensors: what one process feeds its heads at a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import TrainConfig
+from .features import Source
+from .streams import Draw, Stream
+
+if TYPE_CHECKING:
+    from .live import LiveInputs
+
+
+@dataclass
+class Rows:
+    """Features of one modality for b samples.
+
+    Attributes:
+        values: (R, width); zeros stand for a sample that lacks the modality.
+        owner: to which sample each row belongs (R,), or None where each sample has one row.
+        present: bool (b,), or None where all have the modality.
+        count: b.
+    """
+
+    values: Tensor
+    owner: Tensor | None
+    present: Tensor | None
+    count: int
+
+    def to(self, device: torch.device) -> Rows:
+        owner = None if self.owner is None else self.owner.to(device)
+        present = None if self.present is None else self.present.to(device)
+        return Rows(self.values.to(device), owner, present, self.count)
+
+    def part(self, start: int, stop: int) -> Rows:
+        """Samples start to stop."""
+        present = None if self.present is None else self.present[start:stop]
+        count = min(stop, self.count) - start
+        if self.owner is None:
+            return Rows(self.values[start:stop], None, present, count)
+        mine = (self.owner >= start) & (self.owner < stop)
+        return Rows(self.values[mine], self.owner[mine] - start, present, count)
+
+
+@dataclass
+class StreamBatch:
+    """A process's share of a stream's batch: rows of what is trained, and the anchor's points (b, d) where it is frozen."""
+
+    rows: dict[str, Rows]
+    anchor: Tensor | None
+
+    def __len__(self) -> int:
+        return next(iter(self.rows.values())).count
+
+    def to(self, device: torch.device) -> StreamBatch:
+        anchor = None if self.anchor is None else self.anchor.to(device)
+        return StreamBatch({name: rows.to(device) for name, rows in self.rows.items()}, anchor)
+
+
+class Batches:
+    """Makes a stream's batches.
+
+    Args:
+        points: unit embeddings (N, d) of a frozen anchor by cache; empty where the anchor is trained.
+        means: unit means (d,) of the labels, for `label_share`.
+        spread: standard deviation of each feature (width,) by modality, for noise.
+        live: inputs of towers that are trained too.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        stream: Stream,
+        sources: Mapping[str, Source],
+        points: Mapping[str, Tensor],
+        means: Mapping[str, Tensor],
+        spread: Mapping[str, Tensor],
+        live: LiveInputs | None = None,
+    ):
+        self.config, self.stream, self.sources, self.points, self.spread = config, stream, sources, points, spread
+        self.live = live
+        self.share = stream.config.label_share
+        if points and self.share:
+            dim = next(iter(points.values())).shape[1]
+            self.means = torch.stack([means.get(label, torch.zeros(dim)) for label in stream.labels] + [torch.zeros(dim)])
+
+    def batch(self, step: int, rank: int, world: int) -> StreamBatch:
+        """The rows rank, rank + world, ... of the step's batch. Chance is drawn for the whole batch in every process."""
+        drawn = self.stream.draw(step)
+        generator = torch.Generator().manual_seed((self.config.seed * 1_000_033 + step) % 2**63)
+        mine = slice(rank, None, world)
+        rows = {}
+        for modality in self.stream.config.modalities:
+            if modality in self.config.heads:
+                rows[modality] = self._rows(modality, drawn, mine, generator)
+        return StreamBatch(rows, self._anchor(drawn, mine) if self.points else None)
+
+    def _anchor(self, drawn: Draw, mine: slice) -> Tensor:
+        caches, samples, labels = drawn.caches[mine], drawn.samples[mine], drawn.labels[mine]
+        first = self.points[self.stream.names[0]]
+        out = torch.empty(len(samples), first.shape[1])
+        for number, name in enumerate(self.stream.names):
+            here = caches == number
+            out[here] = self.points[name][samples[here]]
+        if self.share:
+            mean = self.means[labels]  # -1 is the row of zeros at the end
+            known = (labels >= 0)[:, None]
+            out = torch.where(known, F.normalize((1 - self.share) * out + self.share * mean, dim=1), out)
+        return out
+
+    def _rows(self, modality: str, drawn: Draw, mine: slice, generator: torch.Generator) -> Rows:
+        if modality in drawn.lent:
+            names, (caches, samples) = sorted(self.stream.config.pairs[modality]), drawn.lent[modality]
+        else:
+            names, caches, samples = self.stream.names, drawn.caches, drawn.samples
+        head = self.config.heads[modality]
+        if self.live is not None and modality in self.live.towers:
+            chance = torch.rand(len(samples), generator=generator)
+            return self.live.rows(modality, names, caches[mine], samples[mine], chance[mine])
+        width = next(s.width(modality) for s in self.sources.values() if modality in s.rows)
+        chance = torch.rand(len(samples), generator=generator)
+        noise = torch.randn(len(samples), width, generator=generator)[mine] if head.noise else None
+        caches, samples, chance = caches[mine], samples[mine], chance[mine]
+        if head.rows == "mean":
+            rows = self._all_rows(modality, names, caches, samples, width)
+        else:
+            rows = self._one_row(modality, names, caches, samples, chance, width)
+        if noise is not None:
+            noise = noise if rows.owner is None else noise[rows.owner]
+            rows.values += head.noise * self.spread[modality] * noise
+        return rows
+
+    def _one_row(self, modality: str, names: list[str], caches: Tensor, samples: Tensor, chance: Tensor, width: int) -> Rows:
+        values, present = torch.zeros(len(samples), width), torch.zeros(len(samples), dtype=torch.bool)
+        for number, name in enumerate(names):
+            source = self.sources[name]
+            if modality not in source.rows:
+                continue
+            ragged = source.rows[modality]
+            here = (caches == number).nonzero()[:, 0]
+            count = ragged.counts[samples[here]]
+            here, count = here[count > 0], count[count > 0]
+            row = ragged.offsets[samples[here]] + (chance[here] * count).long().clamp(max=count - 1)
+            values[here] = ragged.values[row].float()
+            present[here] = True
+        return Rows(values, None, None if bool(present.all()) else present, len(samples))
+
+    def _all_rows(self, modality: str, names: list[str], caches: Tensor, samples: Tensor, width: int) -> Rows:
+        values, owner = [], []
+        for at, (number, sample) in enumerate(zip(caches.tolist(), samples.tolist(), strict=True)):
+            source = self.sources[names[number]]
+            if modality in source.rows:
+                mine = source.rows[modality][sample]
+                values.append(mine.float())
+                owner.append(torch.full((len(mine),), at))
+        owners = torch.cat(owner) if owner else torch.zeros(0, dtype=torch.int64)
+        present = torch.bincount(owners, minlength=len(samples)) > 0
+        joined = torch.cat(values) if values else torch.zeros(0, width)
+        return Rows(joined, owners, None if bool(present.all()) else present, len(samples))

@@ -1,0 +1,172 @@
+"""What a training configuration says: one readable YAML, checked against these classes by `unialign_gen.config.load`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..data.extract_config import cores
+from ..data.sources import CorpusConfig
+from ..errors import InputError
+
+
+@dataclass
+class HeadConfig:
+    """A trained head.
+
+    Attributes:
+        hidden: width of its two-layer path.
+        dropout: on that path, and half of it on the features.
+        noise: spread of Gaussian noise on the features, in units of each feature's own spread.
+        rows: a sample with several rows (captions, frames) gives `one` at random, or the `mean` of their embeddings.
+        start: a folder with a head to go on from, such as another run's `heads/text`.
+    """
+
+    hidden: int = 768
+    dropout: float = 0.1
+    noise: float = 0.0
+    rows: Literal["one", "mean"] = "one"
+    start: Path | None = None
+
+
+@dataclass
+class StreamConfig:
+    """A kind of batch; a step draws one batch of every stream and adds their losses.
+
+    Attributes:
+        draw: caches that samples come from, with how much each counts.
+        modalities: what the batch holds; the anchor is one of them.
+        batch: samples, over all processes.
+        balance: how often a label is drawn grows with its number of samples to this power: 1 draws every sample equally
+            often (in each epoch once, if there is a single cache and nothing is paired), 0 every label.
+        pairs: for modalities that the samples lack, caches that lend a sample of the same label, with how much each counts.
+        label_share: the share of its label's mean in the anchor, for what names a kind of thing and not one picture.
+        detach: modalities that take part and get no gradient.
+        weight: of this stream's loss.
+    """
+
+    draw: dict[str, float]
+    modalities: list[str]
+    batch: int = 512
+    balance: float = 1.0
+    pairs: dict[str, dict[str, float]] = field(default_factory=dict)
+    label_share: float = 0.0
+    detach: list[str] = field(default_factory=list)
+    weight: float = 1.0
+
+
+@dataclass
+class EvaluationConfig:
+    """What is measured while training.
+
+    Attributes:
+        every: steps between two measurements; 0 measures at the end only.
+        held_out: share of each cache's samples that is never drawn, chosen by a hash of the id.
+        metric: what the kept heads are best in: a name that the log shows, such as `r1`, `label1` or `text/r1`.
+        limit: at most so many samples.
+    """
+
+    every: int = 500
+    held_out: float = 0.02
+    metric: str = "r1"
+    limit: int = 2000
+
+
+@dataclass
+class TrainConfig:
+    """A training run.
+
+    Attributes:
+        out: the run folder.
+        caches: feature caches by name, folders that `unialign-gen extract` wrote.
+        heads: the modalities that are trained. The anchor is frozen unless it is among them.
+        objective: `name` of the registry and its options.
+        towers: towers that are trained too, by modality: a checkpoint's name, a folder, or a description, as for extraction.
+        corpora: where the media of their caches are, by the cache's name.
+        frames: of a video, for a trained tower.
+        workers: threads that decode for them.
+        tower_rate: their learning rate, as a share of `lr`.
+        checkpoint: whose space it is: a frozen anchor goes through this checkpoint's own head.
+        anchor: the modality that the others are pulled towards.
+        steps, epochs: how long; one of the two. An epoch is over the first stream's samples.
+        lr, weight_decay, betas: AdamW.
+        warmup, cool: shares of the steps in which the rate rises linearly, and in which it falls as a cosine.
+        clip: largest norm of the gradient; 0 leaves it.
+        precision: of heads and towers; losses are in fp32 in any case.
+        ema: decay of the moving average that is evaluated and kept; 0 keeps the weights themselves.
+        micro_batch: rows a process that are encoded at a time, with the loss still over whole batches; 0 is all at once.
+        save_every: steps between two states to resume from.
+        trackers: of Accelerate, such as `tensorboard`, `wandb`; `metrics.jsonl` is written in any case.
+    """
+
+    out: Path
+    caches: dict[str, Path]
+    heads: dict[str, HeadConfig]
+    streams: list[StreamConfig]
+    objective: dict[str, Any] = field(default_factory=lambda: {"name": "unialign"})
+    towers: dict[str, str | dict[str, Any]] = field(default_factory=dict)
+    corpora: dict[str, CorpusConfig] = field(default_factory=dict)
+    frames: int = 8
+    workers: int = field(default_factory=cores)
+    tower_rate: float = 1.0
+    checkpoint: str = "starter"
+    anchor: str = "image"
+    steps: int | None = None
+    epochs: float | None = None
+    lr: float = 2e-5
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    warmup: float = 0.02
+    cool: float = 0.98
+    clip: float = 1.0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    ema: float = 0.0
+    micro_batch: int = 0
+    seed: int = 0
+    save_every: int = 500
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        """What a schema cannot see.
+
+        Raises:
+            InputError: entries that contradict each other.
+        """
+        if (self.steps is None) == (self.epochs is None):
+            raise InputError("give steps or epochs, one of the two")
+        if not self.streams or not self.heads:
+            raise InputError("a run needs at least one stream and one head")
+        headless = sorted(set(self.towers) - set(self.heads))
+        if headless:
+            raise InputError(f"towers.{headless[0]}: a trained tower needs an entry in heads too")
+        for i, stream in enumerate(self.streams):
+            self._check_stream(f"streams[{i}]", stream)
+        for name, low, high in (("warmup", 0, 1), ("cool", 0, 1), ("ema", 0, 1), ("evaluation.held_out", 0, 0.9)):
+            value = self.evaluation.held_out if "." in name else getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"{name} must be between {low} and {high}, got {value}")
+        if self.lr <= 0 or self.save_every < 1 or self.micro_batch < 0:
+            raise InputError("lr and save_every must be positive, micro_batch at least 0")
+
+    def _check_stream(self, where: str, stream: StreamConfig) -> None:
+        used = {*stream.draw, *(c for lenders in stream.pairs.values() for c in lenders)}
+        unknown = sorted(used - set(self.caches))
+        if unknown:
+            raise InputError(f"{where}: no cache is called {', '.join(unknown)}: there are {', '.join(self.caches)}")
+        if not stream.draw or min([*stream.draw.values(), *(v for p in stream.pairs.values() for v in p.values())]) <= 0:
+            raise InputError(f"{where}: draw needs a cache, and every cache a weight above 0")
+        if self.anchor not in stream.modalities or len(stream.modalities) < 2:
+            raise InputError(f"{where}: modalities must hold the anchor, {self.anchor}, and at least one more")
+        for entry, values in (("pairs", stream.pairs), ("detach", stream.detach)):
+            stray = sorted(set(values) - set(stream.modalities))
+            if stray:
+                raise InputError(f"{where}.{entry}: {', '.join(stray)} is not among its modalities")
+        untrained = [m for m in stream.modalities if m != self.anchor and m not in self.heads]
+        if untrained:
+            raise InputError(f"{where}: {', '.join(untrained)} has no entry in heads")
+        if self.anchor in stream.pairs:
+            raise InputError(f"{where}.pairs: the anchor, {self.anchor}, is what the samples are drawn by")
+        if stream.batch < 2:
+            raise InputError(f"{where}: a batch of {stream.batch} has nothing to contrast")

@@ -1,0 +1,129 @@
+"""The run folder: configuration, versions, metrics, the state to resume from, and the heads that are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..config import to_dict
+from ..errors import InputError
+from ..heads import Head, save_head
+from ..towers import save_tower
+from ..towers.base import Tower
+from .config import TrainConfig
+from .model import Heads
+
+CONFIG, ABOUT, METRICS, STATE, HEADS = "config.yaml", "about.json", "metrics.jsonl", "state.pt", "heads"
+PACKAGES = ("torch", "accelerate", "diffusers", "transformers", "safetensors", "numpy")
+FREE = {"out", "steps", "epochs", "save_every", "trackers", "micro_batch"}  # what a resumed run may change
+
+
+def about() -> dict[str, Any]:
+    """Versions, and the state of the git repository that the run was started in, if it is one."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    changes = git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "unialign_gen": __version__,
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "git": {"commit": git("rev-parse", "HEAD"), "changed": None if changes is None else bool(changes)},
+    }
+
+
+class RunFolder:
+    """Everything a run writes. Each file is replaced in one step: a kill at any moment leaves the old one or the new one."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def start(self, config: TrainConfig) -> None:
+        """Makes the folder, or finds a run of the same configuration to go on with.
+
+        Raises:
+            InputError: it holds a run of another configuration; the line names the entry.
+        """
+        import yaml
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        now = to_dict(config)
+        file = self.path / CONFIG
+        if file.is_file() and (self.path / STATE).is_file():
+            before = yaml.safe_load(file.read_text("utf-8"))
+            for key in now:
+                if key not in FREE and before.get(key) != now[key]:
+                    raise InputError(
+                        f"{self.path} holds a run with another {key}: choose another folder, or delete it to start anew"
+                    )
+        self.replace(CONFIG, yaml.safe_dump(now, sort_keys=False, allow_unicode=True).encode())
+        self.replace(ABOUT, (json.dumps(about(), indent=2) + "\n").encode())
+
+    def replace(self, name: str, data: bytes) -> None:
+        part = self.path / f".{name}.part"
+        part.write_bytes(data)
+        os.replace(part, self.path / name)
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        part = self.path / f".{STATE}.part"
+        torch.save(state, part)
+        os.replace(part, self.path / STATE)
+
+    def load_state(self) -> dict[str, Any] | None:
+        """The state that was saved last, if there is one; read without unpickling code."""
+        path = self.path / STATE
+        return torch.load(path, weights_only=True, map_location="cpu") if path.is_file() else None
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        with (self.path / METRICS).open("a") as f:
+            f.write(json.dumps(row) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drops the metrics of steps that a resumed run is about to do again."""
+        path = self.path / METRICS
+        if path.is_file():
+            lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            self.replace(METRICS, "".join(line + "\n" for line in kept).encode())
+
+    def keep(self, trained: Heads) -> None:
+        """Writes the heads, a folder for each modality with its tower if that was trained, in place of those kept before."""
+        part, old = self.path / f".{HEADS}.part", self.path / f".{HEADS}.old"
+        for folder in (part, old):
+            shutil.rmtree(folder, ignore_errors=True)
+        for name, head in trained.heads.items():
+            assert isinstance(head, Head)
+            save_head(head, part / name)
+            if name in trained.towers:
+                tower = trained.towers[name]
+                assert isinstance(tower, Tower)
+                save_tower(tower, part / name)
+        target = self.path / HEADS
+        if target.exists():
+            target.rename(old)
+        part.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def note_problems(self, rows: list[dict[str, str]]) -> None:
+        """Writes which media could not be read while a tower was trained."""
+        self.replace("problems.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of the log."""
+        path = self.path / METRICS
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []

@@ -1,0 +1,425 @@
+"""The training loop, on Accelerate: one process or many, any device, the same batches and the same losses."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..checkpoint import frozen_head
+from ..data.cache import FeatureCache
+from ..data.extract_config import load as load_extracting
+from ..data.extract_config import locate
+from ..errors import InputError
+from ..heads import Head, load_head
+from ..objectives import build
+from ..towers.base import Tower
+from .batches import Batches, Rows, StreamBatch
+from .config import TrainConfig
+from .evaluation import evaluate
+from .features import Source, embed_mean, label_means, read
+from .folder import RunFolder
+from .live import LiveInputs
+from .model import Heads, loss_of, whole_batch_gradients
+from .schedule import warm_then_cool
+from .streams import Stream
+
+LIVE_ROWS = 32  # samples that a trained tower sees at a time when it is measured
+
+
+@dataclass
+class Setting:
+    """What a run is made of, before its first step."""
+
+    sources: dict[str, Source]
+    points: dict[str, Tensor]
+    means: dict[str, Tensor]
+    batches: list[Batches]
+    heads: Heads
+    objective: nn.Module
+    live: LiveInputs | None
+    steps: int
+
+
+def prepare(config: TrainConfig) -> Setting:
+    """Reads the caches, embeds the frozen anchor, builds heads and objective.
+
+    Raises:
+        InputError: caches or a head that do not fit the configuration.
+    """
+    torch.manual_seed(config.seed)
+    wanted = {m for stream in config.streams for m in stream.modalities}
+    sources = {
+        name: read(name, FeatureCache.open(folder), wanted, config.evaluation.held_out, config.seed)
+        for name, folder in config.caches.items()
+    }
+    frozen = config.anchor not in config.heads
+    points: dict[str, Tensor] = {}
+    if frozen:
+        head, dim = frozen_head(config.checkpoint, config.anchor)
+        for name, source in sources.items():
+            if config.anchor in source.rows:
+                points[name] = embed_mean(fitting(source, config.anchor, head), head)
+        if not points:
+            raise InputError(f"no cache has {config.anchor}, the anchor: extract it, or name another anchor")
+        dim = next(iter(points.values())).shape[1]
+    else:
+        dim = frozen_head(config.checkpoint, config.anchor)[1]
+    means = label_means(sources, points)
+    towers = {modality: trained_tower(config, modality, sources) for modality in sorted(config.towers)}
+    live = LiveInputs(config, towers, sources) if towers else None
+    spread, heads = {}, {}
+    for modality in sorted(config.heads):
+        rows = [s.rows[modality].values.float() for s in sources.values() if modality in s.rows]
+        if not rows:
+            raise InputError(f"heads.{modality}: no cache has {modality}")
+        features = torch.cat(rows)
+        spread[modality] = features.std(0)
+        heads[modality] = new_head(config, modality, features, dim)
+    streams = [
+        Stream(f"streams[{i}]", stream, sources, config.anchor, config.seed + i) for i, stream in enumerate(config.streams)
+    ]
+    batches = [Batches(config, stream, sources, points, means, spread, live) for stream in streams]
+    steps = config.steps or math.ceil((config.epochs or 0) * len(streams[0]) / config.streams[0].batch)
+    return Setting(sources, points, means, batches, Heads(heads, towers), objective_of(config), live, max(1, steps))
+
+
+def fitting(source: Source, anchor: str, head: nn.Module) -> Any:
+    """The anchor's rows of a cache, if they are what the checkpoint's head takes."""
+    wanted = head.config["features"] if isinstance(head, Head) else source.width(anchor)
+    if source.width(anchor) != wanted:
+        raise InputError(
+            f"cache {source.name}: {anchor} has {source.width(anchor)} features, this checkpoint's head takes {wanted}: "
+            "extract with the checkpoint's own tower"
+        )
+    return source.rows[anchor]
+
+
+def trained_tower(config: TrainConfig, modality: str, sources: dict[str, Source]) -> Tower:
+    """A tower whose weights are to be trained.
+
+    Raises:
+        InputError: it cannot be had, or its features are not those of the caches.
+    """
+    entry = config.towers[modality]
+    tower = load_extracting(entry if isinstance(entry, dict) else locate(modality, entry), torch.float32).requires_grad_(True)
+    for source in sources.values():
+        if modality in source.rows and source.width(modality) != tower.dim:
+            raise InputError(
+                f"towers.{modality}: it gives {tower.dim} features, cache {source.name} has {source.width(modality)}"
+            )
+    return tower.train()
+
+
+def new_head(config: TrainConfig, modality: str, features: Tensor, dim: int) -> Head:
+    """A head for features (R, width), or the one to go on from."""
+    entry = config.heads[modality]
+    if entry.start is None:
+        head = Head(features.shape[1], dim, entry.hidden, entry.dropout)
+        head.fit_standardisation(features)
+        return head
+    kept = load_head(entry.start)
+    if (kept.config["features"], kept.config["embed_dim"]) != (features.shape[1], dim):
+        raise InputError(
+            f"heads.{modality}.start: {entry.start} takes {kept.config['features']} features to {kept.config['embed_dim']} "
+            f"dimensions, this run needs {features.shape[1]} to {dim}"
+        )
+    head = Head(**kept.config, dropout=entry.dropout)
+    head.load_state_dict(kept.state_dict())
+    return head
+
+
+def objective_of(config: TrainConfig) -> nn.Module:
+    options = dict(config.objective)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise InputError("objective: name is missing, such as unialign or infonce")
+    try:
+        return build(name, **options)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"objective: {error}") from error
+
+
+class Stop:
+    """Set by SIGTERM or SIGINT: the loop ends at the next step, with its state saved."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, *_: object) -> None:
+        self.asked = True
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        before = {s: signal.signal(s, self) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for s, handler in before.items():
+                signal.signal(s, handler)
+
+
+@dataclass
+class Result:
+    """How a call ended.
+
+    Attributes:
+        step: steps done in all; `finished` says whether that is all of them.
+        metrics: of the last measurement.
+        heads: the folder of the kept heads, if some are kept yet.
+    """
+
+    step: int
+    steps: int
+    metrics: dict[str, float]
+    heads: Path | None
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.steps
+
+
+def train(config: TrainConfig, accelerator: Accelerator | None = None) -> Result:
+    """Trains until the run's end or until the process is asked to stop; goes on from the run folder's state.
+
+    Under `accelerate launch` or `torchrun` the processes share every batch. The same configuration gives the same losses
+    however often the run is stopped and resumed; with no dropout also on any number of processes, up to rounding.
+
+    Raises:
+        InputError: a configuration that cannot be run, or a run folder of another one.
+    """
+    accelerator = accelerator or Accelerator(
+        mixed_precision=config.precision,
+        log_with=config.trackers or None,
+        project_dir=config.out,
+        cpu=not torch.accelerator.is_available(),  # without it processes on a machine without a GPU would not find each other
+    )
+    return Trainer(config, accelerator).go()
+
+
+class Trainer:
+    """One process's side of a run."""
+
+    def __init__(self, config: TrainConfig, accelerator: Accelerator):
+        self.config, self.accelerator = config, accelerator
+        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        for i, stream in enumerate(config.streams):
+            if stream.batch % self.world:
+                raise InputError(f"streams[{i}]: a batch of {stream.batch} cannot be shared by {self.world} processes")
+        self.folder = RunFolder(config.out)
+        if accelerator.is_main_process:
+            self.folder.start(config)
+        accelerator.wait_for_everyone()
+        self.setting = prepare(config)
+        self.plain = self.setting.heads
+        self.objective = self.setting.objective.to(accelerator.device)
+        groups: list[dict[str, Any]] = [{"params": list(self.plain.heads.parameters()), "rate": 1.0}]
+        if moving := list(self.plain.towers.parameters()):
+            groups.append({"params": moving, "rate": config.tower_rate})
+        if own := list(self.objective.parameters()):
+            groups.append({"params": own, "weight_decay": 0.0, "rate": 1.0})
+        self.optimiser = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+        self.heads, self.prepared = accelerator.prepare(self.plain, self.optimiser)
+        self.average = EMAModel(self.plain.parameters(), decay=config.ema, use_ema_warmup=False) if config.ema else None
+        if self.average is not None:
+            self.average.to(accelerator.device)
+        self.ahead = ThreadPoolExecutor(1)  # draws a step's batch while the one before is computed
+        self.next: tuple[int, Future[list[StreamBatch]]] | None = None
+        self.step, self.best = 0, -math.inf
+        self.metrics: dict[str, float] = {}
+        self._resume()
+
+    def _resume(self) -> None:
+        state = self.folder.load_state()
+        if state is None:
+            return
+        self.plain.load_state_dict(state["heads"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+            self.average.to(self.accelerator.device)
+        if self.accelerator.scaler is not None and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step, self.best, self.metrics = state["step"], state["best"], state["metrics"]
+        if self.accelerator.is_main_process:
+            self.folder.forget_after(self.step)
+
+    def _save(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        self.folder.save_state(
+            {
+                "heads": self.plain.state_dict(),
+                "objective": self.objective.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "average": self.average.state_dict() if self.average is not None else {},
+                "scaler": scaler.state_dict() if scaler is not None else {},
+                "step": self.step,
+                "best": self.best,
+                "metrics": self.metrics,
+            }
+        )
+
+    def go(self) -> Result:
+        accelerator, steps = self.accelerator, self.setting.steps
+        stop = Stop()
+        if self.config.trackers:
+            accelerator.init_trackers("unialign_gen")
+        bar = tqdm(total=steps, initial=min(self.step, steps), desc="training", disable=None if self.rank == 0 else True)
+        with stop.listening(), bar:
+            while self.step < steps and not self._any(stop.asked):
+                row = self.update()
+                self.step += 1
+                bar.update()
+                bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
+                self._measure(row, steps)
+                if self.step % self.config.save_every == 0 or self.step == steps:
+                    self._save()
+        if stop.asked and self.step < steps:
+            self._save()
+        if self.config.trackers:
+            accelerator.end_training()
+        self.ahead.shutdown()
+        if self.setting.live is not None and self.accelerator.is_main_process:
+            self.folder.note_problems(list(self.setting.live.problems.values()))
+        heads = self.folder.path / "heads"
+        return Result(self.step, steps, self.metrics, heads if heads.is_dir() else None)
+
+    def _any(self, asked: bool) -> bool:
+        """Whether a process was asked to stop: they leave at the same step."""
+        if self.world == 1:
+            return asked
+        flag = torch.tensor(float(asked), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum") > 0)
+
+    def update(self) -> dict[str, Any]:
+        """One step; returns its row of the log."""
+        config, accelerator = self.config, self.accelerator
+        factor = warm_then_cool(self.step / self.setting.steps, config.warmup, config.cool)
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.lr * factor * group["rate"]
+        batches = [batch.to(accelerator.device) for batch in self._batches()]
+        terms: dict[str, float] = {}
+
+        def encode(rows: list[dict[str, Rows]], part: int) -> list[dict[str, Tensor]]:
+            torch.manual_seed(hash((config.seed, self.step, self.rank, part)) % 2**63)
+            with accelerator.autocast():
+                return self.heads(rows)
+
+        def value(z: list[dict[str, Tensor]]) -> Tensor:
+            total = []
+            for i, (points, batch, stream) in enumerate(zip(z, batches, config.streams, strict=True)):
+                loss, parts = loss_of(self.objective, points, batch, config.anchor, stream.detach)
+                prefix = f"{i}/" if len(batches) > 1 else ""
+                terms.update({f"{prefix}{name}": float(part) for name, part in parts.items()})
+                total.append(stream.weight * loss)
+            return torch.stack(total).sum()
+
+        self.prepared.zero_grad()
+        loss = whole_batch_gradients(
+            encode,
+            batches,
+            value,
+            list(self.objective.parameters()),
+            config.micro_batch,
+            accelerator.backward,
+            lambda: accelerator.no_sync(self.heads),
+        )
+        self._share_objective()
+        row: dict[str, Any] = {"step": self.step + 1, "loss": float(loss), "lr": config.lr * factor, **terms}
+        if config.clip:
+            norm = accelerator.clip_grad_norm_(self.heads.parameters(), config.clip)
+            row["gradient"] = float(norm) if norm is not None else 0.0
+        if not math.isfinite(row["loss"]):
+            raise InputError(f"the loss is {row['loss']} at step {self.step + 1}: lower lr, or use precision bf16 or no")
+        self.prepared.step()
+        if self.average is not None:
+            self.average.step(self.plain.parameters())
+        return row
+
+    def _batches(self) -> list[StreamBatch]:
+        """This step's batches; those of the next are begun."""
+
+        def draw(step: int) -> list[StreamBatch]:
+            return [b.batch(step, self.rank, self.world) for b in self.setting.batches]
+
+        drawn = self.next[1].result() if self.next is not None and self.next[0] == self.step else draw(self.step)
+        self.next = (self.step + 1, self.ahead.submit(draw, self.step + 1))
+        return drawn
+
+    def _share_objective(self) -> None:
+        """The objective's own gradients, averaged over processes as those of the heads are."""
+        for parameter in self.objective.parameters() if self.world > 1 else ():
+            if parameter.grad is not None:
+                parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+
+    def _measure(self, row: dict[str, Any], steps: int) -> None:
+        """Logs a step, and measures and keeps the heads when it is time."""
+        every = self.config.evaluation.every
+        if self.step == steps or (every and self.step % every == 0):
+            self.metrics = self._evaluate()
+            row |= self.metrics
+        if not self.accelerator.is_main_process:
+            return
+        self.folder.log({k: v if isinstance(v, int) else float(f"{v:.6g}") for k, v in row.items()})
+        if self.config.trackers:
+            self.accelerator.log({k: v for k, v in row.items() if k != "step"}, step=self.step)
+
+    def _evaluate(self) -> dict[str, float]:
+        """Measures the averaged weights, and keeps them if they are the best so far (or if nothing can be measured)."""
+        setting, config = self.setting, self.config
+        trained = [name for name in sorted(config.heads) if name != config.anchor]
+        with self._averaged():
+            self.plain.eval()
+            found = evaluate(trained, self._embed, setting.sources, setting.means, config.anchor, config.evaluation.limit)
+            if found and config.evaluation.metric not in found:
+                raise InputError(f"evaluation.metric: there is no {config.evaluation.metric}, but {', '.join(found)}")
+            score = found.get(config.evaluation.metric, math.inf)
+            if score >= self.best:
+                self.best = score
+                if self.accelerator.is_main_process:
+                    self.folder.keep(self.plain)
+            self.plain.train()
+        return found
+
+    def _embed(self, modality: str, source: Source, samples: Tensor) -> Tensor:
+        """Unit embeddings (n, d) of samples on the processor, with the weights as they are; zeros where one lacks it."""
+        if modality not in self.config.heads:  # the frozen anchor
+            return self.setting.points[source.name][samples]
+        device, live = self.accelerator.device, self.setting.live
+        if live is not None and modality in live.towers:
+            parts = []
+            for some in samples.split(LIVE_ROWS):
+                nothing = torch.zeros(len(some))
+                rows = live.rows(modality, [source.name], nothing.long(), some, nothing)
+                parts.append(self.plain.encode(modality, rows.to(device)).cpu())
+            return torch.cat(parts)
+        ragged = source.rows[modality].some(samples)
+        if self.config.heads[modality].rows == "one":
+            ragged = ragged.first()
+        return embed_mean(ragged, self.plain.heads[modality], device)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        if self.average is None:
+            yield
+            return
+        self.average.store(self.plain.parameters())
+        self.average.copy_to(self.plain.parameters())
+        try:
+            yield
+        finally:
+            self.average.restore(self.plain.parameters())
