@@ -7,6 +7,7 @@ are shared among processes.
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -22,11 +23,11 @@ from .pictures import Cell
 from .study import FRAMES, SELF, Plan, Study, prepare
 
 
-def cells_of(study: Study, decoder: str, pipeline: Any) -> list[tuple[Cell, Tensor, dict[str, Any]]]:
-    """Every cell of a decoder, with its prompts' embeddings and all that its pictures depend on."""
+def settings_of(study: Study, pipeline: Any) -> dict[str, Any]:
+    """All that a picture depends on but for its prompt: decoder, clips, towers, and how it is drawn."""
     plan = study.plan
     weights = {n: digest_of_weights(m) for n, m in pipeline.components.items() if n in ("unet", "movq", "vae", "embed_scale")}
-    settings = {
+    return {
         "decoder": weights,
         "steps": plan.steps or pipeline.config["default_steps"],
         "guidance": pipeline.config["default_guidance"] if plan.guidance is None else plan.guidance,
@@ -34,20 +35,27 @@ def cells_of(study: Study, decoder: str, pipeline: Any) -> list[tuple[Cell, Tens
         "dtype": str(pipeline.unet.dtype),
         "clips": hashlib.sha256("\n".join(study.ids).encode()).hexdigest(),
         "batch": plan.batch,
+        "frame": plan.frame,
+        "corpus": study.features.index["corpus"]["content"],
         "towers": {m: t["digest"] for m, t in study.features.index["towers"].items()},
     }
+
+
+def heads_of(kind: str, run: Path | None, pipeline: Any) -> dict[str, str]:
+    """Digests of the heads that a kind of prompt goes through, by modality."""
+    return {m: digest_of_weights(methods.head(m, run, pipeline.aligner))[:16] for m in kind.split("+")}
+
+
+def cells_of(study: Study, decoder: str, pipeline: Any) -> list[tuple[Cell, Tensor, dict[str, Any]]]:
+    """Every cell of a decoder, with its prompts' embeddings and all that its pictures depend on."""
+    plan, settings = study.plan, settings_of(study, pipeline)
     found: list[tuple[Cell, Tensor, dict[str, Any]]] = []
     for kind in plan.kinds:
         for method in (Method(SELF, (None,)),) if kind == "image" else plan.methods:
+            heads = [heads_of(kind, run, pipeline) for run in method.runs]
             for seed in range(plan.seeds):
                 number = seed if len(method.runs) > 1 else 0
-                index = {
-                    **settings,
-                    "kind": kind,
-                    "draw": seed,
-                    "frame": plan.frame,
-                    "heads": methods.digest(method.runs[number]),
-                }
+                index = {**settings, "kind": kind, "draw": seed, "heads": heads[number]}
                 found.append((Cell(decoder, method.name, kind, seed), study.embedded[method.name, number][kind], index))
     return found
 

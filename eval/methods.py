@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from unialign_gen.errors import InputError
-from unialign_gen.heads import load_head
+from unialign_gen.heads import heads_in, load_head
 
 if TYPE_CHECKING:
     from unialign_gen.aligner import Aligner
 
 OWN = "checkpoint"  # the name of the heads that the checkpoint itself has
-KINDS = ("image", "text", "audio", "video")
 
 
 @dataclass(frozen=True)
@@ -65,10 +64,7 @@ def heads_folder(run: Path) -> Path:
     if run.is_file():
         released(run)
         return run
-    for folder in (run / "heads", run):
-        if any((folder / kind / "head.json").is_file() for kind in KINDS):
-            return folder
-    raise InputError(f"no heads in {run}: give a run of `unialign-gen train`, or a folder with text/head.json and the like")
+    return next(iter(heads_in(run).values())).parent
 
 
 def head(kind: str, run: Path | None, aligner: Aligner | None) -> nn.Module:
@@ -143,7 +139,7 @@ def digest(run: Path | None) -> str:
         for kind, weight in released(run).items():
             total.update(kind.encode() + weight.float().contiguous().numpy().tobytes())
         return total.hexdigest()[:12]
-    for path in sorted(p for kind in KINDS for p in (run / kind).glob("head.*")):
+    for path in sorted(run.glob("*/head.*")):
         total.update(f"{path.parent.name}/{path.name}".encode())
         total.update(path.read_bytes())
     return total.hexdigest()[:12]

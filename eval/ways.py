@@ -9,6 +9,7 @@ import torch
 from unialign_gen.mixing import path
 
 from .drawing import seed_of
+from .generation import heads_of, settings_of
 from .pictures import file_name, open_folder, save
 from .study import Study
 
@@ -21,15 +22,16 @@ def draw(study: Study, start: str, end: str, clips: int, frames: int) -> list[di
     found = []
     plan = study.plan
     for decoder, pipeline in study.pipelines.items():
+        settings = settings_of(study, pipeline)
         for method in plan.methods:
             kinds = study.embedded.get((method.name, 0), {})
             if start not in kinds or end not in kinds:
                 continue
+            heads = {kind: heads_of(kind, method.runs[0], pipeline) for kind in (start, end)}
             for at, clip in enumerate(study.ids[:clips]):
                 folder = plan.out / "ways" / decoder / method.name / file_name(clip).removesuffix(".png")
                 points = path(kinds[start][at], kinds[end][at], frames)
-                sums = [round(v, 4) for v in points.double().sum(1).tolist()]
-                open_folder(folder, {"from": start, "to": end, "steps": plan.steps, "guidance": plan.guidance, "points": sums})
+                open_folder(folder, {**settings, "from": start, "to": end, "frames": frames, "heads": heads})
                 files = [folder / f"{i:02d}.png" for i in range(frames)]
                 if not all(f.is_file() for f in files):
                     seeds = [seed_of(clip, 0)] * frames

@@ -195,3 +195,31 @@ def test_a_folder_without_pictures_is_named(tmp_path):
         pictures_in(tmp_path)
     with pytest.raises(InputError, match="no folder"):
         pictures_in(tmp_path / "missing")
+
+
+def test_kid_of_folders_is_torch_fidelitys(weights, tmp_path):
+    """From files to a number, the same weights and the original's resize on both sides."""
+    import torch_fidelity
+
+    from unialign_gen.eval.sets import compare
+
+    rng = np.random.default_rng(0)
+    for name, lift in (("a", 0), ("b", 60)):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            coarse = Image.fromarray(rng.integers(0, 196, (8, 8, 3), dtype=np.uint8) + np.uint8(lift))
+            coarse.resize((64, 64)).save(tmp_path / name / f"{i}.png")
+    theirs = torch_fidelity.calculate_metrics(
+        input1=str(tmp_path / "a"),
+        input2=str(tmp_path / "b"),
+        kid=True,
+        kid_subset_size=4,
+        cuda=False,
+        save_cpu_ram=True,
+        verbose=False,
+        cache=False,
+        feature_extractor_weights_path=str(weights),
+    )
+    found = compare(tmp_path / "a", tmp_path / "b", extractors.load("inception", weights, "tf1"))
+    assert found["KID"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+    assert found["FID"] > 0

@@ -49,7 +49,7 @@ def generation(
 ) -> None:
     """Draw every method's prompts and measure the pictures: table 3. Resumes; `torchrun` shares the work.
 
-    Everything is kept in --out: run the same command again to go on, or with more methods, prompts or draws to add them.
+    Everything is kept in --out: run the same command again to go on, or with more methods or draws to add them.
     """
     from ..checkpoint import find
 
