@@ -43,7 +43,8 @@ def settings_of(study: Study, pipeline: Any) -> dict[str, Any]:
 
 def heads_of(kind: str, run: Path | None, pipeline: Any) -> dict[str, str]:
     """Digests of the heads that a kind of prompt goes through, by modality."""
-    return {m: digest_of_weights(methods.head(m, run, pipeline.aligner))[:16] for m in kind.split("+")}
+    heads: dict[str, Any] = {m: methods.head(m, run, pipeline.aligner) for m in kind.split("+")}
+    return {m: digest_of_weights(head)[:16] for m, head in heads.items()}
 
 
 def cells_of(study: Study, decoder: str, pipeline: Any) -> list[tuple[Cell, Tensor, dict[str, Any]]]:
