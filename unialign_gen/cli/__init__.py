@@ -8,7 +8,9 @@ from .app import app
 
 __all__ = ["app", "main"]
 
-for module in ("draw", "checkpoints", "data", "train", "evaluate"):  # `--help` lists commands in this order
+# `--help` lists commands in this order
+MODULES = ("draw", "checkpoints", "data", "train", "evaluate", "evaluate_generation", "evaluate_spaces")
+for module in MODULES:
     import_module(f".{module}", __package__)
 
 

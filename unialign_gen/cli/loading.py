@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+
     from ..pipelines import UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
 
 
@@ -33,6 +35,25 @@ def check_device(device: str) -> None:
         raise InputError(f"--device {device!r} is not available here") from error
 
 
+def kinds_of_numbers(dtype: str) -> torch.dtype:
+    """float32, float16 or bfloat16 by its name."""
+    import torch
+
+    kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if dtype not in kinds:
+        raise InputError(f"--dtype {dtype!r}: choose from {', '.join(kinds)}")
+    return kinds[dtype]
+
+
+def quiet() -> None:
+    """No progress bars of loading."""
+    from diffusers.utils import logging
+    from transformers.utils import logging as logging_of_transformers
+
+    logging.disable_progress_bar()
+    logging_of_transformers.disable_progress_bar()
+
+
 def load(
     checkpoint: str,
     device: str,
@@ -46,23 +67,14 @@ def load(
 
     find(checkpoint, decoder)
     sources = parse_sources(source)
-    import torch
-    from diffusers.utils import logging
-    from transformers.utils import logging as logging_of_transformers
-
     from .. import load as load_pipeline
 
-    logging.disable_progress_bar()
-    logging_of_transformers.disable_progress_bar()
-
+    quiet()
     check_device(device)
-    kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if dtype not in kinds:
-        raise InputError(f"--dtype {dtype!r}: choose from {', '.join(kinds)}")
     pipeline = load_pipeline(
         checkpoint,
         device=device,
-        dtype=kinds[dtype],
+        dtype=kinds_of_numbers(dtype),
         decoder=decoder,
         sources=sources,
         accept_license=accept_license,

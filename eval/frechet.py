@@ -1,0 +1,126 @@
+"""Frechet distance of two Gaussians fitted to features (Dowson & Landau 1982), called FID on Inception's (Heusel et al. 2017).
+
+    d = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2),    tr (S1 S2)^(1/2) = sum of the singular values of F1^T F2
+
+with F F^T = S any factor of a covariance: Cholesky's, or the centred features over sqrt(n - 1) themselves. No square root of
+a matrix that is not symmetric is taken, so that nothing is complex or NaN, and fewer samples than features cost less, not more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .moments import Moments
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """Of two statistics; at least 0.
+
+    Raises:
+        InputError: they were measured by different extractors or resizes.
+    """
+    a.check_comparable(b)
+    root = trace_root(factor(a.cov), factor(b.cov))
+    return distance(a.mean, b.mean, float(a.cov.trace()), float(b.cov.trace()), root)
+
+
+def frechet_of_features(x: Tensor, y: Tensor) -> float:
+    """Of features (N, d) and (M, d), by whichever factors are smaller."""
+    (mx, fx), (my, fy) = feature_factor(x), feature_factor(y)
+    return distance(mx, my, float(fx.square().sum()), float(fy.square().sum()), trace_root(fx, fy))
+
+
+def distance(m1: Tensor, m2: Tensor, trace1: float, trace2: float, root: float) -> float:
+    return max(0.0, float((m1 - m2).square().sum()) + trace1 + trace2 - 2 * root)
+
+
+def trace_root(f1: Tensor, f2: Tensor) -> float:
+    """tr (S1 S2)^(1/2) from factors (d, r1) and (d, r2)."""
+    return float(torch.linalg.svdvals(f1.T @ f2).sum())
+
+
+def factor(cov: Tensor) -> Tensor:
+    """F (d, r) with F F^T = cov (d, d): Cholesky's, or by eigenvectors where fewer samples than features leave it singular."""
+    lower, info = torch.linalg.cholesky_ex(cov)
+    diagonal = lower.diagonal()
+    if int(info) == 0 and float(diagonal.min()) ** 2 > len(cov) * torch.finfo(cov.dtype).eps * float(diagonal.max()) ** 2:
+        return lower
+    values, vectors = torch.linalg.eigh(cov)
+    keep = values > len(cov) * torch.finfo(cov.dtype).eps * values[-1].clamp(min=0)
+    return vectors[:, keep] * values[keep].sqrt()
+
+
+def feature_factor(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (d,) and a factor (d, min(N, d)) of the unbiased covariance of features (N, d), fp64."""
+    x = x.double()
+    mean = x.mean(0)
+    centred = x - mean
+    if len(x) > x.shape[1]:
+        return mean, factor(centred.T @ centred / (len(x) - 1))
+    return mean, centred.T / max(1, len(x) - 1) ** 0.5
+
+
+@dataclass
+class Infinity:
+    """A distance extrapolated to infinitely many pictures.
+
+    value: the intercept; error: its standard error in the fit, which does not know that the subsets share pictures;
+    slope: of the distance in 1/N; points: the (N, distance) fitted.
+    """
+
+    value: float
+    error: float
+    slope: float
+    points: list[tuple[int, float]]
+
+
+def frechet_infinity(x: Tensor, y: Tensor, points: int = 15, smallest: float = 0.5, seed: int = 0) -> Infinity:
+    """Chong & Forsyth 2020 (arXiv 1911.07023): the distance is linear in 1/N, so its value at 1/N = 0 has no bias from N.
+
+    Args:
+        x: features (N, d) of the pictures to judge; subsets without repetition are drawn from them.
+        y: features (M, d) of the reference, which stays whole: its own size still biases the result.
+        points: how many subset sizes, evenly spaced up to N.
+        smallest: the first of them, as a share of N.
+
+    Raises:
+        ValueError: fewer than 8 pictures.
+    """
+    if len(x) < 8:
+        raise ValueError(f"at least 8 pictures are needed to extrapolate, got {len(x)}")
+    mean, reference = feature_factor(y)
+    trace = float(reference.square().sum())
+    x = x.double()
+    projected = x @ reference
+    rng = np.random.RandomState(seed)
+    found = []
+    for size in np.unique(np.linspace(smallest * len(x), len(x), points).round().astype(int)).tolist():
+        picked = torch.from_numpy(rng.permutation(len(x))[:size])
+        part, cross = x[picked], projected[picked]
+        middle = part.mean(0)
+        spread = float((part - middle).square().sum()) / (size - 1)
+        root = product_root(cross - cross.mean(0)) / (size - 1) ** 0.5
+        found.append((size, distance(middle, mean, spread, trace, root)))
+    value, slope, error = line([1 / n for n, _ in found], [d for _, d in found])
+    return Infinity(value, error, slope, found)
+
+
+def product_root(cross: Tensor) -> float:
+    """Sum of the singular values of a matrix, in its smaller shape."""
+    return float(torch.linalg.svdvals(cross if len(cross) <= cross.shape[1] else torch.linalg.qr(cross, mode="r").R).sum())
+
+
+def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
+    """Least squares y = a + b x: a, b and the standard error of a."""
+    at, values = np.asarray(x), np.asarray(y)
+    middle, n = at.mean(), len(at)
+    spread = ((at - middle) ** 2).sum()
+    slope = ((at - middle) * (values - values.mean())).sum() / spread
+    intercept = values.mean() - slope * middle
+    residual = ((values - intercept - slope * at) ** 2).sum() / max(1, n - 2)
+    return float(intercept), float(slope), float((residual * (1 / n + middle**2 / spread)) ** 0.5)

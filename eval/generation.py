@@ -1,0 +1,111 @@
+"""The generation protocol, table 3: pictures of every method's prompts, to be measured against the clips' own.
+
+extract -> embed -> draw -> measure. Each step keeps what it made in one folder and goes on from there; the first and the third
+are shared among processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unialign_gen import checkpoint as checkpoints
+from unialign_gen.data.extract import Process
+from unialign_gen.data.extract_config import digest as digest_of_weights
+
+from . import methods
+from .drawing import draw, meet
+from .methods import Method
+from .pictures import Cell
+from .study import FRAMES, SELF, Plan, Study, prepare
+
+
+def settings_of(study: Study, pipeline: Any) -> dict[str, Any]:
+    """All that a picture depends on but for its prompt: decoder, clips, towers, and how it is drawn."""
+    plan = study.plan
+    weights = {n: digest_of_weights(m) for n, m in pipeline.components.items() if n in ("unet", "movq", "vae", "embed_scale")}
+    return {
+        "decoder": weights,
+        "steps": plan.steps or pipeline.config["default_steps"],
+        "guidance": pipeline.config["default_guidance"] if plan.guidance is None else plan.guidance,
+        "scheduler": type(pipeline.scheduler).__name__,
+        "dtype": str(pipeline.unet.dtype),
+        "clips": hashlib.sha256("\n".join(study.ids).encode()).hexdigest(),
+        "batch": plan.batch,
+        "frame": plan.frame,
+        "corpus": study.features.index["corpus"]["content"],
+        "towers": {m: t["digest"] for m, t in study.features.index["towers"].items()},
+    }
+
+
+def heads_of(kind: str, run: Path | None, pipeline: Any) -> dict[str, str]:
+    """Digests of the heads that a kind of prompt goes through, by modality."""
+    heads: dict[str, Any] = {m: methods.head(m, run, pipeline.aligner) for m in kind.split("+")}
+    return {m: digest_of_weights(head)[:16] for m, head in heads.items()}
+
+
+def cells_of(study: Study, decoder: str, pipeline: Any) -> list[tuple[Cell, Tensor, dict[str, Any]]]:
+    """Every cell of a decoder, with its prompts' embeddings and all that its pictures depend on."""
+    plan, settings = study.plan, settings_of(study, pipeline)
+    found: list[tuple[Cell, Tensor, dict[str, Any]]] = []
+    for kind in plan.kinds:
+        for method in (Method(SELF, (None,)),) if kind == "image" else plan.methods:
+            heads = [heads_of(kind, run, pipeline) for run in method.runs]
+            for seed in range(plan.seeds):
+                number = seed if len(method.runs) > 1 else 0
+                index = {**settings, "kind": kind, "draw": seed, "heads": heads[number]}
+                found.append((Cell(decoder, method.name, kind, seed), study.embedded[method.name, number][kind], index))
+    return found
+
+
+def load_decoder(plan: Plan, decoder: str | None, device: str) -> Any:
+    pipeline = checkpoints.load_pipeline(
+        plan.checkpoint,
+        device=device,
+        dtype=plan.dtype,
+        decoder=decoder,
+        sources=plan.sources,
+        accept_license=plan.accept_license,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def run(plan: Plan, process: Process | None = None) -> Study | None:
+    """Extracts, embeds and draws; returns the study to the first process once all pictures are there, None to the others."""
+    process = process or Process.from_environment()
+    plan.out.mkdir(parents=True, exist_ok=True)
+    study = prepare(plan, process)
+    for decoder in plan.decoders:
+        pipeline = load_decoder(plan, decoder, process.device(plan.device))
+        name = decoder or plan.checkpoint.rstrip("/").rsplit("/", 1)[-1]
+        options = {"num_inference_steps": plan.steps, "guidance_scale": plan.guidance}
+        draw(pipeline, cells_of(study, name, pipeline), study.ids, plan.out, plan.batch, process, **options)
+        study.pipelines[name] = pipeline
+    meet(process)
+    return study if process.rank == 0 else None
+
+
+def describe(study: Study) -> dict[str, Any]:
+    """What every figure of the study is to be read with."""
+    plan = study.plan
+    return {
+        "dataset": study.corpus.name,
+        "clips": len(study.ids),
+        "digest": study.corpus.digest(),
+        "left_out": len(study.left_out),
+        "reference": "the corpus' own pictures"
+        if all(study.corpus.samples[i].image for i in study.keep.tolist())
+        else f"frame {plan.frame} of {FRAMES} evenly spaced ones, whole",
+        "checkpoint": plan.checkpoint,
+        "decoders": list(study.pipelines),
+        "methods": {m.name: [methods.digest(r) for r in m.runs] for m in plan.methods},
+        "prompts": list(plan.kinds),
+        "draws": plan.seeds,
+        "steps": plan.steps or "the decoder's own",
+        "guidance": "the decoder's own" if plan.guidance is None else plan.guidance,
+        "video prompts": f"{FRAMES} frames, without sound",
+    }

@@ -1,0 +1,59 @@
+"""Results on disk: what a protocol found, with everything it is to be read with, as JSON and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unialign_gen.data import cache
+from unialign_gen.errors import InputError
+
+from .figures import DIMENSIONS, Row, clean
+
+PUBLISHED = Path(__file__).with_name("published.json")
+FILE, TABLE = "result.json", "figures.csv"
+
+
+def write(folder: Path, protocol: str, about: dict[str, Any], found: dict[str, Any]) -> Path:
+    """`result.json` and `figures.csv` in a folder; `found` has `rows` and whatever else the protocol has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(clean({"protocol": protocol, "about": about, **found}), indent=1, ensure_ascii=False)
+    cache.write_whole(folder / FILE, (text + "\n").encode())
+    cache.write_whole(folder / TABLE, as_csv(found["rows"]).encode())
+    return folder / FILE
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Every row, columns in one order: what it is of, then the number, its interval and n."""
+    named = [d for d in DIMENSIONS if any(d in r for r in rows)]
+    rest = [k for k in dict.fromkeys(k for r in rows for k in r) if k not in (*named, "value", "low", "high", "n", "draws")]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, [*named, "value", "low", "high", "n", *rest], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([{k: clean(v) for k, v in r.items()} for r in rows])
+    return out.getvalue()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A result file, or the one in a folder.
+
+    Raises:
+        InputError: it is none.
+    """
+    path = path / FILE if path.is_dir() else path
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found["rows"], list) or not isinstance(found["about"], dict) or "protocol" not in found:
+            raise TypeError("no rows")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no result of `unialign-gen eval generation`, `retrieval` or `gap`") from error
+    return found
+
+
+def published() -> dict[str, Any]:
+    """Tables 1 to 3 of the paper, as printed."""
+    return json.loads(PUBLISHED.read_text("utf-8"))

@@ -1,0 +1,192 @@
+"""What a generation protocol is of: which clips, prompts and methods, their embeddings, and the clips' own pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unialign_gen import checkpoint as checkpoints
+from unialign_gen import published
+from unialign_gen.data.cache import FeatureCache
+from unialign_gen.data.corpus import Corpus
+from unialign_gen.data.extract import Process
+from unialign_gen.data.extract import run as extract_features
+from unialign_gen.data.extract_config import ExtractConfig
+from unialign_gen.data.sources import CorpusConfig, read_corpus
+from unialign_gen.errors import InputError
+from unialign_gen.media import load_clip, load_image
+
+from . import prompts
+from .drawing import meet
+from .methods import Method, open_aligner
+from .pictures import file_name, open_folder, save
+
+SELF = "self-reconstruction"
+FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A generation protocol.
+
+    Attributes:
+        kinds: of prompts, modalities joined by `+`; `image` is the decoder's self-reconstruction, drawn once for all methods.
+        seeds: how many draws; a method with as many training runs takes one for each draw.
+        frame: which of a video's 8 frames, from 0, is the clip's own picture, where the corpus has no picture of it.
+        steps, guidance: the decoder's own if None.
+        batch: pictures drawn at a time.
+    """
+
+    corpus: CorpusConfig
+    checkpoint: str
+    decoders: tuple[str | None, ...]
+    methods: tuple[Method, ...]
+    kinds: tuple[str, ...]
+    out: Path
+    seeds: int = 3
+    frame: int = 4
+    steps: int | None = None
+    guidance: float | None = None
+    batch: int = 16
+    device: str = "cpu"
+    dtype: Any = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+    accept_license: bool = False
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            if len(method.runs) not in (1, self.seeds):
+                raise InputError(
+                    f"{method.name} has {len(method.runs)} training runs for {self.seeds} draws: give one, or one for each"
+                )
+            if method.name == SELF:
+                raise InputError(f"a method cannot be called {SELF}: that is the row of the decoder's own")
+        if not 0 <= self.frame < FRAMES:
+            raise InputError(f"--frame {self.frame}: a video gives frames 0 to {FRAMES - 1}")
+
+
+@dataclass
+class Study:
+    """A plan with its clips: those that have every modality that some prompt needs, and a picture of their own.
+
+    Attributes:
+        keep: which rows of the features they are (N,).
+        embedded: (method, run number) -> unit embeddings (N, d) by kind.
+        left_out: clips of the corpus that are not there or cannot be used, with the reason.
+    """
+
+    plan: Plan
+    features: FeatureCache
+    ids: list[str]
+    labels: list[str | None]
+    texts: list[str]
+    keep: Tensor
+    embedded: dict[tuple[str, int], dict[str, Tensor]]
+    left_out: list[dict[str, str]]
+    corpus: Corpus
+    pipelines: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def references(self) -> list[Path]:
+        return [self.plan.out / "reference" / file_name(clip) for clip in self.ids]
+
+
+def tower_entries(plan: Plan, modalities: Sequence[str]) -> dict[str, str | dict[str, Any]]:
+    """Where `extract` finds the checkpoint's towers."""
+    if plan.checkpoint not in checkpoints.PUBLISHED:
+        return dict.fromkeys(modalities, plan.checkpoint)
+    described = published.replace_sources(published.read(checkpoints.find(plan.checkpoint)), plan.sources, plan.accept_license)[
+        "towers"
+    ]
+    found: dict[str, str | dict[str, Any]] = {}
+    for name in modalities:
+        entry = described["image" if name == "video" else name]
+        found[name] = {k: v for k, v in entry.items() if v is not None}
+    return found
+
+
+def modalities_of(corpus: Corpus, kinds: Sequence[str]) -> list[str]:
+    """What the towers have to look at: what the prompts need, and the picture, or the video it is taken from."""
+    wanted = prompts.needed([*kinds, "image"])
+    if any(s.image is None and s.video is not None for s in corpus.samples) and "video" not in wanted:
+        wanted.append("video")
+    if not any(s.image for s in corpus.samples):
+        wanted.remove("image")
+    return wanted
+
+
+def prepare(plan: Plan, process: Process) -> Study:
+    """Features, embeddings and reference pictures of the clips.
+
+    Raises:
+        InputError: the corpus, a tower or a method's heads cannot be had, or no clip has all that the prompts need.
+    """
+    corpus = read_corpus(plan.corpus)
+    folder = plan.out / "features"
+    wanted = modalities_of(corpus, plan.kinds)
+    for name in wanted:
+        if name != "text" and not any(s.file(name) for s in corpus.samples):
+            raise InputError(f"no clip of {corpus.name} has {name}: leave prompts with {name} out")
+    dtype = str(plan.dtype or torch.float32).removeprefix("torch.")
+    config = ExtractConfig(
+        plan.corpus,
+        tower_entries(plan, wanted),
+        folder,
+        frames=FRAMES,
+        dtype=dtype,  # type: ignore[arg-type]
+        device=plan.device,
+        shard_size=64,
+    )
+    extract_features(config, process)
+    meet(process)
+    features = FeatureCache.open(folder)
+    aligner = open_aligner(plan.checkpoint, plan.sources, plan.accept_license)
+    embedded: dict[tuple[str, int], dict[str, Tensor]] = {}
+    has = torch.ones(len(features), dtype=torch.bool)
+    mixed = [k for k in plan.kinds if k != "image"]
+    for method in plan.methods if mixed else ():
+        for number, run in enumerate(method.runs):
+            embedded[method.name, number], there = prompts.embed(features, mixed, run, aligner, plan.frame)
+            has &= there
+    own, there = prompts.embed(features, ["image"], None, aligner, plan.frame)
+    embedded[SELF, 0] = own
+    keep = (has & there).nonzero()[:, 0]
+    if len(keep) < 2:
+        raise InputError(f"{len(keep)} clips of {corpus.name} have all of {', '.join(plan.kinds)}: nothing to measure")
+    kept = set(keep.tolist())
+    left_out = [{"id": m.id, "reason": m.reason} for m in corpus.missing]
+    reasons = {p["id"]: p["reason"] for p in features.problems() if p["kind"] != "noted"}
+    for i, clip in enumerate(features.ids):
+        if i not in kept:
+            left_out.append({"id": clip, "reason": reasons.get(clip, "lacks a modality that a prompt needs")})
+    study = Study(
+        plan,
+        features,
+        [features.ids[i] for i in keep.tolist()],
+        [features.labels[i] for i in keep.tolist()],
+        [next(iter(corpus.samples[i].text), "") for i in keep.tolist()],
+        keep,
+        {key: {kind: z[keep] for kind, z in kinds.items()} for key, kinds in embedded.items()},
+        left_out,
+        corpus,
+    )
+    make_references(study, process)
+    return study
+
+
+def make_references(study: Study, process: Process) -> None:
+    """Writes the clips' own pictures, as they are: the corpus' picture, or the frame that the plan names."""
+    folder = study.plan.out / "reference"
+    open_folder(folder, {"frame": study.plan.frame, "frames": FRAMES, "corpus": study.corpus.digest()})
+    rows = study.keep.tolist()
+    for at, path in list(zip(rows, study.references, strict=True))[process.rank :: process.world]:
+        if path.is_file():
+            continue
+        sample = study.corpus.samples[at]
+        picture = load_image(sample.image) if sample.image else load_clip(str(sample.video), FRAMES).frames[study.plan.frame]
+        save(picture, path)

@@ -1,0 +1,183 @@
+"""The commands of `eval` on small sets, and what they say when something is wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from unialign_gen.cli import app
+from unialign_gen.data import cache
+from unialign_gen.eval import report, results, tables
+from unialign_gen.eval.extractors import load
+from unialign_gen.eval.features import extract, pictures_in
+from unialign_gen.eval.frechet import frechet_of_features
+from unialign_gen.heads import Head, save_head
+
+D = 8
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["eval", *map(str, arguments)])
+
+
+def pictures(folder: Path, count: int, seed: int) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((64, 64)).save(folder / f"{i:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sets")
+    return pictures(root / "a", 10, 0), pictures(root / "b", 12, 1)
+
+
+def test_distance_of_folders_and_of_their_statistics(folders, tmp_path):
+    a, b = folders
+    done = run("distance", a, b, "--extractor", "judge", "--json")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    judge = load("judge")
+    expected = frechet_of_features(*(extract(judge, pictures_in(f)) for f in folders))
+    name = "Frechet distance (EfficientNet-Lite2)"
+    assert found[name] == pytest.approx(expected, rel=1e-5)
+    assert (found["n"], found["n_reference"], found["extractor"]) == (10, 12, judge.name)
+    assert {"precision", "recall", "density", "coverage", "kernel distance (EfficientNet-Lite2)"} <= set(found)
+    assert not any("FID" in k for k in found)
+    kept = tmp_path / "b.safetensors"
+    assert run("statistics", b, "--extractor", "judge", "--out", kept).exit_code == 0
+    again = run("distance", a, kept, "--extractor", "judge", "--json")
+    assert json.loads(again.stdout.strip().splitlines()[-1])[name] == pytest.approx(expected, rel=1e-5)
+    refused = run("distance", a, kept, "--extractor", "clip")
+    assert (refused.exit_code, "clip has no weights" in refused.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--extractor", "judge", "--weights", "inception=x"], "does not name it"),
+        (["--extractor", "judge", "--weights", "x"], "EXTRACTOR=PATH"),
+        (["--weights", "inception=/nowhere.pth"], "/nowhere.pth"),
+        (["--extractor", "squeeze"], "unknown extractor"),
+    ],
+)
+def test_mistakes_are_one_line(folders, arguments, words):
+    done = run("distance", *folders, *arguments)
+    assert done.exit_code == 2
+    assert words in done.output
+    assert done.output.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """A cache of 40 clips around common points, and two runs of heads, one of which turns text away."""
+    root = tmp_path_factory.mktemp("cache")
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(40, D, generator=generator)
+    kept = {m: common + 0.6 * torch.randn(40, D, generator=generator) for m in ("text", "audio", "image")}
+    index = {
+        "format": cache.FORMAT,
+        "corpus": {"name": "made", "samples": 40, "ids": "0" * 64},
+        "shards": 1,
+        "towers": {m: {"dim": D, "digest": "0"} for m in kept},
+    }
+    cache.create(root, index)
+    ragged = {m: cache.Ragged(v, cache.counted(torch.ones(40))) for m, v in kept.items()}
+    cache.write_shard(root, 0, cache.Shard([str(i) for i in range(40)], [None] * 40, ragged))
+    for name in ("good", "bad"):
+        for kind in kept:
+            torch.manual_seed(5)
+            head = Head(D, D, 4)
+            head.linear.weight.data = torch.eye(D)
+            torch.nn.init.zeros_(head.mlp[3].weight)
+            if (name, kind) == ("bad", "text"):
+                head.linear.weight.data = torch.linalg.qr(torch.randn(D, D)).Q
+            save_head(head, root / name / "heads" / kind)
+    return root
+
+
+def test_retrieval_and_gap_write_results_and_one_report(features, tmp_path):
+    options = ["--features", features, "--method", f"good={features / 'good'}", "--method", f"bad={features / 'bad'}"]
+    done = run("retrieval", *options, "--checkpoint", "none", "--dsl", 1, "--out", tmp_path / "r")
+    assert done.exit_code == 0, done.output
+    done = run("gap", *options, "--checkpoint", "none", "--resamples", 4, "--plot", 20, "--out", tmp_path / "g")
+    assert done.exit_code == 0, done.output
+    rows = json.loads((tmp_path / "r" / "result.json").read_text())["rows"]
+    about = {"label": "T-A cosine", "task": "T->A", "metric": "R@1"}
+    by_method = {r["method"]: r["value"] for r in rows if all(r[k] == v for k, v in about.items())}
+    assert by_method["good"] > by_method["bad"] + 0.3
+    assert {"T-AI volume", "T-AI cosine +DSL"} <= {r["label"] for r in rows}
+    assert Image.open(tmp_path / "g" / "tsne.png").width > 100
+    done = run("report", tmp_path / "r", tmp_path / "g" / "result.json", "--out", tmp_path / "page", "--title", "Both")
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert "<h1>Both</h1>" in page
+    assert "data:image/png" in page
+    assert "58.7" in page  # table 1, published
+    assert "good - bad" in (tmp_path / "page" / "report.md").read_text()
+
+
+def test_a_folder_without_results_is_named(tmp_path):
+    done = run("report", tmp_path, "--out", tmp_path)
+    assert (done.exit_code, "no result of" in done.output) == (2, True)
+    (tmp_path / "result.json").write_text("[]")
+    assert run("report", tmp_path, "--out", tmp_path).exit_code == 2
+    done = run("retrieval", "--features", tmp_path, "--out", tmp_path)
+    assert (done.exit_code, "no feature cache" in done.output) == (2, True)
+
+
+def test_published_averages_are_those_of_their_rows():
+    """The transcription, checked by the paper's own averages."""
+    one, two, three = (t["rows"] for t in results.published()["tables"])
+    for r in three:
+        if r["T->I"] is not None:
+            assert np.mean([r["T->I"], r["A->I"], r["(T+A)->I"]]) == pytest.approx(r["mean"], abs=0.15)
+    for r in two:
+        assert np.mean([r["T2V"], r["V2T"]]) == pytest.approx(r["Avg"], abs=0.11)
+    for r in one:
+        for way in ("T2V", "V2T"):
+            found = [r[f"{d} {way}"] for d in ("MSR-VTT", "DiDeMo", "ActivityNet") if r[f"{d} {way}"] is not None]
+            if found:
+                assert np.mean(found) == pytest.approx(r[f"Average {way}"], abs=0.11)
+
+
+def test_tables_show_numbers_with_their_interval_and_n():
+    rows = [
+        {
+            "dataset": "d",
+            "decoder": "k",
+            "method": m,
+            "task": t,
+            "metric": "FID",
+            "value": v,
+            "low": v - 1,
+            "high": v + 1,
+            "n": 9,
+        }
+        for m, t, v in (("a", "T->I", 12.345), ("a", "A->I", 0.5), ("b", "T->I", 120.0))
+    ]
+    (table,) = tables.by_metric(rows)
+    assert table.head == ["decoder", "method", "T->I", "A->I"]
+    assert table.rows == [
+        ["k", "a", "12.35 (11.35 to 13.35)", "0.5000 (-0.5000 to 1.50)"],
+        ["k", "b", "120.0 (119.0 to 121.0)", ""],
+    ]
+    assert "N = 9" in table.title
+    assert "lower is better" in table.title
+    shares = [{**rows[0], "metric": "R@1", "value": 0.5, "low": 0.4, "high": 0.61}]
+    assert tables.by_metric(shares)[0].rows[0][2] == "50.0 % (40.0 to 61.0)"
+    assert tables.by_metric(shares, signed=True)[0].rows[0][2] == "+50.0 % (+40.0 to +61.0)"
+
+
+def test_a_page_escapes_what_it_shows(tmp_path):
+    row = {"method": "<b>", "task": "T->I", "metric": "FID", "value": float("nan"), "low": None, "high": None, "n": 3}
+    results.write(tmp_path, "generation", {"dataset": "<script>"}, {"rows": [row]})
+    page = report.page([(tmp_path, results.read(tmp_path))], "x & y")
+    assert "<script>" not in page
+    assert "&lt;b&gt;" in page
+    assert "x &amp; y" in page

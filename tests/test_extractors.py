@@ -1,0 +1,225 @@
+"""Networks and resizes against torch-fidelity, Pillow and transformers, with random weights; no weights are downloaded."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
+from unialign_gen.errors import InputError
+from unialign_gen.eval import extractors, inception
+from unialign_gen.eval.features import cached, digest, extract, measure, pictures_in
+from unialign_gen.eval.resize import bicubic, channels, tf1
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file laid out as the published one, random inside."""
+    torch.manual_seed(0)
+    net = inception.Inception()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            module.weight.data.uniform_(0.8, 1.6)
+    path = tmp_path_factory.mktemp("weights") / "random.pth"
+    torch.save(net.state_dict(), path)
+    return path
+
+
+def pictures(folder: Path, count: int = 5, sizes=((40, 30), (64, 64), (330, 310))) -> list[Path]:
+    rng = np.random.default_rng(0)
+    folder.mkdir(exist_ok=True)
+    for i in range(count):
+        width, height = sizes[i % len(sizes)]
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return pictures_in(folder)
+
+
+def test_inception_is_torch_fidelitys_bit_for_bit(weights):
+    theirs = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(weights))
+    pixels = torch.randint(0, 256, (2, 3, 50, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = theirs(pixels)[0]
+        ours = inception.load(weights)(tf1(pixels, inception.SIDE))
+    assert torch.equal(ours, expected)
+    assert float(expected.std()) > 1e-3
+
+
+def test_the_extractor_is_the_same_network_to_rounding(weights, tmp_path):
+    theirs = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(weights))
+    files = pictures(tmp_path / "set", 3)
+    found = extract(extractors.load("inception", weights, "tf1"), files, batch=2)
+    for file, row in zip(files, found, strict=True):
+        expected = theirs(channels(Image.open(file))[None])[0][0]
+        assert torch.allclose(row, expected, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (299, 299), (50, 401), (500, 333)])
+def test_tf1_is_torch_fidelitys_bit_for_bit(size):
+    pixels = torch.randint(0, 256, (2, 3, *size), generator=torch.Generator().manual_seed(0)).float()
+    expected = interpolate_bilinear_2d_like_tensorflow1x(pixels, size=(299, 299), align_corners=False)
+    assert torch.equal(tf1(pixels, 299), expected)
+
+
+def test_bicubic_is_pillows_in_floating_point():
+    """Channel by channel, clipped and not rounded; rounded it is what Pillow gives for bytes, but for its own rounding."""
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (400, 350, 3), dtype=np.uint8))
+    ours = bicubic(picture, 299)
+    for i, plane in enumerate(np.asarray(picture).transpose(2, 0, 1)):
+        expected = Image.fromarray(plane.astype(np.float32)).resize((299, 299), Image.Resampling.BICUBIC)
+        assert np.array_equal(ours[i], np.asarray(expected).clip(0, 255))
+    dull = Image.fromarray(rng.integers(100, 156, (400, 350, 3), dtype=np.uint8))  # bytes are clipped between the two passes
+    in_bytes = np.asarray(dull.resize((299, 299), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    assert np.abs(bicubic(dull, 299).numpy() - in_bytes).max() <= 1.51
+    assert float((ours - ours.round()).abs().max()) > 0.1
+    small = Image.new("RGB", (299, 299), (1, 2, 3))
+    assert torch.equal(bicubic(small, 299), channels(small).float())
+
+
+def test_without_weights_the_command_says_what_to_give(monkeypatch, tmp_path):
+    def offline(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(InputError, match=r"no route.*--extractor.*not called FID"):
+        extractors.load("inception")
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_file_in_torchs_cache_is_used(monkeypatch, tmp_path, weights):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / inception.FILE).write_bytes(weights.read_bytes())
+    assert extractors.load("inception").distance == "FID"
+
+
+def test_wrong_weights_and_pickles_are_refused(tmp_path):
+    torch.save({"a": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="no Inception"):
+        extractors.load("inception", tmp_path / "other.pth")
+    torch.save({"a": pictures}, tmp_path / "code.pth")
+    with pytest.raises(InputError, match="refused"):
+        extractors.load("inception", tmp_path / "code.pth")
+
+
+def test_choices_are_checked():
+    for arguments, words in (
+        (("resnet",), "unknown extractor"),
+        (("judge", None, "tf1"), "resize of its own"),
+        (("inception", None, "area"), "unknown resize"),
+        (("clip",), "give a folder"),
+        (("dinov2", Path("/nowhere")), "no folder"),
+    ):
+        with pytest.raises(InputError, match=words):
+            extractors.load(*arguments)
+
+
+def test_only_inceptions_distance_is_fid(weights):
+    names = {extractors.load("inception", weights).distance: 1, extractors.load("judge").distance: 1}
+    assert [n for n in names if "FID" in n] == ["FID"]
+
+
+def test_dinov2_is_transformers_class_token(tmp_path):
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    net = Dinov2Model(
+        Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14)
+    ).eval()
+    net.save_pretrained(tmp_path / "net")
+    files = pictures(tmp_path / "set", 3)
+    found = extract(extractors.load("dinov2", tmp_path / "net"), files)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = torch.stack([((bicubic(Image.open(f), 28) / 255).permute(1, 2, 0) - mean) / std for f in files]).permute(
+        0, 3, 1, 2
+    )
+    with torch.no_grad():
+        assert torch.allclose(found, net(pixels).pooler_output, atol=1e-5)
+
+
+def test_clip_is_transformers_projection(tmp_path):
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
+    net = CLIPVisionModelWithProjection(CLIPVisionConfig(projection_dim=24, intermediate_size=64, **sizes)).eval()
+    net.save_pretrained(tmp_path / "net")
+    files = pictures(tmp_path / "set", 2, ((64, 64), (40, 40)))
+    found = extract(extractors.load("clip", tmp_path / "net"), files)
+    prepare = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, use_fast=False)
+    with torch.no_grad():
+        expected = net(prepare([Image.open(f) for f in files], return_tensors="pt")["pixel_values"]).image_embeds
+    assert torch.allclose(found, expected, atol=2e-3)
+
+
+def test_features_are_kept_and_made_anew_when_a_picture_changes(tmp_path):
+    judge = extractors.load("judge")
+    files = pictures(tmp_path / "set", 5)
+    first = cached(judge, files, tmp_path / "kept" / "f.safetensors", batch=2)
+    assert torch.equal(first, extract(judge, files, batch=2))
+
+    def never(_):
+        raise AssertionError("extracted again")
+
+    blind = extractors.Extractor(judge.name, judge.resize, judge.prepare, never, judge.distance)
+    assert torch.equal(cached(blind, files, tmp_path / "kept" / "f.safetensors"), first)
+    Image.new("RGB", (30, 30), "red").save(files[1])
+    with pytest.raises(AssertionError):
+        cached(blind, files, tmp_path / "kept" / "f.safetensors")
+    again = cached(judge, files, tmp_path / "kept" / "f.safetensors")
+    assert not torch.equal(again[1], first[1])
+    assert torch.allclose(again[2], first[2], atol=1e-5)
+    (tmp_path / "kept" / "f.safetensors").write_bytes(b"cut off")
+    assert torch.equal(cached(judge, files, tmp_path / "kept" / "f.safetensors"), again)
+
+
+def test_statistics_of_a_folder_are_those_of_its_features(tmp_path):
+    judge = extractors.load("judge")
+    files = pictures(tmp_path / "set", 5)
+    found = measure(judge, files, batch=2)
+    x = extract(judge, files).double()
+    assert torch.allclose(found.mean, x.mean(0), atol=1e-5)
+    assert torch.allclose(found.cov, torch.cov(x.T), atol=1e-4)
+    assert (found.n, found.source.extractor, found.source.pictures) == (5, judge.name, digest(files))
+
+
+def test_a_folder_without_pictures_is_named(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(InputError, match="no pictures"):
+        pictures_in(tmp_path)
+    with pytest.raises(InputError, match="no folder"):
+        pictures_in(tmp_path / "missing")
+
+
+def test_kid_of_folders_is_torch_fidelitys(weights, tmp_path):
+    """From files to a number, the same weights and the original's resize on both sides."""
+    import torch_fidelity
+
+    from unialign_gen.eval.sets import compare
+
+    rng = np.random.default_rng(0)
+    for name, lift in (("a", 0), ("b", 60)):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            coarse = Image.fromarray(rng.integers(0, 196, (8, 8, 3), dtype=np.uint8) + np.uint8(lift))
+            coarse.resize((64, 64)).save(tmp_path / name / f"{i}.png")
+    theirs = torch_fidelity.calculate_metrics(
+        input1=str(tmp_path / "a"),
+        input2=str(tmp_path / "b"),
+        kid=True,
+        kid_subset_size=4,
+        cuda=False,
+        save_cpu_ram=True,
+        verbose=False,
+        cache=False,
+        feature_extractor_weights_path=str(weights),
+    )
+    found = compare(tmp_path / "a", tmp_path / "b", extractors.load("inception", weights, "tf1"))
+    assert found["KID"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+    assert found["FID"] > 0

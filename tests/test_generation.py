@@ -1,0 +1,313 @@
+"""The generation protocol: its parts on made-up numbers, and whole, on the starter, killed and shared among processes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import tone, write_video, write_wav
+from PIL import Image, ImageDraw
+from typer.testing import CliRunner
+
+from unialign_gen.cli import app
+from unialign_gen.data.cache import Ragged, counted
+from unialign_gen.data.manifest import Row, write
+from unialign_gen.errors import InputError
+from unialign_gen.eval import measure, prompts, scores
+from unialign_gen.eval.corpora import choose, triples
+from unialign_gen.eval.drawing import blocks, seed_of
+from unialign_gen.eval.judge import Judge
+from unialign_gen.eval.pictures import Cell, file_name, open_folder
+from unialign_gen.eval.scores import Drawn
+
+COLOURS = ("red", "green", "blue", "orange", "purple", "gray")
+
+
+def unit(n, d=6, seed=0):
+    return F.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def test_kinds_of_prompts_are_read_and_checked():
+    assert prompts.parse_kinds("text, audio,audio+text,video+text+audio") == ["text", "audio", "text+audio", "text+audio+video"]
+    assert prompts.needed(["audio", "text+audio"]) == ["text", "audio"]
+    for wrong in ("smell", "text+text", "text,text", "audio+text,text+audio", ""):
+        with pytest.raises(InputError, match="--prompts"):
+            prompts.parse_kinds(wrong)
+    assert [measure.task_of(k) for k in ("text", "text+audio")] == ["T->I", "(T+A)->I"]
+
+
+def test_names_of_files_are_one_to_one():
+    ids = ["a", "A/b", "a%2Fb", "..", ".a", "-x_000030", "é", "a b"]
+    names = [file_name(i) for i in ids]
+    assert len(set(names)) == len(ids)
+    assert not any("/" in n or n.startswith(".") for n in names)
+
+
+def test_seeds_depend_on_clip_and_draw_alone():
+    seeds = {seed_of(clip, draw) for clip in "abc" for draw in range(3)}
+    assert len(seeds) == 9
+    assert all(0 <= s < 2**63 for s in seeds)
+    assert [s.stop - s.start for s in blocks(7, 3)] == [3, 3, 1]
+
+
+def test_pictures_of_other_settings_are_refused(tmp_path):
+    folder = Cell("kandinsky", "m", "text", 0).folder(tmp_path)
+    open_folder(folder, {"steps": 20})
+    open_folder(folder, {"steps": 20})
+    with pytest.raises(InputError, match=r"steps = 20.*another folder"):
+        open_folder(folder, {"steps": 4})
+
+
+def data_set(root):
+    def made(name, kind, split, concepts, captions=("x",), style="emoji"):
+        return Row(name, kind, "s", name, "MIT", "C", concepts, style, list(captions), split, f"{name}.bin")
+
+    write(
+        root,
+        [
+            made("p1", "picture", "cross", ["cat"], ["a cat", "cat"]),
+            made("p2", "picture", "cross", ["cat"]),
+            made("p3", "picture", "cross", ["sun", "dog"]),
+            made("p4", "picture", "cross", ["sun"]),
+            made("p5", "picture", "test", ["cat"]),
+            made("p6", "picture", "cross", ["cat"], []),
+            made("p7", "picture", "train", ["cat"], ["A cat"]),
+            made("s1", "sound", "cross", ["cat"], style="rec"),
+            made("s2", "sound", "cross", ["cat"], style="fx"),
+            made("s3", "sound", "cross", ["dog"], style="rec"),
+            made("s4", "sound", "cross", ["sun"], style="speech"),
+        ],
+    )
+    return root
+
+
+def test_the_starters_sets_join_pictures_with_recordings_of_their_concept(tmp_path):
+    found = {t["id"]: t for t in triples(data_set(tmp_path), "cross_source")}
+    assert set(found) == {"p1", "p2", "p3"}  # the others have no recording there, or no caption
+    assert found["p3"]["label"] == "dog"
+    assert {Path(found[p]["audio"]).name for p in ("p1", "p2")} == {"s1.bin", "s2.bin"}
+    assert found["p1"]["text"] == "cat"  # training has the other
+    config = choose("starter", tmp_path, "cross_source", 2, 0, tmp_path / "out")
+    assert config.manifest.read_text().count("\n") == 3
+    with pytest.raises(InputError, match="no picture of held_out"):
+        triples(tmp_path, "held_out")
+    for arguments, words in (
+        (("coco", None, None, 9, 0), "unknown dataset"),
+        (("vggsound", None, None, 9, 0), "needs --root"),
+        (("starter", tmp_path, "val", 9, 0), "no split"),
+    ):
+        with pytest.raises(InputError, match=words):
+            choose(*arguments, tmp_path / "out")
+
+
+class Kept:
+    """Features of three samples: the last has no sound, the first no picture of its own but a video."""
+
+    ids, labels = ["a", "b", "c"], [None] * 3
+    modalities = dict.fromkeys(("text", "audio", "video", "image"), 6)
+
+    def __init__(self):
+        counts = {"text": [2, 1, 1], "audio": [1, 1, 0], "video": [8, 8, 0], "image": [0, 1, 1]}
+        self.kept = {m: Ragged(unit(sum(c), seed=i), counted(torch.tensor(c))) for i, (m, c) in enumerate(counts.items())}
+
+    def features(self, modality):
+        return self.kept[modality]
+
+
+def test_prompts_are_mixed_on_the_sphere_with_equal_weights():
+    kept = Kept()
+    z, has = prompts.embed(kept, ["text", "text+audio", "text+audio+video", "image"], None, None, frame=5)
+    assert has.tolist() == [True, True, False]
+    text, audio = kept.kept["text"].values, kept.kept["audio"].values
+    assert torch.allclose(z["text"][:2], text[[0, 2]], atol=1e-6)  # the first caption of each
+    assert torch.allclose(z["text+audio"][0], F.normalize(text[0] + audio[0], dim=0), atol=1e-6)
+    video = F.normalize(kept.kept["video"].values[:8].mean(0), dim=0)
+    assert torch.allclose(z["text+audio+video"][0], F.normalize(text[0] + audio[0] + video, dim=0), atol=1e-6)
+    assert torch.allclose(z["image"][0], kept.kept["video"].values[5], atol=1e-6)
+    assert torch.allclose(z["image"][1], kept.kept["image"].values[0], atol=1e-6)
+
+
+def test_agreement_tells_a_prompt_that_is_followed_from_one_that_is_not():
+    prompt = unit(200)
+    follows = Drawn({}, F.normalize(prompt + 0.3 * unit(200, seed=1), dim=1), prompt, {})
+    ignores = Drawn({}, unit(200, seed=1), prompt, {})
+    assert scores.agreement(follows).mean() > 0.9
+    assert abs(scores.agreement(ignores).mean()) < 0.1
+    assert abs(scores.agreement_of_strangers(follows).mean()) < 0.1
+
+
+def test_spread_is_its_definition():
+    x = torch.randn(9, 4)
+    cosine = F.cosine_similarity(x[:, None].double(), x[None].double(), dim=2)
+    expected = [(1 - cosine[i])[torch.arange(9) != i].mean() for i in range(9)]
+    assert np.allclose(scores.spread(x), expected)
+    draws = [torch.randn(5, 4, generator=torch.Generator().manual_seed(s)) for s in range(3)]
+    pairs = [1 - F.cosine_similarity(draws[i].double(), draws[j].double()) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert np.allclose(scores.spread_of_seeds(draws), torch.stack(pairs).mean(0))
+    assert np.allclose(scores.spread(torch.ones(4, 3)), 0)
+
+
+def test_judged_leaves_out_what_has_no_class():
+    found = scores.judged([["a", "b"], ["b", "a"], ["a", "c"]], [frozenset("a"), frozenset("a"), frozenset()])
+    assert found["judge top-1"].tolist()[:2] == [1, 0]
+    assert found["judge top-5"].tolist()[:2] == [1, 1]
+    assert np.isnan(found["judge top-1"][2])
+
+
+def test_vggsounds_classes_are_the_judges_concepts():
+    names = measure.vocabulary(Judge.from_folder())
+    assert "dog" in names["dog barking"]
+    assert names["dog"] == {"dog"}
+
+
+def clips(root: Path, count: int = 6) -> Path:
+    """A manifest of pictures with sounds, and one clip that has a video instead."""
+    lines = []
+    for i in range(count):
+        picture = Image.new("RGB", (96, 96), "white")
+        ImageDraw.Draw(picture).ellipse((20, 20, 76, 76), fill=COLOURS[i])
+        picture.save(root / f"{i}.png")
+        write_wav(root / f"{i}.wav", tone(1.5, 22050, 200.0 * (i + 1)), 22050)
+        entry = {"id": f"c/{i}", "text": f"a {COLOURS[i]} ball", "audio": f"{i}.wav", "image": f"{i}.png", "label": "sun"}
+        if i == 0:
+            write_video(root / "0.mp4")
+            entry = {"id": "c/0", "text": "fog", "video": "0.mp4"}
+        lines.append(json.dumps(entry))
+    lines.append(json.dumps({"id": "gone", "text": "x", "image": "gone.png"}))
+    lines.append(json.dumps({"id": "silent", "text": "x", "image": "1.png"}))
+    (root / "clips.jsonl").write_text("\n".join(lines))
+    return root / "clips.jsonl"
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    root = tmp_path_factory.mktemp("clips")
+    options = f"--dataset table --root {clips(root)} --prompts text,audio,text+audio,image --steps 1 --seeds 2 --batch 4"
+    return ["eval", "generation", *options.split(), "--resamples", "2", "--examples", "2", "--ways", "1"]
+
+
+@pytest.fixture(scope="module")
+def whole(command, tmp_path_factory):
+    """The protocol on six clips, without interruption."""
+    out = tmp_path_factory.mktemp("whole")
+    done = CliRunner().invoke(app, [*command, "--out", str(out)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return out, json.loads((out / "result.json").read_text())
+
+
+def value(rows, **about):
+    (found,) = [r for r in rows if all(r.get(k) == v for k, v in about.items())]
+    return found
+
+
+def test_every_cell_of_the_table_is_there(whole):
+    out, result = whole
+    rows = result["rows"]
+    distance = "Frechet distance (EfficientNet-Lite2)"
+    tasks = {r["task"] for r in rows if r["metric"] == distance}
+    assert tasks == {"T->I", "A->I", "(T+A)->I", "I->I", "mean"}
+    mean = np.mean([value(rows, metric=distance, task=t)["value"] for t in ("T->I", "A->I", "(T+A)->I")])
+    assert value(rows, metric=distance, task="mean")["value"] == pytest.approx(mean)
+    draws = value(rows, metric=distance, task="T->I")["draws"]
+    assert len(draws) == 2
+    assert value(rows, metric=distance, task="T->I")["value"] == pytest.approx(np.mean(draws))
+    assert value(rows, metric=distance, task="I->I")["method"] == "self-reconstruction"
+    assert {r["n"] for r in rows if r["metric"] == distance} == {6}
+    assert not any("FID" in r["metric"] for r in rows)
+    assert value(rows, metric="judge top-1", task="T->I")["n"] == 5  # the sixth has no class
+    assert len(list(out.glob("pictures/kandinsky/*/*/*/*.png"))) == 6 * 4 * 2
+
+
+def test_what_was_left_out_and_what_was_used_is_said(whole):
+    _, result = whole
+    assert {e["id"]: e["reason"].split(":")[0] for e in result["left_out"]} == {
+        "gone": "no such file",
+        "silent": "lacks a modality that a prompt needs",
+    }
+    assert result["about"]["reference"].startswith("frame 4 of 8")
+    assert result["about"]["clips"] == 6
+
+
+def test_the_distance_is_that_of_the_pictures_on_disk(whole):
+    from unialign_gen.eval.extractors import load
+    from unialign_gen.eval.features import extract
+    from unialign_gen.eval.frechet import frechet_of_features
+
+    out, result = whole
+    judge = load("judge")
+    folder = out / "pictures" / "kandinsky" / "checkpoint" / "text" / "1"
+    names = sorted(p.name for p in folder.glob("*.png"))
+    fake, real = (extract(judge, [f / n for n in names]) for f in (folder, out / "reference"))
+    row = value(result["rows"], metric="Frechet distance (EfficientNet-Lite2)", task="T->I")
+    assert row["draws"][1] == pytest.approx(frechet_of_features(fake, real), rel=1e-4)
+
+
+def test_the_report_holds_pictures_tables_and_published_numbers(whole):
+    out, _ = whole
+    page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
+    assert page.count("data:image/webp") >= 2 * 5 + 8
+    assert 'src="http' not in page
+    for written in (page, text):
+        assert "106.97" in written
+        assert "Published, table 3" in written
+        assert "N = 6" in written
+    assert (out / "figures.csv").read_text().startswith("dataset,checkpoint,decoder,method,task,")
+    joined = json.loads((out / "report.json").read_text())
+    assert joined["published"]["tables"][2]["rows"][0]["mean"] == 32.99
+
+
+def test_a_second_run_draws_nothing_and_finds_the_same(whole, command, monkeypatch):
+    out, result = whole
+    before = {p: p.stat().st_mtime_ns for p in out.glob("pictures/**/*.png")}
+    done = CliRunner().invoke(app, [*command, "--out", str(out), "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout.strip().splitlines()[-1])["rows"] == result["rows"]
+    assert {p: p.stat().st_mtime_ns for p in out.glob("pictures/**/*.png")} == before
+    changed = CliRunner().invoke(app, [*command[:-6], "--steps", "2", "--out", str(out)])
+    assert changed.exit_code == 2
+    assert "steps = 1" in changed.output
+
+
+def port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def start(command, out, **environment):
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.Popen(
+        [sys.executable, "-m", "unialign_gen", *command, "--out", str(out)],
+        env={**os.environ, **threads, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_killed_and_finished_by_two_processes_it_is_the_same_table(whole, command, tmp_path):
+    _, result = whole
+    killed = start(command, tmp_path)
+    deadline = time.monotonic() + 200
+    while len(list(tmp_path.glob("pictures/**/*.png"))) < 5 and time.monotonic() < deadline:
+        assert killed.poll() is None, killed.stderr.read().decode()
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    left = len(list(tmp_path.glob("pictures/**/*.png")))
+    assert 5 <= left < 48
+    assert not (tmp_path / "result.json").exists()
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port())}
+    both = [start(command, tmp_path, RANK=str(r), LOCAL_RANK=str(r), **together) for r in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=250)
+        assert process.returncode == 0, errors.decode()
+    again = json.loads((tmp_path / "result.json").read_text())
+    assert again["rows"] == result["rows"]
+    assert again["differences"] == result["differences"]

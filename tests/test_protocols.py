@@ -1,0 +1,231 @@
+"""The retrieval and the gap protocol on features that are made up, so that the answers are known."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from unialign_gen import diagnostics
+from unialign_gen.checkpoint import shipped_folder
+from unialign_gen.data.cache import Ragged, counted
+from unialign_gen.errors import InputError
+from unialign_gen.eval import gap, search
+from unialign_gen.eval.methods import OWN, Method, digest, head, heads_folder, parse
+from unialign_gen.heads import Head, load_head, save_head
+
+N, D = 60, 12
+
+
+class Made:
+    """Stands where a feature cache stands: three modalities around common points, two captions a clip, sound for some."""
+
+    def __init__(self, captions=2, silent=10, noise=0.5):
+        generator = torch.Generator().manual_seed(0)
+        common = torch.randn(N, D, generator=generator)
+
+        def near(rows):
+            return common[rows] + noise * torch.randn(len(rows), D, generator=generator)
+
+        self.ids, self.labels = [f"c{i}" for i in range(N)], ["a", "b"] * (N // 2)
+        counts = {
+            "text": torch.full((N,), captions),
+            "video": torch.full((N,), 3),
+            "image": torch.ones(N, dtype=torch.int64),
+            "audio": (torch.arange(N) >= silent).to(torch.int64),
+        }
+        self.kept = {m: Ragged(near(torch.repeat_interleave(torch.arange(N), c)), counted(c)) for m, c in counts.items()}
+        self.modalities = dict.fromkeys(counts, D)
+
+    def features(self, modality):
+        return self.kept[modality]
+
+
+def trained(folder, seed, kinds=("text", "audio", "image")):
+    """Heads of a run: a rotation and a little noise of their own."""
+    torch.manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(D, D)).Q
+    torch.manual_seed(seed)
+    for kind in kinds:
+        made = Head(D, D, 4)
+        torch.nn.init.zeros_(made.mlp[3].weight)
+        made.linear.weight.data = turn + 0.1 * torch.randn(D, D)
+        save_head(made, folder / "heads" / kind)
+    return folder
+
+
+def value(rows, **about):
+    (found,) = [r for r in rows if all(r[k] == v for k, v in about.items())]
+    return found
+
+
+def test_methods_are_named_folders(tmp_path):
+    run = trained(tmp_path / "run", 1)
+    (method,) = parse([f"uni={run},{run / 'heads'}"])
+    assert method == Method("uni", (run / "heads", run / "heads"))
+    assert parse([]) == parse([OWN]) == [Method(OWN, (None,))]
+    assert digest(run / "heads") != digest(trained(tmp_path / "other", 2) / "heads")
+    assert digest(None) == OWN
+    assert isinstance(head("video", run / "heads", None), Head)  # frames go through the image head
+    assert isinstance(head("depth", run / "heads", None), torch.nn.Identity)
+    for entries, words in (
+        (["uni"], "NAME=FOLDER"),
+        (["uni="], "NAME=FOLDER"),
+        (["a/b=x"], "NAME=FOLDER"),
+        ([f"uni={run}", f"uni={run}"], "twice"),
+        ([f"uni={tmp_path}"], "no heads"),
+    ):
+        with pytest.raises(InputError, match=words):
+            parse(entries)
+    with pytest.raises(InputError, match="no heads"):
+        heads_folder(tmp_path / "nowhere")
+
+
+def test_the_starters_own_heads_are_found_without_its_towers():
+    from unialign_gen.aligner import Aligner
+
+    folder = shipped_folder() / "starter" / "aligner"
+    fresh = Aligner.from_pretrained(folder)
+    own = head("text", None, fresh)
+    assert len(fresh.parts) == 0
+    x = torch.randn(3, 384)
+    assert torch.allclose(own(x), load_head(folder / "text")(x))
+
+
+def test_retrieval_figures_are_those_of_the_whole_matrix():
+    made = Made()
+    found = search.evaluate(made, [Method("raw", (None,))], ["video", "audio"], dataset="made")
+    text = F.normalize(made.kept["text"].values, dim=1)
+    video = F.normalize(F.normalize(made.kept["video"].values, dim=1).view(N, 3, D).mean(1), dim=1)
+    order = (text @ video.T).argsort(dim=1, descending=True)
+    hits = (order[:, 0] == torch.arange(N).repeat_interleave(2)).double().mean()
+    got = value(found["rows"], task="T->V", metric="R@1", subset="with video")
+    assert got["value"] == pytest.approx(float(hits))
+    assert got["low"] < got["value"] < got["high"]
+    assert (got["n"], got["dataset"], got["method"]) == (2 * N, "made", "raw")
+    back = value(found["rows"], task="V->T", metric="R@5", subset="with video")
+    top = (video @ text.T).argsort(dim=1, descending=True)[:, :5]
+    assert back["value"] == pytest.approx(float((top // 2 == torch.arange(N)[:, None]).any(1).double().mean()))
+
+
+def test_clips_without_sound_make_a_subset_of_their_own():
+    rows = search.evaluate(Made(), [Method("raw", (None,))], ["video", "audio"])["rows"]
+    sizes = {(r["subset"], r["label"]): r["n"] for r in rows if r["task"].startswith("T->")}
+    assert sizes == {
+        ("with video", "T-V cosine"): 120,
+        **{("with video and audio", f"T-{m}"): 100 for m in ("V cosine", "A cosine", "VA cosine", "VA volume")},
+    }
+    whole = search.evaluate(Made(silent=0), [Method("raw", (None,))], ["video", "audio"])["rows"]
+    assert {r["subset"] for r in whole} == {"all"}
+
+
+def test_rows_that_use_more_than_the_score_say_so():
+    def by_text(i, clips):
+        return [float(c == i) for c in clips]
+
+    made = Made(captions=1, silent=0, noise=2.0)
+    rows = search.evaluate(made, [Method("raw", (None,))], ["video"], dsl=20.0, scorers=(by_text, by_text))["rows"]
+    assert {r["label"] for r in rows} == {"T-V cosine", "T-V cosine +DSL", "T-V cosine +ITM"}
+    assert value(rows, label="T-V cosine +ITM", metric="R@1", task="T->V")["value"] > 0.9
+    several = search.evaluate(Made(), [Method("raw", (None,))], ["video"], dsl=20.0)["rows"]
+    assert {r["label"] for r in several} == {"T-V cosine"}
+
+
+def test_methods_are_compared_clip_by_clip(tmp_path):
+    good, bad = trained(tmp_path / "good", 1) / "heads", tmp_path / "bad"
+    for kind in ("text", "image"):
+        torch.manual_seed(len(kind))
+        save_head(Head(D, D, 4), bad / kind)
+    found = search.evaluate(Made(captions=1), [Method("good", (good, good)), Method("bad", (bad,))], ["video"])
+    difference = value(found["differences"], task="T->V", metric="R@1")
+    a, b = (value(found["rows"], method=m, task="T->V", metric="R@1") for m in ("good", "bad"))
+    assert difference["method"] == "good - bad"
+    assert difference["value"] == pytest.approx(a["value"] - b["value"])
+    assert difference["low"] > 0.3
+    same = search.evaluate(Made(), [Method("a", (good,)), Method("b", (good,))], ["video"])["differences"]
+    assert {(r["value"], r["low"], r["high"]) for r in same} == {(0, 0, 0)}
+
+
+def test_runs_are_averaged(tmp_path):
+    runs = [trained(tmp_path / str(s), s) / "heads" for s in (1, 2)]
+    made = Made(noise=1.0)
+    one, two = (search.evaluate(made, [Method("m", (r,))], ["video"])["rows"] for r in runs)
+    both = search.evaluate(made, [Method("m", tuple(runs))], ["video"])["rows"]
+    for a, b, c in zip(one, two, both, strict=True):
+        assert c["value"] == pytest.approx((a["value"] + b["value"]) / 2)
+
+
+def test_what_the_features_lack_is_named():
+    with pytest.raises(InputError, match="the features have"):
+        search.evaluate(Made(), [Method("raw", (None,))], ["depth"])
+    with pytest.raises(InputError, match="the features have"):
+        gap.evaluate(Made(), [Method("raw", (None,))], ["text", "depth"])
+    with pytest.raises(InputError, match="only 5 samples"):
+        gap.evaluate(Made(silent=N - 5), [Method("raw", (None,))], ["text", "audio"])
+
+
+def test_gap_figures_are_the_diagnostics_of_the_samples_that_have_all():
+    made = Made()
+    found = gap.evaluate(made, [Method("raw", (None,))], ["image", "text", "audio"], resamples=4)
+    z = {
+        "image": F.normalize(made.kept["image"].values, dim=1)[10:],
+        "text": F.normalize(made.kept["text"].values, dim=1)[::2][10:],
+        "audio": F.normalize(made.kept["audio"].values, dim=1),
+    }
+    z = {k: v.double() for k, v in z.items()}
+    rows = found["rows"]
+    assert {r["n"] for r in rows} == {50}
+    conflicts = diagnostics.conflicts(z, "image").summary()
+    assert value(rows, metric="zeta")["value"] == pytest.approx(conflicts["zeta"], abs=1e-6)
+    pair = value(rows, task="image|audio", metric="gap")
+    assert pair["value"] == pytest.approx(float((z["image"].mean(0) - z["audio"].mean(0)).norm()), abs=1e-6)
+    assert pair["low"] < pair["value"] < pair["high"]
+    assert value(rows, task="text", metric="uniformity")["value"] == pytest.approx(diagnostics.uniformity(z["text"]), abs=1e-6)
+    names = {r["metric"] for r in rows}
+    assert names >= {"zeta", "chi", "bound", "Hoelder divergence", "gap", "separability", "cosine", "alignment", "uniformity"}
+
+
+def test_a_shifted_modality_has_a_larger_gap_with_certainty(tmp_path):
+    near = trained(tmp_path / "near", 1) / "heads"
+    far = trained(tmp_path / "far", 1) / "heads"
+    moved = Head(D, D, 4)
+    moved.load_state_dict(head("audio", far, None).state_dict())
+    moved.linear.bias.data += 1.5
+    save_head(moved, far / "audio")
+    rows = gap.evaluate(Made(), [Method("near", (near,)), Method("far", (far,))], ["image", "audio"], resamples=8)[
+        "differences"
+    ]
+    assert value(rows, metric="gap")["high"] < 0
+    assert value(rows, metric="gap")["method"] == "near - far"
+
+
+def test_the_map_is_repeatable_and_drawn(tmp_path):
+    z = gap.embed(Made(), ["image", "text"], None, None, limit=40)
+    assert {len(v) for v in z.values()} == {40}
+    one, again = gap.project(z, seed=3), gap.project(z, seed=3)
+    assert all(np.array_equal(one[m], again[m]) for m in z)
+    assert one["text"].shape == (40, 2)
+    gap.plot({"a": one, "b": one}, tmp_path / "map.png")
+    from PIL import Image
+
+    assert Image.open(tmp_path / "map.png").width > 600
+
+
+def test_a_released_checkpoint_is_a_method_of_its_own_towers(tmp_path):
+    """Names as released; the towers' weights stand for themselves by one tensor each."""
+    torch.manual_seed(0)
+    heads = {"video": torch.randn(5, D), "text": torch.randn(5, D)}
+    state = {
+        "vision_encoder.visual.cls_token": torch.zeros(1, 1, 4),
+        "multimodal_encoder.bert.embeddings.word_embeddings.weight": torch.zeros(3, 4),
+        "contra_head_v.linear.weight": heads["video"],
+        "contra_head_t.linear.weight": heads["text"],
+    }
+    torch.save(state, tmp_path / "model_step.pt")
+    (method,) = parse([f"gram={tmp_path / 'model_step.pt'}"])
+    x = torch.randn(3, D)
+    assert torch.allclose(head("video", method.runs[0], None)(x), x @ heads["video"].T, atol=1e-5)
+    assert len(digest(method.runs[0])) == 12
+    with pytest.raises(InputError, match="no head for audio"):
+        head("audio", method.runs[0], None)
+    rows = search.evaluate(Made(), [method], ["video"])["rows"]
+    assert {r["method"] for r in rows} == {"gram"}

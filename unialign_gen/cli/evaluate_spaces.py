@@ -1,0 +1,116 @@
+"""Measurements of embeddings: `eval retrieval`, `eval gap`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .app import evaluate, guarded
+from .measuring import Features, MethodOption, Out, SpaceOption, finish, methods_of
+from .options import AcceptLicense, AsJson, Seed, Source
+
+if TYPE_CHECKING:
+    from ..aligner import Aligner
+    from ..data.cache import FeatureCache
+    from ..eval.methods import Method
+
+
+def opened(
+    features: Path, checkpoint: str, source: list[str] | None, accept_license: bool
+) -> tuple[FeatureCache, Aligner | None]:
+    from ..data.cache import FeatureCache
+    from ..eval.methods import open_aligner
+    from .loading import parse_sources
+
+    cache = FeatureCache.open(features)
+    return cache, None if checkpoint == "none" else open_aligner(checkpoint, parse_sources(source), accept_license)
+
+
+def about_of(cache: FeatureCache, checkpoint: str, methods: list[Method], modalities: list[str]) -> dict[str, Any]:
+    from ..eval.methods import digest
+
+    corpus = cache.index["corpus"]
+    return {
+        "dataset": corpus["name"],
+        "clips": corpus["samples"],
+        "digest": corpus["ids"],
+        "unreadable": sum(p["kind"] != "noted" for p in cache.problems()),
+        "checkpoint": checkpoint,
+        "methods": {m.name: [digest(r) for r in m.runs] for m in methods},
+        "modalities": modalities,
+    }
+
+
+@evaluate.command()
+@guarded
+def retrieval(
+    features: Features,
+    out: Out,
+    method: MethodOption = None,
+    modality: Annotated[list[str] | None, typer.Option(help="What is looked for by text; all that the features have.")] = None,
+    checkpoint: SpaceOption = "starter",
+    source: Source = None,
+    accept_license: AcceptLicense = False,
+    dsl: Annotated[
+        float | None, typer.Option(help="Also rows +DSL, the dual softmax, with this scale (1 as published).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """R@1, R@5, R@10 and median rank between texts and clips, both ways, by cosine and by volume."""
+    methods = methods_of(method)
+    cache, aligner = opened(features, checkpoint, source, accept_license)
+    others = modality or [m for m in ("video", "audio", "image") if m in cache.modalities and m != "text"]
+    if not modality and "video" in others and "image" in others:
+        others.remove("image")
+    from ..eval.search import evaluate as run
+
+    about = about_of(cache, checkpoint, methods, ["text", *others])
+    found = run(cache, methods, others, aligner, dsl, dataset=about["dataset"], checkpoint=checkpoint)
+    finish(out, "retrieval", about, found, as_json)
+
+
+@evaluate.command()
+@guarded
+def gap(
+    features: Features,
+    out: Out,
+    method: MethodOption = None,
+    modality: Annotated[list[str] | None, typer.Option(help="Two or more; all that the features have.")] = None,
+    checkpoint: SpaceOption = "starter",
+    source: Source = None,
+    accept_license: AcceptLicense = False,
+    anchor: Annotated[str | None, typer.Option(help="Where the conflicts are measured; image, or video.")] = None,
+    tau: Annotated[float, typer.Option(min=1e-4, help="Temperature of the conflicts.")] = 0.07,
+    bandwidth: Annotated[float, typer.Option(min=1e-3, help="Of the Hoelder divergence's kernels.")] = 0.3,
+    limit: Annotated[int, typer.Option(min=16, help="At most so many samples.")] = 4096,
+    resamples: Annotated[int, typer.Option(min=2, help="Halves of the samples that the intervals come from.")] = 40,
+    plot: Annotated[int, typer.Option(min=0, help="Samples of each modality on the t-SNE map; 0 for no map.")] = 300,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """How far apart modalities lie: gap, conflicts zeta and chi, Hoelder divergence, alignment, uniformity, t-SNE."""
+    methods = methods_of(method)
+    cache, aligner = opened(features, checkpoint, source, accept_license)
+    modalities = modality or list(cache.modalities)
+    from ..eval import gap as protocol
+
+    about = about_of(cache, checkpoint, methods, modalities) | {
+        "anchor": protocol.choose_anchor(anchor, modalities),
+        "tau": tau,
+        "bandwidth": bandwidth,
+        "samples": f"at most {limit}, seed {seed}",
+    }
+    told = {"dataset": about["dataset"], "checkpoint": checkpoint}
+    found: dict[str, Any] = dict(
+        protocol.evaluate(cache, methods, modalities, aligner, anchor, tau, bandwidth, limit, resamples, seed, **told)
+    )
+    if plot:
+        maps = {
+            m.name: protocol.project(protocol.embed(cache, modalities, m.runs[0], aligner, plot, seed), seed) for m in methods
+        }
+        out.mkdir(parents=True, exist_ok=True)
+        protocol.plot(maps, out / "tsne.png")
+        found["plots"] = [{"title": f"t-SNE of {plot} samples of each modality, seed {seed}, first run", "path": "tsne.png"}]
+    finish(out, "gap", about, found, as_json)

@@ -1,0 +1,79 @@
+"""Options and steps that the commands of `eval` share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..eval.extractors import Extractor
+    from ..eval.methods import Method
+
+EXTRACTORS = ("inception", "judge", "clip", "dinov2")
+
+MethodOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        "--methods",
+        help="NAME=RUN of `train`, NAME=RUN,RUN,RUN for its seeds, or checkpoint for its own heads. Repeat to compare.",
+    ),
+]
+ExtractorOption = Annotated[
+    list[str] | None, typer.Option("--extractor", help=f"{', '.join(EXTRACTORS)}; can be repeated. FID is inception's only.")
+]
+WeightsOption = Annotated[
+    list[str] | None,
+    typer.Option("--weights", help="EXTRACTOR=PATH: Inception's weight file, or the folder of clip or dinov2."),
+]
+ResizeOption = Annotated[str, typer.Option("--resize", help="Before Inception: bicubic (Pillow's, antialiased) or tf1.")]
+Features = Annotated[Path, typer.Option(help="A folder that `unialign-gen extract` made.")]
+SpaceOption = Annotated[
+    str, typer.Option("--checkpoint", help="Whose heads stand in for those a method does not have; none for no such heads.")
+]
+Out = Annotated[Path, typer.Option(help="A folder for the results.")]
+
+
+def extractors(names: list[str] | None, weights: list[str] | None, resize: str, device: str) -> dict[str, Extractor]:
+    """The extractors that the options name, loaded."""
+    from ..eval.extractors import load
+
+    places: dict[str, Path] = {}
+    for entry in weights or []:
+        name, equals, value = entry.partition("=")
+        if not equals or not value or name not in EXTRACTORS:
+            raise InputError(f"--weights {entry!r}: write EXTRACTOR=PATH, such as inception=FILE or dinov2=FOLDER")
+        places[name] = Path(value).expanduser()
+    chosen = list(dict.fromkeys(names or ["inception"]))
+    unused = set(places) - set(chosen)
+    if unused:
+        raise InputError(f"--weights for {', '.join(sorted(unused))}, but --extractor does not name it")
+    return {n: load(n, places.get(n), resize if n == "inception" else "bicubic", device) for n in chosen}
+
+
+def methods_of(entries: list[str] | None) -> list[Method]:
+    from ..eval.methods import parse
+
+    return parse(entries or [])
+
+
+def finish(out: Path, protocol: str, about: dict[str, Any], found: dict[str, Any], as_json: bool) -> None:
+    """Writes result and report, and shows the tables."""
+    from ..eval import report, results
+    from ..eval.figures import clean
+
+    path = results.write(out, protocol, about, found)
+    result = results.read(path)
+    files = report.write([(out, result)], out)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(clean({"protocol": protocol, "about": about, "rows": found["rows"], "out": str(out)})))
+        return
+    typer.echo(report.brief(result))
+    sys.stdout.write("\n" + "\n".join(str(f) for f in [path, *files]) + "\n")
