@@ -5,10 +5,12 @@ What a file is follows from its content, never from its name. Every failure to d
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,6 +195,38 @@ def stretch(container: InputContainer, stream: Any, rate: int, start: float | No
         if not frames:
             raise
     return gather(frames)[:wanted]
+
+
+def sound_blocks(source: Source, rate: int, channels: int = 1, seconds: float | None = None) -> Iterator[Tensor]:
+    """The sound from its start in blocks (channels, n) at `rate` Hz, one or two channels, at most `seconds` of it.
+
+    Holds one block at a time; stops quietly where the data stops, as players do.
+
+    Raises:
+        InputError: no sound in the file, or none of it can be decoded.
+    """
+    import av
+
+    with opened(source) as container:
+        if not container.streams.audio:
+            raise InputError(f"{source} has no sound")
+        resampler = av.AudioResampler("fltp", "mono" if channels == 1 else "stereo", rate)
+        left = math.inf if seconds is None else round(seconds * rate)
+        got = False
+        try:
+            for frame in chain(container.decode(container.streams.audio[0]), [None]):
+                for piece in resampler.resample(frame):
+                    block = torch.nan_to_num(torch.from_numpy(piece.to_ndarray().copy()))[:, : int(min(left, piece.samples))]
+                    left -= block.shape[1]
+                    got = True
+                    yield block
+                    if left <= 0:
+                        return
+        except av.FFmpegError:
+            if not got:
+                raise
+        if not got:
+            raise InputError(f"{source}: its sound cannot be decoded (damaged or cut off)")
 
 
 def load_video(source: Source, frames: int = 8, rate: int | None = None) -> Clip:
