@@ -28,6 +28,7 @@ Source = str | Path
 LISTEN_SECONDS = 30.0
 WINDOWS = 3
 MAX_PIXELS = 100_000_000
+CONTAINER_OPTIONS: dict[str, str] = {}  # FFmpeg's, for every file; a process that reads strangers' files narrows them
 
 
 @dataclass
@@ -101,7 +102,7 @@ def opened(source: Source) -> Iterator[InputContainer]:
     path = check_file(source)
     av.logging.set_level(av.logging.PANIC)
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with av.open(str(path), metadata_errors="replace", options=dict(CONTAINER_OPTIONS)) as container:
             yield container
     except InputError:
         raise

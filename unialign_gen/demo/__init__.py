@@ -1,0 +1,3 @@
+"""The page: prompts of every kind in a browser, and the same actions as named endpoints."""
+
+from __future__ import annotations
