@@ -35,7 +35,9 @@ def engine(starter):
 
 @pytest.fixture(scope="module")
 def sandbox():
-    return Sandbox(LIMITS)
+    made = Sandbox(LIMITS)
+    yield made
+    made.close()
 
 
 def drawn(engine, sandbox, **request) -> Drawn:

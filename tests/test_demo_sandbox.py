@@ -22,7 +22,9 @@ SAMPLES = shipped_folder() / "samples"
 
 @pytest.fixture(scope="module")
 def sandbox():
-    return Sandbox(Limits(decode_seconds=15))
+    made = Sandbox(Limits(decode_seconds=15))
+    yield made
+    made.close()
 
 
 def test_files_come_out_as_the_library_decodes_them(sandbox, tmp_path):
@@ -75,15 +77,42 @@ def test_long_and_large_media_are_refused_before_they_are_decoded(tmp_path):
         small.decode("video", str(video))
 
 
-def test_time_and_memory_are_bounded(tmp_path):
-    wav = write_wav(tmp_path / "a.wav", tone(1, 8000), 8000)
+def test_time_is_bounded_and_the_next_file_is_decoded(tmp_path):
+    long, short = (write_wav(tmp_path / f"{n}.wav", tone(n, 44100), 44100) for n in (120, 1))
+    sandbox = Sandbox(Limits(film_seconds=120))
+    worker = sandbox.take()
     start = time.monotonic()
-    with pytest.raises(InputError, match="limits of time and memory"):
-        Sandbox(Limits(decode_seconds=-10)).decode("audio", str(wav))
-    assert time.monotonic() - start < 20
+    with pytest.raises((OSError, ValueError)):
+        worker.ask("track", str(long), 44100, seconds=0.02)
+    assert time.monotonic() - start < 5
+    sandbox.idle.append(worker)  # dead by now
+    with pytest.raises(InputError, match=r"1.wav cannot be decoded within this page's limits of time"):
+        sandbox.decode("audio", str(short))
+    assert sandbox.decode("audio", str(short)).seconds == 1
+    sandbox.close()
+
+
+def test_memory_is_bounded_and_the_next_file_is_decoded(tmp_path):
     Image.new("RGB", (6000, 6000)).save(tmp_path / "a.png")
+    Image.new("RGB", (60, 60)).save(tmp_path / "b.png")
+    sandbox = Sandbox(Limits(decode_bytes=50_000_000))
     with pytest.raises(InputError, match=r"memory|damaged"):
-        Sandbox(Limits(decode_bytes=20_000_000)).decode("image", str(tmp_path / "a.png"))
+        sandbox.decode("image", str(tmp_path / "a.png"))
+    assert sandbox.decode("image", str(tmp_path / "b.png")).value.size == (60, 60)
+    sandbox.close()
+
+
+def test_a_decoder_that_dies_costs_one_message(tmp_path):
+    Image.new("RGB", (60, 60)).save(tmp_path / "b.png")
+    sandbox = Sandbox(Limits())
+    sandbox.warm()
+    sandbox.idle[0].process.kill()
+    with pytest.raises(InputError, match="limits of time and memory"):
+        sandbox.decode("image", str(tmp_path / "b.png"))
+    assert sandbox.decode("image", str(tmp_path / "b.png")).value.size == (60, 60)
+    worker = sandbox.idle[0].process
+    sandbox.close()
+    assert worker.poll() is not None
 
 
 def test_mutated_files_are_decoded_or_refused(sandbox, tmp_path):

@@ -1,15 +1,16 @@
-"""The process that opens strangers' files: it has a time and a memory limit, and may read nothing but the one file.
+"""The process that opens strangers' files: of bounded memory, unable to write, and told of one file at a time.
 
-Its answer is a JSON line and plain arrays, never a pickle.
+Its answers are JSON and plain arrays, never a pickle. Time is bounded by its parent, `sandbox`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from multiprocessing.connection import Connection
+import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ FILM_RATE = 44100
 
 
 def narrow(limits: Limits) -> None:
-    """Bounds this process for good: memory, processor time, no writing, and what FFmpeg may open."""
+    """Bounds this process for good: its memory, no writing, and what FFmpeg may open."""
     torch.set_num_threads(1)
     media.CONTAINER_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
@@ -36,33 +37,41 @@ def narrow(limits: Limits) -> None:
     with contextlib.suppress(OSError, ValueError):  # where there is no /proc, memory is not bounded by the system
         now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (now + limits.decode_bytes,) * 2)
-    seconds = int(limits.decode_seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def work(connection: Connection, kind: str, path: str, rate: int, limits: Limits) -> None:
-    """Decodes one file and sends it: a JSON header, then each array's bytes.
+def main() -> None:
+    """Serves one parent: a line of JSON in, a line of JSON and the arrays it names out, until the parent is gone.
 
-    Args:
-        kind: `image`, `audio`, `video`; `any`, which is found out; `track`, a recording for a film.
-        rate: in Hz, of the sound.
+    A request has `kind` (`image`, `audio`, `video`; `any`, which is found out; `track`, a recording for a film), `path`
+    and `rate`, of the sound in Hz.
     """
+    limits = Limits(**json.loads(sys.argv[1]))
+    narrow(limits)
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not end up among the answers
+    out.write(b"{}\n")
+    out.flush()
+    for line in sys.stdin.buffer:
+        answer(json.loads(line), limits, out)
+
+
+def answer(request: dict[str, Any], limits: Limits, out: BinaryIO) -> None:
+    path = request["path"]
     name = Path(path).name
+    arrays: list[np.ndarray] = []
     try:
-        narrow(limits)
-        kind, arrays, extra = decode(kind, path, rate, limits)
+        kind, arrays, extra = decode(request["kind"], path, request["rate"], limits)
+        header = {"kind": kind, "arrays": [[list(a.shape), str(a.dtype)] for a in arrays], **extra}
     except InputError as error:
-        connection.send_bytes(json.dumps({"error": str(error).replace(path, name)}).encode())
-        return
-    except MemoryError:
-        connection.send_bytes(json.dumps({"error": f"{name} needs more memory than this page allows"}).encode())
-        return
-    shapes = [[list(a.shape), str(a.dtype)] for a in arrays]
-    connection.send_bytes(json.dumps({"kind": kind, "arrays": shapes, **extra}).encode())
+        header = {"error": str(error).replace(path, name)}
+    except Exception:  # out of memory, or a decoder's own mistake
+        header = {"error": f"{name} cannot be decoded within this page's limits of memory"}
+    out.write(json.dumps(header).encode() + b"\n")
     for array in arrays:
-        connection.send_bytes(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    out.flush()
 
 
 def decode(kind: str, path: str, rate: int, limits: Limits) -> tuple[str, list[np.ndarray], dict[str, Any]]:

@@ -1,0 +1,56 @@
+"""How the page looks: a theme of the system's own fonts, and the styles of the pieces in `html`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
+MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+
+CSS = """
+.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
+.ua-head h1 { font-size: 1.5rem; font-weight: 650; margin: .2rem 0 .1rem; letter-spacing: -.01em; }
+.ua-head p { margin: 0; color: var(--body-text-color-subdued); }
+.ua-note { padding: .7rem .9rem; border-radius: 10px; color: var(--body-text-color-subdued);
+  background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary); }
+.ua-stage { padding: .8rem .9rem; border-radius: 10px; background: var(--background-fill-secondary);
+  border: 1px solid var(--border-color-primary); }
+.ua-line { display: flex; justify-content: space-between; font-size: .9rem; margin-bottom: .4rem; }
+.ua-track { height: 6px; border-radius: 3px; background: var(--border-color-primary); overflow: hidden; }
+.ua-track > div { height: 100%; background: var(--color-accent); transition: width .2s; }
+.ua-previews { display: flex; flex-wrap: wrap; gap: 6px; }
+.ua-previews img { width: 128px; border-radius: 8px; margin-top: .7rem; }
+.ua-card { padding: .2rem .1rem .6rem; }
+.ua-card h4 { margin: .3rem 0 .5rem; font-size: .95rem; font-weight: 600; }
+.ua-card p { margin: .3rem 0 0; font-size: .85rem; color: var(--body-text-color-subdued); }
+.ua-bar { display: grid; grid-template-columns: 8.5rem 1fr 3rem; gap: .6rem; align-items: center;
+  font-size: .88rem; line-height: 1.55; }
+.ua-bar > span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.ua-bar > div { height: 8px; border-radius: 4px; background: var(--border-color-primary); overflow: hidden; }
+.ua-bar > div > div { height: 100%; background: var(--color-accent); }
+.ua-bar code { background: none; padding: 0; text-align: right; font-size: .82rem; color: var(--body-text-color-subdued); }
+.ua-apart { margin: .6rem 0 0; padding-left: 0; list-style: none; font-size: .86rem; color: var(--body-text-color-subdued); }
+.ua-frames { display: flex; flex-wrap: wrap; gap: 5px; }
+.ua-frames img { height: 72px; border-radius: 6px; }
+.ua-wave { width: 100%; height: 64px; display: block; }
+.ua-wave path { stroke: var(--color-accent); stroke-width: 1; fill: none; vector-effect: non-scaling-stroke; }
+.ua-tiles { gap: 10px !important; }
+.ua-tiles > div { min-width: 190px !important; }
+.ua-weight { padding-top: 4px !important; padding-bottom: 6px !important; }
+.ua-weight .head { font-size: .8rem; }
+footer { opacity: .7; }
+"""
+
+
+def theme() -> Any:
+    """Colours and fonts; nothing that would have to be fetched."""
+    import gradio as gr
+
+    return gr.themes.Base(
+        primary_hue="indigo",
+        secondary_hue="indigo",
+        neutral_hue="slate",
+        radius_size="lg",
+        font=SANS,
+        font_mono=MONO,
+    ).set(block_border_width="1px", block_shadow="none", button_large_radius="10px")

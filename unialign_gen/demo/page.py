@@ -1,0 +1,24 @@
+"""The page: its head and its tabs."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from .room import Room
+from .tab_create import create_tab
+
+HEAD = """<div class="ua-head"><h1>unialign_gen</h1>
+<p>Words, sounds, videos and pictures become one point of an embedding space, and the point becomes a picture.</p></div>"""
+
+
+def build(room: Room) -> gr.Blocks:
+    """The page of a room, not yet served."""
+    limits = room.limits
+    age = limits.cache_seconds
+    with gr.Blocks(title="unialign_gen", analytics_enabled=False, delete_cache=(max(60, age // 10), age)) as page:
+        gr.HTML(HEAD)
+        with gr.Tabs():
+            with gr.Tab("Create", id="create"):
+                create_tab(room)
+    page.queue(max_size=limits.waiting, default_concurrency_limit=4, api_open=False)
+    return page
