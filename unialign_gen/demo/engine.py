@@ -194,7 +194,7 @@ def on_disk(extra: str | None = None) -> list[Model]:
         decoders = row.get("decoders", [None])
         for decoder in decoders:
             label = row["name"] if decoder in (None, DECODERS[0]) else f"{row['name']}, {decoder} decoder"
-            found.append(Model(label, row["name"], decoder))
+            found.append(Model(label, row["name"], None if decoder == DECODERS[0] else decoder))
     if extra is not None and extra not in {m.checkpoint for m in found}:
         find(extra)
         from pathlib import Path

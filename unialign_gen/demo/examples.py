@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..checkpoint import shipped_folder
-
 
 @dataclass(frozen=True)
 class Example:
@@ -15,10 +13,6 @@ class Example:
     text: str = ""
     files: dict[str, str] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
-
-    def path(self, kind: str) -> str | None:
-        """The sample's file."""
-        return str(shipped_folder() / "samples" / self.files[kind]) if kind in self.files else None
 
 
 EXAMPLES = (

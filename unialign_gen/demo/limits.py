@@ -19,7 +19,7 @@ class Limits:
         pixels: of a picture. frame_pixels: of a video's frame. media_seconds: of a recording or a video.
         decode_seconds, decode_bytes: time and memory that decoding one file may take; `decoders` are decoded at a time.
         pictures, steps, guidance, weight: of one request. seed: the largest.
-        stations, frames: of a way from prompt to prompt: stops, and pictures of the whole way.
+        frames: pictures of a way from prompt to prompt.
         film_seconds: of a recording that becomes a film, `film_pictures` a second at most.
         job_seconds: drawing one request.
         waiting: requests in the queue. requests_a_minute: of one address, uploads included.
@@ -42,7 +42,6 @@ class Limits:
     guidance: float = 20.0
     weight: float = 2.0
     seed: int = 2**31 - 1
-    stations: int = 4
     frames: int = 48
     film_seconds: float = 30.0
     film_pictures: float = 8.0

@@ -38,6 +38,29 @@ CSS = """
 .ua-tiles > div { min-width: 190px !important; }
 .ua-weight { padding-top: 4px !important; padding-bottom: 6px !important; }
 .ua-weight .head { font-size: .8rem; }
+.ua-map svg { width: 100%; height: auto; display: block; }
+.ua-map text { font-size: 12px; fill: var(--body-text-color-subdued); }
+.ua-map circle { fill: var(--border-color-accent, var(--color-accent)); opacity: .55; }
+.ua-map .ua-near text { fill: var(--body-text-color); font-weight: 600; }
+.ua-map .ua-near circle { fill: var(--color-accent); opacity: 1; }
+.ua-map line { stroke: var(--color-accent); stroke-width: 1; opacity: .5; }
+.ua-map .ua-spot { fill: #f97316; opacity: 1; stroke: var(--background-fill-primary); stroke-width: 2; }
+.ua-map .ua-spot-name { font-size: 15px; font-weight: 650; fill: #f97316; paint-order: stroke;
+  stroke: var(--background-fill-primary); stroke-width: 4px; }
+.ua-table { overflow-x: auto; margin-bottom: 1rem; }
+.ua-table h4 { margin: .3rem 0 .4rem; font-weight: 600; }
+.ua-table table { border-collapse: collapse; font-size: .86rem; width: 100%; }
+.ua-table th, .ua-table td { text-align: left; padding: .3rem .7rem .3rem 0;
+  border-bottom: 1px solid var(--border-color-primary); }
+.ua-player { display: none; padding: .2rem; }
+.ua-player img { width: min(100%, 384px); aspect-ratio: 1; display: block; margin: 0 auto .6rem; border-radius: 12px;
+  border: 1px solid var(--border-color-primary); background: white; }
+.ua-player input { width: 100%; accent-color: var(--color-accent); }
+.ua-player .ua-line { align-items: center; margin: .4rem 0 0; }
+.ua-player button { padding: .25rem .9rem; border-radius: 8px; border: 1px solid var(--border-color-primary);
+  background: var(--background-fill-secondary); color: var(--body-text-color); }
+#stage, #travel-stage, #film-stage, #understood { padding: 0 !important; }
+#kept { align-items: center; }
 footer { opacity: .7; }
 """
 
@@ -46,7 +69,7 @@ def theme() -> Any:
     """Colours and fonts; nothing that would have to be fetched."""
     import gradio as gr
 
-    return gr.themes.Base(
+    return gr.themes.Default(
         primary_hue="indigo",
         secondary_hue="indigo",
         neutral_hue="slate",

@@ -6,6 +6,11 @@ import gradio as gr
 
 from .room import Room
 from .tab_create import create_tab
+from .tab_explore import explore_tab
+from .tab_film import film_tab
+from .tab_travel import travel_tab
+
+TABS = (("Create", create_tab), ("Travel", travel_tab), ("Film", film_tab), ("Explore", explore_tab))
 
 HEAD = """<div class="ua-head"><h1>unialign_gen</h1>
 <p>Words, sounds, videos and pictures become one point of an embedding space, and the point becomes a picture.</p></div>"""
@@ -18,7 +23,8 @@ def build(room: Room) -> gr.Blocks:
     with gr.Blocks(title="unialign_gen", analytics_enabled=False, delete_cache=(max(60, age // 10), age)) as page:
         gr.HTML(HEAD)
         with gr.Tabs():
-            with gr.Tab("Create", id="create"):
-                create_tab(room)
+            for name, make in TABS:
+                with gr.Tab(name, id=name.lower()):
+                    make(room)
     page.queue(max_size=limits.waiting, default_concurrency_limit=4, api_open=False)
     return page

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..checkpoint import DECODERS
 from ..errors import InputError
 from ..settings_png import Prompt, Settings
 from .engine import Engine
@@ -46,8 +45,8 @@ def restore(settings: Settings, engine: Engine, name: str) -> Restored:
     guidance = decimal(settings.guidance, f"{name}: guidance", 0, limits.guidance)
     fits = settings.pictures <= limits.pictures
     seed = whole(settings.seed + (0 if fits else settings.index), f"{name}: seed", 0, limits.seed)
-    wanted = (settings.checkpoint, settings.decoder or DECODERS[0])
-    model = next((m.label for m in engine.models.values() if (m.checkpoint, m.decoder or DECODERS[0]) == wanted), None)
+    wanted = (settings.checkpoint, settings.decoder)
+    model = next((m.label for m in engine.models.values() if (m.checkpoint, m.decoder or "") == wanted), None)
     if model is None:
         raise InputError(f"{name} was drawn with a model that is not here")
     text = next((p.value for p in settings.prompts if p.kind == "text"), "")

@@ -64,8 +64,9 @@ def start(
         room = Room(engine, Sandbox(limits), limits, cache)
         first = next(iter(engine.models))
         engine.worker.submit(engine.pipeline, first)  # meanwhile the page is built; a failure shows at the first request
-        threading.Thread(target=room.sandbox.warm, daemon=True).start()
-        return open_page(room, host, port, share, open_browser)
+        served = open_page(room, host, port, share, open_browser)
+        threading.Thread(target=room.sandbox.warm, daemon=True).start()  # only now: it would take time from the start
+        return served
     except BaseException:
         shutil.rmtree(cache, ignore_errors=True)
         raise

@@ -47,25 +47,21 @@ def create_tab(room: Room) -> None:
                     label="Words", placeholder="a red car", lines=2, max_length=limits.text, elem_id="text", autofocus=True
                 )
                 weight("text")
-            with gr.Row(elem_classes="ua-tiles"):
+            with gr.Group():
+                audio = SoundTile(
+                    label="Sound", sources=["upload", "microphone"], type="filepath", elem_id="audio", elem_classes="ua-tile"
+                )
+                weight("audio")
+            with gr.Row():
                 with gr.Group():
-                    audio = SoundTile(
-                        label="Sound",
-                        sources=["upload", "microphone"],
-                        type="filepath",
-                        elem_id="audio",
-                        elem_classes="ua-tile",
-                    )
-                    weight("audio")
-                with gr.Group():
-                    video = VideoTile(label="Video", sources=["upload"], height=160, elem_id="video", elem_classes="ua-tile")
+                    video = VideoTile(label="Video", sources=["upload"], height=190, elem_id="video", elem_classes="ua-tile")
                     weight("video")
                 with gr.Group():
                     image = PictureTile(
                         label="Picture",
                         sources=["upload", "clipboard"],
                         type="filepath",
-                        height=160,
+                        height=190,
                         elem_id="image",
                         elem_classes="ua-tile",
                     )
@@ -111,6 +107,7 @@ def create_tab(room: Room) -> None:
                 object_fit="contain",
                 format="png",
                 interactive=False,
+                visible=False,
                 buttons=["download", "fullscreen"],
                 elem_id="gallery",
             )
@@ -119,9 +116,9 @@ def create_tab(room: Room) -> None:
                 seen = gr.HTML(elem_id="seen")
             with gr.Accordion("The same pictures from a terminal or from Python", open=False, elem_id="recipe"):
                 shell = gr.Code(
-                    label="Command line", language="shell", interactive=False, lines=2, elem_id="shell", wrap_lines=True
+                    label="Command line", language="shell", interactive=False, lines=1, elem_id="shell", wrap_lines=True
                 )
-                script = gr.Code(label="Python", language="python", interactive=False, lines=6, elem_id="python")
+                script = gr.Code(label="Python", language="python", interactive=False, lines=1, elem_id="python")
             details = gr.JSON(visible=False)
 
     @guarded_stream
@@ -160,7 +157,7 @@ def create_tab(room: Room) -> None:
             files.append((str(folder / f"picture-{seed}.png"), f"seed {seed}"))
         first = drawn.settings[0]
         return {
-            gallery: gr.Gallery(value=files, selected_index=0 if len(files) == 1 else None),
+            gallery: gr.Gallery(value=files, visible=True, selected_index=0 if len(files) == 1 else None),
             details: summary(drawn),
             shell: command(first),
             script: python(first),
@@ -184,7 +181,7 @@ def create_tab(room: Room) -> None:
     def example(index: int) -> list[Any]:
         chosen = EXAMPLES[index]
         shares = [chosen.weights.get(kind, 1) for kind in KINDS]
-        files = [sample(room, chosen.path(kind)) for kind in ("audio", "video", "image")]
+        files = [room.sample(chosen.files.get(kind)) for kind in ("audio", "video", "image")]
         return [chosen.text, *files, *shares, (), gr.Row(visible=False)]
 
     fill = examples.click(
@@ -228,17 +225,6 @@ def create_tab(room: Room) -> None:
         show_progress="hidden",
     )
     forget.click(lambda: ((), gr.Row(visible=False)), None, [kept, kept_row], api_visibility="private", show_progress="hidden")
-
-
-def sample(room: Room, path: str | None) -> str | None:
-    """A copy of a sample among the page's files: the package's own folder is not served."""
-    if path is None:
-        return None
-    copy = room.cache / "samples" / Path(path).name
-    if not copy.exists():
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(Path(path).read_bytes())
-    return str(copy)
 
 
 def summary(drawn: Drawn) -> dict[str, Any]:

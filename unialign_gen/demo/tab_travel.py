@@ -1,0 +1,116 @@
+"""The tab Travel: stations of any kind, and the way between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from ..sheets import save_sequence
+from . import html
+from .components import FileTile
+from .engine import Progress
+from .guard import guarded_stream
+from .player import SCRIPT, TEMPLATE, film_strip
+from .room import DRAWING, Room, session_of
+from .travel import Travel, Way
+
+FIRST = ("a cat", "a lion", "", "")  # what the stations say at first
+SIDE = 384  # of what is exported, in pixels
+
+
+def travel_tab(room: Room) -> None:
+    limits = room.limits
+    models = list(room.engine.models)
+    texts, files = [], []
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=6, min_width=320):
+            for i in range(len(FIRST)):
+                with gr.Group(elem_classes="ua-station"), gr.Row():
+                    texts.append(
+                        gr.Textbox(
+                            FIRST[i],
+                            label=f"Station {i + 1}" + ("" if i < 2 else ", if you like"),
+                            placeholder="words",
+                            max_length=limits.text,
+                            elem_id=f"station-{i + 1}",
+                            scale=3,
+                        )
+                    )
+                    files.append(
+                        FileTile(label="or a sound, video, picture", height=92, scale=2, elem_id=f"station-file-{i + 1}")
+                    )
+            with gr.Row():
+                go = gr.Button("Travel", variant="primary", elem_id="travel", scale=3)
+                stop = gr.Button("Stop", elem_id="travel-stop", scale=1)
+            with gr.Accordion("Settings", open=False, elem_id="travel-settings"):
+                with gr.Row():
+                    between = gr.Slider(2, 16, 8, step=1, label="Pictures from stop to stop", elem_id="between")
+                    closed = gr.Checkbox(False, label="Back to the start", elem_id="closed")
+                with gr.Row():
+                    mix = gr.Radio(
+                        [("Straight (lerp)", "lerp"), ("Along the sphere (slerp)", "slerp")], value="slerp", label="Mix"
+                    )
+                    model = gr.Dropdown(models, value=models[0], label="Model")
+                with gr.Row():
+                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=limits.seed)
+                    steps = gr.Slider(1, limits.steps, 15, step=1, label="Steps", elem_id="travel-steps")
+                    guidance = gr.Slider(0, limits.guidance, 3, step=0.5, label="Guidance")
+        with gr.Column(scale=5, min_width=320):
+            stage = gr.HTML(
+                html.note("Every picture of the way starts from the same noise: only the prompt moves."), elem_id="travel-stage"
+            )
+            player = gr.HTML("", html_template=TEMPLATE, js_on_load=SCRIPT, elem_id="player")
+            with gr.Row():
+                gif = gr.DownloadButton("GIF", visible=False, size="sm", elem_id="gif")
+                mp4 = gr.DownloadButton("MP4", visible=False, size="sm", elem_id="mp4")
+
+    @guarded_stream
+    def travel(
+        text_1: str,
+        text_2: str,
+        text_3: str,
+        text_4: str,
+        file_1: str | None,
+        file_2: str | None,
+        file_3: str | None,
+        file_4: str | None,
+        between: int,
+        closed: bool,
+        mix: str,
+        seed: int,
+        steps: int,
+        guidance: float,
+        model: str,
+        request: gr.Request,
+    ) -> Iterator[Any]:
+        words, uploads = (text_1, text_2, text_3, text_4), (file_1, file_2, file_3, file_4)
+        asked = Travel(words, uploads, between, closed, mix, seed, steps, guidance, model)
+        for found in asked.run(room.engine, room.sandbox, session_of(request)):
+            if isinstance(found, Progress):
+                yield {stage: html.stage(found)}
+            else:
+                yield finished(found)
+
+    def finished(way: Way) -> dict[Any, Any]:
+        folder = room.folder()
+        large = [p.resize((SIDE, SIDE), Image.Resampling.LANCZOS) for p in way.pictures]
+        save_sequence(large, folder / "way.gif", back=not way.closed)
+        save_sequence(large, folder / "way.mp4")
+        return {
+            gif: gr.DownloadButton(value=str(folder / "way.gif"), visible=True),
+            mp4: gr.DownloadButton(value=str(folder / "way.mp4"), visible=True),
+            stage: "",
+            player: film_strip(way),
+        }
+
+    inputs = [*texts, *files, between, closed, mix, seed, steps, guidance, model]
+    going = go.click(travel, inputs, [gif, mp4, stage, player], api_name="travel", show_progress="hidden", **DRAWING)
+
+    def stopped(request: gr.Request) -> str:
+        room.engine.cancel(session_of(request), "travel")
+        return html.note("Stopped.")
+
+    stop.click(stopped, None, stage, cancels=[going], queue=False, api_visibility="private", show_progress="hidden")
