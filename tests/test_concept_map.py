@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from unialign_gen.checkpoint import find
 from unialign_gen.concepts import ConceptTable
-from unialign_gen.demo.concept_map import ConceptMap, affinities, divergence, slope, tsne
+from unialign_gen.demo.concept_map import ConceptMap, affinities, divergence, slope, spread, tsne
 
 sklearn_tsne = pytest.importorskip("sklearn.manifold")
 
@@ -54,8 +54,28 @@ def test_the_map_is_as_good_as_scikit_learns(table, concept_map):
 
 def test_the_same_table_gives_the_same_map(table, concept_map):
     assert torch.equal(ConceptMap.of(table).places, concept_map.places)
-    assert concept_map.places.min() == 0
-    assert concept_map.places.max() == 1
+    assert concept_map.places.min() >= 0
+    assert concept_map.places.max() <= 1
+
+
+def test_names_do_not_lie_on_each_other(concept_map):
+    boxes = [(x, y, 7 * len(name) + 14) for name, (x, y) in zip(concept_map.names, concept_map.places.tolist(), strict=True)]
+    over = [
+        (i, j)
+        for i, (x, y, w) in enumerate(boxes)
+        for j, (u, v, t) in enumerate(boxes[:i])
+        if abs(x - u) * 1000 < (w + t) / 2 - 1 and abs(y - v) * 720 < 15
+    ]
+    assert len(over) <= 2
+
+
+def test_spreading_keeps_what_is_apart_where_it_is():
+    places = torch.tensor([[0.2, 0.2], [0.21, 0.2], [0.8, 0.8]], dtype=torch.float64)
+    moved = spread(places, torch.full((3, 2), 0.1, dtype=torch.float64))
+    assert torch.equal(moved[2], places[2])
+    assert (moved[0] - moved[1]).abs().max() >= 0.0999
+    same = spread(torch.full((2, 2), 0.5, dtype=torch.float64), torch.full((2, 2), 0.1, dtype=torch.float64))
+    assert (same[0] - same[1]).abs().max() >= 0.0999
 
 
 def test_a_prompt_lies_where_its_nearest_concepts_lie(concept_map):

@@ -8,7 +8,7 @@ from .app import app
 
 __all__ = ["app", "main"]
 
-for module in ("draw", "animate", "checkpoints", "evaluate"):  # `--help` lists commands in this order
+for module in ("draw", "animate", "demo", "checkpoints", "evaluate"):  # `--help` lists commands in this order
     import_module(f".{module}", __package__)
 
 

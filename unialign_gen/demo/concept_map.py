@@ -2,7 +2,8 @@
 
 t-SNE: van der Maaten & Hinton 2008, all pairs, from the two principal axes, so that the same table gives the same map.
 A prompt was not there when the map was made. It is put at the weighted mean of the positions of its nearest concepts,
-with weights softmax(cosine / 0.05): near one concept it lies on it, between two it lies between them.
+with weights softmax(cosine / 0.05): near one concept it lies on it, between two it lies between them. The positions are
+those after `spread`, which moves names apart so that each can be read.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ class ConceptMap:
     @classmethod
     def of(cls, table: ConceptTable) -> ConceptMap:
         points = F.normalize(table.points.float(), dim=1)
-        return cls(table.names, points, unit_square(tsne(points)))
+        places = unit_square(tsne(points))
+        # the size of a name, in parts of a map that is half as wide again as high: 12 px letters at 1000 px
+        boxes = torch.tensor([[(7.0 * len(name) + 14) / 1000, 16 / 720] for name in table.names], dtype=places.dtype)
+        return cls(table.names, points, spread(places, boxes))
 
     def place(self, vector: Tensor) -> tuple[Tensor, list[int]]:
         """Where a unit embedding (d,) lies, (2,), and the numbers of the concepts that say so, nearest first."""
@@ -46,6 +50,25 @@ class ConceptMap:
 def unit_square(places: Tensor) -> Tensor:
     low, high = places.amin(0), places.amax(0)
     return (places - low) / (high - low).clamp(min=1e-9)
+
+
+def spread(places: Tensor, boxes: Tensor, rounds: int = 400) -> Tensor:
+    """Positions (n, 2) in the unit square, moved until no two boxes (n, 2) of width and height overlap, or rounds run out.
+
+    Two boxes that overlap are pushed apart along the axis on which they overlap least, each by a quarter of that.
+    """
+    reach = (boxes[:, None] + boxes) / 2
+    for _ in range(rounds):
+        apart = places[:, None] - places
+        over = (reach - apart.abs()).clamp(min=0)
+        both = (over > 0).all(2).fill_diagonal_(False)
+        if not both.any():
+            break
+        axis = F.one_hot((over / reach).argmin(2), 2)
+        side = torch.where(apart == 0, torch.triu(torch.ones_like(apart[..., 0]), 1)[..., None] * 2 - 1, apart.sign())
+        places = places + (side * over * axis * both[..., None]).sum(1) / 4
+        places = places.clamp(0, 1)
+    return places
 
 
 def affinities(points: Tensor, perplexity: float) -> Tensor:

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from PIL import Image
@@ -186,7 +187,7 @@ class Engine:
 
 
 def on_disk(extra: str | None = None) -> list[Model]:
-    """What can be drawn with, without a download; `extra` is one more checkpoint, by its folder."""
+    """What can be drawn with, without a download; `extra` comes first: one of these, or a folder."""
     found = []
     for row in describe():
         if not row["on_disk"]:
@@ -195,9 +196,10 @@ def on_disk(extra: str | None = None) -> list[Model]:
         for decoder in decoders:
             label = row["name"] if decoder in (None, DECODERS[0]) else f"{row['name']}, {decoder} decoder"
             found.append(Model(label, row["name"], None if decoder == DECODERS[0] else decoder))
-    if extra is not None and extra not in {m.checkpoint for m in found}:
-        find(extra)
-        from pathlib import Path
-
-        found.insert(0, Model(Path(extra).name, extra, None))
+    if extra is not None:
+        known = [m for m in found if m.checkpoint == extra]
+        if not known:
+            find(extra)
+            known = [Model(Path(extra).name, extra, None)]
+        found = [*known, *(m for m in found if m not in known)]
     return found

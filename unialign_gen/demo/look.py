@@ -34,8 +34,13 @@ CSS = """
 .ua-frames img { height: 72px; border-radius: 6px; }
 .ua-wave { width: 100%; height: 64px; display: block; }
 .ua-wave path { stroke: var(--color-accent); stroke-width: 1; fill: none; vector-effect: non-scaling-stroke; }
-.ua-tiles { gap: 10px !important; }
-.ua-tiles > div { min-width: 190px !important; }
+.gradio-container, .gradio-container > .main { width: 100%; }
+.ua-tile, .ua-file { border: 1px dashed var(--border-color-primary) !important; }
+.ua-tile .upload-container .wrap, .ua-file .upload-container .wrap { min-height: 0 !important; font-size: .88rem; }
+.ua-tile .icon-wrap, .ua-file .icon-wrap, .ua-file .or { display: none; }
+.ua-tile .upload-container { min-height: 104px; }
+.ua-file .upload-container .wrap { padding-top: 1.6rem; }
+.ua-file label { font-size: .78rem; }
 .ua-weight { padding-top: 4px !important; padding-bottom: 6px !important; }
 .ua-weight .head { font-size: .8rem; }
 .ua-map svg { width: 100%; height: auto; display: block; }
@@ -60,6 +65,7 @@ CSS = """
 .ua-player button { padding: .25rem .9rem; border-radius: 8px; border: 1px solid var(--border-color-primary);
   background: var(--background-fill-secondary); color: var(--body-text-color); }
 #stage, #travel-stage, #film-stage, #understood { padding: 0 !important; }
+#gallery:has(.empty), .ua-filled:has(> .empty) { display: none; }
 #kept { align-items: center; }
 footer { opacity: .7; }
 """

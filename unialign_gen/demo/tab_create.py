@@ -21,6 +21,7 @@ from .room import DRAWING, Room, session_of
 
 KINDS = ("text", "audio", "video", "image")
 RANDOM = "() => Math.floor(Math.random() * 2147483647)"
+SHOW_STAGE = "() => { if (innerWidth < 768) document.querySelector('#stage').scrollIntoView({behavior: 'smooth'}); }"
 
 
 def create_tab(room: Room) -> None:
@@ -44,9 +45,19 @@ def create_tab(room: Room) -> None:
         with gr.Column(scale=6, min_width=320):
             with gr.Group():
                 text = gr.Textbox(
-                    label="Words", placeholder="a red car", lines=2, max_length=limits.text, elem_id="text", autofocus=True
+                    "", label="Words", placeholder="a red car", lines=2, max_length=limits.text, elem_id="text", autofocus=True
                 )
                 weight("text")
+            with gr.Row():
+                draw = gr.Button("Draw", variant="primary", elem_id="draw", scale=3)
+                stop = gr.Button("Stop", elem_id="stop", scale=1)
+            examples = gr.Dataset(
+                label="Try one",
+                components=[gr.Textbox(visible=False)],
+                samples=[[e.label] for e in EXAMPLES],
+                type="index",
+                elem_id="examples",
+            )
             with gr.Group():
                 audio = SoundTile(
                     label="Sound", sources=["upload", "microphone"], type="filepath", elem_id="audio", elem_classes="ua-tile"
@@ -66,16 +77,6 @@ def create_tab(room: Room) -> None:
                         elem_classes="ua-tile",
                     )
                     weight("image")
-            with gr.Row():
-                draw = gr.Button("Draw", variant="primary", elem_id="draw", scale=3)
-                stop = gr.Button("Stop", elem_id="stop", scale=1)
-            examples = gr.Dataset(
-                label="Try one",
-                components=[gr.Textbox(visible=False)],
-                samples=[[e.label] for e in EXAMPLES],
-                type="index",
-                elem_id="examples",
-            )
             with gr.Accordion("Settings", open=False, elem_id="settings"):
                 with gr.Row():
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=limits.seed, elem_id="seed", scale=3)
@@ -93,52 +94,56 @@ def create_tab(room: Room) -> None:
                     )
                     model = gr.Dropdown(models, value=models[0], label="Model", elem_id="model")
                 restorer = FileTile(
-                    label="Settings from a PNG that was drawn here", file_types=[".png"], height=110, elem_id="restore"
+                    label="Settings from a PNG that was drawn here",
+                    file_types=[".png"],
+                    height=92,
+                    elem_classes="ua-file",
+                    elem_id="restore",
                 )
             with gr.Row(visible=False, elem_id="kept") as kept_row:
-                kept_note = gr.HTML(elem_id="kept-note")
+                kept_note = gr.HTML(label="kept", elem_id="kept-note")
                 forget = gr.Button("Forget them", size="sm", scale=0, min_width=120)
         with gr.Column(scale=5, min_width=320):
-            stage = gr.HTML(html.note("Write something, add a sound, or try an example."), elem_id="stage")
+            stage = gr.HTML(html.note("Write something, add a sound, or try an example."), label="progress", elem_id="stage")
             gallery = gr.Gallery(
                 label="Pictures",
-                columns=4,
                 height=420,
                 object_fit="contain",
                 format="png",
+                preview=True,
                 interactive=False,
-                visible=False,
                 buttons=["download", "fullscreen"],
                 elem_id="gallery",
+                elem_classes="ua-filled",
             )
-            understood = gr.HTML(elem_id="understood")
+            understood = gr.HTML(label="understood", elem_id="understood")
             with gr.Accordion("What was heard and seen", open=False, elem_id="seen-box"):
-                seen = gr.HTML(elem_id="seen")
+                seen = gr.HTML(label="seen", elem_id="seen")
             with gr.Accordion("The same pictures from a terminal or from Python", open=False, elem_id="recipe"):
                 shell = gr.Code(
                     label="Command line", language="shell", interactive=False, lines=1, elem_id="shell", wrap_lines=True
                 )
                 script = gr.Code(label="Python", language="python", interactive=False, lines=1, elem_id="python")
-            details = gr.JSON(visible=False)
+            details = gr.JSON(label="details", visible=False)
 
     @guarded_stream
     def create(
-        text: str,
-        audio: str | None,
-        video: str | None,
-        image: str | None,
-        text_weight: float,
-        audio_weight: float,
-        video_weight: float,
-        image_weight: float,
-        mix: str,
-        seed: int,
-        steps: int,
-        guidance: float,
-        pictures: int,
-        model: str,
-        kept: Any,
-        request: gr.Request,
+        text: str = "",
+        audio: str | None = None,
+        video: str | None = None,
+        image: str | None = None,
+        text_weight: float = 1.0,
+        audio_weight: float = 1.0,
+        video_weight: float = 1.0,
+        image_weight: float = 1.0,
+        mix: str = "lerp",
+        seed: int = 0,
+        steps: int = 20,
+        guidance: float = 3.0,
+        pictures: int = 1,
+        model: str = models[0],
+        kept: Any = (),
+        request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
     ) -> Iterator[Any]:
         shares = dict(zip(KINDS, (text_weight, audio_weight, video_weight, image_weight), strict=True))
         files = {"audio": audio, "video": video, "image": image}
@@ -157,7 +162,7 @@ def create_tab(room: Room) -> None:
             files.append((str(folder / f"picture-{seed}.png"), f"seed {seed}"))
         first = drawn.settings[0]
         return {
-            gallery: gr.Gallery(value=files, visible=True, selected_index=0 if len(files) == 1 else None),
+            gallery: files,
             details: summary(drawn),
             shell: command(first),
             script: python(first),
@@ -177,6 +182,7 @@ def create_tab(room: Room) -> None:
 
     stop.click(stopped, None, stage, cancels=[drawing], queue=False, api_visibility="private", show_progress="hidden")
     dice.click(None, None, seed, js=RANDOM, api_visibility="private")
+    gr.on([draw.click, examples.click], None, js=SHOW_STAGE, api_visibility="private")
 
     def example(index: int) -> list[Any]:
         chosen = EXAMPLES[index]
@@ -195,7 +201,7 @@ def create_tab(room: Room) -> None:
     stop.click(None, cancels=[drawing_example], queue=False, api_visibility="private")
 
     @guarded
-    def bring_back(file: str | None) -> dict[Any, Any]:
+    def bring_back(file: str | None = None) -> dict[Any, Any]:
         if file is None:
             return {}
         back = restore(read_png(file), room.engine, Path(file).name)

@@ -20,7 +20,7 @@ from .prompts import Part, embed_parts, nearest, upload
 from .results import Table, tables
 from .room import Room, session_of
 
-WIDE, HIGH, EDGE = 1000.0, 640.0, 46.0
+WIDE, HIGH, EDGE = 1100.0, 760.0, 50.0
 
 
 def explore_tab(room: Room) -> None:
@@ -45,16 +45,27 @@ def explore_tab(room: Room) -> None:
 def map_of(room: Room, label: str, concepts: ConceptMap) -> None:
     with gr.Row(equal_height=False):
         text = gr.Textbox(
-            label="Place a prompt on the map", placeholder="a pony", max_length=room.limits.text, elem_id="place-text", scale=4
+            "",
+            label="Place a prompt on the map",
+            placeholder="a pony",
+            max_length=room.limits.text,
+            elem_id="place-text",
+            scale=4,
         )
-        file = FileTile(label="and/or a sound, video, picture", height=92, scale=3, elem_id="place-file")
+        file = FileTile(
+            label="and/or a sound, video, picture", height=92, elem_classes="ua-file", scale=3, elem_id="place-file"
+        )
         go = gr.Button("Place it", variant="primary", scale=1, min_width=120, elem_id="place")
-    plane = gr.HTML(map_svg(concepts), elem_id="map")
-    near = gr.HTML(elem_id="map-near")
-    details = gr.JSON(visible=False)
+    plane = gr.HTML(map_svg(concepts), label="map", elem_id="map")
+    near = gr.HTML(label="understood", elem_id="map-near")
+    details = gr.JSON(label="details", visible=False)
 
     @guarded_stream
-    def place(text: str, file: str | None, request: gr.Request) -> Iterator[Any]:
+    def place(
+        text: str = "",
+        file: str | None = None,
+        request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
+    ) -> Iterator[Any]:
         parts = []
         said = words(text, "the words", room.limits.text)
         if said:
@@ -89,15 +100,15 @@ def map_svg(concepts: ConceptMap, spot: list[float] | None = None, numbers: list
     """The map as an SVG; a prompt's place with lines to the concepts that gave it."""
 
     def at(place: list[float]) -> tuple[float, float]:
-        return EDGE + place[0] * (WIDE - 2 * EDGE), 20 + place[1] * (HIGH - 40)
+        return EDGE + place[0] * 1000, 20 + place[1] * 720
 
     chosen, lines, dots = set(numbers or []), "", ""
     places = concepts.places.tolist()
     for i, (word, place) in enumerate(zip(concepts.names, places, strict=True)):
         x, y = at(place)
         style = ' class="ua-near"' if i in chosen else ""
-        dot = f'<circle cx="{x:.0f}" cy="{y:.0f}" r="3"/>'
-        dots += f'<g{style}>{dot}<text x="{x + 5:.0f}" y="{y + 4:.0f}">{escape(word)}</text></g>'
+        dot = f'<circle cx="{x - 3.2 * len(word) - 5:.0f}" cy="{y:.0f}" r="3"/>'
+        dots += f'<g{style}>{dot}<text x="{x:.0f}" y="{y + 4:.0f}" text-anchor="middle">{escape(word)}</text></g>'
     star = ""
     if spot is not None:
         x, y = at(spot)

@@ -37,6 +37,7 @@ def film_tab(room: Room) -> None:
             )
             with gr.Row():
                 text = gr.Textbox(
+                    "",
                     label="Words that stay in the mix, if you like",
                     placeholder="a robot",
                     max_length=limits.text,
@@ -58,22 +59,32 @@ def film_tab(room: Room) -> None:
                 model = gr.Dropdown(models, value=models[0], label="Model")
         with gr.Column(scale=5, min_width=320):
             stage = gr.HTML(
-                html.note("The picture follows the sound through time, and the sound plays along."), elem_id="film-stage"
+                html.note("The picture follows the sound through time, and the sound plays along."),
+                label="progress",
+                elem_id="film-stage",
             )
-            film = gr.Video(label="Film", interactive=False, autoplay=True, loop=True, height=420, elem_id="film-video")
+            film = gr.Video(
+                label="Film",
+                interactive=False,
+                autoplay=True,
+                loop=True,
+                height=420,
+                elem_id="film-video",
+                elem_classes="ua-filled",
+            )
 
     @guarded_stream
     def animate(
-        sound: str | None,
-        text: str,
-        text_weight: float,
-        pictures: float,
-        smooth: float,
-        seed: int,
-        steps: int,
-        guidance: float,
-        model: str,
-        request: gr.Request,
+        sound: str | None = None,
+        text: str = "",
+        text_weight: float = 0.3,
+        pictures: float = 4,
+        smooth: float = 0.5,
+        seed: int = 0,
+        steps: int = 12,
+        guidance: float = 3.0,
+        model: str = models[0],
+        request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
     ) -> Iterator[Any]:
         asked = Animate(sound, text, text_weight, pictures, smooth, seed, steps, guidance, model)
         for found in asked.run(room.engine, room.sandbox, room.folder(), session_of(request)):

@@ -40,7 +40,13 @@ def travel_tab(room: Room) -> None:
                         )
                     )
                     files.append(
-                        FileTile(label="or a sound, video, picture", height=92, scale=2, elem_id=f"station-file-{i + 1}")
+                        FileTile(
+                            label="or a sound, video, picture",
+                            height=92,
+                            elem_classes="ua-file",
+                            scale=2,
+                            elem_id=f"station-file-{i + 1}",
+                        )
                     )
             with gr.Row():
                 go = gr.Button("Travel", variant="primary", elem_id="travel", scale=3)
@@ -60,31 +66,33 @@ def travel_tab(room: Room) -> None:
                     guidance = gr.Slider(0, limits.guidance, 3, step=0.5, label="Guidance")
         with gr.Column(scale=5, min_width=320):
             stage = gr.HTML(
-                html.note("Every picture of the way starts from the same noise: only the prompt moves."), elem_id="travel-stage"
+                html.note("Every picture of the way starts from the same noise: only the prompt moves."),
+                label="progress",
+                elem_id="travel-stage",
             )
-            player = gr.HTML("", html_template=TEMPLATE, js_on_load=SCRIPT, elem_id="player")
-            with gr.Row():
-                gif = gr.DownloadButton("GIF", visible=False, size="sm", elem_id="gif")
-                mp4 = gr.DownloadButton("MP4", visible=False, size="sm", elem_id="mp4")
+            player = gr.HTML("", html_template=TEMPLATE, js_on_load=SCRIPT, label="player", elem_id="player")
+            exports = gr.File(
+                label="To keep", file_count="multiple", interactive=False, elem_id="exports", elem_classes="ua-filled"
+            )
 
     @guarded_stream
     def travel(
-        text_1: str,
-        text_2: str,
-        text_3: str,
-        text_4: str,
-        file_1: str | None,
-        file_2: str | None,
-        file_3: str | None,
-        file_4: str | None,
-        between: int,
-        closed: bool,
-        mix: str,
-        seed: int,
-        steps: int,
-        guidance: float,
-        model: str,
-        request: gr.Request,
+        text_1: str = FIRST[0],
+        text_2: str = FIRST[1],
+        text_3: str = FIRST[2],
+        text_4: str = FIRST[3],
+        file_1: str | None = None,
+        file_2: str | None = None,
+        file_3: str | None = None,
+        file_4: str | None = None,
+        between: int = 8,
+        closed: bool = False,
+        mix: str = "slerp",
+        seed: int = 0,
+        steps: int = 15,
+        guidance: float = 3.0,
+        model: str = models[0],
+        request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
     ) -> Iterator[Any]:
         words, uploads = (text_1, text_2, text_3, text_4), (file_1, file_2, file_3, file_4)
         asked = Travel(words, uploads, between, closed, mix, seed, steps, guidance, model)
@@ -100,14 +108,13 @@ def travel_tab(room: Room) -> None:
         save_sequence(large, folder / "way.gif", back=not way.closed)
         save_sequence(large, folder / "way.mp4")
         return {
-            gif: gr.DownloadButton(value=str(folder / "way.gif"), visible=True),
-            mp4: gr.DownloadButton(value=str(folder / "way.mp4"), visible=True),
+            exports: [str(folder / "way.gif"), str(folder / "way.mp4")],
             stage: "",
             player: film_strip(way),
         }
 
     inputs = [*texts, *files, between, closed, mix, seed, steps, guidance, model]
-    going = go.click(travel, inputs, [gif, mp4, stage, player], api_name="travel", show_progress="hidden", **DRAWING)
+    going = go.click(travel, inputs, [exports, stage, player], api_name="travel", show_progress="hidden", **DRAWING)
 
     def stopped(request: gr.Request) -> str:
         room.engine.cancel(session_of(request), "travel")
