@@ -18,6 +18,7 @@ from .guard import guarded, guarded_stream
 from .recipe import command, python
 from .restore import restore
 from .room import DRAWING, Room, session_of
+from .stop import stopping
 
 KINDS = ("text", "audio", "video", "image")
 RANDOM = "() => Math.floor(Math.random() * 2147483647)"
@@ -176,11 +177,6 @@ def create_tab(room: Room) -> None:
     options: Any = {"show_progress": "hidden", **DRAWING}
     drawing = gr.on([draw.click, text.submit], create, inputs, outputs, api_name="create", **options)
 
-    def stopped(request: gr.Request) -> str:
-        room.engine.cancel(session_of(request), "create")
-        return html.note("Stopped.")
-
-    stop.click(stopped, None, stage, cancels=[drawing], queue=False, api_visibility="private", show_progress="hidden")
     dice.click(None, None, seed, js=RANDOM, api_visibility="private")
     gr.on([draw.click, examples.click], None, js=SHOW_STAGE, api_visibility="private")
 
@@ -198,7 +194,7 @@ def create_tab(room: Room) -> None:
         show_progress="hidden",
     )
     drawing_example = fill.then(create, inputs, outputs, api_visibility="private", **options)
-    stop.click(None, cancels=[drawing_example], queue=False, api_visibility="private")
+    stopping(stop, stage, [drawing, drawing_example])
 
     @guarded
     def bring_back(file: str | None = None) -> dict[Any, Any]:

@@ -13,6 +13,7 @@ from .engine import Progress
 from .film import Animate
 from .guard import guarded_stream
 from .room import DRAWING, Room, session_of
+from .stop import stopping
 
 SAMPLES = ("cow.flac", "guitar.flac", "train.flac")
 
@@ -96,11 +97,7 @@ def film_tab(room: Room) -> None:
     inputs = [sound, text, weight, pictures, smooth, seed, steps, guidance, model]
     going = go.click(animate, inputs, [film, stage], api_name="animate", show_progress="hidden", **DRAWING)
 
-    def stopped(request: gr.Request) -> str:
-        room.engine.cancel(session_of(request), "film")
-        return html.note("Stopped.")
-
-    stop.click(stopped, None, stage, cancels=[going], queue=False, api_visibility="private", show_progress="hidden")
+    stopping(stop, stage, [going])
 
     def example(index: int) -> str | None:
         return room.sample(SAMPLES[index])

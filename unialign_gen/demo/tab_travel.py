@@ -15,6 +15,7 @@ from .engine import Progress
 from .guard import guarded_stream
 from .player import SCRIPT, TEMPLATE, film_strip
 from .room import DRAWING, Room, session_of
+from .stop import stopping
 from .travel import Travel, Way
 
 FIRST = ("a cat", "a lion", "", "")  # what the stations say at first
@@ -116,8 +117,4 @@ def travel_tab(room: Room) -> None:
     inputs = [*texts, *files, between, closed, mix, seed, steps, guidance, model]
     going = go.click(travel, inputs, [exports, stage, player], api_name="travel", show_progress="hidden", **DRAWING)
 
-    def stopped(request: gr.Request) -> str:
-        room.engine.cancel(session_of(request), "travel")
-        return html.note("Stopped.")
-
-    stop.click(stopped, None, stage, cancels=[going], queue=False, api_visibility="private", show_progress="hidden")
+    stopping(stop, stage, [going])
