@@ -23,7 +23,7 @@ from ..media import Clip, Sound
 from .limits import Limits
 
 CODE = "from unialign_gen.demo.decode import main; main()"
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 FILES = 500  # that one process decodes before a fresh one takes its place
 
 
@@ -100,8 +100,8 @@ class Sandbox:
         self.idle: list[Worker] = []
 
     def warm(self) -> None:
-        """Has a process ready, which takes seconds."""
-        with self.places:
+        """Has a process ready, which takes seconds; where that fails, the first file will say so."""
+        with self.places, suppress(OSError, ValueError):
             self.give_back(self.take())
 
     def take(self) -> Worker:
@@ -124,11 +124,13 @@ class Sandbox:
         """
         name = Path(path).name
         with self.places:
-            worker = self.take()
+            worker = None
             try:
+                worker = self.take()
                 header, arrays = worker.ask(kind, path, rate, self.limits.decode_seconds)
             except (OSError, ValueError) as error:
-                worker.end()
+                if worker is not None:
+                    worker.end()
                 raise InputError(f"{name} cannot be decoded within this page's limits of time and memory") from error
             self.give_back(worker)
         if "error" in header:
