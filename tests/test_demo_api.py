@@ -13,6 +13,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from unialign_gen.checkpoint import shipped_folder
+from unialign_gen.demo.limits import Limits
 from unialign_gen.settings_png import read_png
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,6 +51,27 @@ def test_create_answers_with_the_library_s_picture_and_its_settings(client, star
     assert details["seeds"] == [5, 6]
     assert details["concepts"][0]["name"] == "robot"
     assert shell.startswith("unialign-gen generate --text 'a robot' --audio cow.flac")
+
+
+def test_the_readme_s_example_runs(served, monkeypatch, capsys):
+    text = (ROOT / "README.md").read_text()
+    example = re.search(r"```python\n(from gradio_client.*?)```", text, re.S)[1]
+    assert "http://127.0.0.1:7860/" in example
+    monkeypatch.chdir(ROOT)
+    exec(example.replace("http://127.0.0.1:7860/", served.url), {})
+    assert "robot unialign-gen generate --text 'a robot' --audio cow.flac" in capsys.readouterr().out
+
+
+def test_the_readme_states_the_limits_and_the_endpoints(client):
+    text, limits = (ROOT / "README.md").read_text().split("## Demo")[1].split("\n## ")[0], Limits()
+    assert f"the queue holds {limits.waiting}" in text
+    assert f"{limits.requests_a_minute:,} requests a minute" in text
+    assert f"{limits.file_bytes // 10**6} MB" in text
+    assert f"{limits.pixels // 10**6} megapixels" in " ".join(text.split())
+    assert f"a film {limits.film_seconds:.0f} s" in text
+    assert f"{limits.decode_seconds:.0f} s and {limits.decode_bytes / 1e9:.1f} GB" in text
+    for endpoint in client.view_api(return_format="dict", print_info=False)["named_endpoints"]:
+        assert f"`{endpoint}`" in text
 
 
 def test_restore_gives_the_settings_back(client):

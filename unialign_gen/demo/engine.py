@@ -200,6 +200,7 @@ def on_disk(extra: str | None = None) -> list[Model]:
         known = [m for m in found if m.checkpoint == extra]
         if not known:
             find(extra)
-            known = [Model(Path(extra).name, extra, None)]
+            name = Path(extra).name
+            known = [Model(f"{name}, from a folder" if name in {m.label for m in found} else name, extra, None)]
         found = [*known, *(m for m in found if m not in known)]
     return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from functools import wraps
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,6 +15,7 @@ import gradio as gr
 from ..errors import InputError
 from .engine import CancelledError
 
+PLACE = re.compile(r"(?<![\w.])/(?:[^\s/:,;'\"]+/)+[^\s/:,;'\"]*")  # an absolute path: the page shows its last part
 log = logging.getLogger("unialign_gen.demo")
 
 
@@ -21,7 +24,7 @@ def said(error: BaseException) -> gr.Error:
     if isinstance(error, gr.Error):
         return error
     if isinstance(error, InputError):
-        line = " ".join(str(error).split())[:300]
+        line = PLACE.sub(lambda found: Path(found[0]).name, " ".join(str(error).split()))[:300]
     elif isinstance(error, CancelledError):
         line = "stopped"
     else:

@@ -45,7 +45,7 @@ class Limits:
     frames: int = 48
     film_seconds: float = 30.0
     film_pictures: float = 8.0
-    job_seconds: float = 600.0
+    job_seconds: float = 300.0
     waiting: int = 48
     requests_a_minute: int = 1200
     loaded: int = 2

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,14 @@ class Served:
     room: Room
     url: str
     shared: str | None
+    before: str | None = None  # GRADIO_TEMP_DIR
 
     def close(self) -> None:
         """Stops the server and removes every file it held."""
+        if self.before is None:
+            os.environ.pop("GRADIO_TEMP_DIR", None)
+        else:
+            os.environ["GRADIO_TEMP_DIR"] = self.before
         self.page.close(verbose=False)
         self.room.engine.close()
         self.room.sandbox.close()
@@ -43,7 +49,7 @@ def start(
     limits: Limits | None = None,
     open_browser: bool = False,
 ) -> Served:
-    """Starts the page in a thread and returns when it answers.
+    """Starts the page in a thread and returns when it answers; one a process, since Gradio's folder is set by the environment.
 
     Args:
         host, port: by default Gradio's own: this machine alone, the first free port from 7860.
@@ -57,6 +63,7 @@ def start(
     """
     limits = limits or Limits()
     cache = Path(tempfile.mkdtemp(prefix="unialign-gen-")).resolve()
+    before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(cache)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
@@ -65,11 +72,20 @@ def start(
         first = next(iter(engine.models))
         engine.worker.submit(engine.pipeline, first)  # meanwhile the page is built; a failure shows at the first request
         served = open_page(room, host, port, share, open_browser)
-        threading.Thread(target=room.sandbox.warm, daemon=True).start()  # only now: it would take time from the start
+        served.before = before
+        threading.Thread(target=warm, args=(room, first), daemon=True).start()  # only now: it would take time from the start
         return served
     except BaseException:
         shutil.rmtree(cache, ignore_errors=True)
         raise
+
+
+def warm(room: Room, label: str) -> None:
+    """Loads what the first requests will need; a failure shows at the first request."""
+    with suppress(Exception):
+        room.engine.worker.submit(lambda: room.engine.pipeline(label).embed(text="a")).result()
+        room.sandbox.warm()
+        room.engine.rate(label)
 
 
 def open_page(room: Room, host: str | None, port: int | None, share: bool, open_browser: bool) -> Served:
