@@ -49,7 +49,7 @@ CSS = """
 .ua-map .ua-near text { fill: var(--body-text-color); font-weight: 600; }
 .ua-map .ua-near circle { fill: var(--color-accent); opacity: 1; }
 .ua-map line { stroke: var(--color-accent); stroke-width: 1; opacity: .5; }
-.ua-map .ua-spot { fill: #f97316; opacity: 1; stroke: var(--background-fill-primary); stroke-width: 2; }
+.ua-map .ua-spot { fill: none; opacity: 1; stroke: #f97316; stroke-width: 3; }
 .ua-map .ua-spot-name { font-size: 15px; font-weight: 650; fill: #f97316; paint-order: stroke;
   stroke: var(--background-fill-primary); stroke-width: 4px; }
 .ua-table { overflow-x: auto; margin-bottom: 1rem; }
@@ -64,7 +64,10 @@ CSS = """
 .ua-player .ua-line { align-items: center; margin: .4rem 0 0; }
 .ua-player button { padding: .25rem .9rem; border-radius: 8px; border: 1px solid var(--border-color-primary);
   background: var(--background-fill-secondary); color: var(--body-text-color); }
-#stage, #travel-stage, #film-stage, #understood { padding: 0 !important; }
+#stage .ua-note, #stage .ua-stage, #travel-stage .ua-note, #film-stage .ua-note { margin: 0 -2px; }
+#stage:has(.prose:empty), #travel-stage:has(.prose:empty), #film-stage:has(.prose:empty), #understood:has(.prose:empty),
+  #map-near:has(.prose:empty) { display: none; }
+.ua-station, .ua-station .styler, .ua-station .row { background: var(--block-background-fill) !important; }
 #gallery:has(.empty), .ua-filled:has(> .empty) { display: none; }
 #kept { align-items: center; }
 footer { opacity: .7; }

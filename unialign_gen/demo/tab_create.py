@@ -50,8 +50,8 @@ def create_tab(room: Room) -> None:
                 )
                 weight("text")
             with gr.Row():
-                draw = gr.Button("Draw", variant="primary", elem_id="draw", scale=3)
-                stop = gr.Button("Stop", elem_id="stop", scale=1)
+                draw = gr.Button("Draw", variant="primary", elem_id="draw", scale=3, min_width=120)
+                stop = gr.Button("Stop", elem_id="stop", scale=1, min_width=80)
             examples = gr.Dataset(
                 label="Try one",
                 components=[gr.Textbox(visible=False)],
@@ -61,7 +61,12 @@ def create_tab(room: Room) -> None:
             )
             with gr.Group():
                 audio = SoundTile(
-                    label="Sound", sources=["upload", "microphone"], type="filepath", elem_id="audio", elem_classes="ua-tile"
+                    label="Sound",
+                    sources=["upload", "microphone"],
+                    type="filepath",
+                    buttons=["download"],
+                    elem_id="audio",
+                    elem_classes="ua-tile",
                 )
                 weight("audio")
             with gr.Row():
@@ -111,7 +116,7 @@ def create_tab(room: Room) -> None:
                 height=420,
                 object_fit="contain",
                 format="png",
-                preview=True,
+                columns=4,
                 interactive=False,
                 buttons=["download", "fullscreen"],
                 elem_id="gallery",
@@ -195,6 +200,10 @@ def create_tab(room: Room) -> None:
     )
     drawing_example = fill.then(create, inputs, outputs, api_visibility="private", **options)
     stopping(stop, stage, [drawing, drawing_example])
+    for event in (drawing, drawing_example):  # the first picture large, with its download
+        event.success(
+            lambda: gr.Gallery(selected_index=0), None, gallery, api_visibility="private", show_progress="hidden", queue=False
+        )
 
     @guarded
     def bring_back(file: str | None = None) -> dict[Any, Any]:

@@ -52,9 +52,7 @@ def map_of(room: Room, label: str, concepts: ConceptMap) -> None:
             elem_id="place-text",
             scale=4,
         )
-        file = FileTile(
-            label="and/or a sound, video, picture", height=92, elem_classes="ua-file", scale=3, elem_id="place-file"
-        )
+        file = FileTile(label="or a sound, video, picture", height=92, elem_classes="ua-file", scale=3, elem_id="place-file")
         go = gr.Button("Place it", variant="primary", scale=1, min_width=120, elem_id="place")
     plane = gr.HTML(map_svg(concepts), label="map", elem_id="map")
     near = gr.HTML(label="understood", elem_id="map-near")
@@ -116,8 +114,8 @@ def map_svg(concepts: ConceptMap, spot: list[float] | None = None, numbers: list
             to = at(places[i])
             lines += f'<line x1="{x:.0f}" y1="{y:.0f}" x2="{to[0]:.0f}" y2="{to[1]:.0f}"/>'
         short = name if len(name) <= 40 else name[:39] + "…"
-        star = f'<circle class="ua-spot" cx="{x:.0f}" cy="{y:.0f}" r="8"/>'
-        star += f'<text class="ua-spot-name" x="{x:.0f}" y="{y - 14:.0f}" text-anchor="middle">{escape(short)}</text>'
+        star = f'<circle class="ua-spot" cx="{x:.0f}" cy="{y:.0f}" r="13"/>'
+        star += f'<text class="ua-spot-name" x="{x:.0f}" y="{y - 19:.0f}" text-anchor="middle">{escape(short)}</text>'
     head = f'<svg viewBox="0 0 {WIDE:.0f} {HIGH:.0f}" role="img" aria-label="map of {len(places)} concepts">'
     return f'<div class="ua-map">{head}{lines}{dots}{star}</svg></div>'
 

@@ -27,6 +27,7 @@ def film_tab(room: Room) -> None:
                 label=f"A recording; its first {limits.film_seconds:.0f} s",
                 sources=["upload", "microphone"],
                 type="filepath",
+                buttons=["download"],
                 elem_id="film-sound",
             )
             examples = gr.Dataset(
@@ -47,8 +48,8 @@ def film_tab(room: Room) -> None:
                 )
                 weight = gr.Slider(0, 1, 0.3, step=0.05, label="Their weight", scale=2)
             with gr.Row():
-                go = gr.Button("Make the film", variant="primary", elem_id="film", scale=3)
-                stop = gr.Button("Stop", elem_id="film-stop", scale=1)
+                go = gr.Button("Make the film", variant="primary", elem_id="film", scale=3, min_width=120)
+                stop = gr.Button("Stop", elem_id="film-stop", scale=1, min_width=80)
             with gr.Accordion("Settings", open=False, elem_id="film-settings"):
                 with gr.Row():
                     pictures = gr.Slider(1, limits.film_pictures, 4, step=1, label="Pictures a second", elem_id="film-pictures")

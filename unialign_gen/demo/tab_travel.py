@@ -42,7 +42,7 @@ def travel_tab(room: Room) -> None:
                     )
                     files.append(
                         FileTile(
-                            label="or a sound, video, picture",
+                            label="or a file",
                             height=92,
                             elem_classes="ua-file",
                             scale=2,
@@ -50,8 +50,8 @@ def travel_tab(room: Room) -> None:
                         )
                     )
             with gr.Row():
-                go = gr.Button("Travel", variant="primary", elem_id="travel", scale=3)
-                stop = gr.Button("Stop", elem_id="travel-stop", scale=1)
+                go = gr.Button("Travel", variant="primary", elem_id="travel", scale=3, min_width=120)
+                stop = gr.Button("Stop", elem_id="travel-stop", scale=1, min_width=80)
             with gr.Accordion("Settings", open=False, elem_id="travel-settings"):
                 with gr.Row():
                     between = gr.Slider(2, 16, 8, step=1, label="Pictures from stop to stop", elem_id="between")
