@@ -67,3 +67,14 @@ def write_video(path: Path, seconds: float = 2.0, fps: int = 8, sound: bool = Tr
                 container.mux(audio.encode(frame))
             container.mux(audio.encode(None))
     return path
+
+
+@pytest.fixture(scope="session")
+def served():
+    """The page, served for all tests that ask it."""
+    from unialign_gen.demo.server import start
+
+    page = start()
+    page.room.sandbox.warm()
+    yield page
+    page.close()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .heads import Head, load_head, save_head
-from .media import Sound, Source, load_image, load_sound, load_video
+from .media import Clip, Sound, Source, load_image, load_sound, load_video
 from .mixing import mix
 from .towers import load_tower, save_tower
 from .towers.base import Tower
@@ -206,14 +206,15 @@ class Aligner(ModelMixin, ConfigMixin):
         rate = self.sound_rate
         return torch.cat([self("audio", [load_sound(s, rate)]) for s in sounds])
 
-    def embed_video(self, videos: Sequence[Source], frames: int = FRAMES, sound: float = SOUND_IN_VIDEO) -> Tensor:
-        """Files -> (B, embed_dim): the mean over `frames` frames, mixed with a share `sound` of the sound track."""
+    def embed_video(self, videos: Sequence[Source | Clip], frames: int = FRAMES, sound: float = SOUND_IN_VIDEO) -> Tensor:
+        """Files, or `media.Clip`s with sound at the tower's rate -> (B, embed_dim): the mean over `frames` frames, mixed
+        with a share `sound` of the sound track."""
         hear = "audio" in self.config["towers"] and sound > 0
         out = []
         for video in videos:
-            clip = load_video(video, frames, rate=self.sound_rate if hear else None)
+            clip = video if isinstance(video, Clip) else load_video(video, frames, rate=self.sound_rate if hear else None)
             seen = mix(list(self("image", clip.frames)))
-            if clip.sound is not None and float(clip.sound.abs().max()) > 1e-4:
+            if hear and clip.sound is not None and float(clip.sound.abs().max()) > 1e-4:
                 seen = mix([seen, self("audio", [clip.sound])[0]], [1 - sound, sound])
             out.append(seen)
         return torch.stack(out)

@@ -5,10 +5,12 @@ What a file is follows from its content, never from its name. Every failure to d
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 Source = str | Path
 MAX_PIXELS = 100_000_000
 MAX_FRAME_PIXELS = 36_000_000  # of a video, of which several are held at once; 8K has 33
+CONTAINER_OPTIONS: dict[str, str] = {}  # FFmpeg's, for every file; a process that reads strangers' files narrows them
 
 
 @dataclass
@@ -108,7 +111,7 @@ def opened(source: Source, threads: str = "AUTO") -> Iterator[InputContainer]:
     path = check_file(source)
     av.logging.set_level(av.logging.PANIC)
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with av.open(str(path), metadata_errors="replace", options=dict(CONTAINER_OPTIONS)) as container:
             for stream in container.streams.video:
                 stream.thread_type = threads
                 stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
@@ -164,6 +167,38 @@ def resample(sound: Sound, rate: int) -> Tensor:
     frame.sample_rate = sound.rate
     resampler = av.AudioResampler("fltp", "mono", rate)
     return gather([*resampler.resample(frame), *resampler.resample(None)])
+
+
+def sound_blocks(source: Source, rate: int, channels: int = 1, seconds: float | None = None) -> Iterator[Tensor]:
+    """The sound from its start in blocks (channels, n) at `rate` Hz, one or two channels, at most `seconds` of it.
+
+    Holds one block at a time; stops quietly where the data stops, as players do.
+
+    Raises:
+        InputError: no sound in the file, or none of it can be decoded.
+    """
+    import av
+
+    with opened(source) as container:
+        if not container.streams.audio:
+            raise InputError(f"{source} has no sound")
+        resampler = av.AudioResampler("fltp", "mono" if channels == 1 else "stereo", rate)
+        left = math.inf if seconds is None else round(seconds * rate)
+        got = False
+        try:
+            for frame in chain(container.decode(container.streams.audio[0]), [None]):
+                for piece in resampler.resample(frame):
+                    block = torch.nan_to_num(torch.from_numpy(piece.to_ndarray().copy()))[:, : int(min(left, piece.samples))]
+                    left -= block.shape[1]
+                    got = True
+                    yield block
+                    if left <= 0:
+                        return
+        except av.FFmpegError:
+            if not got:
+                raise
+        if not got:
+            raise InputError(f"{source}: its sound cannot be decoded (damaged or cut off)")
 
 
 def load_video(source: Source, frames: int = 8, rate: int | None = None) -> Clip:

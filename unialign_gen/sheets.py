@@ -61,11 +61,11 @@ def wrap(label: str, width: int, draw: ImageDraw.ImageDraw, font: ImageFont.Free
     return lines
 
 
-def save_sequence(pictures: Sequence[Image.Image], path: Path, rate: int = 8) -> None:
-    """By suffix: `.png` a row, `.gif` a loop there and back, `.mp4` H.264 at `rate` frames a second."""
+def save_sequence(pictures: Sequence[Image.Image], path: Path, rate: int = 8, back: bool = True) -> None:
+    """By suffix: `.png` a row, `.gif` a loop, there and `back`, `.mp4` H.264 at `rate` frames a second."""
     suffix = path.suffix.lower()
     if suffix == ".gif":
-        loop = [*pictures, *list(pictures)[-2:0:-1]]
+        loop = [*pictures, *(list(pictures)[-2:0:-1] if back else [])]
         loop[0].save(path, save_all=True, append_images=loop[1:], duration=1000 // rate, loop=0)
     elif suffix == ".mp4":
         save_mp4(pictures, path, rate)

@@ -9,7 +9,17 @@ from .app import app
 __all__ = ["app", "main"]
 
 # `--help` lists commands in this order
-MODULES = ("draw", "checkpoints", "data", "train", "evaluate", "evaluate_generation", "evaluate_spaces")
+MODULES = (
+    "draw",
+    "animate",
+    "demo",
+    "checkpoints",
+    "data",
+    "train",
+    "evaluate",
+    "evaluate_generation",
+    "evaluate_spaces",
+)
 for module in MODULES:
     import_module(f".{module}", __package__)
 

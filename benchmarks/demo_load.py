@@ -1,0 +1,334 @@
+"""The page under load, and under attack: a server of its own, and clients that check every answer.
+
+    python benchmarks/demo_load.py --seconds 120 --clients 16
+    python benchmarks/demo_load.py --hostile 1000
+
+Load: each client draws words, seeds and sounds at random; its answer must carry those settings and be, pixel by pixel, the
+picture that the same request gave when it was alone. Attack: mutated media, paths and addresses in place of uploads, sizes
+and types that no page would send, broken bodies; no answer may show a path of the server or a traceback, and afterwards
+the server must draw as before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image, ImageChops
+
+from unialign_gen.checkpoint import shipped_folder
+from unialign_gen.settings_png import read_png
+
+SAMPLES = shipped_folder() / "samples"
+ROOT = Path(__file__).resolve().parent.parent
+TEXTS = ("a cat", "a red car", "a tree", "a fish")
+SOUNDS = (None, "cow.flac", "chicken.flac")
+STEPS = 2
+PLACES = (
+    "/etc/passwd",
+    "../" * 9 + "etc/passwd",
+    "README.md",  # where the server runs
+    "/dev/zero",
+    "/tmp",
+    "a\0b",
+    "~/.ssh/id_rsa",
+    "concat:/etc/passwd",
+    "file:///etc/passwd",
+    "http://127.0.0.1:22/",
+    "https://169.254.169.254/latest",
+)
+VALUES: tuple[Any, ...] = (
+    *(None, True, -1, 0.5, 1e308, 10**400, "1", "NaN", "x" * 100_000, "\0", "\u202e\ud83d", "<script>alert(1)</script>"),
+    *([], {}, [[[]]], {"a": {"b": 1}}, [1, 2], {"__type__": "update", "value": 1}, "../../etc/passwd", "'; DROP TABLE x; --"),
+)
+BODIES = (
+    *(b"", b"{", b"null", b"[" * 3000, b"\xff\xfe", b'{"data": 1}', b'{"data": []}', b"x" * 250_000),
+    b'{"data": [' + b"1," * 900 + b"1]}",
+    b'{"data":[],"fn_index":99999,"session_hash":"x"}',
+    b'{"data":[],"fn_index":-1,"session_hash":"../x"}',
+)
+ROUTES = (
+    *("call/create", "call/nothing", "queue/join", "cancel", "reset", "upload", "run/predict", "api/create"),
+    *("component_server", "stream/x", "process_recording"),
+)
+LEAKS = re.compile(rf"Traceback|site-packages|root:x:|File \"|{re.escape(str(ROOT))}|{re.escape(str(Path.home()))}/")
+
+
+@dataclass
+class Server:
+    """A page in a process of its own."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def megabytes(self) -> float:
+        """Resident memory of the server, without its decoding processes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    command = [sys.executable, "-m", "unialign_gen", "demo"]
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            if not url:
+                log.seek(0)
+                raise SystemExit(f"the page did not start: {log.read()[-500:]}")
+            yield Server(url, process)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@dataclass(frozen=True)
+class Request:
+    text: str
+    sound: str | None
+    seed: int
+
+    def ask(self, client: Any) -> Path:
+        """The picture's file; every part of the settings inside is checked."""
+        from gradio_client import handle_file
+
+        sound = {} if self.sound is None else {"audio": handle_file(str(SAMPLES / self.sound))}
+        pictures, details, *_ = client.predict(text=self.text, **sound, seed=self.seed, steps=STEPS, api_name="/create")
+        path = Path(pictures[0]["image"])
+        settings = read_png(path)
+        wanted = [self.text, *([self.sound] if self.sound else [])]
+        if [p.value for p in settings.prompts] != wanted or settings.seed != self.seed or details["seeds"] != [self.seed]:
+            raise AssertionError(f"asked for {self}, got {settings.prompts} with seed {settings.seed}")
+        return path
+
+
+def requests(seeds: int = 2) -> list[Request]:
+    return [Request(text, sound, seed) for text in TEXTS for sound in SOUNDS for seed in range(seeds)]
+
+
+def same(a: Path, b: Path) -> bool:
+    with Image.open(a) as one, Image.open(b) as other:
+        return ImageChops.difference(one.convert("RGB"), other.convert("RGB")).getbbox() is None
+
+
+@dataclass
+class Load:
+    seconds: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+def one_client(url: str, folder: Path, expected: dict[Request, Path], until: float, seed: int, out: Load) -> None:
+    from gradio_client import Client
+
+    draw = random.Random(seed)
+    client = Client(url, verbose=False, download_files=str(folder))
+    while time.monotonic() < until:
+        request = draw.choice(list(expected))
+        start = time.monotonic()
+        try:
+            if not same(request.ask(client), expected[request]):
+                out.failures.append(f"{request}: another picture")
+        except Exception as error:
+            out.failures.append(f"{request}: {error}")
+        out.seconds.append(time.monotonic() - start)
+
+
+def load(server: Server, clients: int, seconds: float) -> dict[str, Any]:
+    """Clients side by side for so long; latencies in seconds, memory in MB."""
+    from gradio_client import Client
+
+    with tempfile.TemporaryDirectory() as folder:
+        alone = Client(server.url, verbose=False, download_files=folder)
+        expected = {request: request.ask(alone) for request in requests()}
+        outs = [Load() for _ in range(clients)]
+        until = time.monotonic() + seconds
+        threads = []
+        for i, out in enumerate(outs):
+            arguments = (server.url, Path(folder), expected, until, i, out)
+            threads.append(threading.Thread(target=one_client, args=arguments))
+        for thread in threads:
+            thread.start()
+        memory = [server.megabytes()]
+        while any(t.is_alive() for t in threads):
+            time.sleep(min(5.0, seconds / 8))
+            memory.append(server.megabytes())
+        for thread in threads:
+            thread.join()
+    times = sorted(s for out in outs for s in out.seconds)
+    failures = [f for out in outs for f in out.failures]
+    cuts = statistics.quantiles(times, n=100) if len(times) > 1 else times * 99
+    warm = memory[len(memory) // 4 :]
+    return {
+        "clients": clients,
+        "answers": len(times),
+        "failures": len(failures),
+        "first_failures": failures[:5],
+        "p50": round(cuts[49], 2),
+        "p90": round(cuts[89], 2),
+        "p99": round(cuts[98], 2),
+        "memory_first": round(memory[0]),
+        "memory_after_a_quarter": round(warm[0]),
+        "memory_last": round(memory[-1]),
+    }
+
+
+def mutated(draw: random.Random) -> tuple[str, bytes]:
+    """A sample, or a picture, with bytes changed, cut off, or doubled."""
+    name = draw.choice(("cow.flac", "chicken.flac", "sheep.mp4", "tree.png"))
+    raw = bytearray(picture() if name == "tree.png" else (SAMPLES / name).read_bytes())
+    for _ in range(draw.choice((1, 20, 2000))):
+        raw[draw.randrange(min(len(raw), draw.choice((64, 1000, 10**9))))] = draw.randrange(256)
+    if draw.random() < 0.3:
+        del raw[draw.randrange(len(raw)) :]
+    if draw.random() < 0.1:
+        raw += raw
+    return draw.choice((name, "x.png", "../../x.wav", "a" * 200 + ".mp4", "\u202ex.flac", "; rm -rf x.mp3")), bytes(raw)
+
+
+def picture() -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 80).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Attacker:
+    """Requests as no page would send them, through plain HTTP."""
+
+    def __init__(self, url: str, seed: int):
+        self.http = httpx.Client(base_url=url, timeout=180)
+        self.draw = random.Random(seed)
+
+    def call(self, api: str, data: list[Any]) -> str:
+        body = json.dumps({"data": data})  # its escapes let half a surrogate pair through
+        headers = {"content-type": "application/json"}
+        answer = self.http.post(f"/gradio_api/call/{api}", content=body, headers=headers)
+        if answer.status_code != 200:
+            return answer.text
+        return self.http.get(f"/gradio_api/call/{api}/{answer.json()['event_id']}").text
+
+    def create(self, **changed: Any) -> str:
+        given = {
+            "text": "a cat", "audio": None, "video": None, "image": None, "wt": 1, "wa": 1, "wv": 1, "wi": 1, "mix": "lerp",
+            "seed": 0, "steps": 1, "guidance": 3, "pictures": 1, "model": "starter",
+        }  # fmt: skip
+        return self.call("create", list({**given, **changed}.values()))
+
+    def media(self) -> str:
+        name, raw = mutated(self.draw)
+        answer = self.http.post("/gradio_api/upload", files={"files": (name, raw)})
+        if answer.status_code != 200:
+            return answer.text
+        file = {"path": answer.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+        kind = self.draw.choice(("audio", "video", "image", "travel", "animate", "restore", "place"))
+        if kind in ("audio", "video", "image"):
+            return self.create(**{kind: file})
+        if kind == "travel":
+            return self.call("travel", ["a", "", "", "", None, file, None, None, 2, False, "slerp", 0, 1, 3, "starter"])
+        if kind == "animate":
+            return self.call("animate", [file, "", 0.3, 1, 0.5, 0, 1, 3, "starter"])
+        return self.call("restore", [file]) if kind == "restore" else self.call("place", ["", file])
+
+    def path(self) -> str:
+        place = self.draw.choice(PLACES)
+        value: Any = {"path": place, "meta": {"_type": "gradio.FileData"}}
+        if self.draw.random() < 0.3:
+            value = self.draw.choice(({"path": place}, place, [value], {"url": place, "meta": value["meta"]}, {"image": value}))
+        if self.draw.random() < 0.3:
+            try:
+                return self.http.get(f"/gradio_api/{self.draw.choice(('file=', 'file/', 'proxy=', 'stream/'))}{place}").text
+            except httpx.InvalidURL:
+                return ""
+        return self.create(**{self.draw.choice(("audio", "video", "image", "text", "model", "seed")): value})
+
+    def values(self) -> str:
+        names = ("text", "audio", "wt", "wi", "mix", "seed", "steps", "guidance", "pictures", "model")
+        return self.create(**{name: self.draw.choice(VALUES) for name in self.draw.sample(names, self.draw.randint(1, 3))})
+
+    def body(self) -> str:
+        content, route = self.draw.choice(BODIES), self.draw.choice(ROUTES)
+        answer = self.http.post(f"/gradio_api/{route}", content=content, headers={"content-type": "application/json"})
+        return answer.text
+
+    def attack(self) -> str:
+        """One of them; all of its answer."""
+        kinds: tuple[Callable[[], str], ...] = (self.media, self.path, self.values, self.body)
+        return self.draw.choice(kinds)()
+
+
+def hostile(server: Server, count: int, seed: int = 0) -> dict[str, Any]:
+    """So many attacks, one after the other; then an honest request."""
+    from gradio_client import Client
+
+    before = server.megabytes()
+    attacker, leaks, broken = Attacker(server.url, seed), [], []
+    with tempfile.TemporaryDirectory() as folder:
+        client = Client(server.url, verbose=False, download_files=folder)
+        request = Request("a cat", "cow.flac", 3)
+        expected = request.ask(client)
+        for _ in range(count):
+            try:
+                said = attacker.attack()
+            except (
+                httpx.HTTPError
+            ) as error:  # a connection that was closed on us is an answer too, as long as the next one opens
+                broken.append(type(error).__name__)
+                continue
+            found = LEAKS.search(said)
+            if found:
+                leaks.append(said[max(0, found.start() - 80) : found.end() + 80])
+        alive = server.process.poll() is None
+        answers = alive and same(request.ask(client), expected)
+    return {
+        "requests": count,
+        "leaks": len(leaks),
+        "first_leaks": leaks[:3],
+        "connections_closed": len(broken),
+        "alive": alive,
+        "draws_as_before": answers,
+        "memory_first": round(before),
+        "memory_last": round(server.megabytes()) if alive else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=0, help="of load; none by default")
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--hostile", type=int, default=0, help="attacks; none by default")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write the result here")
+    options = parser.parse_args()
+    if not options.seconds and not options.hostile:
+        parser.error("give --seconds, --hostile or both")
+    result: dict[str, Any] = {}
+    with serving() as server:
+        if options.seconds:
+            result["load"] = load(server, options.clients, options.seconds)
+        if options.hostile:
+            result["hostile"] = hostile(server, options.hostile, options.seed)
+    text = json.dumps(result, indent=2)
+    sys.stdout.write(text + "\n")
+    if options.json:
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""The endpoints, through Gradio's client, and what a stranger's request can and cannot do."""
+
+import json
+import re
+from pathlib import Path
+
+import av
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from unialign_gen.checkpoint import shipped_folder
+from unialign_gen.demo.limits import Limits
+from unialign_gen.settings_png import read_png
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = shipped_folder() / "samples"
+
+
+@pytest.fixture(scope="module")
+def client(served, tmp_path_factory):
+    return Client(served.url, verbose=False, download_files=str(tmp_path_factory.mktemp("client")))
+
+
+def same(a, b):
+    return np.array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_every_action_is_a_named_endpoint(client):
+    found = client.view_api(return_format="dict", print_info=False)
+    assert set(found["named_endpoints"]) == {"/create", "/restore", "/travel", "/animate", "/place", "/models", "/stop"}
+    assert found["unnamed_endpoints"] == {}
+
+
+def test_create_answers_with_the_library_s_picture_and_its_settings(client, starter):
+    pictures, details, shell, *_ = client.predict(
+        text="a robot", audio=handle_file(SAMPLES / "cow.flac"), text_weight=0.6, audio_weight=0.4, seed=5, steps=2, pictures=2,
+        api_name="/create",
+    )  # fmt: skip
+    weights = {"text": 0.6, "audio": 0.4}
+    call = {"text": "a robot", "audio": str(SAMPLES / "cow.flac"), "weights": weights, "seed": 5, "num_inference_steps": 2}
+    expected = starter(**call, num_images_per_prompt=2).images
+    for i, (row, picture) in enumerate(zip(pictures, expected, strict=True)):
+        assert same(Image.open(row["image"]), picture)
+        settings = read_png(row["image"])
+        assert (settings.seed, settings.index, settings.pictures) == (5, i, 2)
+        assert [(p.kind, p.value, p.weight) for p in settings.prompts] == [("text", "a robot", 0.6), ("audio", "cow.flac", 0.4)]
+    assert details["seeds"] == [5, 6]
+    assert details["concepts"][0]["name"] == "robot"
+    assert shell.startswith("unialign-gen generate --text 'a robot' --audio cow.flac")
+
+
+def test_the_readme_s_example_runs(served, monkeypatch, capsys):
+    text = (ROOT / "README.md").read_text()
+    example = re.search(r"```python\n(from gradio_client.*?)```", text, re.S)[1]
+    assert "http://127.0.0.1:7860/" in example
+    monkeypatch.chdir(ROOT)
+    exec(example.replace("http://127.0.0.1:7860/", served.url), {})
+    assert "robot unialign-gen generate --text 'a robot' --audio cow.flac" in capsys.readouterr().out
+
+
+def test_the_readme_states_the_limits_and_the_endpoints(client):
+    text, limits = (ROOT / "README.md").read_text().split("## Demo")[1].split("\n## ")[0], Limits()
+    assert f"the queue holds {limits.waiting}" in text
+    assert f"{limits.requests_a_minute:,} requests a minute" in text
+    assert f"{limits.file_bytes // 10**6} MB" in text
+    assert f"{limits.pixels // 10**6} megapixels" in " ".join(text.split())
+    assert f"a film {limits.film_seconds:.0f} s" in text
+    assert f"{limits.decode_seconds:.0f} s and {limits.decode_bytes / 1e9:.1f} GB" in text
+    for endpoint in client.view_api(return_format="dict", print_info=False)["named_endpoints"]:
+        assert f"`{endpoint}`" in text
+
+
+def test_restore_gives_the_settings_back(client):
+    pictures, *_ = client.predict(text="a tree", text_weight=-0.5, seed=9, steps=2, mix="slerp", api_name="/create")
+    text, _, _, _, weight, *_, mix, seed, steps, guidance, count, model, _, _, _ = client.predict(
+        handle_file(pictures[0]["image"]), api_name="/restore"
+    )
+    assert (text, weight, mix, seed, steps, guidance, count, model) == ("a tree", -0.5, "lerp", 9, 2, 3, 1, "starter")
+
+
+def test_travel_exports_a_gif_and_a_film(client, starter):
+    files, *_ = client.predict(
+        text_1="a cat", text_2="", file_2=handle_file(SAMPLES / "sheep.mp4"), between=3, steps=1, api_name="/travel"
+    )
+    with Image.open(files[0]) as gif:
+        assert gif.n_frames == 6  # 4 pictures, there and back
+    with av.open(files[1]) as film:
+        frames = [f.to_ndarray(format="rgb24") for f in film.decode(video=0)]
+    assert len(frames) == 4
+    first = starter(text="a cat", seed=0, num_inference_steps=1).images[0].resize((384, 384), Image.Resampling.LANCZOS)
+    assert np.abs(frames[0].astype(int) - np.asarray(first).astype(int)).mean() < 6
+
+
+def test_animate_makes_a_film_with_the_sound(client):
+    film, _ = client.predict(sound=handle_file(SAMPLES / "chicken.flac"), pictures=2, steps=1, api_name="/animate")
+    path = film["video"] if isinstance(film, dict) else film
+    with av.open(path) as container:
+        assert {s.type for s in container.streams} == {"video", "audio"}
+        assert container.duration / 1e6 == pytest.approx(0.77, abs=0.15)
+
+
+def test_place_says_what_a_prompt_is_near_to(client):
+    details, *_ = client.predict(text="a puppy", api_name="/place")
+    assert details["concepts"][0]["name"] == "dog"
+    assert all(0 <= v <= 1 for v in details["place"])
+
+
+def test_models_and_stop(client):
+    assert client.predict(api_name="/models")[0] == "starter"
+    assert client.predict(api_name="/stop") == 0
+
+
+def test_a_job_is_stopped_from_its_own_client_only(client, served):
+    other = Client(served.url, verbose=False)
+    job = client.submit(text="a cat", steps=50, pictures=8, api_name="/create")
+    while not any("drawing" in str(o) for o in job.outputs()):
+        assert not job.done()
+    assert other.predict(api_name="/stop") == 0
+    assert client.predict(api_name="/stop") == 1
+    with pytest.raises(AppError, match="stopped"):
+        job.result(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("api", "given", "words"),
+    [
+        ("/create", {}, "nothing to draw"),
+        ("/create", {"text": "x" * 501}, "at most 500"),
+        ("/create", {"text": "a", "image": "cow.flac"}, "cow.flac is not a picture"),
+        ("/create", {"text": "a", "audio": "README.md"}, "README.md is not a sound"),
+        ("/create", {"text": "a", "steps": 51}, "50"),
+        ("/restore", {"file": "cow.flac"}, "not a PNG"),
+        ("/travel", {"text_1": "", "text_2": ""}, "two stations"),
+        ("/animate", {}, "nothing to play"),
+        ("/place", {}, "nothing to place"),
+    ],
+)
+def test_mistakes_are_one_line(client, api, given, words):
+    given = {k: handle_file(SAMPLES / v) if k in ("image", "audio", "file") else v for k, v in given.items()}
+    with pytest.raises(AppError, match=words) as caught:
+        client.predict(**given, api_name=api)
+    said = str(caught.value)
+    assert len(said.splitlines()) == 1
+    assert not re.search(r"/tmp|/root|/home|site-packages|Traceback", said)
+
+
+def call(url, api, data):
+    """A raw request: the status and all of the answer."""
+    answer = httpx.post(f"{url}gradio_api/call/{api}", json={"data": data}, timeout=60)
+    if answer.status_code != 200:
+        return answer.status_code, answer.text
+    return 200, httpx.get(f"{url}gradio_api/call/{api}/{answer.json()['event_id']}", timeout=60).text
+
+
+def file_data(path):
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "../../../../etc/passwd", str(ROOT / "README.md"), "/proc/self/environ", "http://127.0.0.1:1/x", "file:///etc/passwd",
+     "a\0b"],
+)  # fmt: skip
+def test_no_file_of_the_server_is_read(served, path):
+    for value in (file_data(path), {"path": path}, path):
+        status, said = call(served.url, "restore", [value])
+        assert status == 400 or "event: error" in said
+        assert str(ROOT) not in said
+        assert "root:" not in said
+    for route in (f"file={path}", f"file/{path}", f"proxy={path}", f"stream/{path}"):
+        answer = httpx.get(f"{served.url}gradio_api/{route.replace(chr(0), '%00')}", timeout=60)
+        assert answer.status_code in (400, 403, 404)
+
+
+def test_routes_that_the_page_does_not_need_are_closed(served):
+    for route in (
+        "monitoring",
+        "gradio_api/component_server",
+        "gradio_api/deep_link",
+        "docs",
+        "openapi.json",
+        "login",
+        "vibe-edit",
+    ):
+        assert httpx.get(f"{served.url}{route}").status_code in (404, 405)
+        assert httpx.post(f"{served.url}{route}", json={}).status_code in (404, 405)
+
+
+def test_bodies_are_bounded(served):
+    assert httpx.post(f"{served.url}gradio_api/call/create", content=b"x" * 300_000).status_code == 413
+    stream = (b"x" * 65536 for _ in range(10))
+    assert httpx.post(f"{served.url}gradio_api/call/create", content=stream).status_code == 400
+    assert httpx.post(f"{served.url}gradio_api/call/create", content=b"[" * 5000).status_code == 400
+    too_large = {"files": ("a.png", b"x" * (served.room.limits.file_bytes + 1_000_000))}
+    assert httpx.post(f"{served.url}gradio_api/upload", files=too_large, timeout=60).status_code == 413
+
+
+def test_a_page_loads_nothing_from_elsewhere(served):
+    answer = httpx.get(served.url)
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert json.loads(httpx.get(f"{served.url}config").text)["analytics_enabled"] is False
+
+
+def test_nothing_is_kept_after_the_page_is_closed():
+    from unialign_gen.demo.server import start
+
+    page = start()
+    (page.room.folder() / "x").write_bytes(b"x")
+    page.close()
+    assert not page.room.cache.exists()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(page.url)

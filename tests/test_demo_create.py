@@ -1,0 +1,240 @@
+"""What the page draws: the same as the library and the command line; previews, stopping, and one-line refusals."""
+
+import shlex
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from unialign_gen.checkpoint import shipped_folder
+from unialign_gen.cli import app
+from unialign_gen.demo.create import Create, Drawn
+from unialign_gen.demo.engine import CancelledError, Engine, Progress, on_disk
+from unialign_gen.demo.limits import Limits
+from unialign_gen.demo.preview import Previewer, clean_estimate, decode_latents
+from unialign_gen.demo.recipe import command, python
+from unialign_gen.demo.sandbox import Sandbox
+from unialign_gen.errors import InputError
+from unialign_gen.settings_png import Prompt, Settings, read_png, save_png
+
+SAMPLES = shipped_folder() / "samples"
+LIMITS = Limits()
+
+
+@pytest.fixture(scope="module")
+def engine(starter):
+    made = Engine(LIMITS)
+    made.pipelines["starter"] = starter
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    made = Sandbox(LIMITS)
+    yield made
+    made.close()
+
+
+def drawn(engine, sandbox, **request) -> Drawn:
+    *_, last = Create(**{"steps": 2, **request}).run(engine, sandbox)
+    return last
+
+
+def same(a, b):
+    return np.array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_the_python_that_is_shown_makes_the_same_pictures(engine, sandbox, monkeypatch):
+    monkeypatch.chdir(SAMPLES)
+    files = {"audio": "cow.flac", "video": "sheep.mp4"}
+    found = drawn(engine, sandbox, text='a "red" car', files=files, weights={"video": -0.3}, seed=7, pictures=2, mix="lerp")
+    scope = {}
+    exec(python(found.settings[0]), scope)
+    assert all(same(a, b) for a, b in zip(found.pictures, scope["pictures"], strict=True))
+    assert len(found.pictures) == 2
+
+
+@pytest.mark.parametrize(("files", "mix"), [({"image": "x.png"}, "slerp"), ({"image": "x.png", "audio": "-cow.flac"}, "slerp")])
+def test_the_command_that_is_shown_makes_the_same_picture(engine, sandbox, tmp_path, monkeypatch, starter, files, mix):
+    monkeypatch.chdir(tmp_path)
+    starter(text="a cat", seed=1, num_inference_steps=2).images[0].save("x.png")
+    shutil.copy(SAMPLES / "cow.flac", "-cow.flac")
+    found = drawn(engine, sandbox, text="-a cat; $(ls)", files=files, weights={"image": 0.25}, mix=mix, seed=2, guidance=2.5)
+    words = shlex.split(command(found.settings[0]))
+    assert words[0] == "unialign-gen"
+    result = CliRunner().invoke(app, words[1:])
+    assert result.exit_code == 0, result.output
+    from PIL import Image
+
+    assert same(Image.open("picture.png"), found.pictures[0])
+    assert found.settings[0].mix == ("slerp" if len(files) == 1 else "spherical_mean")
+
+
+def test_settings_from_a_png_draw_the_picture_again_without_the_files(engine, sandbox, tmp_path):
+    first = drawn(engine, sandbox, text="a robot", files={"audio": str(SAMPLES / "cow.flac")}, weights={"audio": 0.5}, seed=3)
+    save_png(first.pictures[0], tmp_path / "a.png", first.settings[0])
+    back = read_png(tmp_path / "a.png")
+    weights = {p.kind: p.weight for p in back.prompts}
+    again = drawn(engine, sandbox, text=back.prompts[0].value, kept=back.prompts, weights=weights, seed=back.seed)
+    assert same(first.pictures[0], again.pictures[0])
+    assert again.settings == first.settings
+
+
+def test_nearest_concepts_are_those_of_a_plain_search(engine, sandbox, starter):
+    found = drawn(engine, sandbox, text="a cat", steps=1)
+    table = engine.concepts("starter")
+    cosines = torch.nn.functional.cosine_similarity(table.points, starter.embed(text="a cat"))
+    best = int(cosines.argmax())
+    assert found.nearest[0] == (table.names[best], pytest.approx(float(cosines[best]), abs=1e-5))
+    assert [v for _, v in found.nearest] == sorted((v for _, v in found.nearest), reverse=True)
+    assert len(found.apart) == 1
+
+
+def test_previews_are_what_the_scheduler_estimates(starter):
+    kept = {}
+    pipe = starter
+
+    def step_end(p, step, t, tensors):
+        kept[step] = (int(t), tensors["latents"].clone())
+        return tensors
+
+    pipe(text="a cat", seed=0, num_inference_steps=12, callback_on_step_end=step_end)
+    scheduler = pipe.scheduler
+    t, before = kept[5][0], kept[4][1]
+    t = kept[5][0]
+    torch.manual_seed(0)
+    output = scheduler.step(torch.randn_like(before), t, before)
+    to = t - 1000 // 12
+    found = clean_estimate(before, output.prev_sample, scheduler.alphas_cumprod[t], scheduler.alphas_cumprod[to])
+    torch.testing.assert_close(found, output.pred_original_sample, atol=1e-3, rtol=1e-3)
+
+
+def test_a_preview_resembles_the_picture_and_is_bounded_in_time(engine, sandbox, monkeypatch):
+    monkeypatch.setattr(Previewer, "look", look_at_once)
+    *reports, last = Create(text="a cat", steps=6).run(engine, sandbox)
+    previews = [r.pictures[0] for r in reports if isinstance(r, Progress) and r.pictures]
+    final = np.asarray(last.pictures[0]).astype(float)
+    errors = [np.abs(np.asarray(p).astype(float) - final).mean() for p in previews]
+    assert len(previews) >= 3
+    assert errors[-1] < errors[0]
+    assert errors[-1] < 25
+    assert [r.done for r in reports] == [0, 1, 2, 3, 4, 5, 6]
+
+
+real_look = Previewer.look
+
+
+def look_at_once(self, step, latents):
+    self.due = 0.0
+    return real_look(self, step, latents)
+
+
+def test_a_preview_waits_for_its_share_of_time(starter):
+    previewer = Previewer(starter)
+    starter.scheduler.set_timesteps(20)
+    latents = torch.randn(1, 8, 16, 16)
+    previewer.due = 0.0
+    previewer.look(0, latents)
+    start = time.monotonic()
+    assert previewer.look(1, latents)
+    assert previewer.due - start > 5 * (time.monotonic() - start)
+    assert previewer.look(2, latents) == []
+
+
+def test_latents_of_the_second_decoder_become_its_pictures():
+    import unialign_gen
+
+    pipe = unialign_gen.load("starter", decoder="stable-unclip")
+    pipe.set_progress_bar_config(disable=True)
+    call = {"text": "a cat", "seed": 0, "num_inference_steps": 2}
+    pictures = decode_latents(pipe, pipe(**call, output_type="latent").images)
+    expected = pipe(**call).images
+    assert np.abs(np.asarray(pictures[0]).astype(int) - np.asarray(expected[0]).astype(int)).max() <= 1
+
+
+def test_stopping_ends_the_work_between_two_steps(engine, sandbox):
+    run = Create(text="a cat", steps=50).run(engine, sandbox, "someone")
+    assert isinstance(next(run), Progress)
+    assert engine.cancel("another") == 0
+    assert engine.cancel("someone") == 1
+    with pytest.raises(CancelledError):
+        list(run)
+    start = time.monotonic()
+    assert engine.worker.submit(lambda: 1).result() == 1
+    assert time.monotonic() - start < 5
+    assert engine.jobs == {}
+
+
+def test_an_abandoned_request_stops_too(engine, sandbox):
+    run = Create(text="a cat", steps=50).run(engine, sandbox, "someone")
+    next(run)
+    run.close()
+    start = time.monotonic()
+    engine.worker.submit(lambda: 1).result()
+    assert time.monotonic() - start < 5
+
+
+def test_a_job_has_a_deadline(starter, sandbox):
+    impatient = Engine(Limits(job_seconds=0.0))
+    impatient.pipelines["starter"] = starter
+    with pytest.raises(InputError, match="took longer"):
+        list(Create(text="a cat", steps=5).run(impatient, sandbox))
+    impatient.close()
+
+
+def test_answers_belong_to_their_requests(engine, sandbox, starter):
+    texts = ["a cat", "a red car", "a tree", "a fish"]
+    found = {}
+
+    def ask(i):
+        found[i] = drawn(engine, sandbox, text=texts[i], seed=i)
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for i, text in enumerate(texts):
+        assert same(found[i].pictures[0], starter(text=text, seed=i, num_inference_steps=2).images[0])
+        assert found[i].settings[0].prompts == (Prompt("text", text),)
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({}, "nothing to draw"), ({"text": "  "}, "nothing to draw"), ({"text": "x" * 501}, "at most 500"),
+        ({"text": ["a"]}, "must be a text"), ({"text": "a", "weights": {"text": 3}}, "weight of text"),
+        ({"text": "a", "weights": {"text": 0}}, "all weights are zero"), ({"text": "a", "mix": "add"}, "mix must be"),
+        ({"text": "a", "pictures": 9}, "pictures"), ({"text": "a", "steps": 0}, "steps"), ({"text": "a", "seed": -1}, "seed"),
+        ({"text": "a", "guidance": None}, "guidance"), ({"text": "a", "model": "/etc"}, "model must be"),
+        ({"text": "a", "files": {"audio": {"path": 1}}}, "must be a file"),
+        ({"text": "a", "files": {"image": str(SAMPLES / "cow.flac")}}, "cow.flac is not a picture"),
+        ({"text": "a", "files": {"audio": str(SAMPLES / "cow.flac")}, "weights": {"audio": -1}, "mix": "slerp"}, "negative"),
+        ({"kept": (Prompt("audio", "x.wav", 1.0, "AAAAAA=="),)}, "another model"),
+    ],
+)  # fmt: skip
+def test_requests_that_cannot_be_drawn(engine, sandbox, request_, said):
+    with pytest.raises(InputError, match=said) as caught:
+        drawn(engine, sandbox, **request_)
+    assert str(SAMPLES) not in str(caught.value)
+
+
+def test_models_are_those_on_this_disk_and_share_their_towers(engine):
+    labels = [m.label for m in on_disk()]
+    assert labels[:2] == ["starter", "starter, stable-unclip decoder"]
+    first, second = (engine.worker.submit(engine.pipeline, label).result() for label in labels[:2])
+    assert first.aligner is second.aligner
+
+
+def test_recipes_quote_what_they_must():
+    settings = Settings((Prompt("text", 'it\'s; rm -rf / \n"x"', 1.0), Prompt("image", "a b.png", 1.0)), "slerp", 3)
+    words = shlex.split(command(settings))
+    assert words[words.index("--text") + 1] == settings.prompts[0].value
+    assert words[words.index("--image") + 1] == "a b.png"
+    assert "--weight" not in words
+    compile(python(settings), "x", "exec")

@@ -1,0 +1,169 @@
+"""The page's pieces, without the page: routes between stations, tables, markup that cannot be injected, the gate, restoring."""
+
+import asyncio
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from unialign_gen.demo import gate, html
+from unialign_gen.demo.engine import Engine, Model, Progress, on_disk
+from unialign_gen.demo.guard import said
+from unialign_gen.demo.limits import Limits
+from unialign_gen.demo.prompts import Part
+from unialign_gen.demo.restore import restore
+from unialign_gen.demo.results import tables_in
+from unialign_gen.demo.travel import Way, route
+from unialign_gen.errors import InputError
+from unialign_gen.settings_png import Prompt, Settings
+
+EVIL = "<img src=x onerror=alert(1)>\"'"
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_route_passes_every_station_at_constant_speed(closed):
+    stations = list(normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), dim=1))
+    way = route(stations, 4, closed, "slerp")
+    assert len(way) == (12 if closed else 9)
+    for i, station in enumerate(stations):
+        torch.testing.assert_close(way[4 * i], station, atol=1e-6, rtol=0)
+    leg = [math.acos(min(1.0, float(way[i] @ way[i + 1]))) for i in range(4)]
+    assert np.allclose(leg, math.acos(float(stations[0] @ stations[1])) / 4, atol=1e-3)
+    labels = Way([None] * len(way), ["a", "b", "c"], [0, 4, 8], closed).labels
+    assert (labels[0], labels[1], labels[4], labels[8]) == ("a", "a 0.75, b 0.25", "b", "c")
+    assert labels[-1] == ("c 0.25, a 0.75" if closed else "c")
+
+
+def test_what_a_user_wrote_is_never_markup():
+    part = Part("text", EVIL, 1.0)
+    for made in (
+        html.note(EVIL),
+        html.stage(Progress(1, 2, EVIL)),
+        html.understood([(EVIL, 0.5)], [part, part], [[(EVIL, 0.1)]] * 2),
+        said(InputError(EVIL)).message,
+    ):
+        assert "<img src=x" not in made
+
+
+def test_a_wave_covers_the_whole_sound():
+    samples = torch.cat([torch.zeros(1000), torch.ones(1000)])
+    made = html.wave(samples, columns=10)
+    assert made.count("M") == 10
+    assert html.wave(torch.zeros(0)) == ""
+
+
+def test_errors_are_one_line_without_places():
+    assert said(InputError("no aligner in /work/secret/place:\n gone")).message == "no aligner in place: gone"
+    assert said(InputError("text and/or a file")).message == "text and/or a file"
+    assert "secret" not in said(RuntimeError("/work/secret")).message
+
+
+def test_results_become_tables():
+    found = tables_in({"n": 3, "rows": [{"a": 1, "b": 0.12345}, {"a": None}], "deep": {"x": {"y": True}}}, "t")
+    assert [(t.title, t.columns, t.rows) for t in found] == [
+        ("t", ["", "value"], [["n", "3"]]),
+        ("t, rows", ["a", "b"], [["1", "0.1235"], ["", ""]]),
+        ("t, deep, x", ["", "value"], [["y", "True"]]),
+    ]
+    assert tables_in([1, [2]], "t") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "is_open"),
+    [
+        ("/", True), ("/gradio_api/queue/join", True), ("/gradio_api/file=/tmp/x.png", True), ("/assets/a.js", True),
+        ("/gradio_api/file=http://x", False), ("/gradio_api/file=/https://x", False), ("/gradio_api/proxy=http://x", False),
+        ("/gradio_api/component_server", False), ("/gradio_api/vibe-edit", False), ("/monitoring", False), ("/docs", False),
+    ],
+)  # fmt: skip
+def test_routes(path, is_open):
+    assert gate.allowed(path) is is_open
+
+
+@pytest.mark.parametrize(
+    ("value", "fine"),
+    [
+        ({"data": ["http://a prompt may say this", None, 1]}, True), ({"data": [{"path": "/tmp/x"}]}, True),
+        ({"data": [{"path": "http://x"}]}, False), ({"data": [[{"a": {"path": "HTTPS://x"}}]]}, False),
+        ({"data": [{"path": "ftp://x"}]}, False), ({"data": [{"path": ["x"]}]}, False), ({"data": [{"path": "a\0"}]}, False),
+    ],
+)  # fmt: skip
+def test_bodies(value, fine):
+    assert gate.plain(json.dumps(value).encode()) is fine
+
+
+def test_bodies_that_are_nested_beyond_reason():
+    assert gate.plain(b"")
+    assert not gate.plain(b"[" * 40 + b"]" * 40)
+    assert not gate.plain(b"[" * 100_000)
+
+
+def test_an_address_has_a_bucket_of_requests(tmp_path):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    guard = gate.Gate(app, Limits(requests_a_minute=3), tmp_path)
+
+    def ask(address, method="POST", path="/gradio_api/cancel"):
+        sent = []
+
+        async def receive():
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "path": path, "method": method, "headers": [], "client": (address, 1)}
+        asyncio.run(guard(scope, receive, send))
+        return sent[0]["status"]
+
+    assert [ask("a") for _ in range(4)] == [200, 200, 200, 429]
+    assert ask("b") == 200
+    assert ask("a", "GET", "/") == 200
+    (tmp_path / "x").write_bytes(b"x" * 100)
+    full = gate.Gate(app, Limits(cache_bytes=50), tmp_path)
+    assert full.cache_size() == 100
+
+
+@pytest.fixture(scope="module")
+def engine():
+    made = Engine(Limits())
+    yield made
+    made.close()
+
+
+def test_more_pictures_than_the_page_draws_restore_the_one_in_the_file(engine):
+    settings = Settings((Prompt("text", "a", 0.5),), "spherical_mean", 7, 10, 3, 100, 42)
+    back = restore(settings, engine, "x.png")
+    assert (back.seed, back.pictures, back.mix, back.weights, back.model) == (49, 1, "slerp", {"text": 0.5}, "starter")
+    second = restore(Settings((Prompt("text", "a"),), decoder="stable-unclip"), engine, "x.png")
+    assert second.model == "starter, stable-unclip decoder"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"prompts": (Prompt("text", "a"), Prompt("text", "b"))}, "several prompts"),
+        ({"prompts": (Prompt("text", "a", 9.0),)}, "weight of text"),
+        ({"steps": 999}, "steps"),
+        ({"checkpoint": "elsewhere"}, "not here"),
+        ({"seed": 2**40}, "seed"),
+    ],
+)
+def test_settings_that_the_page_cannot_draw(engine, changed, words):
+    with pytest.raises(InputError, match=words):
+        restore(Settings(**{"prompts": (Prompt("text", "a"),), **changed}), engine, "x.png")
+
+
+def test_a_checkpoint_that_is_asked_for_comes_first():
+    from unialign_gen.checkpoint import find
+
+    folder = str(find("starter"))
+    assert on_disk(folder)[:2] == [Model("starter, from a folder", folder, None), Model("starter", "starter", None)]
+    assert on_disk("starter")[0] == Model("starter", "starter", None)
+    with pytest.raises(InputError, match="unknown checkpoint"):
+        on_disk("/nowhere")

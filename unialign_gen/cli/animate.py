@@ -1,0 +1,75 @@
+"""Sound to film: `animate`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .app import app, check_output, guarded, report
+from .loading import load
+from .options import AcceptLicense, AsJson, Checkpoint, Decoder, Device, Dtype, Guidance, Seed, Source, Steps
+
+
+@app.command()
+@guarded
+def animate(
+    sound: Annotated[Path, typer.Argument(help="A sound file, or a video's sound track.")],
+    out: Annotated[Path, typer.Option(help="An MP4 file.")] = Path("film.mp4"),
+    text: Annotated[str | None, typer.Option(help="Words that stay in the mix throughout.")] = None,
+    text_weight: Annotated[float, typer.Option(min=0, max=1, help="Their weight; the sound has the rest.")] = 0.3,
+    pictures: Annotated[float, typer.Option(help="Pictures drawn for each second; between them the film fades.")] = 6.0,
+    fps: Annotated[int, typer.Option(min=1, max=120, help="Frames a second.")] = 24,
+    smooth: Annotated[float, typer.Option(help="Seconds over which the picture follows; larger is calmer.")] = 0.5,
+    window: Annotated[float, typer.Option(help="Seconds of sound that are heard for one moment.")] = 2.3,
+    seconds: Annotated[float | None, typer.Option(help="Only so much of the recording, from its start.")] = None,
+    side: Annotated[int, typer.Option(min=16, max=2048, help="Width and height in pixels.")] = 512,
+    checkpoint: Checkpoint = "starter",
+    decoder: Decoder = None,
+    source: Source = None,
+    accept_license: AcceptLicense = False,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Make a film of a recording: the picture follows the sound through time, and the sound plays along."""
+    from ..film import Plan, make_film
+    from ..media import check_file
+
+    check_output(out, (".mp4",))
+    check_file(sound)
+    if out.resolve() == sound.resolve():
+        raise InputError(f"--out {out} is the recording itself: give another name")
+    if text is not None and not text.strip():
+        raise InputError("a text prompt is empty")
+    plan = Plan(pictures=pictures, fps=fps, smooth=smooth, window=window, seconds=seconds, side=side)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license)
+    pipeline.set_progress_bar_config(disable=True)
+    from tqdm import tqdm
+
+    base = pipeline.embed(text=text)[0] if text is not None else None
+    with tqdm(unit="picture", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def progress(done: int, total: int, _: list[Any]) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        told = make_film(
+            pipeline,
+            sound,
+            out,
+            plan,
+            seed,
+            base,
+            text_weight,
+            progress,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+        )
+    report({"file": str(out), **told, "seed": seed}, as_json, f"{out}: {told['seconds']:g} s, {told['pictures']} pictures")

@@ -1,0 +1,50 @@
+"""The page: `demo`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError
+from .app import app, guarded
+from .loading import check_device
+from .options import Device, Dtype
+
+
+@app.command()
+@guarded
+def demo(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network of this machine.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="By default the first free one from 7860.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="One more checkpoint: a folder that save_pretrained wrote.")] = None,
+    share: Annotated[bool, typer.Option("--share", help="Ask Gradio for a public address, for three days at most.")] = False,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+) -> None:
+    """Serve the page: words, sounds, videos and pictures to pictures, in a browser and as an API."""
+    from ..checkpoint import PUBLISHED, SHIPPED, find
+
+    if checkpoint is not None and checkpoint not in SHIPPED + PUBLISHED:
+        find(checkpoint)
+    import torch
+
+    check_device(device)
+    kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if dtype not in kinds:
+        raise InputError(f"--dtype {dtype!r}: choose from {', '.join(kinds)}")
+    from ..demo.server import serve
+
+    try:
+        serve(
+            host=host,
+            port=port,
+            share=share,
+            checkpoint=checkpoint,
+            device=device,
+            dtype=kinds[dtype],
+            open_browser=open_browser,
+        )
+    except OSError as error:
+        raise InputError(f"--port {port}: it is in use, give another one") from error

@@ -1,0 +1,206 @@
+"""One thread that computes: every request's work is a job, done in turn, watched and stopped from outside."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from PIL import Image
+
+from ..checkpoint import DECODERS, describe, find
+from ..concepts import ConceptTable
+from ..errors import InputError
+from .limits import Limits
+
+T = TypeVar("T")
+WAIT = 0.25  # seconds between two looks at a job, so that an abandoned one is noticed
+
+
+class CancelledError(Exception):
+    """The job was stopped by who asked for it."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint that is on this disk, with one of its decoders."""
+
+    label: str
+    checkpoint: str
+    decoder: str | None
+
+
+@dataclass
+class Progress:
+    """How far a job is, and what can be seen of it."""
+
+    done: int
+    total: int
+    what: str
+    pictures: list[Image.Image] = field(default_factory=list)
+
+
+class Job(Generic[T]):
+    """One request's work under way."""
+
+    def __init__(self, limits: Limits):
+        self.events: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
+        self.stopped = threading.Event()
+        self.limits = limits
+        self.deadline = float("inf")
+        self.result: T | None = None
+        self.error: BaseException | None = None
+
+    def check(self) -> None:
+        """Raises `CancelledError` once the job is stopped, `InputError` when it has taken too long."""
+        if self.stopped.is_set():
+            raise CancelledError
+        if time.monotonic() > self.deadline:
+            raise InputError(f"this took longer than {self.limits.job_seconds:.0f} s and was stopped: ask for less")
+
+    def report(self, progress: Progress) -> None:
+        self.check()
+        self.events.put(progress)
+
+
+class Engine:
+    """The checkpoints of this disk, loaded when first asked for, and the thread that uses them.
+
+    Args:
+        device, dtype: for every pipeline, as in `unialign_gen.load`.
+    """
+
+    def __init__(self, limits: Limits, device: str = "cpu", dtype: Any = None, extra: str | None = None):
+        self.limits = limits
+        self.options = {"device": device, "dtype": dtype}
+        self.worker = ThreadPoolExecutor(1, thread_name_prefix="draw")
+        self.pipelines: OrderedDict[str, Any] = OrderedDict()
+        self.models = {m.label: m for m in on_disk(extra)}
+        self.jobs: dict[tuple[str, str], Job[Any]] = {}
+        self.rates: dict[str, int] = {}
+
+    def model(self, label: Any) -> Model:
+        """By its label.
+
+        Raises:
+            InputError: there is none of this name here.
+        """
+        if not isinstance(label, str) or label not in self.models:
+            raise InputError(f"model must be one of {', '.join(self.models)}")
+        return self.models[label]
+
+    def pipeline(self, label: str) -> Any:
+        """A model's pipeline; only the worker calls this. The starter's decoders share their towers."""
+        from .. import load
+
+        model = self.model(label)
+        if label not in self.pipelines:
+            while len(self.pipelines) >= self.limits.loaded:
+                self.pipelines.popitem(last=False)
+            pipeline = load(model.checkpoint, decoder=model.decoder, **self.options)
+            pipeline.set_progress_bar_config(disable=True)
+            for other, loaded in self.pipelines.items():
+                if self.models[other].checkpoint == model.checkpoint:
+                    pipeline.register_modules(aligner=loaded.aligner)
+            self.pipelines[label] = pipeline
+        self.pipelines.move_to_end(label)
+        return self.pipelines[label]
+
+    def concepts(self, label: str) -> ConceptTable | None:
+        """The model's named concepts, where it has a table."""
+        try:
+            return ConceptTable.from_checkpoint(find(self.model(label).checkpoint))
+        except InputError:
+            return None
+
+    def rate(self, label: str) -> int:
+        """The sampling rate in Hz of the model's sound tower; 44.1 kHz where it has none."""
+        self.model(label)
+        if label not in self.rates:
+
+            def ask() -> int:
+                try:
+                    return int(self.pipeline(label).aligner.sound_rate)
+                except InputError:
+                    return 44100
+
+            self.rates[label] = self.worker.submit(ask).result()
+        return self.rates[label]
+
+    def run(self, work: Callable[[Job[T]], T], session: str = "", action: str = "") -> Iterator[Progress | T]:
+        """Does `work` in turn: its reports as they come, its result last.
+
+        Closing the iterator stops the job, and so does `cancel(session)`. A session has one job of an action at a time.
+
+        Raises:
+            CancelledError: it was stopped.
+            InputError: as the work raised it.
+        """
+        job: Job[T] = Job(self.limits)
+        self.jobs[session, action] = job
+
+        def do() -> None:
+            try:
+                job.deadline = time.monotonic() + self.limits.job_seconds
+                job.check()
+                job.result = work(job)
+            except BaseException as error:  # handed to the thread that waits
+                job.error = error
+            finally:
+                job.events.put(None)
+
+        self.worker.submit(do)
+        try:
+            while True:
+                try:
+                    progress = job.events.get(timeout=WAIT)
+                except queue.Empty:
+                    continue
+                if progress is None:
+                    break
+                yield progress
+        finally:
+            job.stopped.set()
+            if self.jobs.get((session, action)) is job:
+                del self.jobs[session, action]
+        if job.error is not None:
+            raise job.error
+        yield job.result  # type: ignore[misc]
+
+    def cancel(self, session: str, action: str | None = None) -> int:
+        """Stops the session's jobs, or those of one action; how many there were."""
+        found = [job for (of, what), job in list(self.jobs.items()) if of == session and action in (None, what)]
+        for job in found:
+            job.stopped.set()
+        return len(found)
+
+    def close(self) -> None:
+        for job in list(self.jobs.values()):
+            job.stopped.set()
+        self.worker.shutdown(cancel_futures=True)
+
+
+def on_disk(extra: str | None = None) -> list[Model]:
+    """What can be drawn with, without a download; `extra` comes first: one of these, or a folder."""
+    found = []
+    for row in describe():
+        if not row["on_disk"]:
+            continue
+        decoders = row.get("decoders", [None])
+        for decoder in decoders:
+            label = row["name"] if decoder in (None, DECODERS[0]) else f"{row['name']}, {decoder} decoder"
+            found.append(Model(label, row["name"], None if decoder == DECODERS[0] else decoder))
+    if extra is not None:
+        known = [m for m in found if m.checkpoint == extra]
+        if not known:
+            find(extra)
+            name = Path(extra).name
+            known = [Model(f"{name}, from a folder" if name in {m.label for m in found} else name, extra, None)]
+        found = [*known, *(m for m in found if m not in known)]
+    return found

@@ -1,0 +1,113 @@
+"""Sound to film: a request for a film of a recording."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..film import Plan, make_film
+from .decode import FILM_RATE
+from .engine import Engine, Job, Progress
+from .limits import decimal, whole, words
+from .prompts import upload
+from .sandbox import Sandbox
+
+
+@dataclass
+class Film:
+    """What was made: the file, the length in seconds, and what to say of it."""
+
+    path: Path
+    seconds: float
+    pictures: int
+    said: str
+
+
+@dataclass
+class Animate:
+    """A request, as it came; `run` checks it."""
+
+    sound: Any
+    text: Any = ""
+    text_weight: Any = 0.3
+    pictures: Any = 4
+    smooth: Any = 0.5
+    seed: Any = 0
+    steps: Any = 12
+    guidance: Any = 3.0
+    model: Any = "starter"
+
+    def run(self, engine: Engine, sandbox: Sandbox, folder: Path, session: str = "") -> Iterator[Progress | Film]:
+        """Progress with the pictures so far, then the film, in `folder`.
+
+        Raises:
+            InputError: no sound, or something that cannot be used.
+            CancelledError: the session stopped it.
+        """
+        limits = engine.limits
+        model = engine.model(self.model)
+        said = words(self.text, "the words", limits.text)
+        share = decimal(self.text_weight, "the weight of the words", 0, 1)
+        steps = whole(self.steps, "steps", 1, limits.steps)
+        guidance = decimal(self.guidance, "guidance", 0, limits.guidance)
+        seed = whole(self.seed, "seed", 0, limits.seed)
+        plan = Plan(
+            pictures=decimal(self.pictures, "pictures a second", 1, limits.film_pictures),
+            smooth=decimal(self.smooth, "smoothness", 0.1, 5),
+            longest=limits.film_seconds + 1,
+            batch=4,
+        )
+        if self.sound is None:
+            raise InputError("nothing to play: add a recording, or record one")
+        track = sandbox.decode("track", upload(self.sound, "sound"))
+        assert isinstance(track.value, np.ndarray)
+        recording = save_wav(track.value, folder / "recording.wav")
+
+        def work(job: Job[Film]) -> Film:
+            pipeline = engine.pipeline(model.label)
+            job.report(Progress(0, 1, "listening"))
+            base = pipeline.embed(text=said)[0] if said else None
+
+            def step_end(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+                job.check()
+                return tensors
+
+            made = make_film(
+                pipeline,
+                recording,
+                folder / "film.mp4",
+                plan,
+                seed,
+                base,
+                share,
+                progress=lambda done, total, batch: job.report(Progress(done, total, "drawing the film", batch)),
+                check=job.check,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                callback_on_step_end=step_end,
+            )
+            cut = track.seconds is not None and track.seconds > made["seconds"] + 0.1
+            what = f"{made['seconds']:.1f} s, {made['pictures']} pictures"
+            what += f"; the first {limits.film_seconds:.0f} s of {track.name}" if cut else ""
+            return Film(folder / "film.mp4", made["seconds"], int(made["pictures"]), what)
+
+        try:
+            yield from engine.run(work, session, "film")
+        finally:
+            recording.unlink(missing_ok=True)
+
+
+def save_wav(samples: np.ndarray, path: Path) -> Path:
+    """Stereo int16 samples (n, 2) as a WAV file."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(FILM_RATE)
+        file.writeframes(samples.astype("<i2").tobytes())
+    return path

@@ -1,0 +1,133 @@
+"""Serves the page."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .engine import Engine
+from .limits import Limits
+from .room import Room
+from .sandbox import Sandbox
+
+
+@dataclass
+class Served:
+    """A page that is being served, until `close`."""
+
+    page: Any
+    room: Room
+    url: str
+    shared: str | None
+    before: str | None = None  # GRADIO_TEMP_DIR
+
+    def close(self) -> None:
+        """Stops the server and removes every file it held."""
+        if self.before is None:
+            os.environ.pop("GRADIO_TEMP_DIR", None)
+        else:
+            os.environ["GRADIO_TEMP_DIR"] = self.before
+        self.page.close(verbose=False)
+        self.room.engine.close()
+        self.room.sandbox.close()
+        shutil.rmtree(self.room.cache, ignore_errors=True)
+
+
+def start(
+    host: str | None = None,
+    port: int | None = None,
+    share: bool = False,
+    checkpoint: str | None = None,
+    device: str = "cpu",
+    dtype: Any = None,
+    limits: Limits | None = None,
+    open_browser: bool = False,
+) -> Served:
+    """Starts the page in a thread and returns when it answers; one a process, since Gradio's folder is set by the environment.
+
+    Args:
+        host, port: by default Gradio's own: this machine alone, the first free port from 7860.
+        share: a public address through Gradio's servers; only when asked for.
+        checkpoint: one more checkpoint, beside those of this installation; the page opens on it.
+        device, dtype: of every checkpoint.
+
+    Raises:
+        InputError: no such checkpoint.
+        OSError: the port is taken.
+    """
+    limits = limits or Limits()
+    cache = Path(tempfile.mkdtemp(prefix="unialign-gen-")).resolve()
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = str(cache)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        engine = Engine(limits, device, dtype, checkpoint)
+        room = Room(engine, Sandbox(limits), limits, cache)
+        first = next(iter(engine.models))
+        engine.worker.submit(engine.pipeline, first)  # meanwhile the page is built; a failure shows at the first request
+        served = open_page(room, host, port, share, open_browser)
+        served.before = before
+        threading.Thread(target=warm, args=(room, first), daemon=True).start()  # only now: it would take time from the start
+        return served
+    except BaseException:
+        shutil.rmtree(cache, ignore_errors=True)
+        raise
+
+
+def warm(room: Room, label: str) -> None:
+    """Loads what the first requests will need; a failure shows at the first request."""
+    with suppress(Exception):
+        room.engine.worker.submit(lambda: room.engine.pipeline(label).embed(text="a")).result()
+        room.sandbox.warm()
+        room.engine.rate(label)
+
+
+def open_page(room: Room, host: str | None, port: int | None, share: bool, open_browser: bool) -> Served:
+    from starlette.middleware import Middleware
+
+    from .gate import Gate
+    from .look import CSS, theme
+    from .page import build
+
+    page = build(room)
+    _, url, shared = page.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        inbrowser=open_browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=False,
+        allowed_paths=[],
+        max_file_size=room.limits.file_bytes,
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        run_history=False,
+        footer_links=["api"],
+        state_session_capacity=1000,
+        app_kwargs={"middleware": [Middleware(Gate, limits=room.limits, cache=room.cache)]},
+        theme=theme(),
+        css=CSS,
+    )
+    return Served(page, room, url, shared)
+
+
+def serve(**options: Any) -> None:
+    """Serves until interrupted, and says where; options are those of `start`."""
+    import sys
+
+    served = start(**options)
+    try:
+        sys.stdout.write(f"{served.shared or served.url}\n")
+        sys.stdout.flush()
+        served.page.block_thread()
+    finally:
+        served.close()

@@ -1,0 +1,127 @@
+"""Travel: the way from prompt to prompt, all from one noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import InputError
+from ..mixing import mix, path
+from .engine import Engine, Job, Progress
+from .limits import choice, decimal, whole, words
+from .prompts import Part, upload
+from .sandbox import Sandbox
+
+BATCH = 4  # pictures drawn at a time: what is seen of the work, and how soon it stops
+
+
+@dataclass
+class Way:
+    """Pictures in order; `names` of the stations and `stops`, the number of each one's picture."""
+
+    pictures: list[Image.Image]
+    names: list[str]
+    stops: list[int]
+    closed: bool
+
+    @property
+    def labels(self) -> list[str]:
+        """For each picture where it lies, such as `a cat 0.75, a lion 0.25`."""
+        ring = [*self.names, self.names[0]] if self.closed else self.names
+        between = self.stops[1] - self.stops[0]
+        out = []
+        for i in range(len(self.pictures)):
+            leg, share = i // between, (i % between) / between
+            out.append(ring[leg] if share == 0 else f"{ring[leg]} {1 - share:.2f}, {ring[leg + 1]} {share:.2f}")
+        return out
+
+
+@dataclass
+class Travel:
+    """A request, as it came; `run` checks it. A station has words, a file of any kind, or both in equal shares."""
+
+    texts: Sequence[Any]
+    files: Sequence[Any]
+    between: Any = 8
+    closed: Any = False
+    mix: Any = "slerp"
+    seed: Any = 0
+    steps: Any = 20
+    guidance: Any = 3.0
+    model: Any = "starter"
+
+    def run(self, engine: Engine, sandbox: Sandbox, session: str = "") -> Iterator[Progress | Way]:
+        """Progress with the pictures so far, then the way.
+
+        Raises:
+            InputError: fewer than two stations, or something that cannot be used.
+            CancelledError: the session stopped it.
+        """
+        limits = engine.limits
+        model = engine.model(self.model)
+        method = choice(self.mix, "mix", ("lerp", "slerp"))
+        steps = whole(self.steps, "steps", 1, limits.steps)
+        guidance = decimal(self.guidance, "guidance", 0, limits.guidance)
+        seed = whole(self.seed, "seed", 0, limits.seed)
+        between = whole(self.between, "pictures from stop to stop", 1, limits.frames)
+        closed = bool(self.closed)
+        rate = engine.rate(model.label) if any(f is not None for f in self.files) else 0
+        stations = self.stations(sandbox, limits.text, rate)
+        legs = len(stations) if closed else len(stations) - 1
+        total = legs * between + (0 if closed else 1)
+        if total > limits.frames:
+            raise InputError(f"this way has {total} pictures: at most {limits.frames}, so ask for fewer from stop to stop")
+
+        def work(job: Job[Way]) -> Way:
+            pipeline = engine.pipeline(model.label)
+            job.report(Progress(0, total, "reading the prompts"))
+            points = [mix([part.embed(pipeline) for part in parts]) for parts in stations]
+            pictures: list[Image.Image] = []
+
+            def step_end(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+                job.check()
+                return tensors
+
+            for part in route(points, between, closed, method).split(BATCH):
+                pictures += pipeline(
+                    image_embeds=pipeline.embed_scale(part),
+                    seed=[seed] * len(part),
+                    num_inference_steps=steps,
+                    guidance_scale=guidance,
+                    callback_on_step_end=step_end,
+                ).images
+                job.report(Progress(len(pictures), total, "drawing the way", pictures[-BATCH:]))
+            names = [" + ".join(p.name for p in parts) for parts in stations]
+            return Way(pictures, names, [i * between for i in range(len(stations))], closed)
+
+        yield from engine.run(work, session, "travel")
+
+    def stations(self, sandbox: Sandbox, longest: int, rate: int) -> list[list[Part]]:
+        """The stations that hold something."""
+        out = []
+        for text, file in zip(self.texts, self.files, strict=True):
+            parts = []
+            said = words(text, "a station's text", longest)
+            if said:
+                parts.append(Part("text", said, 1.0))
+            if file is not None:
+                media = sandbox.decode("any", upload(file, "a station's file"), rate)
+                parts.append(Part(media.kind, media.name, 1.0, media))
+            if parts:
+                out.append(parts)
+        if len(out) < 2:
+            raise InputError("a way needs two stations or more: write words, or add a file, in at least two of them")
+        return out
+
+
+def route(points: Sequence[Tensor], between: int, closed: bool, method: Any) -> Tensor:
+    """Unit embeddings (n, d) along the way, `between` of them from each station (d,) to the next; the last one ends it."""
+    ring = [*points, points[0]] if closed else list(points)
+    legs = [path(a, b, between + 1, method)[:-1] for a, b in pairwise(ring)]
+    return torch.cat([*legs, *([] if closed else [mix([points[-1]])[None]])])
