@@ -75,7 +75,7 @@ class Worker:
         """A header and its arrays, within so many seconds."""
         self.files += 1
         with self.killed_after(seconds):
-            self.into.write(json.dumps({"kind": kind, "path": path, "rate": rate}).encode() + b"\n")
+            self.into.write(json.dumps({"kind": kind, "path": os.path.abspath(path), "rate": rate}).encode() + b"\n")
             self.into.flush()
             header, arrays = self.header(), []
             for shape, name in header.get("arrays", []):
