@@ -70,8 +70,8 @@ def write_video(path: Path, seconds: float = 2.0, fps: int = 8, sound: bool = Tr
 
 
 @pytest.fixture(scope="session")
-def served():
-    """The page, served for all tests that ask it."""
+def served(starter):
+    """The page, served for all tests that ask it; after the fixture's pipeline, since loading two at a time is not safe."""
     from unialign_gen.demo.server import start
 
     page = start()

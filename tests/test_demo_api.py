@@ -11,8 +11,10 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
+from typer.testing import CliRunner
 
 from unialign_gen.checkpoint import shipped_folder
+from unialign_gen.cli import app
 from unialign_gen.demo.limits import Limits
 from unialign_gen.settings_png import read_png
 
@@ -203,6 +205,17 @@ def test_a_page_loads_nothing_from_elsewhere(served):
     answer = httpx.get(served.url)
     assert "default-src 'self'" in answer.headers["content-security-policy"]
     assert json.loads(httpx.get(f"{served.url}config").text)["analytics_enabled"] is False
+
+
+@pytest.mark.parametrize(
+    ("option", "words"), [("--checkpoint", "unknown checkpoint"), ("--port", "in use"), ("--dtype", "--dtype")]
+)
+def test_mistakes_of_the_command(served, option, words):
+    value = str(httpx.URL(served.url).port) if option == "--port" else "nope"
+    result = CliRunner().invoke(app, ["demo", option, value])
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_nothing_is_kept_after_the_page_is_closed():

@@ -104,7 +104,7 @@ def test_memory_is_bounded_and_the_next_file_is_decoded(tmp_path):
 
 def test_a_decoder_that_dies_costs_one_message(tmp_path):
     Image.new("RGB", (60, 60)).save(tmp_path / "b.png")
-    sandbox = Sandbox(Limits())
+    sandbox = Sandbox(Limits(decoders=1))
     sandbox.warm()
     sandbox.idle[0].process.kill()
     with pytest.raises(InputError, match="limits of time and memory"):

@@ -101,6 +101,7 @@ class Engine:
 
         model = self.model(label)
         if label not in self.pipelines:
+            no_progress_bars()
             while len(self.pipelines) >= self.limits.loaded:
                 self.pipelines.popitem(last=False)
             pipeline = load(model.checkpoint, decoder=model.decoder, **self.options)
@@ -184,6 +185,15 @@ class Engine:
         for job in list(self.jobs.values()):
             job.stopped.set()
         self.worker.shutdown(cancel_futures=True)
+
+
+def no_progress_bars() -> None:
+    """Loading says nothing: who waits is not at this terminal."""
+    from diffusers.utils import logging
+    from transformers.utils import logging as logging_of_transformers
+
+    logging.disable_progress_bar()
+    logging_of_transformers.disable_progress_bar()
 
 
 def on_disk(extra: str | None = None) -> list[Model]:

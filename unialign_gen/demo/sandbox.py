@@ -97,18 +97,21 @@ class Sandbox:
     def __init__(self, limits: Limits):
         self.limits = limits
         self.places = threading.BoundedSemaphore(limits.decoders)
+        self.starting = threading.Lock()
         self.idle: list[Worker] = []
 
     def warm(self) -> None:
-        """Has a process ready, which takes seconds; where that fails, the first file will say so."""
-        with self.places, suppress(OSError, ValueError):
-            self.give_back(self.take())
+        """Has the processes ready, which takes seconds; where that fails, the first file will say so."""
+        for _ in range(self.limits.decoders):
+            with self.starting, suppress(OSError, ValueError):
+                self.idle.append(Worker(self.limits))
 
     def take(self) -> Worker:
-        try:
+        """One that is ready, or is about to be; else a new one."""
+        with suppress(IndexError):
             return self.idle.pop()
-        except IndexError:
-            return Worker(self.limits)
+        with self.starting:
+            return self.idle.pop() if self.idle else Worker(self.limits)
 
     def give_back(self, worker: Worker) -> None:
         if worker.files < FILES:

@@ -62,12 +62,12 @@ def start(
         OSError: the port is taken.
     """
     limits = limits or Limits()
+    engine = Engine(limits, device, dtype, checkpoint)
     cache = Path(tempfile.mkdtemp(prefix="unialign-gen-")).resolve()
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(cache)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
-        engine = Engine(limits, device, dtype, checkpoint)
         room = Room(engine, Sandbox(limits), limits, cache)
         first = next(iter(engine.models))
         engine.worker.submit(engine.pipeline, first)  # meanwhile the page is built; a failure shows at the first request
@@ -76,6 +76,7 @@ def start(
         threading.Thread(target=warm, args=(room, first), daemon=True).start()  # only now: it would take time from the start
         return served
     except BaseException:
+        engine.close()
         shutil.rmtree(cache, ignore_errors=True)
         raise
 

@@ -33,8 +33,8 @@ def travel_tab(room: Room) -> None:
                     texts.append(
                         gr.Textbox(
                             FIRST[i],
-                            label=f"Station {i + 1}" + ("" if i < 2 else ", if you like"),
-                            placeholder="words",
+                            label=f"Station {i + 1}",
+                            placeholder="words" if i < 2 else "if you like",
                             max_length=limits.text,
                             elem_id=f"station-{i + 1}",
                             scale=3,
