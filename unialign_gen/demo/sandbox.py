@@ -125,7 +125,7 @@ class Sandbox:
         Raises:
             InputError: it cannot be read, or not within the limits.
         """
-        name = Path(path).name
+        name, path = Path(path).name, str(Path(path).absolute())  # a worker may have started elsewhere
         with self.places:
             worker = None
             try:
