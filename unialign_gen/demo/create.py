@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from .. import __version__
-from ..settings_png import Prompt, Settings
+from ..settings_png import GUIDANCE, Prompt, Settings
 from .engine import Engine, Job, Progress
 from .limits import choice, decimal, whole
 from .preview import Previewer
@@ -44,7 +44,7 @@ class Create:
     mix: Any = "lerp"
     seed: Any = 0
     steps: Any = 20
-    guidance: Any = 3.0
+    guidance: Any = GUIDANCE
     pictures: Any = 1
     model: Any = "starter"
 

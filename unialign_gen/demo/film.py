@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..film import Plan, make_film
+from ..settings_png import GUIDANCE
 from .decode import FILM_RATE
 from .engine import Engine, Job, Progress
 from .limits import decimal, whole, words
@@ -40,7 +41,7 @@ class Animate:
     smooth: Any = 0.5
     seed: Any = 0
     steps: Any = 12
-    guidance: Any = 3.0
+    guidance: Any = GUIDANCE
     model: Any = "starter"
 
     def run(self, engine: Engine, sandbox: Sandbox, folder: Path, session: str = "") -> Iterator[Progress | Film]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..settings_png import read_png, save_png
+from ..settings_png import GUIDANCE, read_png, save_png
 from . import html
 from .components import FileTile, PictureTile, SoundTile, VideoTile
 from .create import Create, Drawn
@@ -90,7 +90,7 @@ def create_tab(room: Room) -> None:
                     pictures = gr.Slider(1, limits.pictures, 1, step=1, label="Pictures", elem_id="pictures", scale=4)
                 with gr.Row():
                     steps = gr.Slider(1, limits.steps, 20, step=1, label="Steps", elem_id="steps")
-                    guidance = gr.Slider(0, limits.guidance, 3, step=0.5, label="Guidance", elem_id="guidance")
+                    guidance = gr.Slider(0, limits.guidance, GUIDANCE, step=0.5, label="Guidance", elem_id="guidance")
                 with gr.Row():
                     mix = gr.Radio(
                         [("Straight (lerp)", "lerp"), ("Along the sphere (slerp)", "slerp")],
@@ -145,7 +145,7 @@ def create_tab(room: Room) -> None:
         mix: str = "lerp",
         seed: int = 0,
         steps: int = 20,
-        guidance: float = 3.0,
+        guidance: float = GUIDANCE,
         pictures: int = 1,
         model: str = models[0],
         kept: Any = (),

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..settings_png import GUIDANCE
 from . import html
 from .components import SoundTile
 from .engine import Progress
@@ -57,7 +58,7 @@ def film_tab(room: Room) -> None:
                 with gr.Row():
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=limits.seed)
                     steps = gr.Slider(1, limits.steps, 12, step=1, label="Steps", elem_id="film-steps")
-                    guidance = gr.Slider(0, limits.guidance, 3, step=0.5, label="Guidance")
+                    guidance = gr.Slider(0, limits.guidance, GUIDANCE, step=0.5, label="Guidance")
                 model = gr.Dropdown(models, value=models[0], label="Model")
         with gr.Column(scale=5, min_width=320):
             stage = gr.HTML(
@@ -84,7 +85,7 @@ def film_tab(room: Room) -> None:
         smooth: float = 0.5,
         seed: int = 0,
         steps: int = 12,
-        guidance: float = 3.0,
+        guidance: float = GUIDANCE,
         model: str = models[0],
         request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
     ) -> Iterator[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from ..settings_png import GUIDANCE
 from ..sheets import save_sequence
 from . import html
 from .components import FileTile
@@ -64,7 +65,7 @@ def travel_tab(room: Room) -> None:
                 with gr.Row():
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=limits.seed)
                     steps = gr.Slider(1, limits.steps, 15, step=1, label="Steps", elem_id="travel-steps")
-                    guidance = gr.Slider(0, limits.guidance, 3, step=0.5, label="Guidance")
+                    guidance = gr.Slider(0, limits.guidance, GUIDANCE, step=0.5, label="Guidance")
         with gr.Column(scale=5, min_width=320):
             stage = gr.HTML(
                 html.note("Every picture of the way starts from the same noise: only the prompt moves."),
@@ -91,7 +92,7 @@ def travel_tab(room: Room) -> None:
         mix: str = "slerp",
         seed: int = 0,
         steps: int = 15,
-        guidance: float = 3.0,
+        guidance: float = GUIDANCE,
         model: str = models[0],
         request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
     ) -> Iterator[Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..mixing import mix, path
+from ..settings_png import GUIDANCE
 from .engine import Engine, Job, Progress
 from .limits import choice, decimal, whole, words
 from .prompts import Part, upload
@@ -53,7 +54,7 @@ class Travel:
     mix: Any = "slerp"
     seed: Any = 0
     steps: Any = 20
-    guidance: Any = 3.0
+    guidance: Any = GUIDANCE
     model: Any = "starter"
 
     def run(self, engine: Engine, sandbox: Sandbox, session: str = "") -> Iterator[Progress | Way]:
