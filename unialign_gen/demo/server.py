@@ -29,10 +29,7 @@ class Served:
 
     def close(self) -> None:
         """Stops the server and removes every file it held."""
-        if self.before is None:
-            os.environ.pop("GRADIO_TEMP_DIR", None)
-        else:
-            os.environ["GRADIO_TEMP_DIR"] = self.before
+        use_folder(self.before)
         self.page.close(verbose=False)
         self.room.engine.close()
         self.room.sandbox.close()
@@ -65,7 +62,7 @@ def start(
     engine = Engine(limits, device, dtype, checkpoint)
     cache = Path(tempfile.mkdtemp(prefix="unialign-gen-")).resolve()
     before = os.environ.get("GRADIO_TEMP_DIR")
-    os.environ["GRADIO_TEMP_DIR"] = str(cache)
+    use_folder(str(cache))
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         room = Room(engine, Sandbox(limits), limits, cache)
@@ -76,9 +73,18 @@ def start(
         threading.Thread(target=warm, args=(room, first), daemon=True).start()  # only now: it would take time from the start
         return served
     except BaseException:
+        use_folder(before)
         engine.close()
         shutil.rmtree(cache, ignore_errors=True)
         raise
+
+
+def use_folder(folder: str | None) -> None:
+    """Where Gradio keeps files; None for its own choice."""
+    if folder is None:
+        os.environ.pop("GRADIO_TEMP_DIR", None)
+    else:
+        os.environ["GRADIO_TEMP_DIR"] = folder
 
 
 def warm(room: Room, label: str) -> None:
