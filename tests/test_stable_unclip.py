@@ -267,7 +267,8 @@ def test_model_offload_runs_with_accelerates_own_hooks(pair, starter, family, tm
     like = pair[0] if family == "unclip" else starter
     # the aligner as it is before its first prompt: no tower is loaded
     fresh = Aligner.from_pretrained(shipped_folder() / "starter" / "aligner")
-    ours = type(like)(**{k: v for k, v in like.components.items() if k != "aligner"}, aligner=fresh)
+    parts = {k: v for k, v in like.components.items() if k != "aligner"}
+    ours = type(like)(**parts, aligner=fresh, default_guidance=like.config["default_guidance"])
     ours.set_progress_bar_config(disable=True)
     expected = like(text="a dog", seed=0, output_type="np", **FEW).images
     names = ours.model_cpu_offload_seq.split("->")
