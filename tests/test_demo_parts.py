@@ -56,9 +56,9 @@ def test_a_wave_covers_the_whole_sound():
 
 
 def test_errors_are_one_line_without_places():
-    assert said(InputError("no aligner in /work/secret/place:\n gone")).message == "no aligner in place: gone"
+    assert said(InputError("no aligner in /srv/secret/place:\n gone")).message == "no aligner in place: gone"
     assert said(InputError("text and/or a file")).message == "text and/or a file"
-    assert "secret" not in said(RuntimeError("/work/secret")).message
+    assert "secret" not in said(RuntimeError("/srv/secret")).message
 
 
 def test_results_become_tables():
