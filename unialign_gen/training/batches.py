@@ -71,14 +71,13 @@ class Batches:
             names, (caches, samples) = sorted(self.stream.config.pairs[modality]), drawn.lent[modality]
         else:
             names, caches, samples = self.stream.names, drawn.caches, drawn.samples
-        head = self.config.heads[modality]
-        if self.live is not None and modality in self.live.towers:
-            chance = torch.rand(len(samples), generator=generator)
-            return self.live.rows(modality, names, caches[mine], samples[mine], chance[mine])
-        width = next(s.width(modality) for s in self.sources.values() if modality in s.rows)
-        chance = torch.rand(len(samples), generator=generator)
-        noise = torch.randn(len(samples), width, generator=generator)[mine] if head.noise else None
+        head, whole = self.config.heads[modality], len(samples)
+        chance = torch.rand(whole, generator=generator)
         caches, samples, chance = caches[mine], samples[mine], chance[mine]
+        if self.live is not None and modality in self.live.towers:
+            return self.live.rows(modality, names, caches, samples, chance)
+        width = next(s.width(modality) for s in self.sources.values() if modality in s.rows)
+        noise = torch.randn(whole, width, generator=generator)[mine] if head.noise else None
         if head.rows == "mean":
             rows = self._all_rows(modality, names, caches, samples, width)
         else:

@@ -122,8 +122,3 @@ class RunFolder:
     def note_problems(self, rows: list[dict[str, str]]) -> None:
         """Writes which media could not be read while a tower was trained."""
         self.replace("problems.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """The rows of the log."""
-        path = self.path / METRICS
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []

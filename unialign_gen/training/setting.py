@@ -55,7 +55,7 @@ def prepare(config: TrainConfig) -> Setting:
     frozen = config.anchor not in config.heads
     points: dict[str, Tensor] = {}
     if frozen:
-        head, dim = frozen_head(config.checkpoint, config.anchor)
+        head, _ = frozen_head(config.checkpoint, config.anchor)
         for name, source in sources.items():
             if config.anchor in source.rows:
                 points[name] = embed_mean(fitting(source, config.anchor, head), head)

@@ -22,7 +22,7 @@ from ..errors import InputError
 from .config import TrainConfig
 from .evaluation import evaluate
 from .features import Source, embed_mean
-from .folder import RunFolder
+from .folder import HEADS, RunFolder
 from .model import loss_of, whole_batch_gradients
 from .rows import Rows, StreamBatch
 from .schedule import warm_then_cool
@@ -181,7 +181,7 @@ class Trainer:
         self.ahead.shutdown()
         if self.setting.live is not None and self.accelerator.is_main_process:
             self.folder.note_problems(list(self.setting.live.problems.values()))
-        heads = self.folder.path / "heads"
+        heads = self.folder.path / HEADS
         return Result(self.step, steps, self.metrics, heads if heads.is_dir() else None)
 
     def _any(self, asked: bool) -> bool:
