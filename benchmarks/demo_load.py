@@ -2,11 +2,13 @@
 
     python benchmarks/demo_load.py --seconds 120 --clients 16
     python benchmarks/demo_load.py --hostile 1000
+    python benchmarks/demo_load.py --start 3
 
 Load: each client draws words, seeds and sounds at random; its answer must carry those settings and be, pixel by pixel, the
 picture that the same request gave when it was alone. Attack: mutated media, paths and addresses in place of uploads, sizes
 and types that no page would send, broken bodies; no answer may show a path of the server or a traceback, and afterwards
-the server must draw as before.
+the server must draw as before. Start: seconds from the command to a page that answers, beside a process that only
+imports the same libraries, and from there to the first picture at the page's own settings.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ("a cat", "a red car", "a tree", "a fish")
 SOUNDS = (None, "cow.flac", "chicken.flac")
 STEPS = 2
+IMPORTS = "import gradio, torch, transformers, timm, av; from diffusers import KandinskyV22Pipeline"
 PLACES = (
     "/etc/passwd",
     "../" * 9 + "etc/passwd",
@@ -96,6 +99,28 @@ def serving() -> Iterator[Server]:
         finally:
             process.terminate()
             process.wait(30)
+
+
+def start(runs: int) -> dict[str, float]:
+    """Medians of a fresh server each time, in seconds."""
+    from gradio_client import Client
+
+    bare, page, first = [], [], []
+    for _ in range(runs):
+        before = time.monotonic()
+        subprocess.run([sys.executable, "-c", IMPORTS], check=True, cwd=ROOT)
+        bare.append(time.monotonic() - before)
+        before = time.monotonic()
+        with serving() as server, tempfile.TemporaryDirectory() as folder:
+            httpx.get(server.url, timeout=60).raise_for_status()
+            page.append(time.monotonic() - before)
+            client = Client(server.url, verbose=False, download_files=folder)
+            before = time.monotonic()
+            client.predict(text="a red car", api_name="/create")
+            first.append(time.monotonic() - before)
+    times = {"imports": bare, "page": page, "first_picture": first}
+    found = {name: statistics.median(values) for name, values in times.items()}
+    return {name: round(value, 2) for name, value in {**found, "page_over_imports": found["page"] - found["imports"]}.items()}
 
 
 @dataclass(frozen=True)
@@ -313,17 +338,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0, help="of load; none by default")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--hostile", type=int, default=0, help="attacks; none by default")
+    parser.add_argument("--start", type=int, default=0, help="fresh servers to time; none by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the result here")
     options = parser.parse_args()
-    if not options.seconds and not options.hostile:
-        parser.error("give --seconds, --hostile or both")
+    if not options.seconds and not options.hostile and not options.start:
+        parser.error("give --seconds, --hostile or --start")
     result: dict[str, Any] = {}
-    with serving() as server:
-        if options.seconds:
-            result["load"] = load(server, options.clients, options.seconds)
-        if options.hostile:
-            result["hostile"] = hostile(server, options.hostile, options.seed)
+    if options.start:
+        result["start"] = start(options.start)
+    if options.seconds or options.hostile:
+        with serving() as server:
+            if options.seconds:
+                result["load"] = load(server, options.clients, options.seconds)
+            if options.hostile:
+                result["hostile"] = hostile(server, options.hostile, options.seed)
     text = json.dumps(result, indent=2)
     sys.stdout.write(text + "\n")
     if options.json:

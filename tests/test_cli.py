@@ -134,3 +134,12 @@ def test_help_answers_at_once():
 def test_help_imports_nothing_heavy():
     code = "import sys, unialign_gen.cli; print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("rank", "told"), [("0", "3 steps\n"), ("1", "")])
+def test_of_several_processes_the_first_alone_reports(monkeypatch, capsys, rank, told):
+    from unialign_gen.cli.app import report
+
+    monkeypatch.setenv("RANK", rank)
+    report({"steps": 3}, False, "3 steps")
+    assert capsys.readouterr().out == told

@@ -83,7 +83,7 @@ def test_restore_gives_the_settings_back(client):
     text, _, _, _, weight, *_, mix, seed, steps, guidance, count, model, _, _, _ = client.predict(
         handle_file(pictures[0]["image"]), api_name="/restore"
     )
-    assert (text, weight, mix, seed, steps, guidance, count, model) == ("a tree", -0.5, "lerp", 9, 2, 4, 1, "starter")
+    assert (text, weight, mix, seed, steps, guidance, count, model) == ("a tree", -0.5, "lerp", 9, 2, 3, 1, "starter")
 
 
 def test_travel_exports_a_gif_and_a_film(client, starter):

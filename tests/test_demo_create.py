@@ -211,7 +211,7 @@ def test_answers_belong_to_their_requests(engine, sandbox, starter):
         ({"text": ["a"]}, "must be a text"), ({"text": "a", "weights": {"text": 3}}, "weight of text"),
         ({"text": "a", "weights": {"text": 0}}, "all weights are zero"), ({"text": "a", "mix": "add"}, "mix must be"),
         ({"text": "a", "pictures": 9}, "pictures"), ({"text": "a", "steps": 0}, "steps"), ({"text": "a", "seed": -1}, "seed"),
-        ({"text": "a", "guidance": None}, "guidance"), ({"text": "a", "model": "/etc"}, "model must be"),
+        ({"text": "a", "guidance": "3"}, "guidance"), ({"text": "a", "model": "/etc"}, "model must be"),
         ({"text": "a", "files": {"audio": {"path": 1}}}, "must be a file"),
         ({"text": "a", "files": {"image": str(SAMPLES / "cow.flac")}}, "cow.flac is not a picture"),
         ({"text": "a", "files": {"audio": str(SAMPLES / "cow.flac")}, "weights": {"audio": -1}, "mix": "slerp"}, "negative"),

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from unialign_gen.checkpoint import shipped_folder
+from unialign_gen.demo.engine import Model
 from unialign_gen.settings_png import read_png
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -191,6 +192,16 @@ def test_an_example_works_at_one_click(fresh):
     fresh.script("[...document.querySelectorAll('#examples button')].find(e => e.innerText.includes('moo')).click()")
     found = read_png(fresh.fetched(fresh.drawn(), "example.png"))
     assert found.prompts[0].value == "cow.flac"
+
+
+def test_another_model_brings_its_own_steps_and_guidance(fresh):
+    second = Model.of("starter, stable-unclip decoder", "starter", "stable-unclip")
+    fresh.set("guidance", 7)
+    fresh.wait("#model input").click()
+    fresh.wait("[role=option]", "stable-unclip").click()
+    fresh.wait("#guidance input[type=number]", f"{second.guidance:g}")
+    fresh.wait("#steps input[type=number]", f"{second.steps}")
+    assert float(fresh.wait("#guidance input[type=number]").get_attribute("value")) == second.guidance
 
 
 def test_stopping(used):

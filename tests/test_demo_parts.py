@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from unialign_gen.demo import gate, html
 from unialign_gen.demo.engine import Engine, Model, Progress, on_disk
 from unialign_gen.demo.guard import said
-from unialign_gen.demo.limits import Limits
+from unialign_gen.demo.limits import Limits, steps_and_guidance
 from unialign_gen.demo.prompts import Part
 from unialign_gen.demo.restore import restore
 from unialign_gen.demo.results import tables_in
@@ -163,7 +163,20 @@ def test_a_checkpoint_that_is_asked_for_comes_first():
     from unialign_gen.checkpoint import find
 
     folder = str(find("starter"))
-    assert on_disk(folder)[:2] == [Model("starter, from a folder", folder, None), Model("starter", "starter", None)]
-    assert on_disk("starter")[0] == Model("starter", "starter", None)
+    assert on_disk(folder)[:2] == [Model.of("starter, from a folder", folder), Model.of("starter", "starter")]
+    assert on_disk("starter")[0] == Model.of("starter", "starter")
     with pytest.raises(InputError, match="unknown checkpoint"):
         on_disk("/nowhere")
+
+
+def test_a_model_knows_its_own_steps_and_guidance(starter):
+    config = dict(starter.config)
+    assert (Model.of("starter", "starter").steps, Model.of("starter", "starter").guidance) == (
+        config["default_steps"],
+        config["default_guidance"],
+    )
+    published = Model.of("k", "kandinsky")
+    assert steps_and_guidance(Limits(), published, None, None) == (published.steps, published.guidance)
+    assert steps_and_guidance(Limits(), published, 3, 0) == (3, 0.0)
+    with pytest.raises(InputError, match="steps must be"):
+        steps_and_guidance(Limits(), published, 0, None)

@@ -26,6 +26,7 @@ from unialign_gen.checkpoints.recipe.image_space import soft_cross_entropy, thum
 from unialign_gen.checkpoints.recipe.splits import unit_hash
 from unialign_gen.checkpoints.recipe.training import Average, load_state, save_state
 from unialign_gen.data.manifest import Row
+from unialign_gen.pipelines.autoencoders import LATENT_NOISE, autoencoder_kl
 from unialign_gen.training.schedule import warm_then_cool
 
 
@@ -401,13 +402,13 @@ def test_unclip_conditions_are_what_the_pipeline_makes():
 def test_autoencoder_kl_is_movq_in_another_class():
     torch.manual_seed(0)
     movq = autoencoder.build((8, 8, 16), 4).eval()
-    vae = unclip.autoencoder_kl(movq)
+    vae = autoencoder_kl(movq)
     x = torch.rand(2, 3, 32, 32) * 2 - 1
     with torch.no_grad():
         z = movq.encode(x).latents
         encoded = vae.encode(x).latent_dist
         assert torch.allclose(encoded.mean, z, atol=1e-5)
-        assert torch.allclose(encoded.std, torch.full_like(z, autoencoder.LATENT_NOISE), atol=1e-6)
+        assert torch.allclose(encoded.std, torch.full_like(z, LATENT_NOISE), atol=1e-6)
         assert torch.allclose(vae.decode(z).sample, movq.decode(z, force_not_quantize=True).sample, atol=1e-5)
 
 

@@ -42,6 +42,21 @@ def decoder_folder(folder: Path, decoder: str | None) -> Path:
     return folder if decoder in (None, DECODERS[0]) else folder / str(decoder)
 
 
+def own_settings(checkpoint: str | Path, decoder: str | None = None) -> tuple[int, float]:
+    """Steps and guidance that a checkpoint's pipeline uses when a call names none. Nothing is loaded.
+
+    Raises:
+        InputError: no such checkpoint, or it does not say.
+    """
+    folder = find(checkpoint, decoder)
+    file = folder / ("checkpoint.json" if str(checkpoint) in PUBLISHED else "model_index.json")
+    try:
+        found = json.loads(file.read_text())
+        return int(found["default_steps"]), float(found["default_guidance"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} does not say how many steps and how much guidance it takes: {error}") from error
+
+
 def refuse_sources(checkpoint: str | Path, sources: Mapping[str, str] | None) -> None:
     """Sources mean something for published checkpoints only."""
     if sources:
@@ -104,14 +119,27 @@ def load_pipeline(
     known = {name: getattr(pipelines, name) for name in pipelines.__all__ if name.endswith("Pipeline")}
     if kind not in known:
         raise InputError(f"{folder} holds a {kind}, which is none of {', '.join(known)}")
-    # the starter's second decoder lies beside the first and shares its towers
-    shared = {} if (folder / "aligner").is_dir() else {"aligner": load_aligner(folder.parent, dtype)}
     try:
+        shared = shared_parts(folder, dtype)
         pipeline = known[kind].from_pretrained(folder, dtype=dtype, variant=variant, local_files_only=True, **shared)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     pipeline.aligner.use_heads(own_heads)
     return pipeline.to(device)
+
+
+def shared_parts(folder: Path, dtype: Any) -> dict[str, Any]:
+    """What a second decoder takes from the first, beside which it lies: the towers, and the autoencoder in its own class."""
+    shared: dict[str, Any] = {}
+    if not (folder / "aligner").is_dir():
+        shared["aligner"] = load_aligner(folder.parent, dtype)
+    if not (folder / "vae").is_dir() and not (folder / "movq").is_dir():
+        from diffusers import VQModel
+
+        from .pipelines.autoencoders import autoencoder_kl
+
+        shared["vae"] = autoencoder_kl(VQModel.from_pretrained(folder.parent / "movq", dtype=dtype)).to(dtype)
+    return shared
 
 
 def frozen_head(checkpoint: str, kind: str) -> tuple[Module, int]:

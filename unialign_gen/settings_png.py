@@ -35,9 +35,6 @@ WIDEST = 8192
 SEEDS = 2**63
 
 
-GUIDANCE = 4.0  # the starter's own
-
-
 @dataclass(frozen=True)
 class Prompt:
     """One input of a picture.
@@ -70,7 +67,7 @@ class Settings:
     mix: Literal["lerp", "slerp", "spherical_mean"] = "lerp"
     seed: int = 0
     steps: int = 20
-    guidance: float = GUIDANCE
+    guidance: float = 3.0
     pictures: int = 1
     index: int = 0
     checkpoint: str = "starter"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -118,7 +119,7 @@ def decoder(
     threads: Threads = 0,
     weights: Annotated[Path | None, typer.Option(help="A UNet folder to start from, such as starter/unet.")] = None,
 ) -> None:
-    """Train the Kandinsky UNet. The learning rate cools over the last two fifths of --samples."""
+    """Train the Kandinsky UNet. The learning rate cools over the last two fifths of --samples; `read-back` comes after it."""
     from . import steps
 
     use(threads)
@@ -139,6 +140,38 @@ def unclip(
 
     use(threads)
     steps.train_unclip(root, samples, minutes, last, weights)
+
+
+@app.command("quick-look")
+def quick_look(
+    root: Root = ROOT, samples: int = 20_000, minutes: Minutes = 5, last: Last = False, threads: Threads = 0
+) -> None:
+    """Train the quick reader of latents that `read-back` learns from. About 10 minutes, half of it pictures to learn from."""
+    from . import steps
+
+    use(threads)
+    steps.train_quick_look(root, samples, minutes, last)
+
+
+class Decoder(StrEnum):
+    first = "kandinsky"
+    second = "stable-unclip"
+
+
+@app.command("read-back")
+def read_back(
+    root: Root = ROOT,
+    decoder: Annotated[Decoder, typer.Option(help="Which one.")] = Decoder.first,
+    samples: int = 30_000,
+    minutes: Minutes = 60,
+    last: Last = False,
+    threads: Threads = 0,
+) -> None:
+    """Train a decoder on its own drawings: what it draws must be read back as the prompt. Needs `quick-look`."""
+    from . import steps
+
+    use(threads)
+    (steps.read_back_kandinsky if decoder is Decoder.first else steps.read_back_unclip)(root, samples, minutes, last)
 
 
 @app.command()

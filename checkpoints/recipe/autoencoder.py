@@ -20,11 +20,10 @@ import torch.nn.functional as F
 from diffusers import VQModel
 from torch import Tensor
 
+from unialign_gen.pipelines.autoencoders import LATENT_NOISE
 from unialign_gen.training.schedule import warm_then_cool
 
 from .training import bf16_convolutions, loop, pixels_of, update
-
-LATENT_NOISE = 0.1
 
 
 def build(channels: tuple[int, ...], latent_channels: int) -> VQModel:

@@ -25,6 +25,7 @@ from .training import Average, Stateful, bf16_convolutions, loop, processes
 COOL = 0.4  # the share of the run over which the learning rate falls
 DROP = 0.1  # the share of pictures whose condition is replaced, for classifier-free guidance (Ho & Salimans 2022)
 Conditions = Callable[[Tensor, torch.Generator], tuple[Tensor, ...]]
+Prompts = Callable[[Tensor, torch.Generator], tuple[Tensor, tuple[Tensor, ...]]]
 
 
 def scheduler() -> DDIMScheduler:
@@ -126,6 +127,37 @@ def as_matrix(weight: Tensor) -> Tensor:
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1) if weight.ndim == 4 else weight
 
 
+def denoising(x: Tensor, noise_scheduler: DDIMScheduler, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Noisy latents, their noise levels and the target v, of clean latents (B, C, h, w).
+
+    A batch sees the whole range of levels.
+    """
+    t = (torch.arange(len(x)) + torch.rand(len(x), generator=generator)) / len(x)  # stratified over the batch
+    t = (t * len(noise_scheduler.alphas_cumprod)).long()
+    noise = torch.randn(x.shape, generator=generator)
+    noisy = noise_scheduler.add_noise(x, noise, t).contiguous(memory_format=torch.channels_last)
+    return noisy, t, noise_scheduler.get_velocity(x, noise, t)
+
+
+def draw(model: nn.Module, z: Tensor, given: Sequence[Tensor], steps: int) -> Tensor:
+    """Clean latents out of noise (B, C, h, w) by deterministic DDIM (Song et al. 2021), differentiable all the way.
+
+    Every step goes to the next one's noise level; diffusers' goes back by a whole number of levels, the same where `steps`
+    divides 1000.
+    """
+    noise_scheduler = scheduler()
+    noise_scheduler.set_timesteps(steps)
+    times = noise_scheduler.timesteps.tolist()
+    for t, after in zip(times, [*times[1:], None], strict=True):
+        v = model(z, torch.full((len(z),), t), *given)
+        share = noise_scheduler.alphas_cumprod[t]
+        clean, noise = share.sqrt() * z - (1 - share).sqrt() * v, share.sqrt() * v + (1 - share).sqrt() * z
+        if after is not None:
+            share = noise_scheduler.alphas_cumprod[after]
+            z = share.sqrt() * clean + (1 - share).sqrt() * noise
+    return clean
+
+
 def train(
     latents: Tensor,
     weights: Tensor,
@@ -165,12 +197,7 @@ def train(
         rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
         x = latents[rows].float()
         given = list(conditions(rows, generator))
-        # stratified over the batch: every batch sees the whole range of noise levels
-        t = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-        t = (t * len(noise_scheduler.alphas_cumprod)).long()
-        noise = torch.randn(x.shape, generator=generator)
-        noisy = noise_scheduler.add_noise(x, noise, t).contiguous(memory_format=torch.channels_last)
-        target = noise_scheduler.get_velocity(x, noise, t)
+        noisy, t, target = denoising(x, noise_scheduler, generator)
         # every process draws the whole batch, which costs nothing, and keeps its own rows of it
         noisy, t, target, *given = [part[rank::world] for part in (noisy, t, target, *given)]
         v = forward(noisy, t, *given)

@@ -13,7 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from .diffusion import DROP, Conditions, Neighbours
+from .diffusion import DROP, Conditions, Neighbours, Prompts
 
 
 def build(
@@ -69,5 +69,15 @@ def conditions(neighbours: Neighbours, unconditional: Tensor, embed_norm: float)
         given = neighbours.draw(rows, generator)
         given[torch.rand(len(rows), generator=generator) < DROP] = unconditional
         return (given * embed_norm,)
+
+    return draw
+
+
+def prompts(neighbours: Neighbours, embed_norm: float) -> Prompts:
+    """Embeddings near those of the pictures, and the same at decoder scale."""
+
+    def draw(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor]]:
+        wanted = neighbours.draw(rows, generator)
+        return wanted, (wanted * embed_norm,)
 
     return draw

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel, VQModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.config import load as load_config
@@ -35,6 +36,8 @@ from . import (
     manifest,
     packages,
     pictures,
+    quick_look,
+    read_back,
     recall,
     sounds,
     towers,
@@ -122,9 +125,13 @@ def anchors(root: Path, rows: list[Row]) -> Tensor:
 
 
 def neighbours(root: Path, rows: list[Row]) -> diffusion.Neighbours:
-    """Neighbours are pictures of one concept, or, outside the concept table, of one name."""
-    things = [r.concepts[0] if r.concepts else (r.captions[0].lower() if r.captions else r.id) for r in rows]
-    return diffusion.Neighbours(anchors(root, rows), things)
+    """Neighbours are pictures of one thing."""
+    return diffusion.Neighbours(anchors(root, rows), things(rows))
+
+
+def things(rows: list[Row]) -> list[str]:
+    """What each picture shows: its concept, or, outside the concept table, its name."""
+    return [r.concepts[0] if r.concepts else (r.captions[0].lower() if r.captions else r.id) for r in rows]
 
 
 def train_autoencoder(root: Path, samples: int, minutes: float, last: bool) -> None:
@@ -216,17 +223,117 @@ def train_kandinsky(root: Path, samples: int, minutes: float, last: bool, start:
         unet.to(memory_format=torch.contiguous_format).save_pretrained(root / "decoder" / "unet")
 
 
+def train_quick_look(root: Path, samples: int, minutes: float, last: bool) -> None:
+    """Trains what stands in for movq and for the image tower at its own size while a decoder learns from its drawings."""
+    rows = select(root, "picture", DECODER_TIERS)
+    folder, space = root / "quick_look", load_head(root / "image_space")
+    near = neighbours(root, rows)
+    if not (folder / "head.json").exists():
+        pictures, tower = manifest.pixels(root, rows), load_tower(root / "towers" / "image")
+        views = torch.stack([quick_look.small_features(tower, pictures, seed) for seed in range(2)])
+        save_head(quick_look.train_head(space, views, near.embeds), folder)
+    if not (folder / "views.safetensors").exists():
+        latents = load_file(root / "features" / "latents.safetensors")["latents"]
+        unet = UNet2DConditionModel.from_pretrained(root / "decoder" / "unet", dtype=torch.float32)
+        z, seen = quick_look.views(
+            latents,
+            manifest.weights_by_name(rows),
+            kandinsky.prompts(near, assemble.EMBED_NORM),
+            kandinsky.Denoiser(unet).eval(),
+            VQModel.from_pretrained(root / "autoencoder" / "movq").eval(),
+        )
+        save_file({"latents": z, "pictures": seen}, folder / "views.safetensors")
+    views = load_file(folder / "views.safetensors")
+    model = quick_look.train_decoder(views["latents"], views["pictures"], folder, samples=samples, minutes=minutes, last=last)
+    state = {k: v.contiguous() for k, v in model.state_dict().items()}
+    save_file(state, folder / "decoder.safetensors")
+
+
+def reader(root: Path) -> read_back.Reader:
+    """The image tower behind movq, and behind the quick decoder that `train_quick_look` wrote."""
+    folder = root / "quick_look"
+    quick = quick_look.QuickDecoder(LATENT_CHANNELS)
+    quick.load_state_dict(load_file(folder / "decoder.safetensors"))
+    return read_back.Reader(
+        load_tower(root / "towers" / "image"),
+        load_head(root / "image_space"),
+        VQModel.from_pretrained(root / "autoencoder" / "movq"),
+        quick,
+        load_head(folder),
+    )
+
+
+def read_back_kandinsky(root: Path, samples: int, minutes: float, last: bool) -> None:
+    """Trains the first decoder further, on its own drawings; what it was before stays in `decoder`."""
+    rows = select(root, "picture", DECODER_TIERS)
+    near, folder = neighbours(root, rows), root / "read_back" / "decoder"
+    unet = UNet2DConditionModel.from_pretrained(root / "decoder" / "unet", dtype=torch.float32)
+    grey = assemble.grey_embedding(root, load_head(root / "image_space"))
+    read_back.train(
+        load_file(root / "features" / "latents.safetensors")["latents"],
+        manifest.weights_by_name(rows),
+        kandinsky.conditions(near, grey, assemble.EMBED_NORM),
+        kandinsky.prompts(near, assemble.EMBED_NORM),
+        read_back.bank(near.embeds, things(rows)),
+        reader(root),
+        folder,
+        model=kandinsky.Denoiser(unet),
+        samples=samples,
+        minutes=minutes,
+        last=last,
+    )
+    unet.to(memory_format=torch.contiguous_format).save_pretrained(folder / "unet")
+
+
+def read_back_unclip(root: Path, samples: int, minutes: float, last: bool) -> None:
+    """The same for the second decoder; its captions stay in the denoising part."""
+    rows = select(root, "picture", DECODER_TIERS)
+    near, folder = neighbours(root, rows), root / "read_back" / "unclip"
+    model, words = read_unclip(root / "unclip")
+    read_back.train(
+        load_file(root / "features" / "latents.safetensors")["latents"],
+        manifest.weights_by_name(rows),
+        unclip.conditions(near, [r.captions or [r.style] for r in rows], words, assemble.EMBED_NORM),
+        unclip.prompts(near, words, assemble.EMBED_NORM),
+        read_back.bank(near.embeds, things(rows)),
+        reader(root),
+        folder,
+        model=model,
+        samples=samples,
+        minutes=minutes,
+        last=last,
+    )
+    write_unclip(model, words, folder)
+
+
+def read_unclip(folder: Path) -> tuple[unclip.Denoiser, PreTrainedTokenizerFast]:
+    model = unclip.Denoiser(
+        UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float32),
+        CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
+    )
+    return model, PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+
+
+def write_unclip(model: unclip.Denoiser, words: PreTrainedTokenizerFast, folder: Path) -> None:
+    model.unet.to(memory_format=torch.contiguous_format).save_pretrained(folder / "unet")
+    model.text_encoder.save_pretrained(folder / "text_encoder")
+    words.save_pretrained(folder / "tokenizer")
+
+
 def train_unclip(root: Path, samples: int, minutes: float, last: bool, start: Path | None) -> None:
-    """Trains the second decoder's UNet and text encoder on tier A; `start`, a UNet's folder, lends what fits."""
+    """Trains the second decoder's UNet and text encoder on tier A, from what is there; the UNet in `start` lends what fits."""
     rows = select(root, "picture", DECODER_TIERS)
     folder = root / "unclip"
     latents = load_file(root / "features" / "latents.safetensors")["latents"]
     captions = [r.captions or [r.style] for r in rows]
-    words = unclip.tokenizer([c for cs in captions for c in cs])
-    model = unclip.Denoiser(
-        unclip.build(image_space.EMBED_DIM, LATENT_CHANNELS, latents.shape[-1], UNET_CHANNELS, ATTENTION_FROM),
-        unclip.text_encoder(len(words)),
-    )
+    if (folder / "unet").is_dir():
+        model, words = read_unclip(folder)
+    else:
+        words = unclip.tokenizer([c for cs in captions for c in cs])
+        model = unclip.Denoiser(
+            unclip.build(image_space.EMBED_DIM, LATENT_CHANNELS, latents.shape[-1], UNET_CHANNELS, ATTENTION_FROM),
+            unclip.text_encoder(len(words)),
+        )
     if start is not None:
         unclip.borrow(model.unet, UNet2DConditionModel.from_pretrained(start, dtype=torch.float32))
     diffusion.train(
@@ -241,9 +348,7 @@ def train_unclip(root: Path, samples: int, minutes: float, last: bool, start: Pa
         perceptual=perceptual(root, latents),
     )
     if processes()[0] == 0:
-        model.unet.to(memory_format=torch.contiguous_format).save_pretrained(folder / "unet")
-        model.text_encoder.save_pretrained(folder / "text_encoder")
-        words.save_pretrained(folder / "tokenizer")
+        write_unclip(model, words, folder)
 
 
 def write_caches(root: Path) -> None:
@@ -309,14 +414,20 @@ def fit_judge(root: Path, out: Path) -> None:
     Judge(load_tower(out), probe, names).save_probe(out)
 
 
+def furthest(root: Path, decoder: str) -> Path:
+    """The folder of a decoder after its last training so far."""
+    after = root / "read_back" / decoder
+    return after if (after / "unet").is_dir() else root / decoder
+
+
 def write_starter(root: Path, out: Path) -> None:
     """Assembles the starter checkpoint from the trained parts."""
     trained = {kind: load_head(path) for kind, path in heads_in(root / "heads").items()}
     heads_by_kind = {"image": load_head(root / "image_space"), **trained}
-    unet = UNet2DConditionModel.from_pretrained(root / "decoder" / "unet")
+    unet = UNet2DConditionModel.from_pretrained(furthest(root, "decoder") / "unet")
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
     assemble.starter(root, heads_by_kind, unet, movq, out)
-    if (root / "unclip" / "unet").is_dir():
-        assemble.second_decoder(root / "unclip", movq, out / "stable-unclip")
+    if (furthest(root, "unclip") / "unet").is_dir():
+        assemble.second_decoder(furthest(root, "unclip"), movq, out / "stable-unclip")
     concept_points(root).save(out)
     (out / "ATTRIBUTION.tsv").write_text((root / "ATTRIBUTION.tsv").read_text())

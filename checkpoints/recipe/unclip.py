@@ -5,24 +5,21 @@ of that level, and added to the UNet's time embedding through a projection; capt
 pictures get neither: zeros and the empty text are what guidance goes away from. Three captions in ten are kept, so that a
 picture needs none.
 
-Its autoencoder is movq in another class: `AutoencoderKL` has the same encoder and decoder, and a variance, held at that of
-the noise movq's latents were trained with.
+Its autoencoder is movq in another class, made when the checkpoint is loaded (`pipelines.autoencoders`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel, VQModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from .autoencoder import LATENT_NOISE
-from .diffusion import DROP, Conditions, Neighbours
+from .diffusion import DROP, Conditions, Neighbours, Prompts
 
 WORDS, LENGTH, WIDTH = 4096, 16, 128
 TOLD = 0.3
@@ -149,27 +146,16 @@ def conditions(neighbours: Neighbours, captions: Sequence[Sequence[str]], words:
     return draw
 
 
-@torch.no_grad()
-def autoencoder_kl(movq: VQModel) -> AutoencoderKL:
-    """movq's weights as an `AutoencoderKL` with the same latents as means; the codebook is left behind."""
-    config = movq.config
-    names = ("in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels", "layers_per_block")
-    vae = AutoencoderKL(
-        **{name: config[name] for name in names},
-        latent_channels=config.latent_channels,
-        norm_num_groups=config.norm_num_groups,
-        mid_block_add_attention=config.mid_block_add_attention,
-        scaling_factor=1.0,
-    )
-    channels = config.latent_channels
-    mine, theirs = vae.state_dict(), movq.state_dict()
-    doubled = {"encoder.conv_out.weight", "encoder.conv_out.bias", "quant_conv.weight", "quant_conv.bias"}
-    for name, value in mine.items():
-        if name in doubled:
-            value.zero_()
-            own = value[:channels] if value.ndim == 1 else value[:channels, : theirs[name].shape[1]]
-            own.copy_(theirs[name])
-        else:
-            value.copy_(theirs[name])
-    vae.quant_conv.bias[channels:] = 2 * math.log(LATENT_NOISE)
-    return vae.eval()
+def prompts(neighbours: Neighbours, words: Any, embed_norm: float) -> Prompts:
+    """Embeddings near those of the pictures, and the same as the UNet takes them in use: hardly noised, without words."""
+    nothing = words([""], padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
+    noise_scheduler = noising()
+
+    def draw(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        wanted = neighbours.draw(rows, generator)
+        point, level = wanted * embed_norm, torch.zeros(len(rows), dtype=torch.int64)
+        noised = noise_scheduler.add_noise(point, torch.randn(point.shape, generator=generator), level)
+        position = get_timestep_embedding(level, point.shape[1], flip_sin_to_cos=True, downscale_freq_shift=0)
+        return wanted, (torch.cat([noised, position], 1), nothing.expand(len(rows), -1))
+
+    return draw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -59,4 +60,6 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
 
 
 def report(result: dict[str, Any], as_json: bool, line: str) -> None:
-    typer.echo(json.dumps(result) if as_json else line)
+    """Prints a command's result; of several processes that share one command the first alone."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(json.dumps(result) if as_json else line)

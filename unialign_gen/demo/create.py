@@ -9,9 +9,9 @@ from typing import Any
 from PIL import Image
 
 from .. import __version__
-from ..settings_png import GUIDANCE, Prompt, Settings
+from ..settings_png import Prompt, Settings
 from .engine import Engine, Job, Progress
-from .limits import choice, decimal, whole
+from .limits import choice, steps_and_guidance, whole
 from .preview import Previewer
 from .prompts import Part, embed_parts, method_for, nearest, tiles
 from .sandbox import Sandbox
@@ -35,7 +35,7 @@ class Drawn:
 
 @dataclass
 class Create:
-    """A request, as it came; `run` checks it."""
+    """A request, as it came; `run` checks it. Steps and guidance are the model's own where they are None."""
 
     text: Any = None
     files: dict[str, Any] = field(default_factory=dict)
@@ -43,8 +43,8 @@ class Create:
     kept: Sequence[Prompt] = ()
     mix: Any = "lerp"
     seed: Any = 0
-    steps: Any = 20
-    guidance: Any = GUIDANCE
+    steps: Any = None
+    guidance: Any = None
     pictures: Any = 1
     model: Any = "starter"
 
@@ -59,8 +59,7 @@ class Create:
         model = engine.model(self.model)
         asked = choice(self.mix, "mix", MIXES)
         pictures = whole(self.pictures, "pictures", 1, limits.pictures)
-        steps = whole(self.steps, "steps", 1, limits.steps)
-        guidance = decimal(self.guidance, "guidance", 0, limits.guidance)
+        steps, guidance = steps_and_guidance(limits, model, self.steps, self.guidance)
         seed = whole(self.seed, "seed", 0, limits.seed)
         rate = engine.rate(model.label) if any(v is not None for v in self.files.values()) else 0
         parts = tiles(sandbox, limits, self.text, self.files, self.weights, self.kept, rate)

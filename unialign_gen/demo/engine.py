@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
-from ..checkpoint import DECODERS, describe, find
+from ..checkpoint import DECODERS, describe, find, own_settings
 from ..concepts import ConceptTable
 from ..errors import InputError
 from .limits import Limits
@@ -29,11 +29,17 @@ class CancelledError(Exception):
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint that is on this disk, with one of its decoders."""
+    """A checkpoint that is on this disk, with one of its decoders, and the steps and guidance it takes of itself."""
 
     label: str
     checkpoint: str
     decoder: str | None
+    steps: int
+    guidance: float
+
+    @classmethod
+    def of(cls, label: str, checkpoint: str, decoder: str | None = None) -> Model:
+        return cls(label, checkpoint, decoder, *own_settings(checkpoint, decoder))
 
 
 @dataclass
@@ -205,12 +211,11 @@ def on_disk(extra: str | None = None) -> list[Model]:
         decoders = row.get("decoders", [None])
         for decoder in decoders:
             label = row["name"] if decoder in (None, DECODERS[0]) else f"{row['name']}, {decoder} decoder"
-            found.append(Model(label, row["name"], None if decoder == DECODERS[0] else decoder))
+            found.append(Model.of(label, row["name"], None if decoder == DECODERS[0] else decoder))
     if extra is not None:
         known = [m for m in found if m.checkpoint == extra]
         if not known:
-            find(extra)
             name = Path(extra).name
-            known = [Model(f"{name}, from a folder" if name in {m.label for m in found} else name, extra, None)]
+            known = [Model.of(f"{name}, from a folder" if name in {m.label for m in found} else name, extra)]
         found = [*known, *(m for m in found if m not in known)]
     return found

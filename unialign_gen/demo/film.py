@@ -12,10 +12,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..film import Plan, make_film
-from ..settings_png import GUIDANCE
 from .decode import FILM_RATE
 from .engine import Engine, Job, Progress
-from .limits import decimal, whole, words
+from .limits import decimal, steps_and_guidance, whole, words
 from .prompts import upload
 from .sandbox import Sandbox
 
@@ -32,7 +31,7 @@ class Film:
 
 @dataclass
 class Animate:
-    """A request, as it came; `run` checks it."""
+    """A request, as it came; `run` checks it. Steps and guidance are the model's own where they are None."""
 
     sound: Any
     text: Any = ""
@@ -40,8 +39,8 @@ class Animate:
     pictures: Any = 4
     smooth: Any = 0.5
     seed: Any = 0
-    steps: Any = 12
-    guidance: Any = GUIDANCE
+    steps: Any = None
+    guidance: Any = None
     model: Any = "starter"
 
     def run(self, engine: Engine, sandbox: Sandbox, folder: Path, session: str = "") -> Iterator[Progress | Film]:
@@ -55,8 +54,7 @@ class Animate:
         model = engine.model(self.model)
         said = words(self.text, "the words", limits.text)
         share = decimal(self.text_weight, "the weight of the words", 0, 1)
-        steps = whole(self.steps, "steps", 1, limits.steps)
-        guidance = decimal(self.guidance, "guidance", 0, limits.guidance)
+        steps, guidance = steps_and_guidance(limits, model, self.steps, self.guidance)
         seed = whole(self.seed, "seed", 0, limits.seed)
         plan = Plan(
             pictures=decimal(self.pictures, "pictures a second", 1, limits.film_pictures),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from .engine import Model
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,18 @@ class Limits:
     waiting: int = 48
     requests_a_minute: int = 1200
     loaded: int = 2
+
+
+def steps_and_guidance(limits: Limits, model: Model, steps: Any, guidance: Any) -> tuple[int, float]:
+    """Steps and guidance of a request, the model's own where it names none.
+
+    Raises:
+        InputError: one that cannot be used.
+    """
+    return (
+        model.steps if steps is None else whole(steps, "steps", 1, limits.steps),
+        model.guidance if guidance is None else decimal(guidance, "guidance", 0, limits.guidance),
+    )
 
 
 def whole(value: Any, name: str, low: int, high: int) -> int:

@@ -8,10 +8,11 @@ from typing import Any
 
 import gradio as gr
 
-from ..settings_png import GUIDANCE, read_png, save_png
+from ..settings_png import read_png, save_png
 from . import html
 from .components import FileTile, PictureTile, SoundTile, VideoTile
 from .create import Create, Drawn
+from .drawing import drawing_sliders, follow_model, model_choice
 from .engine import Progress
 from .examples import EXAMPLES
 from .guard import guarded, guarded_stream
@@ -89,8 +90,7 @@ def create_tab(room: Room) -> None:
                     dice = gr.Button("New seed", size="sm", scale=1, min_width=90)
                     pictures = gr.Slider(1, limits.pictures, 1, step=1, label="Pictures", elem_id="pictures", scale=4)
                 with gr.Row():
-                    steps = gr.Slider(1, limits.steps, 20, step=1, label="Steps", elem_id="steps")
-                    guidance = gr.Slider(0, limits.guidance, GUIDANCE, step=0.5, label="Guidance", elem_id="guidance")
+                    steps, guidance = drawing_sliders(room, "")
                 with gr.Row():
                     mix = gr.Radio(
                         [("Straight (lerp)", "lerp"), ("Along the sphere (slerp)", "slerp")],
@@ -98,7 +98,7 @@ def create_tab(room: Room) -> None:
                         label="Mix",
                         elem_id="mix",
                     )
-                    model = gr.Dropdown(models, value=models[0], label="Model", elem_id="model")
+                    model = model_choice(room, "model")
                 restorer = FileTile(
                     label="Settings from a PNG that was drawn here",
                     file_types=[".png"],
@@ -144,8 +144,8 @@ def create_tab(room: Room) -> None:
         image_weight: float = 1.0,
         mix: str = "lerp",
         seed: int = 0,
-        steps: int = 20,
-        guidance: float = GUIDANCE,
+        steps: int | None = None,
+        guidance: float | None = None,
         pictures: int = 1,
         model: str = models[0],
         kept: Any = (),
@@ -182,6 +182,7 @@ def create_tab(room: Room) -> None:
     options: Any = {"show_progress": "hidden", **DRAWING}
     drawing = gr.on([draw.click, text.submit], create, inputs, outputs, api_name="create", **options)
 
+    follow_model(room, model, steps, guidance)
     dice.click(None, None, seed, js=RANDOM, api_visibility="private")
     gr.on([draw.click, examples.click], None, js=SHOW_STAGE, api_visibility="private")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from ..settings_png import GUIDANCE
 from . import html
 from .components import SoundTile
+from .drawing import drawing_sliders, follow_model, model_choice
 from .engine import Progress
 from .film import Animate
 from .guard import guarded_stream
@@ -57,9 +57,8 @@ def film_tab(room: Room) -> None:
                     smooth = gr.Slider(0.1, 3, 0.5, step=0.1, label="Smoothness, in seconds")
                 with gr.Row():
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=limits.seed)
-                    steps = gr.Slider(1, limits.steps, 12, step=1, label="Steps", elem_id="film-steps")
-                    guidance = gr.Slider(0, limits.guidance, GUIDANCE, step=0.5, label="Guidance")
-                model = gr.Dropdown(models, value=models[0], label="Model")
+                    steps, guidance = drawing_sliders(room, "film-")
+                model = model_choice(room, "film-model")
         with gr.Column(scale=5, min_width=320):
             stage = gr.HTML(
                 html.note("The picture follows the sound through time, and the sound plays along."),
@@ -84,8 +83,8 @@ def film_tab(room: Room) -> None:
         pictures: float = 4,
         smooth: float = 0.5,
         seed: int = 0,
-        steps: int = 12,
-        guidance: float = GUIDANCE,
+        steps: int | None = None,
+        guidance: float | None = None,
         model: str = models[0],
         request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
     ) -> Iterator[Any]:
@@ -99,6 +98,7 @@ def film_tab(room: Room) -> None:
     inputs = [sound, text, weight, pictures, smooth, seed, steps, guidance, model]
     going = go.click(animate, inputs, [film, stage], api_name="animate", show_progress="hidden", **DRAWING)
 
+    follow_model(room, model, steps, guidance)
     stopping(stop, stage, [going])
 
     def example(index: int) -> str | None:

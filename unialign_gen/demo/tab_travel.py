@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from ..settings_png import GUIDANCE
 from ..sheets import save_sequence
 from . import html
 from .components import FileTile
+from .drawing import drawing_sliders, follow_model, model_choice
 from .engine import Progress
 from .guard import guarded_stream
 from .player import SCRIPT, TEMPLATE, film_strip
@@ -61,11 +61,10 @@ def travel_tab(room: Room) -> None:
                     mix = gr.Radio(
                         [("Straight (lerp)", "lerp"), ("Along the sphere (slerp)", "slerp")], value="slerp", label="Mix"
                     )
-                    model = gr.Dropdown(models, value=models[0], label="Model")
+                    model = model_choice(room, "travel-model")
                 with gr.Row():
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=limits.seed)
-                    steps = gr.Slider(1, limits.steps, 15, step=1, label="Steps", elem_id="travel-steps")
-                    guidance = gr.Slider(0, limits.guidance, GUIDANCE, step=0.5, label="Guidance")
+                    steps, guidance = drawing_sliders(room, "travel-")
         with gr.Column(scale=5, min_width=320):
             stage = gr.HTML(
                 html.note("Every picture of the way starts from the same noise: only the prompt moves."),
@@ -91,8 +90,8 @@ def travel_tab(room: Room) -> None:
         closed: bool = False,
         mix: str = "slerp",
         seed: int = 0,
-        steps: int = 15,
-        guidance: float = GUIDANCE,
+        steps: int | None = None,
+        guidance: float | None = None,
         model: str = models[0],
         request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
     ) -> Iterator[Any]:
@@ -118,4 +117,5 @@ def travel_tab(room: Room) -> None:
     inputs = [*texts, *files, between, closed, mix, seed, steps, guidance, model]
     going = go.click(travel, inputs, [exports, stage, player], api_name="travel", show_progress="hidden", **DRAWING)
 
+    follow_model(room, model, steps, guidance)
     stopping(stop, stage, [going])

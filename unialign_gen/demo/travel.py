@@ -13,9 +13,8 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..mixing import mix, path
-from ..settings_png import GUIDANCE
 from .engine import Engine, Job, Progress
-from .limits import choice, decimal, whole, words
+from .limits import choice, steps_and_guidance, whole, words
 from .prompts import Part, upload
 from .sandbox import Sandbox
 
@@ -45,7 +44,10 @@ class Way:
 
 @dataclass
 class Travel:
-    """A request, as it came; `run` checks it. A station has words, a file of any kind, or both in equal shares."""
+    """A request, as it came; `run` checks it. A station has words, a file of any kind, or both in equal shares.
+
+    Steps and guidance are the model's own where they are None.
+    """
 
     texts: Sequence[Any]
     files: Sequence[Any]
@@ -53,8 +55,8 @@ class Travel:
     closed: Any = False
     mix: Any = "slerp"
     seed: Any = 0
-    steps: Any = 20
-    guidance: Any = GUIDANCE
+    steps: Any = None
+    guidance: Any = None
     model: Any = "starter"
 
     def run(self, engine: Engine, sandbox: Sandbox, session: str = "") -> Iterator[Progress | Way]:
@@ -67,8 +69,7 @@ class Travel:
         limits = engine.limits
         model = engine.model(self.model)
         method = choice(self.mix, "mix", ("lerp", "slerp"))
-        steps = whole(self.steps, "steps", 1, limits.steps)
-        guidance = decimal(self.guidance, "guidance", 0, limits.guidance)
+        steps, guidance = steps_and_guidance(limits, model, self.steps, self.guidance)
         seed = whole(self.seed, "seed", 0, limits.seed)
         between = whole(self.between, "pictures from stop to stop", 1, limits.frames)
         closed = bool(self.closed)

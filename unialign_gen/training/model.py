@@ -66,7 +66,7 @@ def whole_batch_gradients(
     value: Callable[[list[dict[str, Tensor]]], Tensor],
     parameters: list[nn.Parameter],
     micro_batch: int,
-    backward: Callable[[Tensor], None],
+    backward: Callable[[list[Tensor], list[Tensor]], None],
     hold: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Tensor:
     """Gradients of a loss over whole batches whose rows are encoded `micro_batch` at a time (Gao et al. 2021, GradCache).
@@ -79,7 +79,7 @@ def whole_batch_gradients(
             so whatever is drawn in it has to be seeded by the number.
         value: embeddings of all streams to the loss.
         parameters: the objective's own; their gradients are set.
-        backward: called with a scalar to propagate.
+        backward: called with embeddings and the loss's gradients with respect to them, to propagate.
         hold: entered around every part but the last, so that gradients are exchanged between processes once.
 
     Returns the loss, detached.
@@ -104,6 +104,6 @@ def whole_batch_gradients(
     for i, group in enumerate(groups):
         with hold() if i < count - 1 else nullcontext():
             again = encoded[0] if count == 1 else encode(group, i)
-            terms = [(z * split_gradients[s][name][i]).sum() for s, stream in enumerate(again) for name, z in stream.items()]
-            backward(torch.stack(terms).sum())
+            mine = [(z, split_gradients[s][name][i]) for s, stream in enumerate(again) for name, z in stream.items()]
+            backward([z for z, _ in mine], [g for _, g in mine])
     return loss.detach()

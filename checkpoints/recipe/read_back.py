@@ -1,0 +1,139 @@
+"""The last part of a decoder's training: what it draws must be read back as the prompt.
+
+A denoiser learns from single noise levels and, with the compute that a laptop has, draws from few steps only roughly what its
+embedding says. Here it draws whole pictures in four to six steps of DDIM without guidance, the frozen image tower reads
+them, and the gradient of one minus the cosine to the prompt's embedding goes back through every step (Clark et al. 2024,
+DRaFT; Prabhudesai et al. 2023, AlignProp). A second term compares similarities to a bank of known things, which weighs what is
+seen above how it looks. The denoising loss goes on beside it, so that pictures stay pictures.
+
+What is kept is the mean of the weights before and after (Wortsman et al. 2022). Taken to its end this training pleases its own
+reader more than anybody else; the mean keeps the names that were drawn well before and the pictures that are drawn well after.
+
+Prompts are image embeddings as before, never those of texts or sounds: a decoder that knew one set of heads would favour
+them over others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import VQModel
+from torch import Tensor, nn
+
+from unialign_gen.heads import Head
+from unialign_gen.training.schedule import warm_then_cool
+
+from .diffusion import Conditions, Matrices, Prompts, denoising, draw, scheduler
+from .quick_look import QuickDecoder, shifted
+from .training import Average, Stateful, bf16_convolutions, loop
+
+KEPT = 0.5  # the share of the weights after this training in what is kept
+STEPS = (4, 6)  # of a drawing, from and to
+FULL = 0.25  # how often the whole way is taken: movq, and the tower at FULL_SIDE pixels
+FULL_SIDE = 160
+TEMPERATURE = 0.1
+
+
+class Reader(nn.Module):
+    """Latents (B, C, h, w) to unit embeddings (B, d), by the whole way or by the quick one.
+
+    Args:
+        tower, head: of the image space.
+        movq: the autoencoder.
+        quick_decoder, quick_head: see `quick_look`.
+    """
+
+    def __init__(self, tower: nn.Module, head: Head, movq: VQModel, quick_decoder: QuickDecoder, quick_head: Head):
+        super().__init__()
+        self.tower, self.head, self.movq = tower, head, movq
+        self.quick_decoder, self.quick_head = quick_decoder, quick_head
+        self.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+    def forward(self, latents: Tensor, full: bool, generator: torch.Generator) -> Tensor:
+        z = latents.contiguous(memory_format=torch.channels_last)
+        pictures = self.movq.decode(z, force_not_quantize=True).sample if full else self.quick_decoder(z)
+        pictures = shifted(pictures.clamp(-1.05, 1.05), generator)
+        if full:
+            pictures = F.interpolate(pictures, size=(FULL_SIDE, FULL_SIDE), mode="bicubic")
+        features = self.tower(pictures.contiguous(memory_format=torch.channels_last))
+        return F.normalize((self.head if full else self.quick_head)(features), dim=1)
+
+
+def bank(embeds: Tensor, things: Sequence[str], least: int = 3) -> Tensor:
+    """Unit means (M, d) of the things that at least `least` of the pictures show."""
+    groups: dict[str, list[int]] = {}
+    for row, thing in enumerate(things):
+        groups.setdefault(thing, []).append(row)
+    means = [embeds[rows].mean(0) for rows in groups.values() if len(rows) >= least]
+    return F.normalize(torch.stack(means), dim=1)
+
+
+def misread(got: Tensor, wanted: Tensor, known: Tensor, weight: float = 0.1) -> Tensor:
+    """One minus the cosine of unit embeddings (B, d), plus `weight` times the divergence of their similarities to `known`."""
+    apart = 1 - (got * wanted).sum(1)
+    target = (wanted @ known.T / TEMPERATURE).log_softmax(1)
+    seen = (got @ known.T / TEMPERATURE).log_softmax(1)
+    return apart.mean() + weight * F.kl_div(seen, target, reduction="batchmean", log_target=True)
+
+
+def train(
+    latents: Tensor,
+    weights: Tensor,
+    conditions: Conditions,
+    prompts: Prompts,
+    known: Tensor,
+    reader: Reader,
+    folder: Path,
+    *,
+    model: nn.Module,
+    samples: int,
+    minutes: float,
+    last: bool = False,
+    timer: Callable[[], float] = time.monotonic,
+    batch: int = 24,
+    lr: float = 5e-4,
+    seed: int = 0,
+    decay: float = 0.995,
+) -> None:
+    """Trains a denoiser on its own drawings; latents, weights, conditions and model are those of `diffusion.train`.
+
+    `prompts(rows, generator)` gives the unit embeddings (B, d) that pictures of those rows' prompts should be read as, and the
+    tensors that the model takes for them. `known` (M, d) is the bank. `samples` counts drawings. Resumes from `folder`; the
+    model ends with the mean of its weights as they came and the averaged ones.
+    """
+    torch.manual_seed(seed)
+    noise_scheduler = scheduler()
+    model = model.to(memory_format=torch.channels_last).train()
+    before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    optimiser = Matrices(model, lr)
+    average = Average(model, decay)
+
+    def step(progress: float, generator: torch.Generator) -> Tensor:
+        rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
+        wanted, given = prompts(rows, generator)
+        count = int(torch.randint(STEPS[0], STEPS[1] + 1, (), generator=generator))
+        full = bool(torch.rand((), generator=generator) < FULL)
+        noise = torch.randn(latents[rows].shape, generator=generator).contiguous(memory_format=torch.channels_last)
+        drawn = draw(model, noise, given, count)
+        loss = misread(reader(drawn, full, generator), wanted, known)
+        rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
+        noisy, t, target = denoising(latents[rows].float(), noise_scheduler, generator)
+        kept = F.mse_loss(model(noisy, t, *conditions(rows, generator)), target)
+        optimiser.update(loss + kept, lr * warm_then_cool(progress, cool=0.4))
+        average.step()
+        return loss.detach()
+
+    parts: dict[str, Stateful] = {"model": model, "optimiser": optimiser, "average": average}
+    with bf16_convolutions(model, reader):
+        loop(step, parts, folder / "state.pt", samples=samples, minutes=minutes, batch=batch, seed=seed, last=last, timer=timer)
+    model.load_state_dict(between(before, average.shadow))
+    model.eval()
+
+
+def between(before: dict[str, Tensor], after: dict[str, Tensor], share: float = KEPT) -> dict[str, Tensor]:
+    """Weights on the straight line from one state to the other; what is no floating-point number comes from the second."""
+    return {k: torch.lerp(before[k], v, share) if v.is_floating_point() else v for k, v in after.items()}

@@ -1,0 +1,187 @@
+"""The decoder's last training: its sampler against diffusers', its loss against closed forms, its loop, its quick reader."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler
+
+from unialign_gen.checkpoints.recipe import autoencoder, diffusion, kandinsky, quick_look, read_back, training
+from unialign_gen.heads import Head
+
+
+class Pulling(torch.nn.Module):
+    """A denoiser that knows the clean latents: what v would be if they were `embeds`, spread over the picture, times a gain."""
+
+    def __init__(self, gain=1.0):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(gain))
+
+    def forward(self, noisy, t, embeds):
+        share = diffusion.scheduler().alphas_cumprod[t].view(-1, 1, 1, 1)
+        clean = self.gain * embeds[:, :, None, None].expand_as(noisy)
+        noise = (noisy - share.sqrt() * clean) / (1 - share).sqrt().clamp(min=1e-4)
+        return share.sqrt() * noise - (1 - share).sqrt() * clean
+
+
+class Mean(torch.nn.Module):
+    """Reads latents as the direction of their mean."""
+
+    def forward(self, latents, full, generator):
+        return F.normalize(latents.mean((2, 3)), dim=1)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 5])
+def test_drawing_is_diffusers_ddim(steps):
+    torch.manual_seed(0)
+    net = torch.nn.Conv2d(4, 4, 3, padding=1)
+    noise = torch.randn(2, 4, 8, 8)
+    theirs = DDIMScheduler.from_config(diffusion.scheduler().config)
+    theirs.set_timesteps(steps)
+    z = noise
+    with torch.no_grad():
+        for t in theirs.timesteps:
+            z = theirs.step(net(z) + t / 1000, t, z, eta=0.0).prev_sample
+        ours = diffusion.draw(lambda x, t: net(x) + t.view(-1, 1, 1, 1) / 1000, noise, (), steps)
+    torch.testing.assert_close(ours, z, atol=1e-5, rtol=1e-5)
+
+
+def test_the_gradient_goes_through_every_step():
+    """Finite differences of a drawing's mean over the denoiser's one parameter."""
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+
+    def mean(a):
+        return diffusion.draw(lambda z, t: a * z, noise, (), 5).square().mean()
+
+    (exact,) = torch.autograd.grad(mean(a), a)
+    with torch.no_grad():
+        numeric = (mean(a + 1e-6) - mean(a - 1e-6)) / 2e-6
+    assert float(exact) == pytest.approx(float(numeric), rel=1e-4)
+
+
+def test_misreading_is_nothing_for_the_prompt_itself_and_known_for_an_opposite():
+    known = F.normalize(torch.randn(7, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    point = known[:3]
+    assert float(read_back.misread(point, point, known)) == pytest.approx(0, abs=1e-6)
+    p, q = (point @ known.T / 0.1).softmax(1), (-point @ known.T / 0.1).softmax(1)
+    divergence = (p * (p / q).log()).sum(1).mean()
+    assert float(read_back.misread(-point, point, known, 0.5)) == pytest.approx(2 + 0.5 * float(divergence), rel=1e-5)
+
+
+def test_the_bank_holds_unit_means_of_what_several_pictures_show():
+    embeds = F.normalize(torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]]), dim=1)
+    made = read_back.bank(embeds, ["a", "a", "b", "c"], least=2)
+    torch.testing.assert_close(made, torch.full((1, 2), math.sqrt(0.5)))
+
+
+def run(folder, samples, model, lr=5e-4):
+    embeds = F.normalize(torch.randn(20, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    read_back.train(
+        torch.randn(20, 4, 8, 8, generator=torch.Generator().manual_seed(1)).half(),
+        torch.ones(20),
+        lambda rows, generator: (embeds[rows],),
+        lambda rows, generator: (embeds[rows], (embeds[rows],)),
+        embeds[:5],
+        Mean(),
+        folder,
+        model=model,
+        samples=samples,
+        minutes=5,
+        batch=4,
+        lr=lr,
+    )
+    return model
+
+
+def test_drawings_come_to_be_read_as_their_prompts(tmp_path):
+    class Lost(Pulling):  # it starts by drawing something else: its embeddings pass a random matrix
+        def __init__(self):
+            super().__init__()
+            self.turn = torch.nn.Linear(4, 4, bias=False)
+
+        def forward(self, noisy, t, embeds):
+            return super().forward(noisy, t, self.turn(embeds))
+
+    torch.manual_seed(3)
+    model = Lost()
+    prompts = F.normalize(torch.randn(64, 4), dim=1)
+
+    def cosine():
+        with torch.no_grad():
+            drawn = diffusion.draw(model, torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(5)), (prompts,), 5)
+        return float((Mean()(drawn, False, None) * prompts).sum(1).mean())
+
+    before = cosine()
+    run(tmp_path, 4 * 200, model, lr=0.02)
+    assert cosine() > before + 0.3
+
+
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch):
+    whole = run(tmp_path / "a", 32, Pulling(0.5)).state_dict()
+    monkeypatch.setattr(training.Clock, "left", lambda self: self.__dict__.setdefault("n", 0) < 4 and not self.tick())
+    monkeypatch.setattr(training.Clock, "tick", lambda self: self.__dict__.update(n=self.n + 1), raising=False)
+    stopped = run(tmp_path / "b", 32, Pulling(0.5)).state_dict()
+    monkeypatch.undo()
+    halves = run(tmp_path / "b", 32, Pulling(0.5)).state_dict()
+    assert any(not torch.equal(a, stopped[k]) for k, a in whole.items())
+    assert all(torch.allclose(a, halves[k], atol=1e-6) for k, a in whole.items())
+
+
+def test_both_ways_read_the_same_picture(starter):
+    """The whole way is the aligner's own reading; white is white to the quick decoder's shift."""
+    part = starter.aligner.part("image")
+    movq = starter.movq
+    torch.manual_seed(0)
+    quick = quick_look.QuickDecoder(8)
+    reader = read_back.Reader(part.tower, part.head, movq, quick, part.head)
+    z = torch.randn(2, 8, 16, 16)
+    for full in (True, False):
+        read = reader(z, full, torch.Generator().manual_seed(0))
+        assert read.shape == (2, 256)
+        torch.testing.assert_close(read.norm(dim=1), torch.ones(2))
+    assert quick(z).shape == (2, 3, 128, 128)
+    x = z.clone().requires_grad_(True)
+    reader(x, False, torch.Generator().manual_seed(0)).sum().backward()
+    assert float(x.grad.abs().sum()) > 0
+
+
+def test_a_shift_moves_all_alike_and_fills_with_white():
+    pictures = torch.zeros(2, 3, 16, 16)
+    moved = {float(quick_look.shifted(pictures, torch.Generator().manual_seed(s)).sum()) for s in range(8)}
+    assert len(moved) > 3
+    assert all(0 <= m <= 2 * 3 * (16 * 16 - 12 * 12) for m in moved)
+
+
+def test_the_quick_decoder_learns_what_movq_makes(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(12, 4, 4, 4, generator=generator)
+    pictures = (F.interpolate(latents[:, :3], scale_factor=8, mode="bilinear") / 2).half()
+    model = quick_look.train_decoder(latents.half(), pictures, tmp_path, samples=16 * 250, minutes=5)
+    with torch.no_grad():
+        off = (model(latents) - pictures.float()).abs().mean()
+    assert float(off) < 0.5 * float((pictures.float() - pictures.float().mean()).abs().mean())
+
+
+def test_a_head_for_small_pictures_reads_them_as_the_large_ones():
+    generator = torch.Generator().manual_seed(0)
+    embeds = F.normalize(torch.randn(64, 8, generator=generator), dim=1)
+    features = torch.stack([embeds @ torch.randn(8, 24, generator=generator)] * 2)
+    head = quick_look.train_head(Head(24, 8, 32), features, embeds, steps=200)
+    assert float(F.cosine_similarity(head(features[0]), embeds).mean()) > 0.95
+
+
+def test_views_are_of_pictures_and_of_drawings():
+    torch.manual_seed(0)
+    movq = autoencoder.build((8, 8, 8, 8), 4).eval()
+    embeds = F.normalize(torch.randn(6, 4), dim=1)
+    near = diffusion.Neighbours(embeds, list("aabbcc"))
+    z, seen = quick_look.views(
+        torch.randn(6, 4, 4, 4).half(), torch.ones(6), kandinsky.prompts(near, 2.0), Pulling(), movq, true=6, drawn=50
+    )
+    assert z.shape == (56, 4, 4, 4)
+    assert seen.shape == (56, 3, 32, 32)
+    with torch.no_grad():
+        again = movq.decode(z[7:8].float(), force_not_quantize=True).sample.clamp(-1.1, 1.1)
+    assert float((seen[7:8].float() - again).abs().mean()) < 0.02  # bf16
