@@ -243,8 +243,8 @@ def train_quick_look(root: Path, samples: int, minutes: float, last: bool) -> No
             VQModel.from_pretrained(root / "autoencoder" / "movq").eval(),
         )
         save_file({"latents": z, "pictures": seen}, folder / "views.safetensors")
-    views = load_file(folder / "views.safetensors")
-    model = quick_look.train_decoder(views["latents"], views["pictures"], folder, samples=samples, minutes=minutes, last=last)
+    known = load_file(folder / "views.safetensors")
+    model = quick_look.train_decoder(known["latents"], known["pictures"], folder, samples=samples, minutes=minutes, last=last)
     state = {k: v.contiguous() for k, v in model.state_dict().items()}
     save_file(state, folder / "decoder.safetensors")
 
