@@ -117,6 +117,12 @@ def noising() -> DDPMScheduler:
     return DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
 
 
+def noised(point: Tensor, level: Tensor, noise_scheduler: DDPMScheduler, generator: torch.Generator) -> Tensor:
+    """Embeddings (B, d) noised to their levels (B), joined with the levels' own embedding: (B, 2 d), as the UNet takes them."""
+    moved = noise_scheduler.add_noise(point, torch.randn(point.shape, generator=generator), level)
+    return torch.cat([moved, get_timestep_embedding(level, point.shape[1], flip_sin_to_cos=True, downscale_freq_shift=0)], 1)
+
+
 def conditions(neighbours: Neighbours, captions: Sequence[Sequence[str]], words: Any, embed_norm: float) -> Conditions:
     """Noised embeddings with their level (B, 2 d) and caption tokens (B, 16), from embeddings near the pictures' and captions.
 
@@ -131,9 +137,7 @@ def conditions(neighbours: Neighbours, captions: Sequence[Sequence[str]], words:
     def draw(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         point = neighbours.draw(rows, generator) * embed_norm
         level = (torch.rand(len(rows), generator=generator).square() * len(noise_scheduler.alphas_cumprod)).long()
-        noised = noise_scheduler.add_noise(point, torch.randn(point.shape, generator=generator), level)
-        position = get_timestep_embedding(level, point.shape[1], flip_sin_to_cos=True, downscale_freq_shift=0)
-        labels = torch.cat([noised, position], 1)
+        labels = noised(point, level, noise_scheduler, generator)
         chance = torch.rand(len(rows), 2, generator=generator)
         dropped = torch.rand(len(rows), generator=generator) < DROP
         labels[dropped] = 0
@@ -154,8 +158,6 @@ def prompts(neighbours: Neighbours, words: Any, embed_norm: float) -> Prompts:
     def draw(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         wanted = neighbours.draw(rows, generator)
         point, level = wanted * embed_norm, torch.zeros(len(rows), dtype=torch.int64)
-        noised = noise_scheduler.add_noise(point, torch.randn(point.shape, generator=generator), level)
-        position = get_timestep_embedding(level, point.shape[1], flip_sin_to_cos=True, downscale_freq_shift=0)
-        return wanted, (torch.cat([noised, position], 1), nothing.expand(len(rows), -1))
+        return wanted, (noised(point, level, noise_scheduler, generator), nothing.expand(len(rows), -1))
 
     return draw

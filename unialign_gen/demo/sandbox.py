@@ -75,7 +75,8 @@ class Worker:
         """A header and its arrays, within so many seconds."""
         self.files += 1
         with self.killed_after(seconds):
-            self.into.write(json.dumps({"kind": kind, "path": os.path.abspath(path), "rate": rate}).encode() + b"\n")
+            asked = {"kind": kind, "path": os.path.abspath(path), "rate": rate}  # it may have started in another folder
+            self.into.write(json.dumps(asked).encode() + b"\n")
             self.into.flush()
             header, arrays = self.header(), []
             for shape, name in header.get("arrays", []):
@@ -125,7 +126,7 @@ class Sandbox:
         Raises:
             InputError: it cannot be read, or not within the limits.
         """
-        name, path = Path(path).name, str(Path(path).absolute())  # a worker may have started elsewhere
+        name = Path(path).name
         with self.places:
             worker = None
             try:
