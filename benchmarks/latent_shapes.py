@@ -28,13 +28,23 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unialign_gen.checkpoint import shipped_folder
-from unialign_gen.checkpoints.recipe import assemble, autoencoder, diffusion, kandinsky, manifest, steps
+from unialign_gen.checkpoints.recipe import (
+    assemble,
+    autoencoder,
+    decoder_steps,
+    diffusion,
+    kandinsky,
+    known,
+    latent_steps,
+    manifest,
+)
 from unialign_gen.data.manifest import Row, default_root
 from unialign_gen.errors import InputError
 from unialign_gen.eval.concepts import score
 from unialign_gen.eval.data import SPLITS, Prompt
 from unialign_gen.eval.judge import Judge
 from unialign_gen.heads import load_head
+from unialign_gen.towers import load_tower
 
 TOUCHING = ("encoder.conv_out", "quant_conv", "post_quant_conv", "decoder.conv_in", "quantize", "conv_in", "conv_out")
 
@@ -68,23 +78,25 @@ def compare(
     """Trains one shape and scores it."""
     torch.manual_seed(0)
     starter = shipped_folder() / "starter"
-    rows = [r for r in steps.select(root, "picture", steps.DECODER_TIERS) if r.concepts]
+    rows = [r for r in known.select(root, "picture", known.DECODER_TIERS) if r.concepts]
     pictures, unseen = manifest.pixels(root, rows), manifest.pixels(root, test)
-    movq = autoencoder.build(steps.AUTOENCODER, channels)
+    movq = autoencoder.build(latent_steps.AUTOENCODER, channels)
     transplant(movq, VQModel.from_pretrained(starter / "movq"), TOUCHING[:5])
-    early = autoencoder.EarlyFeatures(steps.load_tower(root / "towers" / "image").net)
+    early = autoencoder.TowerFeatures(load_tower(root / "towers" / "image").net, stages=3)
     fit, draw = minutes
     movq = autoencoder.train(
         pictures, early, work / "movq", model=movq, samples=10**9, minutes=fit, last=True, timer=time.process_time
     ).requires_grad_(False)
     latents = autoencoder.encode(movq, pictures)
-    unet = kandinsky.build(assemble.EMBED_DIM, channels, latents.shape[-1], steps.UNET_CHANNELS, steps.ATTENTION_FROM)
+    unet = kandinsky.build(
+        assemble.EMBED_DIM, channels, latents.shape[-1], decoder_steps.UNET_CHANNELS, decoder_steps.ATTENTION_FROM
+    )
     transplant(unet, UNet2DConditionModel.from_pretrained(starter / "unet"), TOUCHING[5:])
     grey = assemble.grey_embedding(root, load_head(root / "image_space"))
     diffusion.train(
         latents,
         manifest.weights_by_name(rows),
-        kandinsky.conditions(steps.neighbours(root, rows), grey, assemble.EMBED_NORM),
+        kandinsky.conditions(known.neighbours(root, rows), grey, assemble.EMBED_NORM),
         work / "unet",
         model=kandinsky.Denoiser(unet),
         samples=10**9,
@@ -95,7 +107,7 @@ def compare(
     )
     scheduler = diffusion.scheduler()
     scheduler.set_timesteps(20)
-    z = steps.anchors(root, test) * assemble.EMBED_NORM
+    z = known.anchors(root, test) * assemble.EMBED_NORM
     g = torch.Generator().manual_seed(0)
     x = torch.randn(len(test), channels, *latents.shape[2:], generator=g)
     with torch.no_grad():

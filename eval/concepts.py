@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +52,24 @@ def embedding_shares(pipeline: Any, table: ConceptTable, root: Path, limit: int)
     return out
 
 
-def draw(pipeline: Callable[..., Any], wanted: Sequence[Prompt], seed: int, **options: Any) -> list[Image.Image]:
-    """One picture a prompt; prompt i has seed `seed + i`."""
+def draw(pipeline: Any, wanted: Sequence[Prompt], seed: int, best_of: int = 1, **options: Any) -> list[Image.Image]:
+    """One picture a prompt, the nearest of `best_of`; prompt i has seeds from `seed + i * best_of` on."""
     pictures: list[Image.Image] = []
     for at in tqdm(range(0, len(wanted), BATCH), desc=wanted[0].kind if wanted else "", disable=None):
         part = wanted[at : at + BATCH]
-        seeds = [seed + at + i for i in range(len(part))]
-        pictures += pipeline(**{part[0].kind: [p.value for p in part]}, seed=seeds, **options).images
+        seeds = [seed + (at + i) * best_of for i in range(len(part))]
+        pictures += pipeline.best_of(best_of, **{part[0].kind: [p.value for p in part]}, seed=seeds, **options).images
     return pictures
 
 
 def evaluate(
-    pipeline: Callable[..., Any], root: Path, limit: int = 200, seed: int = 0, judge: Judge | None = None, **options: Any
+    pipeline: Any,
+    root: Path,
+    limit: int = 200,
+    seed: int = 0,
+    judge: Judge | None = None,
+    best_of: int = 1,
+    **options: Any,
 ) -> dict[str, Any]:
     """Scores of both splits, beside the ceiling (the judge on the real pictures) and chance.
 
@@ -74,7 +80,7 @@ def evaluate(
     result: dict[str, Any] = {}
     for split in SPLITS:
         wanted = prompts(root, split, limit)
-        result[split] = {kind: score(judge, draw(pipeline, ps, seed, **options), ps) for kind, ps in wanted.items()}
+        result[split] = {kind: score(judge, draw(pipeline, ps, seed, best_of, **options), ps) for kind, ps in wanted.items()}
         real = [Image.open(p.value).convert("RGB") for p in wanted["image"]]
         result[split]["ceiling"] = score(judge, real, wanted["image"])
     table = concept_table(pipeline)
@@ -82,7 +88,7 @@ def evaluate(
         result["embedding"] = embedding_shares(pipeline, table, root, limit)
     result["chance"] = {"top1": 1 / len(judge.concepts), "top5": 5 / len(judge.concepts)}
     result["concepts"] = len(judge.concepts)
-    result["limit"], result["seed"] = limit, seed
+    result["limit"], result["seed"], result["best_of"] = limit, seed, best_of
     return result
 
 

@@ -113,6 +113,37 @@ class PromptedPipeline:
             raise InputError("image_embeds hold NaN or infinite values")
         return image_embeds
 
+    def best_of(
+        self,
+        candidates: int,
+        text: Any = None,
+        audio: Any = None,
+        video: Any = None,
+        image: Any = None,
+        embeds: Any = None,
+        weights: Weights | None = None,
+        mix: Method = "lerp",
+        **options: Any,
+    ) -> ImagePipelineOutput:
+        """One picture a prompt: of so many, the one that the image tower reads as nearest to it (Ramesh et al. 2021).
+
+        Costs that many times as much as one picture. `options` are those of a call; candidate j of prompt i is the picture
+        j that the call itself draws with `num_images_per_prompt=candidates`.
+
+        Raises:
+            InputError: as in a call; options that do not go with choosing; no image tower.
+        """
+        for name in ("image_embeds", "num_images_per_prompt", "output_type", "return_dict"):
+            if name in options:
+                raise InputError(f"best_of chooses one PIL picture a prompt: leave out {name}")
+        wanted = self.embed(text, audio, video, image, embeds, weights, mix)
+        drawn = self(embeds=list(wanted), num_images_per_prompt=candidates, **options).images  # type: ignore[operator]
+        if candidates == 1:
+            return ImagePipelineOutput(images=drawn)
+        seen = self.aligner.embed("image", drawn).view(len(wanted), candidates, -1)
+        nearest = (seen @ wanted.to(seen).unsqueeze(2)).squeeze(2).argmax(1).tolist()
+        return ImagePipelineOutput(images=[drawn[i * candidates + j] for i, j in enumerate(nearest)])
+
     def interpolate(
         self,
         start: Tensor,

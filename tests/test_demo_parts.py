@@ -15,7 +15,7 @@ from unialign_gen.demo.guard import said
 from unialign_gen.demo.limits import Limits, steps_and_guidance
 from unialign_gen.demo.prompts import Part
 from unialign_gen.demo.restore import restore
-from unialign_gen.demo.results import tables_in
+from unialign_gen.demo.results import tables, tables_of
 from unialign_gen.demo.travel import Way, route
 from unialign_gen.errors import InputError
 from unialign_gen.settings_png import Prompt, Settings
@@ -62,13 +62,21 @@ def test_errors_are_one_line_without_places():
 
 
 def test_results_become_tables():
-    found = tables_in({"n": 3, "rows": [{"a": 1, "b": 0.12345}, {"a": None}], "deep": {"x": {"y": True}}}, "t")
-    assert [(t.title, t.columns, t.rows) for t in found] == [
-        ("t", ["", "value"], [["n", "3"]]),
-        ("t, rows", ["a", "b"], [["1", "0.1235"], ["", ""]]),
-        ("t, deep, x", ["", "value"], [["y", "True"]]),
+    row = {"method": "m", "task": "T->I", "n": 9}
+    rows = [
+        {**row, "metric": "judge top-1", "value": 0.25, "low": 0.1, "high": 0.5},
+        {**row, "metric": "density", "value": 1.0},
     ]
-    assert tables_in([1, [2]], "t") == []
+    report = json.dumps({"results": [{"protocol": "generation", "about": {"dataset": "d"}, "rows": rows}]})
+    (table,) = tables_of(report)
+    assert table.title == "Generation, d: judge top-1, higher is better; N = 9"
+    assert (table.columns, table.rows) == (["method", "T->I"], [["m", "25.0 % (10.0 to 50.0)"]])
+
+
+def test_the_shipped_results_are_shown():
+    found = tables()
+    assert {t.title.partition(",")[0] for t in found} == {"Generation", "Retrieval", "Gap"}
+    assert all(len(row) == len(t.columns) for t in found for row in t.rows)
 
 
 @pytest.mark.parametrize(

@@ -75,11 +75,13 @@ def test_prompts_are_unseen_and_fixed(tmp_path):
 
 def test_evaluate_reports_every_part(tmp_path):
     class Pipeline:
-        def __call__(self, seed, **prompt):
+        def best_of(self, candidates, seed, **prompt):
+            assert seed == [candidates * i for i in range(len(seed))]
             (values,) = prompt.values()
             return type("Out", (), {"images": [Image.new("RGB", (8, 8), (1, 0, 0)) for _ in values]})()
 
-    result = evaluate(Pipeline(), data_set(tmp_path), judge=Oracle())
+    result = evaluate(Pipeline(), data_set(tmp_path), judge=Oracle(), best_of=3)
+    assert result["best_of"] == 3
     assert set(result["held_out"]) == set(result["cross_source"]) == {"image", "text", "audio", "ceiling"}
     assert result["held_out"]["audio"]["top1"] == 1.0
     assert result["held_out"]["text"]["top1"] == 0.0

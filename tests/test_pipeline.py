@@ -3,6 +3,7 @@ import pytest
 import torch
 from conftest import tone, write_video, write_wav
 from diffusers import DPMSolverMultistepScheduler, KandinskyV22Pipeline
+from PIL import Image
 
 import unialign_gen
 from unialign_gen.errors import InputError
@@ -152,6 +153,29 @@ def test_schedulers_can_be_swapped(starter):
         assert starter(text="dog", seed=0, num_inference_steps=4).images[0].size == (128, 128)
     finally:
         starter.scheduler = own
+
+
+def test_the_best_of_several_is_the_nearest_to_its_prompt(starter):
+    """Against the call's own pictures, read and ranked here; a mix counts as a mix."""
+    prompt = {"text": ["a red car", "a dog"], "image": Image.new("RGB", (64, 64), (250, 200, 40)), "weights": {"image": 0.3}}
+    every = starter(**prompt, num_images_per_prompt=3, seed=[5, 9], **FEW).images
+    wanted = starter.embed(**prompt)
+    read = starter.aligner.embed("image", every)
+    chosen = starter.best_of(3, **prompt, seed=[5, 9], **FEW).images
+    for i, picture in enumerate(chosen):
+        cosines = [float(torch.nn.functional.cosine_similarity(read[3 * i + j], wanted[i], dim=0)) for j in range(3)]
+        assert len(set(cosines)) == 3
+        assert np.abs(array(picture) - array(every[3 * i + int(np.argmax(cosines))])).max() <= 1
+    one = starter.best_of(1, text="a dog", seed=9, **FEW).images[0]
+    assert np.abs(array(one) - array(starter(text="a dog", seed=9, **FEW).images[0])).max() <= 1
+
+
+def test_choosing_takes_pictures_only(starter):
+    for wrong in ({"output_type": "latent"}, {"num_images_per_prompt": 2}, {"return_dict": False}):
+        with pytest.raises(InputError, match=f"leave out {next(iter(wrong))}"):
+            starter.best_of(2, text="a dog", **wrong)
+    with pytest.raises(InputError, match="at least 1"):
+        starter.best_of(0, text="a dog", **FEW)
 
 
 def test_an_interpolation_shares_its_noise(starter):

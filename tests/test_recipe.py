@@ -27,6 +27,7 @@ from unialign_gen.checkpoints.recipe.splits import unit_hash
 from unialign_gen.checkpoints.recipe.training import Average, load_state, save_state
 from unialign_gen.data.manifest import Row
 from unialign_gen.pipelines.autoencoders import LATENT_NOISE, autoencoder_kl
+from unialign_gen.towers.efficientnet import EfficientNetLite
 from unialign_gen.training.schedule import warm_then_cool
 
 
@@ -267,9 +268,25 @@ def test_sharpening_moves_the_decoding_half_only(tmp_path):
     pixels = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8)
     latents = autoencoder.encode(model.eval(), pixels)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    after = autoencoder.sharpen(pixels, latents, None, tmp_path, model=model, samples=8, minutes=1).state_dict()
+    features = autoencoder.TowerFeatures(EfficientNetLite("lite0").net, side=64)
+    after = autoencoder.sharpen(
+        pixels, latents, torch.ones(6), features, tmp_path, model=model, samples=8, minutes=1
+    ).state_dict()
     moved = {k.split(".")[0] for k, v in after.items() if not torch.equal(v, before[k])}
     assert moved == {"decoder", "post_quant_conv"}
+
+
+def test_tower_features_are_the_towers_own():
+    """The last layer is what the tower pools, the stages are as many as asked for, a picture is nothing away from itself."""
+    torch.manual_seed(0)
+    tower = EfficientNetLite("lite0", grid=False).eval()
+    x = torch.rand(2, 3, 64, 64) * 2 - 1
+    features = autoencoder.TowerFeatures(tower.net, side=96)
+    torch.testing.assert_close(features(x)[-1].flatten(1), tower(F.interpolate(x, size=(96, 96), mode="bicubic")))
+    early = autoencoder.TowerFeatures(tower.net, stages=3)(x)
+    assert [f.shape[-1] for f in early] == [32, 16, 8]
+    assert float(autoencoder.perceptual_loss(features, x, x)) == 0
+    assert float(autoencoder.perceptual_loss(features, x, -x)) > 0.1
 
 
 def test_the_variance_half_of_the_unet_is_zero(tmp_path):
@@ -416,7 +433,7 @@ def test_the_second_decoder_borrows_residual_blocks():
     torch.manual_seed(0)
     old = kandinsky.build(16, 4, 8, (32, 64), 1, cross_dim=32)
     new = unclip.build(16, 4, 8, (32, 64), 1)
-    assert unclip.borrow(new, old) > 0.4 * sum(p.numel() for p in new.parameters())
+    assert diffusion.borrow(new, old) > 0.4 * sum(p.numel() for p in new.parameters())
     name = "down_blocks.0.resnets.0.conv1.weight"
     assert torch.equal(new.state_dict()[name], old.state_dict()[name])
     assert torch.equal(new.conv_out.weight, old.conv_out.weight[:4])

@@ -21,10 +21,13 @@ def samples() -> Path:
     return shipped_folder() / "samples"
 
 
-def draw_sheet(pipeline: Any, seed: int = 0) -> Image.Image:
-    """Words, sounds, mixes of both, a video, and a way between two prompts, as `samples/showcase.json` lists them."""
+def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
+    """Words, sounds, mixes of both, a video, and a way between two prompts, as `samples/showcase.json` lists them.
+
+    But for the way between, every picture is the nearest to its prompt of `best_of`.
+    """
     plan = json.loads((samples() / "showcase.json").read_text())
-    draw = drawer(pipeline, seed)
+    draw = drawer(pipeline, seed, best_of)
     texts = [Cell(draw(text=t), t) for t in plan["text"]]
     sounds = [Cell(draw(audio=path(f)), f) for f in plan["audio"]]
     mixes = []
@@ -51,8 +54,8 @@ def path(name: str) -> str:
     return str(samples() / name)
 
 
-def drawer(pipeline: Any, seed: int) -> Callable[..., Image.Image]:
+def drawer(pipeline: Any, seed: int, best_of: int) -> Callable[..., Image.Image]:
     def draw(**prompt: Any) -> Image.Image:
-        return pipeline(seed=seed, **prompt).images[0]
+        return pipeline.best_of(best_of, seed=seed, **prompt).images[0]
 
     return draw

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from unialign_gen.data.manifest import default_root
+
+from .which import Which
 
 app = typer.Typer(
     help="Rebuilds the starter checkpoint, step by step in the order listed. Every step resumes or skips what is done. "
@@ -75,28 +76,28 @@ def autoencoder(
     root: Root = ROOT, samples: int = 100_000, minutes: Minutes = 60, last: Last = False, threads: Threads = 0
 ) -> None:
     """Train movq between pictures and latents."""
-    from . import steps
+    from . import latent_steps
 
     use(threads)
-    steps.train_autoencoder(root, samples, minutes, last)
+    latent_steps.train_autoencoder(root, samples, minutes, last)
 
 
 @app.command()
 def latents(root: Root = ROOT, threads: Threads = 0) -> None:
     """Cache the latents of the training pictures."""
-    from . import steps
+    from . import latent_steps
 
     use(threads)
-    steps.cache_latents(root)
+    latent_steps.cache_latents(root)
 
 
 @app.command()
 def sharpen(root: Root = ROOT, samples: int = 40_000, minutes: Minutes = 60, last: Last = False, threads: Threads = 0) -> None:
     """Train movq's decoding half further; the latents stay, so it can run beside or after `decoder`."""
-    from . import steps
+    from . import latent_steps
 
     use(threads)
-    steps.sharpen_autoencoder(root, samples, minutes, last)
+    latent_steps.sharpen_autoencoder(root, samples, minutes, last)
 
 
 @app.command("latent-features")
@@ -104,10 +105,10 @@ def latent_features(
     root: Root = ROOT, samples: int = 100_000, minutes: Minutes = 6, last: Last = False, threads: Threads = 0
 ) -> None:
     """Train the small network over latents whose features the decoders' loss compares; without it squares alone count."""
-    from . import steps
+    from . import latent_steps
 
     use(threads)
-    steps.train_latent_features(root, samples, minutes, last)
+    latent_steps.train_latent_features(root, samples, minutes, last)
 
 
 @app.command()
@@ -120,10 +121,10 @@ def decoder(
     weights: Annotated[Path | None, typer.Option(help="A UNet folder to start from, such as starter/unet.")] = None,
 ) -> None:
     """Train the Kandinsky UNet. The learning rate cools over the last two fifths of --samples; `read-back` comes after it."""
-    from . import steps
+    from . import decoder_steps
 
     use(threads)
-    steps.train_kandinsky(root, samples, minutes, last, weights)
+    decoder_steps.train(root, Which.kandinsky, samples, minutes, last, weights)
 
 
 @app.command()
@@ -136,10 +137,10 @@ def unclip(
     weights: Annotated[Path | None, typer.Option(help="A UNet folder whose residual blocks to start from.")] = None,
 ) -> None:
     """Train the second decoder, Stable UnCLIP's architecture, on the same latents."""
-    from . import steps
+    from . import decoder_steps
 
     use(threads)
-    steps.train_unclip(root, samples, minutes, last, weights)
+    decoder_steps.train(root, Which.unclip, samples, minutes, last, weights)
 
 
 @app.command("quick-look")
@@ -147,31 +148,26 @@ def quick_look(
     root: Root = ROOT, samples: int = 20_000, minutes: Minutes = 5, last: Last = False, threads: Threads = 0
 ) -> None:
     """Train the quick reader of latents that `read-back` learns from. About 10 minutes, half of it pictures to learn from."""
-    from . import steps
+    from . import decoder_steps
 
     use(threads)
-    steps.train_quick_look(root, samples, minutes, last)
-
-
-class Decoder(StrEnum):
-    first = "kandinsky"
-    second = "stable-unclip"
+    decoder_steps.train_quick_look(root, samples, minutes, last)
 
 
 @app.command("read-back")
 def read_back(
     root: Root = ROOT,
-    decoder: Annotated[Decoder, typer.Option(help="Which one.")] = Decoder.first,
+    which: Annotated[Which, typer.Option("--decoder", help="Which one.")] = Which.kandinsky,
     samples: int = 30_000,
     minutes: Minutes = 60,
     last: Last = False,
     threads: Threads = 0,
 ) -> None:
     """Train a decoder on its own drawings: what it draws must be read back as the prompt. Needs `quick-look`."""
-    from . import steps
+    from . import decoder_steps
 
     use(threads)
-    (steps.read_back_kandinsky if decoder is Decoder.first else steps.read_back_unclip)(root, samples, minutes, last)
+    decoder_steps.train_read_back(root, which, samples, minutes, last)
 
 
 @app.command()

@@ -23,7 +23,7 @@ from torch import Tensor
 from unialign_gen.pipelines.autoencoders import LATENT_NOISE
 from unialign_gen.training.schedule import warm_then_cool
 
-from .training import bf16_convolutions, loop, pixels_of, update
+from .training import bf16_convolutions, loop, pixels_of, shifted, update
 
 
 def build(channels: tuple[int, ...], latent_channels: int) -> VQModel:
@@ -55,20 +55,31 @@ def crops(pictures: Tensor, count: int, side: int, generator: torch.Generator) -
     return pixels_of(out)
 
 
-class EarlyFeatures(torch.nn.Module):
-    """The image tower's first three stages (strides 2, 4, 8): what a perceptual loss compares."""
+class TowerFeatures(torch.nn.Module):
+    """The image tower's stages (strides 2, 4, 8, 16, 16, 32, 32) and its last layer: what a perceptual loss compares.
 
-    def __init__(self, net: Any):
+    Args:
+        net: the tower's network.
+        stages: only so many of the first; all of them and the last layer by default.
+        side: pixels that pictures are brought to before; their own by default.
+    """
+
+    def __init__(self, net: Any, stages: int | None = None, side: int | None = None):
         super().__init__()
-        net = net.to(memory_format=torch.channels_last).requires_grad_(False)
+        net = net.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.side = side
         self.stem = torch.nn.Sequential(net.conv_stem, net.bn1)
-        self.stages = torch.nn.ModuleList(net.blocks[:3])
+        self.stages = torch.nn.ModuleList(net.blocks[:stages])
+        if stages is None:
+            self.stages.append(torch.nn.Sequential(net.conv_head, net.bn2, torch.nn.AdaptiveAvgPool2d(1)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.stem(x)
+        if self.side is not None:
+            x = F.interpolate(x, size=(self.side, self.side), mode="bicubic")
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
         out = []
-        for block in self.stages:
-            x = block(x)
+        for stage in self.stages:
+            x = stage(x)
             out.append(x)
         return out
 
@@ -77,21 +88,26 @@ def edges(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
 
 
-def reconstruction_loss(got: Tensor, want: Tensor, features: torch.nn.Module | None) -> Tensor:
-    """Squares and L1 on pixels, L1 on their differences (edges carry a drawing), L1 on normalised early features.
+def reconstruction_loss(got: Tensor, want: Tensor) -> Tensor:
+    """Squares and L1 on pixels, L1 on their differences: edges carry a drawing.
 
     The squares, above all those of 8 x 8 averages, are there for the colours: without them shapes stand after minutes and
     everything is drawn in one or two hues for a long time.
     """
     loss = 4 * F.mse_loss(got, want) + F.l1_loss(got, want)
     loss = loss + 16 * F.mse_loss(F.avg_pool2d(got, 8), F.avg_pool2d(want, 8))
-    loss = loss + sum(F.l1_loss(a, b) for a, b in zip(edges(got), edges(want), strict=True))
-    if features is not None:
-        with torch.no_grad():
-            target = features(want)
-        for a, b in zip(features(got), target, strict=True):
-            loss = loss + 0.2 * (F.normalize(a, dim=1) - F.normalize(b, dim=1)).abs().sum(1).mean() / a.shape[1] ** 0.5
-    return loss
+    return loss + sum(F.l1_loss(a, b) for a, b in zip(edges(got), edges(want), strict=True))
+
+
+def perceptual_loss(features: torch.nn.Module, got: Tensor, want: Tensor) -> Tensor:
+    """L1 between features, every stage's normalised over its channels (Zhang et al. 2018)."""
+    with torch.no_grad():
+        target = features(want)
+    parts = [
+        (F.normalize(a, dim=1) - F.normalize(b, dim=1)).abs().sum(1).mean() / a.shape[1] ** 0.5
+        for a, b in zip(features(got), target, strict=True)
+    ]
+    return torch.stack(parts).sum()
 
 
 def train(
@@ -128,8 +144,9 @@ def train(
         spread = z.detach().std(dim=(0, 2, 3), keepdim=True)
         noise = torch.randn(z.shape, generator=generator) * spread * LATENT_NOISE
         y = model.decode(z + noise, force_not_quantize=True).sample
-        late = progress > 0.9  # early features only help once shapes and colours stand
-        loss = reconstruction_loss(y, x, features if late else None) + 1e-4 * z.square().mean()
+        loss = reconstruction_loss(y, x) + 1e-4 * z.square().mean()
+        if features is not None and progress > 0.9:  # they only help once shapes and colours stand
+            loss = loss + 0.2 * perceptual_loss(features, y, x)
         coarse = F.avg_pool2d(x, x.shape[-1] // z.shape[-1])
         loss = loss + 10 * F.mse_loss(readout(z / spread), coarse)
         readout_optimiser.zero_grad(set_to_none=True)
@@ -146,6 +163,7 @@ def train(
 def sharpen(
     pictures: Tensor,
     latents: Tensor,
+    weights: Tensor,
     features: torch.nn.Module | None,
     folder: Path,
     *,
@@ -153,14 +171,14 @@ def sharpen(
     samples: int,
     minutes: float,
     last: bool = False,
-    batch: int = 2,
-    lr: float = 5e-4,
+    batch: int = 4,
+    lr: float = 7e-4,
     seed: int = 0,
 ) -> VQModel:
-    """Trains the decoding half alone, on whole pictures uint8 (N, 128, 128, 3) and their latents (N, C, h, w).
+    """Trains the decoding half alone, on whole pictures uint8 (N, 128, 128, 3), sampled by `weights`, and their latents.
 
     The latents stay what they are, so a diffusion model trained on them stays valid. Whole pictures, since the group norms
-    see other statistics on crops; early features from the first step, since shapes and colours stand already.
+    see other statistics on crops, and since the tower's later stages say whether a thing can still be recognised.
     """
     torch.manual_seed(seed)
     model = model.to(memory_format=torch.channels_last).train()
@@ -170,11 +188,14 @@ def sharpen(
     optimiser = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
 
     def step(progress: float, generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(pictures), (batch,), generator=generator)
+        rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
         z = latents[rows].float()
         z = z + torch.randn(z.shape, generator=generator) * LATENT_NOISE
         y = model.decode(z.contiguous(memory_format=torch.channels_last), force_not_quantize=True).sample
-        loss = reconstruction_loss(y, pixels_of(pictures[rows]), features)
+        x = pixels_of(pictures[rows])
+        loss = reconstruction_loss(y, x)
+        if features is not None:
+            loss = loss + 0.3 * perceptual_loss(features, *shifted(torch.cat([y, x]), generator).chunk(2))
         update(loss, optimiser, lr * warm_then_cool(progress))
         return loss.detach()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -125,6 +125,21 @@ class Matrices:
 def as_matrix(weight: Tensor) -> Tensor:
     """A weight as a matrix; that of a convolution kept channels-last becomes a view of it."""
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1) if weight.ndim == 4 else weight
+
+
+@torch.no_grad()
+def borrow(unet: UNet2DConditionModel, other: UNet2DConditionModel) -> int:
+    """Copies into `unet` what another UNet has under the same name; rows beyond a tensor's own are left out.
+
+    Returns the number of parameters copied.
+    """
+    theirs, count = other.state_dict(), 0
+    for name, mine in unet.state_dict().items():
+        found = theirs.get(name)
+        if found is not None and found.shape[1:] == mine.shape[1:] and len(found) >= len(mine):
+            mine.copy_(found[: len(mine)])
+            count += mine.numel()
+    return count
 
 
 def denoising(x: Tensor, noise_scheduler: DDIMScheduler, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,8 +1,9 @@
 """A quick reader: latents to an embedding at a fraction of what decoding and the image tower at its own size cost.
 
-A small network draws latents as movq would, but coarser, and a head of its own reads the image tower's features at 128 pixels
-instead of 224. Gradients through the pair say which way a picture has to change for the tower to see something else in it;
-measurements never use it.
+A small network draws latents as movq would, but coarser, and heads of their own read the features of two towers at 128 pixels
+instead of 224: the image space's, and EfficientNet-Lite1, which knows the space from this head alone. Gradients say which way
+a picture has to change for both to see something else in it: what pleases one network only is of no use to a person.
+Measurements never use them.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ from unialign_gen.heads import Head
 from unialign_gen.training.schedule import warm_then_cool
 
 from .diffusion import Prompts, draw
-from .training import Stateful, bf16_convolutions, loop, pixels_of, update
-
-SHIFT = 4  # pixels
+from .training import Stateful, bf16_convolutions, loop, pixels_of, shifted, update
 
 
 class Residual(nn.Module):
@@ -87,19 +86,12 @@ def views(
     return z.half(), torch.cat(seen).contiguous()
 
 
-def shifted(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (B, 3, h, w) moved by up to four pixels, all alike, on white."""
-    y, x = torch.randint(2 * SHIFT + 1, (2,), generator=generator).tolist()
-    h, w = pictures.shape[-2:]
-    moved = F.pad(pictures, (SHIFT,) * 4, value=1.0)[..., y : y + h, x : x + w]
-    return moved.contiguous(memory_format=torch.channels_last)
-
-
 def train_decoder(
     latents: Tensor,
     pictures: Tensor,
     folder: Path,
     *,
+    model: QuickDecoder,
     samples: int,
     minutes: float,
     last: bool = False,
@@ -107,13 +99,12 @@ def train_decoder(
     batch: int = 16,
     lr: float = 2e-3,
     seed: int = 0,
-) -> QuickDecoder:
-    """Trains the decoder on latents (N, C, h, w) and what movq makes of them, (N, 3, 8 h, 8 w); resumes from `folder`.
+) -> None:
+    """Trains `model` on latents (N, C, h, w) and what movq makes of them, (N, 3, 8 h, 8 w); resumes from `folder`.
 
     Absolute differences of pixels and of neighbouring pixels' steps: edges count as much as areas.
     """
-    torch.manual_seed(seed)
-    model = QuickDecoder(latents.shape[1]).to(memory_format=torch.channels_last).train()
+    model = model.to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), fused=True)
 
     def step(progress: float, generator: torch.Generator) -> Tensor:
@@ -127,7 +118,7 @@ def train_decoder(
     parts: dict[str, Stateful] = {"model": model, "optimiser": optimiser}
     with bf16_convolutions(model):
         loop(step, parts, folder / "state.pt", samples=samples, minutes=minutes, batch=batch, seed=seed, last=last, timer=timer)
-    return model.eval().requires_grad_(False)
+    model.eval()
 
 
 @torch.no_grad()
@@ -141,7 +132,7 @@ def small_features(tower: nn.Module, pictures: Tensor, seed: int) -> Tensor:
 def train_head(head: Head, features: Tensor, embeds: Tensor, *, steps: int = 700, lr: float = 1e-3, seed: int = 0) -> Head:
     """Fits a head to small pictures' features (V, N, width), V views of each, so that they are read as `embeds` (N, d)."""
     generator = torch.Generator().manual_seed(seed)
-    head = head.requires_grad_(True)
+    head = head.train().requires_grad_(True)
     head.fit_standardisation(features.flatten(0, 1))
     optimiser = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=0.02)
     for step in range(steps):
@@ -150,4 +141,4 @@ def train_head(head: Head, features: Tensor, embeds: Tensor, *, steps: int = 700
         x = x + 0.1 * head.std * torch.randn(x.shape, generator=generator)
         loss = (1 - F.cosine_similarity(head(x), embeds[rows])).mean()
         update(loss, optimiser, lr * warm_then_cool(step / steps, cool=0.5))
-    return head.requires_grad_(False)
+    return head.eval().requires_grad_(False)

@@ -1,8 +1,8 @@
 """The last part of a decoder's training: what it draws must be read back as the prompt.
 
 A denoiser learns from single noise levels and, with the compute that a laptop has, draws from few steps only roughly what its
-embedding says. Here it draws whole pictures in four to six steps of DDIM without guidance, the frozen image tower reads
-them, and the gradient of one minus the cosine to the prompt's embedding goes back through every step (Clark et al. 2024,
+embedding says. Here it draws whole pictures in four to six steps of DDIM without guidance, two frozen networks read them,
+and the gradient of one minus the cosine to the prompt's embedding goes back through every step (Clark et al. 2024,
 DRaFT; Prabhudesai et al. 2023, AlignProp). A second term compares similarities to a bank of known things, which weighs what is
 seen above how it looks. The denoising loss goes on beside it, so that pictures stay pictures.
 
@@ -28,8 +28,8 @@ from unialign_gen.heads import Head
 from unialign_gen.training.schedule import warm_then_cool
 
 from .diffusion import Conditions, Matrices, Prompts, denoising, draw, scheduler
-from .quick_look import QuickDecoder, shifted
-from .training import Average, Stateful, bf16_convolutions, loop
+from .quick_look import QuickDecoder
+from .training import Average, Stateful, bf16_convolutions, loop, shifted
 
 KEPT = 0.5  # the share of the weights after this training in what is kept
 STEPS = (4, 6)  # of a drawing, from and to
@@ -39,28 +39,31 @@ TEMPERATURE = 0.1
 
 
 class Reader(nn.Module):
-    """Latents (B, C, h, w) to unit embeddings (B, d), by the whole way or by the quick one.
+    """Latents (B, C, h, w) to unit embeddings (B, d), one for each network that reads, by the whole way or by the quick one.
 
     Args:
-        tower, head: of the image space.
         movq: the autoencoder.
-        quick_decoder, quick_head: see `quick_look`.
+        quick_decoder: what stands in for it, see `quick_look`.
+        head: the image space's, for its tower at `FULL_SIDE` pixels.
+        readers: towers with their heads for pictures of 128 pixels; the image space's tower first.
     """
 
-    def __init__(self, tower: nn.Module, head: Head, movq: VQModel, quick_decoder: QuickDecoder, quick_head: Head):
+    def __init__(self, movq: VQModel, quick_decoder: QuickDecoder, head: Head, readers: Sequence[tuple[nn.Module, Head]]):
         super().__init__()
-        self.tower, self.head, self.movq = tower, head, movq
-        self.quick_decoder, self.quick_head = quick_decoder, quick_head
+        self.movq, self.quick_decoder, self.head = movq, quick_decoder, head
+        self.towers = nn.ModuleList(tower for tower, _ in readers)
+        self.heads = nn.ModuleList(head for _, head in readers)
         self.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
-    def forward(self, latents: Tensor, full: bool, generator: torch.Generator) -> Tensor:
+    def forward(self, latents: Tensor, full: bool, generator: torch.Generator) -> list[Tensor]:
         z = latents.contiguous(memory_format=torch.channels_last)
         pictures = self.movq.decode(z, force_not_quantize=True).sample if full else self.quick_decoder(z)
         pictures = shifted(pictures.clamp(-1.05, 1.05), generator)
+        read = [head(tower(pictures)) for tower, head in zip(self.towers, self.heads, strict=True)]
         if full:
-            pictures = F.interpolate(pictures, size=(FULL_SIDE, FULL_SIDE), mode="bicubic")
-        features = self.tower(pictures.contiguous(memory_format=torch.channels_last))
-        return F.normalize((self.head if full else self.quick_head)(features), dim=1)
+            larger = F.interpolate(pictures, size=(FULL_SIDE, FULL_SIDE), mode="bicubic")
+            read[0] = self.head(self.towers[0](larger.contiguous(memory_format=torch.channels_last)))
+        return [F.normalize(z, dim=1) for z in read]
 
 
 def bank(embeds: Tensor, things: Sequence[str], least: int = 3) -> Tensor:
@@ -119,7 +122,8 @@ def train(
         full = bool(torch.rand((), generator=generator) < FULL)
         noise = torch.randn(latents[rows].shape, generator=generator).contiguous(memory_format=torch.channels_last)
         drawn = draw(model, noise, given, count)
-        loss = misread(reader(drawn, full, generator), wanted, known)
+        read = reader(drawn, full, generator)
+        loss = torch.stack([misread(got, wanted, known) for got in read]).mean()
         rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
         noisy, t, target = denoising(latents[rows].float(), noise_scheduler, generator)
         kept = F.mse_loss(model(noisy, t, *conditions(rows, generator)), target)

@@ -10,9 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel, VQModel
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.config import load as load_config
@@ -22,36 +19,12 @@ from unialign_gen.towers import load_tower
 from unialign_gen.training.config import TrainConfig
 from unialign_gen.training.train import train
 
-from . import (
-    assemble,
-    attribution,
-    autoencoder,
-    caches,
-    clips,
-    diffusion,
-    features,
-    image_space,
-    kandinsky,
-    latent_features,
-    manifest,
-    packages,
-    pictures,
-    quick_look,
-    read_back,
-    recall,
-    sounds,
-    towers,
-    unclip,
-)
+from . import assemble, attribution, caches, clips, features, image_space, manifest, packages, pictures, recall, sounds, towers
 from .concepts import CONCEPTS
-from .manifest import Row
-from .training import log, processes
-
-LATENT_CHANNELS = 8
-AUTOENCODER = (16, 32, 64, 128)
-UNET_CHANNELS, ATTENTION_FROM = (64, 128, 192), 2
-DECODER_TIERS, HEAD_TIERS = "A", "AB"
-VERSIONS = {"rec": 5, "fx": 5, "font": 2, "speech": 2}
+from .decoder_steps import furthest
+from .known import HEAD_TIERS, anchors, caption_features, select, sound_features
+from .training import log
+from .which import Which
 
 
 def data(root: Path, large: bool, jobs: int) -> None:
@@ -88,18 +61,6 @@ def restore(root: Path, starter: Path) -> None:
             shutil.copytree(second / part, root / "unclip" / part)
 
 
-def select(root: Path, kind: str, tiers: str) -> list[Row]:
-    """Training rows of a kind that the licence policy lets into this part."""
-    return [r for r in manifest.read(root) if r.kind == kind and manifest.trainable(r, tiers)]
-
-
-def caption_features(root: Path, rows: list[Row]) -> list[Tensor]:
-    """A tensor (k, 384) for each picture; one without captions gets its style."""
-    texts = [r.captions or [r.style] for r in rows]
-    known = features.of_texts(root, [t for ts in texts for t in ts])
-    return [torch.stack([known[t] for t in ts]) for ts in texts]
-
-
 def train_image_space(root: Path, steps: int) -> None:
     """Trains the head that makes the image space, on tiers A and B."""
     rows = select(root, "picture", HEAD_TIERS)
@@ -115,240 +76,6 @@ def train_image_space(root: Path, steps: int) -> None:
         steps=steps,
     )
     save_head(head, root / "image_space")
-
-
-@torch.no_grad()
-def anchors(root: Path, rows: list[Row]) -> Tensor:
-    """Unit embeddings (N, d) of pictures in the image space."""
-    head = load_head(root / "image_space")
-    return F.normalize(head(features.of_pictures(root, rows, "image")), dim=1)
-
-
-def neighbours(root: Path, rows: list[Row]) -> diffusion.Neighbours:
-    """Neighbours are pictures of one thing."""
-    return diffusion.Neighbours(anchors(root, rows), things(rows))
-
-
-def things(rows: list[Row]) -> list[str]:
-    """What each picture shows: its concept, or, outside the concept table, its name."""
-    return [r.concepts[0] if r.concepts else (r.captions[0].lower() if r.captions else r.id) for r in rows]
-
-
-def train_autoencoder(root: Path, samples: int, minutes: float, last: bool) -> None:
-    """Trains movq on tier A, and writes it when this sitting ends."""
-    rows = select(root, "picture", DECODER_TIERS)
-    early = autoencoder.EarlyFeatures(load_tower(root / "towers" / "image").net)
-    model = autoencoder.train(
-        manifest.pixels(root, rows),
-        early,
-        root / "autoencoder",
-        model=autoencoder.build(AUTOENCODER, LATENT_CHANNELS),
-        samples=samples,
-        minutes=minutes,
-        last=last,
-    )
-    model.save_pretrained(root / "autoencoder" / "movq")
-
-
-@torch.no_grad()
-def cache_latents(root: Path) -> None:
-    """Latents of the decoder's training pictures, in fp16; fits movq's codebook to them."""
-    rows = select(root, "picture", DECODER_TIERS)
-    model = VQModel.from_pretrained(root / "autoencoder" / "movq").eval()
-    latents = autoencoder.encode(model, manifest.pixels(root, rows))
-    (root / "features").mkdir(exist_ok=True)
-    save_file({"latents": latents}, root / "features" / "latents.safetensors")
-    autoencoder.fit_codebook(model, latents).save_pretrained(root / "autoencoder" / "movq")
-
-
-def sharpen_autoencoder(root: Path, samples: int, minutes: float, last: bool) -> None:
-    """Trains movq's decoding half further, on the cached latents, and writes it when this sitting ends."""
-    rows = select(root, "picture", DECODER_TIERS)
-    folder = root / "autoencoder"
-    model = autoencoder.sharpen(
-        manifest.pixels(root, rows),
-        load_file(root / "features" / "latents.safetensors")["latents"],
-        autoencoder.EarlyFeatures(load_tower(root / "towers" / "image").net),
-        folder,
-        model=VQModel.from_pretrained(folder / "movq"),
-        samples=samples,
-        minutes=minutes,
-        last=last,
-    )
-    model.to(memory_format=torch.contiguous_format).save_pretrained(folder / "movq")
-
-
-def train_latent_features(root: Path, samples: int, minutes: float, last: bool) -> None:
-    """Trains the network whose features the decoders' loss compares, on tier A."""
-    rows = select(root, "picture", DECODER_TIERS)
-    latents = load_file(root / "features" / "latents.safetensors")["latents"]
-    folder = root / "latent_features"
-    model = latent_features.train(
-        latents, anchors(root, rows), manifest.weights_by_name(rows), folder, samples=samples, minutes=minutes, last=last
-    )
-    save_file(model.state_dict(), folder / "model.safetensors")
-
-
-def perceptual(root: Path, latents: Tensor) -> latent_features.LatentFeatures | None:
-    """The network that `train_latent_features` wrote, if it did."""
-    file = root / "latent_features" / "model.safetensors"
-    if not file.exists():
-        return None
-    model = latent_features.LatentFeatures(latents.shape[1], image_space.EMBED_DIM)
-    model.load_state_dict(load_file(file))
-    return model.to(memory_format=torch.channels_last).eval().requires_grad_(False)
-
-
-def train_kandinsky(root: Path, samples: int, minutes: float, last: bool, start: Path | None) -> None:
-    """Trains the first decoder's UNet on tier A; continues its own state, or else from `start`, a UNet's folder."""
-    rows = select(root, "picture", DECODER_TIERS)
-    latents = load_file(root / "features" / "latents.safetensors")["latents"]
-    if start is not None:
-        unet = UNet2DConditionModel.from_pretrained(start, dtype=torch.float32)
-    else:
-        unet = kandinsky.build(image_space.EMBED_DIM, LATENT_CHANNELS, latents.shape[-1], UNET_CHANNELS, ATTENTION_FROM)
-    grey = assemble.grey_embedding(root, load_head(root / "image_space"))
-    diffusion.train(
-        latents,
-        manifest.weights_by_name(rows),
-        kandinsky.conditions(neighbours(root, rows), grey, assemble.EMBED_NORM),
-        root / "decoder",
-        model=kandinsky.Denoiser(unet),
-        samples=samples,
-        minutes=minutes,
-        last=last,
-        perceptual=perceptual(root, latents),
-    )
-    if processes()[0] == 0:
-        unet.to(memory_format=torch.contiguous_format).save_pretrained(root / "decoder" / "unet")
-
-
-def train_quick_look(root: Path, samples: int, minutes: float, last: bool) -> None:
-    """Trains what stands in for movq and for the image tower at its own size while a decoder learns from its drawings."""
-    rows = select(root, "picture", DECODER_TIERS)
-    folder, space = root / "quick_look", load_head(root / "image_space")
-    near = neighbours(root, rows)
-    if not (folder / "head.json").exists():
-        pictures, tower = manifest.pixels(root, rows), load_tower(root / "towers" / "image")
-        views = torch.stack([quick_look.small_features(tower, pictures, seed) for seed in range(2)])
-        save_head(quick_look.train_head(space, views, near.embeds), folder)
-    if not (folder / "views.safetensors").exists():
-        latents = load_file(root / "features" / "latents.safetensors")["latents"]
-        unet = UNet2DConditionModel.from_pretrained(root / "decoder" / "unet", dtype=torch.float32)
-        z, seen = quick_look.views(
-            latents,
-            manifest.weights_by_name(rows),
-            kandinsky.prompts(near, assemble.EMBED_NORM),
-            kandinsky.Denoiser(unet).eval(),
-            VQModel.from_pretrained(root / "autoencoder" / "movq").eval(),
-        )
-        save_file({"latents": z, "pictures": seen}, folder / "views.safetensors")
-    known = load_file(folder / "views.safetensors")
-    model = quick_look.train_decoder(known["latents"], known["pictures"], folder, samples=samples, minutes=minutes, last=last)
-    state = {k: v.contiguous() for k, v in model.state_dict().items()}
-    save_file(state, folder / "decoder.safetensors")
-
-
-def reader(root: Path) -> read_back.Reader:
-    """The image tower behind movq, and behind the quick decoder that `train_quick_look` wrote."""
-    folder = root / "quick_look"
-    quick = quick_look.QuickDecoder(LATENT_CHANNELS)
-    quick.load_state_dict(load_file(folder / "decoder.safetensors"))
-    return read_back.Reader(
-        load_tower(root / "towers" / "image"),
-        load_head(root / "image_space"),
-        VQModel.from_pretrained(root / "autoencoder" / "movq"),
-        quick,
-        load_head(folder),
-    )
-
-
-def read_back_kandinsky(root: Path, samples: int, minutes: float, last: bool) -> None:
-    """Trains the first decoder further, on its own drawings; what it was before stays in `decoder`."""
-    rows = select(root, "picture", DECODER_TIERS)
-    near, folder = neighbours(root, rows), root / "read_back" / "decoder"
-    unet = UNet2DConditionModel.from_pretrained(root / "decoder" / "unet", dtype=torch.float32)
-    grey = assemble.grey_embedding(root, load_head(root / "image_space"))
-    read_back.train(
-        load_file(root / "features" / "latents.safetensors")["latents"],
-        manifest.weights_by_name(rows),
-        kandinsky.conditions(near, grey, assemble.EMBED_NORM),
-        kandinsky.prompts(near, assemble.EMBED_NORM),
-        read_back.bank(near.embeds, things(rows)),
-        reader(root),
-        folder,
-        model=kandinsky.Denoiser(unet),
-        samples=samples,
-        minutes=minutes,
-        last=last,
-    )
-    unet.to(memory_format=torch.contiguous_format).save_pretrained(folder / "unet")
-
-
-def read_back_unclip(root: Path, samples: int, minutes: float, last: bool) -> None:
-    """The same for the second decoder; its captions stay in the denoising part."""
-    rows = select(root, "picture", DECODER_TIERS)
-    near, folder = neighbours(root, rows), root / "read_back" / "unclip"
-    model, words = read_unclip(root / "unclip")
-    read_back.train(
-        load_file(root / "features" / "latents.safetensors")["latents"],
-        manifest.weights_by_name(rows),
-        unclip.conditions(near, [r.captions or [r.style] for r in rows], words, assemble.EMBED_NORM),
-        unclip.prompts(near, words, assemble.EMBED_NORM),
-        read_back.bank(near.embeds, things(rows)),
-        reader(root),
-        folder,
-        model=model,
-        samples=samples,
-        minutes=minutes,
-        last=last,
-    )
-    write_unclip(model, words, folder)
-
-
-def read_unclip(folder: Path) -> tuple[unclip.Denoiser, PreTrainedTokenizerFast]:
-    model = unclip.Denoiser(
-        UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float32),
-        CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
-    )
-    return model, PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
-
-
-def write_unclip(model: unclip.Denoiser, words: PreTrainedTokenizerFast, folder: Path) -> None:
-    model.unet.to(memory_format=torch.contiguous_format).save_pretrained(folder / "unet")
-    model.text_encoder.save_pretrained(folder / "text_encoder")
-    words.save_pretrained(folder / "tokenizer")
-
-
-def train_unclip(root: Path, samples: int, minutes: float, last: bool, start: Path | None) -> None:
-    """Trains the second decoder's UNet and text encoder on tier A, from what is there; the UNet in `start` lends what fits."""
-    rows = select(root, "picture", DECODER_TIERS)
-    folder = root / "unclip"
-    latents = load_file(root / "features" / "latents.safetensors")["latents"]
-    captions = [r.captions or [r.style] for r in rows]
-    if (folder / "unet").is_dir():
-        model, words = read_unclip(folder)
-    else:
-        words = unclip.tokenizer([c for cs in captions for c in cs])
-        model = unclip.Denoiser(
-            unclip.build(image_space.EMBED_DIM, LATENT_CHANNELS, latents.shape[-1], UNET_CHANNELS, ATTENTION_FROM),
-            unclip.text_encoder(len(words)),
-        )
-    if start is not None:
-        unclip.borrow(model.unet, UNet2DConditionModel.from_pretrained(start, dtype=torch.float32))
-    diffusion.train(
-        latents,
-        manifest.weights_by_name(rows),
-        unclip.conditions(neighbours(root, rows), captions, words, assemble.EMBED_NORM),
-        folder,
-        model=model,
-        samples=samples,
-        minutes=minutes,
-        last=last,
-        perceptual=perceptual(root, latents),
-    )
-    if processes()[0] == 0:
-        write_unclip(model, words, folder)
 
 
 def write_caches(root: Path) -> None:
@@ -382,15 +109,6 @@ def concept_points(root: Path) -> ConceptTable:
     return ConceptTable(names, F.normalize(total, dim=1))
 
 
-def sound_features(root: Path, rows: list[Row]) -> list[Tensor]:
-    """A tensor (versions, 512) for each sound; recordings have more augmented versions than renders."""
-    out: dict[str, Tensor] = {}
-    for count in sorted({VERSIONS[r.style] for r in rows}):
-        mine = [r for r in rows if VERSIONS[r.style] == count]
-        out.update(zip([r.id for r in mine], features.of_sounds(root, mine, count), strict=True))
-    return [out[r.id] for r in rows]
-
-
 @torch.no_grad()
 def measure_recall(root: Path, kept: Path) -> dict[str, dict[str, Any]]:
     """Nearest concepts of everything held out, with the heads in a run folder or of a checkpoint's aligner."""
@@ -414,20 +132,14 @@ def fit_judge(root: Path, out: Path) -> None:
     Judge(load_tower(out), probe, names).save_probe(out)
 
 
-def furthest(root: Path, decoder: str) -> Path:
-    """The folder of a decoder after its last training so far."""
-    after = root / "read_back" / decoder
-    return after if (after / "unet").is_dir() else root / decoder
-
-
 def write_starter(root: Path, out: Path) -> None:
     """Assembles the starter checkpoint from the trained parts."""
     trained = {kind: load_head(path) for kind, path in heads_in(root / "heads").items()}
     heads_by_kind = {"image": load_head(root / "image_space"), **trained}
-    unet = UNet2DConditionModel.from_pretrained(furthest(root, "decoder") / "unet")
+    unet = UNet2DConditionModel.from_pretrained(furthest(root, Which.kandinsky) / "unet")
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
     assemble.starter(root, heads_by_kind, unet, movq, out)
-    if (furthest(root, "unclip") / "unet").is_dir():
-        assemble.second_decoder(furthest(root, "unclip"), movq, out / "stable-unclip")
+    if (furthest(root, Which.unclip) / "unet").is_dir():
+        assemble.second_decoder(furthest(root, Which.unclip), movq, out / "stable-unclip")
     concept_points(root).save(out)
     (out / "ATTRIBUTION.tsv").write_text((root / "ATTRIBUTION.tsv").read_text())

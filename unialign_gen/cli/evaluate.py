@@ -9,7 +9,7 @@ import typer
 
 from .app import evaluate, guarded, report
 from .loading import load
-from .options import AsJson, Checkpoint, Decoder, Heads, Seed
+from .options import AsJson, BestOf, Checkpoint, Decoder, Heads, Seed
 
 
 @evaluate.command()
@@ -20,6 +20,7 @@ def concepts(
     heads: Heads = None,
     data: Annotated[Path | None, typer.Option(help="The data set that the recipe builds.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many prompts of each kind.")] = 200,
+    best_of: BestOf = 1,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -34,5 +35,5 @@ def concepts(
     root = data_root(data)
     pipeline = load(checkpoint, "cpu", "float32", decoder, heads=heads)
     pipeline.set_progress_bar_config(disable=True)
-    result = run(pipeline, root, limit=limit, seed=seed)
+    result = run(pipeline, root, limit=limit, seed=seed, best_of=best_of)
     report(result, as_json, table(result))

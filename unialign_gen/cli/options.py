@@ -33,6 +33,9 @@ Weight = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; the checkpoint's own by default.")]
 Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance; 1 turns it off.")]
+BestOf = Annotated[
+    int, typer.Option(min=1, max=64, help="Draw so many and keep the one that the image tower reads as nearest to the prompt.")
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same picture.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps ...")]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]

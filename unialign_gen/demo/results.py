@@ -1,13 +1,12 @@
-"""The evaluation's results that come with the package, as tables."""
+"""The evaluation's results that come with the package, as the report's own tables."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
-Scalar = str | int | float | bool | None
+SHOWN = ("judge top-1", "Frechet distance", "R@1", "gap")  # the report has every metric
 
 
 @dataclass
@@ -18,38 +17,23 @@ class Table:
 
 
 def tables(checkpoint: str = "starter") -> list[Table]:
-    """Those of one checkpoint, in the order of their files' names; none where none are shipped, or a file is damaged."""
-    folder = resources.files("unialign_gen.eval") / "results" / checkpoint
-    out: list[Table] = []
-    if not folder.is_dir():
-        return out
-    for file in sorted(folder.iterdir(), key=lambda f: f.name):
-        if file.name.endswith(".json"):
-            try:
-                out += tables_in(json.loads(file.read_text()), file.name.removesuffix(".json"))
-            except (OSError, ValueError, RecursionError):
-                continue
+    """Those of one checkpoint's `report.json`; none where none is shipped, or it is damaged."""
+    file = resources.files("unialign_gen.eval") / "results" / checkpoint / "report.json"
+    if not file.is_file():
+        return []
+    try:
+        return tables_of(file.read_text("utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+
+
+def tables_of(report: str) -> list[Table]:
+    """The tables of a report's main metrics, each titled with its protocol and its dataset."""
+    from ..eval.tables import by_metric
+
+    out = []
+    for result in json.loads(report)["results"]:
+        rows = [r for r in result["rows"] if r["metric"].startswith(SHOWN)]
+        where = f"{result['protocol'].capitalize()}, {result['about'].get('dataset', '')}: "
+        out += [Table(where + t.title, t.head, t.rows) for t in by_metric(rows)]
     return out
-
-
-def tables_in(value: Any, title: str) -> list[Table]:
-    """A list of records is a table; the plain values of a record are one of two columns; what lies deeper follows."""
-    out: list[Table] = []
-    if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
-        columns = list(dict.fromkeys(k for row in value for k, v in row.items() if isinstance(v, Scalar)))
-        if columns:
-            out.append(Table(title, columns, [[shown(row.get(c)) for c in columns] for row in value]))
-    elif isinstance(value, dict):
-        plain = [[k, shown(v)] for k, v in value.items() if isinstance(v, Scalar)]
-        if plain:
-            out.append(Table(title, ["", "value"], plain))
-        for key, inner in value.items():
-            if not isinstance(inner, Scalar):
-                out += tables_in(inner, f"{title}, {key}")
-    return out
-
-
-def shown(value: Scalar) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

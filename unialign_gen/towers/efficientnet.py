@@ -19,7 +19,7 @@ class EfficientNetLite(Tower):
     """Features of pictures: what is in them (pooled last layer) and, if asked, how they look (an early layer's 4 x 4 grid).
 
     Args:
-        variant: `lite0` or `lite2`.
+        variant: `lite0`, `lite1` or `lite2`.
         grid: append the 24-channel stride-4 features averaged over a 4 x 4 grid. The pooled features of an ImageNet
             classifier know the class and little of colour and layout, which a decoder has to draw.
 

@@ -1,0 +1,206 @@
+"""The recipe's steps around the decoders: their training, and the last part of it that reads what they draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel, VQModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
+
+from unialign_gen.errors import InputError
+from unialign_gen.heads import Head, load_head, save_head
+from unialign_gen.towers import load_tower
+
+from . import assemble, diffusion, image_space, kandinsky, manifest, quick_look, read_back, unclip
+from .known import DECODER_TIERS, neighbours, select, things
+from .latent_steps import LATENT_CHANNELS, cached, perceptual
+from .manifest import Row
+from .training import processes
+from .which import Which
+
+UNET_CHANNELS, ATTENTION_FROM = (64, 128, 192), 2
+READERS = ("image", "reader")  # the image space's tower first
+
+
+@dataclass
+class Pictures:
+    """What the decoders are trained on: rows, latents (N, C, h, w), sampling weights (N), and neighbours."""
+
+    rows: list[Row]
+    latents: Tensor
+    weights: Tensor
+    near: diffusion.Neighbours
+
+
+def pictures(root: Path) -> Pictures:
+    rows = select(root, "picture", DECODER_TIERS)
+    return Pictures(rows, cached(root), manifest.weights_by_name(rows), neighbours(root, rows))
+
+
+@dataclass
+class Decoder:
+    """A denoiser with what it is given in training and for drawings of its own, and how it is written to a folder."""
+
+    model: nn.Module
+    conditions: diffusion.Conditions
+    prompts: diffusion.Prompts
+    write: Callable[[Path], None]
+
+
+def first_decoder(root: Path, known: Pictures, folder: Path) -> Decoder:
+    """Kandinsky's UNet as it lies in `folder`, or a new one."""
+    if (folder / "unet").is_dir():
+        unet = read_unet(folder / "unet")
+    else:
+        side = known.latents.shape[-1]
+        unet = kandinsky.build(image_space.EMBED_DIM, LATENT_CHANNELS, side, UNET_CHANNELS, ATTENTION_FROM)
+    grey = assemble.grey_embedding(root, load_head(root / "image_space"))
+    return Decoder(
+        kandinsky.Denoiser(unet),
+        kandinsky.conditions(known.near, grey, assemble.EMBED_NORM),
+        kandinsky.prompts(known.near, assemble.EMBED_NORM),
+        lambda out: write_unet(unet, out / "unet"),
+    )
+
+
+def second_decoder(root: Path, known: Pictures, folder: Path) -> Decoder:
+    """Stable UnCLIP's UNet with its text encoder and tokenizer as they lie in `folder`, or new ones."""
+    captions = [r.captions or [r.style] for r in known.rows]
+    if (folder / "unet").is_dir():
+        unet = read_unet(folder / "unet")
+        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+        words = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+    else:
+        side = known.latents.shape[-1]
+        unet = unclip.build(image_space.EMBED_DIM, LATENT_CHANNELS, side, UNET_CHANNELS, ATTENTION_FROM)
+        words = unclip.tokenizer([c for cs in captions for c in cs])
+        text_encoder = unclip.text_encoder(len(words))
+
+    def write(out: Path) -> None:
+        write_unet(unet, out / "unet")
+        text_encoder.save_pretrained(out / "text_encoder")
+        words.save_pretrained(out / "tokenizer")
+
+    return Decoder(
+        unclip.Denoiser(unet, text_encoder),
+        unclip.conditions(known.near, captions, words, assemble.EMBED_NORM),
+        unclip.prompts(known.near, words, assemble.EMBED_NORM),
+        write,
+    )
+
+
+MAKERS = {Which.kandinsky: first_decoder, Which.unclip: second_decoder}
+
+
+def read_unet(folder: Path) -> UNet2DConditionModel:
+    return UNet2DConditionModel.from_pretrained(folder, dtype=torch.float32)
+
+
+def write_unet(unet: UNet2DConditionModel, folder: Path) -> None:
+    unet.to(memory_format=torch.contiguous_format).save_pretrained(folder)
+
+
+def train(root: Path, which: Which, samples: int, minutes: float, last: bool, start: Path | None) -> None:
+    """Trains a decoder on tier A, from what is there; the UNet in `start` lends what fits before the first step."""
+    known, folder = pictures(root), root / which.folder
+    decoder = MAKERS[which](root, known, folder)
+    if start is not None:
+        diffusion.borrow(decoder.model.get_submodule("unet"), read_unet(start))
+    diffusion.train(
+        known.latents,
+        known.weights,
+        decoder.conditions,
+        folder,
+        model=decoder.model,
+        samples=samples,
+        minutes=minutes,
+        last=last,
+        perceptual=perceptual(root, known.latents),
+    )
+    if processes()[0] == 0:
+        decoder.write(folder)
+
+
+def train_read_back(root: Path, which: Which, samples: int, minutes: float, last: bool) -> None:
+    """Trains a decoder further, on its own drawings; what it was before stays where it was.
+
+    Raises:
+        InputError: there is none yet.
+    """
+    before, after = root / which.folder, root / "read_back" / which.folder
+    if not (before / "unet").is_dir():
+        raise InputError(f"{before} holds no decoder yet: train it, or take the starter's with `restore`")
+    known = pictures(root)
+    decoder = MAKERS[which](root, known, before)
+    read_back.train(
+        known.latents,
+        known.weights,
+        decoder.conditions,
+        decoder.prompts,
+        read_back.bank(known.near.embeds, things(known.rows)),
+        reader(root),
+        after,
+        model=decoder.model,
+        samples=samples,
+        minutes=minutes,
+        last=last,
+    )
+    decoder.write(after)
+
+
+def furthest(root: Path, which: Which) -> Path:
+    """The folder of a decoder after its last training so far."""
+    after = root / "read_back" / which.folder
+    return after if (after / "unet").is_dir() else root / which.folder
+
+
+def train_quick_look(root: Path, samples: int, minutes: float, last: bool) -> None:
+    """Trains what stands in for movq and for the towers at their own size while a decoder learns from its drawings."""
+    known, folder = pictures(root), root / "quick_look"
+    missing = [kind for kind in READERS if not (folder / kind / "head.json").exists()]
+    if missing:
+        seen = manifest.pixels(root, known.rows)
+        for kind in missing:
+            tower = load_tower(root / "towers" / kind)
+            views = torch.stack([quick_look.small_features(tower, seen, seed) for seed in range(2)])
+            if kind == READERS[0]:
+                head = load_head(root / "image_space")
+            else:
+                head = Head(views.shape[-1], image_space.EMBED_DIM, image_space.HIDDEN, dropout=0.5)
+            save_head(quick_look.train_head(head, views, known.near.embeds), folder / kind)
+    if not (folder / "views.safetensors").exists():
+        decoder = first_decoder(root, known, furthest(root, Which.kandinsky))
+        movq = VQModel.from_pretrained(root / "autoencoder" / "movq").eval()
+        z, drawn = quick_look.views(known.latents, known.weights, decoder.prompts, decoder.model.eval(), movq)
+        save_file({"latents": z, "pictures": drawn}, folder / "views.safetensors")
+    made = load_file(folder / "views.safetensors")
+    model = quick_decoder(folder)
+    quick_look.train_decoder(
+        made["latents"], made["pictures"], folder, model=model, samples=samples, minutes=minutes, last=last
+    )
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "decoder.safetensors")
+
+
+def quick_decoder(folder: Path) -> quick_look.QuickDecoder:
+    """The quick decoder as it lies in `folder`, or a new one."""
+    torch.manual_seed(0)
+    model = quick_look.QuickDecoder(LATENT_CHANNELS)
+    if (folder / "decoder.safetensors").exists():
+        model.load_state_dict(load_file(folder / "decoder.safetensors"))
+    return model
+
+
+def reader(root: Path) -> read_back.Reader:
+    """The towers behind movq, and behind the quick decoder that `train_quick_look` wrote."""
+    folder = root / "quick_look"
+    return read_back.Reader(
+        VQModel.from_pretrained(root / "autoencoder" / "movq"),
+        quick_decoder(folder),
+        load_head(root / "image_space"),
+        [(load_tower(root / "towers" / kind), load_head(folder / kind)) for kind in READERS],
+    )

@@ -1,0 +1,55 @@
+"""Training rows of the manifest, and what is known of them: features, embeddings, neighbours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unialign_gen.heads import load_head
+
+from . import diffusion, features, manifest
+from .manifest import Row
+
+DECODER_TIERS, HEAD_TIERS = "A", "AB"
+VERSIONS = {"rec": 5, "fx": 5, "font": 2, "speech": 2}
+
+
+def select(root: Path, kind: str, tiers: str) -> list[Row]:
+    """Training rows of a kind that the licence policy lets into this part."""
+    return [r for r in manifest.read(root) if r.kind == kind and manifest.trainable(r, tiers)]
+
+
+def caption_features(root: Path, rows: list[Row]) -> list[Tensor]:
+    """A tensor (k, 384) for each picture; one without captions gets its style."""
+    texts = [r.captions or [r.style] for r in rows]
+    known = features.of_texts(root, [t for ts in texts for t in ts])
+    return [torch.stack([known[t] for t in ts]) for ts in texts]
+
+
+def sound_features(root: Path, rows: list[Row]) -> list[Tensor]:
+    """A tensor (versions, 512) for each sound; recordings have more augmented versions than renders."""
+    out: dict[str, Tensor] = {}
+    for count in sorted({VERSIONS[r.style] for r in rows}):
+        mine = [r for r in rows if VERSIONS[r.style] == count]
+        out.update(zip([r.id for r in mine], features.of_sounds(root, mine, count), strict=True))
+    return [out[r.id] for r in rows]
+
+
+@torch.no_grad()
+def anchors(root: Path, rows: list[Row]) -> Tensor:
+    """Unit embeddings (N, d) of pictures in the image space."""
+    head = load_head(root / "image_space")
+    return F.normalize(head(features.of_pictures(root, rows, "image")), dim=1)
+
+
+def things(rows: list[Row]) -> list[str]:
+    """What each picture shows: its concept, or, outside the concept table, its name."""
+    return [r.concepts[0] if r.concepts else (r.captions[0].lower() if r.captions else r.id) for r in rows]
+
+
+def neighbours(root: Path, rows: list[Row]) -> diffusion.Neighbours:
+    """Neighbours are pictures of one thing."""
+    return diffusion.Neighbours(anchors(root, rows), things(rows))
