@@ -6,14 +6,16 @@
 # RUNS is what `eval/starter_runs.sh` made: RUNS/methods holds training runs called NAME-SEED, such as unialign-0, unialign-1,
 # unialign-2, infonce-0 ...; every NAME with the runs of all its seeds becomes a method. Those in RUNS/ablation, if there are
 # any, are measured without drawing. OUT keeps pictures and features; REPORT (default eval/results/starter) gets the page.
-# Each step goes on where it was. STEPS, DRAWS, DECODERS and SETS can be set; DRAWS is also the number of runs of each method.
+# Each step goes on where it was. STEPS, CLIPS (of a set, at most), DRAWS, DECODERS and SETS can be set; DRAWS is also the
+# number of runs of each method.
 # The number of pictures is (kinds of prompts x methods + 1) x DRAWS x clips x decoders, for each set.
 set -eu
-runs=$1 out=$2 report=${3:-eval/results/starter}
+runs=$1 out=$2 report=${3:-$(dirname "$0")/results/starter}
 draws=${DRAWS:-3}
 unialign=${UNIALIGN:-unialign-gen}
+data=${UNIALIGN_DATA:-${XDG_CACHE_HOME:-$HOME/.cache}/unialign_gen/starter-data}
 
-# The options that name the methods of a folder.
+# The options that name the methods of a folder, one a line: paths may have spaces.
 methods_in() {
     for first in "$1"/*-0; do
         [ -d "$first" ] || continue
@@ -23,39 +25,42 @@ methods_in() {
             folders=$folders,${first%-0}-$i
             i=$((i + 1))
         done
-        printf ' --method %s=%s' "$(basename "${first%-0}")" "$folders"
+        printf -- '--method\n%s=%s\n' "$(basename "${first%-0}")" "$folders"
     done
 }
 methods=$(methods_in "$runs/methods") ablation=$(methods_in "$runs/ablation")
+[ -n "$methods" ] || { echo "no runs in $runs/methods: make them with eval/starter_runs.sh" >&2; exit 2; }
+decoders=$(for d in ${DECODERS:-kandinsky stable-unclip}; do printf -- '--decoder\n%s\n' "$d"; done)
+sets=$(for s in ${SETS:-held_out cross_source clips}; do echo "$s"; done)
+drawn=$(for o in ${STEPS:+--steps "$STEPS"} ${CLIPS:+--clips "$CLIPS"}; do echo "$o"; done)
 
-decoders=
-for decoder in ${DECODERS:-kandinsky stable-unclip}; do
-    decoders="$decoders --decoder $decoder"
-done
-
-results=
-for set in ${SETS:-held_out cross_source clips}; do
+# from here on what is not quoted is split at ends of lines alone
+IFS='
+'
+set -f
+# shellcheck disable=SC2086
+for set in $sets; do
     prompts=text,audio,text+audio,image
-    options="--dataset starter --split $set"
+    where=$(printf -- '--dataset\nstarter\n--split\n%s' "$set")
     if [ "$set" = clips ]; then
         prompts=text,audio,text+audio,video,video+text+audio,image
-        options="--dataset vggsound --root ${UNIALIGN_DATA:-$HOME/.cache/unialign_gen/starter-data}/clips"
+        where=$(printf -- '--dataset\nvggsound\n--root\n%s' "$data/clips")
     fi
-    # shellcheck disable=SC2086
-    $unialign eval generation --out "$out/$set" $options --prompts $prompts $methods $decoders --seeds "$draws" \
-        ${STEPS:+--steps $STEPS}
-    # shellcheck disable=SC2086
-    $unialign eval retrieval --features "$out/$set/features" --out "$out/$set/retrieval" $methods
-    # shellcheck disable=SC2086
-    $unialign eval gap --features "$out/$set/features" --out "$out/$set/gap" $methods
-    results="$results $out/$set $out/$set/retrieval $out/$set/gap"
+    "$unialign" eval generation --out "$out/$set" $where --prompts $prompts $methods $decoders --seeds "$draws" $drawn
+    features=$out/$set/features
+    "$unialign" eval retrieval --features "$features" --out "$out/$set/retrieval" $methods
+    "$unialign" eval gap --features "$features" --out "$out/$set/gap" $methods
+    results="${results:-}
+$out/$set
+$out/$set/retrieval
+$out/$set/gap"
     if [ -n "$ablation" ]; then
-        # shellcheck disable=SC2086
-        $unialign eval retrieval --features "$out/$set/features" --out "$out/$set/ablation" $ablation
-        # shellcheck disable=SC2086
-        $unialign eval gap --features "$out/$set/features" --out "$out/$set/ablation-gap" $ablation
-        results="$results $out/$set/ablation $out/$set/ablation-gap"
+        "$unialign" eval retrieval --features "$features" --out "$out/$set/ablation/retrieval" $ablation
+        "$unialign" eval gap --features "$features" --out "$out/$set/ablation/gap" $ablation
+        results="$results
+$out/$set/ablation/retrieval
+$out/$set/ablation/gap"
     fi
 done
 # shellcheck disable=SC2086
-$unialign eval report $results --out "$report" --title "The starter: every method on both decoders"
+"$unialign" eval report $results --out "$report" --title "The starter: every method on both decoders"

@@ -123,26 +123,45 @@ class PromptedPipeline:
         embeds: Any = None,
         weights: Weights | None = None,
         mix: Method = "lerp",
+        seed: int | Sequence[int] | None = None,
+        batch: int = 8,
         **options: Any,
     ) -> ImagePipelineOutput:
         """One picture a prompt: of so many, the one that the image tower reads as nearest to it (Ramesh et al. 2021).
 
-        Costs that many times as much as one picture. `options` are those of a call; candidate j of prompt i is the picture
-        j that the call itself draws with `num_images_per_prompt=candidates`.
+        Costs that many times as much as one picture; `batch` are drawn at a time, which bounds the memory. `options` are those
+        of a call; candidate j of prompt i is the picture j that the call itself draws with
+        `num_images_per_prompt=candidates`.
 
         Raises:
             InputError: as in a call; options that do not go with choosing; no image tower.
         """
-        for name in ("image_embeds", "num_images_per_prompt", "output_type", "return_dict"):
+        for name in ("image_embeds", "num_images_per_prompt", "output_type", "return_dict", "latents"):
             if name in options:
                 raise InputError(f"best_of chooses one PIL picture a prompt: leave out {name}")
+        if candidates < 1 or batch < 1:
+            raise InputError(f"candidates and batch must be at least 1, got {candidates} and {batch}")
         wanted = self.embed(text, audio, video, image, embeds, weights, mix)
-        drawn = self(embeds=list(wanted), num_images_per_prompt=candidates, **options).images  # type: ignore[operator]
         if candidates == 1:
-            return ImagePipelineOutput(images=drawn)
-        seen = self.aligner.embed("image", drawn).view(len(wanted), candidates, -1)
-        nearest = (seen @ wanted.to(seen).unsqueeze(2)).squeeze(2).argmax(1).tolist()
-        return ImagePipelineOutput(images=[drawn[i * candidates + j] for i, j in enumerate(nearest)])
+            return self(embeds=list(wanted), seed=seed, **options)  # type: ignore[operator]
+        self.aligner.part("image")  # before anything is drawn in vain
+        noise = options.pop("generator", None) if seed is None else generators(seed, len(wanted), candidates)
+        words = {k: v for k, v in options.items() if k.endswith("decoder_prompt") and isinstance(v, (list, tuple))}
+        chosen = []
+        for i, point in enumerate(wanted):
+            mine = noise[i * candidates : (i + 1) * candidates] if isinstance(noise, list) else noise
+            own = {k: v[i] for k, v in words.items()}
+            best, nearest = None, -math.inf
+            for at in range(0, candidates, batch):
+                count = min(batch, candidates - at)
+                part = mine[at : at + count] if isinstance(mine, list) else mine
+                options |= {**own, "num_images_per_prompt": count, "generator": part}
+                drawn = self(embeds=point, **options).images  # type: ignore[operator]
+                cosines = self.aligner.embed("image", drawn) @ point.to(self.aligner.place.device)
+                if float(cosines.max()) > nearest:
+                    best, nearest = drawn[int(cosines.argmax())], float(cosines.max())
+            chosen.append(best)
+        return ImagePipelineOutput(images=chosen)
 
     def interpolate(
         self,

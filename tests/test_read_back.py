@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler
 
-from unialign_gen.checkpoints.recipe import autoencoder, diffusion, kandinsky, quick_look, read_back, training
+from unialign_gen.checkpoints.recipe import autoencoder, decoder_steps, diffusion, kandinsky, quick_look, read_back, training
+from unialign_gen.checkpoints.recipe.which import Which
+from unialign_gen.errors import InputError
 from unialign_gen.heads import Head
 from unialign_gen.towers.efficientnet import EfficientNetLite
 
@@ -138,7 +140,8 @@ def test_both_ways_read_the_same_picture(starter):
     torch.manual_seed(0)
     quick = quick_look.QuickDecoder(8)
     other = EfficientNetLite("lite1").eval()
-    reader = read_back.Reader(movq, quick, part.head, [(part.tower, part.head), (other, Head(other.dim, 256, 16))])
+    small = Head(part.tower.dim, 256, 16).eval()
+    reader = read_back.Reader(movq, quick, part.head, [(part.tower, small), (other, Head(other.dim, 256, 16).eval())])
     z = torch.randn(2, 8, 16, 16)
     for full in (True, False):
         read = reader(z, full, torch.Generator().manual_seed(0))
@@ -146,10 +149,35 @@ def test_both_ways_read_the_same_picture(starter):
         for points in read:
             assert points.shape == (2, 256)
             torch.testing.assert_close(points.norm(dim=1), torch.ones(2))
+        with torch.no_grad():
+            drawn = movq.decode(z, force_not_quantize=True).sample if full else quick(z)
+            drawn = training.shifted(drawn.clamp(-1.05, 1.05), torch.Generator().manual_seed(0))
+            expected = small(part.tower(drawn))
+            if full:
+                expected = part.head(part.tower(F.interpolate(drawn, size=(160, 160), mode="bicubic")))
+        torch.testing.assert_close(read[0], F.normalize(expected, dim=1), atol=1e-4, rtol=1e-3)
     assert quick(z).shape == (2, 3, 128, 128)
     x = z.clone().requires_grad_(True)
     sum(points.sum() for points in reader(x, False, torch.Generator().manual_seed(0))).backward()
     assert float(x.grad.abs().sum()) > 0
+
+
+def test_steps_say_what_is_missing(tmp_path):
+    """Neither a decoder nor a reader is made up where there is none."""
+    for which in Which:
+        with pytest.raises(InputError, match=r"holds no decoder yet.*restore"):
+            decoder_steps.train_read_back(tmp_path, which, 1, 1, False)
+    with pytest.raises(InputError, match=r"holds no decoder yet.*restore"):
+        decoder_steps.train_quick_look(tmp_path, 1, 1, False)
+    with pytest.raises(InputError, match="run `quick-look` first"):
+        decoder_steps.reader(tmp_path)
+
+
+def test_weights_are_lent_where_they_fit(tmp_path):
+    old, new = (kandinsky.build(16, 4, 8, (32, 64), 1) for _ in range(2))
+    old.save_pretrained(tmp_path)
+    decoder_steps.lend(new, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(new.state_dict().values(), old.state_dict().values(), strict=True))
 
 
 def test_a_shift_moves_all_alike_and_fills_with_white():

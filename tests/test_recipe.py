@@ -276,6 +276,19 @@ def test_sharpening_moves_the_decoding_half_only(tmp_path):
     assert moved == {"decoder", "post_quant_conv"}
 
 
+def test_bf16_convolutions_compute_what_the_layers_do():
+    """Plain and TensorFlow-padded ones, on sides that pad unevenly; afterwards nothing is left of it."""
+    torch.manual_seed(0)
+    tower = EfficientNetLite("lite0").eval()
+    x = torch.rand(2, 3, 70, 96) * 2 - 1
+    with torch.no_grad():
+        exact = tower(x)
+        with training.bf16_convolutions(tower):
+            rounded = tower(x)
+        torch.testing.assert_close(tower(x), exact, rtol=0, atol=0)
+    assert 0 < float((rounded - exact).norm() / exact.norm()) < 0.02
+
+
 def test_tower_features_are_the_towers_own():
     """The last layer is what the tower pools, the stages are as many as asked for, a picture is nothing away from itself."""
     torch.manual_seed(0)

@@ -52,13 +52,14 @@ class Decoder:
     write: Callable[[Path], None]
 
 
-def first_decoder(root: Path, known: Pictures, folder: Path) -> Decoder:
-    """Kandinsky's UNet as it lies in `folder`, or a new one."""
+def first_decoder(root: Path, known: Pictures, folder: Path, start: Path | None = None) -> Decoder:
+    """Kandinsky's UNet as it lies in `folder`, or a new one; the UNet in `start` lends what fits."""
     if (folder / "unet").is_dir():
         unet = read_unet(folder / "unet")
     else:
         side = known.latents.shape[-1]
         unet = kandinsky.build(image_space.EMBED_DIM, LATENT_CHANNELS, side, UNET_CHANNELS, ATTENTION_FROM)
+    lend(unet, start)
     grey = assemble.grey_embedding(root, load_head(root / "image_space"))
     return Decoder(
         kandinsky.Denoiser(unet),
@@ -68,8 +69,8 @@ def first_decoder(root: Path, known: Pictures, folder: Path) -> Decoder:
     )
 
 
-def second_decoder(root: Path, known: Pictures, folder: Path) -> Decoder:
-    """Stable UnCLIP's UNet with its text encoder and tokenizer as they lie in `folder`, or new ones."""
+def second_decoder(root: Path, known: Pictures, folder: Path, start: Path | None = None) -> Decoder:
+    """Stable UnCLIP's UNet with its text encoder and tokenizer as they lie in `folder`, or new ones; `start` as above."""
     captions = [r.captions or [r.style] for r in known.rows]
     if (folder / "unet").is_dir():
         unet = read_unet(folder / "unet")
@@ -80,6 +81,7 @@ def second_decoder(root: Path, known: Pictures, folder: Path) -> Decoder:
         unet = unclip.build(image_space.EMBED_DIM, LATENT_CHANNELS, side, UNET_CHANNELS, ATTENTION_FROM)
         words = unclip.tokenizer([c for cs in captions for c in cs])
         text_encoder = unclip.text_encoder(len(words))
+    lend(unet, start)
 
     def write(out: Path) -> None:
         write_unet(unet, out / "unet")
@@ -97,6 +99,27 @@ def second_decoder(root: Path, known: Pictures, folder: Path) -> Decoder:
 MAKERS = {Which.kandinsky: first_decoder, Which.unclip: second_decoder}
 
 
+def lend(unet: UNet2DConditionModel, start: Path | None) -> None:
+    """Copies what fits from the UNet in `start`, if one is given.
+
+    Raises:
+        InputError: nothing does.
+    """
+    if start is not None and not diffusion.borrow(unet, read_unet(start)):
+        raise InputError(f"{start}: none of its weights fits this decoder")
+
+
+def trained(folder: Path) -> Path:
+    """A decoder's folder, if it holds one.
+
+    Raises:
+        InputError: there is none yet.
+    """
+    if not (folder / "unet").is_dir():
+        raise InputError(f"{folder} holds no decoder yet: train it, or take the starter's with `restore`")
+    return folder
+
+
 def read_unet(folder: Path) -> UNet2DConditionModel:
     return UNet2DConditionModel.from_pretrained(folder, dtype=torch.float32)
 
@@ -108,9 +131,7 @@ def write_unet(unet: UNet2DConditionModel, folder: Path) -> None:
 def train(root: Path, which: Which, samples: int, minutes: float, last: bool, start: Path | None) -> None:
     """Trains a decoder on tier A, from what is there; the UNet in `start` lends what fits before the first step."""
     known, folder = pictures(root), root / which.folder
-    decoder = MAKERS[which](root, known, folder)
-    if start is not None:
-        diffusion.borrow(decoder.model.get_submodule("unet"), read_unet(start))
+    decoder = MAKERS[which](root, known, folder, start)
     diffusion.train(
         known.latents,
         known.weights,
@@ -130,11 +151,9 @@ def train_read_back(root: Path, which: Which, samples: int, minutes: float, last
     """Trains a decoder further, on its own drawings; what it was before stays where it was.
 
     Raises:
-        InputError: there is none yet.
+        InputError: there is none yet, or nobody to read them.
     """
-    before, after = root / which.folder, root / "read_back" / which.folder
-    if not (before / "unet").is_dir():
-        raise InputError(f"{before} holds no decoder yet: train it, or take the starter's with `restore`")
+    before, after = trained(root / which.folder), root / "read_back" / which.folder
     known = pictures(root)
     decoder = MAKERS[which](root, known, before)
     read_back.train(
@@ -161,7 +180,8 @@ def furthest(root: Path, which: Which) -> Path:
 
 def train_quick_look(root: Path, samples: int, minutes: float, last: bool) -> None:
     """Trains what stands in for movq and for the towers at their own size while a decoder learns from its drawings."""
-    known, folder = pictures(root), root / "quick_look"
+    start, folder = trained(furthest(root, Which.kandinsky)), root / "quick_look"
+    known = pictures(root)
     missing = [kind for kind in READERS if not (folder / kind / "head.json").exists()]
     if missing:
         seen = manifest.pixels(root, known.rows)
@@ -174,7 +194,7 @@ def train_quick_look(root: Path, samples: int, minutes: float, last: bool) -> No
                 head = Head(views.shape[-1], image_space.EMBED_DIM, image_space.HIDDEN, dropout=0.5)
             save_head(quick_look.train_head(head, views, known.near.embeds), folder / kind)
     if not (folder / "views.safetensors").exists():
-        decoder = first_decoder(root, known, furthest(root, Which.kandinsky))
+        decoder = first_decoder(root, known, start)
         movq = VQModel.from_pretrained(root / "autoencoder" / "movq").eval()
         z, drawn = quick_look.views(known.latents, known.weights, decoder.prompts, decoder.model.eval(), movq)
         save_file({"latents": z, "pictures": drawn}, folder / "views.safetensors")
@@ -196,8 +216,14 @@ def quick_decoder(folder: Path) -> quick_look.QuickDecoder:
 
 
 def reader(root: Path) -> read_back.Reader:
-    """The towers behind movq, and behind the quick decoder that `train_quick_look` wrote."""
+    """The towers behind movq, and behind the quick decoder that `train_quick_look` wrote.
+
+    Raises:
+        InputError: it did not.
+    """
     folder = root / "quick_look"
+    if not (folder / "decoder.safetensors").exists():
+        raise InputError(f"{folder} holds no quick decoder yet: run `quick-look` first")
     return read_back.Reader(
         VQModel.from_pretrained(root / "autoencoder" / "movq"),
         quick_decoder(folder),

@@ -59,11 +59,14 @@ class Reader(nn.Module):
         z = latents.contiguous(memory_format=torch.channels_last)
         pictures = self.movq.decode(z, force_not_quantize=True).sample if full else self.quick_decoder(z)
         pictures = shifted(pictures.clamp(-1.05, 1.05), generator)
-        read = [head(tower(pictures)) for tower, head in zip(self.towers, self.heads, strict=True)]
-        if full:
-            larger = F.interpolate(pictures, size=(FULL_SIDE, FULL_SIDE), mode="bicubic")
-            read[0] = self.head(self.towers[0](larger.contiguous(memory_format=torch.channels_last)))
-        return [F.normalize(z, dim=1) for z in read]
+        read = []
+        for i, (tower, head) in enumerate(zip(self.towers, self.heads, strict=True)):
+            if full and i == 0:
+                larger = F.interpolate(pictures, size=(FULL_SIDE, FULL_SIDE), mode="bicubic")
+                read.append(self.head(tower(larger.contiguous(memory_format=torch.channels_last))))
+            else:
+                read.append(head(tower(pictures)))
+        return [F.normalize(points, dim=1) for points in read]
 
 
 def bank(embeds: Tensor, things: Sequence[str], least: int = 3) -> Tensor:

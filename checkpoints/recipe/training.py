@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from timm.layers import Conv2dSame, pad_same
 from torch import Tensor, nn
 
 SHIFT = 4  # pixels
@@ -193,6 +194,8 @@ def bf16_convolutions(*modules: nn.Module | None) -> Iterator[None]:
     changed = [m for module in modules if module is not None for m in module.modules() if isinstance(m, nn.Conv2d)]
 
     def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+        if isinstance(conv, Conv2dSame):  # TensorFlow's padding depends on the input's size
+            x = pad_same(x, conv.weight.shape[-2:], conv.stride, conv.dilation)
         bias = None if conv.bias is None else conv.bias.bfloat16()
         y = F.conv2d(x.bfloat16(), conv.weight.bfloat16(), bias, conv.stride, conv.padding, conv.dilation, conv.groups)
         return y.float()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -55,11 +55,11 @@ class Batches:
 
     def _anchor(self, drawn: Draw, mine: slice) -> Tensor:
         caches, samples, labels = drawn.caches[mine], drawn.samples[mine], drawn.labels[mine]
-        first = self.points[self.stream.names[0]]
-        out = torch.empty(len(samples), first.shape[1])
+        parts = []
         for number, name in enumerate(self.stream.names):
-            here = caches == number
-            out[here] = self.points[name][samples[here]]
+            here = (caches == number).nonzero()[:, 0]
+            parts.append((here, self.points[name].index_select(0, samples[here])))
+        out = placed(parts, len(samples), parts[0][1].shape[1])
         if self.share:
             mean = self.means[labels]  # -1 is the row of zeros at the end
             known = (labels >= 0)[:, None]
@@ -88,7 +88,7 @@ class Batches:
         return rows
 
     def _one_row(self, modality: str, names: list[str], caches: Tensor, samples: Tensor, chance: Tensor, width: int) -> Rows:
-        values, present = torch.zeros(len(samples), width), torch.zeros(len(samples), dtype=torch.bool)
+        parts, present = [], torch.zeros(len(samples), dtype=torch.bool)
         for number, name in enumerate(names):
             source = self.sources[name]
             if modality not in source.rows:
@@ -98,8 +98,9 @@ class Batches:
             count = ragged.counts[samples[here]]
             here, count = here[count > 0], count[count > 0]
             row = ragged.offsets[samples[here]] + (chance[here] * count).long().clamp(max=count - 1)
-            values[here] = ragged.values[row].float()
+            parts.append((here, ragged.values.index_select(0, row).float()))
             present[here] = True
+        values = placed(parts, len(samples), width)
         return Rows(values, None, None if bool(present.all()) else present, len(samples))
 
     def _all_rows(self, modality: str, names: list[str], caches: Tensor, samples: Tensor, width: int) -> Rows:
@@ -114,3 +115,17 @@ class Batches:
         present = torch.bincount(owners, minlength=len(samples)) > 0
         joined = torch.cat(values) if values else torch.zeros(0, width)
         return Rows(joined, owners, None if bool(present.all()) else present, len(samples))
+
+
+def placed(parts: Sequence[tuple[Tensor, Tensor]], count: int, width: int) -> Tensor:
+    """Rows (count, width) from pairs of places (n) and rows (n, width), zeros where there are none.
+
+    Rows that fill all places in their order are used as they are: a batch is drawn between two steps, and a copy is a delay.
+    """
+    parts = [(here, rows) for here, rows in parts if len(here)]
+    if len(parts) == 1 and len(parts[0][0]) == count:
+        return parts[0][1]
+    out = torch.zeros(count, width)
+    for here, rows in parts:
+        out.index_copy_(0, here, rows)
+    return out
