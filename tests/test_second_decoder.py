@@ -62,3 +62,10 @@ def test_the_command_line_draws_with_it(tmp_path):
     assert Image.open(out).size == (128, 128)
     wrong = CliRunner().invoke(app, [*command, "dalle"])
     assert wrong.exit_code == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_it_loads_in_silence(capfd, dtype):
+    pipeline = unialign_gen.load("starter", decoder="stable-unclip", dtype=dtype)
+    assert pipeline.vae.dtype == dtype
+    assert "should be kept" not in capfd.readouterr().err

@@ -135,10 +135,12 @@ def shared_parts(folder: Path, dtype: Any) -> dict[str, Any]:
         shared["aligner"] = load_aligner(folder.parent, dtype)
     if not (folder / "vae").is_dir() and not (folder / "movq").is_dir():
         from diffusers import VQModel
+        from torch.nn import Module
 
         from .pipelines.autoencoders import autoencoder_kl
 
-        shared["vae"] = autoencoder_kl(VQModel.from_pretrained(folder.parent / "movq", dtype=dtype)).to(dtype)
+        vae = autoencoder_kl(VQModel.from_pretrained(folder.parent / "movq", dtype=dtype))
+        shared["vae"] = Module.to(vae, dtype)  # diffusers' own warns of modules to keep in fp32, of which there are none
     return shared
 
 
