@@ -67,15 +67,15 @@ def test_results_become_tables():
         {**row, "metric": "judge top-1", "value": 0.25, "low": 0.1, "high": 0.5},
         {**row, "metric": "density", "value": 1.0},
     ]
-    report = json.dumps({"results": [{"protocol": "generation", "about": {"dataset": "d"}, "rows": rows}]})
+    report = json.dumps({"results": [{"protocol": "generation", "rows": rows}]})
     (table,) = tables_of(report)
-    assert table.title == "Generation, d: judge top-1, higher is better; N = 9"
+    assert table.title == "Generation: judge top-1, higher is better; N = 9"
     assert (table.columns, table.rows) == (["method", "T->I"], [["m", "25.0 % (10.0 to 50.0)"]])
 
 
 def test_the_shipped_results_are_shown():
     found = tables()
-    assert {t.title.partition(",")[0] for t in found} == {"Generation", "Retrieval", "Gap"}
+    assert {t.title.partition(":")[0] for t in found} == {"Generation", "Retrieval", "Gap"}
     assert all(len(row) == len(t.columns) for t in found for row in t.rows)
 
 

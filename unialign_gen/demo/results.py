@@ -28,14 +28,13 @@ def tables(checkpoint: str = "starter") -> list[Table]:
 
 
 def tables_of(report: str) -> list[Table]:
-    """The tables of a report's main metrics, each titled with its protocol and its dataset."""
+    """The tables of a report's main metrics, each titled with its protocol."""
     from ..eval.tables import by_metric
 
     out = []
     for result in json.loads(report)["results"]:
         rows = [r for r in result["rows"] if shown(r["metric"])]
-        where = f"{result['protocol'].capitalize()}, {result['about'].get('dataset', '')}: "
-        out += [Table(where + t.title, t.head, t.rows) for t in by_metric(rows)]
+        out += [Table(f"{result['protocol'].capitalize()}: {t.title}", t.head, t.rows) for t in by_metric(rows)]
     return out
 
 
