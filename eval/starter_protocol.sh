@@ -38,6 +38,17 @@ drawn=$(for o in ${STEPS:+--steps "$STEPS"} ${CLIPS:+--clips "$CLIPS"}; do echo 
 IFS='
 '
 set -f
+
+# Retrieval and gap of some methods, below a folder.
+# shellcheck disable=SC2086
+spaces() {
+    "$unialign" eval retrieval --features "$out/$set/features" --out "$1/retrieval" $2
+    "$unialign" eval gap --features "$out/$set/features" --out "$1/gap" $2
+    results="$results
+$1/retrieval
+$1/gap"
+}
+
 # shellcheck disable=SC2086
 for set in $sets; do
     prompts=text,audio,text+audio,image
@@ -47,20 +58,10 @@ for set in $sets; do
         where=$(printf -- '--dataset\nvggsound\n--root\n%s' "$data/clips")
     fi
     "$unialign" eval generation --out "$out/$set" $where --prompts $prompts $methods $decoders --seeds "$draws" $drawn
-    features=$out/$set/features
-    "$unialign" eval retrieval --features "$features" --out "$out/$set/retrieval" $methods
-    "$unialign" eval gap --features "$features" --out "$out/$set/gap" $methods
     results="${results:-}
-$out/$set
-$out/$set/retrieval
-$out/$set/gap"
-    if [ -n "$ablation" ]; then
-        "$unialign" eval retrieval --features "$features" --out "$out/$set/ablation/retrieval" $ablation
-        "$unialign" eval gap --features "$features" --out "$out/$set/ablation/gap" $ablation
-        results="$results
-$out/$set/ablation/retrieval
-$out/$set/ablation/gap"
-    fi
+$out/$set"
+    spaces "$out/$set" "$methods"
+    [ -z "$ablation" ] || spaces "$out/$set/ablation" "$ablation"
 done
 # shellcheck disable=SC2086
 "$unialign" eval report $results --out "$report" --title "The starter: every method on both decoders"

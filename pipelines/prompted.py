@@ -141,12 +141,17 @@ class PromptedPipeline:
                 raise InputError(f"best_of chooses one PIL picture a prompt: leave out {name}")
         if candidates < 1 or batch < 1:
             raise InputError(f"candidates and batch must be at least 1, got {candidates} and {batch}")
+        if seed is not None and options.get("generator") is not None:
+            raise InputError("give a seed or a generator, not both")
         wanted = self.embed(text, audio, video, image, embeds, weights, mix)
         if candidates == 1:
             return self(embeds=list(wanted), seed=seed, **options)  # type: ignore[operator]
         self.aligner.part("image")  # before anything is drawn in vain
         noise = options.pop("generator", None) if seed is None else generators(seed, len(wanted), candidates)
         words = {k: v for k, v in options.items() if k.endswith("decoder_prompt") and isinstance(v, (list, tuple))}
+        for name, rows in words.items():
+            if len(rows) != len(wanted):
+                raise InputError(f"{len(rows)} values of {name} for {len(wanted)} prompts: give one, or one for each")
         chosen = []
         for i, point in enumerate(wanted):
             mine = noise[i * candidates : (i + 1) * candidates] if isinstance(noise, list) else noise

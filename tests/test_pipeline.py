@@ -176,6 +176,8 @@ def test_choosing_takes_pictures_only(starter):
             starter.best_of(2, text="a dog", **wrong)
     with pytest.raises(InputError, match="at least 1"):
         starter.best_of(0, text="a dog", **FEW)
+    with pytest.raises(InputError, match="not both"):
+        starter.best_of(2, text="a dog", seed=1, generator=torch.Generator(), **FEW)
 
 
 def test_an_interpolation_shares_its_noise(starter):

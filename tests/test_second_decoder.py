@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import unialign_gen
 from unialign_gen.cli import app
+from unialign_gen.errors import InputError
 from unialign_gen.pipelines import UniAlignStableUnCLIPPipeline
 
 FEW = {"num_inference_steps": 2, "output_type": "np"}
@@ -69,3 +70,15 @@ def test_it_loads_in_silence(capfd, dtype):
     pipeline = unialign_gen.load("starter", decoder="stable-unclip", dtype=dtype)
     assert pipeline.vae.dtype == dtype
     assert "should be kept" not in capfd.readouterr().err
+
+
+def test_choosing_keeps_each_prompts_own_words(second):
+    """A list of words goes with the prompts, as in a call; one of another length is refused."""
+    few, prompts, words = {"num_inference_steps": 2}, ["dog", "red car"], ["a cat", "a ship"]
+    every = second(text=prompts, seed=4, num_images_per_prompt=2, decoder_prompt=words, **few).images
+    chosen = second.best_of(2, text=prompts, seed=4, decoder_prompt=words, **few).images
+    for i, picture in enumerate(chosen):
+        off = [np.abs(np.asarray(picture).astype(int) - np.asarray(p).astype(int)).max() for p in every[2 * i : 2 * i + 2]]
+        assert min(off) <= 1
+    with pytest.raises(InputError, match="1 values of decoder_prompt for 2 prompts"):
+        second.best_of(2, text=prompts, decoder_prompt=["a cat"], **few)

@@ -40,6 +40,14 @@ def scheduler() -> DDIMScheduler:
     )
 
 
+def by_thing(things: Sequence[str]) -> dict[str, list[int]]:
+    """The rows that show each thing."""
+    groups: dict[str, list[int]] = {}
+    for row, thing in enumerate(things):
+        groups.setdefault(thing, []).append(row)
+    return groups
+
+
 class Neighbours:
     """Draws, for each picture, the embedding that stands for it in training.
 
@@ -54,9 +62,7 @@ class Neighbours:
 
     def __init__(self, embeds: Tensor, things: Sequence[str]):
         self.embeds = embeds
-        groups: dict[str, list[int]] = {}
-        for row, thing in enumerate(things):
-            groups.setdefault(thing, []).append(row)
+        groups = by_thing(things)
         self.groups = [groups[thing] for thing in things]
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:

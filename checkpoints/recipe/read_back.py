@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from unialign_gen.heads import Head
 from unialign_gen.training.schedule import warm_then_cool
 
-from .diffusion import Conditions, Matrices, Prompts, denoising, draw, scheduler
+from .diffusion import Conditions, Matrices, Prompts, by_thing, denoising, draw, scheduler
 from .quick_look import QuickDecoder
 from .training import Average, Stateful, bf16_convolutions, loop, shifted
 
@@ -71,10 +71,7 @@ class Reader(nn.Module):
 
 def bank(embeds: Tensor, things: Sequence[str], least: int = 3) -> Tensor:
     """Unit means (M, d) of the things that at least `least` of the pictures show."""
-    groups: dict[str, list[int]] = {}
-    for row, thing in enumerate(things):
-        groups.setdefault(thing, []).append(row)
-    means = [embeds[rows].mean(0) for rows in groups.values() if len(rows) >= least]
+    means = [embeds[rows].mean(0) for rows in by_thing(things).values() if len(rows) >= least]
     return F.normalize(torch.stack(means), dim=1)
 
 
