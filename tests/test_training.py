@@ -192,6 +192,7 @@ def test_batches_hold_the_drawn_rows_and_the_anchor_moves_towards_its_label(cach
 
 
 def test_gradients_of_parts_are_those_of_the_whole_batch():
+    """With an objective's own parameter, and embeddings that nothing depends on: those get zeros, not nothing."""
     torch.manual_seed(0)
     heads = Heads({"text": Head(6, 4, 8), "audio": Head(5, 4, 8)}).double().eval()
     anchor = F.normalize(torch.randn(9, 4).double(), dim=1)
@@ -201,20 +202,29 @@ def test_gradients_of_parts_are_those_of_the_whole_batch():
     present[2] = False
     rows = {"text": Rows(torch.randn(9, 6).double(), None, None, 9), "audio": Rows(audio, owner, present, 9)}
     loss = UniAlign(tau=0.5, tau_centroid=0.5)
+    own = torch.nn.Parameter(torch.tensor(1.3).double())
 
     def value(z):
-        return loss({"image": anchor, **z[0]}, {"audio": present})
+        return own * loss({"image": anchor, **z[0]}, {"audio": present})
 
     naive = value(heads([rows]))
-    expected = torch.autograd.grad(naive, list(heads.parameters()))
-    for size in (0, 1, 4, 9, 20):
+    expected = torch.autograd.grad(naive, [*heads.parameters(), own])
+    for size, factor in ((0, 1.0), (0, 8.0), (1, 1.0), (4, 1.0), (4, 8.0), (9, 1.0), (20, 1.0)):
         heads.zero_grad()
+        own.grad = None
         got = whole_batch_gradients(
-            lambda groups, part: heads(groups), [StreamBatch(rows, anchor)], value, [], size, torch.autograd.backward
+            lambda groups, part: heads(groups), [StreamBatch(rows, anchor)], value, [own], size, lambda x, f=factor: f * x
         )
         assert got.item() == pytest.approx(naive.item(), rel=1e-6)
-        for parameter, gradient in zip(heads.parameters(), expected, strict=True):
-            assert torch.allclose(parameter.grad, gradient, atol=1e-6), size
+        for parameter, gradient in zip([*heads.parameters(), own], expected, strict=True):
+            assert torch.allclose(parameter.grad, factor * gradient, atol=1e-6), size
+    for size in (0, 4):
+        heads.zero_grad()
+        streams = [StreamBatch(rows, anchor), StreamBatch({"text": rows["text"]}, anchor)]
+        only_audio = lambda z: loss({"image": anchor, "audio": z[0]["audio"]}, {"audio": present})  # noqa: E731
+        whole_batch_gradients(lambda groups, part: heads(groups), streams, only_audio, [], size)
+        assert all(p.grad is not None and not p.grad.any() for p in heads.heads["text"].parameters())
+        assert any(p.grad.any() for p in heads.heads["audio"].parameters())
 
 
 def test_recall_counts_ties_as_misses():

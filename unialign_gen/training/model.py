@@ -66,44 +66,49 @@ def whole_batch_gradients(
     value: Callable[[list[dict[str, Tensor]]], Tensor],
     parameters: list[nn.Parameter],
     micro_batch: int,
-    backward: Callable[[list[Tensor], list[Tensor]], None],
+    scale: Callable[[Tensor], Tensor] = lambda loss: loss,
     hold: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Tensor:
     """Gradients of a loss over whole batches whose rows are encoded `micro_batch` at a time (Gao et al. 2021, GradCache).
 
     Embeddings first, then the loss's gradient with respect to them, then that gradient through each part. The graph of
-    only one part is held at a time; with a single part everything is encoded once.
+    only one part is held at a time; a single part is encoded once and gone back through at once.
 
     Args:
         encode: rows of all streams, and the part's number, to embeddings. A part that is encoded again must give the same,
             so whatever is drawn in it has to be seeded by the number.
         value: embeddings of all streams to the loss.
-        parameters: the objective's own; their gradients are set.
-        backward: called with embeddings and the loss's gradients with respect to them, to propagate.
+        parameters: the objective's own, with gradients cleared as those of the heads are.
+        scale: what the loss is multiplied by before its gradients are taken, as a gradient scaler does.
         hold: entered around every part but the last, so that gradients are exchanged between processes once.
 
-    Returns the loss, detached.
+    Returns the loss, detached and not scaled.
     """
     split = [parts_of(batch.rows, len(batch), micro_batch) for batch in batches]
     count = max(len(parts) for parts in split)
     groups = [[parts[i] if i < len(parts) else {} for parts in split] for i in range(count)]
-    with torch.set_grad_enabled(count == 1):
-        encoded = [encode(group, i) for i, group in enumerate(groups)]
+    if count == 1:
+        encoded = encode(groups[0], 0)
+        loss = value(encoded)
+        flat = [z for stream in encoded for z in stream.values()]
+        torch.autograd.backward([scale(loss), *flat], [None, *map(torch.zeros_like, flat)])  # zeros: see below
+        return loss.detach()
+    with torch.no_grad():
+        parts = [encode(group, i) for i, group in enumerate(groups)]
     leaves = [
-        {name: torch.cat([e[s][name] for e in encoded if name in e[s]]).detach().requires_grad_() for name in batch.rows}
+        {name: torch.cat([p[s][name] for p in parts if name in p[s]]).requires_grad_() for name in batch.rows}
         for s, batch in enumerate(batches)
     ]
     flat = [leaf for stream in leaves for leaf in stream.values()]
     loss = value(leaves)
-    gradients = torch.autograd.grad(loss, [*flat, *parameters], allow_unused=True)
+    gradients = torch.autograd.grad(scale(loss), [*flat, *parameters], allow_unused=True)
     for parameter, gradient in zip(parameters, gradients[len(flat) :], strict=True):
         parameter.grad = gradient
     # what nothing depends on still takes part, with zeros: processes exchange the gradients of every parameter
     towards = iter([torch.zeros_like(z) if g is None else g for z, g in zip(flat, gradients, strict=False)])
-    split_gradients = [{name: next(towards).split(micro_batch or len(batch)) for name in batch.rows} for batch in batches]
+    split_gradients = [{name: next(towards).split(micro_batch) for name in batch.rows} for batch in batches]
     for i, group in enumerate(groups):
         with hold() if i < count - 1 else nullcontext():
-            again = encoded[0] if count == 1 else encode(group, i)
-            mine = [(z, split_gradients[s][name][i]) for s, stream in enumerate(again) for name, z in stream.items()]
-            backward([z for z, _ in mine], [g for _, g in mine])
+            mine = [(z, split_gradients[s][name][i]) for s, stream in enumerate(encode(group, i)) for name, z in stream.items()]
+            torch.autograd.backward([z for z, _ in mine], [g for _, g in mine])
     return loss.detach()

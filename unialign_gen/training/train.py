@@ -231,7 +231,7 @@ class Trainer:
             value,
             list(self.objective.parameters()),
             config.micro_batch,
-            self._backward,
+            (lambda loss: loss) if accelerator.scaler is None else accelerator.scaler.scale,
             lambda: accelerator.no_sync(self.heads),
         )
         self._share_objective()
@@ -245,11 +245,6 @@ class Trainer:
         if self.average is not None:
             self.average.step(self.plain.parameters())
         return row
-
-    def _backward(self, points: list[Tensor], gradients: list[Tensor]) -> None:
-        """As `accelerator.backward`, which takes a loss only, does it."""
-        scaler = self.accelerator.scaler
-        torch.autograd.backward(points, gradients if scaler is None else list(scaler.scale(gradients)))
 
     def _batches(self) -> list[StreamBatch]:
         """This step's batches; those of the next are begun where the processor waits for a device, or for files."""
