@@ -1,11 +1,13 @@
 """What training from a cache costs beyond its objective and heads, in one run: python benchmarks/training.py [--json].
 
-The bare loop computes the same heads, objective, gradients and AdamW steps on batches that lie in memory; turns alternate.
+The bare loop computes the same heads, objective, gradients and AdamW steps on batches that lie ready in memory, another one at
+each step; turns alternate.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -38,16 +40,17 @@ def write_cache(folder: Path, samples: int) -> None:
     write_shard(folder, 0, Shard([str(i) for i in range(samples)], [None] * samples, features))
 
 
-def bare(batch: int) -> Callable[[], None]:
-    """One step of heads and objective on tensors that are there already."""
+def bare(batch: int, ready: int = 32) -> Callable[[], None]:
+    """One step of heads and objective on the next of `ready` batches that are there already."""
     heads = {n: Head(WIDTHS[n], 256, 768, dropout=0.1).train() for n in ("text", "audio")}
     parameters = [p for h in heads.values() for p in h.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98))
     loss = UniAlign()
-    anchor = F.normalize(torch.randn(batch, 256), dim=1)
-    features = {n: torch.randn(batch, WIDTHS[n]) for n in heads}
+    anchors = [F.normalize(torch.randn(batch, 256), dim=1) for _ in range(ready)]
+    batches = itertools.cycle([(anchor, {n: torch.randn(batch, WIDTHS[n]) for n in heads}) for anchor in anchors])
 
     def step() -> None:
+        anchor, features = next(batches)
         optimiser.zero_grad(set_to_none=True)
         loss({"image": anchor, **{n: F.normalize(h(features[n]), dim=1) for n, h in heads.items()}}).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -96,7 +96,8 @@ class Batches:
             ragged = source.rows[modality]
             here = (caches == number).nonzero()[:, 0]
             count = ragged.counts[samples[here]]
-            here, count = here[count > 0], count[count > 0]
+            some = count > 0
+            here, count = here[some], count[some]
             row = ragged.offsets[samples[here]] + (chance[here] * count).long().clamp(max=count - 1)
             parts.append((here, ragged.values.index_select(0, row).float()))
             present[here] = True

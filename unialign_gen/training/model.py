@@ -91,7 +91,8 @@ def whole_batch_gradients(
         encoded = encode(groups[0], 0)
         loss = value(encoded)
         flat = [z for stream in encoded for z in stream.values()]
-        torch.autograd.backward([scale(loss), *flat], [None, *map(torch.zeros_like, flat)])  # zeros: see below
+        nothing = [z.new_zeros(()).expand_as(z) for z in flat]  # as below
+        torch.autograd.backward([scale(loss), *flat], [None, *nothing])
         return loss.detach()
     with torch.no_grad():
         parts = [encode(group, i) for i, group in enumerate(groups)]

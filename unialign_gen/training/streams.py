@@ -151,13 +151,9 @@ class Stream:
 
     def _epoch(self, step: int) -> Tensor:
         """Entries (B,) of a step, each once an epoch; a batch may reach over the end of one."""
-        batch, n = self.config.batch, len(self)
-        at = torch.arange(step * batch, (step + 1) * batch)
-        out = torch.empty(batch, dtype=torch.int64)
-        for epoch in range(int(at[0]) // n, int(at[-1]) // n + 1):
-            mine = at // n == epoch
-            out[mine] = self._order(epoch)[at[mine] - epoch * n]
-        return out
+        n, start, stop = len(self), step * self.config.batch, (step + 1) * self.config.batch
+        epochs = range(start // n, (stop - 1) // n + 1)
+        return torch.cat([self._order(e)[max(start - e * n, 0) : min(stop - e * n, n)] for e in epochs])
 
     def _order(self, epoch: int) -> Tensor:
         if self.orders is None or self.orders[0] != epoch:
