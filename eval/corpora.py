@@ -10,6 +10,7 @@ from unialign_gen.data import cache
 from unialign_gen.data.manifest import Row, default_root, read
 from unialign_gen.data.sources import CorpusConfig
 from unialign_gen.errors import InputError
+from unialign_gen.output import make_folder
 
 from .data import SPLITS
 
@@ -53,7 +54,7 @@ def choose(
         split = split or "held_out"
         if split not in SPLITS:
             raise InputError(f"the starter's data has no split {split!r}: choose from {', '.join(SPLITS)}")
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         manifest = out / f"{split}.jsonl"
         lines = [json.dumps(entry, ensure_ascii=False) for entry in triples(root or default_root(), split)]
         cache.write_whole(manifest, ("\n".join(lines) + "\n").encode())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from unialign_gen import diagnostics
 from unialign_gen.errors import InputError
@@ -91,7 +92,7 @@ def evaluate(
     whole: dict[str, dict[str, float]] = {}
     parts: dict[str, list[dict[str, float]]] = {}
     count = 0
-    for method in methods:
+    for method in tqdm(methods, desc="methods", disable=None):
         sets = [embed(features, modalities, run, aligner, limit, seed) for run in method.runs]
         count = len(next(iter(sets[0].values())))
         whole[method.name] = mean([numbers(z, anchor, tau, bandwidth) for z in sets])
@@ -139,7 +140,7 @@ def project(z: Mapping[str, Tensor], seed: int = 0) -> dict[str, np.ndarray]:
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:
-        raise InputError("t-SNE needs scikit-learn: pip install 'unialign_gen[eval]', or leave out --plot") from error
+        raise InputError("t-SNE needs scikit-learn: install the extra `eval`, or give --plot 0") from error
     together = torch.cat(list(z.values())).numpy()
     perplexity = min(30.0, (len(together) - 1) / 4)
     flat = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(together)
@@ -156,7 +157,7 @@ def plot(maps: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError("the plot needs matplotlib: pip install 'unialign_gen[eval]', or leave out --plot") from error
+        raise InputError("the plot needs matplotlib: install the extra `eval`, or give --plot 0") from error
     figure = Figure(figsize=(3.6 * len(maps), 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, (name, points) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):

@@ -15,6 +15,7 @@ from torch import Tensor
 from unialign_gen import checkpoint as checkpoints
 from unialign_gen.data.extract import Process
 from unialign_gen.data.extract_config import digest as digest_of_weights
+from unialign_gen.output import make_folder
 
 from . import methods
 from .drawing import draw, meet
@@ -67,7 +68,7 @@ def load_decoder(plan: Plan, decoder: str | None, device: str) -> Any:
         device=device,
         dtype=plan.dtype,
         decoder=decoder,
-        sources=plan.sources,
+        sources=plan.own_sources,
         accept_license=plan.accept_license,
     )
     pipeline.set_progress_bar_config(disable=True)
@@ -77,7 +78,7 @@ def load_decoder(plan: Plan, decoder: str | None, device: str) -> Any:
 def run(plan: Plan, process: Process | None = None) -> Study | None:
     """Extracts, embeds and draws; returns the study to the first process once all pictures are there, None to the others."""
     process = process or Process.from_environment()
-    plan.out.mkdir(parents=True, exist_ok=True)
+    make_folder(plan.out)
     study = prepare(plan, process)
     for decoder in plan.decoders:
         pipeline = load_decoder(plan, decoder, process.device(plan.device))

@@ -1,6 +1,7 @@
-"""An independent judge: EfficientNet-Lite2 features and a linear probe, fitted on real training pictures.
+"""The judge: EfficientNet-Lite2 features and a linear probe, fitted on real training pictures.
 
-It is not the network that conditions the decoder, so a decoder cannot please it by repeating the image tower's mistakes.
+It is neither the network that conditions the decoders nor one that they learn to please in training. It is of the same
+family, though (Lite0 and Lite1 there), so their mistakes may be its own in part.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from unialign_gen.data.extract_config import digest as digest_of_weights
 
@@ -135,7 +136,7 @@ def add_distances(
         values: Table = {}
         draws: dict[tuple[str, str], dict[str, list[float]]] = {}
         limits: dict[tuple[str, str], list[tuple[float, float]]] = {}
-        for key, drawn in sets.items():
+        for key, drawn in tqdm(sets.items(), desc=f"distances, {name}", disable=None):
             each = [scores.distances(d.features[name], real[name], names_of(extractor), parts) for d in drawn]
             values[key] = {metric: np.mean([e[metric] for e in each], 0).tolist() for metric in each[0]}
             draws[key] = {metric: [e[metric][0] for e in each] for metric in each[0]}

@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from unialign_gen.data import cache
+from unialign_gen.output import make_folder
 
 from . import results
 from .figures import clean
@@ -40,13 +41,13 @@ def title_of(result: dict[str, Any]) -> str:
 
 def write(found: Sequence[tuple[Path, dict[str, Any]]], out: Path, name: str = "Evaluation") -> list[Path]:
     """`report.html`, `report.md`, `report.json` and `figures.csv` of results, each with the folder its pictures are in."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     joined = {"results": [result for _, result in found], "published": results.published()}
     rows = [r for _, result in found for r in result["rows"]]
     files = {
         "report.html": page(found, name),
         "report.md": markdown([result for _, result in found], name),
-        "report.json": json.dumps(clean(joined), indent=1, ensure_ascii=False) + "\n",
+        "report.json": json.dumps(clean(joined), ensure_ascii=False) + "\n",
         results.TABLE: results.as_csv(rows),
     }
     for file, text in files.items():
@@ -164,7 +165,7 @@ def image(path: Path, side: int | None) -> str:
             small = opened.convert("RGB")
             small.thumbnail((side, side))
             made = io.BytesIO()
-            small.save(made, "WEBP", quality=85)
+            small.save(made, "WEBP", quality=70)
         data, kind = made.getvalue(), "webp"
     return f'<img {"" if side else "class=plot "}alt="" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
 

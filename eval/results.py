@@ -11,6 +11,7 @@ from typing import Any
 
 from unialign_gen.data import cache
 from unialign_gen.errors import InputError
+from unialign_gen.output import make_folder
 
 from .figures import DIMENSIONS, Row, clean
 
@@ -20,7 +21,7 @@ FILE, TABLE = "result.json", "figures.csv"
 
 def write(folder: Path, protocol: str, about: dict[str, Any], found: dict[str, Any]) -> Path:
     """`result.json` and `figures.csv` in a folder; `found` has `rows` and whatever else the protocol has."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     text = json.dumps(clean({"protocol": protocol, "about": about, **found}), indent=1, ensure_ascii=False)
     cache.write_whole(folder / FILE, (text + "\n").encode())
     cache.write_whole(folder / TABLE, as_csv(found["rows"]).encode())

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from unialign_gen.errors import InputError
 
@@ -120,7 +121,7 @@ def evaluate(
     missing = [m for m in ("text", *others) if m not in features.modalities]
     if missing or not others:
         raise InputError(f"retrieval needs text and another modality; the features have {', '.join(features.modalities)}")
-    found = {m.name: measure(features, m, others, aligner, dsl, scorers) for m in methods}
+    found = {m.name: measure(features, m, others, aligner, dsl, scorers) for m in tqdm(methods, desc="methods", disable=None)}
     out: dict[str, list[Row]] = {"rows": [], "differences": []}
     for subset, label in next(iter(found.values())):
         for arrow in ("to_clip", "to_text"):

@@ -32,7 +32,8 @@ def compare(pictures: Path, reference: Path, extractor: Extractor, subset_size: 
                     f"the statistics are of {one.source.extractor} after {one.source.resize}, "
                     f"not of {extractor.name} after {extractor.resize}"
                 )
-        return {**about, "n": a.n, "n_reference": b.n, frechet: frechet_distance(a, b)}
+        sets = {"pictures": a.source.pictures, "reference": b.source.pictures}
+        return {**about, "n": a.n, "n_reference": b.n, **sets, frechet: frechet_distance(a, b)}
     files, others = pictures_in(pictures), pictures_in(reference)
     x, y = extract(extractor, files), extract(extractor, others)
     found = {**about, "n": len(x), "n_reference": len(y), "pictures": digest(files), "reference": digest(others)}

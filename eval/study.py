@@ -69,6 +69,17 @@ class Plan:
         if not 0 <= self.frame < FRAMES:
             raise InputError(f"--frame {self.frame}: a video gives frames 0 to {FRAMES - 1}")
 
+    @property
+    def own_sources(self) -> dict[str, str]:
+        """Sources without those of a sound tower outside the checkpoint's space: that is for methods' heads alone."""
+        given = dict(self.sources)
+        if self.checkpoint in checkpoints.PUBLISHED and "audio_head" not in given:
+            described = published.read(checkpoints.find(self.checkpoint))
+            tower = given.get("audio_tower") or described["towers"]["audio"]["tower"]
+            if tower in published.OUTSIDE:
+                given = {part: source for part, source in given.items() if part not in ("audio", "audio_tower")}
+        return given
+
 
 @dataclass
 class Study:
@@ -145,7 +156,7 @@ def prepare(plan: Plan, process: Process) -> Study:
     extract_features(config, process)
     meet(process)
     features = FeatureCache.open(folder)
-    aligner = open_aligner(plan.checkpoint, plan.sources, plan.accept_license)
+    aligner = open_aligner(plan.checkpoint, plan.own_sources, plan.accept_license)
     embedded: dict[tuple[str, int], dict[str, Tensor]] = {}
     has = torch.ones(len(features), dtype=torch.bool)
     mixed = [k for k in plan.kinds if k != "image"]

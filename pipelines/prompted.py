@@ -130,7 +130,7 @@ class PromptedPipeline:
         """One picture a prompt: of so many, the one that the image tower reads as nearest to it (Ramesh et al. 2021).
 
         Costs that many times as much as one picture; `batch` are drawn at a time, which bounds the memory. `options` are those
-        of a call; candidate j of prompt i is the picture j that the call itself draws with
+        of a call; with a `seed`, candidate j of prompt i is the picture j that the call itself draws with
         `num_images_per_prompt=candidates`.
 
         Raises:

@@ -1,7 +1,9 @@
 import json
+import os
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from typer.testing import CliRunner
 from unialign_gen.cli import app
 from unialign_gen.cli.prompts import parse_weights
 from unialign_gen.errors import InputError
+from unialign_gen.output import make_folder
+from unialign_gen.sheets import grid
 
 
 def run(*arguments: str):
@@ -97,6 +101,8 @@ def test_models_lists_the_starter():
         (["generate", "--text", "a", "--out", "no/such/folder/x.png"], "no folder"),
         (["generate", "--text", "a", "--dtype", "int8"], "--dtype"),
         (["generate", "--text", "a", "--device", "warp"], "--device"),
+        (["generate", "--text", "a", "--checkpoint", "me/nothing"], "from the hub"),
+        (["generate", "--text", "a", "--out", "."], "must end in"),
         (["interpolate", "--from", "a cat", "--to", "text:b"], "--from"),
         (["embed", "--text", "a", "--out", "x.npy"], "must end in"),
         (["eval", "concepts", "--data", "nowhere"], "no data set"),
@@ -119,6 +125,40 @@ def test_bad_media_write_nothing(tmp_path, monkeypatch, content):
     assert result.exit_code == 2
     assert "bad.wav" in result.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["bad.wav"]
+
+
+def test_a_folder_in_the_place_of_a_file_is_said_before_drawing(tmp_path, monkeypatch):
+    (tmp_path / "a.png").mkdir()
+    result = run("generate", "--text", "a", "--out", tmp_path / "a.png")
+    assert (result.exit_code, "is a folder" in result.stderr) == (2, True)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, who may write anywhere
+    result = run("generate", "--text", "a", "--out", tmp_path / "b.png")
+    assert (result.exit_code, "no permission" in result.stderr) == (2, True)
+
+
+def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    for command in (["gap", "--features", tmp_path], ["retrieval", "--features", tmp_path]):
+        result = run("eval", *command, "--out", tmp_path / "taken" / "results")
+        assert result.exit_code == 2
+        assert "is a file" in result.stderr
+    assert (tmp_path / "taken").read_text() == "mine"
+    with pytest.raises(InputError, match="is a file"):
+        make_folder(tmp_path / "taken")
+    assert make_folder(tmp_path / "new" / "one").is_dir()
+
+
+def test_many_pictures_become_a_grid():
+    pictures = [Image.new("RGB", (4, 2), (i, 0, 0)) for i in range(11)]
+    page = grid(pictures)
+    assert page.size == (8 * 4, 2 * 2)
+    assert [page.getpixel((i % 8 * 4 + 1, i // 8 * 2 + 1))[0] for i in range(11)] == list(range(11))
+    assert grid(pictures[:3]).size == (12, 2)
+
+
+def test_the_version_is_the_packages():
+    result = run("--version")
+    assert (result.exit_code, result.stdout.strip()) == (0, metadata.version("unialign_gen"))
 
 
 def test_parse_weights():

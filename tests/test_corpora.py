@@ -7,6 +7,7 @@ from conftest import write_video
 
 from unialign_gen.data import captions, retrieval, table, vggsound
 from unialign_gen.data.files import MediaFolder
+from unialign_gen.data.sources import CorpusConfig, read_corpus
 from unialign_gen.errors import InputError
 
 # id, start, label, split, and where the file lies; none for a clip that was never downloaded
@@ -133,6 +134,18 @@ def test_captions_beside_the_clips(root, tmp_path):
     assert by_id["sound_only__000030"] == ("A video of rain.",)
     (tmp_path / "c.csv").write_text('id,caption\nx,"one, two"\nx,three\n')
     assert captions.read(tmp_path / "c.csv") == {"x": ("one, two", "three")}
+
+
+def test_captions_go_to_ids_with_and_without_a_suffix(tmp_path):
+    """A benchmark's list may name its clips with their suffix; captions written for them are found all the same."""
+    for name in ("video1.mp4", "video2.mp4"):
+        (tmp_path / name).write_bytes(b"a clip")
+    annotated = [{"video_id": "video1.mp4", "desc": "old"}, {"video_id": "video2", "desc": "old"}]
+    (tmp_path / "a.json").write_text(json.dumps(annotated))
+    rows = [{"id": "video1.mp4", "caption": "new"}, {"id": "video2.mp4", "caption": "newer"}]
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = CorpusConfig("msrvtt", tmp_path, annotations=tmp_path / "a.json", captions=tmp_path / "c.jsonl")
+    assert [s.text for s in read_corpus(config).samples] == [("new",), ("newer",)]
 
 
 @pytest.mark.parametrize(

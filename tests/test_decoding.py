@@ -112,7 +112,9 @@ def test_fewer_packets_are_decoded(tmp_path, monkeypatch):
     assert len(fed) < 4 * 16  # of 200
 
 
-def test_sound_is_the_same_alone_and_beside_the_pictures(tmp_path):
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "sought"])
+def test_sound_is_the_same_alone_and_beside_the_pictures(tmp_path, monkeypatch, keep):
+    monkeypatch.setattr(decoding, "KEEP_BYTES", 10**9 if keep else 0)
     path = write(tmp_path / "v.mp4", "mp4", "mpeg4", {}, range(0, 4000, 40), sound_seconds=4.0)
     clip = load_clip(path, 4, 16000)
     assert torch.equal(clip.sound, load_sound(path, 16000))

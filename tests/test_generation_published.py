@@ -1,6 +1,7 @@
 """The generation protocol through a published checkpoint's classes: tiny random models in hub layout."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from test_generation import clips
@@ -8,6 +9,23 @@ from test_published_checkpoints import calibrated, home, hub, sources  # noqa: F
 from typer.testing import CliRunner
 
 from unialign_gen.cli import app
+from unialign_gen.data.sources import CorpusConfig
+from unialign_gen.errors import InputError
+from unialign_gen.eval.methods import open_aligner
+from unialign_gen.eval.study import Plan, tower_entries
+
+
+def test_a_sound_tower_without_a_head_is_left_to_the_methods(hub, tmp_path):  # noqa: F811
+    given = {**sources(hub, "kandinsky"), "audio": str(tmp_path / "beats.pt")}
+    plan = Plan(
+        CorpusConfig("table", manifest=tmp_path / "m.csv"), "kandinsky", (None,), (), ("audio",), tmp_path, sources=given
+    )
+    with pytest.raises(InputError, match="trained head"):
+        open_aligner("kandinsky", given, False)
+    assert "audio" not in open_aligner("kandinsky", plan.own_sources, False).config["towers"]
+    assert tower_entries(plan, ["audio"])["audio"]["checkpoint"] == given["audio"]
+    for kept in ({"audio_head": "HEAD"}, {"audio_tower": "imagebind_audio"}):
+        assert replace(plan, sources=given | kept).own_sources == given | kept
 
 
 @pytest.mark.parametrize(("kind", "name"), [("unclip", "stable-unclip"), ("kandinsky", "kandinsky")])

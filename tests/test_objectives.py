@@ -422,6 +422,15 @@ def test_bad_input_gets_one_clear_line(name):
         loss(z, {"text": torch.ones(12)})
 
 
+def test_pair_weights_by_name_are_those_by_pair():
+    """A YAML file has no tuples."""
+    z = {name: torch.randn(6, 4) for name in ("image", "text", "audio")}
+    by_pair = InfoNCE(weights={("image", "text"): 3.0, ("text", "audio"): 0.0})
+    assert torch.equal(build("infonce", weights={"image->text": 3.0, "text->audio": 0.0})(z), by_pair(z))
+    with pytest.raises(ValueError, match="written m->n"):
+        build("infonce", weights={"image-text": 1.0})
+
+
 def test_registry_names_what_is_wrong():
     with pytest.raises(ValueError, match="unialign, infonce"):
         build("clip")

@@ -1,11 +1,17 @@
+import json
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import tone, write_video, write_wav
 from diffusers import DPMSolverMultistepScheduler, KandinskyV22Pipeline
 from PIL import Image
+from safetensors.torch import load_file
 
 import unialign_gen
+from unialign_gen import checkpoint, showcase
+from unialign_gen.concepts import ConceptTable
 from unialign_gen.errors import InputError
 from unialign_gen.media import Sound
 from unialign_gen.mixing import mix
@@ -153,6 +159,40 @@ def test_schedulers_can_be_swapped(starter):
         assert starter(text="dog", seed=0, num_inference_steps=4).images[0].size == (128, 128)
     finally:
         starter.scheduler = own
+
+
+def test_a_checkpoint_on_the_hub_is_a_folder_of_the_same_layout(starter, tmp_path, monkeypatch):
+    """In the hub's own cache layout, offline: an owner's repository at a revision, and what is said where there is none."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    place = tmp_path / "models--somebody--small"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "v1").write_text("0" * 40)
+    starter.save_pretrained(place / "snapshots" / ("0" * 40))
+    loaded = unialign_gen.load("somebody/small@v1")
+    assert torch.equal(loaded.unet.conv_in.weight, starter.unet.conv_in.weight)
+    assert torch.equal(loaded.embed(text="a dog"), starter.embed(text="a dog"))
+    for name in ("somebody/small", "nobody/small"):
+        with pytest.raises(InputError, match=f"unknown checkpoint '{name}'.*from the hub"):
+            unialign_gen.load(name)
+
+
+def test_a_damaged_index_is_one_line(tmp_path):
+    (tmp_path / "model_index.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        unialign_gen.load(tmp_path)
+
+
+def test_the_sheet_says_what_a_sound_was_heard_as(starter):
+    folder = checkpoint.find("starter")
+    names, points = json.loads((folder / "concepts.json").read_text()), load_file(folder / "concepts.safetensors")["points"]
+    point = starter.embed(audio=showcase.path("cow.flac"))[0]
+    expected = names[int(F.cosine_similarity(points.float(), point[None], dim=1).argmax())]
+    table = ConceptTable.from_checkpoint(folder)
+    assert showcase.heard_as(starter, "cow.flac", table) == f", heard as {expected}"
+    assert showcase.heard_as(starter, "cow.flac", None) == ""
 
 
 def test_the_best_of_several_is_the_nearest_to_its_prompt(starter):

@@ -169,6 +169,8 @@ def test_steps_say_what_is_missing(tmp_path):
             decoder_steps.train_read_back(tmp_path, which, 1, 1, False)
     with pytest.raises(InputError, match=r"holds no decoder yet.*restore"):
         decoder_steps.train_quick_look(tmp_path, 1, 1, False)
+    with pytest.raises(InputError, match=r"decoder holds no decoder yet.*restore"):
+        decoder_steps.distill(tmp_path, 1, 1, False)
     with pytest.raises(InputError, match="run `quick-look` first"):
         decoder_steps.reader(tmp_path)
 
@@ -212,9 +214,8 @@ def test_views_are_of_pictures_and_of_drawings():
     movq = autoencoder.build((8, 8, 8, 8), 4).eval()
     embeds = F.normalize(torch.randn(6, 4), dim=1)
     near = diffusion.Neighbours(embeds, list("aabbcc"))
-    z, seen = quick_look.views(
-        torch.randn(6, 4, 4, 4).half(), torch.ones(6), kandinsky.prompts(near, 2.0), Pulling(), movq, true=6, drawn=50
-    )
+    prompts = diffusion.prompts(near, kandinsky.takes(2.0))
+    z, seen = quick_look.views(torch.randn(6, 4, 4, 4).half(), torch.ones(6), prompts, Pulling(), movq, true=6, drawn=50)
     assert z.shape == (56, 4, 4, 4)
     assert seen.shape == (56, 3, 32, 32)
     with torch.no_grad():

@@ -23,6 +23,7 @@ from unialign_gen.data.cache import FORMAT, FeatureCache, Ragged, Shard, counted
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, load_head
 from unialign_gen.objectives import OBJECTIVES, UniAlign
+from unialign_gen.training import evaluation
 from unialign_gen.training.batches import Batches
 from unialign_gen.training.config import HeadConfig, StreamConfig, TrainConfig
 from unialign_gen.training.evaluation import recall_at_1
@@ -386,6 +387,36 @@ def test_a_folder_of_another_run_is_left_alone(caches, tmp_path):
     train(settings(caches, tmp_path / "run", steps=4))
     with pytest.raises(InputError, match="holds a run with another lr"):
         train(settings(caches, tmp_path / "run", steps=8, lr=1.0))
+
+
+def test_a_run_goes_on_with_other_workers(caches, tmp_path):
+    train(settings(caches, tmp_path / "run", steps=4, workers=1))
+    assert train(settings(caches, tmp_path / "run", steps=8, workers=3)).step == 8
+
+
+def test_a_metric_that_cannot_be_measured_is_said_before_the_first_step(caches, tmp_path):
+    config = settings(caches, tmp_path / "run")
+    config.evaluation.metric = "depth/r1"
+    with pytest.raises(InputError, match=r"there is no depth/r1, but .*text/r1"):
+        train(config)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("missing", [None, "image", "text"])
+def test_what_can_be_measured_is_known_beforehand(caches, missing):
+    found = source(caches)
+    if missing:
+        found.rows.pop(missing)
+    names = [n for n in ("text", "audio") if n != missing]
+    labels = {n: F.normalize(torch.randn(8), dim=0) for n in ("cat", "dog")}
+
+    def embed(modality, source, rows):
+        z = F.normalize(torch.randn(len(rows), 8), dim=1)
+        return torch.where(source.has(modality)[rows][:, None], z, 0)
+
+    measured = evaluation.evaluate(names, embed, {"clips": found}, labels, "image", 100)
+    assert evaluation.measurable(names, {"clips": found}, labels, "image", 100) == list(measured)
+    assert measured
 
 
 def test_trackers_get_the_metrics_and_absent_ones_are_said(caches, tmp_path):

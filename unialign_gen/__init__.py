@@ -23,7 +23,7 @@ def load(checkpoint: str = "starter", **options: Any) -> DiffusionPipeline:
 
     Args:
         checkpoint: `starter` (comes with the package), `stable-unclip` or `kandinsky` (published weights, see their cards),
-            or a folder that `save_pretrained` wrote.
+            a folder that `save_pretrained` wrote, or a repository of the model hub that holds one (`OWNER/NAME[@REVISION]`).
         options: `dtype` (fp32 by default; `torch_dtype` is the same), `device`, `variant` of the weight files; `heads`, a
             training run's folder, whose heads take the place of the checkpoint's own; for the starter `decoder`
             (`kandinsky` or `stable-unclip`); for published weights `sources` (part to folder, file or repository) and

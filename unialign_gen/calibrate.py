@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from .aligner import Part
 from .errors import InputError
@@ -74,7 +75,7 @@ def measure(part: Part, files: Sequence[Path], batch: int = 16) -> Calibration:
                 skipped.append(str(error))
 
     norms: list[Tensor] = []
-    for at in range(0, len(files), batch):
+    for at in tqdm(range(0, len(files), batch), desc="pictures", unit="batch", disable=None):
         if pictures := list(readable(files[at : at + batch])):
             prepared = tower.prepare(pictures).to(place)
             norms.append(tower(prepared).float().norm(dim=1))

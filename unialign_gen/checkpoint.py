@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 SHIPPED = ("starter",)
 PUBLISHED = ("stable-unclip", "kandinsky")
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+HUB_FILES = ("*.json", "*.safetensors", "*.txt")
 DECODERS = ("kandinsky", "stable-unclip")  # those of the starter, its own first
 
 
@@ -64,16 +67,19 @@ def refuse_sources(checkpoint: str | Path, sources: Mapping[str, str] | None) ->
 
 
 def find(checkpoint: str | Path, decoder: str | None = None) -> Path:
-    """The folder of a checkpoint, by its name or path.
+    """The folder of a checkpoint, by its name or path, or as a repository of the model hub, `OWNER/NAME[@REVISION]`.
 
     Raises:
-        InputError: neither a known checkpoint nor a folder with a `model_index.json`, or it has no such decoder.
+        InputError: neither a known checkpoint nor a folder or repository with a `model_index.json`, or it has no such decoder.
     """
     name = str(checkpoint)
     folder = shipped_folder() / name if name in SHIPPED + PUBLISHED else Path(checkpoint).expanduser()
+    if name not in PUBLISHED and not folder.exists() and REPOSITORY.fullmatch(name):
+        folder = from_hub(name)
     if name not in PUBLISHED and not (folder / "model_index.json").is_file():
         raise InputError(
-            f"unknown checkpoint {name!r}: give {', '.join(SHIPPED + PUBLISHED)}, or a folder with a model_index.json"
+            f"unknown checkpoint {name!r}: give {', '.join(SHIPPED + PUBLISHED)}, a folder with a model_index.json, "
+            "or a hub repository of that layout"
         )
     if decoder is not None and name not in SHIPPED:
         raise InputError(f"{name} has one decoder: choosing one is for {', '.join(SHIPPED)}")
@@ -83,6 +89,21 @@ def find(checkpoint: str | Path, decoder: str | None = None) -> Path:
     if decoder is not None and not (place / "model_index.json").is_file():
         raise InputError(f"this installation's {name} has no {decoder} decoder")
     return place
+
+
+def from_hub(name: str) -> Path:
+    """The snapshot of a hub repository, `OWNER/NAME[@REVISION]`; of its files configurations and safetensors alone.
+
+    Raises:
+        InputError: there is none, or it cannot be had now.
+    """
+    from .towers.published import resolve
+
+    repository, _, revision = name.partition("@")
+    try:
+        return resolve(repository, revision or None, HUB_FILES)
+    except InputError as error:
+        raise InputError(f"unknown checkpoint {name!r}: no such folder, and from the hub: {error}") from error
 
 
 def load_pipeline(
@@ -113,7 +134,10 @@ def load_pipeline(
         pipeline.aligner.use_heads(own_heads)
         return pipeline.to(device)
     refuse_sources(checkpoint, sources)
-    kind = json.loads((folder / "model_index.json").read_text()).get("_class_name")
+    try:
+        kind = json.loads((folder / "model_index.json").read_text()).get("_class_name")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{folder / 'model_index.json'} is damaged: {error}") from error
     from . import pipelines
 
     known = {name: getattr(pipelines, name) for name in pipelines.__all__ if name.endswith("Pipeline")}

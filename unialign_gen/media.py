@@ -210,6 +210,8 @@ def load_video(source: Source, frames: int = 8, rate: int | None = None) -> Clip
     clip = load_clip(source, frames, rate)
     if "video" in clip.problems:
         raise InputError(clip.problems["video"])
+    if "audio" in clip.problems:
+        warnings.warn(f"{clip.problems['audio']}; its pictures are used alone", stacklevel=2)
     return clip
 
 
@@ -232,6 +234,12 @@ def load_clip(source: Source, frames: int = 8, rate: int | None = None, patience
         video = next(iter(videos_of(container)), None) if frames else None
         audio = container.streams.audio[0] if rate is not None and container.streams.audio else None
         reading = Reading(container, [s for s in (video, audio) if s is not None], patience, str(source))
+        # before the pictures: in a large file these move the place from which a short sound is read on
+        if rate is not None and audio is not None:
+            try:
+                clip.sound = reading.sound(audio, rate)
+            except InputError as error:
+                clip.problems["audio"] = str(error)
         if frames:
             try:
                 if video is None:
@@ -239,10 +247,5 @@ def load_clip(source: Source, frames: int = 8, rate: int | None = None, patience
                 clip.frames = reading.pictures(video, frames)
             except InputError as error:
                 clip.problems["video"] = str(error)
-        if rate is not None and audio is not None:
-            try:
-                clip.sound = reading.sound(audio, rate)
-            except InputError as error:
-                clip.problems["audio"] = str(error)
         clip.notes = reading.notes()
     return clip

@@ -1,4 +1,4 @@
-"""Several pictures in one file: rows, labelled sheets, GIF and MP4."""
+"""Several pictures in one file: grids, labelled sheets, GIF and MP4."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ MARGIN = 10
 LINE = 18
 
 
-def row(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one size, side by side."""
+def grid(pictures: Sequence[Image.Image], columns: int = 8) -> Image.Image:
+    """Pictures of one size in rows of `columns`, read as a page is."""
     width, height = pictures[0].size
-    page = Image.new("RGB", (width * len(pictures), height), "white")
+    columns = min(columns, len(pictures))
+    page = Image.new("RGB", (width * columns, height * -(-len(pictures) // columns)), "white")
     for i, picture in enumerate(pictures):
-        page.paste(picture, (i * width, 0))
+        page.paste(picture, (i % columns * width, i // columns * height))
     return page
 
 
@@ -62,7 +63,7 @@ def wrap(label: str, width: int, draw: ImageDraw.ImageDraw, font: ImageFont.Free
 
 
 def save_sequence(pictures: Sequence[Image.Image], path: Path, rate: int = 8, back: bool = True) -> None:
-    """By suffix: `.png` a row, `.gif` a loop, there and `back`, `.mp4` H.264 at `rate` frames a second."""
+    """By suffix: `.png` a grid, `.gif` a loop, there and `back`, `.mp4` H.264 at `rate` frames a second."""
     suffix = path.suffix.lower()
     if suffix == ".gif":
         loop = [*pictures, *(list(pictures)[-2:0:-1] if back else [])]
@@ -70,7 +71,7 @@ def save_sequence(pictures: Sequence[Image.Image], path: Path, rate: int = 8, ba
     elif suffix == ".mp4":
         save_mp4(pictures, path, rate)
     else:
-        row(pictures).save(path)
+        grid(pictures).save(path)
 
 
 def save_mp4(pictures: Sequence[Image.Image], path: Path, rate: int) -> None:

@@ -13,6 +13,8 @@ from .sheets import Cell, sheet
 if TYPE_CHECKING:
     from PIL import Image
 
+    from .concepts import ConceptTable
+
 STEPS_BETWEEN = 5
 
 
@@ -21,15 +23,16 @@ def samples() -> Path:
     return shipped_folder() / "samples"
 
 
-def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
+def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1, concepts: ConceptTable | None = None) -> Image.Image:
     """Words, sounds, mixes of both, a video, and a way between two prompts, as `samples/showcase.json` lists them.
 
-    But for the way between, every picture is the nearest to its prompt of `best_of`.
+    But for the way between, every picture is the nearest to its prompt of `best_of`. With `concepts` a sound's label says what
+    it was heard as.
     """
     plan = json.loads((samples() / "showcase.json").read_text())
     draw = drawer(pipeline, seed, best_of)
     texts = [Cell(draw(text=t), t) for t in plan["text"]]
-    sounds = [Cell(draw(audio=path(f)), f) for f in plan["audio"]]
+    sounds = [Cell(draw(audio=path(f)), f + heard_as(pipeline, f, concepts)) for f in plan["audio"]]
     mixes = []
     for entry in plan["mix"]:
         weights = {"text": entry["text_weight"], "audio": 1 - entry["text_weight"]}
@@ -48,6 +51,11 @@ def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
             ("From one prompt to another", [Cell(p, label) for p, label in zip(way, labels, strict=True)]),
         ]
     )
+
+
+def heard_as(pipeline: Any, name: str, concepts: ConceptTable | None) -> str:
+    """The concept that a recording's embedding lies nearest to, for its label."""
+    return "" if concepts is None else f", heard as {concepts.nearest(pipeline.embed(audio=path(name)), 1)[0][0]}"
 
 
 def path(name: str) -> str:

@@ -171,6 +171,15 @@ def read_back(
 
 
 @app.command()
+def distill(root: Root = ROOT, samples: int = 200_000, minutes: Minutes = 60, last: Last = False, threads: Threads = 0) -> None:
+    """Train the second decoder to predict what the first does; after the first one's `read-back`."""
+    from . import decoder_steps
+
+    use(threads)
+    decoder_steps.distill(root, samples, minutes, last)
+
+
+@app.command()
 def caches(root: Root = ROOT, threads: Threads = 0) -> None:
     """Write the features of captions, pictures and sounds that the heads are trained from. About 10 minutes."""
     from . import steps
@@ -208,7 +217,7 @@ def recall(
 
 @app.command()
 def judge(root: Root = ROOT, out: Path = HERE / "judge", threads: Threads = 0) -> None:
-    """Fit the independent judge on real training pictures."""
+    """Fit the judge on real training pictures."""
     from . import steps
 
     use(threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,14 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel, VQModel
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.towers import load_tower
 
-from . import assemble, diffusion, image_space, kandinsky, manifest, quick_look, read_back, unclip
+from . import assemble, diffusion, distillation, image_space, kandinsky, manifest, quick_look, read_back, unclip
 from .known import DECODER_TIERS, neighbours, select, things
 from .latent_steps import LATENT_CHANNELS, cached, perceptual
 from .manifest import Row
@@ -44,11 +45,10 @@ def pictures(root: Path) -> Pictures:
 
 @dataclass
 class Decoder:
-    """A denoiser with what it is given in training and for drawings of its own, and how it is written to a folder."""
+    """A denoiser with what it takes, what it is given in training, and how it is written to a folder."""
 
-    model: nn.Module
+    denoiser: diffusion.Conditioned
     conditions: diffusion.Conditions
-    prompts: diffusion.Prompts
     write: Callable[[Path], None]
 
 
@@ -62,9 +62,12 @@ def first_decoder(root: Path, known: Pictures, folder: Path, start: Path | None 
     lend(unet, start)
     grey = assemble.grey_embedding(root, load_head(root / "image_space"))
     return Decoder(
-        kandinsky.Denoiser(unet),
+        diffusion.Conditioned(
+            kandinsky.Denoiser(unet),
+            kandinsky.takes(assemble.EMBED_NORM),
+            functools.partial(kandinsky.nothing, grey, assemble.EMBED_NORM),
+        ),
         kandinsky.conditions(known.near, grey, assemble.EMBED_NORM),
-        kandinsky.prompts(known.near, assemble.EMBED_NORM),
         lambda out: write_unet(unet, out / "unet"),
     )
 
@@ -89,9 +92,12 @@ def second_decoder(root: Path, known: Pictures, folder: Path, start: Path | None
         words.save_pretrained(out / "tokenizer")
 
     return Decoder(
-        unclip.Denoiser(unet, text_encoder),
+        diffusion.Conditioned(
+            unclip.Denoiser(unet, text_encoder),
+            unclip.takes(words, assemble.EMBED_NORM),
+            functools.partial(unclip.nothing, image_space.EMBED_DIM, words),
+        ),
         unclip.conditions(known.near, captions, words, assemble.EMBED_NORM),
-        unclip.prompts(known.near, words, assemble.EMBED_NORM),
         write,
     )
 
@@ -137,7 +143,7 @@ def train(root: Path, which: Which, samples: int, minutes: float, last: bool, st
         known.weights,
         decoder.conditions,
         folder,
-        model=decoder.model,
+        model=decoder.denoiser.model,
         samples=samples,
         minutes=minutes,
         last=last,
@@ -160,16 +166,40 @@ def train_read_back(root: Path, which: Which, samples: int, minutes: float, last
         known.latents,
         known.weights,
         decoder.conditions,
-        decoder.prompts,
+        diffusion.prompts(known.near, decoder.denoiser.takes),
         read_back.bank(known.near.embeds, things(known.rows)),
         reader(root),
         after,
-        model=decoder.model,
+        model=decoder.denoiser.model,
         samples=samples,
         minutes=minutes,
         last=last,
     )
     decoder.write(after)
+
+
+def distill(root: Path, samples: int, minutes: float, last: bool) -> None:
+    """Trains the second decoder to follow the first as far as that one has come.
+
+    Raises:
+        InputError: there is one of them only, or none.
+    """
+    leading, folder = trained(furthest(root, Which.kandinsky)), trained(root / Which.unclip.folder)
+    known = pictures(root)
+    decoder = second_decoder(root, known, folder)
+    distillation.train(
+        known.latents,
+        known.weights,
+        decoder.conditions,
+        known.near,
+        first_decoder(root, known, leading).denoiser,
+        decoder.denoiser,
+        root / "distillation",
+        samples=samples,
+        minutes=minutes,
+        last=last,
+    )
+    decoder.write(folder)
 
 
 def furthest(root: Path, which: Which) -> Path:
@@ -196,7 +226,8 @@ def train_quick_look(root: Path, samples: int, minutes: float, last: bool) -> No
     if not (folder / "views.safetensors").exists():
         decoder = first_decoder(root, known, start)
         movq = VQModel.from_pretrained(root / "autoencoder" / "movq").eval()
-        z, drawn = quick_look.views(known.latents, known.weights, decoder.prompts, decoder.model.eval(), movq)
+        prompts = diffusion.prompts(known.near, decoder.denoiser.takes)
+        z, drawn = quick_look.views(known.latents, known.weights, prompts, decoder.denoiser.model.eval(), movq)
         save_file({"latents": z, "pictures": drawn}, folder / "views.safetensors")
     made = load_file(folder / "views.safetensors")
     model = quick_decoder(folder)

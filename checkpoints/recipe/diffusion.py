@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,17 @@ from .training import Average, Stateful, bf16_convolutions, loop, processes
 COOL = 0.4  # the share of the run over which the learning rate falls
 DROP = 0.1  # the share of pictures whose condition is replaced, for classifier-free guidance (Ho & Salimans 2022)
 Conditions = Callable[[Tensor, torch.Generator], tuple[Tensor, ...]]
+Takes = Callable[[Tensor, torch.Generator], tuple[Tensor, ...]]  # unit embeddings (B, d) to what a denoiser takes for them
 Prompts = Callable[[Tensor, torch.Generator], tuple[Tensor, tuple[Tensor, ...]]]
+
+
+@dataclass
+class Conditioned:
+    """A denoiser, and the tensors it takes for unit embeddings (B, d) and for as many times no prompt."""
+
+    model: nn.Module
+    takes: Takes
+    nothing: Callable[[int], tuple[Tensor, ...]]
 
 
 def scheduler() -> DDIMScheduler:
@@ -74,6 +85,16 @@ class Neighbours:
         ]
         share = torch.where(chance[:, 1] < 0.5, 0.7 * chance[:, 2], 0.0)[:, None]
         return jitter(F.normalize(torch.lerp(self.embeds[rows], self.embeds[others], share), dim=1), generator)
+
+
+def prompts(neighbours: Neighbours, takes: Takes) -> Prompts:
+    """Embeddings near those of pictures by their rows, and the same as a denoiser takes them."""
+
+    def drawn(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
+        wanted = neighbours.draw(rows, generator)
+        return wanted, takes(wanted, generator)
+
+    return drawn
 
 
 def jitter(embeds: Tensor, generator: torch.Generator, most: float = 0.6) -> Tensor:
@@ -160,7 +181,7 @@ def denoising(x: Tensor, noise_scheduler: DDIMScheduler, generator: torch.Genera
     return noisy, t, noise_scheduler.get_velocity(x, noise, t)
 
 
-def draw(model: nn.Module, z: Tensor, given: Sequence[Tensor], steps: int) -> Tensor:
+def draw(model: Callable[..., Tensor], z: Tensor, given: Sequence[Tensor], steps: int) -> Tensor:
     """Clean latents out of noise (B, C, h, w) by deterministic DDIM (Song et al. 2021), differentiable all the way.
 
     Every step goes to the next one's noise level; diffusers' goes back by a whole number of levels, the same where `steps`

@@ -13,7 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from .diffusion import DROP, Conditions, Neighbours, Prompts
+from .diffusion import DROP, Conditions, Neighbours, Takes
 
 
 def build(
@@ -73,11 +73,11 @@ def conditions(neighbours: Neighbours, unconditional: Tensor, embed_norm: float)
     return draw
 
 
-def prompts(neighbours: Neighbours, embed_norm: float) -> Prompts:
-    """Embeddings near those of the pictures, and the same at decoder scale."""
+def takes(embed_norm: float) -> Takes:
+    """Unit embeddings (B, d) at decoder scale."""
+    return lambda embeds, generator: (embeds * embed_norm,)
 
-    def draw(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor]]:
-        wanted = neighbours.draw(rows, generator)
-        return wanted, (wanted * embed_norm,)
 
-    return draw
+def nothing(unconditional: Tensor, embed_norm: float, count: int) -> tuple[Tensor]:
+    """The unit unconditional embedding (1, d), `count` times, at decoder scale."""
+    return ((unconditional * embed_norm).repeat(count, 1),)

@@ -9,6 +9,7 @@ from diffusers import VQModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unialign_gen.errors import InputError
 from unialign_gen.towers import load_tower
 
 from . import autoencoder, image_space, latent_features, manifest
@@ -65,8 +66,15 @@ def sharpen_autoencoder(root: Path, samples: int, minutes: float, last: bool) ->
 
 
 def cached(root: Path) -> Tensor:
-    """The latents (N, C, h, w) that `cache_latents` wrote."""
-    return load_file(root / "features" / "latents.safetensors")["latents"]
+    """The latents (N, C, h, w) that `cache_latents` wrote.
+
+    Raises:
+        InputError: it did not.
+    """
+    file = root / "features" / "latents.safetensors"
+    if not file.exists():
+        raise InputError(f"{file} is not there: run `latents` first")
+    return load_file(file)["latents"]
 
 
 def train_latent_features(root: Path, samples: int, minutes: float, last: bool) -> None:

@@ -19,7 +19,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from .diffusion import DROP, Conditions, Neighbours, Prompts
+from .diffusion import DROP, Conditions, Neighbours, Takes
 
 WORDS, LENGTH, WIDTH = 4096, 16, 128
 TOLD = 0.3
@@ -135,14 +135,23 @@ def conditions(neighbours: Neighbours, captions: Sequence[Sequence[str]], words:
     return draw
 
 
-def prompts(neighbours: Neighbours, words: Any, embed_norm: float) -> Prompts:
-    """Embeddings near those of the pictures, and the same as the UNet takes them in use: hardly noised, without words."""
-    nothing = words([""], padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
+def takes(words: Any, embed_norm: float) -> Takes:
+    """Unit embeddings (B, d) as the UNet takes them in use: hardly noised, without words."""
     noise_scheduler = noising()
 
-    def draw(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        wanted = neighbours.draw(rows, generator)
-        point, level = wanted * embed_norm, torch.zeros(len(rows), dtype=torch.int64)
-        return wanted, (noised(point, level, noise_scheduler, generator), nothing.expand(len(rows), -1))
+    def given(embeds: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        level = torch.zeros(len(embeds), dtype=torch.int64)
+        return noised(embeds * embed_norm, level, noise_scheduler, generator), wordless(words, len(embeds))
 
-    return draw
+    return given
+
+
+def nothing(embed_dim: int, words: Any, count: int) -> tuple[Tensor, Tensor]:
+    """What stands for no prompt, `count` times: zeros (B, 2 d) and the empty text (B, 16)."""
+    return torch.zeros(count, 2 * embed_dim), wordless(words, count)
+
+
+def wordless(words: Any, count: int) -> Tensor:
+    """Tokens (B, 16) of the empty text."""
+    ids: Tensor = words([""] * count, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
+    return ids

@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from .. import __version__
 from ..errors import InputError
+from ..output import check_folder
 
 app = typer.Typer(
     help="Text, sound, video, pictures and mixes of them, to pictures.",
@@ -24,6 +26,20 @@ app = typer.Typer(
 )
 evaluate = typer.Typer(help="Measure a checkpoint.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(evaluate, name="eval")
+
+
+def say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=say_version, is_eager=True)
+    ] = False,
+) -> None: ...
 
 
 def show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
@@ -56,6 +72,9 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
         raise InputError(f"--out {path}: the name must end in {', '.join(suffixes)}")
     if not path.resolve().parent.is_dir():
         raise InputError(f"--out {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise InputError(f"--out {path} is a folder: name a file")
+    check_folder(path.parent)
     return path
 
 

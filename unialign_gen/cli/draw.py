@@ -90,7 +90,7 @@ def interpolate(
     start: Annotated[str, typer.Option("--from", help="KIND:VALUE, such as text:'a cat' or audio:thunder.wav.")],
     end: Annotated[str, typer.Option("--to", help="KIND:VALUE.")],
     frames: Annotated[int, typer.Option(min=2, max=1000, help="Pictures, both ends included.")] = 16,
-    out: Annotated[Path, typer.Option(help="By its suffix: .gif, .mp4, or .png for a row of pictures.")] = Path("morph.gif"),
+    out: Annotated[Path, typer.Option(help="By its suffix: .gif, .mp4, or .png for a grid of pictures.")] = Path("morph.gif"),
     mix: MixOption = Mix.slerp,
     checkpoint: Checkpoint = "starter",
     decoder: Decoder = None,
@@ -175,7 +175,11 @@ def showcase(
     """Draw a labelled sheet of examples: words, sounds, mixes, a video, a way between two prompts."""
     check_output(out, (".png",))
     pipeline = load(checkpoint, "cpu", "float32", decoder)
+    from ..checkpoint import find
+    from ..concepts import ConceptTable
     from ..showcase import draw_sheet
 
-    draw_sheet(pipeline, best_of=best_of).save(out)
+    folder = find(checkpoint)
+    concepts = ConceptTable.from_checkpoint(folder) if (folder / "concepts.json").is_file() else None
+    draw_sheet(pipeline, best_of=best_of, concepts=concepts).save(out)
     report({"files": [str(out)]}, as_json, str(out))

@@ -24,7 +24,7 @@ def concepts(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Share of generated pictures that an independent judge assigns to the prompt's concept."""
+    """Share of generated pictures that the judge assigns to the prompt's concept."""
     from ..checkpoint import find
 
     find(checkpoint, decoder)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..output import check_folder, make_folder
 from .app import evaluate, guarded
 from .measuring import Features, MethodOption, Out, SpaceOption, finish, methods_of
 from .options import AcceptLicense, AsJson, Seed, Source
@@ -59,6 +60,7 @@ def retrieval(
     as_json: AsJson = False,
 ) -> None:
     """R@1, R@5, R@10 and median rank between texts and clips, both ways, by cosine and by volume."""
+    check_folder(out)
     methods = methods_of(method)
     cache, aligner = opened(features, checkpoint, source, accept_license)
     others = modality or [m for m in ("video", "audio", "image") if m in cache.modalities and m != "text"]
@@ -91,6 +93,7 @@ def gap(
     as_json: AsJson = False,
 ) -> None:
     """How far apart modalities lie: gap, conflicts zeta and chi, Hoelder divergence, alignment, uniformity, t-SNE."""
+    check_folder(out)
     methods = methods_of(method)
     cache, aligner = opened(features, checkpoint, source, accept_license)
     modalities = modality or list(cache.modalities)
@@ -110,7 +113,7 @@ def gap(
         maps = {
             m.name: protocol.project(protocol.embed(cache, modalities, m.runs[0], aligner, plot, seed), seed) for m in methods
         }
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         protocol.plot(maps, out / "tsne.png")
         found["plots"] = [{"title": f"t-SNE of {plot} samples of each modality, seed {seed}, first run", "path": "tsne.png"}]
     finish(out, "gap", about, found, as_json)

@@ -15,7 +15,12 @@ class Mix(str, Enum):
     spherical_mean = "spherical_mean"
 
 
-Checkpoint = Annotated[str, typer.Option(help="starter, stable-unclip, kandinsky, or a folder that save_pretrained wrote.")]
+Checkpoint = Annotated[
+    str,
+    typer.Option(
+        help="starter, stable-unclip, kandinsky, a folder that save_pretrained wrote, or OWNER/NAME[@REVISION] on the hub."
+    ),
+]
 Decoder = Annotated[str | None, typer.Option(help="The starter's decoder: kandinsky (its first) or stable-unclip.")]
 Source = Annotated[
     list[str] | None,

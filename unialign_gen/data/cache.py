@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..output import make_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,7 +148,7 @@ def create(folder: Path, index: Mapping[str, Any]) -> None:
     Raises:
         InputError: the folder holds a cache made with other settings; the line names the first that differs.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / INDEX
     part = part_of(path)
     part.write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")

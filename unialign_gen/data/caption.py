@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError
+from ..output import make_folder
 from .cache import brief, first_difference, write_whole
 from .corpus import Corpus, Sample
 from .decode import decoders, described, ordered
@@ -98,7 +99,7 @@ def run(
 
 def claim(out: Path, settings: dict[str, Any]) -> None:
     """Writes down what the captions are made with, or finds that it is what is written there."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     if not out.exists():
         write_whole(about(out), (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode())
         return

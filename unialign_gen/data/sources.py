@@ -9,6 +9,7 @@ from typing import Literal
 from ..errors import InputError
 from . import captions, retrieval, table, vggsound
 from .corpus import Corpus
+from .files import without_suffix
 
 NEEDS = {
     "vggsound": ("root",),
@@ -79,4 +80,5 @@ def read_corpus(config: CorpusConfig) -> Corpus:
 def recaptioned(corpus: Corpus, path: Path | None) -> Corpus:
     """The corpus with the captions of a side file, where that has some."""
     written = captions.read(path)
-    return replace(corpus, samples=[replace(s, text=written.get(s.id) or s.text) for s in corpus.samples])
+    named = [(s, written.get(without_suffix(s.id))) for s in corpus.samples]
+    return replace(corpus, samples=[replace(s, text=text or s.text) for s, text in named])

@@ -52,6 +52,18 @@ class Temperature(nn.Module):
         return log_scale.to(like.device, like.dtype).exp()
 
 
+def pair_of(name: tuple[str, str] | str) -> tuple[str, str]:
+    """("image", "text") as it is; "image->text", which a YAML file can hold, as that.
+
+    Raises:
+        ValueError: neither.
+    """
+    parts = tuple(p.strip() for p in name.split("->")) if isinstance(name, str) else tuple(name)
+    if len(parts) != 2 or not all(parts):
+        raise ValueError(f"a pair of modalities is written m->n, got {name!r}")
+    return parts[0], parts[1]
+
+
 class InfoNCE(nn.Module):
     """Eq 1: the weighted mean over ordered pairs of modalities m != n of the contrast of m's samples with n's.
 
@@ -60,13 +72,15 @@ class InfoNCE(nn.Module):
     Args:
         tau: temperature of the cosines.
         learnable: learn 1 / tau (a parameter of this module; give it to the optimiser).
-        weights: ordered pair -> w_mn >= 0; a pair that is not named weighs 1.
+        weights: ordered pair -> w_mn >= 0; a pair that is not named weighs 1. A pair is (m, n) or, as in `parts`, "m->n".
     """
 
-    def __init__(self, tau: float = 0.07, learnable: bool = False, weights: Mapping[tuple[str, str], float] | None = None):
+    def __init__(
+        self, tau: float = 0.07, learnable: bool = False, weights: Mapping[tuple[str, str] | str, float] | None = None
+    ):
         super().__init__()
         self.temperature = Temperature(tau, learnable)
-        self.weights = dict(weights or {})
+        self.weights = {pair_of(pair): w for pair, w in (weights or {}).items()}
         if any(w < 0 for w in self.weights.values()):
             raise ValueError(f"pair weights must not be negative, got {self.weights}")
 

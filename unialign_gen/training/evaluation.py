@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -61,6 +61,17 @@ def evaluate(
                 row["label1"] = sum(hits) / len(hits)
             found.setdefault(name, []).append(row)
     return summary(found)
+
+
+def measurable(
+    modalities: Sequence[str], sources: Mapping[str, Source], labels: Iterable[str], anchor: str, limit: int
+) -> list[str]:
+    """The names of what `evaluate` finds, from which samples have what alone: nothing is embedded."""
+
+    def there(name: str, source: Source, rows: Tensor) -> Tensor:
+        return source.has(name)[rows, None].float()
+
+    return list(evaluate(modalities, there, sources, {label: torch.ones(1) for label in labels}, anchor, limit))
 
 
 def summary(found: Mapping[str, list[dict[str, float]]]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from .. import __version__
 from ..config import to_dict
 from ..errors import InputError
 from ..heads import Head, save_head
+from ..output import make_folder
 from ..towers import save_tower
 from ..towers.base import Tower
 from .config import TrainConfig
@@ -25,7 +26,7 @@ from .model import Heads
 
 CONFIG, ABOUT, METRICS, STATE, HEADS = "config.yaml", "about.json", "metrics.jsonl", "state.pt", "heads"
 PACKAGES = ("torch", "accelerate", "diffusers", "transformers", "safetensors", "numpy")
-FREE = {"out", "steps", "epochs", "save_every", "trackers", "micro_batch"}  # what a resumed run may change
+FREE = {"out", "steps", "epochs", "save_every", "trackers", "micro_batch", "workers"}  # what a resumed run may change
 
 
 def about() -> dict[str, Any]:
@@ -61,7 +62,7 @@ class RunFolder:
         """
         import yaml
 
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         now = to_dict(config)
         file = self.path / CONFIG
         if file.is_file() and (self.path / STATE).is_file():

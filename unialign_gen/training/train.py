@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from .config import TrainConfig
-from .evaluation import evaluate
+from .evaluation import evaluate, measurable
 from .features import Source, embed_mean
 from .folder import HEADS, RunFolder
 from .model import loss_of, whole_batch_gradients
@@ -130,9 +130,18 @@ class Trainer:
             self.average.to(accelerator.device)
         self.ahead = ThreadPoolExecutor(1)  # draws a step's batch while the one before is computed
         self.next: tuple[int, Future[list[StreamBatch]]] | None = None
+        self._check_metric()
         self.step, self.best = 0, -math.inf
         self.metrics: dict[str, float] = {}
         self._resume()
+
+    def _check_metric(self) -> None:
+        """Refuses a metric that the held-out samples do not allow before the first step, not at the first measurement."""
+        config, setting = self.config, self.setting
+        trained = [name for name in sorted(config.heads) if name != config.anchor]
+        names = measurable(trained, setting.sources, setting.means, config.anchor, config.evaluation.limit)
+        if names and config.evaluation.metric not in names:
+            raise InputError(f"evaluation.metric: there is no {config.evaluation.metric}, but {', '.join(names)}")
 
     def _resume(self) -> None:
         state = self.folder.load_state()
