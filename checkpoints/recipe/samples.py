@@ -18,8 +18,8 @@ SOUNDS = {  # file name: row
     "cow.flac": "sound-like-cow-a12ffa96",
     "pig.flac": "sound-like-pig-502b7314",
     "guitar.flac": "sonic-pi-guitar-ef0ef226",
-    "drum.flac": "sonic-pi-drum-be63a13b",
-    "chicken.flac": "pekka-kana-chicken-c2961705",
+    "drum.flac": "sonic-pi-drum-47552691",
+    "chicken.flac": "pekka-kana-chicken-fdf6b221",
     "train.flac": "simutrans-train-746acd29",
 }
 CLIP = ("sheep.mp4", "sheep", "sound-like-sheep-b36ab0bd")
@@ -27,8 +27,8 @@ SHOWCASE = {
     "text": ["a red car", "a green frog", "pizza", "a sailing ship on the sea", "a smiling cat", "fireworks at night"],
     "audio": list(SOUNDS),
     "mix": [
-        {"text": "a robot", "audio": "cow.flac", "text_weight": 0.5},
-        {"text": "fire", "audio": "guitar.flac", "text_weight": 0.4},
+        {"text": "a robot", "audio": "cow.flac", "text_weight": 0.6},
+        {"text": "fire", "audio": "chicken.flac", "text_weight": 0.5},
     ],
     "video": [CLIP[0]],
     "between": ["a cat", "a lion"],

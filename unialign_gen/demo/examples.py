@@ -19,8 +19,8 @@ EXAMPLES = (
     Example("a red car", "a red car"),
     Example("a smiling cat", "a smiling cat"),
     Example("a cow, by its moo", files={"audio": "cow.flac"}),
-    Example("a guitar, by its sound", files={"audio": "guitar.flac"}),
+    Example("a drum, by its beat", files={"audio": "drum.flac"}),
     Example("a sheep, by a video", files={"video": "sheep.mp4"}),
     Example("a robot + a moo", "a robot", {"audio": "cow.flac"}, {"text": 0.6, "audio": 0.4}),
-    Example("fire + a guitar", "fire", {"audio": "guitar.flac"}, {"text": 0.5, "audio": 0.5}),
+    Example("fire + a chick", "fire", {"audio": "chicken.flac"}, {"text": 0.5, "audio": 0.5}),
 )
