@@ -422,6 +422,17 @@ def test_bad_input_gets_one_clear_line(name):
         loss(z, {"text": torch.ones(12)})
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_pairs_give_no_denormal_numbers(dtype):
+    """Where exp would be one, arithmetic on it is slow; near terms are untouched and far ones stay beyond the last digit."""
+    x = torch.linspace(-900, 0, 4000, dtype=dtype)
+    found, exact = kernel.exp_(x.clone()), x.exp()
+    assert float(found.min()) >= torch.finfo(dtype).tiny
+    near = exact > 1e3 * torch.finfo(dtype).tiny
+    assert torch.equal(found[near], exact[near])
+    assert float((found - exact).abs().max()) < 10 * torch.finfo(dtype).tiny
+
+
 def test_pair_weights_by_name_are_those_by_pair():
     """A YAML file has no tuples."""
     z = {name: torch.randn(6, 4) for name in ("image", "text", "audio")}

@@ -45,10 +45,10 @@ CSS = """
 .ua-weight .head { font-size: .8rem; }
 .ua-map svg { width: 100%; height: auto; display: block; }
 .ua-map text { font-size: 12px; fill: var(--body-text-color-subdued); }
-.ua-map circle { fill: var(--border-color-accent, var(--color-accent)); opacity: .55; }
+.ua-map circle { fill: var(--body-text-color-subdued); opacity: .6; }
 .ua-map .ua-near text { fill: var(--body-text-color); font-weight: 600; }
 .ua-map .ua-near circle { fill: var(--color-accent); opacity: 1; }
-.ua-map line { stroke: var(--color-accent); stroke-width: 1; opacity: .5; }
+.ua-map line { stroke: var(--color-accent); stroke-width: 1.5; opacity: .8; }
 .ua-map .ua-spot { fill: none; opacity: 1; stroke: #f97316; stroke-width: 3; }
 .ua-map .ua-spot-name { font-size: 15px; font-weight: 650; fill: #f97316; paint-order: stroke;
   stroke: var(--background-fill-primary); stroke-width: 4px; }
@@ -69,6 +69,7 @@ CSS = """
   #map-near:has(.prose:empty) { display: none; }
 .ua-station, .ua-station .styler, .ua-station .row { background: var(--block-background-fill) !important; }
 #gallery:has(.empty), .ua-filled:has(> .empty) { display: none; }
+#gallery .preview { background: var(--block-background-fill); }  /* the grid under it would show through, blurred */
 #kept { align-items: center; }
 footer { opacity: .7; }
 """

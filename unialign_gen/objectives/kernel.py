@@ -10,6 +10,7 @@ numbers that the forward gathered, and communicates nothing: see `ranks`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,6 +27,15 @@ BLOCK = 2**23  # numbers in a block of logits of `pair_lse`
 Block = Callable[..., Tensor]  # (row tensors, column tensors, parameters) -> logits (rows, columns)
 
 
+def exp_(x: Tensor) -> Tensor:
+    """exp in place, at least a little above the smallest normal number.
+
+    Far pairs would give denormal numbers, on which a processor's arithmetic takes many times as long. What this adds to a
+    sum that has a term near 1 is far beyond its last digit.
+    """
+    return x.clamp_(min=math.log(torch.finfo(x.dtype).tiny) + 1).exp_()
+
+
 class RunningLse:
     """log sum exp of rows whose terms arrive tile by tile; -inf for a row that never gets any."""
 
@@ -37,7 +47,7 @@ class RunningLse:
         """Terms (rows of `at`, k)."""
         top = torch.maximum(self.top[at], terms.amax(1))
         shift = torch.where(top == -torch.inf, 0, top)  # -inf - -inf has no value
-        self.sum[at] = self.sum[at] * (self.top[at] - shift).exp() + (terms - shift[:, None]).exp().sum(1)
+        self.sum[at] = self.sum[at] * (self.top[at] - shift).exp() + exp_(terms - shift[:, None]).sum(1)
         self.top[at] = top
 
     def value(self) -> Tensor:
@@ -118,8 +128,8 @@ class _SelfLse(torch.autograd.Function):
             dots = rows[r] @ everything[c].T
             slope = kernel_slope(dots, tau, geodesic)
             terms = kernel_terms(dots, tau, geodesic)
-            weight = (terms - own[r, None]).exp_()
-            weight += (terms.sub_(every[c])).exp_()
+            weight = exp_(terms - own[r, None])
+            weight += exp_(terms.sub_(every[c]))
             weight *= slope
             if same is not None:
                 weight.masked_fill_(same, 0)
@@ -210,8 +220,8 @@ class _PairLse(torch.autograd.Function):
             with torch.enable_grad():
                 logits = block(inputs[: len(row)], inputs[len(row) : sides], inputs[sides:])
             free = logits.detach()
-            weight = (free - row_lse[:, None]).exp_().mul_(g_row)
-            weight += (free - column_lse).exp_().mul_(g_column)
+            weight = exp_(free - row_lse[:, None]).mul_(g_row)
+            weight += exp_(free - column_lse).mul_(g_column)
             weight += g_mean / max(size, 1)
             asked = [(k, t) for k, t in enumerate(inputs) if t.requires_grad]
             grads = torch.autograd.grad(logits, [t for _, t in asked], weight * scale, allow_unused=True)
