@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from unialign_gen import checkpoint as checkpoints
 from unialign_gen import published
@@ -71,7 +72,7 @@ class Plan:
 
     @property
     def own_sources(self) -> dict[str, str]:
-        """Sources without those of a sound tower outside the checkpoint's space: that is for methods' heads alone."""
+        """Sources without those of a sound tower that is outside the checkpoint's space: only methods' heads make use of it."""
         given = dict(self.sources)
         if self.checkpoint in checkpoints.PUBLISHED and "audio_head" not in given:
             described = published.read(checkpoints.find(self.checkpoint))
@@ -79,6 +80,23 @@ class Plan:
             if tower in published.OUTSIDE:
                 given = {part: source for part, source in given.items() if part not in ("audio", "audio_tower")}
         return given
+
+
+def check_heads(plan: Plan) -> None:
+    """Every method has a head for a sound tower that is outside the checkpoint's space.
+
+    Raises:
+        InputError: one has none; its embeddings would mean nothing to the decoder.
+    """
+    if "audio" not in prompts.needed(plan.kinds) or plan.own_sources == dict(plan.sources):
+        return
+    for method in plan.methods:
+        for run in method.runs:
+            if run is None or (run.is_dir() and not (run / "audio" / "head.json").is_file()):
+                raise InputError(
+                    f"{method.name} has no head for sound, and this tower is in no decoder's space by itself: "
+                    "train one, or give it as --source audio_head=FOLDER"
+                )
 
 
 @dataclass
@@ -137,6 +155,7 @@ def prepare(plan: Plan, process: Process) -> Study:
     Raises:
         InputError: the corpus, a tower or a method's heads cannot be had, or no clip has all that the prompts need.
     """
+    check_heads(plan)
     corpus = read_corpus(plan.corpus)
     folder = plan.out / "features"
     wanted = modalities_of(corpus, plan.kinds)
@@ -195,7 +214,8 @@ def make_references(study: Study, process: Process) -> None:
     folder = study.plan.out / "reference"
     open_folder(folder, {"frame": study.plan.frame, "frames": FRAMES, "corpus": study.corpus.digest()})
     rows = study.keep.tolist()
-    for at, path in list(zip(rows, study.references, strict=True))[process.rank :: process.world]:
+    todo = list(zip(rows, study.references, strict=True))[process.rank :: process.world]
+    for at, path in tqdm(todo, desc="the clips' own pictures", disable=None if process.rank == 0 else True):
         if path.is_file():
             continue
         sample = study.corpus.samples[at]

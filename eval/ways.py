@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from unialign_gen.mixing import path
 
@@ -28,7 +29,7 @@ def draw(study: Study, start: str, end: str, clips: int, frames: int) -> list[di
             if start not in kinds or end not in kinds:
                 continue
             heads = {kind: heads_of(kind, method.runs[0], pipeline) for kind in (start, end)}
-            for at, clip in enumerate(study.ids[:clips]):
+            for at, clip in enumerate(tqdm(study.ids[:clips], desc=f"ways, {decoder}, {method.name}", disable=None)):
                 folder = plan.out / "ways" / decoder / method.name / file_name(clip).removesuffix(".png")
                 points = path(kinds[start][at], kinds[end][at], frames)
                 open_folder(folder, {**settings, "from": start, "to": end, "frames": frames, "heads": heads})

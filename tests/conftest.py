@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's client is first imported
 torch.set_num_threads(len(os.sched_getaffinity(0)))
 
 

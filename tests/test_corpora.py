@@ -148,6 +148,15 @@ def test_captions_go_to_ids_with_and_without_a_suffix(tmp_path):
     assert [s.text for s in read_corpus(config).samples] == [("new",), ("newer",)]
 
 
+def test_captions_of_ids_that_differ_in_the_suffix_alone_stay_apart(tmp_path):
+    for name in ("a.mp4", "a.avi"):
+        (tmp_path / name).write_bytes(b"a clip")
+    (tmp_path / "m.csv").write_text("id,video\na.mp4,a.mp4\na.avi,a.avi\n")
+    (tmp_path / "c.csv").write_text("id,caption\na.mp4,one\na.avi,two\n")
+    config = CorpusConfig("table", manifest=tmp_path / "m.csv", captions=tmp_path / "c.csv")
+    assert {s.id: s.text for s in read_corpus(config).samples} == {"a.mp4": ("one",), "a.avi": ("two",)}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

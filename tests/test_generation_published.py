@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from unialign_gen.cli import app
 from unialign_gen.data.sources import CorpusConfig
 from unialign_gen.errors import InputError
-from unialign_gen.eval.methods import open_aligner
-from unialign_gen.eval.study import Plan, tower_entries
+from unialign_gen.eval.methods import Method, open_aligner
+from unialign_gen.eval.study import Plan, check_heads, tower_entries
 
 
 def test_a_sound_tower_without_a_head_is_left_to_the_methods(hub, tmp_path):  # noqa: F811
@@ -26,6 +26,24 @@ def test_a_sound_tower_without_a_head_is_left_to_the_methods(hub, tmp_path):  # 
     assert tower_entries(plan, ["audio"])["audio"]["checkpoint"] == given["audio"]
     for kept in ({"audio_head": "HEAD"}, {"audio_tower": "imagebind_audio"}):
         assert replace(plan, sources=given | kept).own_sources == given | kept
+
+
+def test_every_method_needs_a_head_for_such_a_tower(hub, tmp_path):  # noqa: F811
+    given = {**sources(hub, "kandinsky"), "audio": str(tmp_path / "beats.pt")}
+    (tmp_path / "run" / "text").mkdir(parents=True)
+    corpus = CorpusConfig("table", manifest=tmp_path / "m.csv")
+
+    def plan(run, kinds=("audio",), **more):
+        return Plan(corpus, "kandinsky", (None,), (Method("one", (run,)),), kinds, tmp_path, seeds=1, sources=given | more)
+
+    for run in (None, tmp_path / "run"):
+        with pytest.raises(InputError, match="one has no head for sound"):
+            check_heads(plan(run))
+        check_heads(plan(run, ("text",)))
+        check_heads(plan(run, audio_head="HEAD"))
+    (tmp_path / "run" / "audio").mkdir()
+    (tmp_path / "run" / "audio" / "head.json").write_text("{}")
+    check_heads(plan(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(("kind", "name"), [("unclip", "stable-unclip"), ("kandinsky", "kandinsky")])

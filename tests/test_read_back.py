@@ -175,6 +175,23 @@ def test_steps_say_what_is_missing(tmp_path):
         decoder_steps.reader(tmp_path)
 
 
+def test_a_stage_starts_from_the_last_before_it_and_never_behind_one(tmp_path):
+    """unclip, distillation, read-back: the last one ships, and none is trained where a later one would hide it."""
+    first, second = Which.kandinsky, Which.unclip
+    places = [tmp_path / "unclip", tmp_path / "distillation", tmp_path / "read_back" / "unclip"]
+    assert decoder_steps.furthest(tmp_path, second) == places[0]
+    for at, place in enumerate(places):
+        (place / "unet").mkdir(parents=True)
+        assert decoder_steps.furthest(tmp_path, second) == place
+        assert decoder_steps.furthest(tmp_path, second, place) == places[max(at - 1, 0)]
+    (tmp_path / "decoder" / "unet").mkdir(parents=True)
+    assert decoder_steps.furthest(tmp_path, first) == tmp_path / "decoder"
+    with pytest.raises(InputError, match=r"read_back/unclip went on from .*distillation: move it away"):
+        decoder_steps.distill(tmp_path, 1, 1, False)
+    with pytest.raises(InputError, match=r"distillation went on from .*unclip"):
+        decoder_steps.train(tmp_path, second, 1, 1, False, None)
+
+
 def test_weights_are_lent_where_they_fit(tmp_path):
     old, new = (kandinsky.build(16, 4, 8, (32, 64), 1) for _ in range(2))
     old.save_pretrained(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,8 +92,9 @@ def find(checkpoint: str | Path, decoder: str | None = None) -> Path:
     return place
 
 
+@lru_cache
 def from_hub(name: str) -> Path:
-    """The snapshot of a hub repository, `OWNER/NAME[@REVISION]`; of its files configurations and safetensors alone.
+    """The snapshot of a hub repository, `OWNER/NAME[@REVISION]`: configurations, vocabularies, safetensors.
 
     Raises:
         InputError: there is none, or it cannot be had now.
@@ -103,7 +105,8 @@ def from_hub(name: str) -> Path:
     try:
         return resolve(repository, revision or None, HUB_FILES)
     except InputError as error:
-        raise InputError(f"unknown checkpoint {name!r}: no such folder, and from the hub: {error}") from error
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"unknown checkpoint {name!r}: no such folder here, and from the hub: {reason}") from error
 
 
 def load_pipeline(

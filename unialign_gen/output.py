@@ -14,10 +14,14 @@ def check_folder(path: Path) -> Path:
     Raises:
         InputError: a file is in its place or in that of a folder above it, or the place cannot be written to.
     """
-    there = path.expanduser().resolve()
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
+    there = path.resolve()
+    try:
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        folder = there.is_dir()
+    except OSError as error:  # below a folder that may not be entered
+        raise InputError(f"{path} cannot be reached: {error.strerror or error}") from error
+    if not folder:
         raise InputError(f"{path} cannot be a folder: {there} is a file; name another place")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"{path} cannot be written to: no permission in {there}")

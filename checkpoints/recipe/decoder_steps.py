@@ -135,7 +135,12 @@ def write_unet(unet: UNet2DConditionModel, folder: Path) -> None:
 
 
 def train(root: Path, which: Which, samples: int, minutes: float, last: bool, start: Path | None) -> None:
-    """Trains a decoder on tier A, from what is there; the UNet in `start` lends what fits before the first step."""
+    """Trains a decoder on tier A, from what is there; the UNet in `start` lends what fits before the first step.
+
+    Raises:
+        InputError: a later training has gone on from what is there.
+    """
+    refuse_behind(root, which, root / which.folder)
     known, folder = pictures(root), root / which.folder
     decoder = MAKERS[which](root, known, folder, start)
     diffusion.train(
@@ -159,7 +164,8 @@ def train_read_back(root: Path, which: Which, samples: int, minutes: float, last
     Raises:
         InputError: there is none yet, or nobody to read them.
     """
-    before, after = trained(root / which.folder), root / "read_back" / which.folder
+    after = root / "read_back" / which.folder
+    before = trained(furthest(root, which, after))
     known = pictures(root)
     decoder = MAKERS[which](root, known, before)
     read_back.train(
@@ -179,14 +185,16 @@ def train_read_back(root: Path, which: Which, samples: int, minutes: float, last
 
 
 def distill(root: Path, samples: int, minutes: float, last: bool) -> None:
-    """Trains the second decoder to follow the first as far as that one has come.
+    """Trains the second decoder to follow the first as far as that one has come; what it was before stays where it was.
 
     Raises:
-        InputError: there is one of them only, or none.
+        InputError: there is one of them only, or none, or the second has gone on from here.
     """
-    leading, folder = trained(furthest(root, Which.kandinsky)), trained(root / Which.unclip.folder)
+    after = root / "distillation"
+    leading, before = trained(furthest(root, Which.kandinsky)), trained(furthest(root, Which.unclip, after))
+    refuse_behind(root, Which.unclip, after)
     known = pictures(root)
-    decoder = second_decoder(root, known, folder)
+    decoder = second_decoder(root, known, before)
     distillation.train(
         known.latents,
         known.weights,
@@ -194,18 +202,37 @@ def distill(root: Path, samples: int, minutes: float, last: bool) -> None:
         known.near,
         first_decoder(root, known, leading).denoiser,
         decoder.denoiser,
-        root / "distillation",
+        after,
         samples=samples,
         minutes=minutes,
         last=last,
     )
-    decoder.write(folder)
+    decoder.write(after)
 
 
-def furthest(root: Path, which: Which) -> Path:
-    """The folder of a decoder after its last training so far."""
-    after = root / "read_back" / which.folder
-    return after if (after / "unet").is_dir() else root / which.folder
+def stages(root: Path, which: Which) -> list[Path]:
+    """The folders of a decoder's trainings, in their order; each goes on from the one before."""
+    between = [root / "distillation"] if which is Which.unclip else []
+    return [root / which.folder, *between, root / "read_back" / which.folder]
+
+
+def furthest(root: Path, which: Which, before: Path | None = None) -> Path:
+    """The folder of a decoder after its last training so far, or its last one ahead of the stage `before`."""
+    known = stages(root, which)
+    done = [folder for folder in known[: known.index(before) if before else None] if (folder / "unet").is_dir()]
+    return done[-1] if done else known[0]
+
+
+def refuse_behind(root: Path, which: Which, stage: Path) -> None:
+    """A later stage would not see what this one is about to change.
+
+    Raises:
+        InputError: there is a later one already.
+    """
+    known = stages(root, which)
+    for later in known[known.index(stage) + 1 :]:
+        if (later / "unet").is_dir():
+            raise InputError(f"{later} went on from {stage}: move it away first, or what is in it over {stage}")
 
 
 def train_quick_look(root: Path, samples: int, minutes: float, last: bool) -> None:

@@ -25,7 +25,7 @@ from .training import Average, Stateful, bf16_convolutions, loop
 STEPS = (4, 12)  # of a drawing, from and to
 GUIDANCE = (1.0, 4.0)
 UNTOLD = 0.2  # the share of states at which the answer without a prompt is followed
-PICTURES = 0.25  # pictures for the denoising loss, as a share of the states
+PICTURES = 0.25  # pictures for the denoising loss, as a share of the states; its weight beside theirs
 
 
 @dataclass

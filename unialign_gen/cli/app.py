@@ -70,11 +70,13 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
     if path.suffix.lower() not in suffixes:
         raise InputError(f"--out {path}: the name must end in {', '.join(suffixes)}")
+    check_folder(path.parent)
     if not path.resolve().parent.is_dir():
         raise InputError(f"--out {path}: there is no folder {path.parent}")
     if path.is_dir():
         raise InputError(f"--out {path} is a folder: name a file")
-    check_folder(path.parent)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise InputError(f"--out {path} may not be overwritten: name another file")
     return path
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from ..output import check_folder
 from .app import app, guarded, report
 from .loading import check_device, parse_sources
 from .options import AsJson, Checkpoint, Device, Source
@@ -45,13 +46,15 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Measure the norm of raw image embeddings, which a published decoder needs, and write it as its embed_scale."""
-    from ..checkpoint import calibration_folder, find, image_part, unconditional_is_zero
+    from ..checkpoint import PUBLISHED, SHIPPED, calibration_folder, find, image_part, unconditional_is_zero
 
     folder = find(checkpoint)
     if not images.is_dir():
         raise InputError(f"--images {images}: no such folder")
-    if out is not None and out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: this is a file, give a folder")
+    place = out or (calibration_folder(checkpoint) if not (folder / "aligner").is_dir() else folder / "embed_scale")
+    if out is None and checkpoint not in SHIPPED + PUBLISHED and not Path(checkpoint).expanduser().is_dir():
+        raise InputError(f"{checkpoint} is not a folder of yours: name one with --out")
+    check_folder(place)
     check_device(device)
     from ..calibrate import measure, pictures_in
     from ..pipelines import EmbedScale
@@ -59,7 +62,6 @@ def calibrate(
     files = pictures_in(images)[:limit]
     part = image_part(checkpoint, parse_sources(source)).to(device)
     found = measure(part, files)
-    place = out or (calibration_folder(checkpoint) if not (folder / "aligner").is_dir() else folder / "embed_scale")
     scale = EmbedScale(part.tower.dim, found.embed_norm, found.embed_norm_std)
     if not unconditional_is_zero(folder):
         scale.negative_image_embeds.copy_(found.negative)

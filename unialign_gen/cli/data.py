@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from ..output import check_folder
 from .app import app, guarded, report
 from .options import AsJson, Device, Dtype
 
@@ -62,6 +63,7 @@ def caption(
 
     if out.suffix != ".jsonl":
         raise InputError(f"--out {out}: the name must end in .jsonl")
+    check_folder(out.parent)
     if dtype not in ("float32", "float16", "bfloat16"):
         raise InputError(f"--dtype {dtype!r}: choose from float32, float16, bfloat16")
     which = load(CorpusConfig, config, override or (), section="corpus")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..output import check_folder
 from .app import check_output, evaluate, guarded, report
 from .measuring import ExtractorOption, MethodOption, Out, ResizeOption, WeightsOption, extractors, finish, methods_of
 from .options import AcceptLicense, AsJson, Checkpoint, Device, Dtype, Guidance, Source, Steps
@@ -62,6 +63,7 @@ def generation(
     from ..eval.study import Plan
     from .loading import check_device, kinds_of_numbers, parse_sources, quiet
 
+    check_folder(out)
     chosen = tuple(prompts.parse_kinds(kinds))
     corpus = choose(dataset, root, split, clips, select_seed, out, csv, captions)
     check_device(device)
@@ -164,6 +166,7 @@ def write_report(
     from ..eval import report as pages
     from ..eval import results
 
+    check_folder(out)
     found = [(path if path.is_dir() else path.parent, results.read(path)) for path in result]
     files = [str(f) for f in pages.write(found, out, title)]
     report({"files": files}, as_json, "\n".join(files))

@@ -62,10 +62,13 @@ def texts(value: Any, where: str) -> tuple[str, ...]:
 def read(path: str | Path | None) -> dict[str, tuple[str, ...]]:
     """Captions by id, from rows `{id, caption}` or `{id, captions}`; rows with the same id add up.
 
+    An id with the suffix of a media file is there without it too, unless another row has that id itself.
+
     Raises:
         InputError: the file is not there, or a row has no id or no caption.
     """
     out: dict[str, tuple[str, ...]] = {}
+    short: dict[str, tuple[str, ...]] = {}
     if path is None:
         return out
     path = Path(path).expanduser()
@@ -74,6 +77,7 @@ def read(path: str | Path | None) -> dict[str, tuple[str, ...]]:
         value = row.get("captions", row.get("caption"))
         if not isinstance(row.get("id"), str) or value is None:
             raise InputError(f"{where}: expected an id and a caption, or captions")
-        name = without_suffix(row["id"])
-        out[name] = out.get(name, ()) + texts(value, where)
-    return out
+        found = texts(value, where)
+        for names, name in ((out, row["id"]), (short, without_suffix(row["id"]))):
+            names[name] = names.get(name, ()) + found
+    return short | out

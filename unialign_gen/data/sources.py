@@ -80,5 +80,5 @@ def read_corpus(config: CorpusConfig) -> Corpus:
 def recaptioned(corpus: Corpus, path: Path | None) -> Corpus:
     """The corpus with the captions of a side file, where that has some."""
     written = captions.read(path)
-    named = [(s, written.get(without_suffix(s.id))) for s in corpus.samples]
+    named = [(s, written.get(s.id) or written.get(without_suffix(s.id))) for s in corpus.samples]
     return replace(corpus, samples=[replace(s, text=text or s.text) for s, text in named])

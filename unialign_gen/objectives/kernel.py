@@ -28,12 +28,12 @@ Block = Callable[..., Tensor]  # (row tensors, column tensors, parameters) -> lo
 
 
 def exp_(x: Tensor) -> Tensor:
-    """exp in place, at least a little above the smallest normal number.
+    """exp in place, at least e^20 times the smallest normal number.
 
     Far pairs would give denormal numbers, on which a processor's arithmetic takes many times as long. What this adds to a
-    sum that has a term near 1 is far beyond its last digit.
+    sum that has a term near 1 is far beyond its last digit, and it stays normal when it is weighed or divided by a batch.
     """
-    return x.clamp_(min=math.log(torch.finfo(x.dtype).tiny) + 1).exp_()
+    return x.clamp_(min=math.log(torch.finfo(x.dtype).tiny) + 20).exp_()
 
 
 class RunningLse:
