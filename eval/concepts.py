@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from unialign_gen.concepts import ConceptTable
+from unialign_gen.concepts import ConceptTable, concept_table
 
 from .data import SPLITS, Prompt, prompts
 from .intervals import wilson
@@ -90,14 +90,6 @@ def evaluate(
     result["concepts"] = len(judge.concepts)
     result["limit"], result["seed"], result["best_of"] = limit, seed, best_of
     return result
-
-
-def concept_table(pipeline: Any) -> ConceptTable | None:
-    """The concept table beside the pipeline's aligner, if the checkpoint has one."""
-    folder = getattr(getattr(pipeline, "aligner", None), "folder", None)
-    if folder is None or not (folder.parent / "concepts.json").is_file():
-        return None
-    return ConceptTable.from_checkpoint(folder.parent)
 
 
 def table(result: dict[str, Any]) -> str:

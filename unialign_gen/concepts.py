@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -45,3 +46,11 @@ class ConceptTable:
         """The k nearest concepts by cosine of each embedding (B, d), nearest first."""
         order = (embeddings @ self.points.T).topk(k, dim=1).indices.tolist()
         return [[self.names[i] for i in row] for row in order]
+
+
+def concept_table(pipeline: Any) -> ConceptTable | None:
+    """The concept table beside the pipeline's aligner, if the checkpoint has one."""
+    folder = getattr(getattr(pipeline, "aligner", None), "folder", None)
+    if folder is None or not (folder.parent / "concepts.json").is_file():
+        return None
+    return ConceptTable.from_checkpoint(folder.parent)

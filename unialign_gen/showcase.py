@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .checkpoint import shipped_folder
+from .concepts import ConceptTable, concept_table
 from .sheets import Cell, sheet
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from .concepts import ConceptTable
 
 STEPS_BETWEEN = 5
 
@@ -23,15 +22,16 @@ def samples() -> Path:
     return shipped_folder() / "samples"
 
 
-def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1, concepts: ConceptTable | None = None) -> Image.Image:
+def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
     """Words, sounds, mixes of both, a video, and a way between two prompts, as `samples/showcase.json` lists them.
 
-    But for the way between, every picture is the nearest to its prompt of `best_of`. With `concepts` a sound's label says what
-    it was heard as.
+    But for the way between, every picture is the nearest to its prompt of `best_of`. Where the checkpoint has a concept table,
+    a sound's label says what it was heard as.
     """
     plan = json.loads((samples() / "showcase.json").read_text())
     draw = drawer(pipeline, seed, best_of)
     texts = [Cell(draw(text=t), t) for t in plan["text"]]
+    concepts = concept_table(pipeline)
     sounds = [Cell(draw(audio=path(f)), f + heard_as(pipeline, f, concepts)) for f in plan["audio"]]
     mixes = []
     for entry in plan["mix"]:

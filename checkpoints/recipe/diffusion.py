@@ -181,6 +181,27 @@ def denoising(x: Tensor, noise_scheduler: DDIMScheduler, generator: torch.Genera
     return noisy, t, noise_scheduler.get_velocity(x, noise, t)
 
 
+def denoising_loss(
+    model: nn.Module,
+    latents: Tensor,
+    weights: Tensor,
+    conditions: Conditions,
+    count: int,
+    noise_scheduler: DDIMScheduler,
+    generator: torch.Generator,
+) -> Tensor:
+    """The loss of `count` of the latents, for a training whose own loss is another one; arguments are those of `train`."""
+    rows = torch.multinomial(weights, count, replacement=True, generator=generator)
+    noisy, t, target = denoising(latents[rows].float(), noise_scheduler, generator)
+    return F.mse_loss(model(noisy, t, *conditions(rows, generator)), target)
+
+
+def noise_for(latents: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """What drawings of so many rows (B) of latents start from: (B, C, h, w), channels last."""
+    noise = torch.randn((len(rows), *latents.shape[1:]), generator=generator)
+    return noise.contiguous(memory_format=torch.channels_last)
+
+
 def draw(model: Callable[..., Tensor], z: Tensor, given: Sequence[Tensor], steps: int) -> Tensor:
     """Clean latents out of noise (B, C, h, w) by deterministic DDIM (Song et al. 2021), differentiable all the way.
 

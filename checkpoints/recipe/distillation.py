@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unialign_gen.training.schedule import warm_then_cool
 
-from .diffusion import Conditioned, Conditions, Matrices, Neighbours, denoising, draw, scheduler
+from .diffusion import Conditioned, Conditions, Matrices, Neighbours, denoising_loss, draw, noise_for, scheduler
 from .training import Average, Stateful, bf16_convolutions, loop
 
 STEPS = (4, 12)  # of a drawing, from and to
@@ -87,7 +87,7 @@ def train(
         guidance = float(torch.empty(()).uniform_(*GUIDANCE, generator=generator))
         rows = torch.multinomial(weights, batch // count, replacement=True, generator=generator)
         embeds = neighbours.draw(rows, generator)
-        noise = torch.randn(latents[rows].shape, generator=generator).contiguous(memory_format=torch.channels_last)
+        noise = noise_for(latents, rows, generator)
         seen = visited(leader, noise, embeds, count, guidance, generator)
         untold = torch.rand(len(seen.times), generator=generator) < UNTOLD
         given = follower.takes(embeds.repeat(count, 1), generator)
@@ -95,9 +95,8 @@ def train(
             tensor[untold] = nothing[untold]
         target = torch.where(untold[:, None, None, None], seen.untold, seen.told)
         loss = F.mse_loss(model(seen.states, seen.times, *given), target)
-        rows = torch.multinomial(weights, max(1, int(PICTURES * batch)), replacement=True, generator=generator)
-        noisy, t, v = denoising(latents[rows].float(), noise_scheduler, generator)
-        kept = F.mse_loss(model(noisy, t, *conditions(rows, generator)), v)
+        pictures = max(1, int(PICTURES * batch))
+        kept = denoising_loss(model, latents, weights, conditions, pictures, noise_scheduler, generator)
         optimiser.update(loss + PICTURES * kept, lr * warm_then_cool(progress, cool=0.5))
         average.step()
         return loss.detach()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from unialign_gen.heads import Head
 from unialign_gen.training.schedule import warm_then_cool
 
-from .diffusion import Prompts, draw
+from .diffusion import Prompts, draw, noise_for
 from .training import Stateful, bf16_convolutions, loop, pixels_of, shifted, update
 
 
@@ -73,7 +73,7 @@ def views(
         kept[0] += 0.25 * torch.rand(len(rows), 1, 1, 1, generator=generator) * torch.randn(kept[0].shape, generator=generator)
         for _ in range(drawn // 50):
             rows = torch.multinomial(weights, 50, replacement=True, generator=generator)
-            noise = torch.randn(latents[rows].shape, generator=generator).contiguous(memory_format=torch.channels_last)
+            noise = noise_for(latents, rows, generator)
             count = int(torch.randint(2, 7, (), generator=generator))
             kept.append(draw(model, noise, prompts(rows, generator)[1], count))
         z = torch.cat(kept)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from unialign_gen.heads import Head
 from unialign_gen.training.schedule import warm_then_cool
 
-from .diffusion import Conditions, Matrices, Prompts, by_thing, denoising, draw, scheduler
+from .diffusion import Conditions, Matrices, Prompts, by_thing, denoising_loss, draw, noise_for, scheduler
 from .quick_look import QuickDecoder
 from .training import Average, Stateful, bf16_convolutions, loop, shifted
 
@@ -120,13 +120,11 @@ def train(
         wanted, given = prompts(rows, generator)
         count = int(torch.randint(STEPS[0], STEPS[1] + 1, (), generator=generator))
         full = bool(torch.rand((), generator=generator) < FULL)
-        noise = torch.randn(latents[rows].shape, generator=generator).contiguous(memory_format=torch.channels_last)
+        noise = noise_for(latents, rows, generator)
         drawn = draw(model, noise, given, count)
         read = reader(drawn, full, generator)
         loss = torch.stack([misread(got, wanted, known) for got in read]).mean()
-        rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
-        noisy, t, target = denoising(latents[rows].float(), noise_scheduler, generator)
-        kept = F.mse_loss(model(noisy, t, *conditions(rows, generator)), target)
+        kept = denoising_loss(model, latents, weights, conditions, batch, noise_scheduler, generator)
         optimiser.update(loss + kept, lr * warm_then_cool(progress, cool=0.4))
         average.step()
         return loss.detach()

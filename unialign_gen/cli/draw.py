@@ -175,11 +175,7 @@ def showcase(
     """Draw a labelled sheet of examples: words, sounds, mixes, a video, a way between two prompts."""
     check_output(out, (".png",))
     pipeline = load(checkpoint, "cpu", "float32", decoder)
-    from ..checkpoint import find
-    from ..concepts import ConceptTable
     from ..showcase import draw_sheet
 
-    folder = find(checkpoint)
-    concepts = ConceptTable.from_checkpoint(folder) if (folder / "concepts.json").is_file() else None
-    draw_sheet(pipeline, best_of=best_of, concepts=concepts).save(out)
+    draw_sheet(pipeline, best_of=best_of).save(out)
     report({"files": [str(out)]}, as_json, str(out))

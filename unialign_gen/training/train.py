@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,18 +130,22 @@ class Trainer:
             self.average.to(accelerator.device)
         self.ahead = ThreadPoolExecutor(1)  # draws a step's batch while the one before is computed
         self.next: tuple[int, Future[list[StreamBatch]]] | None = None
-        self._check_metric()
+        sources, means, limit = self.setting.sources, self.setting.means, config.evaluation.limit
+        self._check_metric(measurable(self._measured, sources, means, config.anchor, limit))  # not after the first steps
         self.step, self.best = 0, -math.inf
         self.metrics: dict[str, float] = {}
         self._resume()
 
-    def _check_metric(self) -> None:
-        """Refuses a metric that the held-out samples do not allow before the first step, not at the first measurement."""
-        config, setting = self.config, self.setting
-        trained = [name for name in sorted(config.heads) if name != config.anchor]
-        names = measurable(trained, setting.sources, setting.means, config.anchor, config.evaluation.limit)
-        if names and config.evaluation.metric not in names:
-            raise InputError(f"evaluation.metric: there is no {config.evaluation.metric}, but {', '.join(names)}")
+    @property
+    def _measured(self) -> list[str]:
+        """The modalities that are measured against the anchor."""
+        return [name for name in sorted(self.config.heads) if name != self.config.anchor]
+
+    def _check_metric(self, names: Collection[str]) -> None:
+        """Refuses a metric that is not among what can be measured, if anything can."""
+        metric = self.config.evaluation.metric
+        if names and metric not in names:
+            raise InputError(f"evaluation.metric: there is no {metric}, but {', '.join(names)}")
 
     def _resume(self) -> None:
         state = self.folder.load_state()
@@ -288,12 +292,12 @@ class Trainer:
     def _evaluate(self) -> dict[str, float]:
         """Measures the averaged weights, and keeps them if they are the best so far (or if nothing can be measured)."""
         setting, config = self.setting, self.config
-        trained = [name for name in sorted(config.heads) if name != config.anchor]
         with self._averaged():
             self.plain.eval()
-            found = evaluate(trained, self._embed, setting.sources, setting.means, config.anchor, config.evaluation.limit)
-            if found and config.evaluation.metric not in found:
-                raise InputError(f"evaluation.metric: there is no {config.evaluation.metric}, but {', '.join(found)}")
+            found = evaluate(
+                self._measured, self._embed, setting.sources, setting.means, config.anchor, config.evaluation.limit
+            )
+            self._check_metric(found)
             score = found.get(config.evaluation.metric, math.inf)
             if score >= self.best:
                 self.best = score
