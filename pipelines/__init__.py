@@ -10,6 +10,7 @@ import diffusers
 
 from .embed_scale import EmbedScale
 from .kandinsky import UniAlignKandinskyPipeline
+from .prior import EmbeddingPrior
 from .stable_unclip import UniAlignStableUnCLIPPipeline
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EmbedScale",
+    "EmbeddingPrior",
     "UniAlignEmbedStep",
     "UniAlignKandinskyPipeline",
     "UniAlignMixStep",

@@ -13,6 +13,7 @@ from unialign_gen.aligner import Aligner
 from unialign_gen.mixing import Method
 
 from .embed_scale import EmbedScale
+from .prior import EmbeddingPrior
 from .prompted import PromptedPipeline
 from .prompts import Weights
 
@@ -24,11 +25,13 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         aligner: prompts to unit embeddings.
         unet, scheduler, movq: the decoder, as in diffusers.
         embed_scale: the norm the decoder expects, and its unconditional embedding.
+        prior: what prompts are moved towards, if anything.
         default_steps, default_guidance: what a call uses when it names none.
     """
 
     model_cpu_offload_seq = "aligner->unet->movq"
-    _exclude_from_cpu_offload: ClassVar[list[str]] = ["embed_scale"]
+    _exclude_from_cpu_offload: ClassVar[list[str]] = ["embed_scale", "prior"]
+    _optional_components: ClassVar[list[str]] = ["prior"]
 
     def __init__(
         self,
@@ -37,11 +40,12 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         scheduler: DDPMScheduler,
         movq: VQModel,
         embed_scale: EmbedScale,
+        prior: EmbeddingPrior | None = None,
         default_steps: int = 20,
         default_guidance: float = 3.0,
     ):
         super().__init__(unet=unet, scheduler=scheduler, movq=movq)
-        self.register_modules(aligner=aligner, embed_scale=embed_scale)
+        self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior)
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
 
     @property
@@ -60,6 +64,7 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         image_embeds: Tensor | None = None,
         weights: Weights | None = None,
         mix: Method = "lerp",
+        prior_strength: float | None = None,
         seed: int | Sequence[int] | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -82,6 +87,8 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
             image_embeds: embeddings (B, d) at the decoder's own scale, used as they are in place of any prompt.
             weights: modality to weight, or to a sequence of weights for a tuple; equal by default, negative allowed.
             mix: `lerp`, `slerp` or `spherical_mean`, see `mixing.mix`.
+            prior_strength: 0 to 1, how far prompts move towards what the decoder knows, see `EmbeddingPrior`; the
+                checkpoint's own by default. `embeds` and `image_embeds` stay where they are.
             seed: prompt i, picture j draws from `seed + i * num_images_per_prompt + j`; a list gives one a prompt.
             num_inference_steps, guidance_scale: the checkpoint's own by default; guidance 1 or less turns it off.
             generator, latents, callback_on_step_end: as in diffusers; latents (B * n, C, h, w).
@@ -107,6 +114,7 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
             num_images_per_prompt,
             output_type,
             image_embeds,
+            prior_strength,
         )
         negative = self.embed_scale.negative_image_embeds.to(asked.image_embeds).expand_as(asked.image_embeds)
         out = super().__call__(

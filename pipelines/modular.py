@@ -43,6 +43,7 @@ from unialign_gen.errors import InputError
 from unialign_gen.mixing import METHODS, mix, to_decoder
 
 from .embed_scale import EmbedScale
+from .prior import EmbeddingPrior, move_to_known
 from .prompts import Term, Weights, embed_prompts, plan, ready
 
 PROMPTS = {
@@ -100,7 +101,7 @@ def set_ip_adapter(block: BlockState, rows: Tensor) -> None:
 class UniAlignEmbedStep(ModularPipelineBlocks):
     """Prompts of any modality to image embeddings at decoder scale.
 
-    Components: `aligner` and `embed_scale`. From a checkpoint of this package:
+    Components: `aligner`, `embed_scale`, and `prior` where the checkpoint has one. From a checkpoint of this package:
 
         pipeline = UniAlignEmbedStep().init_pipeline(folder)
         pipeline.load_components()
@@ -111,9 +112,9 @@ class UniAlignEmbedStep(ModularPipelineBlocks):
     `load_components(pretrained_model_name_or_path=folder)`.
 
     Inputs are those of a call of `UniAlignKandinskyPipeline` that concern the prompt: `text`, `audio`, `video`, `image`,
-    `embeds`, `weights`, `mix`, `num_images_per_prompt`; further `do_classifier_free_guidance` (for the IP-Adapter, True by
-    default) and `dtype` of the outputs (fp32). In one sequence with steps that start from a picture, `image` is theirs, too:
-    give those an embedding of it.
+    `embeds`, `weights`, `mix`, `prior_strength`, `num_images_per_prompt`; further `do_classifier_free_guidance` (for the
+    IP-Adapter, True by default) and `dtype` of the outputs (fp32). In one sequence with steps that start from a picture,
+    `image` is theirs, too: give those an embedding of it.
 
     Outputs, on the pipeline's device:
         image_embeds: (B * n, d), prompt by prompt, of norm `embed_scale.embed_norm`.
@@ -134,6 +135,7 @@ class UniAlignEmbedStep(ModularPipelineBlocks):
         return [
             ComponentSpec("aligner", Aligner, description="prompts to unit embeddings"),
             ComponentSpec("embed_scale", EmbedScale, description="the decoder's scale and unconditional embedding"),
+            ComponentSpec("prior", EmbeddingPrior, description="what prompts are moved towards; may be missing"),
         ]
 
     @property
@@ -141,6 +143,7 @@ class UniAlignEmbedStep(ModularPipelineBlocks):
         return [
             *(InputParam(kind, description=f"The prompt: {what}; {MANY}.") for kind, what in PROMPTS.items()),
             InputParam("weights", type_hint=Mapping, description="Modality to weight, or to weights for a tuple."),
+            InputParam("prior_strength", type_hint=float, description="0 to 1; the prior's own by default."),
             InputParam.template("num_images_per_prompt"),
             *shared_inputs(),
         ]
@@ -163,7 +166,8 @@ class UniAlignEmbedStep(ModularPipelineBlocks):
         if block.weights is not None and not isinstance(block.weights, Mapping):
             raise InputError(f"weights must name the modality, as in {{'text': 0.5}}, got {block.weights!r}")
         prompts = plan({kind: block[kind] for kind in PROMPTS}, block.weights)
-        rows = scale(embed_prompts(aligner, prompts, block.mix)).to(components._execution_device, block.dtype)
+        unit = embed_prompts(aligner, prompts, block.mix, move_to_known(components.prior, block.prior_strength))
+        rows = scale(unit).to(components._execution_device, block.dtype)
         block.image_embeds = rows.repeat_interleave(count, 0)
         block.negative_image_embeds = scale.negative_image_embeds.to(rows).expand_as(block.image_embeds)
         set_ip_adapter(block, rows)

@@ -17,6 +17,7 @@ from unialign_gen.errors import InputError
 from unialign_gen.mixing import Method, path
 
 from .embed_scale import EmbedScale
+from .prior import EmbeddingPrior, move_to_known
 from .prompts import Weights, embed_prompts, generators, plan
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -41,10 +42,11 @@ class Request:
 
 
 class PromptedPipeline:
-    """Mixed into a diffusers pipeline that has `aligner`, `embed_scale`, `unet`, and the two defaults in its config."""
+    """Mixed into a diffusers pipeline that has `aligner`, `embed_scale`, `prior`, `unet`, and two defaults in its config."""
 
     aligner: Aligner
     embed_scale: EmbedScale
+    prior: EmbeddingPrior | None
     unet: Any
     config: Any
     _execution_device: torch.device
@@ -58,10 +60,14 @@ class PromptedPipeline:
         embeds: Any = None,
         weights: Weights | None = None,
         mix: Method = "lerp",
+        prior_strength: float | None = None,
     ) -> Tensor:
-        """Unit embeddings (B, d) of the prompts, mixed; the arguments are those of a call."""
+        """Unit embeddings (B, d) of the prompts as they are drawn, mixed; the arguments are those of a call.
+
+        With `prior_strength=0` they are the aligner's own.
+        """
         inputs = {"text": text, "audio": audio, "video": video, "image": image, "embeds": embeds}
-        return embed_prompts(self.aligner, plan(inputs, weights), mix)
+        return embed_prompts(self.aligner, plan(inputs, weights), mix, move_to_known(self.prior, prior_strength))
 
     def request(
         self,
@@ -76,6 +82,7 @@ class PromptedPipeline:
         per_prompt: int,
         output_type: str,
         image_embeds: Tensor | None = None,
+        prior_strength: float | None = None,
     ) -> Request:
         """Checks a call's arguments and turns its prompts into what the decoder takes.
 
@@ -93,7 +100,7 @@ class PromptedPipeline:
         if not math.isfinite(guidance):
             raise InputError(f"guidance must be a finite number, got {guidance}")
         if image_embeds is None:
-            scaled = self.embed_scale(self.embed(**inputs, weights=weights, mix=mix))
+            scaled = self.embed_scale(self.embed(**inputs, weights=weights, mix=mix, prior_strength=prior_strength))
         else:
             scaled = self.ready(image_embeds, [*(k for k, v in inputs.items() if v is not None), *(weights or {})])
         if seed is not None:
@@ -125,6 +132,7 @@ class PromptedPipeline:
         mix: Method = "lerp",
         seed: int | Sequence[int] | None = None,
         batch: int = 8,
+        prior_strength: float | None = None,
         **options: Any,
     ) -> ImagePipelineOutput:
         """One picture a prompt: of so many, the one that the image tower reads as nearest to it (Ramesh et al. 2021).
@@ -143,7 +151,7 @@ class PromptedPipeline:
             raise InputError(f"candidates and batch must be at least 1, got {candidates} and {batch}")
         if seed is not None and options.get("generator") is not None:
             raise InputError("give a seed or a generator, not both")
-        wanted = self.embed(text, audio, video, image, embeds, weights, mix)
+        wanted = self.embed(text, audio, video, image, embeds, weights, mix, prior_strength)
         if candidates == 1:
             return self(embeds=list(wanted), seed=seed, **options)  # type: ignore[operator]
         self.aligner.part("image")  # before anything is drawn in vain

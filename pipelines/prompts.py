@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,8 +74,16 @@ def plan(inputs: Mapping[str, Any], weights: Weights | None) -> list[list[Term]]
     return prompts
 
 
-def embed_prompts(aligner: Aligner, prompts: Sequence[Sequence[Term]], method: Method = "lerp") -> Tensor:
-    """Unit embeddings (B, d) of planned prompts; each modality is encoded in one go, an input that repeats only once."""
+def embed_prompts(
+    aligner: Aligner,
+    prompts: Sequence[Sequence[Term]],
+    method: Method = "lerp",
+    prior: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Unit embeddings (B, d) of planned prompts; each modality is encoded in one go, an input that repeats only once.
+
+    `prior` moves what was encoded, before it is mixed: weights keep their meaning, and ready embeddings stay what they are.
+    """
     found: dict[tuple[str, Any], Tensor] = {}
 
     def key(term: Term) -> tuple[str, Any]:
@@ -84,7 +92,8 @@ def embed_prompts(aligner: Aligner, prompts: Sequence[Sequence[Term]], method: M
     for kind in MODALITIES:
         wanted = {key(t): t.value for terms in prompts for t in terms if t.kind == kind}
         if wanted:
-            found.update(zip(wanted, aligner.embed(kind, list(wanted.values())), strict=True))
+            points = aligner.embed(kind, list(wanted.values()))
+            found.update(zip(wanted, points if prior is None else prior(points), strict=True))
     for terms in prompts:
         for term in terms:
             if term.kind == "embeds":

@@ -16,6 +16,7 @@ from unialign_gen.errors import InputError
 from unialign_gen.mixing import Method
 
 from .embed_scale import EmbedScale
+from .prior import EmbeddingPrior
 from .prompted import PromptedPipeline
 from .prompts import Weights
 
@@ -29,14 +30,15 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
     Args:
         aligner: prompts to unit embeddings.
         embed_scale: the norm the decoder expects; its unconditional embedding is zero.
+        prior: what prompts are moved towards, if anything.
         image_normalizer, image_noising_scheduler, tokenizer, text_encoder, unet, scheduler, vae: as in diffusers.
         default_steps, default_guidance: what a call uses when it names none.
     """
 
     model_cpu_offload_seq = "aligner->text_encoder->unet->vae"
-    _exclude_from_cpu_offload: ClassVar[list[str]] = ["image_normalizer", "embed_scale"]
+    _exclude_from_cpu_offload: ClassVar[list[str]] = ["image_normalizer", "embed_scale", "prior"]
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
-    _optional_components: ClassVar[list[str]] = ["feature_extractor", "image_encoder"]
+    _optional_components: ClassVar[list[str]] = ["feature_extractor", "image_encoder", "prior"]
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         vae: AutoencoderKL,
         feature_extractor: Any = None,
         image_encoder: Any = None,
+        prior: EmbeddingPrior | None = None,
         default_steps: int = 20,
         default_guidance: float = 10.0,
     ):
@@ -65,7 +68,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
             scheduler=scheduler,
             vae=vae,
         )
-        self.register_modules(aligner=aligner, embed_scale=embed_scale)
+        self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior)
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
 
     def _encode_image(
@@ -97,6 +100,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         image_embeds: Tensor | None = None,
         weights: Weights | None = None,
         mix: Method = "lerp",
+        prior_strength: float | None = None,
         seed: int | Sequence[int] | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -124,6 +128,8 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
             image_embeds: embeddings (B, d) at the decoder's own scale, used as they are in place of any prompt.
             weights: modality to weight, or to a sequence of weights for a tuple; equal by default, negative allowed.
             mix: `lerp`, `slerp` or `spherical_mean`, see `mixing.mix`.
+            prior_strength: 0 to 1, how far prompts move towards what the decoder knows, see `EmbeddingPrior`; the
+                checkpoint's own by default. `embeds` and `image_embeds` stay where they are.
             seed: prompt i, picture j draws from `seed + i * num_images_per_prompt + j`; a list gives one a prompt.
             num_inference_steps, guidance_scale: the checkpoint's own by default; guidance 1 or less turns it off.
             generator, latents: as in diffusers; latents (B * n, C, h, w) of unit variance.
@@ -160,6 +166,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
             num_images_per_prompt,
             output_type,
             image_embeds,
+            prior_strength,
         )
 
         def words(given: str | Sequence[str] | None, name: str) -> list[str]:

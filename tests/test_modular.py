@@ -56,7 +56,7 @@ class ShiftStep(ModularPipelineBlocks):
 @pytest.fixture(scope="module")
 def embed(starter):
     pipeline = UniAlignEmbedStep().init_pipeline()
-    pipeline.update_components(aligner=starter.aligner, embed_scale=starter.embed_scale)
+    pipeline.update_components(aligner=starter.aligner, embed_scale=starter.embed_scale, prior=starter.prior)
     return pipeline
 
 
@@ -147,7 +147,7 @@ def test_in_a_sequence_with_a_step_that_is_not_ours(starter):
     assert blocks.required_inputs == ["image_embeds"]
     assert "image_embeds" not in blocks.input_names  # it comes from our step
     pipeline = blocks.init_pipeline()
-    pipeline.update_components(aligner=starter.aligner, embed_scale=starter.embed_scale)
+    pipeline.update_components(aligner=starter.aligner, embed_scale=starter.embed_scale, prior=starter.prior)
     shifted = pipeline(text="a dog", shift=0.5, output="shifted")
     assert torch.equal(shifted, starter.embed_scale(starter.embed(text="a dog")) + 0.5)
 

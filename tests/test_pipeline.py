@@ -123,7 +123,7 @@ def test_video_is_frames_and_a_share_of_sound(starter, tmp_path):
     with_sound = write_video(tmp_path / "a.mp4")
     mute = write_video(tmp_path / "b.mp4", sound=False)
     seen = starter.aligner.embed_video([mute])[0]
-    heard = starter.embed(audio=str(with_sound))[0]
+    heard = starter.aligner.embed("audio", [str(with_sound)])[0]
     assert torch.allclose(starter.aligner.embed_video([with_sound])[0], mix([seen, heard], [0.7, 0.3]), atol=1e-3)
     assert torch.allclose(starter.aligner.embed_video([with_sound], sound=0.0)[0], seen, atol=1e-4)
 

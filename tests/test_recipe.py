@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from unialign_gen.checkpoints.recipe import (
+    all_tiers,
     autoencoder,
     concepts,
     diffusion,
@@ -26,13 +27,14 @@ from unialign_gen.checkpoints.recipe.image_space import soft_cross_entropy, thum
 from unialign_gen.checkpoints.recipe.splits import unit_hash
 from unialign_gen.checkpoints.recipe.training import Average, load_state, save_state
 from unialign_gen.data.manifest import Row
+from unialign_gen.errors import InputError
 from unialign_gen.pipelines.autoencoders import LATENT_NOISE, autoencoder_kl
 from unialign_gen.towers.efficientnet import EfficientNetLite
 from unialign_gen.training.schedule import warm_then_cool
 
 
-def row(name, kind="picture", concepts=(), captions=(), tier="A", split="train", style="emoji"):
-    return Row(name, kind, "s", name, "MIT", tier, list(concepts), style, list(captions), split, name)
+def row(name, kind="picture", concepts=(), captions=(), tier="A", split="train", style="emoji", source="s"):
+    return Row(name, kind, source, name, "MIT", tier, list(concepts), style, list(captions), split, name)
 
 
 def test_rcc_reader(tmp_path):
@@ -116,6 +118,35 @@ def test_takes_of_one_session_stay_together():
     assert held
     assert not held & kept
     assert sum(r.split == "test" for r in rows) <= 0.34 * len(rows)
+
+
+def test_all_tiers_is_the_same_data_with_tier_c_among_the_trained(tmp_path):
+    """For comparison only: no file is copied, what was held out stays so, one font stays unmet."""
+    root, out = tmp_path / "data", tmp_path / "all"
+    for name in all_tiers.LINKED:
+        (root / name).mkdir(parents=True)
+    rows = [row(f"p{i}", "picture", ["dog"], tier="C", split="cross") for i in range(200)]
+    rows += [row(f"dog{chr(65 + i // 4)}{i % 4}", "sound", ["dog"], style="rec", tier="C", split="cross") for i in range(40)]
+    rows += [row(f"f{i}", "sound", ["organ"], style="font", tier="C", split="cross", source="timgm6mb") for i in range(3)]
+    rows += [row("kept", "picture", ["dog"], tier="A", split="test"), row("a", "sound", ["dog"], style="rec", tier="A")]
+    manifest.write(root, rows)
+    all_tiers.write(root, out)
+    got = {r.id: r for r in manifest.read(out)}
+    assert manifest.read(root) == rows
+    assert {r.tier for r in got.values()} == {"A", "B"}
+    pictures_here = [r for r in got.values() if r.id.startswith("p")]
+    assert {r.split for r in pictures_here} == {"train", "test"}
+    assert all((r.split == "test") == pictures.held_out(r.source, r.key) for r in pictures_here)
+    takes = [r.split for r in got.values() if r.id.startswith("dog")]
+    assert 0 < takes.count("test") <= 0.34 * len(takes)
+    assert {got[f"f{i}"].split for i in range(3)} == {"test"}
+    assert got["kept"].split == "test"
+    assert got["a"].split == "train"
+    assert (out / "images").resolve() == (root / "images").resolve()
+    with pytest.raises(InputError, match="not empty"):
+        all_tiers.write(root, out)
+    with pytest.raises(InputError, match="no data set"):
+        all_tiers.write(tmp_path / "nothing", tmp_path / "new")
 
 
 def test_drawings_are_centred_on_white():

@@ -61,6 +61,21 @@ def own_settings(checkpoint: str | Path, decoder: str | None = None) -> tuple[in
         raise InputError(f"{folder} does not say how many steps and how much guidance it takes: {error}") from error
 
 
+def own_prior(checkpoint: str | Path) -> float | None:
+    """The strength of a checkpoint's prior, None where it has none. Nothing is loaded.
+
+    Raises:
+        InputError: no such checkpoint, or it does not say.
+    """
+    file = find(checkpoint) / "prior" / "config.json"
+    if not file.is_file():
+        return None
+    try:
+        return float(json.loads(file.read_text())["strength"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} does not say how strong the prior is: {error}") from error
+
+
 def refuse_sources(checkpoint: str | Path, sources: Mapping[str, str] | None) -> None:
     """Sources mean something for published checkpoints only."""
     if sources:
@@ -156,10 +171,14 @@ def load_pipeline(
 
 
 def shared_parts(folder: Path, dtype: Any) -> dict[str, Any]:
-    """What a second decoder takes from the first, beside which it lies: the towers, and the autoencoder in its own class."""
+    """What a second decoder takes from the first, beside which it lies: towers, prior, and the autoencoder in its own class."""
     shared: dict[str, Any] = {}
     if not (folder / "aligner").is_dir():
         shared["aligner"] = load_aligner(folder.parent, dtype)
+        if (folder.parent / "prior").is_dir():
+            from .pipelines import EmbeddingPrior
+
+            shared["prior"] = EmbeddingPrior.from_pretrained(folder.parent / "prior", dtype=dtype)
     if not (folder / "vae").is_dir() and not (folder / "movq").is_dir():
         from diffusers import VQModel
         from torch.nn import Module

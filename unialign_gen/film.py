@@ -184,6 +184,7 @@ def make_film(
     share: float = 0.3,
     progress: Callable[[int, int, list[Image.Image]], None] | None = None,
     check: Callable[[], None] | None = None,
+    prior_strength: float | None = None,
     **options: Any,
 ) -> dict[str, float]:
     """Writes the film of a recording to `out`, an MP4 with H.264 and the recording as AAC.
@@ -192,6 +193,7 @@ def make_film(
         base, share: a prompt's unit embedding (d,) that stays in the mix, and its weight; see `draw_track`.
         progress: called after each batch with pictures drawn, pictures in all, and the batch.
         check: called between windows; may raise to stop. An unfinished file is removed.
+        prior_strength: how far windows move towards what the decoder knows; the checkpoint's own by default.
         options: those of a call of the pipeline, such as `num_inference_steps`.
 
     Returns:
@@ -203,7 +205,12 @@ def make_film(
     from .film_writer import FilmWriter
 
     plan = plan or Plan()
+    from .pipelines.prior import move_to_known
+
+    move = move_to_known(pipeline.prior, prior_strength)
     track = listen(pipeline.aligner, source, plan, check)
+    if move is not None:
+        track.points = move(track.points)
     total, done = picture_count(track.seconds, plan), 0
     try:
         with FilmWriter(out, source, track.seconds, plan) as writer:

@@ -43,8 +43,8 @@ class Prompt:
         kind: text, audio, video or image.
         value: the words, or the file's name without its folder.
         weight: in the mix.
-        embedding: of a file, its unit vector as base64 of little-endian fp32, so that the picture can be drawn again
-            without the file; empty for text.
+        embedding: of a file, its unit vector as it was encoded, as base64 of little-endian fp32, so that the picture can be
+            drawn again without the file; empty for text.
     """
 
     kind: Literal["text", "audio", "video", "image"]
@@ -61,7 +61,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that made a picture; the picture is number `index` of `pictures` drawn together."""
+    """All that made a picture; the picture is number `index` of `pictures` drawn together.
+
+    Files from before there was a prior do not name its strength: 0 draws what they were drawn from.
+    """
 
     prompts: tuple[Prompt, ...]
     mix: Literal["lerp", "slerp", "spherical_mean"] = "lerp"
@@ -73,6 +76,7 @@ class Settings:
     checkpoint: str = "starter"
     decoder: str = ""
     version: str = ""
+    prior_strength: float = 0.0
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False, allow_nan=False)
@@ -162,6 +166,7 @@ def parse(text: str, name: str = "the text") -> Settings:
         if type(value) is not int or not low <= value <= high:
             raise InputError(f"{name}: {key} in its settings must be a whole number from {low} to {high}")
     check_number(settings.guidance, "guidance", 1000, name)
+    check_number(settings.prior_strength, "prior_strength", 1, name)
     if settings.mix not in MIXES:
         raise InputError(f"{name}: mix in its settings must be one of {', '.join(MIXES)}")
     for key in ("checkpoint", "decoder", "version"):

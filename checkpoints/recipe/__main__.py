@@ -215,6 +215,14 @@ def recall(
     typer.echo(json.dumps(found) if as_json else run.lines(found))
 
 
+@app.command("all-tiers")
+def all_tiers(out: Annotated[Path, typer.Option(help="A new folder.")], root: Root = ROOT) -> None:
+    """Write a data folder that lets heads learn from tier C too, to compare with results that had it; nothing of it ships."""
+    from . import all_tiers as run
+
+    run.write(root, out)
+
+
 @app.command()
 def judge(root: Root = ROOT, out: Path = HERE / "judge", threads: Threads = 0) -> None:
     """Fit the judge on real training pictures."""

@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from unialign_gen.aligner import Aligner, Part, save_part
 from unialign_gen.heads import Head
-from unialign_gen.pipelines import EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
+from unialign_gen.pipelines import EmbeddingPrior, EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
 from unialign_gen.pipelines.autoencoders import autoencoder_kl
 from unialign_gen.towers import load_tower
 
@@ -25,6 +25,7 @@ from .towers import half
 
 EMBED_NORM = EMBED_DIM**0.5  # unit variance a component; the space is a sphere, so the spread is zero
 STEPS, GUIDANCE = 12, 3.0  # of the names of concepts fewer are drawn recognisably at a guidance of 2 or 4
+TEMPERATURE, STRENGTH = 0.03, 0.7
 SMALL = ("README.md", "ATTRIBUTION.tsv")
 
 
@@ -45,7 +46,21 @@ def write_aligner(root: Path, heads: dict[str, Head], out: Path) -> None:
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def starter(root: Path, heads: dict[str, Head], unet: UNet2DConditionModel, movq: VQModel, out: Path) -> None:
+def prior(points: Tensor) -> EmbeddingPrior:
+    """The prior over unit vectors (N, d)."""
+    made = EmbeddingPrior(points.shape[1], len(points), TEMPERATURE, STRENGTH)
+    made.points.copy_(points)
+    return made
+
+
+def starter(
+    root: Path,
+    heads: dict[str, Head],
+    unet: UNet2DConditionModel,
+    movq: VQModel,
+    known: EmbeddingPrior,
+    out: Path,
+) -> None:
     """Writes the whole starter to `out`, in place of the one that is there; cards are kept."""
     scale = EmbedScale(EMBED_DIM, EMBED_NORM, 0.0)
     scale.negative_image_embeds.data.copy_(grey_embedding(root, heads["image"]) * EMBED_NORM)
@@ -58,6 +73,7 @@ def starter(root: Path, heads: dict[str, Head], unet: UNet2DConditionModel, movq
         scheduler=diffusion.scheduler(),
         movq=movq.half(),
         embed_scale=scale,
+        prior=known.half(),
         default_steps=STEPS,
         default_guidance=GUIDANCE,
     )
@@ -70,13 +86,14 @@ def starter(root: Path, heads: dict[str, Head], unet: UNet2DConditionModel, movq
     part.rename(out)
 
 
-def second_decoder(unclip: Path, movq: VQModel, out: Path) -> None:
-    """Writes Stable UnCLIP's half of the starter to `out`; its towers and its autoencoder are those beside it."""
+def second_decoder(unclip: Path, movq: VQModel, known: EmbeddingPrior, out: Path) -> None:
+    """Writes Stable UnCLIP's half of the starter to `out`; its towers, prior and autoencoder are those beside it."""
     from .unclip import noising
 
     pipeline = UniAlignStableUnCLIPPipeline(
         aligner=Aligner(EMBED_DIM, ()),
         embed_scale=EmbedScale(EMBED_DIM, EMBED_NORM, 0.0),
+        prior=known,
         image_normalizer=StableUnCLIPImageNormalizer(EMBED_DIM),
         image_noising_scheduler=noising(),
         tokenizer=PreTrainedTokenizerFast.from_pretrained(unclip / "tokenizer"),
@@ -89,7 +106,7 @@ def second_decoder(unclip: Path, movq: VQModel, out: Path) -> None:
     )
     shutil.rmtree(out, ignore_errors=True)
     pipeline.save_pretrained(out)
-    for shared in ("aligner", "vae"):
+    for shared in ("aligner", "prior", "vae"):
         shutil.rmtree(out / shared)
     forget_folders(out)
 

@@ -295,6 +295,11 @@ def draw(job: tuple[int, Drawing, Path]) -> tuple[int, str | None]:
     return number, hashlib.sha1(picture.resize((16, 16)).quantize(16).convert("RGB").tobytes()).hexdigest()
 
 
+def held_out(source: str, key: str) -> bool:
+    """Whether a picture of tier A or B is kept from training."""
+    return unit_hash(source, key) < HELD_OUT
+
+
 def build(unpacked: Path, root: Path, jobs: int) -> tuple[list[Row], dict[str, int]]:
     """All pictures as 128 x 128 files with their rows, and how many were left out: empty or broken, or seen before.
 
@@ -321,7 +326,6 @@ def build(unpacked: Path, root: Path, jobs: int) -> tuple[list[Row], dict[str, i
                 continue
             seen.add(digest)
             concepts = match(item.source, item.name, item.words)
-            held = unit_hash(item.source, item.key) < HELD_OUT
             rows.append(
                 Row(
                     id=ids[n],
@@ -333,7 +337,7 @@ def build(unpacked: Path, root: Path, jobs: int) -> tuple[list[Row], dict[str, i
                     concepts=concepts,
                     style=style(item),
                     captions=captions(item, concepts),
-                    split="cross" if item.tier == "C" else "test" if held else "train",
+                    split="cross" if item.tier == "C" else "test" if held_out(item.source, item.key) else "train",
                     path=f"images/{ids[n]}.png",
                 )
             )

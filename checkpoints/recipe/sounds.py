@@ -131,6 +131,12 @@ def captions(concept: str, kind: str) -> list[str]:
     return [concept, f"the sound of {article(concept)}", *([label] if label else [])]
 
 
+def session(source: str, key: str) -> str:
+    """What takes of one recording session have in common: their names up to the first number."""
+    name = Path(key).stem
+    return f"{source}:{re.sub(r'[0-9]+.*$', '', name.lower()) or name}"
+
+
 def build(unpacked: Path, root: Path, jobs: int) -> list[Row]:
     """All sounds of the data set, with their splits.
 
@@ -151,7 +157,6 @@ def build(unpacked: Path, root: Path, jobs: int) -> list[Row]:
                     (out / name).unlink(missing_ok=True)
                 continue
             heard.add(digest)
-            session = re.sub(r"[0-9]+.*$", "", Path(take.relative).stem.lower()) or Path(take.relative).stem
             for name, seconds in written:
                 row = Row(
                     id=Path(name).stem,
@@ -167,7 +172,7 @@ def build(unpacked: Path, root: Path, jobs: int) -> list[Row]:
                     path=f"audio/{name}",
                     seconds=seconds,
                 )
-                groups[row.id] = f"{take.source}:{session}"
+                groups[row.id] = session(take.source, take.relative)
                 rows.append(row)
     hold_out(rows, groups)
     for name, concept, font in fonts.render_all(unpacked, out, write_flac, trim):

@@ -19,10 +19,24 @@ from unialign_gen.towers import load_tower
 from unialign_gen.training.config import TrainConfig
 from unialign_gen.training.train import train
 
-from . import assemble, attribution, caches, clips, features, image_space, manifest, packages, pictures, recall, sounds, towers
+from . import (
+    assemble,
+    attribution,
+    caches,
+    clips,
+    features,
+    image_space,
+    manifest,
+    packages,
+    pictures,
+    read_back,
+    recall,
+    sounds,
+    towers,
+)
 from .concepts import CONCEPTS
 from .decoder_steps import furthest
-from .known import HEAD_TIERS, anchors, caption_features, select, sound_features
+from .known import DECODER_TIERS, HEAD_TIERS, anchors, caption_features, select, sound_features, things
 from .training import log
 from .which import Which
 
@@ -138,8 +152,10 @@ def write_starter(root: Path, out: Path) -> None:
     heads_by_kind = {"image": load_head(root / "image_space"), **trained}
     unet = UNet2DConditionModel.from_pretrained(furthest(root, Which.kandinsky) / "unet")
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
-    assemble.starter(root, heads_by_kind, unet, movq, out)
+    shown = select(root, "picture", DECODER_TIERS)
+    known = assemble.prior(read_back.bank(anchors(root, shown), things(shown), least=1))
+    assemble.starter(root, heads_by_kind, unet, movq, known, out)
     if (furthest(root, Which.unclip) / "unet").is_dir():
-        assemble.second_decoder(furthest(root, Which.unclip), movq, out / "stable-unclip")
+        assemble.second_decoder(furthest(root, Which.unclip), movq, known, out / "stable-unclip")
     concept_points(root).save(out)
     (out / "ATTRIBUTION.tsv").write_text((root / "ATTRIBUTION.tsv").read_text())

@@ -11,7 +11,7 @@ import typer
 from ..errors import InputError
 from .app import app, check_output, guarded, report
 from .loading import load
-from .options import AcceptLicense, AsJson, Checkpoint, Decoder, Device, Dtype, Guidance, Seed, Source, Steps
+from .options import AcceptLicense, AsJson, Checkpoint, Decoder, Device, Dtype, Guidance, PriorStrength, Seed, Source, Steps
 
 
 @app.command()
@@ -33,6 +33,7 @@ def animate(
     accept_license: AcceptLicense = False,
     steps: Steps = None,
     guidance: Guidance = None,
+    prior_strength: PriorStrength = None,
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -53,7 +54,7 @@ def animate(
     pipeline.set_progress_bar_config(disable=True)
     from tqdm import tqdm
 
-    base = pipeline.embed(text=text)[0] if text is not None else None
+    base = pipeline.embed(text=text, prior_strength=prior_strength)[0] if text is not None else None
     with tqdm(unit="picture", disable=not sys.stderr.isatty(), leave=False) as bar:
 
         def progress(done: int, total: int, _: list[Any]) -> None:
@@ -69,6 +70,7 @@ def animate(
             base,
             text_weight,
             progress,
+            prior_strength=prior_strength,
             num_inference_steps=steps,
             guidance_scale=guidance,
         )

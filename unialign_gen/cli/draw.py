@@ -24,6 +24,7 @@ from .options import (
     Image,
     Mix,
     MixOption,
+    PriorStrength,
     Seed,
     Source,
     Steps,
@@ -53,6 +54,7 @@ def generate(
     heads: Heads = None,
     steps: Steps = None,
     guidance: Guidance = None,
+    prior_strength: PriorStrength = None,
     num_images: Annotated[int, typer.Option(min=1, max=1000, help="How many pictures.")] = 1,
     best_of: BestOf = 1,
     seed: Seed = 0,
@@ -66,7 +68,7 @@ def generate(
     check_weights(weights, given)
     check_output(out, (".png", ".jpg", ".jpeg", ".webp"))
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads)
-    wanted = pipeline.embed(**given, weights=weights, mix=mix.value)[0]
+    wanted = pipeline.embed(**given, weights=weights, mix=mix.value, prior_strength=prior_strength)[0]
     together = max(1, BATCH // best_of)
     pictures: list[Any] = []
     for at in range(0, num_images, together):
@@ -99,6 +101,7 @@ def interpolate(
     heads: Heads = None,
     steps: Steps = None,
     guidance: Guidance = None,
+    prior_strength: PriorStrength = None,
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -114,7 +117,7 @@ def interpolate(
         check_prompt(kind, value)
         ends.append({kind: value})
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads)
-    a, b = (pipeline.embed(**e)[0] for e in ends)
+    a, b = (pipeline.embed(**e, prior_strength=prior_strength)[0] for e in ends)
     pictures = pipeline.interpolate(
         a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance
     ).images
@@ -138,11 +141,12 @@ def embed(
     source: Source = None,
     accept_license: AcceptLicense = False,
     heads: Heads = None,
+    prior_strength: PriorStrength = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """Write the unit embedding of each input, and of their mix, to a file."""
+    """Write the unit embedding of each input as it is drawn, and of their mix; with --prior-strength 0 as it was encoded."""
     weights = parse_weights(weight)
     given = prompts(text, audio, video, image)
     check_weights(weights, given)
@@ -150,7 +154,8 @@ def embed(
     pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads)
     from safetensors.torch import save_file
 
-    tensors = {kind: pipeline.embed(**{kind: list(values)}).cpu().contiguous() for kind, values in given.items()}
+    strength = {"prior_strength": prior_strength}
+    tensors = {kind: pipeline.embed(**{kind: list(values)}, **strength).cpu().contiguous() for kind, values in given.items()}
     parts = {kind: tuple(tensors[kind]) for kind in given}
     flat = tuple(e for rows in parts.values() for e in rows)
     shares: list[float] = []

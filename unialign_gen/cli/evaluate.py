@@ -9,7 +9,7 @@ import typer
 
 from .app import evaluate, guarded, report
 from .loading import load
-from .options import AsJson, BestOf, Checkpoint, Decoder, Heads, Seed
+from .options import AsJson, BestOf, Checkpoint, Decoder, Heads, PriorStrength, Seed
 
 
 @evaluate.command()
@@ -21,6 +21,7 @@ def concepts(
     data: Annotated[Path | None, typer.Option(help="The data set that the recipe builds.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many prompts of each kind.")] = 200,
     best_of: BestOf = 1,
+    prior_strength: PriorStrength = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -35,5 +36,5 @@ def concepts(
     root = data_root(data)
     pipeline = load(checkpoint, "cpu", "float32", decoder, heads=heads)
     pipeline.set_progress_bar_config(disable=True)
-    result = run(pipeline, root, limit=limit, seed=seed, best_of=best_of)
+    result = run(pipeline, root, limit=limit, seed=seed, best_of=best_of, prior_strength=prior_strength)
     report(result, as_json, table(result))

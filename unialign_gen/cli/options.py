@@ -38,6 +38,14 @@ Weight = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; the checkpoint's own by default.")]
 Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance; 1 turns it off.")]
+PriorStrength = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="How far prompts move towards what the decoder knows; 0 draws them as they are. The checkpoint's own by default.",
+    ),
+]
 BestOf = Annotated[
     int, typer.Option(min=1, max=64, help="Draw so many and keep the one that the image tower reads as nearest to the prompt.")
 ]

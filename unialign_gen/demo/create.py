@@ -11,7 +11,7 @@ from PIL import Image
 from .. import __version__
 from ..settings_png import Prompt, Settings
 from .engine import Engine, Job, Progress
-from .limits import choice, steps_and_guidance, whole
+from .limits import choice, prior_strength, steps_and_guidance, whole
 from .preview import Previewer
 from .prompts import Part, embed_parts, method_for, nearest, tiles
 from .sandbox import Sandbox
@@ -35,7 +35,7 @@ class Drawn:
 
 @dataclass
 class Create:
-    """A request, as it came; `run` checks it. Steps and guidance are the model's own where they are None."""
+    """A request, as it came; `run` checks it. Steps, guidance and prior are the model's own where they are None."""
 
     text: Any = None
     files: dict[str, Any] = field(default_factory=dict)
@@ -45,6 +45,7 @@ class Create:
     seed: Any = 0
     steps: Any = None
     guidance: Any = None
+    prior: Any = None
     pictures: Any = 1
     model: Any = "starter"
 
@@ -60,6 +61,7 @@ class Create:
         asked = choice(self.mix, "mix", MIXES)
         pictures = whole(self.pictures, "pictures", 1, limits.pictures)
         steps, guidance = steps_and_guidance(limits, model, self.steps, self.guidance)
+        prior = prior_strength(model, self.prior)
         seed = whole(self.seed, "seed", 0, limits.seed)
         rate = engine.rate(model.label) if any(v is not None for v in self.files.values()) else 0
         parts = tiles(sandbox, limits, self.text, self.files, self.weights, self.kept, rate)
@@ -68,15 +70,24 @@ class Create:
         def work(job: Job[Drawn]) -> Drawn:
             pipeline = engine.pipeline(model.label)
             job.report(Progress(0, steps, "reading the prompt"))
-            vectors, mixed = embed_parts(pipeline, parts, method)
-            images = sample(pipeline, job, mixed, seed, steps, guidance, pictures)
-            prompts = tuple(part.prompt(vector) for part, vector in zip(parts, vectors, strict=True))
+            found = embed_parts(pipeline, parts, method, prior)
+            images = sample(pipeline, job, found.mixed, seed, steps, guidance, pictures)
+            prompts = tuple(part.prompt(vector) for part, vector in zip(parts, found.own, strict=True))
             one = Settings(
-                prompts, method, seed, steps, guidance, pictures, 0, model.checkpoint, model.decoder or "", __version__
+                prompts,
+                method,
+                seed,
+                steps,
+                guidance,
+                pictures,
+                checkpoint=model.checkpoint,
+                decoder=model.decoder or "",
+                version=__version__,
+                prior_strength=prior,
             )
             settings = [Settings(**{**vars(one), "index": i}) for i in range(pictures)]
             table = engine.concepts(model.label)
-            return Drawn(images, settings, nearest(table, mixed), [nearest(table, v, 3) for v in vectors], parts)
+            return Drawn(images, settings, nearest(table, found.mixed), [nearest(table, v, 3) for v in found.drawn], parts)
 
         yield from engine.run(work, session, "create")
 

@@ -1,6 +1,8 @@
-"""The controls that every tab has: steps, guidance, and the model whose own they are at first."""
+"""The controls of several tabs: steps, guidance, the prior, and the model whose own they are at first."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import gradio as gr
 
@@ -16,16 +18,39 @@ def drawing_sliders(room: Room, prefix: str) -> tuple[gr.Slider, gr.Slider]:
     )
 
 
+def prior_slider(room: Room) -> gr.Slider:
+    """How far prompts move towards what the model knows, at the first model's own; hidden where it has no prior."""
+    first = next(iter(room.engine.models.values()))
+    return gr.Slider(
+        0,
+        1,
+        first.prior or 0,
+        step=0.05,
+        visible=first.prior is not None,
+        label="Towards what it knows",
+        info="0 draws a prompt as it was read, 1 the known things nearest to it.",
+        elem_id="prior",
+    )
+
+
 def model_choice(room: Room, elem_id: str) -> gr.Dropdown:
     models = list(room.engine.models)
     return gr.Dropdown(models, value=models[0], label="Model", elem_id=elem_id)
 
 
-def follow_model(room: Room, model: gr.Dropdown, steps: gr.Slider, guidance: gr.Slider) -> None:
-    """Choosing another model sets steps and guidance to its own; bringing settings back does not."""
+def follow_model(room: Room, model: gr.Dropdown, steps: gr.Slider, guidance: gr.Slider, prior: gr.Slider | None = None) -> None:
+    """Choosing another model sets these controls to its own; bringing settings back does not."""
 
-    def own(label: str) -> tuple[int, float]:
+    def own(label: str) -> list[Any]:
         chosen = room.engine.model(label)
-        return chosen.steps, chosen.guidance
+        of_prior = gr.Slider(value=chosen.prior or 0, visible=chosen.prior is not None)
+        return [chosen.steps, chosen.guidance, *([] if prior is None else [of_prior])]
 
-    model.input(own, model, [steps, guidance], api_visibility="private", show_progress="hidden", queue=False)
+    model.input(
+        own,
+        model,
+        [steps, guidance, *([] if prior is None else [prior])],
+        api_visibility="private",
+        show_progress="hidden",
+        queue=False,
+    )

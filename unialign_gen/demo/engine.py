@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
-from ..checkpoint import DECODERS, describe, find, own_settings
+from ..checkpoint import DECODERS, describe, find, own_prior, own_settings
 from ..concepts import ConceptTable
 from ..errors import InputError
 from .limits import Limits
@@ -29,17 +29,21 @@ class CancelledError(Exception):
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint that is on this disk, with one of its decoders, and the steps and guidance it takes of itself."""
+    """A checkpoint that is on this disk, with one of its decoders, and the steps, guidance and prior it takes of itself.
+
+    `prior` is the strength, None where there is no prior.
+    """
 
     label: str
     checkpoint: str
     decoder: str | None
     steps: int
     guidance: float
+    prior: float | None = None
 
     @classmethod
     def of(cls, label: str, checkpoint: str, decoder: str | None = None) -> Model:
-        return cls(label, checkpoint, decoder, *own_settings(checkpoint, decoder))
+        return cls(label, checkpoint, decoder, *own_settings(checkpoint, decoder), own_prior(checkpoint))
 
 
 @dataclass

@@ -66,6 +66,20 @@ def steps_and_guidance(limits: Limits, model: Model, steps: Any, guidance: Any) 
     )
 
 
+def prior_strength(model: Model, strength: Any) -> float:
+    """The strength of the prior in a request, the model's own where it names none.
+
+    Raises:
+        InputError: one that cannot be used, or one above 0 for a model without a prior.
+    """
+    if strength is None:
+        return model.prior or 0.0
+    wanted = decimal(strength, "prior strength", 0, 1)
+    if model.prior is None and wanted:
+        raise InputError(f"{model.label} has no prior: its strength must be 0")
+    return wanted
+
+
 def whole(value: Any, name: str, low: int, high: int) -> int:
     """A whole number from `low` to `high`.
 

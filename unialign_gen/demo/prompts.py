@@ -30,7 +30,7 @@ class Part:
     kept: Tensor | None = None
 
     def embed(self, pipeline: Any) -> Tensor:
-        """Its unit embedding (d,)."""
+        """Its unit embedding (d,), as it was encoded."""
         if self.kept is not None:
             if self.kept.shape != (pipeline.aligner.embed_dim,):
                 raise InputError(f"{self.name} was kept for another model: choose that model, or give the file again")
@@ -95,10 +95,24 @@ def method_for(asked: str, parts: Sequence[Part]) -> Method:
     return "slerp" if len(parts) == 2 else "spherical_mean"
 
 
-def embed_parts(pipeline: Any, parts: Sequence[Part], method: Method) -> tuple[list[Tensor], Tensor]:
-    """Each part's embedding (d,), and their mix (d,)."""
-    vectors = [part.embed(pipeline) for part in parts]
-    return vectors, mix([v.to(vectors[0]) for v in vectors], [p.weight for p in parts], method)
+@dataclass
+class Embedded:
+    """Unit vectors (d,): each part's as it was encoded and as it is drawn, and their mix."""
+
+    own: list[Tensor]
+    drawn: list[Tensor]
+    mixed: Tensor
+
+
+def embed_parts(pipeline: Any, parts: Sequence[Part], method: Method, strength: float | None = None) -> Embedded:
+    """The parts' embeddings; `strength` is that of the model's prior, its own if None."""
+    from ..pipelines.prior import move_to_known
+
+    own = [part.embed(pipeline) for part in parts]
+    move = move_to_known(pipeline.prior, strength)
+    stacked = torch.stack([v.to(own[0]) for v in own])
+    drawn = list(stacked if move is None else move(stacked))
+    return Embedded(own, drawn, mix(drawn, [p.weight for p in parts], method))
 
 
 def nearest(table: Any, vector: Tensor, count: int = 6) -> list[tuple[str, float]]:

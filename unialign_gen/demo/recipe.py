@@ -29,6 +29,7 @@ def command(settings: Settings, out: str = "picture.png") -> str:
     if settings.mix != "lerp":
         words += ["--mix", settings.mix]
     words += ["--seed", str(settings.seed), "--steps", str(settings.steps), "--guidance", number(settings.guidance)]
+    words += ["--prior-strength", number(settings.prior_strength)]
     if settings.pictures > 1:
         words += ["--num-images", str(settings.pictures)]
     if settings.checkpoint != "starter":
@@ -55,6 +56,7 @@ def python(settings: Settings) -> str:
         lines.append(f"    mix={settings.mix!r},")
     lines += [f"    seed={settings.seed},", f"    num_inference_steps={settings.steps},"]
     lines.append(f"    guidance_scale={number(settings.guidance)},")
+    lines.append(f"    prior_strength={number(settings.prior_strength)},")
     if settings.pictures > 1:
         lines.append(f"    num_images_per_prompt={settings.pictures},")
     lines.append(").images")

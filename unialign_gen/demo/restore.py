@@ -22,6 +22,7 @@ class Restored:
     seed: int
     steps: int
     guidance: float
+    prior: float
     pictures: int
     model: str
     kept: tuple[Prompt, ...]
@@ -43,6 +44,7 @@ def restore(settings: Settings, engine: Engine, name: str) -> Restored:
     }
     steps = whole(settings.steps, f"{name}: steps", 1, limits.steps)
     guidance = decimal(settings.guidance, f"{name}: guidance", 0, limits.guidance)
+    prior = decimal(settings.prior_strength, f"{name}: prior_strength", 0, 1)
     fits = settings.pictures <= limits.pictures
     seed = whole(settings.seed + (0 if fits else settings.index), f"{name}: seed", 0, limits.seed)
     wanted = (settings.checkpoint, settings.decoder)
@@ -62,6 +64,7 @@ def restore(settings: Settings, engine: Engine, name: str) -> Restored:
         seed,
         steps,
         guidance,
+        prior,
         settings.pictures if fits else 1,
         model,
         kept,

@@ -12,7 +12,7 @@ from ..settings_png import read_png, save_png
 from . import html
 from .components import FileTile, PictureTile, SoundTile, VideoTile
 from .create import Create, Drawn
-from .drawing import drawing_sliders, follow_model, model_choice
+from .drawing import drawing_sliders, follow_model, model_choice, prior_slider
 from .engine import Progress
 from .examples import EXAMPLES
 from .guard import guarded, guarded_stream
@@ -91,6 +91,7 @@ def create_tab(room: Room) -> None:
                     pictures = gr.Slider(1, limits.pictures, 1, step=1, label="Pictures", elem_id="pictures", scale=4)
                 with gr.Row():
                     steps, guidance = drawing_sliders(room, "")
+                prior = prior_slider(room)
                 with gr.Row():
                     mix = gr.Radio(
                         [("Straight (lerp)", "lerp"), ("Along the sphere (slerp)", "slerp")],
@@ -146,6 +147,7 @@ def create_tab(room: Room) -> None:
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
+        prior_strength: float | None = None,
         pictures: int = 1,
         model: str = models[0],
         kept: Any = (),
@@ -153,7 +155,7 @@ def create_tab(room: Room) -> None:
     ) -> Iterator[Any]:
         shares = dict(zip(KINDS, (text_weight, audio_weight, video_weight, image_weight), strict=True))
         files = {"audio": audio, "video": video, "image": image}
-        asked = Create(text, files, shares, kept, mix, seed, steps, guidance, pictures, model)
+        asked = Create(text, files, shares, kept, mix, seed, steps, guidance, prior_strength, pictures, model)
         for found in asked.run(room.engine, room.sandbox, session_of(request)):
             if isinstance(found, Progress):
                 yield {stage: html.stage(found)}
@@ -177,12 +179,12 @@ def create_tab(room: Room) -> None:
             seen: html.seen(drawn.parts),
         }
 
-    inputs = [text, audio, video, image, *weights.values(), mix, seed, steps, guidance, pictures, model, kept]
+    inputs = [text, audio, video, image, *weights.values(), mix, seed, steps, guidance, prior, pictures, model, kept]
     outputs = [gallery, details, shell, script, stage, understood, seen]
     options: Any = {"show_progress": "hidden", **DRAWING}
     drawing = gr.on([draw.click, text.submit], create, inputs, outputs, api_name="create", **options)
 
-    follow_model(room, model, steps, guidance)
+    follow_model(room, model, steps, guidance, prior)
     dice.click(None, None, seed, js=RANDOM, api_visibility="private")
     gr.on([draw.click, examples.click], None, js=SHOW_STAGE, api_visibility="private")
 
@@ -219,6 +221,7 @@ def create_tab(room: Room) -> None:
             seed: back.seed,
             steps: back.steps,
             guidance: back.guidance,
+            prior: back.prior,
             pictures: back.pictures,
             model: back.model,
             kept: back.kept,
@@ -228,7 +231,7 @@ def create_tab(room: Room) -> None:
             restorer: None,
         }
 
-    controls = [text, audio, video, image, *weights.values(), mix, seed, steps, guidance, pictures, model]
+    controls = [text, audio, video, image, *weights.values(), prior, mix, seed, steps, guidance, pictures, model]
     restorer.upload(
         bring_back,
         restorer,
@@ -247,6 +250,7 @@ def summary(drawn: Drawn) -> dict[str, Any]:
         "mix": first.mix,
         "steps": first.steps,
         "guidance": first.guidance,
+        "prior_strength": first.prior_strength,
         "checkpoint": first.checkpoint,
         "decoder": first.decoder,
         "concepts": [{"name": n, "cosine": round(c, 4)} for n, c in drawn.nearest],

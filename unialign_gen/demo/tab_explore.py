@@ -75,7 +75,7 @@ def map_of(room: Room, label: str, concepts: ConceptMap) -> None:
             raise InputError("nothing to place: write words, or add a file")
 
         def work(job: Job[Any]) -> Any:
-            return embed_parts(room.engine.pipeline(label), parts, "lerp")[1].cpu()
+            return embed_parts(room.engine.pipeline(label), parts, "lerp").mixed.cpu()
 
         for vector in room.engine.run(work, session_of(request), "place"):
             if not isinstance(vector, Progress):

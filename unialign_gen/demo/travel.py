@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..mixing import mix, path
 from .engine import Engine, Job, Progress
 from .limits import choice, steps_and_guidance, whole, words
-from .prompts import Part, upload
+from .prompts import Part, embed_parts, upload
 from .sandbox import Sandbox
 
 BATCH = 4  # pictures drawn at a time: what is seen of the work, and how soon it stops
@@ -83,7 +83,7 @@ class Travel:
         def work(job: Job[Way]) -> Way:
             pipeline = engine.pipeline(model.label)
             job.report(Progress(0, total, "reading the prompts"))
-            points = [mix([part.embed(pipeline) for part in parts]) for parts in stations]
+            points = [embed_parts(pipeline, parts, "lerp").mixed for parts in stations]
             pictures: list[Image.Image] = []
 
             def step_end(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:

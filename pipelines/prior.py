@@ -1,0 +1,84 @@
+"""What a prompt's embedding is moved towards before it is drawn: what the decoder has learned to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor
+
+from unialign_gen.errors import InputError
+
+
+class EmbeddingPrior(ModelMixin, ConfigMixin):
+    """Moves unit embeddings towards known ones, as far as they lie near any.
+
+    A sound, a sentence or an unseen picture lands beside the embeddings that a decoder was trained on, and what lies beside
+    them is drawn badly. Between encoder and decoder unCLIP therefore has a prior, a network of its own (Ramesh et al. 2022,
+    section 2.2). Where the known things can be listed, the best guess needs no network: if a prompt is a known point x_i seen
+    through von Mises-Fisher noise of concentration 1 / temperature, the mean of what it may have been is
+
+        p(e) = sum_i softmax_i(e . x_i / temperature) x_i
+
+    (Nadaraya 1964, Watson 1964; one step of a modern Hopfield network, Ramsauer et al. 2021). What is drawn is
+    (1 - strength) e + strength p(e) / |p(e)|, brought back to norm 1: strength 0 keeps e.
+
+    Args:
+        embed_dim: width of the embeddings.
+        count: number of known points.
+        temperature: how far a point is felt; small ones choose the nearest.
+        strength: 0 to 1, what a call uses when it names none.
+
+    Buffer `points` (count, embed_dim): the known unit vectors.
+    """
+
+    points: Tensor
+
+    @register_to_config
+    def __init__(self, embed_dim: int = 256, count: int = 1, temperature: float = 0.03, strength: float = 0.7):
+        super().__init__()
+        self.register_buffer("points", torch.zeros(count, embed_dim))
+
+    def forward(self, embeddings: Tensor, strength: float | None = None) -> Tensor:
+        """Unit embeddings (B, embed_dim), moved, in fp32.
+
+        Raises:
+            InputError: a strength that is not between 0 and 1.
+        """
+        strength = check_strength(self.config["strength"] if strength is None else strength)
+        embeddings, points = embeddings.float(), self.points.to(embeddings.device, torch.float32)
+        if not strength:
+            return embeddings
+        # one by one: products of matrices round differently with the number of rows, and a prompt's picture should not
+        # depend on what is asked for beside it
+        expected = torch.stack([(points @ row / self.config["temperature"]).softmax(0) @ points for row in embeddings])
+        return F.normalize(torch.lerp(embeddings, F.normalize(expected, dim=1), strength), dim=1)
+
+
+def move_to_known(prior: EmbeddingPrior | None, strength: float | None = None) -> Callable[[Tensor], Tensor] | None:
+    """A prior at that strength, or at its own; None where there is none.
+
+    Raises:
+        InputError: a strength that is not between 0 and 1, or one above 0 without a prior.
+    """
+    if strength is not None:
+        check_strength(strength)
+    if prior is None:
+        if strength:
+            raise InputError("this checkpoint has no prior: leave out prior_strength")
+        return None
+    return lambda embeddings: prior(embeddings, strength)
+
+
+def check_strength(strength: float) -> float:
+    """The strength, if it is one.
+
+    Raises:
+        InputError: it is not between 0 and 1.
+    """
+    if not 0 <= strength <= 1:
+        raise InputError(f"prior_strength must be between 0 and 1, got {strength}")
+    return float(strength)

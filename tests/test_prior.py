@@ -1,0 +1,153 @@
+"""The prior between prompts and decoder: its formula, where it is applied, and where it is not."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import tone, write_wav
+from safetensors.torch import load_file
+from scipy.stats import vonmises_fisher
+from typer.testing import CliRunner
+
+import unialign_gen
+from unialign_gen.checkpoint import shipped_folder
+from unialign_gen.cli import app
+from unialign_gen.errors import InputError
+from unialign_gen.mixing import mix
+from unialign_gen.pipelines import EmbeddingPrior
+
+FEW = {"num_inference_steps": 2}
+
+
+def unit(count: int, width: int, seed: int = 0) -> torch.Tensor:
+    return F.normalize(torch.randn(count, width, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def prior(points: torch.Tensor, **options: float) -> EmbeddingPrior:
+    made = EmbeddingPrior(points.shape[1], len(points), **options)
+    made.points.copy_(points)
+    return made
+
+
+def test_it_is_the_posterior_mean_under_von_mises_fisher_noise():
+    """Bayes' rule with SciPy's density: every known point as likely before, the prompt a noisy view of one of them."""
+    points, seen, temperature = unit(7, 3), unit(5, 3, seed=1), 0.2
+    likely = np.stack([vonmises_fisher(x.numpy().astype(float), 1 / temperature).pdf(seen.numpy()) for x in points], axis=1)
+    mean = (likely / likely.sum(1, keepdims=True)) @ points.numpy()
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    got = prior(points, temperature=temperature)(seen, strength=1)
+    assert np.allclose(got.numpy(), mean, atol=1e-5)
+
+
+def test_strength_goes_from_the_prompt_to_the_mean():
+    known = prior(unit(4, 8), temperature=0.1, strength=0.25)
+    seen = unit(3, 8, seed=1)
+    assert torch.equal(known(seen, strength=0), seen)
+    assert torch.allclose(known(seen), F.normalize(0.75 * seen + 0.25 * known(seen, strength=1), dim=1), atol=1e-6)
+
+
+def test_a_known_point_stays_where_it_is_when_others_are_far():
+    points = torch.eye(6)
+    assert torch.allclose(prior(points, temperature=0.05)(points, strength=1), points, atol=1e-6)
+
+
+def test_a_prompt_does_not_depend_on_its_batch():
+    known, seen = prior(unit(300, 64)), unit(9, 64, seed=1)
+    assert torch.equal(known(seen), torch.cat([known(row[None]) for row in seen]))
+
+
+def test_half_precision_computes_in_full():
+    points, seen = unit(50, 16), unit(4, 16, seed=1)
+    assert torch.allclose(prior(points).half()(seen), prior(points)(seen), atol=2e-3)
+
+
+def test_prompts_are_moved_before_they_are_mixed_and_ready_embeddings_not(starter):
+    """So a negative weight still steers away, and what was embedded once is not moved twice."""
+    own = starter.aligner.embed("text", ["a cat", "a lion"])
+    a, b = starter.prior(own)
+    assert not torch.allclose(a, own[0], atol=1e-3)
+    got = starter.embed(text=("a cat", "a lion"), weights={"text": (1, -0.4)})[0]
+    assert torch.allclose(got, mix([a, b], [1, -0.4]), atol=1e-5)
+    assert torch.allclose(starter.embed(text="a cat", prior_strength=0), own[:1], atol=1e-6)
+    assert torch.allclose(starter.embed(embeds=own[0]), own[:1], atol=1e-6)
+    assert torch.allclose(starter.embed(embeds=a, text="a lion")[0], mix([b, a]), atol=1e-5)
+
+
+def test_a_call_draws_what_embed_gives(starter):
+    for strength in (None, 0.0, 1.0):
+        point = starter.embed(text="a dog", prior_strength=strength)
+        drawn = [
+            np.asarray(starter(seed=0, **given, **FEW).images[0]).astype(int)
+            for given in ({"text": "a dog", "prior_strength": strength}, {"embeds": point})
+        ]
+        assert np.abs(drawn[0] - drawn[1]).max() <= 1
+    chosen = starter.best_of(1, text="a dog", prior_strength=1.0, seed=0, **FEW).images[0]
+    assert np.abs(np.asarray(chosen).astype(int) - drawn[0]).max() <= 1
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan")])
+def test_a_strength_outside_its_range_is_refused(starter, strength):
+    with pytest.raises(InputError, match="prior_strength must be between 0 and 1"):
+        starter(text="a dog", prior_strength=strength, **FEW)
+
+
+def test_a_checkpoint_without_one_draws_prompts_as_they_are(starter, tmp_path):
+    folder = tmp_path / "plain"
+    shutil.copytree(shipped_folder() / "starter", folder, ignore=shutil.ignore_patterns("stable-unclip", "prior"))
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["prior"]  # as in folders from before there was one
+    (folder / "model_index.json").write_text(json.dumps(index))
+    plain = unialign_gen.load(str(folder))
+    assert plain.prior is None
+    assert torch.allclose(plain.embed(text="a dog"), starter.embed(text="a dog", prior_strength=0), atol=1e-6)
+    assert plain.embed(text="a dog", prior_strength=0).shape == (1, 256)
+    with pytest.raises(InputError, match="this checkpoint has no prior"):
+        plain.embed(text="a dog", prior_strength=0.5)
+    plain.save_pretrained(tmp_path / "again")
+    assert unialign_gen.load(str(tmp_path / "again")).prior is None
+
+
+def test_it_is_saved_with_the_pipeline_and_shared_by_the_second_decoder(starter, tmp_path):
+    starter.save_pretrained(tmp_path)
+    again = unialign_gen.load(str(tmp_path))
+    assert torch.equal(again.prior.points, starter.prior.points)
+    assert again.prior.config["temperature"] == starter.prior.config["temperature"]
+    second = unialign_gen.load("starter", decoder="stable-unclip")
+    assert torch.equal(second.prior.points, starter.prior.points)
+
+
+def test_the_starters_points_are_unit_vectors_of_things_that_decoders_may_learn(starter):
+    norms = starter.prior.points.float().norm(dim=1)
+    assert torch.allclose(norms, torch.ones_like(norms), atol=2e-3)
+
+
+def test_the_command_line_takes_a_strength(tmp_path):
+    files = []
+    for i, options in enumerate(([], ["--prior-strength", "0"])):
+        files.append(tmp_path / f"{i}.safetensors")
+        assert CliRunner().invoke(app, ["embed", "--text", "a cat", "--out", str(files[-1]), *options]).exit_code == 0
+    moved, own = (load_file(f)["text"] for f in files)
+    assert not torch.allclose(moved, own, atol=1e-3)
+    wrong = CliRunner().invoke(app, ["embed", "--text", "a cat", "--out", str(files[0]), "--prior-strength", "2"])
+    assert wrong.exit_code == 2
+
+
+def test_a_films_moments_are_moved(starter, tmp_path, monkeypatch):
+    from unialign_gen import film
+
+    sound = write_wav(tmp_path / "a.wav", tone(1, 44100), 44100)
+    seen = []
+
+    def keep(pipeline, track, *args, **options):
+        seen.append(track.points)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(film, "draw_track", keep)
+    for strength in (None, 0.0):
+        with pytest.raises(KeyboardInterrupt):
+            film.make_film(starter, sound, tmp_path / "x.mp4", prior_strength=strength, **FEW)
+    assert torch.allclose(seen[0], starter.prior(seen[1]), atol=1e-6)
+    assert not torch.allclose(seen[0], seen[1], atol=1e-3)
