@@ -252,7 +252,7 @@ class Attacker:
     def create(self, **changed: Any) -> str:
         given = {
             "text": "a cat", "audio": None, "video": None, "image": None, "wt": 1, "wa": 1, "wv": 1, "wi": 1, "mix": "lerp",
-            "seed": 0, "steps": 1, "guidance": 3, "pictures": 1, "model": "starter",
+            "seed": 0, "steps": 1, "guidance": 3, "pictures": 1, "model": "starter", "prior": 0.7,
         }  # fmt: skip
         return self.call("create", list({**given, **changed}.values()))
 
@@ -284,7 +284,7 @@ class Attacker:
         return self.create(**{self.draw.choice(("audio", "video", "image", "text", "model", "seed")): value})
 
     def values(self) -> str:
-        names = ("text", "audio", "wt", "wi", "mix", "seed", "steps", "guidance", "pictures", "model")
+        names = ("text", "audio", "wt", "wi", "mix", "seed", "steps", "guidance", "pictures", "model", "prior")
         return self.create(**{name: self.draw.choice(VALUES) for name in self.draw.sample(names, self.draw.randint(1, 3))})
 
     def body(self) -> str:

@@ -38,7 +38,7 @@ def score(judge: Judge, pictures: Sequence[Image.Image], wanted: Sequence[Prompt
 
 
 def embedding_shares(pipeline: Any, table: ConceptTable, root: Path, limit: int) -> dict[str, Any]:
-    """Without drawing: how often a prompt's embedding lies nearest to its concept's training pictures.
+    """Without drawing: how often a prompt's embedding, as it is encoded, lies nearest to its concept's training pictures.
 
     Adds rendered instruments (`render`) and spoken names (`speech`) to the modalities; each split as in `prompts`.
     """
@@ -89,6 +89,9 @@ def evaluate(
     result["chance"] = {"top1": 1 / len(judge.concepts), "top5": 5 / len(judge.concepts)}
     result["concepts"] = len(judge.concepts)
     result["limit"], result["seed"], result["best_of"] = limit, seed, best_of
+    strength = options.get("prior_strength")
+    own = 0.0 if pipeline.prior is None else pipeline.prior.config["strength"]
+    result["prior_strength"] = own if strength is None else strength
     return result
 
 

@@ -14,7 +14,7 @@ from unialign_gen.errors import InputError
 
 
 class EmbeddingPrior(ModelMixin, ConfigMixin):
-    """Moves unit embeddings towards known ones, as far as they lie near any.
+    """Moves unit embeddings towards the known ones nearest to them.
 
     A sound, a sentence or an unseen picture lands beside the embeddings that a decoder was trained on, and what lies beside
     them is drawn badly. Between encoder and decoder unCLIP therefore has a prior, a network of its own (Ramesh et al. 2022,
@@ -29,10 +29,13 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     Args:
         embed_dim: width of the embeddings.
         count: number of known points.
-        temperature: how far a point is felt; small ones choose the nearest.
+        temperature: above 0; how far a point is felt. Small ones choose the nearest.
         strength: 0 to 1, what a call uses when it names none.
 
     Buffer `points` (count, embed_dim): the known unit vectors.
+
+    Raises:
+        InputError: a temperature or a strength outside its range.
     """
 
     points: Tensor
@@ -40,6 +43,9 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, embed_dim: int = 256, count: int = 1, temperature: float = 0.03, strength: float = 0.7):
         super().__init__()
+        if not temperature > 0:
+            raise InputError(f"temperature must be above 0, got {temperature}")
+        check_strength(strength)
         self.register_buffer("points", torch.zeros(count, embed_dim))
 
     def forward(self, embeddings: Tensor, strength: float | None = None) -> Tensor:

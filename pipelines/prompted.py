@@ -65,8 +65,13 @@ class PromptedPipeline:
         """Unit embeddings (B, d) of the prompts as they are drawn, mixed; the arguments are those of a call.
 
         With `prior_strength=0` they are the aligner's own.
+
+        Raises:
+            InputError: a prompt, a weight or a strength that cannot be used; a strength with nothing to move.
         """
         inputs = {"text": text, "audio": audio, "video": video, "image": image, "embeds": embeds}
+        if prior_strength and embeds is not None and len([v for v in inputs.values() if v is not None]) == 1:
+            raise InputError("prior_strength moves prompts that are encoded; embeds are drawn where they are: leave it out")
         return embed_prompts(self.aligner, plan(inputs, weights), mix, move_to_known(self.prior, prior_strength))
 
     def request(
@@ -102,7 +107,8 @@ class PromptedPipeline:
         if image_embeds is None:
             scaled = self.embed_scale(self.embed(**inputs, weights=weights, mix=mix, prior_strength=prior_strength))
         else:
-            scaled = self.ready(image_embeds, [*(k for k, v in inputs.items() if v is not None), *(weights or {})])
+            others = {**inputs, "prior_strength": prior_strength, **(weights or {})}
+            scaled = self.ready(image_embeds, [k for k, v in others.items() if v is not None])
         if seed is not None:
             generator = generators(seed, len(scaled), per_prompt)
         # repeated here, for every decoder alike: diffusers 0.42 does it in one place, not in another
@@ -135,7 +141,9 @@ class PromptedPipeline:
         prior_strength: float | None = None,
         **options: Any,
     ) -> ImagePipelineOutput:
-        """One picture a prompt: of so many, the one that the image tower reads as nearest to it (Ramesh et al. 2021).
+        """One picture a prompt: of so many, the one that the image tower reads as nearest to what was to be drawn.
+
+        That is the prompt after the prior. Choosing by a model is Ramesh et al. 2021's.
 
         Costs that many times as much as one picture; `batch` are drawn at a time, which bounds the memory. `options` are those
         of a call; with a `seed`, candidate j of prompt i is the picture j that the call itself draws with

@@ -79,11 +79,13 @@ def test_the_readme_states_the_limits_and_the_endpoints(client):
 
 
 def test_restore_gives_the_settings_back(client):
-    pictures, *_ = client.predict(text="a tree", text_weight=-0.5, seed=9, steps=2, mix="slerp", api_name="/create")
-    text, _, _, _, weight, *_, mix, seed, steps, guidance, count, model, _, _, _ = client.predict(
+    asked = {"text": "a tree", "text_weight": -0.5, "seed": 9, "steps": 2, "mix": "slerp", "prior_strength": 0.2}
+    pictures, *_ = client.predict(**asked, api_name="/create")
+    text, _, _, _, weight, *_, mix, seed, steps, guidance, count, model, prior, _, _, _ = client.predict(
         handle_file(pictures[0]["image"]), api_name="/restore"
     )
     assert (text, weight, mix, seed, steps, guidance, count, model) == ("a tree", -0.5, "lerp", 9, 2, 3, 1, "starter")
+    assert prior == 0.2
 
 
 def test_travel_exports_a_gif_and_a_film(client, starter):

@@ -46,6 +46,11 @@ def test_another_s_answer_would_be_noticed(demo_load, served, tmp_path):
         demo_load.Request("a cat", None, 0).ask(SimpleNamespace(predict=lambda **_: answer))
 
 
+def test_an_attacker_that_changes_nothing_is_drawn_for(demo_load, server):
+    """Else the attacks would end at Gradio's own checks, before ours."""
+    assert "event: complete" in demo_load.Attacker(server.url, 0).create()
+
+
 def test_hostile_requests_leak_nothing_and_stop_nothing(demo_load, server):
     found = demo_load.hostile(server, 40)
     assert found["leaks"] == 0, found["first_leaks"]

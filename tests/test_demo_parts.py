@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from unialign_gen.demo import gate, html
 from unialign_gen.demo.engine import Engine, Model, Progress, on_disk
 from unialign_gen.demo.guard import said
-from unialign_gen.demo.limits import Limits, steps_and_guidance
+from unialign_gen.demo.limits import Limits, prior_strength, steps_and_guidance
 from unialign_gen.demo.prompts import Part
 from unialign_gen.demo.restore import restore
 from unialign_gen.demo.results import tables, tables_of
@@ -188,3 +188,23 @@ def test_a_model_knows_its_own_steps_and_guidance(starter):
     assert steps_and_guidance(Limits(), published, 3, 0) == (3, 0.0)
     with pytest.raises(InputError, match="steps must be"):
         steps_and_guidance(Limits(), published, 0, None)
+
+
+def test_a_model_knows_its_own_prior(starter, engine):
+    """A second decoder's lies with the towers; a model without one draws at 0, whatever a program sends it."""
+    from unialign_gen.checkpoint import find
+
+    first, published = Model.of("starter", "starter"), Model.of("k", "kandinsky")
+    below = Model.of("below", str(find("starter", "stable-unclip")))
+    assert first.prior == below.prior == starter.prior.config["strength"]
+    assert (prior_strength(first, None), prior_strength(first, 0.2), prior_strength(first, 0)) == (first.prior, 0.2, 0)
+    assert published.prior is None
+    assert (prior_strength(published, None), prior_strength(published, 0.7)) == (0, 0)
+    with pytest.raises(InputError, match="prior strength must be a number from 0 to 1"):
+        prior_strength(first, 1.5)
+    engine.models["bare"] = Model("bare", "bare", None, 12, 3.0)
+    try:
+        with pytest.raises(InputError, match="drawn with a prior, which bare has not"):
+            restore(Settings((Prompt("text", "a"),), checkpoint="bare", prior_strength=0.7), engine, "x.png")
+    finally:
+        del engine.models["bare"]

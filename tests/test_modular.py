@@ -91,6 +91,18 @@ def test_the_embedding_step_is_the_pipelines_embedding_at_decoder_scale(starter,
     assert not close(embed(text="a dog", output="image_embeds"), rows[:1])
 
 
+def test_the_prior_is_optional_and_its_strength_an_input(starter, embed):
+    own = starter.embed_scale(starter.aligner.embed("text", ["a dog"]))
+    assert close(embed(text="a dog", prior_strength=0, output="image_embeds"), own)
+    expected = starter.embed_scale(starter.embed(text="a dog", prior_strength=0.2))
+    assert close(embed(text="a dog", prior_strength=0.2, output="image_embeds"), expected)
+    without = UniAlignEmbedStep().init_pipeline()
+    without.update_components(aligner=starter.aligner, embed_scale=starter.embed_scale)
+    assert close(without(text="a dog", output="image_embeds"), own)
+    with pytest.raises(InputError, match="no prior"):
+        without(text="a dog", prior_strength=0.5)
+
+
 def test_dtype_is_the_callers(embed, mixer):
     for state in (embed(text="a dog", dtype=torch.bfloat16), mixer(embeds=vectors(1), dtype=torch.bfloat16)):
         tensors = [state.image_embeds, *state.ip_adapter_image_embeds, *state.negative_ip_adapter_embeds]

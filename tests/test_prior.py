@@ -88,6 +88,18 @@ def test_a_call_draws_what_embed_gives(starter):
     assert np.abs(np.asarray(chosen).astype(int) - drawn[0]).max() <= 1
 
 
+def test_a_strength_with_nothing_to_move_is_refused(starter):
+    point = starter.embed(text="a dog")
+    with pytest.raises(InputError, match="embeds are drawn where they are"):
+        starter(embeds=point, prior_strength=0.5, **FEW)
+    with pytest.raises(InputError, match="leave out prior_strength"):
+        starter(image_embeds=point * 16, prior_strength=0.5, **FEW)
+    with pytest.raises(InputError, match="temperature must be above 0"):
+        EmbeddingPrior(8, 1, temperature=0.0)
+    with pytest.raises(InputError, match="prior_strength must be"):
+        EmbeddingPrior(8, 1, strength=1.2)
+
+
 @pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan")])
 def test_a_strength_outside_its_range_is_refused(starter, strength):
     with pytest.raises(InputError, match="prior_strength must be between 0 and 1"):
@@ -119,7 +131,7 @@ def test_it_is_saved_with_the_pipeline_and_shared_by_the_second_decoder(starter,
     assert torch.equal(second.prior.points, starter.prior.points)
 
 
-def test_the_starters_points_are_unit_vectors_of_things_that_decoders_may_learn(starter):
+def test_the_starters_points_are_unit_vectors(starter):
     norms = starter.prior.points.float().norm(dim=1)
     assert torch.allclose(norms, torch.ones_like(norms), atol=2e-3)
 

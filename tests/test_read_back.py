@@ -8,7 +8,16 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler
 
-from unialign_gen.checkpoints.recipe import autoencoder, decoder_steps, diffusion, kandinsky, quick_look, read_back, training
+from unialign_gen.checkpoints.recipe import (
+    autoencoder,
+    decoder_steps,
+    diffusion,
+    kandinsky,
+    known,
+    quick_look,
+    read_back,
+    training,
+)
 from unialign_gen.checkpoints.recipe.which import Which
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head
@@ -34,6 +43,37 @@ class Mean(torch.nn.Module):
 
     def forward(self, latents, full, generator):
         return [F.normalize(latents.mean((2, 3)), dim=1)] * 2
+
+
+def test_another_look_keeps_white_pages_even_and_moves_a_spot_a_little():
+    page = torch.ones(16, 3, 64, 64)
+    spotted = page.clone()
+    spotted[..., 30:34, 30:34] = -1
+    spotted.requires_grad_()
+    looks = [read_back.disturbed(x, torch.Generator().manual_seed(3)) for x in (page, spotted)]
+    light = looks[0].mean((1, 2, 3))
+    assert float(light.std()) > 0.02  # another light each
+    assert float((looks[0] - light[:, None, None, None]).std(dim=(1, 2, 3)).max()) < 0.09  # noise alone, no edge
+    dark = (looks[0] - looks[1]).detach().mean(1)
+    size, at = dark.sum((1, 2)), torch.arange(64) - 31.5
+    for axis in (1, 2):
+        middle = (dark.sum(3 - axis) * at).sum(1) / size
+        assert 0.5 < float(middle.abs().max()) < 8
+    assert 0.6 < float((size / (2 * 16 * light)).min()) < float((size / (2 * 16 * light)).max()) < 1.5  # scaled by area
+    looks[1].sum().backward()
+    assert float(spotted.grad.abs().min()) >= 0
+    assert float(spotted.grad.abs().sum()) > 0
+
+
+def test_most_prompts_are_moved_by_the_prior_and_the_rest_stay():
+    seen = F.normalize(torch.randn(4000, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    north = F.one_hot(torch.tensor(0), 8).float()
+    got = read_back.moved(seen, lambda e, strength: north.expand_as(e) * strength, torch.Generator().manual_seed(1))
+    assert torch.allclose(got.norm(dim=1), torch.ones(4000), atol=1e-5)
+    still = (got - seen).norm(dim=1) < 1e-5
+    assert float(still.float().mean()) == pytest.approx(1 - read_back.MOVED, abs=0.03)
+    least = F.normalize(0.8 * seen + 0.2 * north, dim=1)
+    assert ((got[~still] @ north) >= (least[~still] @ north) - 1e-5).all()
 
 
 @pytest.mark.parametrize("steps", [1, 4, 5])
@@ -76,7 +116,7 @@ def test_misreading_is_nothing_for_the_prompt_itself_and_known_for_an_opposite()
 
 def test_the_bank_holds_unit_means_of_what_several_pictures_show():
     embeds = F.normalize(torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]]), dim=1)
-    made = read_back.bank(embeds, ["a", "a", "b", "c"], least=2)
+    made = known.bank(embeds, ["a", "a", "b", "c"], least=2)
     torch.testing.assert_close(made, torch.full((1, 2), math.sqrt(0.5)))
 
 

@@ -19,6 +19,7 @@ from unialign_gen.checkpoints.recipe import (
     pictures,
     rasters,
     sounds,
+    steps,
     training,
     unclip,
 )
@@ -123,7 +124,7 @@ def test_takes_of_one_session_stay_together():
 def test_all_tiers_is_the_same_data_with_tier_c_among_the_trained(tmp_path):
     """For comparison only: no file is copied, what was held out stays so, one font stays unmet."""
     root, out = tmp_path / "data", tmp_path / "all"
-    for name in all_tiers.LINKED:
+    for name in (*all_tiers.LINKED, all_tiers.COPIED):
         (root / name).mkdir(parents=True)
     rows = [row(f"p{i}", "picture", ["dog"], tier="C", split="cross") for i in range(200)]
     rows += [row(f"dog{chr(65 + i // 4)}{i % 4}", "sound", ["dog"], style="rec", tier="C", split="cross") for i in range(40)]
@@ -143,8 +144,16 @@ def test_all_tiers_is_the_same_data_with_tier_c_among_the_trained(tmp_path):
     assert got["kept"].split == "test"
     assert got["a"].split == "train"
     assert (out / "images").resolve() == (root / "images").resolve()
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="there already"):
         all_tiers.write(root, out)
+    for ships in (steps.write_starter, steps.fit_judge):
+        with pytest.raises(InputError, match="nothing of it may ship"):
+            ships(out, tmp_path / "new")
+    with pytest.raises(InputError, match="nothing of it may ship"):
+        steps.train_image_space(out, 1)
+    (root / "features").rmdir()
+    with pytest.raises(InputError, match="no features yet"):
+        all_tiers.write(root, tmp_path / "new")
     with pytest.raises(InputError, match="no data set"):
         all_tiers.write(tmp_path / "nothing", tmp_path / "new")
 

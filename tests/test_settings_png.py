@@ -16,7 +16,7 @@ from unialign_gen.settings_png import Prompt, Settings, pack, parse, read_png, s
 
 FULL = Settings(
     (Prompt("text", "a café, <b> \u4e2d", 0.7), Prompt("audio", "rain.wav", -0.3, pack(torch.arange(4.0)))),
-    "lerp", 2**60, 12, 2.5, 4, 3, "starter", "stable-unclip", "0.1.0",
+    "lerp", 2**60, 12, 2.5, 4, 3, "starter", "stable-unclip", "0.1.0", 0.4,
 )  # fmt: skip
 
 
@@ -61,12 +61,19 @@ def test_another_reader_finds_the_same_text_and_the_same_picture(tmp_path):
         {"mix": "add"}, {"mix": ["lerp"]}, {"seed": -1}, {"seed": 2**63}, {"seed": 1.0}, {"seed": True}, {"steps": 0},
         {"steps": 10**6}, {"guidance": "3"}, {"guidance": 1e9}, {"pictures": 0}, {"pictures": "2"}, {"index": 4},
         {"checkpoint": None}, {"checkpoint": "x" * 101}, {"decoder": {}}, {"version": 1},
+        {"prior_strength": -0.1}, {"prior_strength": 1.5}, {"prior_strength": True}, {"prior_strength": None},
     ],
 )  # fmt: skip
 def test_anything_else_is_refused(change):
     with pytest.raises(InputError) as caught:
         parse(json.dumps({**json.loads(FULL.to_json()), **change}))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_files_from_before_there_was_a_prior_are_drawn_without():
+    older = json.loads(FULL.to_json())
+    del older["prior_strength"]
+    assert parse(json.dumps(older)).prior_strength == 0
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "1", "[" * 100_000, '{"format": 1}', '{"format": NaN}'])

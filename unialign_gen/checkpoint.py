@@ -67,13 +67,19 @@ def own_prior(checkpoint: str | Path) -> float | None:
     Raises:
         InputError: no such checkpoint, or it does not say.
     """
-    file = find(checkpoint) / "prior" / "config.json"
-    if not file.is_file():
+    folder = prior_folder(find(checkpoint))
+    if folder is None:
         return None
     try:
-        return float(json.loads(file.read_text())["strength"])
+        return float(json.loads((folder / "config.json").read_text())["strength"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} does not say how strong the prior is: {error}") from error
+        raise InputError(f"{folder} does not say how strong the prior is: {error}") from error
+
+
+def prior_folder(folder: Path) -> Path | None:
+    """Where a checkpoint's prior lies: in its folder, or, with the towers, in that of the first decoder; None without one."""
+    place = (folder if (folder / "aligner").is_dir() else folder.parent) / "prior"
+    return place if place.is_dir() else None
 
 
 def refuse_sources(checkpoint: str | Path, sources: Mapping[str, str] | None) -> None:
@@ -175,10 +181,10 @@ def shared_parts(folder: Path, dtype: Any) -> dict[str, Any]:
     shared: dict[str, Any] = {}
     if not (folder / "aligner").is_dir():
         shared["aligner"] = load_aligner(folder.parent, dtype)
-        if (folder.parent / "prior").is_dir():
+        if (prior := prior_folder(folder)) is not None:
             from .pipelines import EmbeddingPrior
 
-            shared["prior"] = EmbeddingPrior.from_pretrained(folder.parent / "prior", dtype=dtype)
+            shared["prior"] = EmbeddingPrior.from_pretrained(prior, dtype=dtype)
     if not (folder / "vae").is_dir() and not (folder / "movq").is_dir():
         from diffusers import VQModel
         from torch.nn import Module

@@ -157,7 +157,8 @@ def draw_track(
 ) -> Iterator[list[Image.Image]]:
     """Pictures at `plan.pictures` a second, in batches, all from one noise.
 
-    `base` (d,) is a prompt that stays: it has weight `share` beside the sound's `1 - share`. `options` are those of a call.
+    `base` (d,) is a prompt that stays: it has weight `share` beside the sound's `1 - share`. Points are drawn where
+    they are; `make_film` moves them by the prior before. `options` are those of a call.
     """
     from .mixing import mix
 
@@ -203,10 +204,9 @@ def make_film(
         InputError: the recording cannot be read, is silent or too long; or a bad option.
     """
     from .film_writer import FilmWriter
-
-    plan = plan or Plan()
     from .pipelines.prior import move_to_known
 
+    plan = plan or Plan()
     move = move_to_known(pipeline.prior, prior_strength)
     track = listen(pipeline.aligner, source, plan, check)
     if move is not None:

@@ -167,6 +167,8 @@ def parse(text: str, name: str = "the text") -> Settings:
             raise InputError(f"{name}: {key} in its settings must be a whole number from {low} to {high}")
     check_number(settings.guidance, "guidance", 1000, name)
     check_number(settings.prior_strength, "prior_strength", 1, name)
+    if settings.prior_strength < 0:
+        raise InputError(f"{name}: prior_strength in its settings must not be below 0")
     if settings.mix not in MIXES:
         raise InputError(f"{name}: mix in its settings must be one of {', '.join(MIXES)}")
     for key in ("checkpoint", "decoder", "version"):

@@ -7,6 +7,7 @@ held out, so that renders are tested on a font that training never met.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from unialign_gen.errors import InputError
@@ -16,12 +17,13 @@ from .manifest import Row
 from .pictures import held_out
 from .sounds import hold_out, session
 
-LINKED = ("images", "audio", "towers", "features", "image_space")
+LINKED, COPIED = ("images", "audio", "towers", "features"), "image_space"
 FONT = "timgm6mb"
+MARK = "ALL_TIERS"  # a file that says what the folder is
 
 
-def resplit(rows: list[Row]) -> list[Row]:
-    """The rows with those of tier C among the others, changed in place."""
+def resplit(rows: list[Row]) -> None:
+    """Puts the rows of tier C among the others, in place."""
     mine = [row for row in rows if row.tier == "C"]
     for row in mine:
         row.tier = "B"
@@ -31,22 +33,34 @@ def resplit(rows: list[Row]) -> list[Row]:
             row.split = "test" if row.source == FONT else "train"
     takes = [row for row in mine if row.kind == "sound" and row.style in ("rec", "fx")]
     hold_out(takes, {row.id: session(row.source, row.key) for row in takes})
-    return rows
 
 
 def write(root: Path, out: Path) -> None:
     """Writes the folder `out` beside the data in `root`; `caches`, `heads` and `recall` take it as their root.
 
     Raises:
-        InputError: the features or the image space are not there yet, or `out` holds something.
+        InputError: no data in `root`, or no features or image space yet; `out` is there already.
     """
-    manifest.read(root)
-    missing = [name for name in LINKED if not (root / name).is_dir()]
+    rows = manifest.read(root)
+    missing = [name for name in (*LINKED, COPIED) if not (root / name).is_dir()]
     if missing:
         raise InputError(f"{root} has no {', '.join(missing)} yet: run `towers`, `restore` and `caches` first")
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty: give another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        raise InputError(f"{out} is there already: give another --out")
+    out.mkdir(parents=True)
     for name in LINKED:
         (out / name).symlink_to((root / name).resolve())
-    manifest.write(out, resplit(manifest.read(root)))
+    shutil.copytree(root / COPIED, out / COPIED)
+    resplit(rows)
+    manifest.write(out, rows)
+    (out / MARK).write_text("Heads here may have learned from tier C: for comparison only.\n")
+
+
+def refuse(root: Path) -> None:
+    """For steps whose results ship.
+
+    Raises:
+        InputError: `root` is a folder that `write` wrote.
+    """
+    if (root / MARK).exists():
+        raise InputError(f"{root} lets tier C be trained on: nothing of it may ship")

@@ -18,7 +18,7 @@ from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.towers import load_tower
 
 from . import assemble, diffusion, distillation, image_space, kandinsky, manifest, quick_look, read_back, unclip
-from .known import DECODER_TIERS, neighbours, select, things
+from .known import DECODER_TIERS, bank, neighbours, select, things
 from .latent_steps import LATENT_CHANNELS, cached, perceptual
 from .manifest import Row
 from .training import processes
@@ -168,12 +168,14 @@ def train_read_back(root: Path, which: Which, samples: int, minutes: float, last
     before = trained(furthest(root, which, after))
     known = pictures(root)
     decoder = MAKERS[which](root, known, before)
+    shown = things(known.rows)
+    prior = assemble.prior(bank(known.near.embeds, shown))
     read_back.train(
         known.latents,
         known.weights,
         decoder.conditions,
-        diffusion.prompts(known.near, decoder.denoiser.takes),
-        read_back.bank(known.near.embeds, things(known.rows)),
+        diffusion.prompts(known.near, decoder.denoiser.takes, lambda embeds, g: read_back.moved(embeds, prior, g)),
+        bank(known.near.embeds, shown, least=3),
         reader(root),
         after,
         model=decoder.denoiser.model,

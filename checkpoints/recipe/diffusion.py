@@ -87,11 +87,13 @@ class Neighbours:
         return jitter(F.normalize(torch.lerp(self.embeds[rows], self.embeds[others], share), dim=1), generator)
 
 
-def prompts(neighbours: Neighbours, takes: Takes) -> Prompts:
-    """Embeddings near those of pictures by their rows, and the same as a denoiser takes them."""
+def prompts(
+    neighbours: Neighbours, takes: Takes, move: Callable[[Tensor, torch.Generator], Tensor] = lambda embeds, generator: embeds
+) -> Prompts:
+    """Embeddings near those of pictures by their rows, moved, and the same as a denoiser takes them."""
 
     def drawn(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
-        wanted = neighbours.draw(rows, generator)
+        wanted = move(neighbours.draw(rows, generator), generator)
         return wanted, takes(wanted, generator)
 
     return drawn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -48,6 +49,12 @@ def anchors(root: Path, rows: list[Row]) -> Tensor:
 def things(rows: list[Row]) -> list[str]:
     """What each picture shows: its concept, or, outside the concept table, its name."""
     return [r.concepts[0] if r.concepts else (r.captions[0].lower() if r.captions else r.id) for r in rows]
+
+
+def bank(embeds: Tensor, things: Sequence[str], least: int = 1) -> Tensor:
+    """Unit means (M, d) of the things that at least `least` of the pictures, with unit embeddings (N, d), show."""
+    means = [embeds[rows].mean(0) for rows in diffusion.by_thing(things).values() if len(rows) >= least]
+    return F.normalize(torch.stack(means), dim=1)
 
 
 def neighbours(root: Path, rows: list[Row]) -> diffusion.Neighbours:

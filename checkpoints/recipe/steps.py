@@ -20,6 +20,7 @@ from unialign_gen.training.config import TrainConfig
 from unialign_gen.training.train import train
 
 from . import (
+    all_tiers,
     assemble,
     attribution,
     caches,
@@ -29,14 +30,13 @@ from . import (
     manifest,
     packages,
     pictures,
-    read_back,
     recall,
     sounds,
     towers,
 )
 from .concepts import CONCEPTS
 from .decoder_steps import furthest
-from .known import DECODER_TIERS, HEAD_TIERS, anchors, caption_features, select, sound_features, things
+from .known import DECODER_TIERS, HEAD_TIERS, anchors, bank, caption_features, select, sound_features, things
 from .training import log
 from .which import Which
 
@@ -77,6 +77,7 @@ def restore(root: Path, starter: Path) -> None:
 
 def train_image_space(root: Path, steps: int) -> None:
     """Trains the head that makes the image space, on tiers A and B."""
+    all_tiers.refuse(root)
     rows = select(root, "picture", HEAD_TIERS)
     names: dict[str, int] = {}
     index = torch.tensor([names.setdefault((r.captions or [r.id])[0].lower(), len(names)) for r in rows])
@@ -132,6 +133,7 @@ def measure_recall(root: Path, kept: Path) -> dict[str, dict[str, Any]]:
 
 def fit_judge(root: Path, out: Path) -> None:
     """Fits the judge's probe on real training pictures and writes the judge to `out`."""
+    all_tiers.refuse(root)
     from unialign_gen.eval.judge import Judge, fit_probe
 
     rows = [r for r in select(root, "picture", HEAD_TIERS) if r.concepts]
@@ -148,12 +150,13 @@ def fit_judge(root: Path, out: Path) -> None:
 
 def write_starter(root: Path, out: Path) -> None:
     """Assembles the starter checkpoint from the trained parts."""
+    all_tiers.refuse(root)
     trained = {kind: load_head(path) for kind, path in heads_in(root / "heads").items()}
     heads_by_kind = {"image": load_head(root / "image_space"), **trained}
     unet = UNet2DConditionModel.from_pretrained(furthest(root, Which.kandinsky) / "unet")
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
     shown = select(root, "picture", DECODER_TIERS)
-    known = assemble.prior(read_back.bank(anchors(root, shown), things(shown), least=1))
+    known = assemble.prior(bank(anchors(root, shown), things(shown)))
     assemble.starter(root, heads_by_kind, unet, movq, known, out)
     if (furthest(root, Which.unclip) / "unet").is_dir():
         assemble.second_decoder(furthest(root, Which.unclip), movq, known, out / "stable-unclip")

@@ -163,7 +163,8 @@ def embed(
         value = weights.get(kind, 1.0)
         shares += [value] * len(rows) if isinstance(value, float) else list(value)
     tensors["mix"] = pipeline.embed(embeds=flat, weights={"embeds": shares}, mix=mix.value).cpu().contiguous()
-    save_file(tensors, out, metadata={"checkpoint": checkpoint, "normalised": "true"})
+    moved = 0.0 if pipeline.prior is None else pipeline.prior.config["strength"] if prior_strength is None else prior_strength
+    save_file(tensors, out, metadata={"checkpoint": checkpoint, "normalised": "true", "prior_strength": str(moved)})
     shapes = {k: list(v.shape) for k, v in tensors.items()}
     report({"file": str(out), "shapes": shapes}, as_json, f"{out}: {', '.join(f'{k} {v}' for k, v in shapes.items())}")
 

@@ -45,9 +45,9 @@ class Create:
     seed: Any = 0
     steps: Any = None
     guidance: Any = None
-    prior: Any = None
     pictures: Any = 1
     model: Any = "starter"
+    prior: Any = None
 
     def run(self, engine: Engine, sandbox: Sandbox, session: str = "") -> Iterator[Progress | Drawn]:
         """Progress with previews, then what was drawn.

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from .engine import Model
 from .room import Room
 
 
@@ -24,13 +25,17 @@ def prior_slider(room: Room) -> gr.Slider:
     return gr.Slider(
         0,
         1,
-        first.prior or 0,
         step=0.05,
-        visible=first.prior is not None,
         label="Towards what it knows",
         info="0 draws a prompt as it was read, 1 the known things nearest to it.",
         elem_id="prior",
+        **prior_of(first, first.prior),
     )
+
+
+def prior_of(model: Model, strength: float | None) -> dict[str, Any]:
+    """The slider's value and visibility for a model, for its making or as an update."""
+    return {"value": strength or 0, "visible": model.prior is not None}
 
 
 def model_choice(room: Room, elem_id: str) -> gr.Dropdown:
@@ -43,13 +48,13 @@ def follow_model(room: Room, model: gr.Dropdown, steps: gr.Slider, guidance: gr.
 
     def own(label: str) -> list[Any]:
         chosen = room.engine.model(label)
-        of_prior = gr.Slider(value=chosen.prior or 0, visible=chosen.prior is not None)
-        return [chosen.steps, chosen.guidance, *([] if prior is None else [of_prior])]
+        return [chosen.steps, chosen.guidance, gr.Slider(**prior_of(chosen, chosen.prior))][: len(followers)]
 
+    followers = [steps, guidance, *([prior] if prior is not None else [])]
     model.input(
         own,
         model,
-        [steps, guidance, *([] if prior is None else [prior])],
+        followers,
         api_visibility="private",
         show_progress="hidden",
         queue=False,

@@ -67,17 +67,15 @@ def steps_and_guidance(limits: Limits, model: Model, steps: Any, guidance: Any) 
 
 
 def prior_strength(model: Model, strength: Any) -> float:
-    """The strength of the prior in a request, the model's own where it names none.
+    """The strength of the prior in a request, the model's own where it names none; 0 for a model without a prior.
+
+    Another model's is not refused there: a program that names no strength sends that of the page's first model.
 
     Raises:
-        InputError: one that cannot be used, or one above 0 for a model without a prior.
+        InputError: one that cannot be used.
     """
-    if strength is None:
-        return model.prior or 0.0
-    wanted = decimal(strength, "prior strength", 0, 1)
-    if model.prior is None and wanted:
-        raise InputError(f"{model.label} has no prior: its strength must be 0")
-    return wanted
+    wanted = model.prior if strength is None else decimal(strength, "prior strength", 0, 1)
+    return 0.0 if model.prior is None or wanted is None else wanted
 
 
 def whole(value: Any, name: str, low: int, high: int) -> int:

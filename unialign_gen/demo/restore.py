@@ -51,6 +51,8 @@ def restore(settings: Settings, engine: Engine, name: str) -> Restored:
     model = next((m.label for m in engine.models.values() if (m.checkpoint, m.decoder or "") == wanted), None)
     if model is None:
         raise InputError(f"{name} was drawn with a model that is not here")
+    if prior and engine.model(model).prior is None:
+        raise InputError(f"{name} was drawn with a prior, which {model} has not here")
     text = next((p.value for p in settings.prompts if p.kind == "text"), "")
     kept = tuple(p for p in settings.prompts if p.kind != "text")
     said = f"Settings of {name} are back."

@@ -12,7 +12,7 @@ from ..settings_png import read_png, save_png
 from . import html
 from .components import FileTile, PictureTile, SoundTile, VideoTile
 from .create import Create, Drawn
-from .drawing import drawing_sliders, follow_model, model_choice, prior_slider
+from .drawing import drawing_sliders, follow_model, model_choice, prior_of, prior_slider
 from .engine import Progress
 from .examples import EXAMPLES
 from .guard import guarded, guarded_stream
@@ -147,15 +147,15 @@ def create_tab(room: Room) -> None:
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
-        prior_strength: float | None = None,
         pictures: int = 1,
         model: str = models[0],
+        prior_strength: float | None = None,
         kept: Any = (),
         request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
     ) -> Iterator[Any]:
         shares = dict(zip(KINDS, (text_weight, audio_weight, video_weight, image_weight), strict=True))
         files = {"audio": audio, "video": video, "image": image}
-        asked = Create(text, files, shares, kept, mix, seed, steps, guidance, prior_strength, pictures, model)
+        asked = Create(text, files, shares, kept, mix, seed, steps, guidance, pictures, model, prior_strength)
         for found in asked.run(room.engine, room.sandbox, session_of(request)):
             if isinstance(found, Progress):
                 yield {stage: html.stage(found)}
@@ -179,7 +179,7 @@ def create_tab(room: Room) -> None:
             seen: html.seen(drawn.parts),
         }
 
-    inputs = [text, audio, video, image, *weights.values(), mix, seed, steps, guidance, prior, pictures, model, kept]
+    inputs = [text, audio, video, image, *weights.values(), mix, seed, steps, guidance, pictures, model, prior, kept]
     outputs = [gallery, details, shell, script, stage, understood, seen]
     options: Any = {"show_progress": "hidden", **DRAWING}
     drawing = gr.on([draw.click, text.submit], create, inputs, outputs, api_name="create", **options)
@@ -221,7 +221,7 @@ def create_tab(room: Room) -> None:
             seed: back.seed,
             steps: back.steps,
             guidance: back.guidance,
-            prior: back.prior,
+            prior: gr.Slider(**prior_of(room.engine.model(back.model), back.prior)),
             pictures: back.pictures,
             model: back.model,
             kept: back.kept,
@@ -231,7 +231,7 @@ def create_tab(room: Room) -> None:
             restorer: None,
         }
 
-    controls = [text, audio, video, image, *weights.values(), prior, mix, seed, steps, guidance, pictures, model]
+    controls = [text, audio, video, image, *weights.values(), mix, seed, steps, guidance, pictures, model, prior]
     restorer.upload(
         bring_back,
         restorer,
