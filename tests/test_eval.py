@@ -75,6 +75,8 @@ def test_prompts_are_unseen_and_fixed(tmp_path):
 
 def test_evaluate_reports_every_part(tmp_path):
     class Pipeline:
+        prior = None
+
         def best_of(self, candidates, seed, **prompt):
             assert seed == [candidates * i for i in range(len(seed))]
             (values,) = prompt.values()

@@ -12,7 +12,7 @@ from ..settings_png import read_png, save_png
 from . import html
 from .components import FileTile, PictureTile, SoundTile, VideoTile
 from .create import Create, Drawn
-from .drawing import drawing_sliders, follow_model, model_choice, prior_of, prior_slider
+from .drawing import drawing_sliders, follow_model, model_choice, prior_slider
 from .engine import Progress
 from .examples import EXAMPLES
 from .guard import guarded, guarded_stream
@@ -221,7 +221,7 @@ def create_tab(room: Room) -> None:
             seed: back.seed,
             steps: back.steps,
             guidance: back.guidance,
-            prior: gr.Slider(**prior_of(room.engine.model(back.model), back.prior)),
+            prior: back.prior,
             pictures: back.pictures,
             model: back.model,
             kept: back.kept,
@@ -232,12 +232,20 @@ def create_tab(room: Room) -> None:
         }
 
     controls = [text, audio, video, image, *weights.values(), mix, seed, steps, guidance, pictures, model, prior]
-    restorer.upload(
+    restored = restorer.upload(
         bring_back,
         restorer,
         [*controls, kept, kept_row, kept_note, stage, restorer],
         api_name="restore",
         show_progress="hidden",
+    )
+    restored.then(
+        lambda label: gr.Slider(visible=room.engine.model(label).prior is not None),
+        model,
+        prior,
+        api_visibility="private",
+        show_progress="hidden",
+        queue=False,
     )
     forget.click(lambda: ((), gr.Row(visible=False)), None, [kept, kept_row], api_visibility="private", show_progress="hidden")
 
