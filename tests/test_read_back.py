@@ -191,7 +191,7 @@ def test_both_ways_read_the_same_picture(starter):
             torch.testing.assert_close(points.norm(dim=1), torch.ones(2))
         with torch.no_grad():
             drawn = movq.decode(z, force_not_quantize=True).sample if full else quick(z)
-            drawn = training.shifted(drawn.clamp(-1.05, 1.05), torch.Generator().manual_seed(0))
+            drawn = read_back.disturbed(drawn.clamp(-1.05, 1.05), torch.Generator().manual_seed(0))
             expected = small(part.tower(drawn))
             if full:
                 expected = part.head(part.tower(F.interpolate(drawn, size=(160, 160), mode="bicubic")))
