@@ -10,6 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from unialign_gen.concepts import ConceptTable, concept_table
+from unialign_gen.pipelines.prior import strength_of
 
 from .data import SPLITS, Prompt, prompts
 from .intervals import wilson
@@ -89,9 +90,7 @@ def evaluate(
     result["chance"] = {"top1": 1 / len(judge.concepts), "top5": 5 / len(judge.concepts)}
     result["concepts"] = len(judge.concepts)
     result["limit"], result["seed"], result["best_of"] = limit, seed, best_of
-    strength = options.get("prior_strength")
-    own = 0.0 if pipeline.prior is None else pipeline.prior.config["strength"]
-    result["prior_strength"] = own if strength is None else strength
+    result["prior_strength"] = strength_of(pipeline.prior, options.get("prior_strength"))
     return result
 
 

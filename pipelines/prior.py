@@ -54,7 +54,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         Raises:
             InputError: a strength that is not between 0 and 1.
         """
-        strength = check_strength(self.config["strength"] if strength is None else strength)
+        strength = check_strength(strength_of(self, strength))
         embeddings, points = embeddings.float(), self.points.to(embeddings.device, torch.float32)
         if not strength:
             return embeddings
@@ -77,6 +77,13 @@ def move_to_known(prior: EmbeddingPrior | None, strength: float | None = None) -
             raise InputError("this checkpoint has no prior: leave out prior_strength")
         return None
     return lambda embeddings: prior(embeddings, strength)
+
+
+def strength_of(prior: EmbeddingPrior | None, strength: float | None = None) -> float:
+    """How far prompts move: as asked, or as the prior says, 0 without one."""
+    if strength is not None:
+        return strength
+    return 0.0 if prior is None else float(prior.config["strength"])
 
 
 def check_strength(strength: float) -> float:

@@ -70,7 +70,7 @@ class PromptedPipeline:
             InputError: a prompt, a weight or a strength that cannot be used; a strength with nothing to move.
         """
         inputs = {"text": text, "audio": audio, "video": video, "image": image, "embeds": embeds}
-        if prior_strength and embeds is not None and len([v for v in inputs.values() if v is not None]) == 1:
+        if prior_strength and {kind for kind, value in inputs.items() if value is not None} == {"embeds"}:
             raise InputError("prior_strength moves prompts that are encoded; embeds are drawn where they are: leave it out")
         return embed_prompts(self.aligner, plan(inputs, weights), mix, move_to_known(self.prior, prior_strength))
 

@@ -154,6 +154,8 @@ def embed(
     pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads)
     from safetensors.torch import save_file
 
+    from ..pipelines.prior import strength_of
+
     strength = {"prior_strength": prior_strength}
     tensors = {kind: pipeline.embed(**{kind: list(values)}, **strength).cpu().contiguous() for kind, values in given.items()}
     parts = {kind: tuple(tensors[kind]) for kind in given}
@@ -163,8 +165,8 @@ def embed(
         value = weights.get(kind, 1.0)
         shares += [value] * len(rows) if isinstance(value, float) else list(value)
     tensors["mix"] = pipeline.embed(embeds=flat, weights={"embeds": shares}, mix=mix.value).cpu().contiguous()
-    moved = 0.0 if pipeline.prior is None else pipeline.prior.config["strength"] if prior_strength is None else prior_strength
-    save_file(tensors, out, metadata={"checkpoint": checkpoint, "normalised": "true", "prior_strength": str(moved)})
+    strength_used = str(strength_of(pipeline.prior, prior_strength))
+    save_file(tensors, out, metadata={"checkpoint": checkpoint, "normalised": "true", "prior_strength": strength_used})
     shapes = {k: list(v.shape) for k, v in tensors.items()}
     report({"file": str(out), "shapes": shapes}, as_json, f"{out}: {', '.join(f'{k} {v}' for k, v in shapes.items())}")
 
