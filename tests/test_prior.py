@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from conftest import tone, write_wav
 from safetensors.torch import load_file
-from scipy.stats import vonmises_fisher
+from scipy.stats import multivariate_normal, vonmises_fisher
 from typer.testing import CliRunner
 
 import unialign_gen
@@ -40,6 +40,21 @@ def test_it_is_the_posterior_mean_under_von_mises_fisher_noise():
     mean /= np.linalg.norm(mean, axis=1, keepdims=True)
     got = prior(points, temperature=temperature)(seen, strength=1)
     assert np.allclose(got.numpy(), mean, atol=1e-5)
+
+
+def test_it_is_the_posterior_mean_under_gaussian_noise():
+    """Bayes' rule with SciPy's density: known points as likely before as they have been seen, noise of one covariance."""
+    points, seen, temperature, counts = unit(6, 4), unit(5, 4, seed=1), 2.0, [1, 2, 9, 4, 1, 30]
+    root = torch.randn(4, 4, generator=torch.Generator().manual_seed(2)) * 0.3
+    covariance = root @ root.T + 0.02 * torch.eye(4)
+    known = prior(points, temperature=temperature)
+    known.log_counts.copy_(torch.tensor(counts).log())
+    known.whitening.copy_(torch.linalg.cholesky(torch.linalg.inv(covariance)))
+    noise = multivariate_normal(cov=temperature * covariance.numpy())
+    likely = np.array([[n * noise.pdf((e - x).numpy()) for x, n in zip(points, counts, strict=True)] for e in seen])
+    mean = (likely / likely.sum(1, keepdims=True)) @ points.numpy()
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    assert np.allclose(known(seen, strength=1).numpy(), mean, atol=1e-5)
 
 
 def test_strength_goes_from_the_prompt_to_the_mean():
@@ -125,7 +140,8 @@ def test_a_checkpoint_without_one_draws_prompts_as_they_are(starter, tmp_path):
 def test_it_is_saved_with_the_pipeline_and_shared_by_the_second_decoder(starter, tmp_path):
     starter.save_pretrained(tmp_path)
     again = unialign_gen.load(str(tmp_path))
-    assert torch.equal(again.prior.points, starter.prior.points)
+    for name, kept in starter.prior.state_dict().items():
+        assert torch.equal(again.prior.state_dict()[name], kept), name
     assert again.prior.config["temperature"] == starter.prior.config["temperature"]
     second = unialign_gen.load("starter", decoder="stable-unclip")
     assert torch.equal(second.prior.points, starter.prior.points)

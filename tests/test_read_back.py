@@ -3,12 +3,14 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler
 
 from unialign_gen.checkpoints.recipe import (
+    assemble,
     autoencoder,
     decoder_steps,
     diffusion,
@@ -118,6 +120,30 @@ def test_the_bank_holds_unit_means_of_what_several_pictures_show():
     embeds = F.normalize(torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]]), dim=1)
     made = known.bank(embeds, ["a", "a", "b", "c"], least=2)
     torch.testing.assert_close(made, torch.full((1, 2), math.sqrt(0.5)))
+
+
+def test_the_spread_within_things_is_the_pooled_covariance_shrunk_towards_a_sphere():
+    points, shown = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), [i % 4 for i in range(39)] + ["alone"]
+    points += torch.tensor([0.0, 5, 10, 15] * 10)[:, None]  # how far things lie apart is no part of it
+    covariances = [np.cov(points[[s == thing for s in shown]].numpy().T) for thing in range(4)]
+    pooled = sum(c * (shown.count(thing) - 1) for thing, c in enumerate(covariances)) / (40 - 5)
+    wanted = 0.75 * pooled + 0.25 * np.eye(3) * np.trace(pooled) / 3
+    assert np.allclose(known.spread(points, shown, 0.25).numpy(), wanted, atol=1e-5)
+
+
+def test_the_prior_gives_a_picture_to_the_thing_that_discriminant_analysis_gives_it_to():
+    """Two things that differ a little in one coordinate, always, and more in another, in which each of them varies freely."""
+    generator = torch.Generator().manual_seed(0)
+    side = torch.arange(400) % 2 * 0.4 - 0.2
+    noise = torch.randn(400, 2, generator=generator)
+    embeds = F.normalize(torch.stack([side + 0.03 * noise[:, 0], 2 * side + noise[:, 1], torch.ones(400)], dim=1), dim=1)
+    shown = ["left" if s < 0 else "right" for s in side]
+    made = assemble.prior(embeds[:300], shown[:300])
+    assert made.log_counts.exp().tolist() == pytest.approx([150, 150])
+    nearest = (made(embeds[300:], strength=1) @ made.points.T).argmax(1)
+    plain = (embeds[300:] @ made.points.T).argmax(1)
+    right = torch.arange(100) % 2
+    assert (nearest == right).float().mean() > 0.97 > 0.9 > (plain == right).float().mean()
 
 
 def run(folder, samples, model, lr=5e-4):

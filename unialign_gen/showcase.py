@@ -54,11 +54,10 @@ def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
 
 
 def heard_as(pipeline: Any, name: str, concepts: ConceptTable | None) -> str:
-    """The concept that a recording's embedding lies nearest to, for its label."""
+    """The concept that a recording's embedding, as it is drawn, lies nearest to, for its label."""
     if concepts is None:
         return ""
-    heard = pipeline.embed(audio=path(name), prior_strength=0)
-    return f", heard as {concepts.nearest(heard, 1)[0][0]}"
+    return f", heard as {concepts.nearest(pipeline.embed(audio=path(name)), 1)[0][0]}"
 
 
 def path(name: str) -> str:

@@ -169,7 +169,7 @@ def train_read_back(root: Path, which: Which, samples: int, minutes: float, last
     known = pictures(root)
     decoder = MAKERS[which](root, known, before)
     shown = things(known.rows)
-    prior = assemble.prior(bank(known.near.embeds, shown))
+    prior = assemble.prior(known.near.embeds, shown)
     read_back.train(
         known.latents,
         known.weights,

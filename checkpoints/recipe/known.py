@@ -57,6 +57,19 @@ def bank(embeds: Tensor, things: Sequence[str], least: int = 1) -> Tensor:
     return F.normalize(torch.stack(means), dim=1)
 
 
+def spread(embeds: Tensor, things: Sequence[str], shrinkage: float) -> Tensor:
+    """How embeddings (N, d) of one thing differ: the covariance (d, d) about the things' means, pooled over all of them.
+
+    `shrinkage` (0 to 1) of it is a sphere of the same variance (Ledoit & Wolf 2004), without which directions that hardly
+    vary would count for everything.
+    """
+    groups = diffusion.by_thing(things).values()
+    apart = torch.cat([embeds[rows] - embeds[rows].mean(0) for rows in groups])
+    pooled = apart.T @ apart / (len(embeds) - len(groups))
+    sphere = torch.eye(len(pooled)) * pooled.trace() / len(pooled)
+    return torch.lerp(pooled, sphere, shrinkage)
+
+
 def neighbours(root: Path, rows: list[Row]) -> diffusion.Neighbours:
     """Neighbours are pictures of one thing."""
     return diffusion.Neighbours(anchors(root, rows), things(rows))

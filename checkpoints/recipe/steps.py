@@ -36,7 +36,7 @@ from . import (
 )
 from .concepts import CONCEPTS
 from .decoder_steps import furthest
-from .known import DECODER_TIERS, HEAD_TIERS, anchors, bank, caption_features, select, sound_features, things
+from .known import DECODER_TIERS, HEAD_TIERS, anchors, caption_features, select, sound_features, things
 from .training import log
 from .which import Which
 
@@ -156,7 +156,7 @@ def write_starter(root: Path, out: Path) -> None:
     unet = UNet2DConditionModel.from_pretrained(furthest(root, Which.kandinsky) / "unet")
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
     shown = select(root, "picture", DECODER_TIERS)
-    known = assemble.prior(bank(anchors(root, shown), things(shown)))
+    known = assemble.prior(anchors(root, shown), things(shown))
     assemble.starter(root, heads_by_kind, unet, movq, known, out)
     if (furthest(root, Which.unclip) / "unet").is_dir():
         assemble.second_decoder(furthest(root, Which.unclip), movq, known, out / "stable-unclip")
