@@ -27,9 +27,9 @@ from .towers import half
 
 EMBED_NORM = EMBED_DIM**0.5  # unit variance a component; the space is a sphere, so the spread is zero
 STEPS, GUIDANCE = 12, 3.0  # of the names of concepts fewer are drawn recognisably at a guidance of 2 or 4
-# All chosen by prompts of other makers beyond those that `eval concepts` asks for: shrinkage and temperature by how many end
-# nearest to their concept, much alike from 0.02 to 0.1 and from 4 to 16; strength by what is recognised of what is drawn.
-# The less strength, the more a prompt keeps of its colours
+# Shrinkage and temperature chosen by how many prompts of other makers, beyond those that `eval concepts` asks for, end nearest
+# to their concept: much alike from 0.02 to 0.1 and from 4 to 16. Strength by what is recognised of what is drawn, of prompts
+# that `eval concepts` asks for too, against how much of its colours a prompt keeps
 SHRINKAGE, TEMPERATURE, STRENGTH = 0.05, 8.0, 0.55
 SMALL = ("README.md", "ATTRIBUTION.tsv")
 
