@@ -55,9 +55,7 @@ def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
 
 def heard_as(pipeline: Any, name: str, concepts: ConceptTable | None) -> str:
     """The concept that a recording's embedding, as it is drawn, lies nearest to, for its label."""
-    if concepts is None:
-        return ""
-    return f", heard as {concepts.nearest(pipeline.embed(audio=path(name)), 1)[0][0]}"
+    return "" if concepts is None else f", heard as {concepts.nearest(pipeline.embed(audio=path(name)), 1)[0][0]}"
 
 
 def path(name: str) -> str:
