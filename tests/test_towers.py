@@ -7,7 +7,7 @@ from PIL import Image
 from unialign_gen.checkpoint import find
 from unialign_gen.errors import InputError
 from unialign_gen.towers import load_tower, save_tower
-from unialign_gen.towers.aisfx import FRAMES, HOP, MELS, RATE, WINDOW, AiSFX, block_starts, mel_filters
+from unialign_gen.towers.aisfx import FRAMES, HOP, MELS, RATE, WINDOW, AiSFX, block_starts, low_pass, mel_filters
 
 ALIGNER = find("starter") / "aligner"
 
@@ -57,6 +57,33 @@ def test_sound_features_do_not_depend_on_the_batch_or_on_gain():
     together = tower(tower.prepare([noise, short]))
     alone = torch.cat([tower(tower.prepare([noise * 0.1])), tower(tower.prepare([short * 3]))])
     assert torch.allclose(together, alone, atol=1e-4)
+
+
+def test_the_middle_layers_features_stand_before_the_last_ones():
+    torch.manual_seed(0)
+    both, last = AiSFX(middle=True).eval(), AiSFX().eval()
+    last.load_state_dict(both.state_dict())
+    blocks = torch.rand(2, FRAMES, MELS)
+    with torch.no_grad():
+        found = both.embed(blocks)
+        x = blocks[:, None]
+        for block in both.blocks[:3]:
+            x = block(x)
+        assert torch.allclose(found[:, 256:], last.embed(blocks))
+    assert found.shape == (2, both.dim)
+    assert last.dim == 512
+    channel = [max(float(x[0, 7, t].mean()) for t in range(x.shape[2]))]
+    assert float(found[0, 7]) == pytest.approx(channel[0], abs=1e-6)
+
+
+def test_what_lies_above_the_top_is_cut_off():
+    t = torch.arange(RATE, dtype=torch.float64) / RATE
+    low, high = torch.sin(2 * math.pi * 440 * t).float(), torch.sin(2 * math.pi * 12000 * t).float()
+    assert torch.allclose(low_pass(low + high, 8000), low, atol=1e-4)
+    assert torch.allclose(low_pass(low + high, 13000), low + high, atol=1e-4)
+    limited, free = AiSFX(top=8000), AiSFX()
+    assert torch.allclose(limited.mel(low + 3 * high), limited.mel(low), atol=1e-3)
+    assert not torch.allclose(free.mel(low + 3 * high), free.mel(low), atol=1e-1)
 
 
 def test_image_features_end_in_timms_own_pooled_features():

@@ -21,7 +21,7 @@ import unialign_gen
 from unialign_gen.config import load
 from unialign_gen.data.cache import FORMAT, FeatureCache, Ragged, Shard, counted, create, write_shard
 from unialign_gen.errors import InputError
-from unialign_gen.heads import Head, load_head
+from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.objectives import OBJECTIVES, UniAlign
 from unialign_gen.training import evaluation
 from unialign_gen.training.batches import Batches
@@ -113,6 +113,19 @@ def test_held_out_samples_follow_from_their_ids_alone():
     assert mask.float().mean() == pytest.approx(0.1, abs=0.02)
     assert held_out(ids[::-1], 0.1, seed=0).tolist() == mask.tolist()[::-1]
     assert not held_out(ids, 0.1, seed=1).equal(mask)
+
+
+def test_a_frozen_anchor_may_have_another_head_than_the_checkpoints(caches, tmp_path):
+    torch.manual_seed(0)
+    head = Head(WIDTH["image"], 6, 8).eval()
+    save_head(head, tmp_path / "image")
+    found = prepare(settings(caches, tmp_path / "run", anchor_head=tmp_path / "image"))
+    clips = source(caches)
+    features = torch.stack([clips.rows["image"][i].float().mean(0) for i in range(3)])
+    assert torch.allclose(found.points["clips"][:3], F.normalize(head(features), dim=1), atol=1e-4)
+    assert found.heads.heads["text"].config["embed_dim"] == 6
+    with pytest.raises(InputError, match="anchor_head: the anchor, text, is trained"):
+        settings(caches, tmp_path / "run", anchor_head=tmp_path / "image", anchor="text")
 
 
 def test_an_epoch_draws_every_training_sample_once(caches):

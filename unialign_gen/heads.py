@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import InputError
+from .recognition import Recognition
 
 
 class Head(nn.Module):
@@ -19,19 +21,27 @@ class Head(nn.Module):
         embed_dim: width of the shared space.
         hidden: width of the two-layer path.
         dropout: on its hidden layer and, half of it, on the features; in training only.
+        classes: above 0, what a classifier of that many classes recognises in the first `class_features` features is added to
+            the vector of both paths, which is brought to norm 1 first (`Recognition`).
+        class_features: see `classes`.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, features: int, embed_dim: int, hidden: int, dropout: float = 0.0):
+    def __init__(
+        self, features: int, embed_dim: int, hidden: int, dropout: float = 0.0, classes: int = 0, class_features: int = 0
+    ):
         super().__init__()
         self.config = {"features": features, "embed_dim": embed_dim, "hidden": hidden}
+        if classes:
+            self.config |= {"classes": classes, "class_features": class_features}
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
         self.drop = nn.Dropout(dropout / 2)
         self.linear = nn.Linear(features, embed_dim)
         self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, embed_dim))
+        self.recognition = Recognition(class_features, classes, embed_dim) if classes else None
 
     def fit_standardisation(self, features: Tensor) -> None:
         """Takes mean and spread from training features (N, features)."""
@@ -40,7 +50,8 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         x = self.drop((features - self.mean) / self.std)
-        return self.linear(x) + self.mlp(x)
+        out = self.linear(x) + self.mlp(x)
+        return out if self.recognition is None else F.normalize(out, dim=-1) + self.recognition(features)
 
 
 def save_head(head: Head, folder: Path) -> None:

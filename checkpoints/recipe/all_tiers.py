@@ -17,7 +17,7 @@ from .manifest import Row
 from .pictures import held_out
 from .sounds import hold_out, session
 
-LINKED, COPIED = ("images", "audio", "towers", "features"), "image_space"
+LINKED, COPIED = ("images", "audio", "packages", "towers", "features"), "image_space"
 FONT = "timgm6mb"
 MARK = "ALL_TIERS"  # a file that says what the folder is
 
@@ -36,7 +36,8 @@ def resplit(rows: list[Row]) -> None:
 
 
 def write(root: Path, out: Path) -> None:
-    """Writes the folder `out` beside the data in `root`; `caches`, `heads` and `recall` take it as their root.
+    """Writes the folder `out` beside the data in `root`; `image-space`, `caches`, `heads`,
+    `recognise` and `recall` take it as their root.
 
     Raises:
         InputError: no data in `root`, or no features or image space yet; `out` is there already.

@@ -23,6 +23,7 @@ from unialign_gen.towers import load_tower
 from . import diffusion
 from .image_space import EMBED_DIM
 from .known import bank, spread
+from .recognition import eighth, plain
 from .towers import half
 
 EMBED_NORM = EMBED_DIM**0.5  # unit variance a component; the space is a sphere, so the spread is zero
@@ -35,18 +36,21 @@ SMALL = ("README.md", "ATTRIBUTION.tsv")
 
 
 def grey_embedding(root: Path, head: Head) -> Tensor:
-    """The unconditional embedding (1, d): that of a picture whose normalised pixels are all zero, as for Kandinsky 2.2."""
+    """The unconditional embedding (1, d): that of a picture whose normalised pixels are all zero, as for Kandinsky 2.2.
+
+    What the head recognises has no part in it: the decoders knew it before.
+    """
     tower = load_tower(root / "towers" / "image")
     with torch.no_grad():
         pixels = tower.prepare([Image.new("RGB", (128, 128), (127, 127, 127))]).zero_()
-        return nn.functional.normalize(head(tower(pixels)), dim=1)
+        return nn.functional.normalize(plain(head)(tower(pixels)), dim=1)
 
 
 def write_aligner(root: Path, heads: dict[str, Head], out: Path) -> None:
     """Towers with their heads into `out`, a folder for `Aligner.from_pretrained`."""
     for kind, head in heads.items():
         tower = half(load_tower(root / "towers" / kind))
-        save_part(Part(tower, head.half()), out / kind)
+        save_part(Part(tower, eighth(head)), out / kind)
     config = {"_class_name": "Aligner", "embed_dim": EMBED_DIM, "towers": list(heads)}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 

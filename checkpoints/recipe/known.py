@@ -41,7 +41,7 @@ def sound_features(root: Path, rows: list[Row]) -> list[Tensor]:
 
 @torch.no_grad()
 def anchors(root: Path, rows: list[Row]) -> Tensor:
-    """Unit embeddings (N, d) of pictures in the image space."""
+    """Unit embeddings (N, d) of pictures in the image space, by its head alone."""
     head = load_head(root / "image_space")
     return F.normalize(head(features.of_pictures(root, rows, "image")), dim=1)
 

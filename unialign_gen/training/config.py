@@ -88,6 +88,7 @@ class TrainConfig:
         workers: threads that decode for them.
         tower_rate: their learning rate, as a share of `lr`.
         checkpoint: whose space it is: a frozen anchor goes through this checkpoint's own head.
+        anchor_head: the folder of another head for it, for a space that is not part of a checkpoint yet.
         embed_dim: width of a space of one's own, where the anchor is trained too; the checkpoint's by default.
         anchor: the modality that the others are pulled towards.
         steps, epochs: how long; one of the two. An epoch is over the first stream's samples.
@@ -112,6 +113,7 @@ class TrainConfig:
     workers: int = field(default_factory=cores)
     tower_rate: float = 1.0
     checkpoint: str = "starter"
+    anchor_head: Path | None = None
     embed_dim: int | None = None
     anchor: str = "image"
     steps: int | None = None
@@ -142,6 +144,10 @@ class TrainConfig:
             raise InputError("a run needs at least one stream and one head")
         if self.embed_dim is not None and self.anchor not in self.heads:
             raise InputError(f"embed_dim: the anchor, {self.anchor}, is frozen, so the space is as wide as it is")
+        if self.anchor_head is not None and self.anchor in self.heads:
+            raise InputError(
+                f"anchor_head: the anchor, {self.anchor}, is trained here; heads.{self.anchor}.start goes on from one"
+            )
         headless = sorted(set(self.towers) - set(self.heads))
         if headless:
             raise InputError(f"towers.{headless[0]}: a trained tower needs an entry in heads too")

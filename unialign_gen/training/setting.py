@@ -55,7 +55,7 @@ def prepare(config: TrainConfig) -> Setting:
     frozen = config.anchor not in config.heads
     points: dict[str, Tensor] = {}
     if frozen:
-        head, _ = frozen_head(config.checkpoint, config.anchor)
+        head = load_head(config.anchor_head) if config.anchor_head else frozen_head(config.checkpoint, config.anchor)[0]
         for name, source in sources.items():
             if config.anchor in source.rows:
                 points[name] = embed_mean(fitting(source, config.anchor, head), head)

