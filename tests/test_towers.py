@@ -72,8 +72,8 @@ def test_the_middle_layers_features_stand_before_the_last_ones():
         assert torch.allclose(found[:, 256:], last.embed(blocks))
     assert found.shape == (2, both.dim)
     assert last.dim == 512
-    channel = [max(float(x[0, 7, t].mean()) for t in range(x.shape[2]))]
-    assert float(found[0, 7]) == pytest.approx(channel[0], abs=1e-6)
+    loudest = max(float(x[0, 7, t].mean()) for t in range(x.shape[2]))
+    assert float(found[0, 7]) == pytest.approx(loudest, abs=1e-6)
 
 
 def test_what_lies_above_the_top_is_cut_off():

@@ -38,7 +38,7 @@ SMALL = ("README.md", "ATTRIBUTION.tsv")
 def grey_embedding(root: Path, head: Head) -> Tensor:
     """The unconditional embedding (1, d): that of a picture whose normalised pixels are all zero, as for Kandinsky 2.2.
 
-    What the head recognises has no part in it: the decoders knew it before.
+    What the head recognises has no part in it: the decoders learn without.
     """
     tower = load_tower(root / "towers" / "image")
     with torch.no_grad():

@@ -114,7 +114,7 @@ def augment(samples: Tensor, others: Tensor, generator: torch.Generator) -> Tens
 
 @torch.no_grad()
 def of_sounds(root: Path, rows: Sequence[Row], versions: int) -> Tensor:
-    """Tower features (N, versions, 512): the sound as it is first, then augmented versions; kept in `root/features`."""
+    """Tower features (N, versions, d): the sound as it is first, then augmented versions; kept in `root/features`."""
     path = root / "features" / f"audio{versions}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     known: dict[str, Tensor] = load_file(path) if path.exists() else {}

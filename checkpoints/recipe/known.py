@@ -31,7 +31,7 @@ def caption_features(root: Path, rows: list[Row]) -> list[Tensor]:
 
 
 def sound_features(root: Path, rows: list[Row]) -> list[Tensor]:
-    """A tensor (versions, 512) for each sound; recordings have more augmented versions than renders."""
+    """A tensor (versions, d) for each sound; recordings have more augmented versions than renders."""
     out: dict[str, Tensor] = {}
     for count in sorted({VERSIONS[r.style] for r in rows}):
         mine = [r for r in rows if VERSIONS[r.style] == count]
