@@ -7,7 +7,7 @@ from PIL import Image
 from unialign_gen.checkpoint import find
 from unialign_gen.errors import InputError
 from unialign_gen.towers import load_tower, save_tower
-from unialign_gen.towers.aisfx import FRAMES, HOP, MELS, RATE, WINDOW, AiSFX, block_starts, low_pass, mel_filters
+from unialign_gen.towers.aisfx import FRAMES, HOP, MELS, RATE, WINDOW, AiSFX, low_pass, mel_filters
 
 ALIGNER = find("starter") / "aligner"
 
@@ -41,13 +41,6 @@ def test_a_tone_lights_up_its_mel_band():
     )
     assert float(mel.max()) <= 1.0
     assert len(mel) == 3 * RATE // HOP + 1
-
-
-@pytest.mark.parametrize(("frames", "expected"), [(100, [0]), (101, [0, 1]), (150, [0, 50]), (260, [0, 50, 100, 150, 160])])
-def test_blocks_cover_every_frame(frames, expected):
-    starts = block_starts(frames)
-    assert starts == expected
-    assert {f for s in starts for f in range(s, min(frames, s + FRAMES))} == set(range(frames))
 
 
 def test_sound_features_do_not_depend_on_the_batch_or_on_gain():

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
-from unialign_gen.aligner import Aligner, Part, save_part
-from unialign_gen.heads import Head, load_head
+from unialign_gen.aligner import Aligner
+from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.pipelines import EmbeddingPrior, EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
 from unialign_gen.pipelines.autoencoders import autoencoder_kl
 from unialign_gen.towers import load_tower
@@ -24,7 +24,6 @@ from . import diffusion
 from .image_space import EMBED_DIM
 from .known import bank, spread
 from .recognition import eighth
-from .towers import half
 
 EMBED_NORM = EMBED_DIM**0.5  # unit variance a component; the space is a sphere, so the spread is zero
 STEPS, GUIDANCE = 12, 3.0  # of the names of concepts fewer are drawn recognisably at a guidance of 2 or 4
@@ -46,8 +45,8 @@ def grey_embedding(root: Path) -> Tensor:
 def write_aligner(root: Path, heads: dict[str, Head], out: Path) -> None:
     """Towers with their heads into `out`, a folder for `Aligner.from_pretrained`."""
     for kind, head in heads.items():
-        tower = half(load_tower(root / "towers" / kind))
-        save_part(Part(tower, eighth(head)), out / kind)
+        shutil.copytree(root / "towers" / kind, out / kind)
+        save_head(eighth(head), out / kind)
     config = {"_class_name": "Aligner", "embed_dim": EMBED_DIM, "towers": list(heads)}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 

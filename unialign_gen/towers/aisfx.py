@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Tower
+from .blocks import mean_over_blocks, padded
 
 RATE = 44100
 WINDOW, HOP, MELS, FRAMES = 2048, 1024, 96, 100
@@ -59,6 +60,7 @@ class AiSFX(Tower):
     """
 
     rate = RATE
+    bands = MELS
 
     def __init__(self, middle: bool = False, top: int | None = None) -> None:
         super().__init__()
@@ -73,9 +75,7 @@ class AiSFX(Tower):
         Cut off at `top`, then peak-normalised; a sound shorter than a block is padded with silence; more than a block is
         covered by blocks at a hop of half a block. Silence stays silence.
         """
-        mels = [self.mel(s) for s in sounds]
-        longest = max(len(m) for m in mels)
-        return torch.stack([F.pad(m, (0, 0, 0, longest - len(m)), value=float("nan")) for m in mels])
+        return padded([self.mel(s) for s in sounds])
 
     def mel(self, sound: Tensor) -> Tensor:
         if self.top is not None:
@@ -90,16 +90,7 @@ class AiSFX(Tower):
 
     def forward(self, mels: Tensor) -> Tensor:
         """(B, frames, 96) -> (B, dim)."""
-        pieces, owner = [], []
-        for row, mel in enumerate(mels):
-            frames = int((~mel[:, 0].isnan()).sum())
-            for at in block_starts(frames):
-                pieces.append(mel[at : at + FRAMES])
-                owner.append(row)
-        x = torch.cat([self.embed(part) for part in torch.stack(pieces).split(32)])
-        index = torch.tensor(owner, device=x.device)
-        total = torch.zeros(len(mels), self.dim, dtype=x.dtype, device=x.device).index_add_(0, index, x)
-        return total / torch.bincount(index, minlength=len(mels)).to(x.dtype).unsqueeze(1)
+        return mean_over_blocks(mels, FRAMES, self.embed)
 
     def embed(self, blocks: Tensor) -> Tensor:
         """(N, 100, 96) -> (N, dim)."""
@@ -114,12 +105,6 @@ def low_pass(sound: Tensor, top: int) -> Tensor:
     spectrum = torch.fft.rfft(sound)
     spectrum[math.ceil(len(sound) * top / RATE) :] = 0
     return torch.fft.irfft(spectrum, len(sound))
-
-
-def block_starts(frames: int) -> list[int]:
-    """First frames of the blocks: every half block, the last one flush with the end."""
-    last = max(0, frames - FRAMES)
-    return [*range(0, last, FRAMES // 2), last]
 
 
 def build(folder: Path, config: dict[str, Any]) -> AiSFX:

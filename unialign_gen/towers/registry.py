@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import pkgutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from .base import Tower
 
 NOWHERE = Path(os.devnull)  # the folder of a tower that is described and not kept anywhere: no file can be in it
-SHARED = {"base", "clip_layouts", "kaldi", "published", "registry"}  # modules of this package that are no towers
+# modules of this package that are no towers
+SHARED = {"base", "blocks", "clip_layouts", "eight_bits", "kaldi", "published", "registry"}
 
 
 class TowerModule(Protocol):
@@ -84,13 +86,19 @@ def module_of(kind: str) -> TowerModule:
     return cast(TowerModule, importlib.import_module(f".{kind}", __package__))
 
 
-def save_tower(tower: Tower, folder: Path) -> None:
-    """Writes `config.json`, `model.safetensors` in the tower's dtype, and the files that belong to it."""
+def save_tower(tower: Tower, folder: Path, eight_bits: Collection[str] = ()) -> None:
+    """Writes `config.json`, `model.safetensors` and the files that belong to the tower.
+
+    Weights are in the tower's dtype, those that `eight_bits` names in int8 with a scale for each row.
+    """
     from safetensors.torch import save_file
+
+    from .eight_bits import pack
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(tower.config, indent=2) + "\n")
-    save_file({k: v.cpu().contiguous() for k, v in tower.state_dict().items()}, folder / "model.safetensors")
+    state = pack(tower.state_dict(), eight_bits)
+    save_file({k: v.cpu().contiguous() for k, v in state.items()}, folder / "model.safetensors")
     for name, text in tower.extra_files().items():
         (folder / name).write_text(text, "utf-8")
 
@@ -132,7 +140,9 @@ def load_tower(folder: Path, dtype: torch.dtype | None = None, config: dict[str,
 
 
 def stored_weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights in `folder/model.safetensors`."""
+    """The weights in `folder/model.safetensors`, those in eight bits as fp32."""
     from safetensors.torch import load_file
 
-    return load_file(folder / "model.safetensors")
+    from .eight_bits import unpack
+
+    return unpack(load_file(folder / "model.safetensors"))
