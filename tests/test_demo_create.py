@@ -88,7 +88,8 @@ def test_settings_from_a_png_draw_the_picture_again_without_the_files(engine, sa
 def test_nearest_concepts_are_those_of_a_plain_search(engine, sandbox, starter):
     found = drawn(engine, sandbox, text="a cat", steps=1)
     table = engine.concepts("starter")
-    cosines = torch.nn.functional.cosine_similarity(table.points, starter.embed(text="a cat"))
+    apart = table.whitening
+    cosines = torch.nn.functional.cosine_similarity(table.points @ apart, starter.embed(text="a cat") @ apart)
     best = int(cosines.argmax())
     assert found.nearest[0] == (table.names[best], pytest.approx(float(cosines[best]), abs=1e-5))
     assert [v for _, v in found.nearest] == sorted((v for _, v in found.nearest), reverse=True)

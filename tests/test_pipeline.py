@@ -187,9 +187,10 @@ def test_a_damaged_index_is_one_line(tmp_path):
 
 def test_the_sheet_says_what_a_sound_was_heard_as(starter):
     folder = checkpoint.find("starter")
-    names, points = json.loads((folder / "concepts.json").read_text()), load_file(folder / "concepts.safetensors")["points"]
+    names, kept = json.loads((folder / "concepts.json").read_text()), load_file(folder / "concepts.safetensors")
+    apart, points = kept["whitening"].float(), kept["points"].float()
     point = starter.embed(audio=showcase.path("cow.flac"))[0]
-    expected = names[int(F.cosine_similarity(points.float(), point[None], dim=1).argmax())]
+    expected = names[int(F.cosine_similarity(points @ apart, (point @ apart)[None], dim=1).argmax())]
     table = ConceptTable.from_checkpoint(folder)
     assert showcase.heard_as(starter, "cow.flac", table) == f", heard as {expected}"
     assert showcase.heard_as(starter, "cow.flac", None) == ""

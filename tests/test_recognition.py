@@ -20,6 +20,8 @@ from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.pipelines import EmbeddingPrior
 from unialign_gen.recognition import Recognition
 
+DECAY = 1.0
+
 
 @pytest.fixture
 def generator():
@@ -88,31 +90,31 @@ def test_the_gate_is_the_minimum_of_its_loss(generator):
     """Against the first-order condition, on plain features, computed from the definition."""
     features = torch.randn(80, 6, generator=generator) * torch.tensor([1.0, 5, 0.2, 1, 1, 1]) + 3
     photographs = (features[:, 0] + 0.5 * torch.randn(80, generator=generator)) > 3.8
-    gate = recipe.fit_gate(features, photographs)
+    gate = recipe.fit_gate(features, photographs, DECAY)
     std = features.std(0)
     weight = (gate.weight[0] * std).detach().double().requires_grad_(True)
     bias = (gate.bias[0] + gate.weight[0] @ features.mean(0)).detach().double().requires_grad_(True)
     x = ((features - features.mean(0)) / std).double()
     chance = torch.sigmoid(x @ weight + bias)
     rare = float((~photographs).sum() / photographs.sum())
-    loss = -torch.where(photographs, rare * chance.log(), (1 - chance).log()).mean() + recipe.DECAY * weight.square().sum()
+    loss = -torch.where(photographs, rare * chance.log(), (1 - chance).log()).mean() + DECAY * weight.square().sum()
     slopes = torch.autograd.grad(loss, [weight, bias])
     assert max(float(s.abs().max()) for s in slopes) < 1e-3
     assert float(weight[0].detach()) > 0.1
 
 
-def test_classes_that_nothing_known_is_near_to_are_left_out(monkeypatch, generator):
-    monkeypatch.setattr(recipe, "CLASSES", 2)
+def test_classes_that_nothing_known_is_near_to_are_left_out(generator):
+    choice = recipe.Choice(weight=2.0, classes=2, decay=1.0)
     known = EmbeddingPrior(3, 2, temperature=0.01, strength=0.5)
     known.points.copy_(torch.eye(3)[:2])
     texts = F.normalize(torch.tensor([[0.0, 0.1, 1], [1, 0.2, 0], [0.1, 1, 0]]), dim=1)
     named = filled(nn.Linear(5, 3), generator)
     gate = filled(nn.Linear(5, 1), generator)
     head = filled(Head(8, 3, 4), generator)
-    made = recipe.recognising(head, named, gate, texts, known)
+    made = recipe.recognising(head, named, gate, texts, known, choice)
     assert torch.equal(made.recognition.classify.weight, named.weight[1:])
     assert torch.equal(made.recognition.gate.weight, gate.weight)
-    assert torch.allclose(made.recognition.points, recipe.WEIGHT * torch.eye(3)[:2], atol=1e-3)
+    assert torch.allclose(made.recognition.points, choice.weight * torch.eye(3)[:2], atol=1e-3)
     again = recipe.plain(made)
     assert again.config == head.config
     features = torch.randn(4, 8, generator=generator)
@@ -135,18 +137,48 @@ def test_the_starters_gate_is_shut_for_a_flat_drawing():
     assert float(shift) > 0.98
 
 
-def test_restoring_keeps_the_space_apart_from_what_is_recognised(tmp_path):
+def same(one, other):
+    return all(torch.equal(v, other.state_dict()[k]) for k, v in one.state_dict().items())
+
+
+def test_restoring_keeps_space_and_heads_apart_from_what_is_recognised(tmp_path):
     steps.restore(tmp_path, find("starter"))
-    space, seen, shipped = (
-        load_head(p) for p in (tmp_path / "image_space", tmp_path / "recognition", find("starter") / "aligner" / "image")
-    )
-    assert space.recognition is None
-    assert seen.config == shipped.config
-    assert all(torch.equal(v, shipped.state_dict()[k]) for k, v in seen.state_dict().items())
-    assert all(torch.equal(v, shipped.state_dict()[k]) for k, v in space.state_dict().items())
-    assert steps.image_head(tmp_path).config == shipped.config
+    aligner = find("starter") / "aligner"
+    for kind, plain in (("image", "image_space"), ("audio", "heads/heads/audio")):
+        alone, seen, shipped = (load_head(p) for p in (tmp_path / plain, tmp_path / "recognition" / kind, aligner / kind))
+        assert alone.recognition is None
+        assert seen.config == shipped.config
+        assert same(seen, shipped)
+        assert same(alone, shipped)
+
+
+def test_prompts_go_through_what_is_recognised_and_other_runs_heads_through_their_own(tmp_path):
+    steps.restore(tmp_path, find("starter"))
+    found = steps.prompt_heads(tmp_path)
+    assert {kind: head.recognition is not None for kind, head in found.items()} == {"image": True, "text": False, "audio": True}
+    found = steps.prompt_heads(tmp_path, tmp_path / "heads")
+    assert {kind: head.recognition is not None for kind, head in found.items()} == {
+        "image": True,
+        "text": False,
+        "audio": False,
+    }
     shutil.rmtree(tmp_path / "recognition")
-    assert steps.image_head(tmp_path).config == space.config
+    assert not any(head.recognition for head in steps.prompt_heads(tmp_path).values())
+
+
+def test_the_starters_gate_for_sounds_opens_for_a_cow_and_not_for_a_chord():
+    from unialign_gen import showcase
+    from unialign_gen.media import load_sound
+    from unialign_gen.towers import load_tower
+
+    folder = find("starter") / "aligner" / "audio"
+    tower, head = load_tower(folder), load_head(folder)
+    cow = load_sound(showcase.path("cow.flac"), tower.rate)
+    t = torch.arange(2 * tower.rate) / tower.rate
+    chord = sum((2 * math.pi * f * t).sin() * torch.exp(-t) for f in (262, 330, 392))
+    features = tower(tower.prepare([cow, chord]))[:, : head.recognition.width]
+    opened = head.recognition.gate(features).sigmoid()[:, 0].tolist()
+    assert opened[0] > 0.5 > opened[1]
 
 
 def test_the_classifier_comes_out_of_the_towers_own_package(tmp_path, generator):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
@@ -14,10 +15,19 @@ from .errors import InputError
 
 @dataclass
 class ConceptTable:
-    """Names, and the unit mean embedding of each one's training pictures (concepts, d)."""
+    """Named concepts, and how near an embedding lies to each.
+
+    Attributes:
+        names: of the concepts.
+        points: the unit mean embedding of each one's training pictures (concepts, d).
+        whitening: (d, d), W of W W^T, the inverse of the covariance that pictures of one concept have about their mean: the
+            directions in which those differ, colour and style say, count for less (linear discriminant analysis, Fisher
+            1936). Its scale does not matter. None: all directions count the same.
+    """
 
     names: list[str]
     points: Tensor
+    whitening: Tensor | None = None
 
     @classmethod
     def from_checkpoint(cls, folder: Path) -> ConceptTable:
@@ -31,20 +41,28 @@ class ConceptTable:
 
         try:
             names = json.loads((folder / "concepts.json").read_text())
-            points = load_file(folder / "concepts.safetensors")["points"].float()
+            kept = {name: value.float() for name, value in load_file(folder / "concepts.safetensors").items()}
+            return cls(names, kept["points"], kept.get("whitening"))
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise InputError(f"no concept table in {folder}") from error
-        return cls(names, points)
 
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_file
 
         (folder / "concepts.json").write_text(json.dumps(self.names, indent=1) + "\n")
-        save_file({"points": self.points.half().contiguous()}, folder / "concepts.safetensors")
+        kept = {"points": self.points} | ({} if self.whitening is None else {"whitening": self.whitening})
+        save_file({name: value.half().contiguous() for name, value in kept.items()}, folder / "concepts.safetensors")
+
+    def cosines(self, embeddings: Tensor) -> Tensor:
+        """Cosines (B, concepts) of embeddings (B, d) and points, both whitened first."""
+        x, points = embeddings.float(), self.points.float()
+        if self.whitening is not None:
+            x, points = x @ self.whitening.float(), points @ self.whitening.float()
+        return F.normalize(x, dim=1) @ F.normalize(points, dim=1).T
 
     def nearest(self, embeddings: Tensor, k: int = 5) -> list[list[str]]:
-        """The k nearest concepts by cosine of each embedding (B, d), nearest first."""
-        order = (embeddings @ self.points.T).topk(k, dim=1).indices.tolist()
+        """The k nearest concepts by `cosines` of each embedding (B, d), nearest first."""
+        order = self.cosines(embeddings).topk(k, dim=1).indices.tolist()
         return [[self.names[i] for i in row] for row in order]
 
 

@@ -75,7 +75,7 @@ def image_space(root: Root = ROOT, steps: int = 900, threads: Threads = 0) -> No
 
 @app.command()
 def recognise(root: Root = ROOT) -> None:
-    """Let pictures as prompts use what the image tower recognises in photographs. After `heads`; the space itself stays."""
+    """Let prompts use what the towers recognise in photographs and recordings. After `heads`; the space itself stays."""
     from . import steps
 
     steps.recognise(root)
@@ -221,7 +221,7 @@ def recall(
     from . import steps
 
     use(threads)
-    found = steps.measure_recall(root, heads or root / "heads")
+    found = steps.measure_recall(root, heads)
     typer.echo(json.dumps(found) if as_json else run.lines(found))
 
 

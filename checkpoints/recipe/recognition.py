@@ -1,12 +1,15 @@
-"""Gives the image head what its tower knows of photographs.
+"""Gives the image head what its tower knows of photographs, and the sound head what its tower knows of recordings.
 
 EfficientNet names a thousand kinds of things in photographs; the image space was learned from drawings, and photographs
 of the same things land beside them. The classifier that comes with the tower says what a photograph shows, the text head
-says where that lies, and a gate learned from the few photographs of tiers A and B opens for photographs alone.
+says where that lies, and a gate learned from the few photographs of tiers A and B opens for photographs alone. YAMNet names
+521 sound events, and so it is with recordings, of which there are few of many things; instruments and voices, which there are
+enough of, stay outside the gate.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,10 +21,26 @@ from unialign_gen.pipelines import EmbeddingPrior
 
 from .towers import member, read_pth
 
-# Chosen with the pictures of other makers in sight that `eval concepts` asks for; of 215 held-out pictures they lose one.
-WEIGHT = 3.0  # of a recognised photograph against its embedding by the head alone; 2 is much the same
-CLASSES = 700  # those whose names lie nearest to something known; all 1,000 are no better
-DECAY = 1.0  # of the gate's weights; with less of it it misses photographs of other makers
+
+@dataclass(frozen=True)
+class Choice:
+    """How much is made of what a tower recognises.
+
+    Attributes:
+        weight: of what is recognised against the embedding by the head alone.
+        classes: how many, those whose names lie nearest to something known.
+        decay: of the gate's weights; with less of it the gate misses what other makers made.
+    """
+
+    weight: float
+    classes: int
+    decay: float
+
+
+# Chosen with prompts of other makers in sight that `eval concepts` asks for. Of 215 held-out pictures they lose one; a weight
+# of 2 is much the same, and all 1,000 classes are no better. Of sounds, 100 classes or a decay of 0.01 or 1 are much the same.
+PICTURES = Choice(weight=3.0, classes=700, decay=1.0)
+SOUNDS = Choice(weight=1.0, classes=300, decay=0.1)
 
 
 def classifier(wheel: Path) -> nn.Linear:
@@ -40,10 +59,10 @@ def class_names() -> list[list[str]]:
     return [[info.index_to_description(i, detailed) for i in range(info.num_classes())] for detailed in (False, True)]
 
 
-def fit_gate(features: Tensor, photographs: Tensor) -> nn.Linear:
-    """Logistic regression: which pictures, with features (N, width), are photographs (N,). Both kinds count the same."""
+def fit_gate(features: Tensor, opened: Tensor, decay: float) -> nn.Linear:
+    """Logistic regression: for which rows of features (N, width) the gate is open (N,). Both kinds count the same."""
     mean, std = features.mean(0), features.std(0).clamp(min=1e-4)
-    x, wanted = (features - mean) / std, photographs.float()
+    x, wanted = (features - mean) / std, opened.float()
     gate = nn.Linear(x.shape[1], 1)
     nn.init.zeros_(gate.weight)
     nn.init.zeros_(gate.bias)
@@ -53,7 +72,7 @@ def fit_gate(features: Tensor, photographs: Tensor) -> nn.Linear:
     def loss() -> Tensor:
         optimiser.zero_grad()
         error = F.binary_cross_entropy_with_logits(gate(x)[:, 0], wanted, pos_weight=rare)
-        total = error + DECAY * gate.weight.square().sum()
+        total = error + decay * gate.weight.square().sum()
         total.backward()
         return total
 
@@ -72,28 +91,28 @@ def plain(head: Head) -> Head:
 
 
 @torch.no_grad()
-def recognising(head: Head, named: nn.Linear, gate: nn.Linear, texts: Tensor, known: EmbeddingPrior) -> Head:
+def recognising(head: Head, named: nn.Linear, gate: nn.Linear, texts: Tensor, known: EmbeddingPrior, choice: Choice) -> Head:
     """The head with a `Recognition` of the classes that are known best.
 
     Args:
-        head: the image head, a plain one.
-        named: the classifier, its classes in the order of `texts`.
+        head: a plain one.
+        named: the classifier of the tower's first features, its classes in the order of `texts`.
         texts: unit embeddings (classes, d) of the classes' names.
         known: moves the names to what can be drawn.
     """
-    best = (texts @ known.points.T).amax(1).topk(min(CLASSES, len(texts))).indices.sort().values
+    best = (texts @ known.points.T).amax(1).topk(min(choice.classes, len(texts))).indices.sort().values
     made = Head(**head.config, classes=len(best), class_features=named.in_features)
     made.load_state_dict(head.state_dict(), strict=False)
     assert made.recognition is not None
     made.recognition.classify.weight.copy_(named.weight[best])
     made.recognition.classify.bias.copy_(named.bias[best])
     made.recognition.gate.load_state_dict(gate.state_dict())
-    made.recognition.points.copy_(WEIGHT * known(texts[best], 1.0))
+    made.recognition.points.copy_(choice.weight * known(texts[best], 1.0))
     return made.eval()
 
 
 def eighth(head: Head) -> Head:
-    """The head in fp16, its classes in eight bits: embeddings of other makers' pictures turn by a cosine of 0.9994 at most."""
+    """The head in fp16, its classes in eight bits: prompts of other makers turn by a cosine of 0.9994 at most."""
     head.half()
     if head.recognition is not None:
         for part in (head.recognition.classify.weight, head.recognition.points):

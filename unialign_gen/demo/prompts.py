@@ -116,9 +116,9 @@ def embed_parts(pipeline: Any, parts: Sequence[Part], method: Method, strength: 
 
 
 def nearest(table: Any, vector: Tensor, count: int = 6) -> list[tuple[str, float]]:
-    """The concepts nearest to a unit vector (d,), with their cosines; none without a table of this width."""
+    """The concepts nearest to a unit vector (d,), with the table's cosines; none without a table of this width."""
     if table is None or table.points.shape[1] != len(vector):
         return []
-    cosines = torch.nn.functional.normalize(table.points, dim=1) @ vector.cpu().float()
+    cosines = table.cosines(vector.cpu().unsqueeze(0))[0]
     best = cosines.topk(min(count, len(cosines)))
     return [(table.names[i], float(v)) for v, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
