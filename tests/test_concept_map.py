@@ -59,7 +59,9 @@ def test_the_same_table_gives_the_same_map(table, concept_map):
 
 
 def test_names_do_not_lie_on_each_other(concept_map):
-    boxes = [(x, y, 7 * len(name) + 14) for name, (x, y) in zip(concept_map.names, concept_map.places.tolist(), strict=True)]
+    boxes = [
+        (x, y, 7 * len(name) + 14) for name, (x, y) in zip(concept_map.table.names, concept_map.places.tolist(), strict=True)
+    ]
     over = [
         (i, j)
         for i, (x, y, w) in enumerate(boxes)
@@ -79,11 +81,12 @@ def test_spreading_keeps_what_is_apart_where_it_is():
 
 
 def test_a_prompt_lies_where_its_nearest_concepts_lie(concept_map):
-    i = concept_map.names.index("dog")
-    place, nearest = concept_map.place(concept_map.points[i])
+    table = concept_map.table
+    i = table.names.index("dog")
+    place, nearest = concept_map.place(table.points[i])
     assert nearest[0] == i
     assert (place - concept_map.places[i]).norm() < 0.05
-    cosines = concept_map.points @ concept_map.points[i]
+    cosines = normalize(table.points @ table.whitening, dim=1) @ normalize(table.points[i] @ table.whitening, dim=0)
     five = sorted(range(len(cosines)), key=lambda j: -float(cosines[j]))[:5]
     shares = [math.exp(float(cosines[j]) / 0.05) for j in five]
     expected = sum(s * concept_map.places[j] for s, j in zip(shares, five, strict=True)) / sum(shares)

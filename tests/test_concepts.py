@@ -48,8 +48,8 @@ def test_a_table_is_read_back_with_or_without_whitening(tmp_path, table):
         ConceptTable.from_checkpoint(tmp_path)
 
 
-def test_the_starters_whitening_tells_things_apart_better_than_it_tells_pictures_of_one_thing():
-    """Angles between concepts grow: they share the directions in which pictures of each differ."""
+def test_the_starters_whitening_moves_the_concepts_apart():
+    """Their angles grow: they share the directions in which pictures of each differ."""
     folder = find("starter")
     kept = load_file(folder / "concepts.safetensors")
     assert kept["whitening"].shape == (256, 256)

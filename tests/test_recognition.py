@@ -162,7 +162,10 @@ def test_prompts_go_through_what_is_recognised_and_other_runs_heads_through_thei
         "text": False,
         "audio": False,
     }
+    theirs = steps.prompt_heads(tmp_path, find("starter") / "aligner")
     shutil.rmtree(tmp_path / "recognition")
+    assert all(same(head, steps.prompt_heads(tmp_path, find("starter") / "aligner")[kind]) for kind, head in theirs.items())
+    assert theirs["image"].recognition is not None
     assert not any(head.recognition for head in steps.prompt_heads(tmp_path).values())
 
 

@@ -1,6 +1,7 @@
 """The starter's second ear, how two are put side by side, and weights in eight bits."""
 
 import math
+import tarfile
 
 import pytest
 import scipy.signal
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unialign_gen.checkpoint import find
+from unialign_gen.checkpoints.recipe import towers as recipe
 from unialign_gen.errors import InputError
 from unialign_gen.towers import load_tower, save_tower
 from unialign_gen.towers.aisfx import AiSFX
@@ -142,6 +144,55 @@ def test_towers_side_by_side_are_read_back_as_they_were(tmp_path):
     with torch.no_grad():
         prepared = tower.prepare([noise(44100)])
         assert torch.equal(again(prepared), tower(prepared))
+
+
+def test_what_cannot_stand_beside_other_towers_is_refused(tmp_path):
+    from unialign_gen.towers.minilm import MiniLM
+
+    with pytest.raises(InputError, match="text cannot stand beside"):
+        Concatenated({"yamnet": YAMNet(), "text": MiniLM(find("starter") / "aligner" / "text" / "tokenizer.json")})
+    with pytest.raises(InputError, match="nothing cannot stand beside"):
+        Concatenated({})
+    save_tower(Concatenated({"a": YAMNet()}), tmp_path)
+    (tmp_path / "config.json").write_text('{"tower": "concatenated", "parts": {"a": "yamnet"}}')
+    with pytest.raises(InputError, match="configurations by name"):
+        load_tower(tmp_path)
+
+
+def test_the_starter_keeps_word_embeddings_and_yamnet_in_eight_bits():
+    words = load_file(find("starter") / "aligner" / "text" / "model.safetensors")
+    assert words["net.embeddings.word_embeddings.weight"].dtype == torch.int8
+    heard = load_file(AUDIO / "model.safetensors")
+    kernels = [v for k, v in heard.items() if k.startswith("parts.yamnet.") and v.ndim > 1]
+    assert len(kernels) == 27
+    assert {v.dtype for v in kernels} == {torch.int8}
+    assert all(int(v.flatten(1).abs().amax(1).min()) == 127 for v in kernels)
+
+
+def test_half_leaves_what_eight_bits_are_made_of_as_it_is():
+    tower = Concatenated({"yamnet": YAMNet(), "aisfx": AiSFX()})
+    before = {k: v.clone() for k, v in tower.state_dict().items()}
+    packed = recipe.eight_bits(tower)
+    assert len(packed) == 27
+    for name, value in recipe.half(tower, packed).state_dict().items():
+        if name in packed:
+            assert torch.equal(value, before[name])
+        elif ".bn" not in name:
+            assert value.dtype == torch.float16
+
+
+def test_towers_of_an_earlier_version_are_not_taken_for_these(tmp_path):
+    save_tower(AiSFX(), tmp_path / "audio")
+    with pytest.raises(InputError, match="an earlier version"):
+        recipe.extract(tmp_path, tmp_path / "archive.tar.gz", tmp_path)
+
+
+def test_another_file_than_yamnets_is_refused(tmp_path):
+    (tmp_path / recipe.YAMNET_FILE).write_bytes(b"something else")
+    with tarfile.open(tmp_path / "some-1.0.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / recipe.YAMNET_FILE, f"some-1.0/models/{recipe.YAMNET_FILE}")
+    with pytest.raises(ValueError, match="not the file that this recipe knows"):
+        recipe.lite_file(tmp_path / "some-1.0.tar.gz")
 
 
 def test_eight_bits_are_half_a_step_off_at_most_and_no_more_the_second_time():

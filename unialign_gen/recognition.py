@@ -12,8 +12,8 @@ class Recognition(nn.Module):
         r(f) = sigmoid(gate(f)) sum_c softmax_c(classify(f)) points_c
 
     The convex combination of class embeddings is ConSE (Norouzi et al. 2014); the gate is that of a mixture of experts
-    (Jacobs et al. 1991). It lets a head use what its tower knows by name of kinds of pictures that the head itself has seen
-    few of, and stays shut for all others.
+    (Jacobs et al. 1991). It lets a head use what its tower knows by name of kinds of pictures, or of sounds, that the head
+    itself has met few of, and stays shut for all others.
 
     Args:
         width: how many of the tower's features, counted from the first, classifier and gate read.

@@ -81,7 +81,7 @@ def augment(samples: Tensor, others: Tensor, generator: torch.Generator) -> Tens
     """A sound (n,) as another microphone might have heard it.
 
     Cut in time, another rate of play by up to 6 %, low-passed (game files often stop at 5 or 8 kHz), a little of another
-    sound or of noise mixed in. Gain is left alone: the tower normalises the peak.
+    sound or of noise mixed in. Gain is left alone: the towers normalise it.
     """
 
     def chance(p: float) -> bool:

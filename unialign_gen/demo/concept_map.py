@@ -26,10 +26,9 @@ SHARPNESS = 0.05
 
 @dataclass
 class ConceptMap:
-    """Names, unit vectors (n, d) and positions (n, 2) in [0, 1]."""
+    """The concepts and their positions (n, 2) in [0, 1]."""
 
-    names: list[str]
-    points: Tensor
+    table: ConceptTable
     places: Tensor
 
     @classmethod
@@ -38,11 +37,12 @@ class ConceptMap:
         places = unit_square(tsne(points))
         # the size of a name, in parts of a map that is half as wide again as high: 12 px letters at 1000 px
         boxes = torch.tensor([[(7.0 * len(name) + 14) / 1000, 16 / 720] for name in table.names], dtype=places.dtype)
-        return cls(table.names, points, spread(places, boxes))
+        return cls(table, spread(places, boxes))
 
     def place(self, vector: Tensor) -> tuple[Tensor, list[int]]:
         """Where a unit embedding (d,) lies, (2,), and the numbers of the concepts that say so, nearest first."""
-        best = (self.points @ vector.cpu().float()).topk(min(NEIGHBOURS, len(self.names)))
+        cosines = self.table.cosines(vector.cpu().unsqueeze(0))[0]
+        best = cosines.topk(min(NEIGHBOURS, len(cosines)))
         weights = (best.values / SHARPNESS).softmax(0)
         return weights @ self.places[best.indices].float(), best.indices.tolist()
 

@@ -102,7 +102,7 @@ def map_svg(concepts: ConceptMap, spot: list[float] | None = None, numbers: list
 
     chosen, lines, dots = set(numbers or []), "", ""
     places = concepts.places.tolist()
-    for i, (word, place) in enumerate(zip(concepts.names, places, strict=True)):
+    for i, (word, place) in enumerate(zip(concepts.table.names, places, strict=True)):
         x, y = at(place)
         style = ' class="ua-near"' if i in chosen else ""
         dot = f'<circle cx="{x - 3.2 * len(word) - 5:.0f}" cy="{y:.0f}" r="3"/>'

@@ -17,7 +17,6 @@ from .blocks import mean_over_blocks, padded
 RATE = 44100
 WINDOW, HOP, MELS, FRAMES = 2048, 1024, 96, 100
 LOG_MAX = 9.457798957824707
-BLOCK_SECONDS = FRAMES * HOP / RATE
 
 
 @cache

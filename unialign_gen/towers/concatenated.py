@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .base import Tower
 
 
@@ -18,17 +19,28 @@ class Concatenated(Tower):
 
     Args:
         parts: sound towers by name, each with a `rate`, a number of `bands`, and batches (B, frames, bands) in which NaN frames
-            follow the shorter sounds.
+            follow the shorter sounds: `yamnet` and `aisfx`. Their weights lie in one file.
+
+    Raises:
+        InputError: no parts, or one that does not say its rate and bands.
     """
 
     def __init__(self, parts: Mapping[str, Tower]):
         super().__init__()
+        other = [name for name, part in parts.items() if not hasattr(part, "rate") or not hasattr(part, "bands")]
+        if not parts or other:
+            raise InputError(f"concatenated: {', '.join(other) or 'nothing'} cannot stand beside other sound towers")
         self.parts = nn.ModuleDict(dict(parts))
         self.rates = [int(getattr(part, "rate")) for part in parts.values()]  # noqa: B009  a sound tower's own attribute
         self.bands = [int(getattr(part, "bands")) for part in parts.values()]  # noqa: B009
         self.rate = max(self.rates)
         self.dim = sum(part.dim for part in parts.values())
         self.config = {"tower": "concatenated", "parts": {name: part.config for name, part in parts.items()}}
+
+    def compute_buffers(self) -> None:
+        for part in self.parts.values():
+            assert isinstance(part, Tower)
+            part.compute_buffers()
 
     def prepare(self, sounds: list[Tensor]) -> Tensor:
         """Mono sounds (samples,) at `rate` -> (B, frames of the longest part, all bands), NaN where a part has no frame."""
@@ -57,4 +69,7 @@ def resample(sound: Tensor, rate: int, lower: int) -> Tensor:
 def build(folder: Path, config: dict[str, Any]) -> Concatenated:
     from .registry import module_of
 
-    return Concatenated({name: module_of(part["tower"]).build(folder, part) for name, part in config["parts"].items()})
+    parts = config["parts"]
+    if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
+        raise InputError("concatenated: parts must be towers' configurations by name")
+    return Concatenated({name: module_of(part["tower"]).build(folder, part) for name, part in parts.items()})

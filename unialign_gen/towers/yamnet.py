@@ -102,12 +102,12 @@ class YAMNet(Tower):
     def embed(self, blocks: Tensor) -> Tensor:
         """(N, 96, 64) -> (N, dim)."""
         x = F.relu6(self.first(same(blocks.unsqueeze(1), 2)))
-        middle = x[:, :0, 0, 0]
+        middle = []
         for number, layer in enumerate(self.layers):
             x = layer(x)
             if self.middle and number == MIDDLE:
-                middle = x.mean(3).amax(2)
-        return torch.cat([x.mean((2, 3)), middle], dim=1)
+                middle.append(x.mean(3).amax(2))
+        return torch.cat([x.mean((2, 3)), *middle], dim=1)
 
 
 def build(folder: Path, config: dict[str, Any]) -> YAMNet:
