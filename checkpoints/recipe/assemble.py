@@ -30,7 +30,7 @@ STEPS, GUIDANCE = 12, 3.0  # of the names of concepts fewer are drawn recognisab
 # Shrinkage and temperature chosen by how many prompts of other makers, beyond those that `eval concepts` asks for, end nearest
 # to their concept: much alike from 0.02 to 0.1 and from 4 to 16. Strength by what is recognised of what is drawn, of prompts
 # that `eval concepts` asks for too, against how much of its colours a prompt keeps
-SHRINKAGE, TEMPERATURE, STRENGTH = 0.05, 8.0, 0.55
+SHRINKAGE, TEMPERATURE, STRENGTH = 0.05, 8.0, 0.6
 SMALL = ("README.md", "ATTRIBUTION.tsv")
 
 
