@@ -113,7 +113,7 @@ def test_features_are_those_of_the_towers(clips, whole, starter):
     towers = {kind: starter.aligner.part(kind).tower for kind in ("text", "audio", "image")}
     assert cache.ids == [f"clip{i}_{i:06d}" for i in range(CLIPS)]
     assert cache.labels[3] == "sound number 3"
-    assert cache.modalities == {"text": 384, "audio": 768, "video": 1664}
+    assert cache.modalities == {"text": 384, "audio": 2304, "video": 1664}
     text, audio, video = (cache.features(m) for m in ("text", "audio", "video"))
     with torch.no_grad():
         for i, path in enumerate(sorted(clips.glob("*.mp4"))):
