@@ -8,7 +8,7 @@ figure is the median of the repeats, which alternate between the contenders. Not
 
 Decoding gives 8 frames as RGB pictures and the sound at 16 kHz. The alternative is PyAV without seeking: all frames decoded and
 8 kept, then the file opened again for the sound. torchvision is measured where it still reads videos. Filter banks are
-ours and kaldi-native-fbank's, 80 bands of 10 s, since it refuses 128. A whole extraction is the starter's three towers;
+ours and kaldi-native-fbank's, 80 bands of 10 s, since it refuses 128. A whole extraction is the starter's towers;
 the alternative decodes that way, one clip after the other, and runs the towers on each.
 """
 
