@@ -13,7 +13,8 @@ from unialign_gen.checkpoints.recipe import towers as recipe
 from unialign_gen.errors import InputError
 from unialign_gen.towers import load_tower, save_tower
 from unialign_gen.towers.aisfx import AiSFX
-from unialign_gen.towers.blocks import block_starts, mean_over_blocks, padded
+from unialign_gen.towers.base import Tower
+from unialign_gen.towers.blocks import block_starts, mean_over_blocks
 from unialign_gen.towers.concatenated import Concatenated, resample
 from unialign_gen.towers.eight_bits import pack, unpack
 from unialign_gen.towers.yamnet import FRAMES, LEVEL, MELS, RATE, YAMNet, mel_filters, same
@@ -108,7 +109,7 @@ def test_blocks_cover_every_frame(frames, expected):
 
 def test_a_sounds_blocks_are_averaged_and_no_other_sounds_are():
     long, short = torch.randn(25, 3), torch.randn(10, 3)
-    found = mean_over_blocks(padded([long, short]), 10, lambda blocks: blocks.sum(1))
+    found = mean_over_blocks(Tower().collate([long[None], short[None]]), 10, lambda blocks: blocks.sum(1))
     expected = torch.stack([long[s : s + 10].sum(0) for s in (0, 5, 10, 15)]).mean(0)
     assert torch.allclose(found, torch.stack([expected, short.sum(0)]), atol=1e-5)
 

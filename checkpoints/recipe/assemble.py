@@ -51,13 +51,18 @@ def write_aligner(root: Path, heads: dict[str, Head], out: Path) -> None:
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+def whitening(embeds: Tensor, things: Sequence[str]) -> Tensor:
+    """W (d, d) of W W^T, the inverse of `spread`: what pictures of one thing differ in counts for less."""
+    return torch.linalg.cholesky(torch.linalg.inv(spread(embeds, things, SHRINKAGE)))
+
+
 def prior(embeds: Tensor, things: Sequence[str]) -> EmbeddingPrior:
     """The prior over what pictures with unit embeddings (N, d) show, things that are seen often likelier."""
     points = bank(embeds, things)
     made = EmbeddingPrior(points.shape[1], len(points), TEMPERATURE, STRENGTH)
     made.points.copy_(points)
     made.log_counts.copy_(torch.tensor([len(rows) for rows in diffusion.by_thing(things).values()]).log())
-    made.whitening.copy_(torch.linalg.cholesky(torch.linalg.inv(spread(embeds, things, SHRINKAGE))))
+    made.whitening.copy_(whitening(embeds, things))
     return made
 
 

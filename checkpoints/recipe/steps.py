@@ -40,7 +40,7 @@ from . import (
 )
 from .concepts import CONCEPTS
 from .decoder_steps import furthest
-from .known import DECODER_TIERS, HEAD_TIERS, anchors, caption_features, select, sound_features, spread, things
+from .known import DECODER_TIERS, HEAD_TIERS, anchors, caption_features, select, sound_features, things
 from .training import log
 from .which import Which
 
@@ -142,9 +142,9 @@ def prompt_heads(root: Path, kept: Path | None = None) -> dict[str, Head]:
 
     Those in `kept`, a run folder or a checkpoint's aligner, take the place of the recipe's own.
     """
-    paths = {"image": root / "image_space"} | heads_in(root / "heads" if kept is None else kept)
-    theirs = set() if kept is None else set(heads_in(kept))
-    for kind in set(paths) - theirs:
+    found = heads_in(root / "heads" if kept is None else kept)
+    paths = {"image": root / "image_space"} | found
+    for kind in set(paths) - set(() if kept is None else found):
         recognising = root / "recognition" / kind
         if recognising.is_dir():
             paths[kind] = recognising
@@ -188,7 +188,7 @@ def concept_points(root: Path) -> ConceptTable:
     for point, row in zip(z, rows, strict=True):
         for concept in row.concepts:
             total[names.index(concept)] += point
-    apart = torch.linalg.cholesky(torch.linalg.inv(spread(z, [r.concepts[0] for r in rows], assemble.SHRINKAGE)))
+    apart = assemble.whitening(z, things(rows))
     return ConceptTable(names, F.normalize(total, dim=1), apart / apart.diagonal().mean())
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Tower
-from .blocks import mean_over_blocks, padded
+from .blocks import mean_over_blocks
 
 RATE = 44100
 WINDOW, HOP, MELS, FRAMES = 2048, 1024, 96, 100
@@ -74,7 +74,7 @@ class AiSFX(Tower):
         Cut off at `top`, then peak-normalised; a sound shorter than a block is padded with silence; more than a block is
         covered by blocks at a hop of half a block. Silence stays silence.
         """
-        return padded([self.mel(s) for s in sounds])
+        return self.collate([self.mel(s).unsqueeze(0) for s in sounds])
 
     def mel(self, sound: Tensor) -> Tensor:
         if self.top is not None:

@@ -227,9 +227,7 @@ class BEATs(Tower):
         Raises:
             InputError: a sound is empty or no vector of finite samples.
         """
-        mels = [self.mel(s) for s in sounds]
-        longest = max(len(m) for m in mels)
-        return torch.stack([F.pad(m, (0, 0, 0, longest - len(m)), value=float("nan")) for m in mels])
+        return self.collate([self.mel(s).unsqueeze(0) for s in sounds])
 
     def mel(self, sound: Tensor) -> Tensor:
         if sound.numel() == 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -15,17 +14,11 @@ def block_starts(frames: int, length: int) -> list[int]:
     return [*range(0, last, length // 2), last]
 
 
-def padded(spectrograms: list[Tensor]) -> Tensor:
-    """Spectrograms (frames, bands) as one batch (B, frames, bands), NaN frames after the shorter ones."""
-    longest = max(len(s) for s in spectrograms)
-    return torch.stack([F.pad(s, (0, 0, 0, longest - len(s)), value=float("nan")) for s in spectrograms])
-
-
 def mean_over_blocks(spectrograms: Tensor, length: int, embed: Callable[[Tensor], Tensor]) -> Tensor:
-    """A batch that `padded` made -> (B, dim): the mean over each sound's blocks of what `embed` makes of them.
+    """Spectrograms, as `Tower.collate` leaves them -> (B, dim): the mean over each sound's blocks of what `embed` makes.
 
     Args:
-        spectrograms: (B, frames, bands), each at least `length` frames long.
+        spectrograms: (B, frames, bands), NaN frames after the shorter sounds, each at least `length` frames long.
         length: of a block, in frames.
         embed: (N, length, bands) -> (N, dim).
     """

@@ -99,8 +99,18 @@ def cut(sound: Tensor, size: int, hop: int, snip_edges: bool) -> Tensor:
 
 
 @cache
-def mel_filters(rate: int, points: int, mels: int, low_hertz: float = 20.0, high_hertz: float = 0.0) -> Tensor:
+def mel_filters(
+    rate: int,
+    points: int,
+    mels: int,
+    low_hertz: float = 20.0,
+    high_hertz: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Triangles that are straight in mel, not in Hz, with a peak of 1: (points / 2 + 1, mels).
+
+    They are computed in `dtype`, fp32 on purpose: it is what towers over Kaldi's features saw, and a bin on a triangle's foot
+    has a weight of rounding errors.
 
     Raises:
         InputError: the edges are not in the order 0, lowest, highest, half the rate.
@@ -110,9 +120,8 @@ def mel_filters(rate: int, points: int, mels: int, low_hertz: float = 20.0, high
         raise InputError(f"bands from {low_hertz} to {top} Hz do not fit a rate of {rate} Hz: at most half of it is there")
     low, high = (1127 * math.log(1 + f / 700) for f in (low_hertz, top))
     step = (high - low) / (mels + 1)
-    # fp32 on purpose: it is what the towers saw, and a bin on a triangle's foot has a weight of rounding errors
-    left = low + torch.arange(mels) * step
-    centre, right = (low + (torch.arange(mels) + k) * step for k in (1, 2))
-    bins = 1127 * (1 + torch.arange(points // 2) * (rate / points) / 700).log()[:, None]
+    bands = torch.arange(mels, dtype=dtype)
+    left, centre, right = (low + (bands + k) * step for k in range(3))
+    bins = 1127 * (1 + torch.arange(points // 2, dtype=dtype) * (rate / points) / 700).log()[:, None]
     weights = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(min=0)
     return F.pad(weights, (0, 0, 0, 1))  # the bin at half the rate belongs to no band

@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
@@ -81,8 +80,7 @@ class PEAudio(Tower):
         if any(len(s) == 0 for s in sounds):
             raise InputError("a sound is empty: give at least one sample")
         whole = [torch.from_numpy(np.pad(s.float().numpy(), (0, -len(s) % self.hop), "reflect")) for s in sounds]
-        longest = max(len(s) for s in whole)
-        return torch.stack([F.pad(s, (0, longest - len(s)), value=float("nan")) for s in whole])
+        return self.collate([s.unsqueeze(0) for s in whole])
 
     def forward(self, sounds: Tensor) -> Tensor:
         """(B, samples) -> (B, dim), not normalised.

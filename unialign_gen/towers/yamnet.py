@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import kaldi
 from .base import Tower
-from .blocks import mean_over_blocks, padded
+from .blocks import mean_over_blocks
 
 RATE = 16000
 WINDOW, HOP, FFT, MELS, FRAMES = 400, 160, 512, 64, 96
@@ -25,17 +26,8 @@ MIDDLE = 5  # the separable convolution that the middle features come from
 
 @cache
 def mel_filters() -> Tensor:
-    """Triangles of height 1, evenly spaced in mel = 1127 ln(1 + f / 700) from 125 to 7,500 Hz: (257, 64)."""
-
-    def mel(hertz: Tensor) -> Tensor:
-        return 1127 * torch.log1p(hertz / 700)
-
-    bins = mel(torch.linspace(0, RATE / 2, FFT // 2 + 1, dtype=torch.float64))[:, None]
-    low, high = mel(torch.tensor([LOW, HIGH], dtype=torch.float64)).tolist()
-    corners = torch.linspace(low, high, MELS + 2, dtype=torch.float64)
-    rise = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
-    fall = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
-    return torch.minimum(rise, fall).clamp(min=0).float()
+    """Triangles of height 1, evenly spaced in mel from 125 to 7,500 Hz, computed in fp64 as by TensorFlow: (257, 64)."""
+    return kaldi.mel_filters(RATE, FFT, MELS, LOW, HIGH, torch.float64).float()
 
 
 class Separable(nn.Module):
@@ -86,7 +78,7 @@ class YAMNet(Tower):
 
         Brought to one loudness; a sound shorter than a block is padded with silence. Silence stays silence.
         """
-        return padded([self.log_mel(s) for s in sounds])
+        return self.collate([self.log_mel(s).unsqueeze(0) for s in sounds])
 
     def log_mel(self, sound: Tensor) -> Tensor:
         """ln(mel + 0.001) of magnitudes, windows of 25 ms every 10 ms: (samples,) -> (frames, 64)."""
