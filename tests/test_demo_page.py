@@ -32,10 +32,15 @@ class Page:
         self.driver, self.url, self.downloads = driver, url, downloads
 
     def open(self):
+        """The page as a visitor finds it, its settings open; parts of it come one after the other."""
         self.driver.get(self.url)
-        self.wait("#draw")
-        self.script("document.querySelector('#settings > button').click()")
+        for name in ("draw", "text", "audio", "video", "image", "examples", "settings > button", "seen-box > button"):
+            self.wait(f"#{name}")
+        self.unfold("settings", "steps")
         self.set("steps", 2)
+
+    def whole(self):
+        return bool(self.all("#draw") and self.all("#steps input[type=number]"))
 
     def all(self, css):
         return self.driver.find_elements("css selector", css)
@@ -61,8 +66,21 @@ class Page:
     def click(self, css):
         self.script("arguments[0].click()", self.wait(css))
 
+    def unfold(self, name, inside):
+        """Opens a fold; clicked until what is inside shows, since a button can come before what it does."""
+        end = time.monotonic() + PATIENCE
+        while not self.all(f"#{inside}") and time.monotonic() < end:
+            self.click(f"#{name} > button")
+            pause = time.monotonic() + 3
+            while not self.all(f"#{inside}") and time.monotonic() < pause:
+                time.sleep(0.05)
+
     def tab(self, name):
-        self.script("[...document.querySelectorAll('button[role=tab]')].find(e => e.innerText == arguments[0]).click()", name)
+        self.click_first("button[role=tab]", name)
+
+    def click_first(self, css, words):
+        """Clicks what matches and holds these words."""
+        self.script("arguments[0].click()", self.wait(css, words))
 
     def set(self, name, value):
         """The number in a slider's or a number's own field."""
@@ -122,7 +140,7 @@ def fresh(page):
 @pytest.fixture
 def used(page):
     """The page as the test before left it: loading it is what takes longest."""
-    if not page.all("#draw"):
+    if not page.whole():
         page.open()
     return page
 
@@ -191,7 +209,7 @@ def test_a_png_brings_its_settings_back_and_stands_for_its_files(fresh, starter)
 
 
 def test_an_example_works_at_one_click(fresh):
-    fresh.script("[...document.querySelectorAll('#examples button')].find(e => e.innerText.includes('moo')).click()")
+    fresh.click_first("#examples button", "moo")
     found = read_png(fresh.fetched(fresh.drawn(), "example.png"))
     assert found.prompts[0].value == "cow.flac"
 
@@ -238,7 +256,7 @@ def test_a_way_from_station_to_station(used):
     used.write("#station-1 textarea, #station-1 input", "a dog")
     used.upload("station-file-2", SAMPLES / "sheep.mp4")
     used.write("#station-2 textarea, #station-2 input", "a lion")
-    used.click("#travel-settings > button")
+    used.unfold("travel-settings", "between")
     used.set("between", 2)
     used.set("travel-steps", 2)
     used.click("#travel")
@@ -252,7 +270,7 @@ def test_a_way_from_station_to_station(used):
     shown = used.script("return document.querySelector('#player img').src")
     used.script(move.replace("= 2", "= 0"), slider)
     assert used.script("return document.querySelector('#player img').src") != shown
-    used.script("document.querySelector('#player button').click()")
+    used.click("#player button")
     used.wait("#player .ua-label", "0.50")
 
 
@@ -260,7 +278,7 @@ def test_a_film_of_a_sound(used):
     used.tab("Film")
     used.upload("film-sound", SAMPLES / "chicken.flac")
     used.wait("#film-sound #waveform, #film-sound .waveform-container, #film-sound audio")
-    used.click("#film-settings > button")
+    used.unfold("film-settings", "film-pictures")
     used.set("film-pictures", 2)
     used.set("film-steps", 2)
     used.click("#film")
@@ -275,6 +293,7 @@ def test_a_film_of_a_sound(used):
 
 def test_a_prompt_on_the_map(used):
     used.tab("Explore")
+    used.wait("#map circle")
     assert len(used.all("#map circle")) > 100
     used.write("#place-text textarea, #place-text input", "a pony")
     used.click("#place")
