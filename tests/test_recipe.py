@@ -1,3 +1,4 @@
+import json
 import struct
 import zlib
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import save_file
 
 from unialign_gen.checkpoints.recipe import (
     all_tiers,
@@ -13,6 +15,7 @@ from unialign_gen.checkpoints.recipe import (
     concepts,
     diffusion,
     features,
+    fonts,
     kandinsky,
     latent_features,
     manifest,
@@ -29,6 +32,7 @@ from unialign_gen.checkpoints.recipe.splits import unit_hash
 from unialign_gen.checkpoints.recipe.training import Average, load_state, save_state
 from unialign_gen.data.manifest import Row
 from unialign_gen.errors import InputError
+from unialign_gen.heads import Head, save_head
 from unialign_gen.pipelines.autoencoders import LATENT_NOISE, autoencoder_kl
 from unialign_gen.towers.efficientnet import EfficientNetLite
 from unialign_gen.training.schedule import warm_then_cool
@@ -169,6 +173,39 @@ def test_all_tiers_is_the_same_data_with_tier_c_among_the_trained(tmp_path):
         all_tiers.write(root, tmp_path / "new")
     with pytest.raises(InputError, match="no data set"):
         all_tiers.write(tmp_path / "nothing", tmp_path / "new")
+
+
+def test_a_concept_s_point_is_the_mean_of_its_pictures_or_else_of_its_name(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    rows = [row(f"dog{i}", concepts=["dog"], captions=["dog"]) for i in range(3)]
+    rows += [row("both", concepts=["dog", "cat"], captions=["dog and cat"]), row("cat", concepts=["cat"], captions=["cat"])]
+    rows += [row("unseen", concepts=["cat"], captions=["cat"], split="test"), row("secret", concepts=["cow"], tier="C")]
+    manifest.write(tmp_path, rows)
+    seen = {r.id: torch.randn(6, generator=generator) for r in rows}
+    (tmp_path / "features").mkdir()
+    save_file(seen, tmp_path / "features" / "image.safetensors")
+    called = {name: torch.randn(5, generator=generator) for name in concepts.CONCEPTS}
+    save_file({"features": torch.stack(list(called.values()))}, tmp_path / "features" / "text.safetensors")
+    (tmp_path / "features" / "text.json").write_text(json.dumps(list(called)))
+    image, text = (Head(width, 4, 3).eval().requires_grad_(False) for width in (6, 5))
+    save_head(image, tmp_path / "image_space")
+    table = steps.concept_points(tmp_path, text)
+    point = dict(zip(table.names, table.points, strict=True))
+    z = {name: F.normalize(image(x[None]), dim=1)[0] for name, x in seen.items()}
+    assert torch.allclose(point["dog"], F.normalize(z["dog0"] + z["dog1"] + z["dog2"] + z["both"], dim=0), atol=1e-6)
+    assert torch.allclose(point["cat"], F.normalize(z["both"] + z["cat"], dim=0), atol=1e-6)
+    for name in ("cow", "organ"):
+        assert torch.allclose(point[name], F.normalize(text(called[name][None]), dim=1)[0], atol=1e-6)
+
+
+def test_fonts_that_are_trained_on_play_more_than_the_one_that_is_not():
+    """All keys that are played are keys of a keyboard, and no two sounds of a font share a name."""
+    for font in fonts.FONTS:
+        played = [*fonts.jobs(font.sets), *fonts.variations(font.sets)]
+        names = [(tag, concept) for concept, tag, *_ in played]
+        assert len(set(names)) == len(names)
+        assert all(0 <= key <= 127 and 0 < velocity <= 127 for *_, notes, _ in played for _, key, velocity, _ in notes)
+        assert all(start + length <= seconds for *_, notes, seconds in played for start, _, _, length in notes)
 
 
 def test_drawings_are_centred_on_white():

@@ -15,12 +15,15 @@ from torch import nn
 from unialign_gen.checkpoint import find
 from unialign_gen.checkpoints.recipe import recognition as recipe
 from unialign_gen.checkpoints.recipe import steps
+from unialign_gen.checkpoints.recipe.concepts import CONCEPTS
+from unialign_gen.data.manifest import Row
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.pipelines import EmbeddingPrior
 from unialign_gen.recognition import Recognition
 
 DECAY = 1.0
+GATED, OPEN = {"width": 5, "classes": 2, "gated": True}, {"width": 8, "classes": 3, "gated": False}
 
 
 @pytest.fixture
@@ -51,25 +54,36 @@ def test_recognition_one_picture_and_one_class_at_a_time(generator):
             assert got[k] == pytest.approx(mean / (1 + math.exp(-gate)), abs=1e-5)
 
 
+def test_without_a_gate_it_stands_open(generator):
+    made = filled(Recognition(5, 4, 3), generator)
+    nn.init.zeros_(made.gate.weight)
+    nn.init.constant_(made.gate.bias, 40)
+    open_ = Recognition(5, 4, 3, gated=False)
+    open_.load_state_dict({k: v for k, v in made.state_dict().items() if not k.startswith("gate")})
+    features = torch.randn(6, 8, generator=generator)
+    assert torch.allclose(open_(features), made(features), atol=1e-6)
+
+
 def test_a_shut_gate_leaves_the_direction_and_an_open_one_adds_the_class(generator):
     plain = filled(Head(8, 3, 4), generator)
     plain.std.abs_()
-    head = Head(8, 3, 4, classes=2, class_features=5).eval()
+    head = Head(8, 3, 4, recognises=[GATED]).eval()
     head.load_state_dict(plain.state_dict(), strict=False)
     features = torch.randn(6, 8, generator=generator)
-    nn.init.zeros_(head.recognition.gate.weight)
-    nn.init.constant_(head.recognition.gate.bias, -40)
-    head.recognition.points.copy_(torch.tensor([[9.0, 0, 0], [0, 9, 0]]))
+    (recognition,) = head.recognitions
+    nn.init.zeros_(recognition.gate.weight)
+    nn.init.constant_(recognition.gate.bias, -40)
+    recognition.points.copy_(torch.tensor([[9.0, 0, 0], [0, 9, 0]]))
     assert torch.allclose(F.normalize(head(features), dim=1), F.normalize(plain(features), dim=1), atol=1e-6)
-    nn.init.constant_(head.recognition.gate.bias, 40)
-    nn.init.zeros_(head.recognition.classify.weight)
-    head.recognition.classify.bias.data = torch.tensor([0.0, 40.0])
+    nn.init.constant_(recognition.gate.bias, 40)
+    nn.init.zeros_(recognition.classify.weight)
+    recognition.classify.bias.data = torch.tensor([0.0, 40.0])
     expected = F.normalize(plain(features), dim=1) + torch.tensor([0.0, 9, 0])
     assert torch.allclose(head(features), expected, atol=1e-5)
 
 
-def test_a_recognising_head_is_kept_with_its_classifier_in_eight_bits(tmp_path, generator):
-    head = filled(Head(8, 3, 4, classes=2, class_features=5), generator)
+def test_a_recognising_head_is_kept_and_classes_behind_a_gate_in_eight_bits(tmp_path, generator):
+    head = filled(Head(8, 3, 4, recognises=[GATED, OPEN]), generator)
     head.std.abs_()
     features = torch.randn(6, 8, generator=generator)
     before = head(features)
@@ -78,12 +92,16 @@ def test_a_recognising_head_is_kept_with_its_classifier_in_eight_bits(tmp_path, 
     assert kept.config == head.config
     assert {p.dtype for p in kept.state_dict().values()} == {torch.float32}
     assert torch.allclose(kept(features), before, atol=0.1)
-    weight = kept.recognition.classify.weight
-    assert torch.equal(weight.to(torch.float8_e4m3fn).float(), weight)
+
+    def in_eight(weight):
+        return torch.equal(weight.to(torch.float8_e4m3fn).float(), weight)
+
+    assert [in_eight(recognition.classify.weight) for recognition in kept.recognitions] == [True, False]
     config = json.loads((tmp_path / "head.json").read_text())
-    (tmp_path / "head.json").write_text(json.dumps(config | {"classes": 3}))
-    with pytest.raises(InputError, match="no head in"):
-        load_head(tmp_path)
+    for wrong in ([{**GATED, "classes": 3}, OPEN], [GATED], [GATED, {"width": 8}], "nothing"):
+        (tmp_path / "head.json").write_text(json.dumps(config | {"recognises": wrong}))
+        with pytest.raises(InputError, match="no head in"):
+            load_head(tmp_path)
 
 
 def test_the_gate_is_the_minimum_of_its_loss(generator):
@@ -110,15 +128,43 @@ def test_classes_that_nothing_known_is_near_to_are_left_out(generator):
     texts = F.normalize(torch.tensor([[0.0, 0.1, 1], [1, 0.2, 0], [0.1, 1, 0]]), dim=1)
     named = filled(nn.Linear(5, 3), generator)
     gate = filled(nn.Linear(5, 1), generator)
+    found = recipe.by_name(named, gate, texts, known, choice)
+    assert torch.equal(found.named.weight, named.weight[1:])
+    assert torch.equal(found.named.bias, named.bias[1:])
+    assert found.gate is gate
+    assert torch.allclose(found.points, choice.weight * torch.eye(3)[:2], atol=1e-3)
+
+
+def test_a_plain_head_recognises_all_that_it_is_given_and_is_plain_again_without(generator):
     head = filled(Head(8, 3, 4), generator)
-    made = recipe.recognising(head, named, gate, texts, known, choice)
-    assert torch.equal(made.recognition.classify.weight, named.weight[1:])
-    assert torch.equal(made.recognition.gate.weight, gate.weight)
-    assert torch.allclose(made.recognition.points, choice.weight * torch.eye(3)[:2], atol=1e-3)
+    head.std.abs_()
+    gated = recipe.Known(filled(nn.Linear(5, 2), generator), torch.eye(3)[:2], filled(nn.Linear(5, 1), generator))
+    wide = recipe.Known(filled(nn.Linear(8, 3), generator), 2 * torch.eye(3))
+    made = recipe.recognising(head, gated, wide)
+    features = torch.randn(4, 8, generator=generator)
+    named = gated.gate(features[:, :5]).sigmoid() * (gated.named(features[:, :5]).softmax(1) @ gated.points)
+    expected = F.normalize(head(features), dim=1) + named + wide.named(features).softmax(1) @ wide.points
+    assert torch.allclose(made(features), expected, atol=1e-6)
     again = recipe.plain(made)
     assert again.config == head.config
-    features = torch.randn(4, 8, generator=generator)
     assert torch.equal(again(features), head(features))
+
+
+def test_the_probe_of_sounds_names_them_by_all_their_versions(generator):
+    """Against a closed form: classes about one mean each, of equal spread, are told apart by the nearest mean."""
+    names = ["dog", "cat", "organ"]
+    middles = 6 * torch.randn(3, 8, generator=generator)
+    labels = [i % 3 for i in range(60)]
+    heard = [
+        Row(str(i), "sound", "s", "k", "MIT", "A", [names[label]], "rec", [], "train", "p") for i, label in enumerate(labels)
+    ]
+    versions = [middles[label] + torch.randn(1 + i % 4, 8, generator=generator) for i, label in enumerate(labels)]
+    probe = steps.concept_probe(heard, versions)
+    fresh = torch.randn(90, 8, generator=generator) + middles.repeat_interleave(30, 0)
+    order = [list(CONCEPTS).index(name) for name in names]
+    nearest = torch.cdist(fresh, middles).argmin(1)
+    assert probe.out_features == len(CONCEPTS)
+    assert torch.equal(probe(fresh).argmax(1), torch.tensor(order)[nearest])
 
 
 def test_the_starters_gate_is_shut_for_a_flat_drawing():
@@ -131,8 +177,8 @@ def test_the_starters_gate_is_shut_for_a_flat_drawing():
     page = Image.new("RGB", (128, 128), "white")
     ImageDraw.Draw(page).ellipse((20, 20, 108, 108), fill="orange", outline="black", width=4)
     features = tower(tower.prepare([page]))
-    x = features[:, : head.recognition.width]
-    assert float(head.recognition.gate(x).sigmoid()) < 0.1
+    (recognition,) = head.recognitions
+    assert float(recognition.gate(features[:, : recognition.width]).sigmoid()) < 0.1
     shift = F.cosine_similarity(F.normalize(head(features), dim=1), F.normalize(recipe.plain(head)(features), dim=1))
     assert float(shift) > 0.98
 
@@ -146,7 +192,7 @@ def test_restoring_keeps_space_and_heads_apart_from_what_is_recognised(tmp_path)
     aligner = find("starter") / "aligner"
     for kind, plain in (("image", "image_space"), ("audio", "heads/heads/audio")):
         alone, seen, shipped = (load_head(p) for p in (tmp_path / plain, tmp_path / "recognition" / kind, aligner / kind))
-        assert alone.recognition is None
+        assert not alone.recognitions
         assert seen.config == shipped.config
         assert same(seen, shipped)
         assert same(alone, shipped)
@@ -155,18 +201,14 @@ def test_restoring_keeps_space_and_heads_apart_from_what_is_recognised(tmp_path)
 def test_prompts_go_through_what_is_recognised_and_other_runs_heads_through_their_own(tmp_path):
     steps.restore(tmp_path, find("starter"))
     found = steps.prompt_heads(tmp_path)
-    assert {kind: head.recognition is not None for kind, head in found.items()} == {"image": True, "text": False, "audio": True}
+    assert {kind: len(head.recognitions) for kind, head in found.items()} == {"image": 1, "text": 0, "audio": 2}
     found = steps.prompt_heads(tmp_path, tmp_path / "heads")
-    assert {kind: head.recognition is not None for kind, head in found.items()} == {
-        "image": True,
-        "text": False,
-        "audio": False,
-    }
+    assert {kind: len(head.recognitions) for kind, head in found.items()} == {"image": 1, "text": 0, "audio": 0}
     theirs = steps.prompt_heads(tmp_path, find("starter") / "aligner")
     shutil.rmtree(tmp_path / "recognition")
     assert all(same(head, steps.prompt_heads(tmp_path, find("starter") / "aligner")[kind]) for kind, head in theirs.items())
-    assert theirs["image"].recognition is not None
-    assert not any(head.recognition for head in steps.prompt_heads(tmp_path).values())
+    assert theirs["image"].recognitions
+    assert not any(head.recognitions for head in steps.prompt_heads(tmp_path).values())
 
 
 def test_the_starters_gate_for_sounds_opens_for_a_cow_and_not_for_a_chord():
@@ -179,8 +221,9 @@ def test_the_starters_gate_for_sounds_opens_for_a_cow_and_not_for_a_chord():
     cow = load_sound(showcase.path("cow.flac"), tower.rate)
     t = torch.arange(2 * tower.rate) / tower.rate
     chord = sum((2 * math.pi * f * t).sin() * torch.exp(-t) for f in (262, 330, 392))
-    features = tower(tower.prepare([cow, chord]))[:, : head.recognition.width]
-    opened = head.recognition.gate(features).sigmoid()[:, 0].tolist()
+    events, concepts = head.recognitions
+    assert concepts.gate is None
+    opened = events.gate(tower(tower.prepare([cow, chord]))[:, : events.width]).sigmoid()[:, 0].tolist()
     assert opened[0] > 0.5 > opened[1]
 
 

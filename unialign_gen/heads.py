@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,27 +23,31 @@ class Head(nn.Module):
         embed_dim: width of the shared space.
         hidden: width of the two-layer path.
         dropout: on its hidden layer and, half of it, on the features; in training only.
-        classes: above 0, what a classifier of that many classes recognises in the first `class_features` features is added to
-            the vector of both paths, which is brought to norm 1 first (`Recognition`).
-        class_features: see `classes`.
+        recognises: what is recognised in the features is added to the vector of both paths, which is brought to norm 1 first:
+            the arguments of a `Recognition` each, without `embed_dim`.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, features: int, embed_dim: int, hidden: int, dropout: float = 0.0, classes: int = 0, class_features: int = 0
+        self,
+        features: int,
+        embed_dim: int,
+        hidden: int,
+        dropout: float = 0.0,
+        recognises: Sequence[Mapping[str, Any]] = (),
     ):
         super().__init__()
-        self.config = {"features": features, "embed_dim": embed_dim, "hidden": hidden}
-        if classes:
-            self.config |= {"classes": classes, "class_features": class_features}
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
         self.drop = nn.Dropout(dropout / 2)
         self.linear = nn.Linear(features, embed_dim)
         self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, embed_dim))
-        self.recognition = Recognition(class_features, classes, embed_dim) if classes else None
+        self.recognitions = nn.ModuleList(Recognition(embed_dim=embed_dim, **one) for one in recognises)
+        self.config: dict[str, Any] = {"features": features, "embed_dim": embed_dim, "hidden": hidden}
+        if recognises:
+            self.config["recognises"] = [dict(one) for one in recognises]
 
     def fit_standardisation(self, features: Tensor) -> None:
         """Takes mean and spread from training features (N, features)."""
@@ -51,7 +57,9 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         x = self.drop((features - self.mean) / self.std)
         out = self.linear(x) + self.mlp(x)
-        return out if self.recognition is None else F.normalize(out, dim=-1) + self.recognition(features)
+        if not self.recognitions:
+            return out
+        return F.normalize(out, dim=-1) + sum(recognition(features) for recognition in self.recognitions)
 
 
 def save_head(head: Head, folder: Path) -> None:

@@ -17,7 +17,7 @@ from .manifest import Row
 from .pictures import held_out
 from .sounds import hold_out, session
 
-LINKED, COPIED = ("images", "audio", "packages", "towers", "features"), "image_space"
+LINKED, COPIED = ("images", "audio", "packages", "unpacked", "towers", "features"), "image_space"
 FONT = "timgm6mb"
 MARK = "ALL_TIERS"  # a file that says what the folder is
 

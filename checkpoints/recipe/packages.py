@@ -50,6 +50,7 @@ DEBIAN = {  # package: which of its files are wanted
     "wordwarvi-sound": ["*.ogg"],
     "pekka-kana-2-data": ["*.wav"],
     "bucklespring-data": ["*.wav"],
+    "wordnet-base": ["*/data.noun", "*/index.noun"],
 }
 LARGE = {"0ad-data": ["*/public.zip"]}  # 1.4 GB for a hundred animal and weather recordings
 LARGE_WANTED = r"audio/(actor/fauna|ambient|resource|attack)/.*\.ogg$"

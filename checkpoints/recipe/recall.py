@@ -29,35 +29,39 @@ def measure(
         rows: the whole manifest.
         heads: tower features to embeddings, of any norm, by modality.
 
-    Returns for `picture`, `text` (every caption of a held-out picture), `text_unseen` (those that no training picture has),
-    `recording`, `render` and `speech` the shares on held-out takes, on other makers, and on both together.
+    Returns for `picture`, `caption` (every caption of every held-out picture), `text` (the same, each wording once),
+    `text_unseen` (wordings that no training picture has), `recording`, `render` and `speech` the shares on held-out takes, on
+    other makers, and on both together; and for `name`, the concepts' own names, one share.
     """
     seen = {c.lower() for r in rows if r.split == "train" for c in r.captions}
     tested = [r for r in rows if r.split != "train" and r.concepts]
     pictures = [r for r in tested if r.kind == "picture"]
     sounds = [r for r in tested if r.kind == "sound"]
-    of_text = features.of_texts(root, [c for r in pictures for c in r.captions])
+    of_text = features.of_texts(root, [*table.names, *(c for r in pictures for c in r.captions)])
     of_picture = dict(zip((r.id for r in pictures), features.of_pictures(root, pictures, "image"), strict=True))
     of_sound = dict(zip((r.id for r in sounds), features.of_sounds(root, sounds, 1)[:, 0], strict=True))
     result: dict[str, dict[str, Any]] = {}
+
+    def count(name: str, split: str, modality: str, found: Sequence[Tensor], concepts: Sequence[Sequence[str]]) -> None:
+        if found:
+            z = F.normalize(heads[modality](torch.stack(list(found))), dim=1)
+            wanted = [Prompt(modality, name, list(c)) for c in concepts]
+            result.setdefault(name, {})[split] = shares(table.nearest(z), wanted)
+
+    count("name", "together", "text", [of_text[name] for name in table.names], [[name] for name in table.names])
     for split, names in SPLITS.items():
         seen_here = [r for r in pictures if r.split in names]
+        said = [(c, r.concepts) for r in seen_here for c in r.captions]
         captions = {c: r.concepts for r in seen_here for c in r.captions}
         unseen = {c: concepts for c, concepts in captions.items() if c.lower() not in seen}
         heard = [r for r in sounds if r.split in names]
-        groups: dict[str, tuple[str, list[Tensor], list[list[str]]]] = {
-            "picture": ("image", [of_picture[r.id] for r in seen_here], [r.concepts for r in seen_here]),
-            "text": ("text", [of_text[c] for c in captions], list(captions.values())),
-            "text_unseen": ("text", [of_text[c] for c in unseen], list(unseen.values())),
-        }
+        count("picture", split, "image", [of_picture[r.id] for r in seen_here], [r.concepts for r in seen_here])
+        count("caption", split, "text", [of_text[c] for c, _ in said], [concepts for _, concepts in said])
+        count("text", split, "text", [of_text[c] for c in captions], list(captions.values()))
+        count("text_unseen", split, "text", [of_text[c] for c in unseen], list(unseen.values()))
         for name, styles in (("recording", ("rec", "fx")), ("render", ("font",)), ("speech", ("speech",))):
             mine = [r for r in heard if r.style in styles]
-            groups[name] = ("audio", [of_sound[r.id] for r in mine], [r.concepts for r in mine])
-        for name, (modality, found, concepts) in groups.items():
-            if found:
-                z = F.normalize(heads[modality](torch.stack(found)), dim=1)
-                wanted = [Prompt(modality, name, c) for c in concepts]
-                result.setdefault(name, {})[split] = shares(table.nearest(z), wanted)
+            count(name, split, "audio", [of_sound[r.id] for r in mine], [r.concepts for r in mine])
     return result
 
 

@@ -1,10 +1,14 @@
-"""Gives the image head what its tower knows of photographs, and the sound head what its tower knows of recordings.
+"""Gives heads what their towers recognise: kinds of photographs and of sounds by name, and concepts by their sound.
 
 EfficientNet names a thousand kinds of things in photographs; the image space was learned from drawings, and photographs
 of the same things land beside them. The classifier that comes with the tower says what a photograph shows, the text head
 says where that lies, and a gate learned from the few photographs of tiers A and B opens for photographs alone. YAMNet names
 521 sound events, and so it is with recordings, of which there are few of many things; instruments out of sound fonts and
 synthetic voices, which there are enough of, stay outside the gate.
+
+Things that sound unlike can look alike, as accordion and harmonica do: the image space puts them beside each other, and so
+does a head that is aligned to it. A linear probe of the sound tower, fitted on the concepts of training sounds, tells them
+apart.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from torch import Tensor, nn
 
 from unialign_gen.heads import Head
 from unialign_gen.pipelines import EmbeddingPrior
+from unialign_gen.recognition import Recognition
 
 from .towers import member, read_pth
 
@@ -41,6 +46,7 @@ class Choice:
 # of 2 is much the same, and all 1,000 classes are no better. Of sounds, 100 classes or a decay of 0.01 or 1 are much the same.
 PICTURES = Choice(weight=3.0, classes=700, decay=1.0)
 SOUNDS = Choice(weight=1.0, classes=300, decay=0.1)
+CONCEPTS_WEIGHT = 1.0  # of a concept's point; up to 4 renders and voices are recognised more often, recordings of others less
 
 
 def classifier(wheel: Path) -> nn.Linear:
@@ -84,37 +90,66 @@ def fit_gate(features: Tensor, opened: Tensor, decay: float) -> nn.Linear:
 
 
 def plain(head: Head) -> Head:
-    """The head without its `Recognition`, if it has one."""
+    """The head without what it recognises."""
     made = Head(**{k: head.config[k] for k in ("features", "embed_dim", "hidden")})
-    made.load_state_dict({k: v for k, v in head.state_dict().items() if not k.startswith("recognition.")})
+    made.load_state_dict({k: v for k, v in head.state_dict().items() if not k.startswith("recognitions.")})
     return made.eval().requires_grad_(False)
 
 
+@dataclass(frozen=True)
+class Known:
+    """Classes with their places in the space, what a `Recognition` is filled with.
+
+    Attributes:
+        named: the classifier, of the tower's first features.
+        points: (classes, d), of the length that they are to count by.
+        gate: None: the gate stands open.
+    """
+
+    named: nn.Linear
+    points: Tensor
+    gate: nn.Linear | None = None
+
+
 @torch.no_grad()
-def recognising(head: Head, named: nn.Linear, gate: nn.Linear, texts: Tensor, known: EmbeddingPrior, choice: Choice) -> Head:
-    """The head with a `Recognition` of the classes that are known best.
+def by_name(named: nn.Linear, gate: nn.Linear, texts: Tensor, known: EmbeddingPrior, choice: Choice) -> Known:
+    """The classes of a published classifier that are known best.
 
     Args:
-        head: a plain one.
-        named: the classifier of the tower's first features, its classes in the order of `texts`.
         texts: unit embeddings (classes, d) of the classes' names.
         known: moves the names to what can be drawn.
     """
     best = (texts @ known.points.T).amax(1).topk(min(choice.classes, len(texts))).indices.sort().values
-    made = Head(**head.config, classes=len(best), class_features=named.in_features)
+    kept = nn.Linear(named.in_features, len(best))
+    kept.weight.copy_(named.weight[best])
+    kept.bias.copy_(named.bias[best])
+    return Known(kept, choice.weight * known(texts[best], 1.0), gate)
+
+
+@torch.no_grad()
+def recognising(head: Head, *known: Known) -> Head:
+    """A plain head with a `Recognition` of each of these."""
+    made = Head(
+        **head.config,
+        recognises=[
+            {"width": k.named.in_features, "classes": k.named.out_features, "gated": k.gate is not None} for k in known
+        ],
+    )
     made.load_state_dict(head.state_dict(), strict=False)
-    assert made.recognition is not None
-    made.recognition.classify.weight.copy_(named.weight[best])
-    made.recognition.classify.bias.copy_(named.bias[best])
-    made.recognition.gate.load_state_dict(gate.state_dict())
-    made.recognition.points.copy_(choice.weight * known(texts[best], 1.0))
+    for recognition, k in zip(made.recognitions, known, strict=True):
+        assert isinstance(recognition, Recognition)
+        recognition.classify.load_state_dict(k.named.state_dict())
+        if recognition.gate is not None and k.gate is not None:
+            recognition.gate.load_state_dict(k.gate.state_dict())
+        recognition.points.copy_(k.points)
     return made.eval()
 
 
 def eighth(head: Head) -> Head:
-    """The head in fp16, its classes in eight bits: prompts of other makers turn by a cosine of 0.9994 at most."""
+    """The head in fp16, classes behind a gate in eight bits: prompts of other makers turn by a cosine of 0.9994 at most."""
     head.half()
-    if head.recognition is not None:
-        for part in (head.recognition.classify.weight, head.recognition.points):
-            part.data = part.data.to(torch.float8_e4m3fn)
+    for recognition in head.recognitions:
+        if isinstance(recognition, Recognition) and recognition.gate is not None:
+            for part in (recognition.classify.weight, recognition.points):
+                part.data = part.data.to(torch.float8_e4m3fn)
     return head

@@ -37,10 +37,13 @@ from . import (
     recognition,
     sounds,
     towers,
+    wordnet,
+    words,
 )
 from .concepts import CONCEPTS
 from .decoder_steps import furthest
 from .known import DECODER_TIERS, HEAD_TIERS, anchors, caption_features, select, sound_features, things
+from .manifest import Row
 from .training import log
 from .which import Which
 
@@ -109,32 +112,41 @@ def recognise(root: Path) -> None:
     heard, trained = select(root, "sound", HEAD_TIERS), heads_in(root / "heads")
     known, text = assemble.prior(anchors(root, shown), things(shown)), load_head(trained["text"])
 
-    def write(
-        kind: str,
-        head: Head,
-        named: nn.Linear,
-        names: list[list[str]],
-        rows: Tensor,
-        opened: list[bool],
-        choice: recognition.Choice,
-    ) -> None:
+    def published(
+        named: nn.Linear, wordings: list[list[str]], rows: Tensor, opened: list[bool], choice: recognition.Choice
+    ) -> recognition.Known:
         gate = recognition.fit_gate(rows[:, : named.in_features], torch.tensor(opened), choice.decay)
         texts = torch.zeros(named.out_features, known.points.shape[1])
-        for wording in names:
-            words = features.of_texts(root, wording)
-            texts += F.normalize(text(torch.stack([words[name] for name in wording])), dim=1)
-        made = recognition.recognising(head, named, gate, F.normalize(texts, dim=1), known, choice)
-        save_head(made, root / "recognition" / kind)
+        for wording in wordings:
+            called = features.of_texts(root, wording)
+            texts += F.normalize(text(torch.stack([called[name] for name in wording])), dim=1)
+        return recognition.by_name(named, gate, F.normalize(texts, dim=1), known, choice)
 
     kinds = recognition.classifier(packages.wheel(root, towers.PACKAGES["image"]))
     seen = features.of_pictures(root, pictured, "image")
     photographs = [r.style == "photo" for r in pictured]
-    image, names = load_head(root / "image_space"), recognition.class_names()
-    write("image", image, kinds, names, seen, photographs, recognition.PICTURES)
+    kinds_known = published(kinds, recognition.class_names(), seen, photographs, recognition.PICTURES)
+    save_head(recognition.recognising(load_head(root / "image_space"), kinds_known), root / "recognition" / "image")
+
     events, calls = towers.sound_events(packages.source_archive(root, towers.YAMNET_ARCHIVE))
-    plain = torch.stack([versions[0] for versions in sound_features(root, heard)])
+    versions = sound_features(root, heard)
     recorded = [r.style in ("rec", "fx") for r in heard]
-    write("audio", load_head(trained["audio"]), events, [calls], plain, recorded, recognition.SOUNDS)
+    events_known = published(events, [calls], torch.stack([v[0] for v in versions]), recorded, recognition.SOUNDS)
+    points = recognition.CONCEPTS_WEIGHT * concept_points(root, text).points
+    concepts_known = recognition.Known(concept_probe(heard, versions), points)
+    plain = load_head(trained["audio"])
+    save_head(recognition.recognising(plain, events_known, concepts_known), root / "recognition" / "audio")
+
+
+@torch.enable_grad()
+def concept_probe(heard: list[Row], versions: list[Tensor]) -> nn.Linear:
+    """A linear probe for the concepts of sounds, from all augmented versions (versions, features) of each."""
+    from unialign_gen.eval.judge import fit_probe
+
+    names = list(CONCEPTS)
+    labels = torch.tensor([names.index(r.concepts[0]) for r in heard])
+    counts = torch.tensor([len(v) for v in versions])
+    return fit_probe(torch.cat(versions), F.one_hot(labels.repeat_interleave(counts), len(names)).float())
 
 
 def prompt_heads(root: Path, kept: Path | None = None) -> dict[str, Head]:
@@ -156,10 +168,17 @@ def write_caches(root: Path) -> None:
     pictures, folder = select(root, "picture", HEAD_TIERS), root / "caches"
     shutil.rmtree(folder, ignore_errors=True)
     seen = dict(zip((r.id for r in pictures), features.of_pictures(root, pictures, "image"), strict=True))
-    words = dict(zip((r.id for r in pictures), caption_features(root, pictures), strict=True))
+    called = dict(zip((r.id for r in pictures), caption_features(root, pictures), strict=True))
     for name, wanted in (("concepts", True), ("others", False)):
         rows = [r for r in pictures if bool(r.concepts) == wanted]
-        caches.write(folder, name, rows, {"image": [seen[r.id][None] for r in rows], "text": [words[r.id] for r in rows]})
+        caches.write(folder, name, rows, {"image": [seen[r.id][None] for r in rows], "text": [called[r.id] for r in rows]})
+    nouns = wordnet.read(root / "unpacked" / wordnet.PACKAGE / wordnet.FOLDER)
+    lessons = words.lessons(root, nouns, pictures, select(root, "sound", HEAD_TIERS))
+    learned = features.of_texts(root, [text for _, texts in lessons for text in texts])
+    taught = [torch.stack([learned[text] for text in texts]) for _, texts in lessons]
+    caches.write(
+        folder, "words", [row for row, _ in lessons], {"image": [seen[r.id][None] for r, _ in lessons], "text": taught}
+    )
     for style, name in caches.SOUNDS.items():
         rows = [r for r in select(root, "sound", HEAD_TIERS) if r.style == style]
         caches.write(folder, name, rows, {"audio": sound_features(root, rows)})
@@ -180,22 +199,31 @@ def kept_heads(root: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(root.glob("heads/heads/*/head.safetensors"))]
 
 
-def concept_points(root: Path) -> ConceptTable:
-    """The unit mean embedding of each concept's training pictures, and how these differ."""
+@torch.no_grad()
+def concept_points(root: Path, text: Head) -> ConceptTable:
+    """The unit mean embedding of each concept's training pictures, and how these differ.
+
+    Where a concept has none, its point is the embedding by the text head of its name.
+    """
     rows = [r for r in select(root, "picture", HEAD_TIERS) if r.concepts]
     z, names = anchors(root, rows), list(CONCEPTS)
-    total = torch.zeros(len(names), z.shape[1])
+    points = torch.zeros(len(names), z.shape[1])
     for point, row in zip(z, rows, strict=True):
         for concept in row.concepts:
-            total[names.index(concept)] += point
+            points[names.index(concept)] += point
+    unseen = [i for i, point in enumerate(points) if not point.any()]
+    if unseen:
+        called = features.of_texts(root, [names[i] for i in unseen])
+        points[unseen] = text(torch.stack([called[names[i]] for i in unseen]))
     apart = assemble.whitening(z, things(rows))
-    return ConceptTable(names, F.normalize(total, dim=1), apart / apart.diagonal().mean())
+    return ConceptTable(names, F.normalize(points, dim=1), apart / apart.diagonal().mean())
 
 
 @torch.no_grad()
 def measure_recall(root: Path, kept: Path | None = None) -> dict[str, dict[str, Any]]:
     """Nearest concepts of everything held out, with `prompt_heads`."""
-    return recall.measure(root, manifest.read(root), concept_points(root), prompt_heads(root, kept))
+    heads = prompt_heads(root, kept)
+    return recall.measure(root, manifest.read(root), concept_points(root, heads["text"]), heads)
 
 
 def fit_judge(root: Path, out: Path) -> None:
@@ -228,8 +256,10 @@ def write_starter(root: Path, out: Path) -> None:
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
     shown = select(root, "picture", DECODER_TIERS)
     known = assemble.prior(anchors(root, shown), things(shown))
-    assemble.starter(root, prompt_heads(root), unet, movq, known, out)
+    heads = prompt_heads(root)
+    table = concept_points(root, heads["text"])  # heads are in fp16 once they are written
+    assemble.starter(root, heads, unet, movq, known, out)
     if (furthest(root, Which.unclip) / "unet").is_dir():
         assemble.second_decoder(furthest(root, Which.unclip), movq, known, out / "stable-unclip")
-    concept_points(root).save(out)
+    table.save(out)
     (out / "ATTRIBUTION.tsv").write_text((root / "ATTRIBUTION.tsv").read_text())
