@@ -67,13 +67,13 @@ class Page:
         self.script("arguments[0].click()", self.wait(css))
 
     def unfold(self, name, inside):
-        """Opens a fold; clicked until what is inside shows, since a button can come before what it does."""
+        """Opens a fold; clicked again while it stays shut, since a button can come before what it does."""
         end = time.monotonic() + PATIENCE
-        while not self.all(f"#{inside}") and time.monotonic() < end:
-            self.click(f"#{name} > button")
-            pause = time.monotonic() + 3
-            while not self.all(f"#{inside}") and time.monotonic() < pause:
-                time.sleep(0.05)
+        while not self.all(f"#{inside}"):
+            assert time.monotonic() < end, f"#{name} does not open"
+            if "open" not in (self.wait(f"#{name} > button").get_attribute("class") or "").split():
+                self.click(f"#{name} > button")
+            time.sleep(1)
 
     def tab(self, name):
         self.click_first("button[role=tab]", name)

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from unialign_gen.checkpoints.recipe import wordnet, words
 from unialign_gen.data.manifest import Row
+from unialign_gen.errors import InputError
 
 LICENCE = "  1 This software and database is being provided to you, the LICENSEE, by\n"
 #    bird ─┬─ wading bird ─┬─ flamingo
@@ -31,6 +32,9 @@ SYNSETS = [  # offset, file, words, broader, gloss
     ("00000013", 5, ["sea_lion"], ["00000012"], "large eared seal"),
     ("00000014", 9, ["crow", "boast"], [], "an instance of boastful talk"),
     ("00000015", 5, ["raven"], ["00000007"], "large black bird"),
+    ("00000016", 6, ["bank"], [], "a building"),
+    ("00000017", 17, ["bank"], [], "sloping land"),
+    ("00000018", 18, ["bird_watcher"], ["00000007"], "a person who is called what somebody said"),
 ]
 ORDER = {"seal": ["00000011", "00000012"], "crow": ["00000014", "00000007"]}
 
@@ -73,12 +77,16 @@ def test_the_files_of_wordnet_are_read(nouns):
 
 
 def test_a_name_means_what_its_captions_are_near_to_and_a_concept_one_of_its_kind(nouns):
-    near, far, middle = torch.tensor([1.0, 0]), torch.tensor([0, 1.0]), F.normalize(torch.tensor([1.0, 1]), dim=0)
-    glosses = {"00000011": near, "00000012": far, "00000014": near, "00000007": middle, "00000003": near}
+    near, far = torch.tensor([1.0, 0]), torch.tensor([0, 1.0])
+    glosses = {"00000011": near, "00000012": far, "00000014": near, "00000003": near}
     # a seal is a concept, an animal, however near the stamp is
     assert words.known_things(nouns, {"seal": near}, glosses) == {"seal": "00000012"}
-    # of others the nearest counts: a boast cannot be seen, and the name is left out
-    assert words.known_things(nouns, {"crow": middle}, glosses) == {"crow": "00000007"}
+    # of others the nearest counts, a rarer meaning if it is nearer by enough
+    usual, rarer = "00000016", "00000017"
+    assert words.known_things(nouns, {"bank": far}, {usual: near, rarer: far}) == {"bank": rarer}
+    turned = F.normalize(torch.tensor([1.0, 1 + words.RARER]), dim=0)
+    assert words.known_things(nouns, {"bank": turned}, {usual: near, rarer: far}) == {"bank": usual}
+    # a boast cannot be seen, and the name is left out
     assert words.known_things(nouns, {"boast": near, "wader": far, "unheard of": near}, glosses) == {"wader": "00000003"}
 
 
@@ -91,15 +99,18 @@ def test_a_word_is_taught_by_the_nearest_things_that_there_are_pictures_of(nouns
     assert found["00000006"] == {"flamingo"}
     assert found["00000002"] == {"crow", "penguin"}  # one step down, where the flamingo is two
     assert "00000014" not in found
-    taught = words.taught(nouns, known, {})
+    taught = words.taught(nouns, known, {}, set(known))
     assert taught["deer"] == ["animal", "caribou", "reindeer"]
     assert taught["flamingo"] == ["egret", "heron", "wader", "wading bird"]
     assert taught["crow"] == ["bird", "raven"]
     assert taught["penguin"] == ["bird"]
     assert taught["seal"] == ["animal", "sea lion"]
-    assert "bird" not in words.taught(nouns, known | {"bird": "00000002"}, {}).get("crow", [])
+    # what a picture is called is not taught, and no word for a person
+    again = words.taught(nouns, known, {}, {*known, "bird", "reindeer"})
+    assert not {"bird", "reindeer", "bird watcher"} & {word for found in again.values() for word in found}
+    assert again["deer"] == ["animal", "caribou"]
     # a meaning that is given goes before the most usual one
-    assert "boast" in words.taught(nouns, known, {"boast": "00000007"})["crow"]
+    assert "boast" in words.taught(nouns, known, {"boast": "00000007"}, set())["crow"]
 
 
 def test_a_kind_of_too_many_things_teaches_nothing(nouns, monkeypatch):
@@ -119,18 +130,27 @@ def test_lessons_are_dealt_to_the_pictures_of_each_name(nouns, tmp_path):
         row("deer-2", "picture", ["deer"], ["deer emoji"]),
         row("heron-1", "picture", [], ["Heron", "a bird"]),
         row("nameless", "picture", [], []),
+        row("vetoed", "picture", [], ["Crow", "a crowbar"]),
     ]
-    sounds = [row("flamingo-1", "sound", ["flamingo"], ["flamingo", "the sound of a flamingo"])]
+    sounds = [row("seal-1", "sound", ["seal"], ["seal", "the sound of a seal"])]
     texts = {c for r in pictures + sounds for c in r.captions}
-    texts |= {nouns.definition(s) for name in ("deer", "heron", "flamingo") for s in nouns.senses[name]}
+    texts |= {nouns.definition(s) for name in ("deer", "heron", "seal") for s in nouns.senses[name]}
     folder = tmp_path / "features"
     folder.mkdir()
     generator = torch.Generator().manual_seed(0)
     save_file({"features": torch.rand(len(texts), 4, generator=generator)}, folder / "text.safetensors")
     (folder / "text.json").write_text(json.dumps(sorted(texts)))
     found = {row.id: taught for row, taught in words.lessons(tmp_path, nouns, pictures, sounds)}
-    assert found["deer-1"] == ["animal", "an animal", "reindeer", "a reindeer"]
+    # animal, caribou, reindeer, sea lion and seal by turns; what only a sound is called among them, in that meaning
+    assert found["deer-1"] == ["animal", "an animal", "reindeer", "a reindeer", "seal", "a seal"]
     assert found["deer-2"] == ["caribou", "a caribou", "sea lion", "a sea lion"]
-    # what only a sound is called is taught too, by the nearest picture
     assert {"egret", "an egret", "flamingo", "a flamingo"} <= set(found["heron-1"])
+    assert not {"heron", "bank"} & set(found["heron-1"])
     assert set(found) == {"deer-1", "deer-2", "heron-1"}
+    without = {row.id: taught for row, taught in words.lessons(tmp_path, nouns, pictures, [])}
+    assert "seal" not in {word for taught in without.values() for word in taught}  # a stamp, as a rule
+
+
+def test_without_wordnet_the_recipe_says_what_to_do(tmp_path):
+    with pytest.raises(InputError, match="run `data` again"):
+        wordnet.read(tmp_path)

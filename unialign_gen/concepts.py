@@ -19,7 +19,7 @@ class ConceptTable:
 
     Attributes:
         names: of the concepts.
-        points: the unit mean embedding of each one's training pictures (concepts, d).
+        points: the unit mean embedding of each one's training pictures, or, where it has none, of its name (concepts, d).
         whitening: (d, d), W of W W^T, the inverse of the covariance that pictures of one concept have about their mean: the
             directions in which those differ, colour and style say, count for less (linear discriminant analysis, Fisher
             1936). Its scale does not matter. None: all directions count the same.

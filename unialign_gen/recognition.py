@@ -1,4 +1,4 @@
-"""What a frozen tower was trained to name, as vectors of the shared space."""
+"""What a classifier of a frozen tower's features names, as vectors of the shared space."""
 
 from __future__ import annotations
 
@@ -19,20 +19,18 @@ class Recognition(nn.Module):
         width: how many of the tower's features, counted from the first, classifier and gate read.
         classes: number of classes.
         embed_dim: width of the shared space.
-        gated: without it the gate stands open.
     """
 
     points: Tensor
 
-    def __init__(self, width: int, classes: int, embed_dim: int, gated: bool = True):
+    def __init__(self, width: int, classes: int, embed_dim: int):
         super().__init__()
         self.width = width
         self.classify = nn.Linear(width, classes)
-        self.gate = nn.Linear(width, 1) if gated else None
+        self.gate = nn.Linear(width, 1)
         self.register_buffer("points", torch.zeros(classes, embed_dim))
 
     def forward(self, features: Tensor) -> Tensor:
         """A tower's features (B, at least width) -> (B, embed_dim), at most as long as the longest point."""
         x = features[:, : self.width]
-        found = self.classify(x).softmax(1) @ self.points
-        return found if self.gate is None else self.gate(x).sigmoid() * found
+        return self.gate(x).sigmoid() * (self.classify(x).softmax(1) @ self.points)

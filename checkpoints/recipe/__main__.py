@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from unialign_gen.cli.app import guarded
 from unialign_gen.data.manifest import default_root
 
 from .which import Which
@@ -25,6 +27,12 @@ Minutes = Annotated[float, typer.Option(help="The length of this sitting.")]
 Last = Annotated[bool, typer.Option("--last", help="The last sitting: the learning rate cools by its end.")]
 Threads = Annotated[int, typer.Option(help="Processor threads; 0 leaves PyTorch's choice.")]
 ROOT = default_root()
+Command = Callable[..., None]
+
+
+def step(name: str | None = None) -> Callable[[Command], Command]:
+    """A command of the recipe: what the user got wrong is one line."""
+    return lambda command: app.command(name)(guarded(command))
 
 
 def use(threads: int) -> None:
@@ -34,7 +42,7 @@ def use(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-@app.command()
+@step()
 def data(
     root: Root = ROOT,
     large: Annotated[
@@ -48,7 +56,7 @@ def data(
     steps.data(root, large, jobs)
 
 
-@app.command()
+@step()
 def towers(root: Root = ROOT) -> None:
     """Take the pretrained towers and the judge out of their packages."""
     from . import steps
@@ -56,7 +64,7 @@ def towers(root: Root = ROOT) -> None:
     steps.extract(root)
 
 
-@app.command()
+@step()
 def restore(root: Root = ROOT, starter: Path = HERE / "starter") -> None:
     """Take the parts a shipped starter has, instead of training them again: every later step can go on from there."""
     from . import steps
@@ -64,7 +72,7 @@ def restore(root: Root = ROOT, starter: Path = HERE / "starter") -> None:
     steps.restore(root, starter)
 
 
-@app.command("image-space")
+@step("image-space")
 def image_space(root: Root = ROOT, steps: int = 900, threads: Threads = 0) -> None:
     """Train the image head: what plays CLIP's part. About 15 minutes, most of it features."""
     from . import steps as run
@@ -73,15 +81,15 @@ def image_space(root: Root = ROOT, steps: int = 900, threads: Threads = 0) -> No
     run.train_image_space(root, steps)
 
 
-@app.command()
+@step()
 def recognise(root: Root = ROOT) -> None:
-    """Let prompts use what the towers recognise in photographs and recordings. After `heads`; the space itself stays."""
+    """Let prompts use what the towers recognise in photographs and sounds. After `heads`; the space itself stays."""
     from . import steps
 
     steps.recognise(root)
 
 
-@app.command()
+@step()
 def autoencoder(
     root: Root = ROOT, samples: int = 100_000, minutes: Minutes = 60, last: Last = False, threads: Threads = 0
 ) -> None:
@@ -92,7 +100,7 @@ def autoencoder(
     latent_steps.train_autoencoder(root, samples, minutes, last)
 
 
-@app.command()
+@step()
 def latents(root: Root = ROOT, threads: Threads = 0) -> None:
     """Cache the latents of the training pictures."""
     from . import latent_steps
@@ -101,7 +109,7 @@ def latents(root: Root = ROOT, threads: Threads = 0) -> None:
     latent_steps.cache_latents(root)
 
 
-@app.command()
+@step()
 def sharpen(root: Root = ROOT, samples: int = 40_000, minutes: Minutes = 60, last: Last = False, threads: Threads = 0) -> None:
     """Train movq's decoding half further; the latents stay, so it can run beside or after `decoder`."""
     from . import latent_steps
@@ -110,7 +118,7 @@ def sharpen(root: Root = ROOT, samples: int = 40_000, minutes: Minutes = 60, las
     latent_steps.sharpen_autoencoder(root, samples, minutes, last)
 
 
-@app.command("latent-features")
+@step("latent-features")
 def latent_features(
     root: Root = ROOT, samples: int = 100_000, minutes: Minutes = 6, last: Last = False, threads: Threads = 0
 ) -> None:
@@ -121,7 +129,7 @@ def latent_features(
     latent_steps.train_latent_features(root, samples, minutes, last)
 
 
-@app.command()
+@step()
 def decoder(
     root: Root = ROOT,
     samples: int = 1_000_000,
@@ -137,7 +145,7 @@ def decoder(
     decoder_steps.train(root, Which.kandinsky, samples, minutes, last, weights)
 
 
-@app.command()
+@step()
 def unclip(
     root: Root = ROOT,
     samples: int = 1_000_000,
@@ -153,7 +161,7 @@ def unclip(
     decoder_steps.train(root, Which.unclip, samples, minutes, last, weights)
 
 
-@app.command("quick-look")
+@step("quick-look")
 def quick_look(
     root: Root = ROOT, samples: int = 20_000, minutes: Minutes = 5, last: Last = False, threads: Threads = 0
 ) -> None:
@@ -164,7 +172,7 @@ def quick_look(
     decoder_steps.train_quick_look(root, samples, minutes, last)
 
 
-@app.command("read-back")
+@step("read-back")
 def read_back(
     root: Root = ROOT,
     which: Annotated[Which, typer.Option("--decoder", help="Which one.")] = Which.kandinsky,
@@ -180,7 +188,7 @@ def read_back(
     decoder_steps.train_read_back(root, which, samples, minutes, last)
 
 
-@app.command()
+@step()
 def distill(root: Root = ROOT, samples: int = 200_000, minutes: Minutes = 60, last: Last = False, threads: Threads = 0) -> None:
     """Train the second decoder to predict what the first does; after the first one's `read-back`."""
     from . import decoder_steps
@@ -189,7 +197,7 @@ def distill(root: Root = ROOT, samples: int = 200_000, minutes: Minutes = 60, la
     decoder_steps.distill(root, samples, minutes, last)
 
 
-@app.command()
+@step()
 def caches(root: Root = ROOT, threads: Threads = 0) -> None:
     """Write the features of captions, pictures and sounds that the heads are trained from. About 10 minutes."""
     from . import steps
@@ -198,7 +206,7 @@ def caches(root: Root = ROOT, threads: Threads = 0) -> None:
     steps.write_caches(root)
 
 
-@app.command()
+@step()
 def heads(root: Root = ROOT, threads: Threads = 0) -> None:
     """Train the text and sound heads with UniAlign: `unialign-gen train` with the package's own configs/starter.yaml."""
     from . import steps
@@ -207,7 +215,7 @@ def heads(root: Root = ROOT, threads: Threads = 0) -> None:
     steps.train_heads(root)
 
 
-@app.command()
+@step()
 def recall(
     root: Root = ROOT,
     heads: Annotated[Path | None, typer.Option(help="A training run, or a folder of heads; by default the recipe's.")] = None,
@@ -225,7 +233,7 @@ def recall(
     typer.echo(json.dumps(found) if as_json else run.lines(found))
 
 
-@app.command("all-tiers")
+@step("all-tiers")
 def all_tiers(out: Annotated[Path, typer.Option(help="A new folder.")], root: Root = ROOT) -> None:
     """Write a data folder that lets heads learn from tier C too, to compare with results that had it; nothing of it ships."""
     from . import all_tiers as run
@@ -233,7 +241,7 @@ def all_tiers(out: Annotated[Path, typer.Option(help="A new folder.")], root: Ro
     run.write(root, out)
 
 
-@app.command()
+@step()
 def judge(root: Root = ROOT, out: Path = HERE / "judge", threads: Threads = 0) -> None:
     """Fit the judge on real training pictures."""
     from . import steps
@@ -242,7 +250,7 @@ def judge(root: Root = ROOT, out: Path = HERE / "judge", threads: Threads = 0) -
     steps.fit_judge(root, out)
 
 
-@app.command()
+@step()
 def samples(root: Root = ROOT, out: Path = HERE / "samples") -> None:
     """Write the sample recordings and the sample clip of the demo."""
     from . import manifest
@@ -251,7 +259,7 @@ def samples(root: Root = ROOT, out: Path = HERE / "samples") -> None:
     run.write(root, manifest.read(root), out)
 
 
-@app.command()
+@step()
 def assemble(root: Root = ROOT, out: Path = HERE / "starter") -> None:
     """Write the checkpoint that ships."""
     from . import steps

@@ -40,12 +40,12 @@ def write(root: Path, out: Path) -> None:
     `recognise` and `recall` take it as their root.
 
     Raises:
-        InputError: no data in `root`, or no features or image space yet; `out` is there already.
+        InputError: no data in `root`, or no towers, features or image space yet; `out` is there already.
     """
     rows = manifest.read(root)
     missing = [name for name in (*LINKED, COPIED) if not (root / name).is_dir()]
     if missing:
-        raise InputError(f"{root} has no {', '.join(missing)} yet: run `towers`, `restore` and `caches` first")
+        raise InputError(f"{root} has no {', '.join(missing)} yet: run `data`, `towers`, `restore` and `caches` first")
     if out.exists():
         raise InputError(f"{out} is there already: give another --out")
     out.mkdir(parents=True)

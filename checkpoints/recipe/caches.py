@@ -1,8 +1,8 @@
-"""The recipe's features as caches for `unialign-gen train`: pictures with captions, and sounds by how they came to be."""
+"""The recipe's features as caches for `unialign-gen train`: pictures with texts, and sounds by how they came to be."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ def label(row: Row) -> str:
     return (row.captions[0] if row.captions else row.id).lower().replace("|", " ")
 
 
-def write(folder: Path, name: str, rows: Sequence[Row], features: dict[str, Sequence[Tensor]]) -> None:
+def write(folder: Path, name: str, rows: Sequence[Row], features: Mapping[str, Sequence[Tensor]]) -> None:
     """A cache of one shard; `features` are tensors (k, width) for each row, by modality."""
     found = {modality: ragged(parts) for modality, parts in features.items()}
     index = {

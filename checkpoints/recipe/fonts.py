@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,41 +40,38 @@ STEPS = ((-4, 60, 0.7), (2, 90, 2.2), (5, 115, 1.2))  # semitones up, velocity, 
 EFFECT_STEPS = ((-5, 110, 2.0), (3, 85, 2.0), (8, 64, 1.2))
 
 
-def jobs(sets: tuple[str, ...]) -> Iterator[tuple[str, str, int, int, list[Note], float]]:
-    """(concept, tag, bank, program, notes, seconds) of everything a font is asked to play."""
+Job = tuple[str, str, int, int, list[Note], float]  # concept, tag, bank, program, notes, seconds
+
+
+def instruments(sets: tuple[str, ...]) -> Iterator[tuple[str, str, int, int, list[int]]]:
+    """(set, concept, bank, program, keys) of the rows of `tables/instruments.tsv` in these sets."""
     for row in table("instruments"):
-        if row["set"] not in sets:
-            continue
-        concept, bank, program = row["concept"], int(row["bank"]), int(row["program"])
-        keys = [int(k) for k in row["keys"].split()]
+        if row["set"] in sets:
+            keys = [int(key) for key in row["keys"].split()]
+            yield row["set"], row["concept"], int(row["bank"]), int(row["program"]), keys
+
+
+def jobs(sets: tuple[str, ...]) -> Iterator[Job]:
+    """What every font is asked to play."""
+    for name, concept, bank, program, keys in instruments(sets):
         for i, key in enumerate(keys):
-            if row["set"] == "drum":
+            if name == "drum":
                 yield concept, f"drum-{key}", bank, program, [(t, key, v, 0.3) for t, v in BEAT], 2.6
             else:
                 effect = program >= EFFECTS
                 note = (0.0, key, 100 if i % 2 == 0 else 72, 3.0 if effect else 1.5)
                 yield concept, f"{bank}-{program}-{key}", bank, program, [note], 4.0 if effect else 2.4
-        if row["set"] == "gm" and program < EFFECTS:
+        if name == "gm" and program < EFFECTS:
             scale = [0, 4, 7, 12, 7, 4, 0]
-            yield (
-                concept,
-                f"{bank}-{program}-phrase",
-                bank,
-                program,
-                [(0.35 * n, keys[0] + up, 95, 0.33) for n, up in enumerate(scale)],
-                3.4,
-            )
+            phrase = [(0.35 * n, keys[0] + up, 95, 0.33) for n, up in enumerate(scale)]
+            yield concept, f"{bank}-{program}-phrase", bank, program, phrase, 3.4
 
 
-def variations(sets: tuple[str, ...]) -> Iterator[tuple[str, str, int, int, list[Note], float]]:
-    """More for fonts that are trained on, in the form of `jobs`: other keys, velocities and lengths, and phrases."""
-    for row in table("instruments"):
-        if row["set"] not in sets:
-            continue
-        concept, bank, program = row["concept"], int(row["bank"]), int(row["program"])
-        keys = [int(k) for k in row["keys"].split()]
+def variations(sets: tuple[str, ...]) -> Iterator[Job]:
+    """More of the same: other keys, velocities and lengths, and phrases."""
+    for name, concept, bank, program, keys in instruments(sets):
         tag = f"{bank}-{program}"
-        if row["set"] == "drum":
+        if name == "drum":
             for key in keys:
                 yield concept, f"drum-{key}-fill", bank, program, [(t, key, v, 0.2) for t, v in FILL], 2.2
             continue
@@ -83,13 +79,18 @@ def variations(sets: tuple[str, ...]) -> Iterator[tuple[str, str, int, int, list
             for up, velocity, length in EFFECT_STEPS if program >= EFFECTS else STEPS:
                 note = (0.0, key + up, velocity, length)
                 yield concept, f"{tag}-{key}{up:+d}", bank, program, [note], length + 1
-        if row["set"] == "gm" and program < EFFECTS:
+        if name == "gm" and program < EFFECTS:
             low, high = keys[0], keys[-1]
             run = [(0.25 * n, high + up, 80, 0.22) for n, up in enumerate((0, 2, 4, 5, 7, 5, 4, 2, 0))]
             leaps = [(0.5 * n, high + up, 100, 0.45) for n, up in enumerate((0, -5, 3, -2))]
             yield concept, f"{tag}-run", bank, program, run, 3.0
             yield concept, f"{tag}-chord", bank, program, [(0.0, low + up, 80, 1.6) for up in (0, 4, 7)], 2.6
             yield concept, f"{tag}-leaps", bank, program, leaps, 2.8
+
+
+def asked(font: Font) -> list[Job]:
+    """Everything a font plays: more than the others, if it is trained on."""
+    return [*jobs(font.sets), *(() if font.tier == "C" else variations(font.sets))]
 
 
 def play(synth: Any, font: int, bank: int, program: int, notes: list[Note], seconds: float) -> np.ndarray:
@@ -132,8 +133,7 @@ def render_all(
     for font in FONTS:
         synth = tinysoundfont.Synth(samplerate=RATE, gain=-6)
         loaded = synth.sfload(str(unpacked / font.path))
-        more = () if font.tier == "C" else variations(font.sets)
-        for concept, tag, bank, program, notes, seconds in itertools.chain(jobs(font.sets), more):
+        for concept, tag, bank, program, notes, seconds in asked(font):
             samples = trim(play(synth, loaded, bank, program, notes, seconds))
             if len(samples) >= 0.12 * RATE:
                 name = f"{font.source}-{tag}-{concept.replace(' ', '_')}.flac"

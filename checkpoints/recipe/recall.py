@@ -30,8 +30,9 @@ def measure(
         heads: tower features to embeddings, of any norm, by modality.
 
     Returns for `picture`, `caption` (every caption of every held-out picture), `text` (the same, each wording once),
-    `text_unseen` (wordings that no training picture has), `recording`, `render` and `speech` the shares on held-out takes, on
-    other makers, and on both together; and for `name`, the concepts' own names, one share.
+    `text_unseen` (wordings that no training picture has, of words that may have been taught), `recording`, `render` and
+    `speech` the shares on held-out takes, on other makers, and on both together; and for `name`, the concepts' own names, one
+    share (a concept without pictures lies where its name does, so its own is no test).
     """
     seen = {c.lower() for r in rows if r.split == "train" for c in r.captions}
     tested = [r for r in rows if r.split != "train" and r.concepts]

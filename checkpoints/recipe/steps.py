@@ -130,12 +130,13 @@ def recognise(root: Path) -> None:
 
     events, calls = towers.sound_events(packages.source_archive(root, towers.YAMNET_ARCHIVE))
     versions = sound_features(root, heard)
-    recorded = [r.style in ("rec", "fx") for r in heard]
-    events_known = published(events, [calls], torch.stack([v[0] for v in versions]), recorded, recognition.SOUNDS)
-    points = recognition.CONCEPTS_WEIGHT * concept_points(root, text).points
-    concepts_known = recognition.Known(concept_probe(heard, versions), points)
-    plain = load_head(trained["audio"])
-    save_head(recognition.recognising(plain, events_known, concepts_known), root / "recognition" / "audio")
+    plain, recorded = torch.stack([v[0] for v in versions]), [r.style in ("rec", "fx") for r in heard]
+    events_known = published(events, [calls], plain, recorded, recognition.SOUNDS)
+    gate = recognition.fit_gate(plain, ~torch.tensor(recorded), recognition.SOUNDS.decay)
+    points = recognition.PROBED * concept_points(root, text).points
+    concepts_known = recognition.Known(concept_probe(heard, versions), points, gate)
+    made = recognition.recognising(load_head(trained["audio"]), events_known, concepts_known)
+    save_head(made, root / "recognition" / "audio")
 
 
 @torch.enable_grad()
@@ -164,7 +165,14 @@ def prompt_heads(root: Path, kept: Path | None = None) -> dict[str, Head]:
 
 
 def write_caches(root: Path) -> None:
-    """Writes the features that the text and sound heads are trained from, of tiers A and B, for `unialign-gen train`."""
+    """Writes the features that the text and sound heads are trained from, of tiers A and B, for `unialign-gen train`.
+
+    Pictures with what they are called, pictures with words that they teach, and sounds.
+
+    Raises:
+        InputError: the data is not all there.
+    """
+    nouns = wordnet.read(root / "unpacked" / wordnet.PACKAGE / wordnet.FOLDER)
     pictures, folder = select(root, "picture", HEAD_TIERS), root / "caches"
     shutil.rmtree(folder, ignore_errors=True)
     seen = dict(zip((r.id for r in pictures), features.of_pictures(root, pictures, "image"), strict=True))
@@ -172,13 +180,13 @@ def write_caches(root: Path) -> None:
     for name, wanted in (("concepts", True), ("others", False)):
         rows = [r for r in pictures if bool(r.concepts) == wanted]
         caches.write(folder, name, rows, {"image": [seen[r.id][None] for r in rows], "text": [called[r.id] for r in rows]})
-    nouns = wordnet.read(root / "unpacked" / wordnet.PACKAGE / wordnet.FOLDER)
     lessons = words.lessons(root, nouns, pictures, select(root, "sound", HEAD_TIERS))
     learned = features.of_texts(root, [text for _, texts in lessons for text in texts])
-    taught = [torch.stack([learned[text] for text in texts]) for _, texts in lessons]
-    caches.write(
-        folder, "words", [row for row, _ in lessons], {"image": [seen[r.id][None] for r, _ in lessons], "text": taught}
-    )
+    taught = {
+        "image": [seen[row.id][None] for row, _ in lessons],
+        "text": [torch.stack([learned[text] for text in texts]) for _, texts in lessons],
+    }
+    caches.write(folder, "words", [row for row, _ in lessons], taught)
     for style, name in caches.SOUNDS.items():
         rows = [r for r in select(root, "sound", HEAD_TIERS) if r.style == style]
         caches.write(folder, name, rows, {"audio": sound_features(root, rows)})
@@ -221,8 +229,15 @@ def concept_points(root: Path, text: Head) -> ConceptTable:
 
 @torch.no_grad()
 def measure_recall(root: Path, kept: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Nearest concepts of everything held out, with `prompt_heads`."""
+    """Nearest concepts of everything held out, with `prompt_heads`.
+
+    Raises:
+        InputError: there are not heads for both words and sounds.
+    """
     heads = prompt_heads(root, kept)
+    missing = [kind for kind in ("text", "audio") if kind not in heads]
+    if missing:
+        raise InputError(f"no {' and no '.join(missing)} head in {kept or root}: recall takes both")
     return recall.measure(root, manifest.read(root), concept_points(root, heads["text"]), heads)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from unialign_gen.errors import InputError
+
 PACKAGE, FOLDER = "wordnet-base", "usr/share/wordnet"
 # numbers of the lexicographers' files whose nouns name what can be seen
 ANIMAL, ARTIFACT, BODY, FOOD, OBJECT, PERSON, PHENOMENON, PLANT, SUBSTANCE = 5, 6, 8, 13, 17, 18, 19, 20, 27
@@ -57,7 +59,12 @@ def read(folder: Path) -> Nouns:
     Their format is that of wndb(5WN). A line of data: offset, file number, type, count of words (hexadecimal), words with a
     number each, count of pointers, pointers of four fields, and the gloss after a bar. A line of the index ends with a word's
     offsets. Lines that begin with a space are the licence.
+
+    Raises:
+        InputError: they are not there.
     """
+    if not (folder / "data.noun").is_file() or not (folder / "index.noun").is_file():
+        raise InputError(f"no nouns of WordNet in {folder}: run `data` again, which downloads {PACKAGE}")
     synsets: dict[str, Synset] = {}
     for line in (folder / "data.noun").read_text().splitlines():
         if line.startswith(" "):

@@ -7,7 +7,7 @@ there are pictures of. Which of a name's meanings its pictures show is read off 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -47,8 +47,8 @@ def known_things(nouns: Nouns, captions: Mapping[str, Tensor], glosses: Mapping[
 def nearest_things(nouns: Nouns, known: Mapping[str, str]) -> dict[str, set[str]]:
     """Names of the nearest known things of each visible synset that has some.
 
-    The synset itself if it is one, or else its nearest broader kind that is one or has some below it: then those with the
-    fewest steps down.
+    The synset itself if it is one, or else those fewest steps below it, or else those of its nearest broader kind that is
+    one or has some below.
     """
     named: dict[str, set[str]] = {}
     for name, synset in known.items():
@@ -76,17 +76,22 @@ def nearest_things(nouns: Nouns, known: Mapping[str, str]) -> dict[str, set[str]
     return out
 
 
-def taught(nouns: Nouns, known: Mapping[str, str], meant: Mapping[str, str]) -> dict[str, list[str]]:
-    """For each name the words that its pictures teach, sorted: common nouns of at most two words that are no name themselves.
+def taught(nouns: Nouns, known: Mapping[str, str], meant: Mapping[str, str], captions: Collection[str]) -> dict[str, list[str]]:
+    """For each name the words that its pictures teach, sorted: common nouns of at most two words that no picture is called.
+
+    What people are called is left out: much of it is said of a person by others, and no drawing of somebody means it.
 
     Args:
         meant: the meaning of some words, by word; that of all others is their most usual visible one.
+        captions: of all pictures, in lower case.
     """
     nearest = nearest_things(nouns, known)
     out: dict[str, set[str]] = {}
     for word, offsets in nouns.senses.items():
         meaning = meant.get(word) or next((s for s in offsets if nouns.synsets[s].visible), None)
-        if meaning in nearest and word not in known and PLAIN.fullmatch(word):
+        if meaning is None or nouns.synsets[meaning].file == wordnet.PERSON:
+            continue
+        if meaning in nearest and word not in captions and PLAIN.fullmatch(word):
             for name in nearest[meaning]:
                 out.setdefault(name, set()).add(word)
     return {name: sorted(words) for name, words in sorted(out.items())}
@@ -94,7 +99,10 @@ def taught(nouns: Nouns, known: Mapping[str, str], meant: Mapping[str, str]) -> 
 
 def names_of(row: Row) -> list[str]:
     """What a picture or sound is called: its concepts, or, outside the concept table, the first of its captions."""
-    return row.concepts or [row.captions[0].lower()] if row.captions else []
+    if row.concepts or not row.captions:
+        return row.concepts
+    name = row.captions[0].lower()
+    return [] if name in CONCEPTS else [name]  # the table has a reason not to count it as one
 
 
 def lessons(root: Path, nouns: Nouns, pictures: Sequence[Row], sounds: Sequence[Row]) -> list[tuple[Row, list[str]]]:
@@ -119,7 +127,9 @@ def lessons(root: Path, nouns: Nouns, pictures: Sequence[Row], sounds: Sequence[
     known = {name: synset for name, synset in meanings.items() if name in shown}
     learned: dict[str, list[str]] = {}
     by_id = {row.id: row for row in pictures}
-    for name, words in taught(nouns, known, meanings).items():
+    said = {c.lower() for row in pictures for c in row.captions}
+    for name, words in taught(nouns, known, meanings, said).items():
         for i, word in enumerate(words):
-            learned.setdefault(shown[name][i % len(shown[name])].id, []).extend((word, article(word)))
+            picture = shown[name][i % len(shown[name])]
+            learned.setdefault(picture.id, []).extend(dict.fromkeys((word, article(word))))
     return [(by_id[i], words) for i, words in learned.items()]
