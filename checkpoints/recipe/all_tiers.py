@@ -57,11 +57,16 @@ def write(root: Path, out: Path) -> None:
     (out / MARK).write_text("Heads here may have learned from tier C: for comparison only.\n")
 
 
+def marked(root: Path) -> bool:
+    """Whether `root` is a folder that `write` wrote."""
+    return (root / MARK).exists()
+
+
 def refuse(root: Path) -> None:
     """For steps whose results ship.
 
     Raises:
         InputError: `root` is a folder that `write` wrote.
     """
-    if (root / MARK).exists():
+    if marked(root):
         raise InputError(f"{root} lets tier C be trained on: nothing of it may ship")

@@ -107,7 +107,10 @@ def train_image_space(root: Path, steps: int) -> None:
 
 @torch.no_grad()
 def recognise(root: Path) -> None:
-    """Writes the image and the sound head with what their towers recognise, for prompts; the space that is trained in stays."""
+    """Writes the image and the sound head with what their towers recognise, for prompts; the space that is trained in stays.
+
+    In an `all-tiers` folder the image head has learned from photographs itself, and only the sound head is written.
+    """
     shown, pictured = select(root, "picture", DECODER_TIERS), select(root, "picture", HEAD_TIERS)
     heard, trained = select(root, "sound", HEAD_TIERS), heads_in(root / "heads")
     known, text = assemble.prior(anchors(root, shown), things(shown)), load_head(trained["text"])
@@ -122,11 +125,12 @@ def recognise(root: Path) -> None:
             texts += F.normalize(text(torch.stack([called[name] for name in wording])), dim=1)
         return recognition.by_name(named, gate, F.normalize(texts, dim=1), known, choice)
 
-    kinds = recognition.classifier(packages.wheel(root, towers.PACKAGES["image"]))
-    seen = features.of_pictures(root, pictured, "image")
-    photographs = [r.style == "photo" for r in pictured]
-    kinds_known = published(kinds, recognition.class_names(), seen, photographs, recognition.PICTURES)
-    save_head(recognition.recognising(load_head(root / "image_space"), kinds_known), root / "recognition" / "image")
+    if not all_tiers.marked(root):
+        kinds = recognition.classifier(packages.wheel(root, towers.PACKAGES["image"]))
+        seen = features.of_pictures(root, pictured, "image")
+        photographs = [r.style == "photo" for r in pictured]
+        kinds_known = published(kinds, recognition.class_names(), seen, photographs, recognition.PICTURES)
+        save_head(recognition.recognising(load_head(root / "image_space"), kinds_known), root / "recognition" / "image")
 
     events, calls = towers.sound_events(packages.source_archive(root, towers.YAMNET_ARCHIVE))
     versions = sound_features(root, heard)
@@ -172,8 +176,8 @@ def write_caches(root: Path) -> None:
     Raises:
         InputError: the data is not all there.
     """
-    nouns = wordnet.read(root / "unpacked" / wordnet.PACKAGE / wordnet.FOLDER)
     pictures, folder = select(root, "picture", HEAD_TIERS), root / "caches"
+    nouns = wordnet.read(root / "unpacked" / wordnet.PACKAGE / wordnet.FOLDER)
     shutil.rmtree(folder, ignore_errors=True)
     seen = dict(zip((r.id for r in pictures), features.of_pictures(root, pictures, "image"), strict=True))
     called = dict(zip((r.id for r in pictures), caption_features(root, pictures), strict=True))
