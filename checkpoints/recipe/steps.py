@@ -136,7 +136,7 @@ def recognise(root: Path) -> None:
     versions = sound_features(root, heard)
     plain, recorded = torch.stack([v[0] for v in versions]), [r.style in ("rec", "fx") for r in heard]
     events_known = published(events, [calls], plain, recorded, recognition.SOUNDS)
-    gate = recognition.fit_gate(plain, ~torch.tensor(recorded), recognition.SOUNDS.decay)
+    gate = recognition.fit_gate(plain, ~torch.tensor(recorded), recognition.PROBED_DECAY)
     points = recognition.PROBED * concept_points(root, text).points
     concepts_known = recognition.Known(concept_probe(heard, versions), points, gate)
     made = recognition.recognising(load_head(trained["audio"]), events_known, concepts_known)
