@@ -18,8 +18,8 @@ from torch import Tensor
 from ..concepts import ConceptTable
 
 PERPLEXITY = 8.0
-STEPS = 600
-EXAGGERATED = 150  # steps with P taken times 12
+STEPS = 2000
+EXAGGERATED = 250  # steps with P taken times 12
 NEIGHBOURS = 5
 SHARPNESS = 0.05
 
