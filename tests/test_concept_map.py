@@ -49,8 +49,7 @@ def test_the_map_is_as_good_as_scikit_learns(table, concept_map):
     points = normalize(table.points, dim=1)
     target = affinities(points, 8.0)
     other = sklearn_tsne.TSNE(perplexity=8.0, init="pca", random_state=0).fit_transform(points.numpy())
-    # both end where rounding takes them: copies of one table that differ by 1e-5 end within a tenth of each other
-    assert divergence(tsne(points), target) < 1.1 * divergence(torch.from_numpy(other), target)
+    assert divergence(tsne(points), target) < 1.05 * divergence(torch.from_numpy(other), target)
 
 
 def test_the_same_table_gives_the_same_map(table, concept_map):

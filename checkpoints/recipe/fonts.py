@@ -14,6 +14,7 @@ from unialign_gen.towers.aisfx import RATE
 from .concepts import table
 
 Note = tuple[float, int, int, float]  # start in seconds, key, velocity, length in seconds
+Job = tuple[str, str, int, int, list[Note], float]  # concept, tag, bank, program, notes, seconds
 
 
 @dataclass
@@ -38,9 +39,6 @@ FILL = ((0.0, 90), (0.3, 60), (0.6, 110), (0.75, 80), (1.2, 100))
 EFFECTS = 120  # General MIDI's programs from here on are sounds of things
 STEPS = ((-4, 60, 0.7), (2, 90, 2.2), (5, 115, 1.2))  # semitones up, velocity, seconds
 EFFECT_STEPS = ((-5, 110, 2.0), (3, 85, 2.0), (8, 64, 1.2))
-
-
-Job = tuple[str, str, int, int, list[Note], float]  # concept, tag, bank, program, notes, seconds
 
 
 def instruments(sets: tuple[str, ...]) -> Iterator[tuple[str, str, int, int, list[int]]]:

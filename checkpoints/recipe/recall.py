@@ -43,10 +43,10 @@ def measure(
     of_sound = dict(zip((r.id for r in sounds), features.of_sounds(root, sounds, 1)[:, 0], strict=True))
     result: dict[str, dict[str, Any]] = {}
 
-    def count(name: str, split: str, modality: str, found: Sequence[Tensor], concepts: Sequence[Sequence[str]]) -> None:
+    def count(name: str, split: str, modality: str, found: list[Tensor], concepts: list[list[str]]) -> None:
         if found:
-            z = F.normalize(heads[modality](torch.stack(list(found))), dim=1)
-            wanted = [Prompt(modality, name, list(c)) for c in concepts]
+            z = F.normalize(heads[modality](torch.stack(found)), dim=1)
+            wanted = [Prompt(modality, name, c) for c in concepts]
             result.setdefault(name, {})[split] = shares(table.nearest(z), wanted)
 
     count("name", "together", "text", [of_text[name] for name in table.names], [[name] for name in table.names])

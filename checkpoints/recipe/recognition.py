@@ -8,7 +8,7 @@ synthetic voices, which there are enough of, stay outside the gate.
 
 Things that sound unlike can look alike, as accordion and harmonica do: the image space puts them beside each other, and so
 does a head that is aligned to it. A linear probe of both sound towers, fitted on the concepts of training sounds, tells them
-apart. Its gate opens for those instruments and voices, since what it makes of recordings of other makers is no gain.
+apart. Its gate opens for those instruments and voices above all: of other makers' recordings it makes less.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def recognise(root: Path) -> None:
 
     In an `all-tiers` folder the image head has learned from photographs itself, and only the sound head is written.
     """
-    shown, pictured = select(root, "picture", DECODER_TIERS), select(root, "picture", HEAD_TIERS)
+    shown = select(root, "picture", DECODER_TIERS)
     heard, trained = select(root, "sound", HEAD_TIERS), heads_in(root / "heads")
     known, text = assemble.prior(anchors(root, shown), things(shown)), load_head(trained["text"])
 
@@ -126,6 +126,7 @@ def recognise(root: Path) -> None:
         return recognition.by_name(named, gate, F.normalize(texts, dim=1), known, choice)
 
     if not all_tiers.marked(root):
+        pictured = select(root, "picture", HEAD_TIERS)
         kinds = recognition.classifier(packages.wheel(root, towers.PACKAGES["image"]))
         seen = features.of_pictures(root, pictured, "image")
         photographs = [r.style == "photo" for r in pictured]

@@ -18,8 +18,9 @@ from torch import Tensor
 from ..concepts import ConceptTable
 
 PERPLEXITY = 8.0
-STEPS = 2000
-EXAGGERATED = 250  # steps with P taken times 12
+STEPS = 600
+EXAGGERATED = 150  # steps with P taken times 12
+SLOWEST = 10.0  # learning rate of small tables; at scikit-learn's 50 a hundred points never come to rest
 NEIGHBOURS = 5
 SHARPNESS = 0.05
 
@@ -95,7 +96,7 @@ def tsne(points: Tensor, perplexity: float = PERPLEXITY, steps: int = STEPS) -> 
     places = centred @ axes.T
     places = places / places[:, :1].std() * 1e-4
     speed, gains = torch.zeros_like(places), torch.ones_like(places)
-    rate = max(len(points) / 12 / 4, 50.0)
+    rate = max(len(points) / 12 / 4, SLOWEST)
     for step in range(steps):
         target = wanted * 12 if step < EXAGGERATED else wanted
         gradient = slope(places, target)
