@@ -35,7 +35,7 @@ class PictureOutput(ImagePipelineOutput):
     """
 
     notes: list[Note] = field(default_factory=list)
-    request: Request | None = None
+    request: Request = field(default_factory=Request)
 
 
 @dataclass

@@ -243,7 +243,7 @@ class Embeddings(Tensor):
     """Unit embeddings (B, d) with `notes` on what was lost or guessed; whatever is computed from them is a plain tensor."""
 
     notes: list[Note]
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
     def of(cls, embeddings: Tensor, notes: list[Note]) -> Embeddings:

@@ -41,7 +41,7 @@ def request_of(
         InputError: no prompt, a file that is not there, or a number that cannot be used.
     """
     given = {"text": text, "audio": audio, "video": video, "image": image}
-    prompts = {kind: tuple(str(v) for v in values) for kind, values in given.items() if values}
+    prompts: dict[str, Any] = {kind: tuple(str(v) for v in values) for kind, values in given.items() if values}
     if not prompts:
         raise InputError("nothing to draw: give --text, --audio, --video or --image")
     for kind, values in prompts.items():
@@ -61,7 +61,7 @@ def check_prompt(kind: str, value: str) -> None:
         check_file(value)
 
 
-def one_prompt(option: str, entry: str) -> dict[str, str]:
+def one_prompt(option: str, entry: str) -> dict[str, Any]:
     """`text:a cat` -> `{"text": "a cat"}`."""
     kind, colon, value = entry.partition(":")
     if not colon or kind not in MODALITIES:
