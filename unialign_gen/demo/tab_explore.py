@@ -27,8 +27,8 @@ WIDE, HIGH, EDGE = 1100.0, 760.0, 50.0
 def explore_tab(context: AppContext) -> None:
     label = next((name for name in context.engine.models if context.engine.concepts(name) is not None), None)
     table = context.engine.concepts(label) if label is not None else None
-    if label is not None and table is not None:
-        map_of(context, label, ConceptMap.of(table))
+    if label is not None and table is not None and table.places is not None:
+        map_of(context, label, ConceptMap(table, table.places))
     with gr.Accordion("How well it works", open=False, elem_id="results"):
         found = tables()
         gr.HTML("".join(table_html(t) for t in found) or html.note("This installation carries no evaluation results."))
