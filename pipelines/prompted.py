@@ -67,6 +67,11 @@ class PromptedPipeline:
     config: Any
     _execution_device: torch.device
 
+    @property
+    def decoder_dtype(self) -> torch.dtype:
+        """Of the embeddings that the decoder takes."""
+        return self.unet.dtype
+
     @takes_request
     def __call__(self, request: Request) -> PictureOutput:
         """Draws pictures: a `PictureOutput` with `images`, prompt by prompt."""
@@ -135,7 +140,7 @@ class PromptedPipeline:
         if request.seed is not None:
             generator = generators(request.seed, len(scaled), request.pictures)
         # repeated here, for every decoder alike: diffusers 0.42 does it in one place, not in another
-        wanted = scaled.repeat_interleave(request.pictures, 0).to(self._execution_device, self.unet.dtype)
+        wanted = scaled.repeat_interleave(request.pictures, 0).to(self._execution_device, self.decoder_dtype)
         used = replace(request, steps=steps, guidance=guidance)
         return Conditions(wanted, len(scaled), generator, steps, guidance), used
 
