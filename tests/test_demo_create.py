@@ -14,8 +14,9 @@ from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.cli import app
 from unialign_gen.demo.create import Create, Drawn
 from unialign_gen.demo.decode_worker import DecodeWorker
-from unialign_gen.demo.engine import CancelledError, Engine, Progress, on_disk
+from unialign_gen.demo.engine import CancelledError, Engine, Progress
 from unialign_gen.demo.limits import Limits
+from unialign_gen.demo.models import on_disk
 from unialign_gen.demo.preview import Previewer, clean_estimate, decode_latents
 from unialign_gen.demo.snippets import command, python
 from unialign_gen.errors import InputError

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from unialign_gen.checkpoint import shipped_folder
-from unialign_gen.demo.engine import Model
+from unialign_gen.demo.models import Model
 from unialign_gen.picture_settings import read_picture
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")

@@ -10,9 +10,10 @@ import torch
 from torch.nn.functional import normalize
 
 from unialign_gen.demo import html, request_filter
-from unialign_gen.demo.engine import Engine, Model, Progress, on_disk
+from unialign_gen.demo.engine import Engine, Progress
 from unialign_gen.demo.errors import said
 from unialign_gen.demo.limits import Limits, prior_strength, steps_and_guidance
+from unialign_gen.demo.models import Model, on_disk
 from unialign_gen.demo.restore import restore
 from unialign_gen.demo.results import tables, tables_of
 from unialign_gen.demo.travel import Way, route

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from ..console import guarded, report
 from ..errors import InputError
 from ..output import check_folder
-from .app import app, guarded, report
+from .app import app
 from .options import AsJson, Device, Dtype
 
 

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from ..console import guarded, report
 from ..notes import collected
 from ..picture_settings import PictureSettings, save_picture
-from .app import app, check_output, guarded, report
+from .app import app, check_output
 from .loading import load
 from .options import (
     AcceptLicense,
