@@ -16,7 +16,7 @@ from unialign_gen.cli import app
 from unialign_gen.cli.prompts import parse_weights
 from unialign_gen.errors import InputError
 from unialign_gen.output import make_folder
-from unialign_gen.sheets import grid
+from unialign_gen.film.sheets import grid
 
 
 def run(*arguments: str):

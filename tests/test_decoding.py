@@ -9,7 +9,7 @@ import torch
 from conftest import tone, write_video
 from PIL import Image
 
-from unialign_gen import decoding, media
+from unialign_gen.media import reading as decoding
 from unialign_gen.errors import InputError
 from unialign_gen.media import load_clip, load_sound, load_video
 

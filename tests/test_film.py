@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from unialign_gen.cli import app
 from unialign_gen.errors import InputError
 from unialign_gen.film import Plan, Track, Window, listen, make_film, picture_count, windows
-from unialign_gen.film_writer import FilmWriter
+from unialign_gen.film.writer import FilmWriter
 from unialign_gen.media import load_sound, sound_blocks
 
 

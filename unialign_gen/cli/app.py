@@ -8,14 +8,12 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .. import __version__
 from ..errors import InputError
-from ..output import check_folder
 
 app = typer.Typer(
     help="Text, sound, video, pictures and mixes of them, to pictures.",
@@ -65,19 +63,6 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(2) from error
 
     return run
-
-
-def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
-    if path.suffix.lower() not in suffixes:
-        raise InputError(f"--out {path}: the name must end in {', '.join(suffixes)}")
-    check_folder(path.parent)
-    if not path.resolve().parent.is_dir():
-        raise InputError(f"--out {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise InputError(f"--out {path} is a folder: name a file")
-    if path.exists() and not os.access(path, os.W_OK):
-        raise InputError(f"--out {path} may not be overwritten: name another file")
-    return path
 
 
 def report(result: dict[str, Any], as_json: bool, line: str) -> None:

@@ -121,7 +121,7 @@ def interpolate(
     pictures = pipeline.interpolate(
         a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance
     ).images
-    from ..sheets import save_sequence
+    from ..film.sheets import save_sequence
 
     save_sequence(pictures, out)
     report({"files": [str(out)], "frames": frames, "seed": seed}, as_json, str(out))
