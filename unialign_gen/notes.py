@@ -65,7 +65,7 @@ SENTENCES = {
     "silent": "{name} is silent",
     "too short": "{name} is {seconds:.3g} s long: that is too short to mean much",
     "part heard": "of the {length:.1f} s of {name} {heard:.1f} s are heard, at its start, middle and end",
-    "loud channel": "the channels of {name} cancel out when mixed: channel {channel} of {channels}, the loudest, is heard alone",
+    "loud channel": "the channels of {name} cancel out when mixed: the loudest, {channel} of {channels}, is heard alone",
     "dropped samples": "samples of {name} that are not finite or absurdly loud are taken as 0 ({count} of them)",
     "dropped pixels": "pixels of {name} that are not finite are shown black, or white where infinite ({count} of them)",
     "clipped": "{share:.0%} of the samples of {name} are above full scale: they are clipped",

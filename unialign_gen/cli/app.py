@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import InputError
+from ..notes import Note
 
 app = typer.Typer(
     help="Text, sound, video, pictures and mixes of them, to pictures.",
@@ -65,7 +66,13 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def report(result: dict[str, Any], as_json: bool, line: str) -> None:
-    """Prints a command's result; of several processes that share one command the first alone."""
-    if os.environ.get("RANK", "0") == "0":
-        typer.echo(json.dumps(result) if as_json else line)
+def report(result: dict[str, Any], as_json: bool, line: str, notes: Sequence[Note] = ()) -> None:
+    """Prints a command's result, its notes on stderr; of several processes that share one command the first alone."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if as_json:
+        typer.echo(json.dumps({**result, "notes": [n.as_dict() for n in notes]}))
+        return
+    for found in notes:
+        sys.stderr.write(f"note: {found}\n")
+    typer.echo(line)

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..output import check_folder
-from .app import check_output, evaluate, guarded, report
+from ..output import check_folder, check_output, written
+from .app import evaluate, guarded, report
 from .measuring import ExtractorOption, MethodOption, Out, ResizeOption, WeightsOption, extractors, finish, methods_of
 from .options import AcceptLicense, AsJson, Checkpoint, Device, Dtype, Guidance, Source, Steps
 
@@ -125,7 +125,8 @@ def statistics(
     found = pictures_or_statistics(pictures, loaded) if pictures.is_dir() else None
     if found is None:
         raise InputError(f"no folder {pictures}: give a folder of pictures")
-    found.save(out)
+    with written(out) as file:
+        found.save(file)
     report(
         {"file": str(out), "n": found.n, **vars(found.source)},
         as_json,

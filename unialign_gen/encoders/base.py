@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,12 @@ class Encoder(nn.Module):
 
     Attributes:
         dim: width of the features.
+        downmix: how a sound encoder wants channels mixed, the `mean` of them or the `left` one alone, see `media.load_sound`.
         config: what `encoders.load_encoder` needs to build it again; `encoder` names its kind.
     """
 
     dim: int
+    downmix: Literal["mean", "left"] = "mean"
     config: dict[str, Any]
 
     def prepare(self, inputs: list[Any]) -> Tensor:

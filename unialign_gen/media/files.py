@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from ..errors import InputError
 from ..notes import tell
@@ -172,7 +172,7 @@ def tracks(container: InputContainer, kind: str) -> list[Any]:
     return [s for s in getattr(container.streams, kind) if not s.disposition & Disposition.attached_pic]
 
 
-def choose_track(container: InputContainer, kind: str, name: str, track: int | None = None) -> Any | None:
+def choose_track(container: InputContainer, kind: Literal["audio", "video"], name: str, track: int | None = None) -> Any | None:
     """The default stream of `audio` or `video`, or the first that there is a decoder for; None where there is no stream.
 
     Args:
@@ -208,7 +208,7 @@ def codec_of(container: InputContainer, stream: Any) -> str:
 
     av.logging.set_level(av.logging.INFO)  # what follows is given as log lines
     try:
-        lines = container.dumps_format()
+        lines = container.dumps_format()  # type: ignore[attr-defined]
     finally:
         av.logging.set_level(av.logging.PANIC)
     found = re.search(rf"Stream #0:{stream.index}\b.*?: \w+: (\w+)(?: \((.{{4}}) /)?", lines)

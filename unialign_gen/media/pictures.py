@@ -156,7 +156,7 @@ def complete(picture: Image.Image, file: Any, name: str) -> Image.Image:
         if CutTails.uses == before and not CutTails.lock.locked():
             return picture
     with CutTails.lock:
-        again = Image.open(rewound(file), formats=[form])
+        again: Image.Image = Image.open(rewound(file), formats=[form])
         try:
             again.load()
             return again

@@ -219,13 +219,13 @@ class Reading:
         """
         import av
 
-        begin = None if start is None else start + float((stream.start_time or 0) * stream.time_base)
+        first = self.first_time(stream) if self.kept is not None else float((stream.start_time or 0) * stream.time_base)
+        begin = None if start is None else start + first
         packets: Iterable[Any]
         if self.kept is not None:
             stream.codec_context.flush_buffers()
             packets = self.kept[stream.index]
             if begin is not None:
-                begin = start + self.first_time(stream)
                 packets = [p for p in packets if p.pts is None or float(p.pts * stream.time_base) >= begin - RUN_UP]
         else:
             if begin is not None:

@@ -184,7 +184,8 @@ def until(pieces: Iterable[Piece], seconds: float) -> Iterator[Piece]:
 
 def listened(pieces: Iterable[Piece], rate: int, seconds: float, listener: Listener) -> Tensor:
     """Up to `seconds` of sound as mono samples (n,) at `rate` Hz."""
-    resampler, out = Resampler(rate), []
+    resampler = Resampler(rate)
+    out: list[Tensor] = []
     for samples, native in gathered(until(pieces, seconds), math.inf):
         listener.seconds += samples.shape[1] / native
         out += resampler.feed(listener.mix(samples)[None], native)
