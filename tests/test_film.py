@@ -154,6 +154,7 @@ def test_the_command_writes_a_film_and_says_so(tmp_path):
         "pictures": 2,
         "windows": 2,
         "seed": 0,
+        "notes": [],
     }
 
 

@@ -79,18 +79,21 @@ def check_file(source: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: anything else.
     """
-    path = Path(source).expanduser()
     try:
-        if not path.exists():
-            raise InputError(f"no such file: {source}")
-        if path.is_dir():
-            raise InputError(f"{source} is a folder, not a file")
-        if not path.is_file():  # a pipe would be waited for
-            raise InputError(f"{source} is not a regular file")
-        if path.stat().st_size == 0:
-            raise InputError(f"{source} is empty (0 bytes)")
-    except (OSError, ValueError) as error:  # a name that no file can have, or a folder that may not be entered
-        raise InputError(f"{str(source)[:200]!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        path = Path(source).expanduser()
+        there, folder, regular = path.exists(), path.is_dir(), path.is_file()
+        size = path.stat().st_size if there else 0
+    except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, or a folder that may not be entered
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{os.fspath(source)[:200]!r} cannot be read: {reason}") from error
+    if not there:
+        raise InputError(f"no such file: {source}")
+    if folder:
+        raise InputError(f"{source} is a folder, not a file")
+    if not regular:  # a pipe would be waited for
+        raise InputError(f"{source} is not a regular file")
+    if size == 0:
+        raise InputError(f"{source} is empty (0 bytes)")
     return path
 
 

@@ -170,11 +170,11 @@ def complete(picture: Image.Image, file: Any, name: str) -> Image.Image:
 
 
 def missing(picture: Image.Image) -> float:
-    """The share of rows at the end that hold nothing, which decoders leave black or grey."""
+    """The share of rows at the end, or at the start of one from bottom to top, which decoders leave black or grey."""
     rows = np.asarray(picture).reshape(picture.height, -1)
-    empty = (rows == rows[-1]).all(1) & np.isin(rows[-1], (0, 128)).all()
+    empty = (rows == rows[:, :1]).all(1) & np.isin(rows[:, 0], (0, 128))
     full = np.flatnonzero(~empty)
-    return 1 - (full[-1] + 1) / len(rows) if len(full) else 1.0
+    return max(full[0], len(rows) - 1 - full[-1]) / len(rows) if len(full) else 1.0
 
 
 def flatten(picture: Image.Image, name: str = "the picture") -> Image.Image:

@@ -57,7 +57,8 @@ def read_settings(source: Source) -> str | None:
     Raises:
         InputError: no PNG, JPEG or WebP, a damaged one, or a text of more than 2 MB.
     """
-    name, file = name_of(source, "the picture"), binary(source)
+    file = binary(source)
+    name = Path(name_of(source, "the picture")).name
     try:
         with Image.open(file, formats=FORMATS) as picture:
             text = in_chunks(picture) if picture.format == "PNG" else None
