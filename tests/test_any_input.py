@@ -1,7 +1,6 @@
 """What datasets, transformers, gradio and torchcodec hand over, each against the file itself."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,7 +132,7 @@ def test_grey_and_clear_arrays():
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (np.zeros((4, 4, 7)), "shape"),
+        (np.zeros((5, 5, 7)), "shape"),
         (np.zeros((0, 4, 3)), "shape"),
         (np.full((4, 4, 3), 2.0), r"\[0, 1\]"),
         (np.full((4, 4, 3), np.nan), r"\[0, 1\]"),
@@ -209,6 +208,11 @@ def test_files_that_are_no_files(tmp_path):
     import os
 
     os.mkfifo(tmp_path / "pipe")
-    for path, words in ((tmp_path / "pipe", "not a regular file"), ("a\0b", "cannot be read"), ("x" * 5000, "cannot be read")):
+    cases = [
+        (tmp_path / "pipe", "not a regular file"),
+        ("a\0b", r"no such file|cannot be read"),
+        ("x" * 5000, "cannot be read"),
+    ]
+    for path, words in cases:
         with pytest.raises(InputError, match=words):
-            load_sound(Path(path), RATE)
+            load_sound(path, RATE)

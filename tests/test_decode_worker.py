@@ -12,7 +12,7 @@ from conftest import tone, write_video, write_wav
 from PIL import Image
 
 from unialign_gen.checkpoint import shipped_folder
-from unialign_gen.demo.decode_worker import DecodeWorker, DecoderDiedError
+from unialign_gen.demo.decode_worker import DecoderDiedError, DecodeWorker
 from unialign_gen.demo.limits import Limits, choice, decimal, whole, words
 from unialign_gen.errors import InputError
 from unialign_gen.media import load_image, load_sound, load_video

@@ -9,10 +9,9 @@ import torch
 from conftest import tone, write_video
 from PIL import Image
 
-from unialign_gen.media import files
-from unialign_gen.media import reading as decoding
 from unialign_gen.errors import InputError
-from unialign_gen.media import load_clip, load_sound, load_video
+from unialign_gen.media import files, load_clip, load_sound, load_video
+from unialign_gen.media import reading as decoding
 
 CODECS = [
     ("mp4", "libx264", {"bf": "3", "b-pyramid": "normal"}),

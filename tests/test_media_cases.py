@@ -23,13 +23,13 @@ FILES = Path(__file__).parent / "media"
 RATE = 16000
 
 
-def write_audio(path, pieces, format=None, codec="aac", rate=RATE, layout="mono", options=None, metadata=None):
-    """A file with one sound track for each of `pieces`, float arrays (channels, n) or None for the first (default) one."""
-    with av.open(str(path), "w", format=format, options=options or {}) as out:
+def write_audio(path, pieces, container=None, codec="aac", rate=RATE, layout="mono", options=None, default=0):
+    """A file with one sound track for each of `pieces`, float arrays (channels, n); number `default` is the default one."""
+    with av.open(str(path), "w", format=container, options=options or {}) as out:
         streams = []
         for i, _ in enumerate(pieces):
             stream = out.add_stream(codec, rate=rate, layout=layout)
-            stream.disposition = av.stream.Disposition.default if i == (metadata or 0) else av.stream.Disposition(0)
+            stream.disposition = av.stream.Disposition.default if i == default else av.stream.Disposition(0)
             streams.append(stream)
         for stream, samples in zip(streams, pieces, strict=True):
             for at in range(0, samples.shape[1], 960):
@@ -63,9 +63,9 @@ def hertz_of(samples, rate=RATE):
 
 def test_a_stream_without_a_decoder_is_passed_over_or_named():
     assert hertz_of(load_sound(FILES / "unkvid_okaudio.mp4", RATE)) > 0
-    with pytest.raises(InputError, match="no decoder for its video .*zzz1"):
+    with pytest.raises(InputError, match=r"no decoder for its video .*zzz1"):
         load_video(FILES / "unkvid_okaudio.mp4")
-    with pytest.raises(InputError, match="no decoder for its sound .*A_XYZWV"):
+    with pytest.raises(InputError, match=r"no decoder for its sound .*A_XYZWV"):
         load_sound(FILES / "unkaudio.webm", RATE)
     with pytest.raises(InputError, match="svg"):
         load_video(FILES / "svg.svg")
@@ -85,7 +85,7 @@ def test_the_first_track_that_can_be_decoded_is_taken(tmp_path):
 def test_no_track_can_be_decoded(tmp_path):
     path = write_audio(tmp_path / "a.mov", [wave(1, 300), wave(1, 900)], codec="pcm_s16le")
     path.write_bytes(path.read_bytes().replace(b"sowt", b"zzz1"))
-    with pytest.raises(InputError, match="no decoder for its sound .*zzz1"):
+    with pytest.raises(InputError, match=r"no decoder for its sound .*zzz1"):
         load_sound(path, RATE)
 
 
@@ -116,9 +116,9 @@ def test_the_default_track_and_another():
         load_sound(Excerpt(FILES / "multi.m4a", track=2), RATE)
 
 
-@pytest.mark.parametrize("format", ["mp4", "matroska"])
-def test_the_default_track_of_two_tones(tmp_path, format):
-    path = write_audio(tmp_path / "a", [wave(1, 300), wave(1, 900)], format, metadata=1)
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+def test_the_default_track_of_two_tones(tmp_path, container):
+    path = write_audio(tmp_path / "a", [wave(1, 300), wave(1, 900)], container, default=1)
     assert hertz_of(load_sound(path, RATE)) == pytest.approx(900, abs=5)
     assert hertz_of(load_sound(Excerpt(path, track=0), RATE)) == pytest.approx(300, abs=5)
     assert hertz_of(torch.cat(list(sound_blocks(Excerpt(path, track=0), RATE)), 1)[0]) == pytest.approx(300, abs=5)
@@ -214,15 +214,15 @@ GEOMETRIES = {
 }
 
 
-def write_still(path, pixels, pixel=None, codec="mpeg4", format="yuv420p", count=3, container=None):
+def write_still(path, pixels, pixel=None, codec="mpeg4", pixels_as="yuv420p", count=3, container=None):
     with av.open(str(path), "w", format=container) as out:
         stream = out.add_stream(codec, rate=5, options={"auto-alt-ref": "0"} if codec.startswith("libvpx") else {})
-        stream.width, stream.height, stream.pix_fmt = pixels.shape[1], pixels.shape[0], format
+        stream.width, stream.height, stream.pix_fmt = pixels.shape[1], pixels.shape[0], pixels_as
         if pixel:
             stream.codec_context.sample_aspect_ratio = pixel
         for _ in range(count):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgba" if pixels.shape[2] == 4 else "rgb24")
-            out.mux(stream.encode(frame.reformat(format=format)))
+            out.mux(stream.encode(frame.reformat(format=pixels_as)))
         out.mux(stream.encode(None))
     return path
 
@@ -283,7 +283,7 @@ ON_WHITE = np.where(np.arange(64)[None, :, None] < 32, 255, np.array([0, 0, 255]
 
 
 @pytest.mark.parametrize(
-    ("name", "codec", "format"),
+    ("name", "codec", "pixels_as"),
     [
         ("a.webm", "libvpx-vp9", "yuva420p"),
         ("a.webm", "libvpx", "yuva420p"),
@@ -292,8 +292,8 @@ ON_WHITE = np.where(np.arange(64)[None, :, None] < 32, 255, np.array([0, 0, 255]
         ("a.mkv", "ffv1", "bgra"),
     ],
 )
-def test_transparent_video_is_on_white(tmp_path, name, codec, format):
-    path = write_still(tmp_path / name, half_clear(), codec=codec, format=format)
+def test_transparent_video_is_on_white(tmp_path, name, codec, pixels_as):
+    path = write_still(tmp_path / name, half_clear(), codec=codec, pixels_as=pixels_as)
     for frame in load_video(path, 2).frames:
         same(frame, ON_WHITE)
 
@@ -341,8 +341,9 @@ def test_a_palette_of_the_first_packet_serves_all(tmp_path):
 
 
 def test_silence_is_told(tmp_path):
-    for name, samples in (("a.wav", np.zeros((RATE, 1))), ("b.wav", np.zeros((RATE, 2)))):
-        assert kinds(lambda p=write_wav(tmp_path / name, samples, RATE): load_sound(p, RATE))[0] == ["silent"]
+    for channels in (1, 2):
+        path = write_wav(tmp_path / "a.wav", np.zeros((RATE, channels)), RATE)
+        assert kinds(lambda p=path: load_sound(p, RATE))[0] == ["silent"]
     silent = write_audio(tmp_path / "c.m4a", [np.zeros((1, RATE))])
     assert kinds(lambda: load_sound(silent, RATE))[0] == ["silent"]
     assert kinds(lambda: load_sound((RATE, np.zeros(RATE)), RATE))[0] == ["silent"]
@@ -405,18 +406,18 @@ def test_which_encoders_want_it():
         assert BEATs(small).downmix == "mean"
 
 
-def joined(tmp_path, format, codec, forms):
+def joined(tmp_path, container, codec, forms):
     """Files of several forms one after the other, as playlists are joined."""
     data = b""
     for i, (rate, layout, hertz) in enumerate(forms):
         samples = np.repeat(wave(2, hertz, rate), 2 if layout == "stereo" else 1, 0)
-        options = {"write_xing": "0", "id3v2_version": "0"} if format == "mp3" else {}
-        data += write_audio(tmp_path / f"{i}", [samples], format, codec, rate, layout, options).read_bytes()
+        options = {"write_xing": "0", "id3v2_version": "0"} if container == "mp3" else {}
+        data += write_audio(tmp_path / f"{i}", [samples], container, codec, rate, layout, options).read_bytes()
     (tmp_path / "joined").write_bytes(data)
     return tmp_path / "joined"
 
 
-@pytest.mark.parametrize("format", ["mp3", "adts"])
+@pytest.mark.parametrize("container", ["mp3", "adts"])
 @pytest.mark.parametrize(
     "forms",
     [
@@ -425,11 +426,11 @@ def joined(tmp_path, format, codec, forms):
         [(44100, "mono", 400), (44100, "stereo", 800)],
     ],
 )
-def test_the_form_changes_in_mid_stream(tmp_path, format, forms):
-    codec = "libmp3lame" if format == "mp3" else "aac"
+def test_the_form_changes_in_mid_stream(tmp_path, container, forms):
+    codec = "libmp3lame" if container == "mp3" else "aac"
     if codec not in av.codecs_available:
         pytest.skip(f"this FFmpeg has no {codec}")
-    path = joined(tmp_path, format, codec, forms)
+    path = joined(tmp_path, container, codec, forms)
     for found in (load_sound(path, RATE), torch.cat(list(sound_blocks(path, RATE)), 1)[0]):
         assert len(found) == pytest.approx(4 * RATE, rel=0.06)
         assert hertz_of(found[: RATE + RATE // 2]) == pytest.approx(400, abs=3)
@@ -542,13 +543,13 @@ def test_one_wild_float_does_not_darken_the_rest(tmp_path):
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_colours_of_another_profile_become_srgb(tmp_path, mode):
     profile = wide_profile()
-    picture = Image.new(mode, (8, 8), (40, 200, 40) if mode == "RGB" else (40, 200, 40, 255))
+    picture = Image.new(mode, (8, 8), (200, 90, 40) if mode == "RGB" else (200, 90, 40, 255))
     picture.save(tmp_path / "a.png", icc_profile=profile)
     expected = ImageCms.profileToProfile(
         picture.convert("RGB"), ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
     )
     assert np.array_equal(np.asarray(load_image(tmp_path / "a.png")), np.asarray(expected))
-    assert load_image(tmp_path / "a.png").getpixel((4, 4)) != (40, 200, 40)
+    assert load_image(tmp_path / "a.png").getpixel((4, 4)) != (200, 90, 40)
 
 
 def wide_profile():
@@ -599,7 +600,7 @@ def test_a_picture_that_is_mostly_missing_is_refused(tmp_path):
         Image.fromarray(noise).save(tmp_path / "a", form)
         raw = (tmp_path / "a").read_bytes()
         (tmp_path / "a").write_bytes(raw[: len(raw) // 4])
-        with pytest.raises(InputError, match="missing|damaged"):
+        with pytest.raises(InputError, match=r"missing|damaged"):
             load_image(tmp_path / "a")
 
 

@@ -76,7 +76,7 @@ SENTENCES = {
     "no sound": "{reason}; the pictures of the video are used alone",
     "colour profile": "the colour profile of {name} cannot be used: its colours are taken as sRGB",
     "still": "{name} is one picture, not a moving one",
-    "unknown words": "the text encoder does not know {words}: they count for nothing",
+    "unknown words": "the text encoder has no word for {words}: what that means may be lost",
     "truncated": "the text is longer than the encoder's {limit} tokens: not read is {rest}",
     "settings not kept": "the settings are too long for {name}: use PNG or WebP to keep them with the picture",
 }

@@ -8,6 +8,7 @@ from typing import Any
 from ..arguments import ask
 from ..errors import InputError
 from ..request import MODALITIES, Request
+from ..text import clean_text
 
 
 def parse_weights(entries: list[str] | None) -> dict[str, tuple[float, ...] | float]:
@@ -55,8 +56,7 @@ def check_prompt(kind: str, value: str) -> None:
     from ..media import check_file
 
     if kind == "text":
-        if not value.strip():
-            raise InputError("a text prompt is empty")
+        clean_text(value)
     else:
         check_file(value)
 

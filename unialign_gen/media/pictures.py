@@ -179,10 +179,10 @@ def missing(picture: Image.Image) -> float:
 
 def flatten(picture: Image.Image, name: str = "the picture") -> Image.Image:
     """8 bit RGB, upright, on white."""
-    picture = ImageOps.exif_transpose(picture)
+    form, picture = picture.format, ImageOps.exif_transpose(picture)
     profile = picture.info.get("icc_profile")
     if picture.mode in DEEP or picture.mode in ("I", "F"):
-        return from_deep(picture, name)
+        return from_deep(picture, form, name)
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         alpha = picture.getchannel("A")
@@ -192,12 +192,12 @@ def flatten(picture: Image.Image, name: str = "the picture") -> Image.Image:
     return to_srgb(picture, profile, name)
 
 
-def from_deep(picture: Image.Image, name: str) -> Image.Image:
-    """Samples of 16 bit, 32 bit or floats as 8 bit RGB."""
+def from_deep(picture: Image.Image, form: str | None, name: str) -> Image.Image:
+    """Samples of 16 bit, 32 bit or floats as 8 bit RGB. Of PPM, Pillow gives 16 bit as 32."""
     values = np.asarray(picture)
     clear = picture.info.get("transparency")
     hidden = values == clear if isinstance(clear, int) else None
-    if picture.mode in DEEP or (picture.mode == "I" and picture.format == "PPM"):
+    if picture.mode in DEEP or (picture.mode == "I" and form == "PPM"):
         scaled = values.astype(np.float64) / 65535
     else:
         scaled = robust(values.astype(np.float64), name)
