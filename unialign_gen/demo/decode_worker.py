@@ -161,7 +161,11 @@ class DecodeWorker:
 
     def asked(self, kind: str, path: str, rate: int) -> tuple[dict[str, Any], list[np.ndarray]]:
         """One answer of a process; a process that dies is replaced, and the file tried once more."""
-        name, file = Path(path).name, check_file(path)
+        name = Path(path).name
+        try:
+            file = check_file(path)
+        except InputError as error:
+            raise InputError(str(error).replace(path, name)) from error
         for last in (False, True):
             with self.places:
                 worker = None

@@ -224,14 +224,15 @@ def matroska_codecs(container: InputContainer, kind: str) -> list[str]:
     """The codecs of a kind as Matroska's header names them, which FFmpeg keeps to itself where it knows none."""
     if "matroska" not in container.format.name:
         return []
-    file = container.file or open(container.name.removeprefix("file:"), "rb")  # noqa: SIM115  closed below
+    given = getattr(container.file, "file", None)  # what `av.open` was handed
+    file = given or open(container.name.removeprefix("file:"), "rb")  # noqa: SIM115  closed below
     try:
         place = file.tell()
         file.seek(0)
         head = file.read(100_000)
         file.seek(place)
     finally:
-        if container.file is None:
+        if given is None:
             file.close()
     letter = kind[0].upper()
     return [found.decode() for found in re.findall(rf"\x86.({letter}_[A-Z0-9_./]+)".encode(), head)]
