@@ -164,7 +164,7 @@ def test_the_command_line_takes_a_strength(tmp_path):
 
 
 def test_a_films_moments_are_moved(starter, tmp_path, monkeypatch):
-    from unialign_gen import film
+    from unialign_gen.film import make as film
 
     sound = write_wav(tmp_path / "a.wav", tone(1, 44100), 44100)
     seen = []

@@ -21,9 +21,11 @@ from .encoders.registry import NOWHERE
 from .errors import InputError
 from .heads import Head, load_head, save_head
 from .media import Clip, Source, load_image, load_sound, load_video
+from .media.sound import SILENT
 from .mixing import mix
 from .notes import Note
 from .request import MODALITIES
+from .text import clean_text
 
 FRAMES = 8
 SOUND_IN_VIDEO = 0.3
@@ -216,14 +218,15 @@ class Aligner(ModelMixin, ConfigMixin):
         if modality not in self.modalities:
             raise InputError(f"unknown modality {modality!r}: this checkpoint knows {', '.join(self.modalities)}")
         if modality == "text":
-            for text in inputs:
-                if not isinstance(text, str) or not text.strip():
-                    raise InputError(f"a text prompt is empty: {text!r}")
-            return self("text", list(inputs))
+            texts = [clean_text(text) for text in inputs]
+            for text in texts:
+                self.part("text").encoder.tell_unread(text)
+            return self("text", texts)
         if modality == "image":
             return self("image", [load_image(picture) for picture in inputs])
         if modality == "audio":  # one by one: recordings differ in length
-            return torch.cat([self("audio", [load_sound(sound, self.sound_rate)]) for sound in inputs])
+            downmix = self.part("audio").encoder.downmix
+            return torch.cat([self("audio", [load_sound(sound, self.sound_rate, downmix)]) for sound in inputs])
         if modality == "video":
             return torch.stack([self.embed_video(video) for video in inputs])
         return self(modality, list(inputs))
@@ -232,9 +235,10 @@ class Aligner(ModelMixin, ConfigMixin):
         """A file, or a `media.Clip` with sound at the encoder's rate -> (embed_dim,): the mean over `frames` frames, mixed
         with a share `sound` of the sound track."""
         hear = "audio" in self.config["encoders"] and sound > 0
-        clip = video if isinstance(video, Clip) else load_video(video, frames, rate=self.sound_rate if hear else None)
+        downmix = self.part("audio").encoder.downmix if hear else "mean"
+        clip = load_video(video, frames, self.sound_rate if hear else None, downmix)
         seen = mix(list(self("image", clip.frames)))
-        if hear and clip.sound is not None and float(clip.sound.abs().max()) > 1e-4:
+        if hear and clip.sound is not None and float(clip.sound.abs().max()) > SILENT:
             seen = mix([seen, self("audio", [clip.sound])[0]], [1 - sound, sound])
         return seen
 

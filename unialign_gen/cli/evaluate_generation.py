@@ -9,8 +9,8 @@ import typer
 
 from ..console import guarded, report
 from ..errors import InputError
-from ..output import check_folder
-from .app import check_output, evaluate
+from ..output import check_folder, check_output, written
+from .app import evaluate
 from .measuring import ExtractorOption, MethodOption, Out, ResizeOption, WeightsOption, extractors, finish, methods_of
 from .options import AcceptLicense, AsJson, Checkpoint, Device, Dtype, Guidance, Source, Steps
 
@@ -126,7 +126,8 @@ def statistics(
     found = pictures_or_statistics(pictures, loaded) if pictures.is_dir() else None
     if found is None:
         raise InputError(f"no folder {pictures}: give a folder of pictures")
-    found.save(out)
+    with written(out) as file:
+        found.save(file)
     report(
         {"file": str(out), "n": found.n, **vars(found.source)},
         as_json,

@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import decoding
 from ..errors import InputError
+from ..media.sound import LISTEN_SECONDS, WINDOWS
 from . import cache
 from .corpus import Corpus, Sample
 from .decode import Prepared, decoders, ordered, prepare
@@ -105,7 +105,7 @@ def make_index(config: ExtractConfig, corpus: Corpus, encoders: dict[str, Encode
         "shards": -(-len(corpus.samples) // config.shard_size),
         "shard_size": config.shard_size,
         "frames": config.frames,
-        "sound": {"seconds": decoding.LISTEN_SECONDS, "windows": decoding.WINDOWS},
+        "sound": {"seconds": LISTEN_SECONDS, "windows": WINDOWS},
         "dtype": config.dtype,
         "store": config.store,
         "encoders": {modality: told[id(encoder)] for modality, encoder in encoders.items()},

@@ -42,7 +42,7 @@ ARCHITECTURE: dict[str, Any] = {
     "conv_bias": False,
 }
 FIXED: dict[str, Any] = {"layer_norm_first": False, "activation_fn": "gelu", "relative_position_embedding": True}
-OURS: dict[str, Any] = {"mels": 128, "window": 1000, "pooling": "mean"}
+OURS: dict[str, Any] = {"mels": 128, "window": 1000, "pooling": "mean", "downmix": "mean"}
 POOLINGS = ("mean", "attention")
 
 
@@ -198,7 +198,7 @@ class BEATs(Encoder):
         config: the published `cfg` or a part of it; what it does not say is as in BEATs iter3+. Settings that change
             nothing at inference (dropout and the like) are ignored. Three settings are ours: `mels`, bands, 128 (64 in
             VAST, GRAM and PMRL); `window`, frames of 10 ms in a window, 1000 (1024 in VAST); `pooling`, `mean` or
-            `attention`, whose query is one of the encoder's weights.
+            `attention`, whose query is one of the encoder's weights; `downmix`, `mean` (`left` in VAST, GRAM and PMRL).
 
     Raises:
         InputError: a setting that no published model has and that is not implemented, or one of ours out of range.
@@ -211,6 +211,7 @@ class BEATs(Encoder):
         settings = read_settings(config or {})
         self.dim = settings["encoder_embed_dim"]
         self.patch, self.mels, self.window = settings["input_patch_size"], settings["mels"], settings["window"]
+        self.downmix = settings["downmix"]
         self.config = {"encoder": "beats", **settings}
         inner = settings["embed_dim"]
         self.patch_embedding = nn.Conv2d(1, inner, self.patch, stride=self.patch, bias=settings["conv_bias"])
@@ -278,6 +279,8 @@ def read_settings(config: dict[str, Any]) -> dict[str, Any]:
     settings = known | {k: v for k, v in config.items() if k in known}
     if settings["pooling"] not in POOLINGS:
         raise InputError(f"unknown pooling {settings['pooling']!r}: choose from {', '.join(POOLINGS)}")
+    if settings["downmix"] not in ("mean", "left"):
+        raise InputError(f"unknown downmix {settings['downmix']!r}: choose mean or left")
     for name in ("mels", "window"):
         if settings[name] < settings["input_patch_size"]:
             raise InputError(f"{name} = {settings[name]} is less than one patch of {settings['input_patch_size']}")

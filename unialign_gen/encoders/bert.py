@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..text import tell_unread
 from .base import Encoder
 from .published import find_weights, read_state, resolve
 from .registry import stored_weights
@@ -72,6 +73,9 @@ class Bert(Encoder):
         """Texts -> (B, 2, length) token ids and mask, padded to the longest, cut at the encoder's length."""
         rows = self.tokenizer.encode_batch(texts)
         return torch.tensor([[r.ids, r.attention_mask] for r in rows])
+
+    def tell_unread(self, text: str) -> None:
+        tell_unread(self.tokenizer, text, self.config["length"])
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, 2, length) -> (B, dim), not normalised."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..text import tell_unread
 from .base import Encoder
 from .clip_layouts import architecture, published_folder, published_state
 from .published import read_json
@@ -64,6 +65,9 @@ class ClipText(Encoder):
         for row, encoded in zip(tokens, rows, strict=True):
             row[: len(encoded.ids)] = torch.tensor(encoded.ids)
         return tokens
+
+    def tell_unread(self, text: str) -> None:
+        tell_unread(self.tokenizer, clean(text), self.length)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, 77) -> (B, dim), not normalised.

@@ -114,6 +114,7 @@ class ImageBindAudio(Encoder):
     """
 
     rate = RATE
+    downmix = "left"  # as the published code reads stereo
 
     def __init__(self, depth: int = 12, width: int = 768, heads: int = 12, dim: int = 1024):
         super().__init__()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..text import tell_unread
 from .base import Encoder
 
 LENGTH = 128
@@ -53,6 +54,9 @@ class MiniLM(Encoder):
         """Texts -> (B, 2, length) token ids and mask, padded to the longest, cut at 128 tokens."""
         rows = self.tokenizer.encode_batch([t.strip() for t in texts])
         return torch.tensor([[r.ids, r.attention_mask] for r in rows])
+
+    def tell_unread(self, text: str) -> None:
+        tell_unread(self.tokenizer, text, LENGTH)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, 2, length) -> (B, 384)."""

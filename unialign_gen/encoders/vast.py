@@ -153,7 +153,7 @@ def published_encoders(tokenizer: Path) -> dict[str, Encoder]:
     return {
         "video": eva_clip.EvaClip(),
         "text": bert.Bert(tokenizer.read_text("utf-8")),
-        "audio": BEATs({"mels": 64, "window": 1024}),
+        "audio": BEATs({"mels": 64, "window": 1024, "downmix": "left"}),
     }
 
 

@@ -18,6 +18,7 @@ class Playhead:
     """Moves forwards through a video's packets and stops at wanted times, which never go back.
 
     Args:
+        codec: the decoder.
         packets: in the order of decoding.
         times: when each is shown, in units of the stream's time base.
         wants: every time that `at` will be called with.
@@ -26,15 +27,17 @@ class Playhead:
 
     def __init__(
         self,
-        stream: Any,
+        codec: Any,
         packets: Sequence[Any],
         times: Sequence[float],
         wants: Sequence[float],
         count: Callable[[], None],
     ):
-        self.codec, self.packets, self.times, self.count = stream.codec_context, packets, times, count
+        self.codec, self.packets, self.times, self.count = codec, packets, times, count
         self.timed = not isinstance(times, range)
         self.keys = [i for i, p in enumerate(packets) if p.is_keyframe] if self.timed else []
+        # packets that bring a palette, which those behind them need; one is often at the start alone
+        self.palettes = [i for i, p in enumerate(packets) if p.has_sidedata("palette") or (i == 0 and codec.pix_fmt == "pal8")]
         self.targets = {self.target(want) for want in wants}
         self.next, self.numbered, self.ended = 0, 0, False
         self.failed = 0  # packets that cannot be decoded
@@ -52,9 +55,7 @@ class Playhead:
         place = self.times.index(target)
         key = max((k for k in self.keys if k <= place and self.times[k] <= target), default=0)
         if key > self.next:
-            self.codec.flush_buffers()
-            self.ahead.clear()
-            self.next, self.shown = key, None
+            self.jump(key)
         while True:
             while self.ahead:
                 moment, frame = self.ahead[0]
@@ -67,6 +68,16 @@ class Playhead:
             if self.ended:
                 return self.shown
             self.feed()
+
+    def jump(self, key: int) -> None:
+        """Goes on at a later keyframe, past the last palette before it."""
+        passed = [i for i in self.palettes if self.next <= i < key]
+        if passed:
+            self.next = passed[-1]
+            self.feed()
+        self.codec.flush_buffers()
+        self.ahead.clear()
+        self.next, self.shown = key, None
 
     def feed(self) -> None:
         """Decodes one packet more, or what the decoder holds back at the end."""

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from ..output import written
+from .mp4 import Mp4
 
 MARGIN = 10
 LINE = 18
@@ -65,23 +69,13 @@ def wrap(label: str, width: int, draw: ImageDraw.ImageDraw, font: ImageFont.Free
 def save_sequence(pictures: Sequence[Image.Image], path: Path, rate: int = 8, back: bool = True) -> None:
     """By suffix: `.png` a grid, `.gif` a loop, there and `back`, `.mp4` H.264 at `rate` frames a second."""
     suffix = path.suffix.lower()
-    if suffix == ".gif":
-        loop = [*pictures, *(list(pictures)[-2:0:-1] if back else [])]
-        loop[0].save(path, save_all=True, append_images=loop[1:], duration=1000 // rate, loop=0)
-    elif suffix == ".mp4":
-        save_mp4(pictures, path, rate)
-    else:
-        grid(pictures).save(path)
-
-
-def save_mp4(pictures: Sequence[Image.Image], path: Path, rate: int) -> None:
-    import av
-
-    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate)
-        stream.width, stream.height = pictures[0].width // 2 * 2, pictures[0].height // 2 * 2
-        stream.pix_fmt = "yuv420p"
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_image(picture.convert("RGB"))))
-        container.mux(stream.encode(None))
+    with written(path) as file:
+        if suffix == ".gif":
+            loop = [*pictures, *(list(pictures)[-2:0:-1] if back else [])]
+            loop[0].save(file, save_all=True, append_images=loop[1:], duration=1000 // rate, loop=0)
+        elif suffix == ".mp4":
+            with Mp4(file, *pictures[0].size, rate) as film:
+                for picture in pictures:
+                    film.add(np.asarray(picture.convert("RGB")))
+        else:
+            grid(pictures).save(file)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from ..errors import InputError
+from ..notes import tell
+from .display import shown
+from .files import MAX_FRAME_PIXELS, Excerpt, tracks
 from .playhead import Playhead, times_of
+from .sound import LISTEN_SECONDS, Downmix, Listener, Piece, checked, listened, waveform, windows
 
 if TYPE_CHECKING:
     import av
     from av.container import InputContainer
     from PIL import Image
 
-LISTEN_SECONDS = 30.0
-WINDOWS = 3
 KEEP_BYTES = 32_000_000  # files up to this size are read once
 RUN_BYTES = 64_000_000  # between two keyframes of a larger file
 MAX_PACKETS = 20_000  # decoded for the pictures of one file
@@ -31,13 +34,14 @@ class Reading:
     """One pass over some streams of a container.
 
     Args:
-        streams: those whose packets are kept if the file is small enough; none to seek in any case.
+        streams: those whose packets are kept if the file is small enough.
         patience: seconds until an `InputError`, for files that decode without end.
         name: of the file, for messages.
+        part: what of the file is wanted.
     """
 
-    def __init__(self, container: InputContainer, streams: Sequence[Any], patience: float | None, name: str):
-        self.container, self.streams, self.name = container, streams, name
+    def __init__(self, container: InputContainer, streams: Sequence[Any], patience: float | None, name: str, part: Excerpt):
+        self.container, self.streams, self.name, self.part = container, streams, name, part
         self.patience, self.began = patience, time.monotonic()
         self.fed, self.failed = 0, 0
         self.kept = self.keep() if streams and container.size <= KEEP_BYTES else None
@@ -81,7 +85,18 @@ class Reading:
         frames = self.from_kept(stream, count) if self.kept is not None else self.by_seeking(stream, count)
         if not frames:
             raise InputError(f"{self.name}: no frame can be decoded (damaged or cut off)")
-        return [upright(frame) for frame in frames]
+        return [shown(frame, stream.sample_aspect_ratio) for frame in frames]
+
+    def span(self, length: float) -> tuple[float, float]:
+        """(start, length) in seconds of the wanted part of a stream of so many seconds.
+
+        Raises:
+            InputError: it begins behind the end.
+        """
+        start = self.part.start
+        if start and start >= length:
+            raise InputError(f"{self.name} is {length:.1f} s long: no part of it can begin at {start:g} s")
+        return start, min(length - start, self.part.seconds or length)
 
     def from_kept(self, stream: Any, count: int) -> list[av.VideoFrame]:
         packets = (self.kept or {})[stream.index]
@@ -91,8 +106,12 @@ class Reading:
         first, last = min(times), max(times)
         step = 1.0 if isinstance(times, range) else packets[times.index(last)].duration
         step = step or (last - first) / max(1, len(times) - 1) or 1
-        wants = [first + (last + step - first) * (i + 0.5) / count for i in range(count)]
-        head = Playhead(stream, packets, times, wants, self.count)
+        begin, whole = first, last + step - first
+        if not isinstance(times, range):
+            start, length = (t / float(stream.time_base) for t in self.span(whole * float(stream.time_base)))
+            begin, whole = first + start, length
+        wants = [begin + whole * (i + 0.5) / count for i in range(count)]
+        head = Playhead(decoder_for(stream), packets, times, wants, self.count)
         frames = [frame for frame in map(head.at, wants) if frame is not None]
         self.failed += head.failed
         return frames
@@ -101,16 +120,26 @@ class Reading:
         length = seconds_of(self.container, stream)
         if length is None:
             raise InputError(f"{self.name} does not say how long it is, and is too large to be read whole")
+        start, length = self.span(length)
+        codec = decoder_for(stream)
+        first = self.first_packet(stream) if codec.pix_fmt == "pal8" else []
         frames = []
         for i in range(count):
-            want = (stream.start_time or 0) + length * (i + 0.5) / count / float(stream.time_base)
+            want = (stream.start_time or 0) + (start + length * (i + 0.5) / count) / float(stream.time_base)
             packets = self.run(stream, want)
             if packets:
-                head = Playhead(stream, packets, times_of(packets), [want], self.count)
+                if first and first[0].dts != packets[0].dts:
+                    packets = [*first, *packets]
+                head = Playhead(codec, packets, times_of(packets), [want], self.count)
                 frame = head.at(want)
                 frames += [] if frame is None else [frame]
                 self.failed += head.failed
         return frames
+
+    def first_packet(self, stream: Any) -> list[Any]:
+        """The one that may carry a palette for all that follow."""
+        self.container.seek(0)
+        return [next(p) for p in [self.demux(stream)]]
 
     def run(self, stream: Any, want: float) -> list[Any]:
         """Packets from a keyframe at or before a time to a little behind it."""
@@ -139,28 +168,59 @@ class Reading:
             if behind > REORDER or size > RUN_BYTES:
                 return
 
-    def sound(self, stream: Any, rate: int) -> Tensor:
+    def sound(self, stream: Any, rate: int, downmix: Downmix = "mean") -> Tensor:
         """Mono samples (n,) at `rate` Hz: all of up to 30 s, of a longer sound 10 s at its start, middle and end.
 
         Raises:
-            InputError: none can be decoded.
+            InputError: none can be decoded, or it is too short to be heard.
         """
-        length = self.reach([stream]) if self.kept is not None else seconds_of(self.container, stream)
-        if length is None or length <= LISTEN_SECONDS + 1:
-            samples = stretch(self.heard(stream, None), rate, LISTEN_SECONDS)
+        start, length = self.span(self.length(stream))
+        listener = Listener(self.name, downmix)
+        plan = windows(length)
+        limit = LISTEN_SECONDS if self.part.seconds is None else min(self.part.seconds, LISTEN_SECONDS)
+        before = self.failed
+        if len(plan) > 1:
+            parts = [listened(self.heard(stream, start + at), rate, wanted, listener) for at, wanted in plan]
+            samples = torch.cat(parts)
+            if len(samples) < limit * rate / 2:  # its times are wrong: what comes first, then
+                self.rewind(stream)
+                samples, plan = listened(self.heard(stream, None), rate, limit, listener), []
         else:
-            window = LISTEN_SECONDS / WINDOWS
-            starts = [i * (length - window) / (WINDOWS - 1) for i in range(WINDOWS)]
-            samples = torch.cat([stretch(self.heard(stream, at), rate, window) for at in starts])
-        if len(samples) == 0:
+            samples = listened(self.heard(stream, start or None), rate, limit, listener)
+        if len(samples) == 0 and self.failed > before:
             raise InputError(f"{self.name}: its sound cannot be decoded (damaged or cut off)")
-        return samples
+        if len(plan) > 1:
+            tell("part heard", name=self.name, length=length, heard=len(samples) / rate)
+        listener.tell()
+        return checked(samples, listener.seconds, self.name)
 
-    def heard(self, stream: Any, start: float | None) -> Iterator[av.AudioFrame]:
-        """Decoded sound from `start` seconds on, packets that cannot be decoded left out, as players do."""
+    def length(self, stream: Any) -> float:
+        """Seconds from the first to the last sample of a stream: from its packets, or as the file states it."""
+        if self.kept is not None:
+            return self.reach([stream])
+        stated = seconds_of(self.container, stream)
+        if stated is not None:
+            return stated
+        ends = [(p.pts or 0) + (p.duration or 0) for p in self.demux(stream)]  # of a large file, read to its end for this
+        self.rewind(stream)
+        return float((max(ends, default=0) - (stream.start_time or 0)) * stream.time_base)
+
+    def rewind(self, stream: Any) -> None:
         import av
 
-        begin = None if start is None else start + float((stream.start_time or 0) * stream.time_base)
+        with suppress(av.FFmpegError):
+            self.container.seek(0)
+        stream.codec_context.flush_buffers()
+
+    def heard(self, stream: Any, start: float | None) -> Iterator[Piece]:
+        """Decoded sound (channels, n) and its rate, from `start` seconds on.
+
+        Packets that cannot be decoded are left out, as players do.
+        """
+        import av
+
+        first = self.first_time(stream) if self.kept is not None else float((stream.start_time or 0) * stream.time_base)
+        begin = None if start is None else start + first
         packets: Iterable[Any]
         if self.kept is not None:
             stream.codec_context.flush_buffers()
@@ -170,6 +230,7 @@ class Reading:
         else:
             if begin is not None:
                 self.container.seek(int(max(0, begin - RUN_UP) / stream.time_base), stream=stream)
+                stream.codec_context.flush_buffers()
             packets = self.demux(stream)
         for packet in chain_end(packets):
             self.check()
@@ -179,8 +240,14 @@ class Reading:
                 self.failed += begin is None  # behind a seek the first packets may lack what comes before them
                 continue
             for frame in frames:
-                if begin is None or frame.time is None or frame.time + frame.samples / frame.sample_rate > begin:
-                    yield frame
+                late = 0 if begin is None or frame.time is None else round((begin - frame.time) * frame.sample_rate)
+                if late < frame.samples:
+                    yield waveform(frame)[:, max(0, late) :], frame.sample_rate
+
+    def first_time(self, stream: Any) -> float:
+        """Seconds at which the first kept packet of a stream begins."""
+        times = [p.pts for p in (self.kept or {})[stream.index] if p.pts is not None]
+        return float(min(times, default=0) * stream.time_base)
 
     def reach(self, streams: Sequence[Any]) -> float:
         """Seconds from the first packet of the streams to the end of the last."""
@@ -192,21 +259,39 @@ class Reading:
                 spans.append((min(p.pts for p in timed), max(p.pts + (p.duration or 0) for p in timed), stream.time_base))
         return max((float((end - begin) * base) for begin, end, base in spans), default=0.0)
 
-    def notes(self) -> list[str]:
-        """What is wrong with a file that could be read: packets that are damaged, an end before the stated one."""
-        damage = [f"damaged: {self.failed} packets cannot be decoded"] if self.failed else []
-        stated = self.container.duration
-        if self.kept is None or not stated:
-            return damage
-        reach, seconds = self.reach(self.streams), stated / 1_000_000
-        short = 0 < reach < seconds - max(1.0, 0.1 * seconds)
-        few = any(s.type == "video" and len(self.kept[s.index]) < 0.9 * s.frames for s in self.streams)
-        return [*damage, f"cut off: {reach:.1f} of {seconds:.1f} s are there"] if short or few else damage
+    def tell(self) -> None:
+        """Notes of a file that could be read although something is wrong: damaged packets, an end before the stated one."""
+        if self.failed:
+            tell("damaged", name=self.name, count=self.failed)
+        if self.kept is not None:
+            for stream in self.streams:
+                there, stated = self.reach([stream]), self.stated(stream)
+                few = stream.type == "video" and len(self.kept[stream.index]) < 0.9 * stream.frames
+                if there and (few or there < stated - max(1.0, 0.1 * stated)):
+                    tell("cut", name=self.name, there=f"{there:.1f} s", stated=f"{max(there, stated):.1f} s")
+                    return
+
+    def stated(self, stream: Any) -> float:
+        """Seconds of a stream as the file states them; 0 where only the whole, which may be longer, has a length."""
+        if stream.duration:
+            return float(stream.duration * stream.time_base)
+        others = {s.index for kind in ("audio", "video") for s in tracks(self.container, kind)} - {
+            s.index for s in self.streams
+        }
+        return 0.0 if others else (self.container.duration or 0) / 1_000_000
 
 
-def upright(frame: av.VideoFrame) -> Image.Image:
-    picture = frame.to_image()
-    return picture.rotate(frame.rotation, expand=True) if getattr(frame, "rotation", 0) else picture
+def decoder_for(stream: Any) -> Any:
+    """The stream's decoder; for VP8 and VP9 with transparency, which FFmpeg's own leave out, that of libvpx."""
+    import av
+
+    codec = stream.codec_context
+    library = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(codec.name)
+    if library is None or stream.metadata.get("alpha_mode") != "1" or library not in av.codecs_available:
+        return codec
+    made = av.CodecContext.create(library, "r")
+    made.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
+    return made
 
 
 def chain_end(packets: Iterable[Any]) -> Iterator[Any]:
@@ -215,42 +300,8 @@ def chain_end(packets: Iterable[Any]) -> Iterator[Any]:
     yield None
 
 
-def videos_of(container: InputContainer) -> list[Any]:
-    """The video streams; the picture of a cover in a sound file is none."""
-    from av.stream import Disposition
-
-    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-
-
 def seconds_of(container: InputContainer, stream: Any) -> float | None:
     """Length in seconds, from the stream or the container, where either says."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
     return container.duration / 1_000_000 if container.duration else None
-
-
-def stretch(frames: Iterable[av.AudioFrame], rate: int, seconds: float) -> Tensor:
-    """Up to `seconds` of sound as mono samples (n,) at `rate` Hz."""
-    import av
-
-    resampler = av.AudioResampler("fltp", "mono", rate)
-    pieces: list[av.AudioFrame] = []
-    wanted = int(seconds * rate)
-    got = 0
-    try:
-        for frame in frames:
-            for piece in resampler.resample(frame):
-                pieces.append(piece)
-                got += piece.samples
-            if got >= wanted:
-                break
-        else:
-            pieces += resampler.resample(None)
-    except (av.FFmpegError, ValueError):  # the format changes on the way: what came before counts
-        pass
-    return gather(pieces)[:wanted]
-
-
-def gather(frames: Sequence[av.AudioFrame]) -> Tensor:
-    parts = [torch.from_numpy(f.to_ndarray().copy()).reshape(-1) for f in frames]
-    return torch.nan_to_num(torch.cat(parts)) if parts else torch.zeros(0)
