@@ -5,7 +5,12 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-KEYS = {"tower": "encoder", "towers": "encoders"}  # of configurations, old to new
+KEYS = {"tower": "encoder", "towers": "encoders"}  # of encoders' and checkpoints' JSON, old to new
+CONFIG_KEYS = {"towers": "encoders", "tower_rate": "encoder_rate", "cool": "decay_fraction"}  # of configuration files
+
+
+class RenamedWarning(FutureWarning):
+    """An old name was used; the command line prints it."""
 
 
 def current_keys(config: Any) -> Any:
@@ -15,6 +20,20 @@ def current_keys(config: Any) -> Any:
     return [current_keys(value) for value in config] if isinstance(config, list) else config
 
 
+def current_config(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration file's keys with old ones renamed; of its entries only those of `encoders`, since others are names
+    that users chose."""
+    for old in sorted(CONFIG_KEYS.keys() & config.keys()):
+        warn_renamed(f"{old}:", f"{CONFIG_KEYS[old]}:")
+    config = {CONFIG_KEYS.get(key, key): value for key, value in config.items()}
+    encoders = config.get("encoders")
+    for name, entry in encoders.items() if isinstance(encoders, dict) else ():
+        if isinstance(entry, dict) and "tower" in entry:
+            warn_renamed(f"encoders.{name}.tower:", "encoder:")
+            encoders[name] = current_keys(entry)
+    return config
+
+
 def warn_renamed(old: str, new: str) -> None:
     """Says once a place that an old name was used."""
-    warnings.warn(f"{old} is now called {new}; the old name goes with the next release", FutureWarning, stacklevel=3)
+    warnings.warn(f"{old} is now called {new}; the old name goes with the next release", RenamedWarning, stacklevel=3)

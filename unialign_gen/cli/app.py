@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
+from ..deprecated import RenamedWarning
 from ..errors import InputError
 from ..output import check_folder
 
@@ -43,7 +44,7 @@ def top(
 
 
 def show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
-    if category is UserWarning:
+    if category is UserWarning or category is RenamedWarning:
         sys.stderr.write(f"warning: {message}\n")
 
 
