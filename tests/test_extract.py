@@ -240,7 +240,7 @@ def test_any_columns_and_a_modality_of_ones_own(tmp_path):
     Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
     path = tmp_path / "c.yaml"
     encoders = {"text": "starter", "image": "starter", "signal": {"encoder": "mean", "file": str(tmp_path / "mean.py")}}
-    corpus = {"kind": "table", "manifest": str(tmp_path / "m.jsonl")}
+    corpus = {"kind": "manifest", "manifest": str(tmp_path / "m.jsonl")}
     path.write_text(yaml.safe_dump({"corpus": corpus, "encoders": encoders, "out": str(tmp_path / "out"), "store": "float16"}))
     run(path)
     cache = FeatureCache.open(tmp_path / "out")
@@ -264,7 +264,7 @@ def test_a_bad_file_of_a_encoder_is_one_line(tmp_path, text, message):
         (tmp_path / "t.py").write_text(text)
     encoders = f"{{signal: {{encoder: t, file: {tmp_path}/t.py}}}}"
     (tmp_path / "c.yaml").write_text(
-        f"corpus: {{kind: table, manifest: {tmp_path}/m.csv}}\nencoders: {encoders}\nout: {tmp_path}/out"
+        f"corpus: {{kind: manifest, manifest: {tmp_path}/m.csv}}\nencoders: {encoders}\nout: {tmp_path}/out"
     )
     with pytest.raises(InputError, match=message):
         run(tmp_path / "c.yaml")
@@ -273,7 +273,7 @@ def test_a_bad_file_of_a_encoder_is_one_line(tmp_path, text, message):
 def test_what_no_sample_has_is_refused(tmp_path):
     (tmp_path / "m.csv").write_text("id,text\na,hello\n")
     (tmp_path / "c.yaml").write_text(
-        f"corpus: {{kind: table, manifest: {tmp_path}/m.csv}}\nencoders: {{audio: starter}}\nout: {tmp_path}/out"
+        f"corpus: {{kind: manifest, manifest: {tmp_path}/m.csv}}\nencoders: {{audio: starter}}\nout: {tmp_path}/out"
     )
     with pytest.raises(InputError, match=r"encoders.audio: no sample of m has audio"):
         run(tmp_path / "c.yaml")

@@ -60,7 +60,7 @@ def as_options(value: Any) -> Any:
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Options = Annotated[dict[str, Any], BeforeValidator(as_options)]
 Flag = Annotated[bool, BeforeValidator(as_options)]
@@ -242,9 +242,8 @@ def key_of(given: Any, loc: Sequence[int | str], kind: str) -> tuple[int | str, 
     """Where an error is, without the names of a union's types, which pydantic puts among the keys."""
     key: list[int | str] = []
     for at, part in enumerate(loc):
-        if isinstance(given, Mapping) and part in given:
-            given = given[part]
-        elif isinstance(given, list | tuple) and isinstance(part, int) and part < len(given):
+        places = given if isinstance(given, Mapping) else range(len(given)) if isinstance(given, list | tuple) else ()
+        if part in places:
             given = given[part]
         elif kind != "missing" or at < len(loc) - 1:
             continue
@@ -288,5 +287,14 @@ def shown(value: Any) -> str:
 
 
 def to_dict(config: Any) -> Any:
-    """A configuration as plain values that YAML and JSON can hold, paths as strings."""
-    return TypeAdapter(type(config)).dump_python(config, mode="json", warnings=False)
+    """A configuration as plain values that YAML and JSON can hold and `load` takes, paths as strings."""
+    return as_read(TypeAdapter(type(config)).dump_python(config, mode="json", warnings=False))
+
+
+def as_read(value: Any) -> Any:
+    """The value with every dollar doubled, so that reading it expands nothing."""
+    if isinstance(value, dict):
+        return {key: as_read(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_read(item) for item in value]
+    return value.replace("$", "$$") if isinstance(value, str) else value

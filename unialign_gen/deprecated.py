@@ -27,10 +27,10 @@ def current_config(config: dict[str, Any]) -> dict[str, Any]:
         warn_renamed(f"{old}:", f"{CONFIG_KEYS[old]}:")
     config = {CONFIG_KEYS.get(key, key): value for key, value in config.items()}
     encoders = config.get("encoders")
-    for name, entry in encoders.items() if isinstance(encoders, dict) else ():
-        if isinstance(entry, dict) and "tower" in entry:
-            warn_renamed(f"encoders.{name}.tower:", "encoder:")
-            encoders[name] = current_keys(entry)
+    if isinstance(encoders, dict):
+        if any("tower" in entry for entry in encoders.values() if isinstance(entry, dict)):
+            warn_renamed("tower:", "encoder:")
+        config["encoders"] = {name: current_keys(entry) for name, entry in encoders.items()}
     return config
 
 

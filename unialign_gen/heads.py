@@ -54,6 +54,21 @@ class Head(nn.Module):
         self.mean.copy_(features.mean(0))
         self.std.copy_(features.std(0).clamp(min=1e-4))
 
+    @torch.no_grad()
+    def start_as_identity(self) -> None:
+        """Makes the head give features as they are, so that training starts from the encoder's own space.
+
+        Raises:
+            ValueError: features are not as wide as the space.
+        """
+        width, embed_dim = self.linear.in_features, self.linear.out_features
+        if width != embed_dim:
+            raise ValueError(f"an identity needs equal widths, not {width} features and {embed_dim} dimensions")
+        self.linear.weight.copy_(torch.diag(self.std))  # undoes the standardisation
+        self.linear.bias.copy_(self.mean)
+        for parameter in self.mlp[-1].parameters():
+            parameter.zero_()
+
     def forward(self, features: Tensor) -> Tensor:
         x = self.drop((features - self.mean) / self.std)
         out = self.linear(x) + self.mlp(x)

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 from .. import decoding
 from ..errors import InputError
 from . import cache
+from .captions import sentence
 from .corpus import Corpus, Sample
 from .decode import Prepared, decoders, ordered, prepare
-from .captions import sentence
 from .extract_config import ExtractConfig, describe, open_encoders, places
 from .sources import read_corpus
 
@@ -73,7 +73,8 @@ def run(config: ExtractConfig, process: Process | None = None, progress: bool = 
     corpus = read_corpus(config.corpus)
     for modality in config.encoders:
         if not any(s.text if modality == "text" else s.file(modality) for s in corpus.samples):
-            advice = ": name a file of captions, or `captions: labels`" if modality == "text" and corpus.samples[0].label else ""
+            captions = ": name a file of captions, or write `captions: labels`"
+            advice = captions if modality == "text" and corpus.samples[0].label else ""
             raise InputError(f"encoders.{modality}: no sample of {corpus.name} has {modality}{advice}")
     encoders = open_encoders(config)
     index = make_index(config, corpus, encoders)
