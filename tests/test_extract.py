@@ -27,7 +27,7 @@ from unialign_gen.media import load_image, load_sound, load_video
 
 CLIPS, SHARDS = 7, 4
 SETTINGS = {
-    "corpus": {"kind": "vggsound", "split": "test"},
+    "corpus": {"kind": "vggsound", "split": "test", "captions": "labels"},
     "encoders": {"text": "starter", "audio": "starter", "video": "starter"},
     "frames": 2,
     "shard_size": 2,
@@ -192,7 +192,7 @@ def test_other_numbers_of_processes_take_over(clips, whole, tmp_path):
         ({"frames": 3}, "frames = 2, this run has 3"),
         ({"shard_size": 3}, "shards = 4, this run has 3"),
         ({"store": "float16"}, "store"),
-        ({"corpus": {"kind": "vggsound", "split": "test", "limit": 6}}, "corpus.samples = 7, this run has 6"),
+        ({"corpus": {**SETTINGS["corpus"], "limit": 6}}, "corpus.samples = 7, this run has 6"),
         ({"encoders": {"text": "starter"}}, "encoders.audio"),
         ({"encoders": {**SETTINGS["encoders"], "video": {"encoder": "text"}}}, "unknown encoder"),
     ],

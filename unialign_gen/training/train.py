@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from diffusers.training_utils import EMAModel
 from torch import Tensor
@@ -99,6 +100,8 @@ def train(config: TrainConfig, accelerator: Accelerator | None = None) -> Result
     absent = [name for name in config.trackers if name not in installed]
     if absent:
         raise InputError(f"trackers: {absent[0]} is not there: install it, or choose from {', '.join(sorted(installed))} or []")
+    if accelerator is None:
+        AcceleratorState._reset_state()  # of an earlier run in this process, perhaps of another precision
     accelerator = accelerator or Accelerator(
         mixed_precision=config.precision,
         log_with=config.trackers or None,
