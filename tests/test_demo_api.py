@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.cli import app
 from unialign_gen.demo.limits import Limits
-from unialign_gen.settings_png import read_png
+from unialign_gen.picture_settings import read_picture
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = shipped_folder() / "samples"
@@ -49,9 +49,12 @@ def test_create_answers_with_the_library_s_picture_and_its_settings(client, star
     expected = starter(**call, num_images_per_prompt=2).images
     for i, (row, picture) in enumerate(zip(pictures, expected, strict=True)):
         assert same(Image.open(row["image"]), picture)
-        settings = read_png(row["image"])
-        assert (settings.seed, settings.index, settings.pictures) == (5, i, 2)
-        assert [(p.kind, p.value, p.weight) for p in settings.prompts] == [("text", "a robot", 0.6), ("audio", "cow.flac", 0.4)]
+        request = read_picture(row["image"]).request
+        assert (request.seed, request.pictures) == (5 + i, 1)
+        assert [(p.kind, p.value, p.weight) for p in request.prompts[0]] == [
+            ("text", "a robot", 0.6),
+            ("audio", "cow.flac", 0.4),
+        ]
     assert details["seeds"] == [5, 6]
     assert details["concepts"][0]["name"] == "robot"
     assert shell.startswith("unialign-gen generate --text 'a robot' --audio cow.flac")

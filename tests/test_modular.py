@@ -376,7 +376,7 @@ def test_a_batch_goes_through_modular_steps_and_not_as_an_argument(denoise, mixe
         ({"text": "a", "num_images_per_prompt": 1.5}, "num_images_per_prompt"),
         ({"text": "a", "weights": [0.5]}, "name the modality"),
         ({"text": "a", "weights": {"audio": 1.0}}, "no such prompt"),
-        ({"text": "a", "mix": "sum"}, "unknown mixing method"),
+        ({"text": "a", "mix": "sum"}, "mix must be 'lerp'"),
         ({"embeds": torch.ones(7)}, "256 values"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from unialign_gen.cli.app import guarded
+from unialign_gen.console import guarded
 from unialign_gen.data.manifest import default_root
 
 from .which import Which

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ..console import guarded, report
 from ..errors import InputError
-from .app import app, check_output, guarded, report
+from .app import app, check_output
 from .loading import load
 from .options import AcceptLicense, AsJson, Checkpoint, Decoder, Device, Dtype, Guidance, PriorStrength, Seed, Source, Steps
 

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from ..console import guarded, report
 from ..errors import InputError
 from ..output import check_folder
-from .app import app, guarded, report
+from .app import app
 from .loading import check_device, parse_sources
 from .options import AsJson, Checkpoint, Device, Source
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..console import guarded, report
 from ..errors import InputError
 from ..notes import collected
 from ..output import check_folder
-from .app import app, guarded, report
+from .app import app
 from .options import AcceptLicense, AsJson, Config, Device, Dtype, Source
 
 
@@ -42,7 +42,6 @@ def extract(
     check_device(extract_config.device)
     with collected() as notes:
         found = run(extract_config)
-    found["notes"] = [note.as_dict() for note in notes]
     lines = [f"{found['corpus']}: {found['samples']} samples, digest {found['digest'][:16]}, {found['missing']} missing"]
     if found["texts"]:
         lines.append(f"{found['texts']} texts, {found['label_sentences']} of them are labels as sentences")
@@ -50,8 +49,7 @@ def extract(
     if found["complete"]:
         counts = ", ".join(f"{n} {kind}" for kind, n in found["problems"].items())
         lines.append(f"report.jsonl: {counts}")
-    sys.stderr.writelines(f"note: {note}\n" for note in notes)
-    report(found, as_json, "\n".join(lines))
+    report(found, as_json, "\n".join(lines), notes)
 
 
 @app.command()

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from ..console import guarded
 from ..errors import InputError
-from .app import app, guarded
+from .app import app
 from .loading import check_device
 from .options import Device, Dtype
 

@@ -73,9 +73,8 @@ class Animate:
             job.report(Progress(0, 1, "listening"))
             base = pipeline.embed(text=said)[0] if said else None
 
-            def step_end(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            def step_end(*_: Any) -> None:
                 job.check()
-                return tensors
 
             made = make_film(
                 pipeline,

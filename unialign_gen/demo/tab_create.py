@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..settings_png import read_png, save_png
+from ..picture_settings import read_picture, save_picture
 from . import html
 from .components import FileTile, PictureTile, SoundTile, VideoTile
 from .context import DRAWING, AppContext, session_of
@@ -165,18 +165,18 @@ def create_tab(context: AppContext) -> None:
     def shown(drawn: Drawn) -> dict[Any, Any]:
         folder, files = context.folder(), []
         for settings, picture in zip(drawn.settings, drawn.pictures, strict=True):
-            seed = settings.seed + settings.index
-            save_png(picture, folder / f"picture-{seed}.png", settings)
+            seed = settings.request.seed
+            save_picture(picture, folder / f"picture-{seed}.png", settings)
             files.append((str(folder / f"picture-{seed}.png"), f"seed {seed}"))
         first = drawn.settings[0]
         return {
             gallery: files,
             details: summary(drawn),
-            shell: command(first),
-            script: python(first),
+            shell: command(first, len(files)),
+            script: python(first, len(files)),
             stage: "",
-            understood: html.understood(drawn.nearest, drawn.parts, drawn.apart),
-            seen: html.seen(drawn.parts),
+            understood: html.notes(drawn.notes) + html.understood(drawn.nearest, drawn.prompts, drawn.nearest_each),
+            seen: html.seen(drawn.prompts),
         }
 
     inputs = [text, audio, video, image, *weights.values(), mix, seed, steps, guidance, pictures, model, prior, kept]
@@ -212,7 +212,7 @@ def create_tab(context: AppContext) -> None:
     def bring_back(file: str | None = None) -> dict[Any, Any]:
         if file is None:
             return {}
-        back = restore(read_png(file), context.engine, Path(file).name)
+        back = restore(read_picture(file), context.engine, Path(file).name)
         return {
             text: back.text,
             **dict.fromkeys((audio, video, image)),
@@ -251,19 +251,20 @@ def create_tab(context: AppContext) -> None:
 
 
 def summary(drawn: Drawn) -> dict[str, Any]:
-    """For programs: what made the pictures, and what the prompts were taken for."""
-    first = drawn.settings[0]
+    """For programs: what made the pictures, and what the prompts were understood as."""
+    first, request = drawn.settings[0], drawn.settings[0].request
     return {
-        "seeds": [s.seed + s.index for s in drawn.settings],
-        "mix": first.mix,
-        "steps": first.steps,
-        "guidance": first.guidance,
-        "prior_strength": first.prior_strength,
+        "seeds": [s.request.seed for s in drawn.settings],
+        "mix": request.mix,
+        "steps": request.steps,
+        "guidance": request.guidance,
+        "prior_strength": request.prior_strength,
         "checkpoint": first.checkpoint,
         "decoder": first.decoder,
+        "notes": [n.as_dict() for n in drawn.notes],
         "concepts": [{"name": n, "cosine": round(c, 4)} for n, c in drawn.nearest],
         "prompts": [
             {"kind": p.kind, "value": p.name, "weight": p.weight, "concepts": [n for n, _ in near]}
-            for p, near in zip(drawn.parts, drawn.apart, strict=True)
+            for p, near in zip(drawn.prompts, drawn.nearest_each, strict=True)
         ],
     }
