@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import time
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 from unialign_gen import config
 from unialign_gen.cli import app
 from unialign_gen.data import extract
-from unialign_gen.data.cache import FeatureCache
+from unialign_gen.data.cache import FeatureCache, read_descriptions
 from unialign_gen.data.extract_config import ExtractConfig
 from unialign_gen.errors import InputError
 from unialign_gen.media import load_image, load_sound, load_video
@@ -251,6 +252,53 @@ def test_any_columns_and_a_modality_of_ones_own(tmp_path):
     assert signal[0].tolist() == [[4.5, 5.5, 6.5]]
     assert [(p["id"], p["modality"], p["kind"]) for p in cache.problems()] == [("b", "signal", "broken")]
     assert load_image(tmp_path / "a.png").size == (30, 20)
+
+
+def test_the_file_of_an_encoder_is_part_of_what_a_cache_was_made_with(tmp_path):
+    (tmp_path / "mean.py").write_text(ENCODER)
+    np.savetxt(tmp_path / "a.txt", np.arange(12).reshape(4, 3))
+    (tmp_path / "m.csv").write_text("id,signal\na,a.txt\n")
+    encoders = {"signal": {"encoder": "mean", "file": str(tmp_path / "mean.py")}}
+    corpus = {"kind": "manifest", "manifest": str(tmp_path / "m.csv")}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"corpus": corpus, "encoders": encoders, "out": str(tmp_path / "out")}))
+    run(tmp_path / "c.yaml")
+    assert run(tmp_path / "c.yaml")["complete"]
+    described = read_descriptions(tmp_path / "out")
+    assert described == {"signal": {"encoder": "mean", "file": str(tmp_path / "out" / "signal.py")}}
+    assert (tmp_path / "out" / "signal.py").read_text() == ENCODER
+    (tmp_path / "mean.py").write_text(ENCODER.replace("x.mean(1)", "x.mean(1) * 2"))
+    with pytest.raises(InputError, match=r"was made with encoders.signal.digest"):
+        run(tmp_path / "c.yaml")
+
+
+def test_a_row_loses_only_the_modality_whose_file_is_missing(tmp_path):
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
+    (tmp_path / "m.csv").write_text("id,text,image\na,hello,a.png\nb,you,b.png\n")
+    encoders = {"text": "starter", "image": "starter"}
+    corpus = {"kind": "manifest", "manifest": str(tmp_path / "m.csv")}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"corpus": corpus, "encoders": encoders, "out": str(tmp_path / "out")}))
+    assert run(tmp_path / "c.yaml")["samples"] == 2
+    cache = FeatureCache.open(tmp_path / "out")
+    assert (cache.features("text").counts.tolist(), cache.features("image").counts.tolist()) == ([1, 1], [1, 0])
+    (row,) = [json.loads(line) for line in (tmp_path / "out" / "report.jsonl").read_text().splitlines()]
+    assert (row["id"], row["modality"], row["kind"]) == ("b", "image", "missing")
+    assert row["reason"] == f"no such file: {tmp_path / 'b.png'}"
+
+
+def test_sources_are_for_the_encoders_that_are_there(clips, tmp_path):
+    path = settings(tmp_path, clips)
+    for arguments, message in (
+        (["--source", "decoder=x"], "sources.decoder: no encoder here is of it"),
+        (["--source", "image"], "write PART=FOLDER"),
+        (["--set", "encoders.audio=stable-unclip"], "give one .--source audio=..."),
+        (["--set", "encoders.audio=nobody"], "unknown checkpoint"),
+        (["--set", "encoders.audio={encoder: bets}"], "unknown encoder 'bets'"),
+        (["--set", "frame=3"], "frame: unknown key, did you mean frames"),
+    ):
+        result = CliRunner().invoke(app, ["extract", str(path), *arguments])
+        assert result.exit_code == 2
+        assert re.search(message, result.stderr), result.stderr
+        assert not (tmp_path / "out").exists()  # nothing is left behind
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -16,23 +17,26 @@ import torch.nn.functional as F
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import unialign_gen
 from unialign_gen.config import load
 from unialign_gen.data.cache import FORMAT, FeatureCache, Ragged, Shard, counted, create, write_shard
 from unialign_gen.errors import InputError
-from unialign_gen.heads import Head, load_head, save_head
+from unialign_gen.heads import Head, heads_in, load_head, save_head
 from unialign_gen.objectives import OBJECTIVES, UniAlign
 from unialign_gen.training import evaluation
 from unialign_gen.training.batches import Batches
-from unialign_gen.training.config import HeadConfig, StreamConfig, TrainConfig
+from unialign_gen.training.config import EvaluationConfig, HeadConfig, StreamConfig, TrainConfig
 from unialign_gen.training.evaluation import recall_at_1
 from unialign_gen.training.features import held_out, read
+from unialign_gen.training.folder import RunFolder
 from unialign_gen.training.model import Heads, whole_batch_gradients
 from unialign_gen.training.rows import Rows, StreamBatch
 from unialign_gen.training.seeds import derived
 from unialign_gen.training.state import objective_of, prepare
 from unialign_gen.training.streams import Stream, systematic
+from unialign_gen.training.trackers import tracker_options
 from unialign_gen.training.train import train
 
 WIDTH = {"image": 1664, "text": 12, "audio": 10}  # the starter's image head takes 1664 features
@@ -446,7 +450,91 @@ def test_two_processes_lose_what_one_does(caches, tmp_path):
     assert losses(tmp_path / "parts-one") == pytest.approx(losses(tmp_path / "unialign-one"), rel=1e-4)
 
 
+@pytest.mark.parametrize("call", ["rename", "replace"])
+def test_kept_heads_are_whole_at_any_moment(tmp_path, monkeypatch, call):
+    """A kill at every step of writing: first heads appear together or not at all, later ones leave none out."""
+    torch.manual_seed(0)
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    real = {"rename": Path.rename, "replace": os.replace}
+    kills = 0
+
+    def killed_at(number):
+        calls = [0]
+
+        def move(*arguments):
+            calls[0] += 1
+            if calls[0] == number:
+                raise KeyboardInterrupt
+            return real[call](*arguments)
+
+        return move
+
+    for generation in range(3):
+        heads = Heads({"text": Head(6, 4, 8), "audio": Head(5, 4, 8)})
+        for number in range(1, 6):
+            with monkeypatch.context() as patch:
+                patch.setattr(Path if call == "rename" else os, call, killed_at(number))
+                try:
+                    folder.keep(heads, {})
+                except KeyboardInterrupt:
+                    kills += 1
+            if generation or (folder.path / "heads").exists():
+                found = heads_in(folder.path)
+                assert set(found) == {"text", "audio"}
+                assert [load_head(found[m]).config["features"] for m in ("audio", "text")] == [5, 6]
+        folder.keep(heads, {})
+        assert load_head(folder.path / "heads" / "text").linear.weight.equal(heads.heads["text"].linear.weight)
+    assert kills == {"rename": 1, "replace": 10}[call]
+    assert sorted(p.name for p in folder.path.iterdir()) == ["heads"]
+
+
+def test_training_works_off_the_main_thread(caches, tmp_path):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(train(settings(caches, tmp_path / "run", steps=2))))
+    thread.start()
+    thread.join()
+    assert found[0].finished
+
+
+def test_two_runs_of_one_process_may_differ_in_precision(caches, tmp_path):
+    assert train(settings(caches, tmp_path / "a", steps=1)).finished
+    assert train(settings(caches, tmp_path / "b", steps=1, precision="bf16")).finished
+
+
+def test_an_identity_start_gives_the_features(caches, tmp_path):
+    features = torch.randn(50, 6) * 3 + 1
+    head = Head(6, 6, 8, dropout=0.5).eval()
+    head.fit_standardisation(features)
+    head.start_as_identity()
+    assert torch.allclose(head(features), features, atol=1e-5)
+    assert all(p.requires_grad for p in head.parameters())
+    with pytest.raises(InputError, match=r"heads.text.init: .* 12 features and 256 dimensions"):
+        prepare(settings(caches, tmp_path, heads={"text": HeadConfig(init="identity"), "audio": HeadConfig()}))
+
+
 # what a user gets wrong
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"checkpoint": "nobody"},
+        {"caches": {"clips": Path("/nowhere")}},
+        {"objective": {"name": "unialing"}},
+        {"objective": {"name": "unialign", "anchor": "depth"}},
+        {"heads": {"text": HeadConfig(start=Path("/nowhere")), "audio": HeadConfig()}},
+        {"evaluation": EvaluationConfig(metric="depth/r1")},
+        {"trackers": ["nonsense"]},
+        {"streams": [StreamConfig({"clips": 1.0}, ["image", "text", "audio"], batch=1000)]},
+    ],
+)
+def test_wrong_names_leave_nothing_behind(caches, tmp_path, change):
+    config = settings(caches, tmp_path / "run")
+    evaluation = {"evaluation": change.get("evaluation", config.evaluation)}
+    with pytest.raises(InputError):
+        train(replace(config, **{**change, **evaluation}))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -506,8 +594,21 @@ def test_what_can_be_measured_is_known_beforehand(caches, missing):
 
 
 def test_trackers_get_the_metrics_and_absent_ones_are_said(caches, tmp_path):
-    train(settings(caches, tmp_path / "run", steps=2, trackers=["tensorboard"]))
-    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
+    for steps in (2, 4):  # the second goes on with the run, and does not tell its configuration again
+        train(settings(caches, tmp_path / "run", steps=steps, save_every=1, trackers=["tensorboard"]))
+    place = tmp_path / "run" / "unialign_gen"
+    assert len(list(place.glob("events.out.tfevents*"))) == 2
+    (told,) = place.rglob("hparams.yml")
+    told = yaml.safe_load(told.read_text())
+    assert (told["lr"], told["objective.name"], told["heads.text.hidden"]) == (3e-3, "unialign", 16)
+    events = EventAccumulator(str(place))
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4]
+    run_id = json.loads((tmp_path / "run" / "about.json").read_text())["id"]
+    options = tracker_options(tmp_path / "run", run_id, 2)
+    assert options["wandb"] == {"name": "run", "dir": str(tmp_path / "run"), "id": run_id, "resume": "allow"}
+    train(settings(caches, tmp_path / "run", steps=5, trackers=[]))
+    assert json.loads((tmp_path / "run" / "about.json").read_text())["id"] == run_id
     with pytest.raises(InputError, match="trackers: nonsense is not there"):
         train(settings(caches, tmp_path / "other", trackers=["nonsense"]))
 

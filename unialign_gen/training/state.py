@@ -16,7 +16,9 @@ from ..data.extract_config import locate, open_encoder
 from ..encoders.base import Encoder
 from ..errors import InputError
 from ..heads import Head, load_head
-from ..objectives import OBJECTIVES, build
+from ..objectives import build
+from ..objectives.objective import Objective
+from ..objectives.registry import find
 from .batches import Batches
 from .config import TrainConfig
 from .features import Source, embed_mean, label_means, read
@@ -149,17 +151,21 @@ def new_head(config: TrainConfig, modality: str, features: Tensor, dim: int) -> 
 
 
 def objective_of(config: TrainConfig) -> nn.Module:
+    """The objective, for the modalities of the streams.
+
+    Raises:
+        InputError: there is none of that name, an option is wrong, or it cannot use a stream's modalities.
+    """
     options = dict(config.objective)
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise InputError("objective: name is missing, such as unialign or infonce")
-    if "anchor" in inspect.signature(OBJECTIVES.get(name, nn.Module)).parameters:
-        options.setdefault("anchor", config.anchor)
     try:
+        if "anchor" in inspect.signature(find(name)).parameters:
+            options.setdefault("anchor", config.anchor)
         objective = build(name, **options)
-        for stream in config.streams:
-            if hasattr(objective, "check_modalities"):
-                objective.check_modalities(stream.modalities)
-    except (ValueError, TypeError) as error:
+        for stream in config.streams if isinstance(objective, Objective) else ():
+            objective.check_modalities(stream.modalities)
+    except InputError as error:
         raise InputError(f"objective: {error}") from error
     return objective
