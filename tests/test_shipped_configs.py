@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import write_video
 from PIL import Image
 from safetensors.torch import save_file
@@ -13,6 +14,7 @@ from test_training import write_cache
 from transformers import BertConfig, BertModel
 from typer.testing import CliRunner
 
+import unialign_gen
 from unialign_gen.cli import app
 from unialign_gen.config import load
 from unialign_gen.configs import configs_folder, find_config
@@ -20,6 +22,7 @@ from unialign_gen.data.cache import FORMAT, FeatureCache, Ragged, Shard, counted
 from unialign_gen.encoders.beats import BEATs
 from unialign_gen.encoders.eva_clip import EvaClip
 from unialign_gen.encoders.imagebind_audio import ImageBindAudio, published_keys
+from unialign_gen.heads import encoder_beside, load_head
 from unialign_gen.training.config import HeadConfig, StreamConfig, TrainConfig
 from unialign_gen.training.train import train
 
@@ -126,6 +129,10 @@ def test_clips(places):
     trained = run("train", "clips", *SHORT, "--set", "steps=4", "--set", "evaluation.metric=label1", "--json")
     assert trained["step"] == 4
     check_results(places, ["--text", "a dog"], "starter")
+    new = unialign_gen.load("starter", heads=places / "run").embed(text="a dog", prior_strength=0)
+    head = load_head(places / "run" / "heads" / "text")
+    encoder = encoder_beside(places / "run" / "heads" / "text")  # the starter's
+    assert torch.allclose(new, F.normalize(head(encoder(encoder.prepare(["a dog"]))), dim=1), atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "name"), [("unclip", "stable-unclip"), ("kandinsky", "kandinsky")])

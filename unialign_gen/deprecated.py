@@ -9,10 +9,6 @@ KEYS = {"tower": "encoder", "towers": "encoders"}  # of encoders' and checkpoint
 CONFIG_KEYS = {"towers": "encoders", "tower_rate": "encoder_rate", "cool": "decay_fraction"}  # of configuration files
 
 
-class RenamedWarning(FutureWarning):
-    """An old name was used; the command line prints it."""
-
-
 def current_keys(config: Any) -> Any:
     """A configuration with its old keys renamed, at any depth."""
     if isinstance(config, dict):
@@ -36,4 +32,4 @@ def current_config(config: dict[str, Any]) -> dict[str, Any]:
 
 def warn_renamed(old: str, new: str) -> None:
     """Says once a place that an old name was used."""
-    warnings.warn(f"{old} is now called {new}; the old name goes with the next release", RenamedWarning, stacklevel=3)
+    warnings.warn(f"{old} is now called {new}; the old name goes with the next release", FutureWarning, stacklevel=3)

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from .. import __version__
+from .. import __version__, console
 from ..errors import InputError
 from ..output import check_folder
 
+
+class WordsOrCommand(TyperGroup):
+    """Commands; anything else is words to draw, unless it looks like a command that was mistyped."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        word = args[0]
+        if word not in self.commands and not word.startswith("-"):
+            close = get_close_matches(word, self.commands, 1, 0.75)
+            if close:
+                raise InputError(
+                    f"no command {word!r}, did you mean {close[0]}? To draw it: unialign-gen generate --text {word}"
+                )
+            args = ["generate", "--text", *args]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
-    help="Text, sound, video, pictures and mixes of them, to pictures.",
+    cls=WordsOrCommand,
+    help='Text, sound, video, pictures and mixes of them, to pictures: unialign-gen "a barking dog" draws one.',
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -34,10 +54,27 @@ def top(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and stop.", callback=say_version, is_eager=True)
     ] = False,
-) -> None: ...
+    quiet: Annotated[bool, typer.Option("--quiet", help="No stages and no progress on stderr; also after a command.")] = False,
+) -> None:
+    console.settings.quiet = console.settings.quiet or quiet
+
+
+def named_after(names: Sequence[str], suffix: str) -> Path:
+    """A file in this folder named after prompts, such as `a-red-car.png`; a number follows where there is one already."""
+    words = [w for name in names for w in re.findall(r"\w+", Path(name).stem.lower() if "." in name else name.lower())]
+    stem = "-".join(words)[:60].strip("-") or "picture"
+    path, number = Path(stem + suffix), 2
+    while path.exists():
+        path, number = Path(f"{stem}-{number}{suffix}"), number + 1
+    return path
 
 
 def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
+    """The path, if a file of one of these suffixes can be written there.
+
+    Raises:
+        InputError: another suffix, no folder, or no permission.
+    """
     if path.suffix.lower() not in suffixes:
         raise InputError(f"--out {path}: the name must end in {', '.join(suffixes)}")
     check_folder(path.parent)

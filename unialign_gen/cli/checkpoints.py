@@ -18,7 +18,7 @@ from .options import AsJson, Checkpoint, Device, Source
 @app.command()
 @guarded
 def models(as_json: AsJson = False) -> None:
-    """List the checkpoints: what each needs, and what of that is on this disk."""
+    """List the checkpoints, what each needs and what is here."""
     from ..checkpoint import describe
 
     rows = describe()

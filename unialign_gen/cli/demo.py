@@ -24,7 +24,7 @@ def demo(
     device: Device = "cpu",
     dtype: Dtype = "float32",
 ) -> None:
-    """Serve the page: words, sounds, videos and pictures to pictures, in a browser and as an API."""
+    """Serve the page, for a browser and as an API."""
     from ..checkpoint import PUBLISHED, SHIPPED, find
 
     if checkpoint is not None and checkpoint not in SHIPPED + PUBLISHED:

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, report
+from ..console import guarded, report, stage
 from ..notes import collected
 from ..picture_settings import PictureSettings, save_picture
-from .app import app, check_output
+from .app import app, check_output, named_after
 from .loading import load
 from .options import (
     AcceptLicense,
@@ -48,7 +48,10 @@ def generate(
     video: Video = None,
     image: Image = None,
     weight: Weight = None,
-    out: Annotated[Path, typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ...")] = Path("out.png"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ... By default named after the prompt."),
+    ] = None,
     mix: MixOption = Mix.lerp,
     checkpoint: Checkpoint = "starter",
     decoder: Decoder = None,
@@ -74,10 +77,13 @@ def generate(
         num_inference_steps=steps,
         guidance_scale=guidance,
     )
+    out = named_after([p.name for p in asked.prompts[0]], ".png") if out is None else out
     check_output(out, (".png", ".jpg", ".jpeg", ".webp"))
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads)
     with collected() as notes:
+        stage("encoding the prompt")
         ready = pipeline.encoded(asked)
+        stage("drawing")
         together = max(1, BATCH // best_of)
         results = [
             pipeline.draw_best(best_of, replace(ready, prompts=ready.prompts * count, seed=seed + at * best_of))
@@ -147,7 +153,10 @@ def embed(
     dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """Write the unit embedding of each input as it is drawn, and of their mix; with --prior-strength 0 as it was encoded."""
+    """Write the unit embeddings of prompts and of their mix.
+
+    As they are drawn; with --prior-strength 0 as they were encoded.
+    """
     asked = request_of(text, audio, video, image, weight, mix=mix.value, prior_strength=prior_strength)
     check_output(out, (".safetensors",))
     pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads)
@@ -178,7 +187,10 @@ def showcase(
     best_of: BestOf = 4,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a labelled sheet of examples: words, sounds, mixes, a video, a way between two prompts."""
+    """Draw a labelled sheet of examples.
+
+    Words, sounds, mixes, a video, a way between two prompts.
+    """
     check_output(out, (".png",))
     pipeline = load(checkpoint, "cpu", "float32", decoder)
     from ..showcase import draw_sheet
