@@ -153,7 +153,7 @@ def test_balance_draws_labels_equally_often():
     assert counts[2] == 0
 
 
-def test_pairs_have_the_anchors_label_and_lenders_their_share(caches):
+def test_pairs_have_the_anchors_label_and_caches_their_share(caches):
     sources = {"clips": source(caches), "sounds": source(caches, "sounds")}
     pairs = {"audio": {"clips": 1.0, "sounds": 3.0}}
     config = StreamConfig({"clips": 1.0}, ["image", "audio"], batch=8, balance=0, pairs=pairs)

@@ -25,10 +25,10 @@ def train(
     from ..configs import find_config
     from ..training.config import TrainConfig
 
-    run_config = load(TrainConfig, find_config(config, "train"), overrides or ())
+    train_config = load(TrainConfig, find_config(config, "train"), overrides or ())
     from ..training.train import train as run
 
-    done = run(run_config)
+    done = run(train_config)
     numbers = ", ".join(f"{name} {value:.3f}" for name, value in done.metrics.items())
     state = f"{done.step} steps, heads in {done.heads}" if done.finished else f"stopped at step {done.step} of {done.steps}"
     result = {"step": done.step, "steps": done.steps, "metrics": done.metrics, "heads": str(done.heads) if done.heads else None}
