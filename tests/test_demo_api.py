@@ -60,8 +60,8 @@ def test_create_answers_with_the_library_s_picture_and_its_settings(client, star
     assert shell.startswith("unialign-gen generate --text 'a robot' --audio cow.flac")
 
 
-def test_the_readme_s_example_runs(served, monkeypatch, capsys):
-    text = (ROOT / "README.md").read_text()
+def test_the_guides_example_runs(served, monkeypatch, capsys):
+    text = (ROOT / "docs" / "demo.md").read_text()
     example = re.search(r"```python\n(from gradio_client.*?)```", text, re.S)[1]
     assert "http://127.0.0.1:7860/" in example
     monkeypatch.chdir(ROOT)
@@ -69,8 +69,8 @@ def test_the_readme_s_example_runs(served, monkeypatch, capsys):
     assert "robot unialign-gen generate --text 'a robot' --audio cow.flac" in capsys.readouterr().out
 
 
-def test_the_readme_states_the_limits_and_the_endpoints(client):
-    text, limits = (ROOT / "README.md").read_text().split("## Demo")[1].split("\n## ")[0], Limits()
+def test_the_guide_states_the_limits_and_the_endpoints(client):
+    text, limits = (ROOT / "docs" / "demo.md").read_text(), Limits()
     assert f"the queue holds {limits.waiting}" in text
     assert f"{limits.requests_a_minute:,} requests a minute" in text
     assert f"{limits.file_bytes // 10**6} MB" in text

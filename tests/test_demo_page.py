@@ -1,6 +1,7 @@
 """The page in a real browser: what a person would do, click by click."""
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -15,11 +16,13 @@ from unialign_gen.picture_settings import read_picture
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+if os.environ.get("CI") and not (CHROMIUM and DRIVER):
+    raise RuntimeError("the page's tests need chromium and chromedriver, which are not installed")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed")
 
 SAMPLES = shipped_folder() / "samples"
 FLAGS = (
-    "--headless=new", "--no-decode_worker", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--no-first-run", "--window-size=1280,1400",
 )  # fmt: skip
 PATIENCE = 120

@@ -165,7 +165,7 @@ def load_pipeline(
         raise InputError(f"{folder / 'model_index.json'} is damaged: {error}") from error
     from . import pipelines
 
-    known = {name: getattr(pipelines, name) for name in pipelines.__all__ if name.endswith("Pipeline")}
+    known = pipelines.KNOWN
     if kind not in known:
         raise InputError(f"{folder} holds a {kind}, which is none of {', '.join(known)}")
     try:
