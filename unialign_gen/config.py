@@ -58,7 +58,6 @@ def as_options(value: Any) -> Any:
     return WORDS.get(value.lower(), value) if isinstance(value, str) else value
 
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -116,9 +115,21 @@ def load(cls: type[T], path: str | Path, overrides: Sequence[str] = (), section:
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
     try:
-        return TypeAdapter(cls).validate_json(json.dumps(given, default=str), strict=True)
+        return cast(T, convert(cls, given, section or ""))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def convert(kind: Any, value: Any, key: str = "") -> Any:
+    """A value out of YAML as a type.
+
+    Raises:
+        InputError: it is not of that type; the line begins with the key, or the key inside it, that is wrong.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
-        raise InputError(f"{path}: {explained(error, cls, given, section or '')}") from error
+        raise InputError(explained(error, kind, value, key)) from error
 
 
 class Loader(yaml.SafeLoader):

@@ -145,11 +145,13 @@ def locate(
     from .. import published
     from ..checkpoint import PUBLISHED, find
 
-    if not isinstance(entry, str):
-        made = dict(entry) | ({"accept_license": entry["licence"]} if accept_license and entry.get("licence") else {})
+    if not isinstance(entry, str) or entry.partition(":")[0] in LIBRARIES:
+        made = {"encoder": entry} if isinstance(entry, str) else dict(entry)
+        if str(made.get("encoder")).partition(":")[0] in LIBRARIES:  # whose models are of several modalities
+            made = {"modality": "image" if modality == "video" else modality} | made
+        if accept_license and made.get("licence"):
+            made["accept_license"] = made["licence"]
         return made | {key: absolute(made[key], key) for key in FILE_KEYS if made.get(key)}
-    if entry.partition(":")[0] in LIBRARIES:
-        return {"encoder": entry}
     folder = Path(entry).expanduser()
     if (folder / "config.json").is_file():
         return folder.resolve()

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -117,7 +118,7 @@ class RunFolder:
             kept = [line for line in lines if json.loads(line)["step"] <= step]
             self.replace(METRICS, "".join(line + "\n" for line in kept).encode())
 
-    def keep(self, trained: Heads, descriptions: Mapping[str, Mapping[str, Any]]) -> None:
+    def keep(self, trained: Heads, descriptions: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> None:
         """Writes the heads, a folder for each modality with its encoder if that was trained, in place of those kept before.
 
         The first ones appear together; later ones take their place file by file, so that `heads` is whole at any moment.

@@ -198,9 +198,9 @@ class Trainer:
         accelerator, steps = self.accelerator, self.state.steps
         stop = Stop()
         if self.config.trackers:
-            told = flat(to_dict(self.config)) if self.step == 0 else None  # a run that goes on has it
+            config = flat(to_dict(self.config)) if self.step == 0 else None  # a run that goes on has it
             options = tracker_options(self.config.out, self.run_id, self.step)
-            accelerator.init_trackers("unialign_gen", told, {k: v for k, v in options.items() if k in self.config.trackers})
+            accelerator.init_trackers("unialign_gen", config, {k: v for k, v in options.items() if k in self.config.trackers})
         bar = tqdm(total=steps, initial=min(self.step, steps), desc="training", disable=None if self.rank == 0 else True)
         with stop.listening(), bar:
             while self.step < steps and not self._any(stop.asked):
