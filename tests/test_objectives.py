@@ -15,7 +15,6 @@ from unialign_gen.objectives import (
     PMRL,
     TRIANGLE,
     AnchoredInfoNCE,
-    GapShift,
     InfoNCE,
     UniAlign,
     anchor_alignment,
@@ -380,17 +379,6 @@ def test_weighted_centroid():
     z = [x.detach() for x in batch(3).values()]
     want = unit(0.5 * unit(z[0]) + 0.3 * unit(z[1]) + 0.2 * unit(z[2]))
     assert torch.allclose(centroid(z, [5, 3, 2]), want)
-
-
-def test_gap_shift_brings_the_means_together():
-    z = {n: x.detach() + 3 * raw(1, 7, 50 + i) for i, (n, x) in enumerate(batch(3, b=400).items())}
-    shift = GapShift("image").fit(z)
-    before = (unit(z["image"]).mean(0) - unit(z["text"]).mean(0)).norm()
-    moved = shift(z)
-    assert torch.allclose(moved["image"], unit(z["image"]))
-    assert float((moved["image"].mean(0) - moved["text"].mean(0)).norm()) < 0.3 * float(before)
-    with pytest.raises(ValueError, match="depth"):
-        shift({"depth": z["text"]})
 
 
 # Errors.

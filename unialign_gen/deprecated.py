@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-KEYS = {"tower": "encoder", "towers": "encoders"}  # of configurations, old to new
+KEYS = {"tower": "encoder", "towers": "encoders"}  # of encoders' and checkpoints' JSON, old to new
+CONFIG_KEYS = {"towers": "encoders", "tower_rate": "encoder_rate", "cool": "decay_fraction"}  # of configuration files
 
 
 def current_keys(config: Any) -> Any:
@@ -13,6 +14,20 @@ def current_keys(config: Any) -> Any:
     if isinstance(config, dict):
         return {KEYS.get(key, key): current_keys(value) for key, value in config.items()}
     return [current_keys(value) for value in config] if isinstance(config, list) else config
+
+
+def current_config(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration file's keys with old ones renamed; of its entries only those of `encoders`, since others are names
+    that users chose."""
+    for old in sorted(CONFIG_KEYS.keys() & config.keys()):
+        warn_renamed(f"{old}:", f"{CONFIG_KEYS[old]}:")
+    config = {CONFIG_KEYS.get(key, key): value for key, value in config.items()}
+    encoders = config.get("encoders")
+    if isinstance(encoders, dict):
+        if any("tower" in entry for entry in encoders.values() if isinstance(entry, dict)):
+            warn_renamed("tower:", "encoder:")
+        config["encoders"] = {name: current_keys(entry) for name, entry in encoders.items()}
+    return config
 
 
 def warn_renamed(old: str, new: str) -> None:

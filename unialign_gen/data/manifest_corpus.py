@@ -9,8 +9,7 @@ from ..errors import InputError
 from .captions import rows, texts
 from .corpus import Corpus, Missing, Sample
 
-KNOWN = ("id", "text", "label")
-FILES = ("audio", "video", "image")
+KNOWN = ("id", "text", "label")  # all other columns hold files
 
 
 def read(path: str | Path) -> Corpus:
@@ -18,7 +17,7 @@ def read(path: str | Path) -> Corpus:
 
     `text` is a string or, in JSONL, a list of strings. Any further column holds files of a modality of that name. A sample
     without an id is called by its line number. A video's sound track is its sound where there is no audio column.
-    A sample of which a file is not there is missing.
+    A file that is not there is missing in its modality alone (`Sample.absent`), a sample that has nothing else altogether.
 
     Raises:
         InputError: the file is not there, a row cannot be understood, or two samples have the same id.
@@ -32,14 +31,10 @@ def read(path: str | Path) -> Corpus:
         if sample.id in seen:
             raise InputError(f"{path}, line {number}: id {sample.id!r} is that of line {seen[sample.id]} too")
         seen[sample.id] = number
-        files = [getattr(sample, name) for name in FILES] + list(sample.extra.values())
-        absent = [f for f in files if f is not None and not Path(f).is_file()]
-        if absent:
-            missing.append(Missing(sample.id, f"no such file: {absent[0]}"))
-        elif not any(files) and not sample.text:
-            missing.append(Missing(sample.id, "no text and no file"))
-        else:
+        if sample.text or sample.audio or sample.video or sample.image or sample.extra:
             samples.append(sample)
+        else:
+            missing.append(Missing(sample.id, next(iter(sample.absent.values()), "no text and no file")))
     return Corpus(path.stem, samples, missing)
 
 
@@ -58,6 +53,8 @@ def parse(row: dict[str, Any], path: Path, number: int) -> Sample:
         files[column] = str((path.resolve().parent / Path(value).expanduser()).resolve())
     if "audio" not in row and "video" in files:
         files["audio"] = files["video"]
+    absent = {column: f"no such file: {file}" for column, file in files.items() if not Path(file).is_file()}
+    files = {column: file for column, file in files.items() if column not in absent}
     label = given.get("label")
     return Sample(
         str(name),
@@ -67,4 +64,5 @@ def parse(row: dict[str, Any], path: Path, number: int) -> Sample:
         files.pop("image", None),
         None if label is None else str(label),
         files,
+        absent,
     )
