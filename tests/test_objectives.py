@@ -434,7 +434,9 @@ def test_order_of_samples_changes_nothing(order, name):
 
 
 @settings(deadline=None, max_examples=15)
-@given(order=st.permutations(["text", "audio", "video"]), name=st.sampled_from(["unialign", "anchored", "pmrl", "cauchy_schwarz"]))
+@given(
+    order=st.permutations(["text", "audio", "video"]), name=st.sampled_from(["unialign", "anchored", "pmrl", "cauchy_schwarz"])
+)
 def test_names_of_the_other_modalities_change_nothing(order, name):
     z = {n: x.detach() for n, x in batch(4).items()}
     renamed = {"image": z["image"]} | {new: z[old] for new, old in zip(order, ["text", "audio", "video"], strict=True)}

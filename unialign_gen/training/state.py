@@ -17,7 +17,8 @@ from ..data.extract_config import locate
 from ..encoders.base import Encoder
 from ..errors import InputError
 from ..heads import Head, load_head
-from ..objectives import OBJECTIVES, build
+from ..objectives import Objective, build
+from ..objectives.registry import find
 from .batches import Batches
 from .config import TrainConfig
 from .features import Source, embed_mean, label_means, read
@@ -129,13 +130,21 @@ def new_head(config: TrainConfig, modality: str, features: Tensor, dim: int) -> 
 
 
 def objective_of(config: TrainConfig) -> nn.Module:
+    """The objective, with the run's anchor where it has one, checked against every stream's modalities.
+
+    Raises:
+        InputError: no such objective, a bad option, or a stream whose modalities it cannot use.
+    """
     options = dict(config.objective)
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise InputError("objective: name is missing, such as unialign or infonce")
-    if "anchor" in inspect.signature(OBJECTIVES.get(name, nn.Module)).parameters:
-        options.setdefault("anchor", config.anchor)
     try:
-        return build(name, **options)
-    except (ValueError, TypeError) as error:
+        if "anchor" in inspect.signature(find(name)).parameters:
+            options.setdefault("anchor", config.anchor)
+        objective = build(name, **options)
+        for stream in config.streams if isinstance(objective, Objective) else ():
+            objective.check_modalities(stream.modalities)
+    except ValueError as error:
         raise InputError(f"objective: {error}") from error
+    return objective

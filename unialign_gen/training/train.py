@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..objectives import Objective
 from .config import TrainConfig
 from .evaluation import evaluate, measurable
 from .features import Source, embed_mean
@@ -255,6 +256,8 @@ class Trainer:
         if not math.isfinite(row["loss"]):
             raise InputError(f"the loss is {row['loss']} at step {self.step + 1}: lower lr, or use precision bf16 or no")
         self.prepared.step()
+        if isinstance(self.objective, Objective):
+            self.objective.after_step()
         if self.average is not None:
             self.average.step(self.plain.parameters())
         return row
