@@ -16,8 +16,7 @@ from ..data.extract_config import locate, open_encoder
 from ..encoders.base import Encoder
 from ..errors import InputError
 from ..heads import Head, load_head
-from ..objectives import build
-from ..objectives.objective import Objective
+from ..objectives import Objective, build
 from ..objectives.registry import find
 from .batches import Batches
 from .config import TrainConfig
@@ -151,10 +150,10 @@ def new_head(config: TrainConfig, modality: str, features: Tensor, dim: int) -> 
 
 
 def objective_of(config: TrainConfig) -> nn.Module:
-    """The objective, for the modalities of the streams.
+    """The objective, with the run's anchor where it has one, checked against every stream's modalities.
 
     Raises:
-        InputError: there is none of that name, an option is wrong, or it cannot use a stream's modalities.
+        InputError: no such objective, a bad option, or a stream whose modalities it cannot use.
     """
     options = dict(config.objective)
     name = options.pop("name", None)
@@ -166,6 +165,6 @@ def objective_of(config: TrainConfig) -> nn.Module:
         objective = build(name, **options)
         for stream in config.streams if isinstance(objective, Objective) else ():
             objective.check_modalities(stream.modalities)
-    except InputError as error:
+    except (InputError, ValueError) as error:
         raise InputError(f"objective: {error}") from error
     return objective
