@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from unialign_gen.checkpoint import find
+from unialign_gen.loading import find
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.demo.concept_map import ConceptMap, affinities, divergence, slope, spread, tsne
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unialign_gen.checkpoint import shipped_folder
+from unialign_gen.loading import shipped_folder
 from unialign_gen.demo.engine import Model
 from unialign_gen.settings_png import read_png
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from unialign_gen import diagnostics
-from unialign_gen.checkpoint import shipped_folder
+from unialign_gen.loading import shipped_folder
 from unialign_gen.data.cache import Ragged, counted
 from unialign_gen.errors import InputError
 from unialign_gen.eval import gap, search

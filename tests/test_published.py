@@ -16,7 +16,7 @@ from test_stable_unclip import words
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from unialign_gen.aligner import Aligner
-from unialign_gen.checkpoint import shipped_folder
+from unialign_gen.loading import shipped_folder
 from unialign_gen.encoders import clip_image
 from unialign_gen.errors import InputError
 from unialign_gen.memory import architecture, component_class, encoder_parts, main, on_meta, parameter_count, peak_bytes, table

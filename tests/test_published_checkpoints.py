@@ -13,8 +13,8 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionMode
 from typer.testing import CliRunner
 
 import unialign_gen
-from unialign_gen.calibrate import measure, pictures_in
-from unialign_gen.checkpoint import image_part
+from unialign_gen.loading.scale import measure, pictures_in
+from unialign_gen.loading import image_part
 from unialign_gen.cli import app
 from unialign_gen.errors import InputError
 
@@ -209,7 +209,7 @@ def test_what_is_missing_is_one_line_with_a_way_out(hub, home, monkeypatch):
 def test_only_what_is_needed_is_downloaded():
     from fnmatch import fnmatch
 
-    from unialign_gen.published import wanted_files
+    from unialign_gen.loading.description import wanted_files
 
     files = [
         "model_index.json",
@@ -284,8 +284,8 @@ def test_a_part_that_does_not_fit_the_space_is_one_line(hub, home, tmp_path):
 
 
 def test_pe_av_is_named_by_its_source():
-    from unialign_gen.checkpoint import shipped_folder
-    from unialign_gen.published import read, replace_sources
+    from unialign_gen.loading import shipped_folder
+    from unialign_gen.loading.description import read, replace_sources
 
     given = {"audio": "someone/pe-av@abc", "audio_encoder": "pe_av"}
     entry = replace_sources(read(shipped_folder() / "kandinsky"), given, False)["encoders"]["audio"]
@@ -295,7 +295,7 @@ def test_pe_av_is_named_by_its_source():
 def test_damaged_weights_are_one_line(hub, home, tmp_path):
     import shutil
 
-    from unialign_gen.checkpoint import find
+    from unialign_gen.loading import find
 
     shutil.copytree(find("starter") / "aligner" / "audio", tmp_path / "audio")
     from unialign_gen.aligner import load_part
@@ -311,7 +311,7 @@ def test_damaged_weights_are_one_line(hub, home, tmp_path):
 
 def test_a_part_that_was_added_is_saved_and_found_again(tmp_path):
     from unialign_gen.aligner import Aligner, Part
-    from unialign_gen.checkpoint import find
+    from unialign_gen.loading import find
 
     aligner = Aligner.from_pretrained(find("starter") / "aligner")
     own = aligner.part("audio")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unialign_gen.checkpoint import find
+from unialign_gen.loading import find
 from unialign_gen.checkpoints.recipe import recognition as recipe
 from unialign_gen.checkpoints.recipe import steps
 from unialign_gen.checkpoints.recipe.concepts import CONCEPTS

@@ -8,7 +8,7 @@ import scipy.signal
 import torch
 from safetensors.torch import load_file, save_file
 
-from unialign_gen.checkpoint import find
+from unialign_gen.loading import find
 from unialign_gen.checkpoints.recipe import encoders as recipe
 from unialign_gen.encoders import load_encoder, save_encoder
 from unialign_gen.encoders.aisfx import AiSFX

@@ -14,7 +14,7 @@ from torchvision.transforms import CenterCrop, Compose, Normalize, Resize
 from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer, PeAudioConfig, PeAudioFeatureExtractor
 from transformers.models.pe_audio.modeling_pe_audio import PeAudioModel
 
-from unialign_gen.checkpoint import find
+from unialign_gen.loading import find
 from unialign_gen.encoders import bert, eva_clip, load_encoder, save_encoder
 from unialign_gen.encoders.base import Encoder
 from unialign_gen.encoders.vast import load, make_part, published_encoders, split_checkpoint

@@ -32,6 +32,6 @@ def load(checkpoint: str = "starter", **options: Any) -> DiffusionPipeline:
     Raises:
         InputError: no such checkpoint, or one that cannot be read.
     """
-    from .checkpoint import load_pipeline
+    from .loading import load_pipeline
 
     return load_pipeline(checkpoint, **options)

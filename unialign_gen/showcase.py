@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint import shipped_folder
 from .concepts import ConceptTable, concept_table
+from .loading import shipped_folder
 from .sheets import Cell, sheet
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ def extract(
 
     settings = load(ExtractConfig, config, override or ())
     from ..data.extract import run
-    from .loading import check_device
+    from ..loading import check_device
 
     check_device(settings.device)
     found = run(settings)
@@ -72,7 +72,7 @@ def caption(
 
     from ..data.caption import run
     from ..data.captioner import Captioner
-    from .loading import check_device
+    from ..loading import check_device
 
     logging.disable_progress_bar()
     check_device(device)

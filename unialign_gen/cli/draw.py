@@ -29,6 +29,7 @@ from .options import (
     Source,
     Steps,
     Text,
+    Variant,
     Video,
     Weight,
 )
@@ -52,6 +53,7 @@ def generate(
     source: Source = None,
     accept_license: AcceptLicense = False,
     heads: Heads = None,
+    variant: Variant = None,
     steps: Steps = None,
     guidance: Guidance = None,
     prior_strength: PriorStrength = None,
@@ -67,7 +69,7 @@ def generate(
     given = prompts(text, audio, video, image)
     check_weights(weights, given)
     check_output(out, (".png", ".jpg", ".jpeg", ".webp"))
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
     wanted = pipeline.embed(**given, weights=weights, mix=mix.value, prior_strength=prior_strength)[0]
     together = max(1, BATCH // best_of)
     pictures: list[Any] = []
@@ -99,6 +101,7 @@ def interpolate(
     source: Source = None,
     accept_license: AcceptLicense = False,
     heads: Heads = None,
+    variant: Variant = None,
     steps: Steps = None,
     guidance: Guidance = None,
     prior_strength: PriorStrength = None,
@@ -116,7 +119,7 @@ def interpolate(
             raise InputError(f"{option} {entry!r}: write text:WORDS, audio:FILE, video:FILE or image:FILE")
         check_prompt(kind, value)
         ends.append({kind: value})
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
     a, b = (pipeline.embed(**e, prior_strength=prior_strength)[0] for e in ends)
     pictures = pipeline.interpolate(
         a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance
@@ -141,6 +144,7 @@ def embed(
     source: Source = None,
     accept_license: AcceptLicense = False,
     heads: Heads = None,
+    variant: Variant = None,
     prior_strength: PriorStrength = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -151,7 +155,7 @@ def embed(
     given = prompts(text, audio, video, image)
     check_weights(weights, given)
     check_output(out, (".safetensors",))
-    pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads)
+    pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads, variant)
     from safetensors.torch import save_file
 
     from ..pipelines.prior import strength_of

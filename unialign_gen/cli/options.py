@@ -56,3 +56,6 @@ Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 MixOption = Annotated[Mix, typer.Option(help="How prompts are mixed.")]
 Heads = Annotated[Path | None, typer.Option(help="A training run, whose heads replace the checkpoint's own.")]
+Variant = Annotated[
+    str | None, typer.Option(help="Of the weight files, such as fp16; taken by itself where a folder has no other weights.")
+]

@@ -30,8 +30,9 @@ class ExtractConfig:
     """What `unialign-gen extract` does.
 
     Attributes:
-        encoders: by modality, a checkpoint's name, a folder (of a checkpoint or of one encoder), or a description,
-            in which `file` may name the Python file that defines it.
+        encoders: by modality, a checkpoint's name, a folder (of a checkpoint or of one encoder), a model by name
+            (`open_clip:ViT-H-14/laion2b_s32b_b79k`, `hf:FOLDER_OR_REPOSITORY`, `timm:MODEL`), or a description, in which
+            `file` may name the Python file that defines it.
             `video` falls back on the checkpoint's image encoder: a row for each frame. `text` gives a row for each caption.
         out: folder of the cache.
         frames: of a video.
@@ -84,7 +85,7 @@ def open_encoders(config: ExtractConfig) -> dict[str, Encoder]:
     opened: dict[str, Encoder] = {}
     encoders = {}
     for modality, entry in config.encoders.items():
-        place = entry if isinstance(entry, dict) else locate(modality, entry)
+        place = locate(modality, entry)
         key = str(place)
         if key not in opened:
             opened[key] = load(place, dtype)
@@ -102,25 +103,30 @@ def load(place: Path | dict[str, Any], dtype: torch.dtype) -> Encoder:
     return load_encoder(NOWHERE, dtype, place) if isinstance(place, dict) else load_encoder(place, dtype)
 
 
-def locate(modality: str, name: str) -> Path | dict[str, Any]:
-    """The folder of a modality's encoder, or its description where a published checkpoint has one.
+def locate(modality: str, entry: str | dict[str, Any]) -> Path | dict[str, Any]:
+    """The folder of a modality's encoder, or its description: the entry's own, a model's by name, a published checkpoint's.
 
     Raises:
         InputError: no such checkpoint or folder, or it has no encoder for the modality.
     """
-    from .. import published
-    from ..checkpoint import PUBLISHED, find
+    from ..encoders.registry import NAMED, named
+    from ..loading import PUBLISHED, description, find
 
+    described = {"encoder": entry} if isinstance(entry, str) and named(entry) else entry
+    if isinstance(described, dict):
+        library = str(described.get("encoder")).partition(":")[0] in NAMED  # its models are of several modalities
+        return {"modality": "image" if modality == "video" else modality} | described if library else described
+    name = described
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return folder
     kinds = (modality, "image") if modality == "video" else (modality,)
     root = find(name)
     if name in PUBLISHED:
-        entries = published.read(root)["encoders"]
+        entries = description.read(root)["encoders"]
         for kind in kinds:
             if entries.get(kind, {}).get("source"):
-                return {k: v for k, v in entries[kind].items() if v is not None}
+                return description.config_of(entries[kind])
         raise InputError(
             f"encoders.{modality}: {name} names no source for it, describe the encoder instead (encoder: KIND, ...)"
         )

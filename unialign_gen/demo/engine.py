@@ -14,9 +14,9 @@ from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
-from ..checkpoint import DECODERS, describe, find, own_prior, own_settings
 from ..concepts import ConceptTable
 from ..errors import InputError
+from ..loading import DECODERS, describe, find, own_prior, own_settings
 from .limits import Limits
 
 T = TypeVar("T")

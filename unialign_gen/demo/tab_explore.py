@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from ..checkpoint import describe
 from ..errors import InputError
+from ..loading import describe
 from . import html
 from .components import FileTile
 from .concept_map import ConceptMap

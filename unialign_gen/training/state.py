@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import frozen_head
 from ..data.cache import FeatureCache
 from ..data.extract_config import load as load_extracting
 from ..data.extract_config import locate
 from ..encoders.base import Encoder
 from ..errors import InputError
 from ..heads import Head, load_head
+from ..loading import frozen_head
 from ..objectives import OBJECTIVES, build
 from .batches import Batches
 from .config import TrainConfig
@@ -101,7 +101,7 @@ def trained_encoder(config: TrainConfig, modality: str, sources: dict[str, Sourc
         InputError: it cannot be had, or its features are not those of the caches.
     """
     entry = config.encoders[modality]
-    encoder = load_extracting(entry if isinstance(entry, dict) else locate(modality, entry), torch.float32).requires_grad_(True)
+    encoder = load_extracting(locate(modality, entry), torch.float32).requires_grad_(True)
     for source in sources.values():
         if modality in source.rows and source.width(modality) != encoder.dim:
             raise InputError(
