@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unialign_gen.errors import InputError
-
-from .loading import PUBLISHED, shipped_folder
+from unialign_gen.loading import PUBLISHED, shipped_folder
 
 if TYPE_CHECKING:
     from torch import nn

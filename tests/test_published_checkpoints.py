@@ -13,10 +13,10 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionMode
 from typer.testing import CliRunner
 
 import unialign_gen
-from unialign_gen.loading.scale import measure, pictures_in
-from unialign_gen.loading import image_part
 from unialign_gen.cli import app
 from unialign_gen.errors import InputError
+from unialign_gen.loading import open_aligner
+from unialign_gen.loading.scale import measure, pictures_in
 
 FEW = {"num_inference_steps": 2}
 
@@ -95,7 +95,7 @@ def test_calibrate_then_generate(hub, home, kind, name, dim):
     assert found["count"] == 5
     assert len(found["skipped"]) == 1
     theirs = CLIPModel.from_pretrained(sources(hub, kind)["image"])
-    part = image_part(name, sources(hub, kind))
+    part = open_aligner(name, sources(hub, kind)).part("image")
     pixels = part.encoder.prepare([Image.open(f) for f in sorted((hub / "pictures").glob("*.png"))])
     with torch.no_grad():
         norms = theirs.visual_projection(theirs.vision_model(pixels).pooler_output).norm(dim=1)
@@ -188,8 +188,9 @@ def test_imagebind_is_opt_in(hub, home, tmp_path):
 
 def test_what_is_missing_is_one_line_with_a_way_out(hub, home, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    no_image = {k: v for k, v in sources(hub, "unclip").items() if k != "image"}
     with pytest.raises(InputError, match="calibrate --checkpoint stable-unclip"):
-        unialign_gen.load("stable-unclip", sources=sources(hub, "unclip"))
+        unialign_gen.load("stable-unclip", sources=no_image)
     calibrated(hub, "unclip", "stable-unclip")
     with pytest.raises(InputError, match=r"sd2-community.*local folder.*--source decoder=FOLDER"):
         unialign_gen.load("stable-unclip")
@@ -230,12 +231,12 @@ def test_only_what_is_needed_is_downloaded():
 
 def test_calibration_is_for_raw_embeddings(hub, home, tmp_path):
     with pytest.raises(InputError, match="nothing to calibrate"):
-        measure(image_part("starter"), pictures_in(hub / "pictures"))
+        measure(open_aligner("starter").part("image"), pictures_in(hub / "pictures"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no pictures"):
         pictures_in(tmp_path / "empty")
     with pytest.raises(InputError, match="at least 2"):
-        measure(image_part("stable-unclip", sources(hub, "unclip")), [hub / "pictures" / "broken.jpg"])
+        measure(open_aligner("stable-unclip", sources(hub, "unclip")).part("image"), [hub / "pictures" / "broken.jpg"])
 
 
 def test_models_says_what_is_here(hub, home):

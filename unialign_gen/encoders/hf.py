@@ -8,7 +8,8 @@ last layer's tokens. Nothing is normalised.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..errors import InputError
 from ..notes import note
 from .base import Encoder
 from .open_clip import saved_texts
-from .published import find_weights, first_line, read_json, resolve, variant_of
+from .published import find_weights, first_line, read_json, read_state, resolve, variant_of
 from .registry import stored_weights
 
 SIDES = {"image": "vision", "text": "text", "audio": "audio"}  # what transformers calls the modality's side
@@ -254,29 +255,44 @@ def build(folder: Path, config: dict[str, Any]) -> Transformers:
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """A saved encoder's weights, otherwise the source's, read by transformers itself; of two sides one is read."""
+    """A saved encoder's weights, otherwise the source's, of two sides one is read."""
     if (folder / "model.safetensors").is_file():
         return stored_weights(folder, config)
-    place = published_folder(config)
-    settings = config_of(published_sizes(place, config.get("modality", "")))
-    kind = model_class(settings)
-    path = find_weights(
-        config["source"], config.get("revision"), ("model", "pytorch_model"), config.get("subfolder", ""), config.get("variant")
-    )
-    try:
-        model, report = kind.from_pretrained(
-            path.parent,
-            config=settings,
-            variant=variant_of(path),
-            use_safetensors=".safetensors" in path.name,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # transformers and safetensors raise many kinds
-        raise InputError(f"cannot read {path}: {first_line(error)}; download it again") from error
-    missing = sorted(report["missing_keys"])
-    if missing or report["mismatched_keys"]:
-        raise InputError(
-            f"weights in {path} do not fit: missing {missing[:3]}, other shapes {sorted(report['mismatched_keys'])[:3]}"
-        )
+    modality, stems = config.get("modality", ""), ("model", "pytorch_model")
+    settings = config_of(published_sizes(published_folder(config), modality))
+    path = find_weights(config["source"], config.get("revision"), stems, config.get("subfolder", ""), config.get("variant"))
+    if ONE_SIDE.get(settings.model_type, "").endswith("WithProjection"):  # named as in the file of both sides
+        prefixes = (f"{SIDES[modality]}_model.", f"{'visual' if modality == 'image' else modality}_projection.")
+        state = read_state(path, lambda name: name.startswith(prefixes) and not name.endswith("position_ids"))
+        return {f"net.{name}": value for name, value in state.items()}
+    with quiet():
+        try:
+            model, report = model_class(settings).from_pretrained(
+                path.parent,
+                config=settings,
+                variant=variant_of(path),
+                use_safetensors=".safetensors" in path.name,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except Exception as error:  # transformers and safetensors raise many kinds
+            raise InputError(f"cannot read {path}: {first_line(error)}; download it again") from error
+    if report["missing_keys"]:
+        raise InputError(f"weights in {path} do not fit: missing {sorted(report['missing_keys'])[:3]}")
     return {f"net.{name}": value for name, value in model.state_dict().items()}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' bars and reports: what is wrong with a file is said as an error."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()

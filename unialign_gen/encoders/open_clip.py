@@ -171,11 +171,12 @@ def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
     """A saved encoder's weights, otherwise those of one side of the source; the other side is not read."""
     if (folder / "model.safetensors").is_file():
         return stored_weights(folder, config)
-    modality = config.get("modality", "")
+    modality, described = config.get("modality", ""), description(folder, config)[0]["model_cfg"]
     state = read_state(weight_file(config), lambda name: belongs(name, modality))
     if modality == "image":
         return {f"net.{name.removeprefix('visual.')}": value for name, value in state.items()}
-    if "positional_embedding" in state and whole_is_split(folder, config):
+    apart = described.get("custom_text") or "hf_model_name" in described.get("text_cfg", {})
+    if "positional_embedding" in state and apart:  # an old file of a model that keeps its text side apart
         from open_clip.model import convert_to_custom_text_state_dict
 
         state = convert_to_custom_text_state_dict(state)
@@ -203,9 +204,3 @@ def weight_file(config: Mapping[str, Any]) -> Path:
             f"cannot get {config['model']}/{config['pretrained']}: {first_line(error)}; "
             'give a local folder as "source", or download it while online'
         ) from error
-
-
-def whole_is_split(folder: Path, config: Mapping[str, Any]) -> bool:
-    """Whether the model keeps its text side apart, while old files of its weights do not."""
-    cfg = description(folder, config)[0]["model_cfg"]
-    return bool(cfg.get("custom_text")) or "hf_model_name" in cfg.get("text_cfg", {})

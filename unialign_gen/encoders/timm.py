@@ -79,6 +79,7 @@ def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
                 f"cannot get timm's {config['model']}: {first_line(error)}; "
                 'give a local file as "source", or download it while online'
             ) from error
-    head = timm.get_pretrained_cfg_value(config["model"], "classifier") or ()
+    cfg = timm.get_pretrained_cfg(config["model"])
+    head = (cfg.classifier if cfg else None) or ()
     names = (head,) if isinstance(head, str) else tuple(head)
     return {f"net.{k}": v for k, v in state.items() if not k.startswith(tuple(f"{name}." for name in names))}

@@ -177,7 +177,7 @@ def assemble(
 
 
 def check_width(folder: Path, config: Any, width: Mapping[str, int], wanted: int) -> None:
-    """Whether a decoder takes embeddings of this width; `width` is an entry of its UNet's configuration and the factor in it."""
+    """Whether a decoder takes embeddings of this width; `width`: an entry of its UNet's configuration and a factor in it."""
     (entry, factor), *_ = width.items()
     found = (config.get(entry) or 0) // factor
     if found != wanted:

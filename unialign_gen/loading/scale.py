@@ -163,6 +163,7 @@ def measure_shipped(name: str, described: Mapping[str, Any], device: Any = "cpu"
     note(
         "measured scale",
         f"{name}: embed_norm {found.embed_norm:.3f} (spread {found.embed_norm_std:.3f}) was measured from the {found.count} "
-        f"pictures that come with the package and is kept; `unialign-gen calibrate --checkpoint {name} --images FOLDER` takes your own",
+        f"pictures that come with the package and is kept; `unialign-gen calibrate --checkpoint {name} --images FOLDER` "
+        "takes your own",
     )
     return found
