@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from unialign_gen.loading import find
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.demo.concept_map import ConceptMap, affinities, divergence, slope, spread, tsne
+from unialign_gen.loading import find
 
 sklearn_tsne = pytest.importorskip("sklearn.manifold")
 

@@ -15,9 +15,9 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 from typer.testing import CliRunner
 
-from unialign_gen.loading import shipped_folder
 from unialign_gen.cli import app
 from unialign_gen.demo.limits import Limits
+from unialign_gen.loading import shipped_folder
 from unialign_gen.settings_png import read_png
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from unialign_gen.loading import shipped_folder
 from unialign_gen.cli import app
 from unialign_gen.demo.create import Create, Drawn
 from unialign_gen.demo.decode_worker import DecodeWorker
@@ -19,6 +18,7 @@ from unialign_gen.demo.limits import Limits
 from unialign_gen.demo.preview import Previewer, clean_estimate, decode_latents
 from unialign_gen.demo.snippets import command, python
 from unialign_gen.errors import InputError
+from unialign_gen.loading import shipped_folder
 from unialign_gen.settings_png import Prompt, Settings, read_png, save_png
 
 SAMPLES = shipped_folder() / "samples"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unialign_gen.loading import shipped_folder
 from unialign_gen.demo.engine import Model
+from unialign_gen.loading import shipped_folder
 from unialign_gen.settings_png import read_png
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")

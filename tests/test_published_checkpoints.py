@@ -1,6 +1,7 @@
 """Published checkpoints put together from local folders in hub layout: tiny random models of the published classes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionMode
 from typer.testing import CliRunner
 
 import unialign_gen
+from unialign_gen.checkpoints.recipe.pictures import tier
 from unialign_gen.cli import app
 from unialign_gen.errors import InputError
-from unialign_gen.loading import open_aligner
-from unialign_gen.loading.scale import measure, pictures_in
+from unialign_gen.loading import calibration_folder, describe, dtype_of, open_aligner, shipped_folder
+from unialign_gen.loading.scale import measure, pictures_in, shipped_pictures, text_to_image_shift
+from unialign_gen.notes import collected
 
 FEW = {"num_inference_steps": 2}
 
@@ -140,17 +143,120 @@ def test_the_same_weights_give_the_picture_of_diffusers(hub, home):
     assert np.abs(ours(text="a dog", **options).images - expected).max() < 1e-3
 
 
-def test_saved_it_is_complete_and_needs_no_sources(hub, home, tmp_path):
+def test_saving_writes_only_what_is_loaded_and_names_the_rest(hub, home, tmp_path):
     calibrated(hub, "unclip", "stable-unclip")
     ours = unialign_gen.load("stable-unclip", sources=sources(hub, "unclip"))
     ours.set_progress_bar_config(disable=True)
-    ours.save_pretrained(tmp_path / "own")
+    ours.embed(text="a dog")
+    with collected() as notes:
+        ours.save_pretrained(tmp_path / "own")
+    assert [n.kind for n in notes] == ["not saved"]
+    assert str(hub / "clip-h") in notes[0].text
+    assert list(ours.aligner.parts) == ["text"]
+    assert (tmp_path / "own" / "aligner" / "text" / "model.safetensors").is_file()
+    assert sorted(p.name for p in (tmp_path / "own" / "aligner" / "image").iterdir()) == ["config.json"]
     again = unialign_gen.load(str(tmp_path / "own"))
     again.set_progress_bar_config(disable=True)
     assert torch.allclose(ours.embed(text="a dog"), again.embed(text="a dog"), atol=1e-6)
     assert again.embed_scale.embed_norm == ours.embed_scale.embed_norm
     a, b = (p(text="a dog", seed=0, output_type="np", **FEW).images for p in (ours, again))
     assert np.abs(a - b).max() < 1e-4
+    picture = hub / "pictures" / "0.png"
+    assert torch.allclose(ours.embed(image=picture), again.embed(image=picture), atol=1e-6)  # from its source
+
+
+def test_half_precision_files(hub, home, tmp_path):
+    """`variant="fp16"` opens again, by name and by itself; a variant that is not there and pickles are one line."""
+    calibrated(hub, "kandinsky", "kandinsky")
+    given = sources(hub, "kandinsky")
+    half = KandinskyV22Pipeline.from_pretrained(hub / "kandinsky", dtype=torch.float16)
+    half.save_pretrained(tmp_path / "half", variant="fp16")
+    assert (tmp_path / "half" / "unet" / "diffusion_pytorch_model.fp16.safetensors").is_file()
+    found = [
+        unialign_gen.load("kandinsky", sources=given | {"decoder": str(tmp_path / "half")}, variant=v) for v in (None, "fp16")
+    ]
+    for pipeline in found:
+        assert pipeline.unet.dtype == torch.float32
+        for mine, theirs in zip(pipeline.unet.parameters(), half.unet.parameters(), strict=True):
+            assert torch.equal(mine, theirs.float())
+    with pytest.raises(InputError, match="no weights of the variant fp16"):
+        unialign_gen.load("kandinsky", sources=given, variant="fp16")
+
+    own = unialign_gen.load("starter", dtype="float16")
+    assert own.unet.dtype == torch.float16
+    own.save_pretrained(tmp_path / "own", variant="fp16")
+    assert (tmp_path / "own" / "unet" / "diffusion_pytorch_model.fp16.safetensors").is_file()
+    again = unialign_gen.load(str(tmp_path / "own"), dtype="fp16")
+    assert all(torch.equal(a, b) for a, b in zip(own.unet.parameters(), again.unet.parameters(), strict=True))
+
+    pickled = tmp_path / "pickled"
+    shutil.copytree(hub / "kandinsky", pickled)
+    (pickled / "unet" / "diffusion_pytorch_model.safetensors").rename(pickled / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pickles \(.bin\) only, which are not read") as caught:
+        unialign_gen.load("kandinsky", sources=given | {"decoder": str(pickled)})
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_call_says_in_words_is_understood_or_one_line(starter):
+    for dtype, kind in (("bfloat16", torch.bfloat16), (np.float16, torch.float16), (torch.float32, torch.float32)):
+        assert dtype_of(dtype) == kind
+    for wrong, says in (({"dtype": "int8"}, "dtype 'int8'"), ({"device": "gpu"}, "'gpu' is not"), ({"dtype": 3}, "dtype '3'")):
+        with pytest.raises(InputError, match=says):
+            unialign_gen.load("starter", **wrong)
+
+
+@pytest.mark.parametrize(("kind", "name", "dim"), [("unclip", "stable-unclip", 1024), ("kandinsky", "kandinsky", 1280)])
+def test_a_missing_scale_is_measured_and_said(hub, home, kind, name, dim):
+    with collected() as notes:
+        pipeline = unialign_gen.load(name, sources=sources(hub, kind))
+    assert [n.kind for n in notes] == ["measured scale"]
+    assert "64 pictures" in notes[0].text
+    theirs = CLIPModel.from_pretrained(sources(hub, kind)["image"])
+    aligner = open_aligner(name, sources(hub, kind))
+    pictures = shipped_pictures()
+    pixels = aligner.part("image").encoder.prepare([Image.open(p) for p in pictures])
+    tokens = aligner.part("text").encoder.prepare(list(pictures.values()))
+    with torch.no_grad():
+        seen = theirs.get_image_features(pixel_values=pixels).pooler_output
+        read = theirs.get_text_features(input_ids=tokens, attention_mask=torch.ones_like(tokens)).pooler_output
+    assert pipeline.embed_scale.embed_norm == pytest.approx(seen.norm(dim=1).mean().item(), rel=1e-4)
+    unit = [torch.nn.functional.normalize(x, dim=1).mean(0) for x in (seen, read)]
+    shift = text_to_image_shift(calibration_folder(name))
+    assert shift.shape == (dim,)
+    assert torch.allclose(shift, unit[0] - unit[1], atol=1e-4)
+    assert bool(pipeline.embed_scale.negative_image_embeds.any()) == (kind == "kandinsky")
+    assert {r["name"]: r for r in describe()}[name]["needs"]["embed_scale"]["on_disk"]
+    with collected() as notes:
+        unialign_gen.load(name, sources=sources(hub, kind))
+    assert not notes  # measured once
+
+
+def test_the_pictures_that_ship_are_small_permissive_and_described():
+    folder = shipped_folder() / "samples" / "pictures"
+    rows = [line.split("\t") for line in (folder / "ATTRIBUTION.tsv").read_text("utf-8").splitlines()[1:]]
+    assert len(rows) == len({row[0] for row in rows}) == len({row[1] for row in rows}) == 64
+    assert {row[0] for row in rows} == {p.name for p in folder.glob("*.webp")}
+    assert {tier(row[3]) for row in rows} == {"A"}
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 600_000
+
+
+@pytest.mark.parametrize("name", ["stable-unclip", "kandinsky"])
+def test_a_description_says_licence_size_and_revision_in_fields(name):
+    described = json.loads((shipped_folder() / name / "checkpoint.json").read_text())
+    for entry in (described["decoder"], *described["encoders"].values()):
+        assert entry["licence"]
+        assert entry["citation"]
+        assert "revision" in entry or entry.get("checkpoint", 0) is None
+    parts = json.loads((shipped_folder() / name / "architecture.json").read_text())["components"]
+    whole = sum(4 * part.get("parameters", 0) for part in parts.values())
+    assert described["decoder"]["bytes"]["fp32"] == pytest.approx(whole, rel=0.01)
+
+
+def test_a_model_by_name_as_a_source(hub, home):
+    calibrated(hub, "unclip", "stable-unclip")
+    expected = unialign_gen.load("stable-unclip", sources=sources(hub, "unclip")).embed(text="a dog")
+    given = sources(hub, "unclip") | {"text": f"hf:{hub / 'clip-h'}"}
+    assert torch.allclose(unialign_gen.load("stable-unclip", sources=given).embed(text="a dog"), expected, atol=1e-6)
 
 
 def test_sound_through_beats_and_a_trained_head(hub, home, tmp_path):

@@ -93,10 +93,10 @@ class Attention(nn.Module):
         """(B, N, width), biases (heads, N, N), tokens that may be attended to (B, N) -> (B, N, width)."""
         query, key, value = (
             project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        bias = self.gate(query) * positions if self.gated else positions.unsqueeze(0)
+        )  # (B, heads, N, width / heads) each
+        bias = self.gate(query) * positions if self.gated else positions.unsqueeze(0)  # (B or 1, heads, N, N)
         bias = bias.masked_fill(~valid[:, None, None, :], float("-inf"))
-        y = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        y = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)  # (B, heads, N, width / heads)
         return self.out_proj(y.transpose(1, 2).flatten(2))
 
 
@@ -144,7 +144,7 @@ class Transformer(nn.Module):
         x = x.masked_fill(~valid.unsqueeze(2), 0)  # as if nothing followed the sound, also for the convolution
         x = self.layer_norm(x + self.pos_conv(x.transpose(1, 2)).transpose(1, 2))
         places = torch.arange(x.shape[1], device=x.device)
-        distance = places[None, :] - places[:, None]
+        distance = places[None, :] - places[:, None]  # (N, N), key less query
         positions = self.table(position_buckets(distance, self.buckets, self.max_distance)).permute(2, 0, 1)
         for layer in self.layers:
             x = layer(x, positions, valid)
@@ -264,7 +264,7 @@ class BEATs(Encoder):
 
     def encode(self, mels: Tensor, valid: Tensor) -> Tensor:
         """One window each, (B, frames, mels) without NaN, and its valid tokens (B, N) -> (B, N, 768)."""
-        patches = self.patch_embedding(mels.unsqueeze(1)).flatten(2).transpose(1, 2)
+        patches = self.patch_embedding(mels.unsqueeze(1)).flatten(2).transpose(1, 2)  # (B, N, embed_dim)
         return self.encoder(self.post_extract_proj(self.layer_norm(patches)), valid)
 
     def forward(self, mels: Tensor) -> Tensor:

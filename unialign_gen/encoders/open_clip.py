@@ -111,12 +111,6 @@ def saved_texts(processor: Any) -> dict[str, str]:
         return {path.name: path.read_text("utf-8") for path in sorted(Path(folder).iterdir()) if path.is_file()}
 
 
-def by_name(name: str) -> tuple[str, str | None]:
-    """`MODEL/TAG` or `MODEL`, as open_clip lists them."""
-    model, _, tag = name.partition("/")
-    return model, tag or None
-
-
 def description(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """What an encoder's `open_clip_config.json` says, and what its tokenizer is found by.
 

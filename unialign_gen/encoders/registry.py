@@ -49,7 +49,14 @@ _registered: dict[str, EncoderModule] = {}
 
 
 def register(kind: str, module: EncoderModule) -> None:
-    """Makes an encoder from outside the package known as `kind`; `module` is anything that has `build`."""
+    """Makes an encoder from outside the package known as `kind`; `module` is anything that has `build`.
+
+    >>> from types import SimpleNamespace
+    >>> register("silhouette", SimpleNamespace(build=lambda folder, config: None))
+    >>> "silhouette" in kinds()
+    True
+    >>> del _registered["silhouette"]
+    """
     _registered[kind] = module
 
 
@@ -74,7 +81,11 @@ def register_file(kind: str, path: str | Path) -> None:
 
 
 def kinds() -> list[str]:
-    """The kinds of encoders there are, by name."""
+    """The kinds of encoders there are, by name.
+
+    >>> {"beats", "clip_image", "hf", "open_clip", "timm"} <= set(kinds())
+    True
+    """
     package = Path(__file__).parent
     return sorted({m.name for m in pkgutil.iter_modules([str(package)])} - SHARED | {*_registered, *CLIP})
 
@@ -131,6 +142,13 @@ def save_encoder(encoder: Encoder, folder: Path, quantised: Collection[str] = ()
     """Writes `config.json`, `model.safetensors` and the files that belong to the encoder.
 
     Weights are in the encoder's dtype, those that `quantised` names in int8 with a scale for each row.
+
+    >>> import tempfile
+    >>> from unialign_gen.encoders.yamnet import YAMNet
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_encoder(YAMNet(), Path(folder))
+    ...     load_encoder(Path(folder)).dim
+    1024
     """
     from safetensors.torch import save_file
 
@@ -148,6 +166,11 @@ def load_encoder(folder: Path, dtype: torch.dtype | None = None, config: dict[st
     """The encoder kept in `folder`, frozen, in evaluation mode, in `dtype` (fp32 if none is named).
 
     With a `config` the encoder is the one that it describes; the folder is then `NOWHERE`.
+
+    >>> from unialign_gen.loading import shipped_folder
+    >>> text = load_encoder(shipped_folder() / "starter" / "aligner" / "text")
+    >>> text(text.prepare(["a dog", "a cat"])).shape
+    torch.Size([2, 384])
 
     Raises:
         InputError: the folder holds no encoder, one of an unknown kind, or weights that do not fit it.
