@@ -26,7 +26,7 @@ from unialign_gen.loading import find
 
 EVA = {"img_size": 28, "patch_size": 14, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2.5}
 BERT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-BERT |= {"vocab_size": 30522, "max_position_embeddings": 64}
+BERT |= {"vocab_size": 30522, "max_position_embeddings": 96}
 TEXTS = ["a dog barks", "Two caf\u00e9s, un-believably LOUD!", "rain " * 90]
 
 

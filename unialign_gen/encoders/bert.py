@@ -37,6 +37,9 @@ class Bert(Encoder):
         sizes: the architecture in the words of transformers' `BertConfig`; `BASE` is the published one.
         length: most tokens of a text, [CLS] and [SEP] included.
         origin: entries kept in the configuration that say where the weights came from.
+
+    Raises:
+        InputError: a length beyond what the model reads.
     """
 
     def __init__(
@@ -52,7 +55,8 @@ class Bert(Encoder):
         from transformers.models.bert.modeling_bert import BertModel
 
         self.net = BertModel(BertConfig(**sizes), add_pooling_layer=False)
-        self.positions = int(sizes["max_position_embeddings"])
+        if length > sizes["max_position_embeddings"]:
+            raise InputError(f"length {length} is more than the {sizes['max_position_embeddings']} tokens that this BERT reads")
         self.dim = int(sizes["hidden_size"])
         self.config = {**(origin or {}), "encoder": "bert", "architecture": dict(sizes), "length": length}
         self.tokenizer_json = tokenizer_json

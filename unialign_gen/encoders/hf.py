@@ -2,8 +2,8 @@
 
     {"encoder": "hf:FOLDER_OR_REPOSITORY", "modality": "image"}     image, text or audio
 
-CLIP and CLAP give projected embeddings, SigLIP its pooled ones, other models what their `pooler_output` is, or the mean of the
-last layer's tokens. Nothing is normalised.
+CLIP and CLAP give projected embeddings, SigLIP and other models of pictures and sounds their pooled ones, other text models the
+mean of the last layer's tokens. Nothing is normalised.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ class Transformers(Encoder):
 
     def window(self, sound: Tensor) -> Any:
         """The middle of a sound that is longer than the model reads, as an array."""
-        most = int(getattr(self.processor, "nb_max_samples", 0) or len(sound))
+        frames = getattr(self.processor, "max_length", 0)  # of AST, one every 10 ms
+        most = int(getattr(self.processor, "nb_max_samples", 0) or frames * self.rate // 100 or len(sound))
         if len(sound) > most:
             note("cut", f"this model reads {most / self.rate:.0f} s: the middle of a sound of {len(sound) / self.rate:.0f} s")
             start = (len(sound) - most) // 2
@@ -117,7 +118,8 @@ class Transformers(Encoder):
         else:
             ids, mask = prepared.unbind(1)
             out = self.net(input_ids=ids, attention_mask=mask)
-        for name in (f"{self.modality}_embeds", "pooler_output"):
+        pooled = self.modality != "text" or self.net.config.model_type in ONE_SIDE  # BERT's pooler is not for this
+        for name in (f"{self.modality}_embeds", *(["pooler_output"] if pooled else [])):
             if getattr(out, name, None) is not None:
                 return getattr(out, name)
         tokens = out.last_hidden_state  # (B, N, width)
@@ -255,7 +257,7 @@ def build(folder: Path, config: dict[str, Any]) -> Transformers:
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """A saved encoder's weights, otherwise the source's, of two sides one is read."""
+    """A saved encoder's weights, otherwise the source's; of two sides one is read."""
     if (folder / "model.safetensors").is_file():
         return stored_weights(folder, config)
     modality, stems = config.get("modality", ""), ("model", "pytorch_model")

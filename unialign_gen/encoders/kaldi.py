@@ -23,8 +23,8 @@ WINDOWS = ("povey", "hanning")
 def fbank(sound: Tensor, rate: int = 16000, mels: int = 128, *, window: str = "povey") -> Tensor:
     """Natural logs of mel band energies, floored at the logarithm of fp32's epsilon (-15.94), where empty bands are too.
 
-    Frames of 25 ms every 10 ms that lie wholly in the sound, each without its mean, emphasised by 0.97; bands from 20 Hz to half
-    the rate. No dither, no energy column: none of the encoders here was trained with them.
+    Frames of 25 ms every 10 ms that lie wholly in the sound, each without its mean, emphasised by 0.97; bands from 20 Hz to
+    half the rate. No dither, no energy column: none of the encoders here was trained with them.
 
     >>> fbank(torch.zeros(16000), mels=2)[0]
     tensor([-15.9424, -15.9424])

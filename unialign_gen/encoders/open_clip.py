@@ -66,7 +66,10 @@ class OpenClip(Encoder):
         else:
             self.net = model
             model.visual, model.logit_scale, model.logit_bias = nn.Identity(), None, None
-            self.tokenizer = open_clip.get_tokenizer(tokenizer or "ViT-B-32", model.context_length)
+            try:
+                self.tokenizer = open_clip.get_tokenizer(tokenizer or "ViT-B-32", model.context_length)
+            except Exception as error:  # of the hub's client, where the tokenizer is one of transformers'
+                raise InputError(f"no tokenizer for {tokenizer}: {first_line(error)}") from error
 
     def extra_files(self) -> dict[str, str]:
         files = {CONFIG: json.dumps(self.described, indent=2) + "\n"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..aligner import Aligner
     from ..pipelines import EmbedScale
 
+LIBRARIES = ("unialign_gen", "diffusers", "transformers")  # that parts of a saved pipeline may be of
 DTYPES = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16", "half": "float16"}
 DTYPES |= {"bfloat16": "bfloat16", "bf16": "bfloat16"}
 
@@ -105,19 +107,34 @@ def from_folder(folder: Path, dtype: torch.dtype, variant: str | None) -> Diffus
     from ..encoders.published import first_line
 
     try:
-        kind = json.loads((folder / "model_index.json").read_text()).get("_class_name")
+        index = json.loads((folder / "model_index.json").read_text())
+        kind = index.get("_class_name")
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{folder / 'model_index.json'} is damaged: {error}") from error
     known = {name: getattr(pipelines, name) for name in pipelines.__all__ if name.endswith("Pipeline")}
     if kind not in known:
         raise InputError(f"{folder} holds a {kind}, which is none of {', '.join(known)}")
-    options = {"dtype": dtype, "variant": description.variant_in(folder, variant), "local_files_only": True}
+    variant = description.variant_in(folder, variant)
     try:
-        return known[kind].from_pretrained(folder, use_safetensors=True, **options, **shared_parts(folder, dtype))
+        parts = shared_parts(folder, dtype) | variant_parts(folder, index, variant, dtype)
+        return known[kind].from_pretrained(folder, use_safetensors=True, dtype=dtype, local_files_only=True, **parts)
     except InputError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder} cannot be loaded: {first_line(error)}") from error
+
+
+def variant_parts(folder: Path, index: Mapping[str, Any], variant: str | None, dtype: torch.dtype) -> dict[str, Any]:
+    """The parts of a saved pipeline whose weights are of a variant: diffusers' own search fails on the aligner's folders."""
+    found = {}
+    for name, entry in index.items():
+        if variant and isinstance(entry, list) and list((folder / name).glob(f"*.{variant}.safetensors*")):
+            module, kind = entry
+            if module.split(".")[0] not in LIBRARIES:
+                raise InputError(f"{folder} wants a part of {module}: parts are of {', '.join(LIBRARIES)}")
+            load = getattr(import_module(module), kind).from_pretrained
+            found[name] = load(folder / name, variant=variant, dtype=dtype, use_safetensors=True, local_files_only=True)
+    return found
 
 
 def shared_parts(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
