@@ -10,14 +10,15 @@ import av
 import httpx
 import numpy as np
 import pytest
+from conftest import tone, write_wav
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 from typer.testing import CliRunner
 
-from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.cli import app
 from unialign_gen.demo.limits import Limits
+from unialign_gen.loading import shipped_folder
 from unialign_gen.picture_settings import read_picture
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.cli import app
 from unialign_gen.demo.create import Create, Drawn
 from unialign_gen.demo.decode_worker import DecodeWorker
@@ -20,6 +19,7 @@ from unialign_gen.demo.models import on_disk
 from unialign_gen.demo.preview import Previewer, clean_estimate, decode_latents
 from unialign_gen.demo.snippets import command, python
 from unialign_gen.errors import InputError
+from unialign_gen.loading import shipped_folder
 from unialign_gen.picture_settings import PictureSettings, read_picture, save_picture
 from unialign_gen.request import Prompt, Request
 

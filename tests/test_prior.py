@@ -13,9 +13,9 @@ from scipy.stats import multivariate_normal, vonmises_fisher
 from typer.testing import CliRunner
 
 import unialign_gen
-from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.cli import app
 from unialign_gen.errors import InputError
+from unialign_gen.loading import shipped_folder
 from unialign_gen.mixing import mix
 from unialign_gen.pipelines import EmbeddingPrior
 

@@ -24,7 +24,7 @@ class Head(nn.Module):
     Args:
         features: width of the encoder's features.
         embed_dim: width of the shared space.
-        hidden: width of the two-layer path.
+        hidden: width of the two-layer path; 0 leaves it out.
         dropout: on its hidden layer and, half of it, on the features; in training only.
         recognises: what is recognised in the features is added to the vector of both paths, which is brought to norm 1 first:
             the arguments of a `Recognition` each, without `embed_dim`.
@@ -46,7 +46,9 @@ class Head(nn.Module):
         self.register_buffer("std", torch.ones(features))
         self.drop = nn.Dropout(dropout / 2)
         self.linear = nn.Linear(features, embed_dim)
-        self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, embed_dim))
+        self.mlp: nn.Module | None = None
+        if hidden:
+            self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, embed_dim))
         self.recognitions = nn.ModuleList(Recognition(embed_dim=embed_dim, **one) for one in recognises)
         self.config: dict[str, Any] = {"features": features, "embed_dim": embed_dim, "hidden": hidden}
         if recognises:
@@ -74,7 +76,7 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         x = self.drop((features - self.mean) / self.std)
-        out = self.linear(x) + self.mlp(x)
+        out = self.linear(x) if self.mlp is None else self.linear(x) + self.mlp(x)
         if not self.recognitions:
             return out
         return F.normalize(out, dim=-1) + sum(recognition(features) for recognition in self.recognitions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .errors import InputError
@@ -59,9 +60,7 @@ def tell_unread(tokenizer: Any, text: str, limit: int, unknown: str = "[UNK]") -
             words.setdefault(word, []).append(i)
     spans = {w: (encoded.offsets[at[0]][0], encoded.offsets[at[-1]][1]) for w, at in words.items()}
     if encoded.overflowing:
-        rest = text[max((end for _, end in spans.values()), default=0) :].strip()
-        if rest:
-            tell("truncated", limit=limit, rest=quoted(rest if len(rest) <= MOST_QUOTED else f"{rest[: MOST_QUOTED - 3]}..."))
+        tell_truncated(text[max((end for _, end in spans.values()), default=0) :], limit)
     strange = [
         text[slice(*spans[w])]
         for w, at in words.items()
@@ -71,6 +70,23 @@ def tell_unread(tokenizer: Any, text: str, limit: int, unknown: str = "[UNK]") -
     if strange:
         more = f" and {len(strange) - MOST_WORDS} more" if len(strange) > MOST_WORDS else ""
         tell("unknown words", words=", ".join(quoted(w) for w in strange[:MOST_WORDS]) + more)
+
+
+def tell_cut(ids: Sequence[int], room: int, decode: Callable[[Sequence[int]], str], limit: int) -> None:
+    """Notes what a byte-level tokenizer, which knows every word, cuts off.
+
+    Args:
+        ids: of the whole text, without special tokens, of which the first `room` are read.
+        decode: ids to text. limit: tokens that are read, the special ones included.
+    """
+    if len(ids) > room:
+        tell_truncated(decode(ids[room:]), limit)
+
+
+def tell_truncated(rest: str, limit: int) -> None:
+    rest = rest.strip()
+    if rest:
+        tell("truncated", limit=limit, rest=quoted(rest if len(rest) <= MOST_QUOTED else f"{rest[: MOST_QUOTED - 3]}..."))
 
 
 def quoted(words: str) -> str:

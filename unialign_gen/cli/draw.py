@@ -35,6 +35,7 @@ from .options import (
     Source,
     Steps,
     Text,
+    Variant,
     Video,
     Weight,
 )
@@ -61,6 +62,7 @@ def generate(
     source: Source = None,
     accept_license: AcceptLicense = False,
     heads: Heads = None,
+    variant: Variant = None,
     steps: Steps = None,
     guidance: Guidance = None,
     prior_strength: PriorStrength = None,
@@ -85,7 +87,7 @@ def generate(
     names = [out] if num_images == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(num_images)]
     for name in names:
         check_output(name, (".png", ".jpg", ".jpeg", ".webp"), files_of(asked), not no_overwrite)
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
     with collected() as notes:
         stage("encoding the prompt")
         ready = pipeline.encoded(asked)
@@ -118,6 +120,7 @@ def interpolate(
     source: Source = None,
     accept_license: AcceptLicense = False,
     heads: Heads = None,
+    variant: Variant = None,
     steps: Steps = None,
     guidance: Guidance = None,
     prior_strength: PriorStrength = None,
@@ -130,7 +133,7 @@ def interpolate(
     """Draw the way between two prompts, all from one noise."""
     ends = [one_prompt("--from", start), one_prompt("--to", end)]
     check_output(out, (".png", ".gif", ".mp4"), [v for e in ends for k, v in e.items() if k != "text"], not no_overwrite)
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
     with collected() as notes:
         a, b = (pipeline.embed(**e, prior_strength=prior_strength)[0] for e in ends)
         pictures = pipeline.interpolate(
@@ -156,6 +159,7 @@ def embed(
     source: Source = None,
     accept_license: AcceptLicense = False,
     heads: Heads = None,
+    variant: Variant = None,
     prior_strength: PriorStrength = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -168,7 +172,7 @@ def embed(
     """
     asked = request_of(text, audio, video, image, weight, mix=mix.value, prior_strength=prior_strength)
     check_output(out, (".safetensors",), files_of(asked), not no_overwrite)
-    pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads)
+    pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads, variant)
     import torch
     from safetensors.torch import save_file
 

@@ -53,7 +53,7 @@ def generation(
 
     Everything is kept in --out: run the same command again to go on, or with more methods or draws to add them.
     """
-    from ..checkpoint import find
+    from ..loading import find
 
     methods = tuple(methods_of(method))
     decoders: tuple[str | None, ...] = tuple(decoder or (["kandinsky"] if checkpoint == "starter" else [])) or (None,)
@@ -62,7 +62,8 @@ def generation(
     from ..eval import prompts
     from ..eval.corpora import choose
     from ..eval.study import Plan
-    from .loading import check_device, kinds_of_numbers, parse_sources, quiet
+    from ..loading import check_device, dtype_of
+    from .loading import parse_sources, quiet
 
     check_folder(out)
     chosen = tuple(prompts.parse_kinds(kinds))
@@ -81,7 +82,7 @@ def generation(
         guidance,
         batch,
         device,
-        kinds_of_numbers(dtype),
+        dtype_of(dtype),
         parse_sources(source),
         accept_license,
     )

@@ -66,3 +66,6 @@ TrackNumber = Annotated[
     int | None,
     typer.Option("--track", min=0, help="Which of several tracks, counted from 0; by default the file's own choice."),
 ]
+Variant = Annotated[
+    str | None, typer.Option(help="Of the weight files, such as fp16; taken by itself where a folder has no other weights.")
+]

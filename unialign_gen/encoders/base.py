@@ -44,9 +44,6 @@ class Encoder(nn.Module):
             [F.pad(p, (0, 0) * (p.ndim - 2) + (0, n), value=float("nan")) for p, n in zip(parts, short, strict=True)]
         )
 
-    def compute_buffers(self) -> None:
-        """Fills the buffers that no weight file holds; most encoders have none."""
-
     def extra_files(self) -> dict[str, str]:
         """Text files that belong to the encoder, by name, such as a tokenizer."""
         return {}

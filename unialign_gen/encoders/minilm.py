@@ -42,11 +42,6 @@ class MiniLM(Encoder):
         self.tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
         self.tokenizer.enable_truncation(LENGTH)
 
-    def compute_buffers(self) -> None:
-        """Positions and token types, which transformers does not save."""
-        self.net.embeddings.position_ids = torch.arange(512).unsqueeze(0)
-        self.net.embeddings.token_type_ids = torch.zeros(1, 512, dtype=torch.long)
-
     def extra_files(self) -> dict[str, str]:
         return {"tokenizer.json": self.tokenizer_json}
 

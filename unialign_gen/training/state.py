@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import frozen_head
 from ..data.cache import FeatureCache, read_descriptions
 from ..data.extract_config import locate, open_encoder
 from ..encoders.base import Encoder
 from ..errors import InputError
 from ..heads import Head, load_head
+from ..loading import frozen_head
 from ..objectives import Objective, build
 from ..objectives.registry import find
 from .batches import Batches

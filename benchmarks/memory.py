@@ -5,7 +5,7 @@ on the meta device, which gives shapes without memory. Offloading is counted as 
 it, which diffusers' `enable_model_cpu_offload` uses: a part goes to the device when it is called, after the part before it
 has left. Activations, and buffers that are no parameters, are not counted.
 
-    python -m unialign_gen.memory stable-unclip
+    python benchmarks/memory.py stable-unclip
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint import PUBLISHED, shipped_folder
-from .errors import InputError
+from unialign_gen.errors import InputError
+from unialign_gen.loading import PUBLISHED, shipped_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,16 +80,17 @@ def encoder_parts(name: str) -> dict[str, int]:
     """Parameters of the encoders a checkpoint can have, trained heads not among them: `image`, `text`, and sound encoders."""
     import torch
 
-    from .encoders import clip_image, clip_text
-    from .encoders.beats import BEATs
-    from .encoders.imagebind_audio import ImageBindAudio
+    from unialign_gen.encoders import open_clip
+    from unialign_gen.encoders.beats import BEATs
+    from unialign_gen.encoders.imagebind_audio import ImageBindAudio
+    from unialign_gen.encoders.registry import NOWHERE
 
     encoders = architecture(name)["encoders"]
     sound: dict[str, Any] = {"imagebind_audio": ImageBindAudio, "beats": BEATs}  # the classes: no weights, no licence
     with torch.device("meta"):
         found = {
-            "image": size(clip_image.build(Path(), {"model": encoders["image"]["model"]})),
-            "text": size(clip_text.build(Path(), {"model": encoders["text"]["model"]})),
+            kind: size(open_clip.build(NOWHERE, {"model": encoders[kind]["model"], "modality": kind}))
+            for kind in ("image", "text")
         }
         return found | {kind: size(sound[kind]()) for kind in encoders["audio"]}
 
@@ -123,7 +123,7 @@ def table(name: str) -> str:
     GB are 10^9 bytes. In the pipeline `aligner` is the sound encoder: the others load only when their modality is asked for.
     """
     described = architecture(name)
-    from . import pipelines
+    from unialign_gen import pipelines
 
     decoder, encoders = decoder_parts(name), encoder_parts(name)
     sequence = getattr(pipelines, described["pipeline"]).model_cpu_offload_seq.split("->")
@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if len(given) != 1:
-            raise InputError(f"usage: python -m unialign_gen.memory {'|'.join(PUBLISHED)}")
+            raise InputError(f"usage: python benchmarks/memory.py {'|'.join(PUBLISHED)}")
         sys.stdout.write(table(given[0]) + "\n")
     except InputError as error:
         sys.stderr.write(f"{error}\n")
