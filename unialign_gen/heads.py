@@ -46,7 +46,7 @@ class Head(nn.Module):
         self.register_buffer("std", torch.ones(features))
         self.drop = nn.Dropout(dropout / 2)
         self.linear = nn.Linear(features, embed_dim)
-        self.mlp: nn.Module | None = None
+        self.mlp: nn.Sequential | None = None
         if hidden:
             self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, embed_dim))
         self.recognitions = nn.ModuleList(Recognition(embed_dim=embed_dim, **one) for one in recognises)
@@ -71,7 +71,7 @@ class Head(nn.Module):
             raise ValueError(f"an identity needs equal widths, not {width} features and {embed_dim} dimensions")
         self.linear.weight.copy_(torch.diag(self.std))  # undoes the standardisation
         self.linear.bias.copy_(self.mean)
-        for parameter in self.mlp[-1].parameters():
+        for parameter in self.mlp[-1].parameters() if self.mlp is not None else ():
             parameter.zero_()
 
     def forward(self, features: Tensor) -> Tensor:

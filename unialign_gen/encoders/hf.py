@@ -65,7 +65,8 @@ class Transformers(Encoder):
         self.net = model_class(settings)(settings)
         self.dim = width_of(self.net)
         self.config = {**(origin or {}), "encoder": "hf", "modality": modality, "architecture": dict(sizes)}
-        self.processor, self.preprocess = None, None
+        self.processor: Any = None
+        self.preprocess: dict[str, Any] | None = None
         if sizes["model_type"] == "clip_vision_model":
             self.preprocess = dict(preprocess or clip_preprocess(place))
             self.config["preprocess"] = self.preprocess
