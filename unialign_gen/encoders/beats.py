@@ -19,7 +19,7 @@ from ..errors import InputError
 from .base import Encoder
 from .kaldi import fbank
 from .published import load_pickle
-from .registry import stored_weights
+from .quantised import stored_weights
 
 RATE = 16000
 MEAN, STD = 15.41663, 6.55582  # of AudioSet's mels, for samples at the scale of 16 bit integers

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..text import tell_unread
 from .base import Encoder
 from .published import find_weights, read_state, resolve
-from .registry import stored_weights
+from .quantised import stored_weights
 
 LENGTH = 40  # of captions in the published configurations; captions of several modalities had 70
 BASE: dict[str, Any] = {

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import InputError
 from .base import Encoder
 from .published import find_weights, read_state
-from .registry import stored_weights
+from .quantised import stored_weights
 
 STEMS = ("open_clip_model", "model", "open_clip_pytorch_model", "pytorch_model", "EVA01_CLIP_g_14_psz14_s11B")
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, of RGB in [0, 1]

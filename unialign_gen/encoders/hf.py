@@ -22,7 +22,7 @@ from ..text import tell_cut
 from .base import Encoder
 from .open_clip import saved_texts
 from .published import find_weights, first_line, read_json, read_state, resolve, variant_of
-from .registry import stored_weights
+from .quantised import stored_weights
 
 SIDES = {"image": "vision", "text": "text", "audio": "audio"}  # what transformers calls the modality's side
 ONE_SIDE = {  # kinds of which one side alone can be built

@@ -23,7 +23,7 @@ from ..errors import InputError
 from .base import Encoder
 from .kaldi import fbank
 from .published import load_pickle
-from .registry import stored_weights
+from .quantised import stored_weights
 
 RATE = 16000
 MELS, FRAMES = 128, 204

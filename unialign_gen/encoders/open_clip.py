@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..text import tell_cut
 from .base import Encoder
 from .published import find_weights, first_line, read_json, read_state, resolve
-from .registry import stored_weights
+from .quantised import stored_weights
 
 CONFIG = "open_clip_config.json"
 STEMS = ("open_clip_model", "open_clip_pytorch_model")

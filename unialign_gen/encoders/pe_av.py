@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import InputError
 from .base import Encoder
 from .published import find_weights, read_json, read_state, resolve
-from .registry import stored_weights
+from .quantised import stored_weights
 
 RATE = 48000
 # where the sound side is, the first that a file has: a whole PE-AV keeps its encoder under one of two names

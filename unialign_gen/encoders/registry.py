@@ -28,7 +28,6 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from .base import Encoder
 
@@ -179,6 +178,8 @@ def load_encoder(folder: Path, dtype: torch.dtype | None = None, config: dict[st
     from accelerate import init_empty_weights
     from safetensors import SafetensorError
 
+    from .quantised import stored_weights
+
     where = f"in {folder}" if config is None else "as described"
     try:
         config = current(folder, json.loads((folder / "config.json").read_text()) if config is None else config)
@@ -207,12 +208,3 @@ def load_encoder(folder: Path, dtype: torch.dtype | None = None, config: dict[st
     if missing or unexpected:
         raise InputError(f"weights of {kind} {where} do not fit: missing {missing[:3]}, unknown {unexpected[:3]}")
     return encoder.to(dtype).eval().requires_grad_(False)
-
-
-def stored_weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights in `folder/model.safetensors`, those in eight bits as fp32."""
-    from safetensors.torch import load_file
-
-    from .quantised import unpack
-
-    return unpack(load_file(folder / "model.safetensors"))

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import InputError
 from .base import Encoder
 from .published import find_weights, first_line, read_state
-from .registry import stored_weights
+from .quantised import stored_weights
 
 
 class Timm(Encoder):

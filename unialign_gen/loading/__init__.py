@@ -1,5 +1,7 @@
 """Checkpoints: where they lie, what the published ones are put together from, and how one becomes a pipeline."""
 
+from .aligners import frozen_head, open_aligner
+from .devices import check_device, dtype_of
 from .folders import (
     DECODERS,
     PUBLISHED,
@@ -14,7 +16,7 @@ from .folders import (
     unconditional_is_zero,
     user_folder,
 )
-from .pipeline import check_device, dtype_of, frozen_head, load_pipeline, open_aligner
+from .pipeline import load_pipeline
 from .table import describe
 
 __all__ = [

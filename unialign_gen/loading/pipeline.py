@@ -8,55 +8,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..deprecated import current_keys
 from ..errors import InputError
 from . import description
+from .aligners import described_aligner, folder_aligner, refuse_sources
+from .devices import check_device, dtype_of
 from .folders import PUBLISHED, calibration_folder, find, prior_folder
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
-    from torch import nn
 
-    from ..aligner import Aligner
     from ..pipelines import EmbedScale
 
 LIBRARIES = ("unialign_gen", "diffusers", "transformers")  # that parts of a saved pipeline may be of
 DTYPES = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16", "half": "float16"}
 DTYPES |= {"bfloat16": "bfloat16", "bf16": "bfloat16"}
-
-
-def dtype_of(dtype: Any) -> torch.dtype:
-    """A dtype of torch by itself or by its name; fp32 if None.
-
-    >>> dtype_of("float16"), dtype_of("bf16"), dtype_of(None)
-    (torch.float16, torch.bfloat16, torch.float32)
-
-    Raises:
-        InputError: it is none of float32, float16 and bfloat16.
-    """
-    import torch
-
-    name = str(getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype or "float32")).removeprefix("torch.")
-    if name not in DTYPES:
-        raise InputError(f"dtype {name!r}: choose from float32, float16, bfloat16")
-    return getattr(torch, DTYPES[name])
-
-
-def check_device(device: Any) -> None:
-    """Whether this machine has it.
-
-    >>> check_device("cpu")
-
-    Raises:
-        InputError: it has not, or there is no such device.
-    """
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(f"device {str(device)!r} is not available here") from error
 
 
 def load_pipeline(
@@ -87,12 +53,6 @@ def load_pipeline(
         pipeline = from_folder(folder, kind, variant)
     pipeline.aligner.use_heads(own_heads)
     return pipeline.to(device)
-
-
-def refuse_sources(checkpoint: str | Path, sources: Mapping[str, str] | None) -> None:
-    """Sources mean something for published checkpoints only."""
-    if sources:
-        raise InputError(f"{checkpoint} is complete: sources are for {', '.join(PUBLISHED)}")
 
 
 def from_folder(folder: Path, dtype: torch.dtype, variant: str | None) -> DiffusionPipeline:
@@ -231,66 +191,3 @@ def embed_scale(name: str, described: Mapping[str, Any], device: Any = "cpu") ->
     if scale.config["embed_dim"] != described["embed_dim"]:
         raise InputError(f"{folder} is of {scale.config['embed_dim']} dimensions, {name} has {described['embed_dim']}")
     return scale
-
-
-def open_aligner(
-    checkpoint: str | Path, sources: Mapping[str, str] | None = None, accept_license: bool = False, dtype: Any = None
-) -> Aligner:
-    """Encoders and heads of a checkpoint; each loads when its modality is first asked for.
-
-    >>> open_aligner("starter").embed_dim
-    256
-
-    Raises:
-        InputError: no such checkpoint, or sources that do not fit it.
-    """
-    folder = find(checkpoint)
-    if str(checkpoint) in PUBLISHED:
-        described = description.replace_sources(description.read(folder), sources, accept_license)
-        return described_aligner(described, dtype_of(dtype))
-    refuse_sources(checkpoint, sources)
-    return folder_aligner(folder, dtype_of(dtype))
-
-
-def folder_aligner(folder: Path, dtype: torch.dtype) -> Aligner:
-    from ..aligner import Aligner
-
-    return Aligner.from_pretrained(folder / "aligner", dtype=dtype)
-
-
-def described_aligner(described: Mapping[str, Any], dtype: torch.dtype) -> Aligner:
-    """The encoders of a description."""
-    from ..aligner import Aligner
-
-    encoders = description.own_encoders(described)
-    made = Aligner(described["embed_dim"], list(encoders))
-    made.configs = encoders
-    made.set_dtype(dtype)
-    return made.eval()
-
-
-def frozen_head(checkpoint: str, kind: str) -> tuple[nn.Module, int]:
-    """A modality's head alone, without its encoder, and the width of the space; the identity where the encoder defines it.
-
-    >>> frozen_head("stable-unclip", "image")
-    (Identity(), 1024)
-
-    Raises:
-        InputError: no such checkpoint, or it does not know the modality.
-    """
-    from torch import nn
-
-    from ..heads import load_head
-
-    folder = find(checkpoint)
-    kind = "image" if kind == "video" else kind  # frames go through the image encoder
-    if checkpoint in PUBLISHED:
-        described = description.read(folder)
-        head, known, dim = described["encoders"].get(kind, {}).get("head"), described["encoders"], described["embed_dim"]
-    else:
-        config = current_keys(json.loads((folder / "aligner" / "config.json").read_text()))
-        place = folder / "aligner" / kind
-        head, known, dim = place if (place / "head.json").is_file() else None, config["encoders"], config["embed_dim"]
-    if kind not in known:
-        raise InputError(f"{checkpoint} has no {kind} encoder: it knows {', '.join(known)}")
-    return (load_head(Path(head)) if head else nn.Identity()), int(dim)

@@ -22,6 +22,7 @@ from ..errors import InputError
 from ..media import load_image
 from ..notes import note
 from . import description
+from .aligners import described_aligner
 from .folders import shipped_folder
 
 if TYPE_CHECKING:
@@ -149,8 +150,6 @@ def measure_shipped(name: str, described: Mapping[str, Any], device: Any = "cpu"
 
     The shift is measured where the text encoder is on this disk.
     """
-    from .pipeline import described_aligner
-
     # the encoders of pictures and texts alone: a sound encoder has no part in it
     encoders = {kind: described["encoders"][kind] for kind in ("image", "text")}
     aligner = described_aligner({**described, "encoders": encoders}, torch.float32).to(device)
