@@ -8,6 +8,8 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     import torch
+DTYPES = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16", "half": "float16"}
+DTYPES |= {"bfloat16": "bfloat16", "bf16": "bfloat16"}
 
 
 def dtype_of(dtype: Any) -> torch.dtype:

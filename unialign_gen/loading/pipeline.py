@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ..pipelines import EmbedScale
 
 LIBRARIES = ("unialign_gen", "diffusers", "transformers")  # that parts of a saved pipeline may be of
-DTYPES = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16", "half": "float16"}
-DTYPES |= {"bfloat16": "bfloat16", "bf16": "bfloat16"}
 
 
 def load_pipeline(
