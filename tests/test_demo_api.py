@@ -10,6 +10,7 @@ import av
 import httpx
 import numpy as np
 import pytest
+from conftest import tone, write_wav
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
