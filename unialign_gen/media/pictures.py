@@ -19,8 +19,8 @@ from .files import Source, binary, name_of
 from .inputs import as_picture
 
 MAX_PIXELS = 100_000_000
-# Pillow's readers that start other programs, or that only find a picture in a file of something else
-NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC"}
+# Pillow's readers that start other programs, find a picture in a file of something else, or take minutes for a small file
+NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "BLP"}
 BLANK = 0.5  # a picture of which more is missing is refused
 DEEP = {"I;16": "<u2", "I;16L": "<u2", "I;16B": ">u2", "I;16N": "=u2"}
 
@@ -75,7 +75,7 @@ def opened_picture(source: Source, formats: Collection[str] | None = None) -> It
     try:
         picture = Image.open(file, formats=known)
     except UnidentifiedImageError as error:
-        if is_heif(file):
+        if is_heif(file) and "HEIF" not in known:
             raise InputError(f"{name} is a HEIF picture: install pillow-heif (pip install 'unialign_gen[heic]')") from error
         raise InputError(f"{name} is not a picture that can be read") from error
     except Image.DecompressionBombError as error:
@@ -151,10 +151,13 @@ def rewound(file: Any) -> Any:
 def complete(picture: Image.Image, file: Any, name: str) -> Image.Image:
     """The picture with its pixels, as far as the file goes."""
     before, form = CutTails.uses, picture.format or ""
-    with suppress(OSError):
+    try:
         picture.load()
         if CutTails.uses == before and not CutTails.lock.locked():
             return picture
+    except OSError as error:
+        if "truncated" not in str(error).lower():
+            raise
     with CutTails.lock:
         again: Image.Image = Image.open(rewound(file), formats=[form])
         try:

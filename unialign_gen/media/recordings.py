@@ -257,6 +257,8 @@ def animation(found: Any, count: int, patience: float | None, part: Excerpt) -> 
         opened_file = Image.open(file, formats=ANIMATED)
     except InputError:
         raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name_of(found, 'the video')} is too large a picture") from error
     except Exception:  # not one of these, or damaged: FFmpeg says which
         return None
     name = name_of(found, "the video")
@@ -286,8 +288,8 @@ def animation(found: Any, count: int, patience: float | None, part: Excerpt) -> 
             for place in dict.fromkeys(places):
                 picture.seek(place)
                 frames[place] = flatten(picture.copy(), name)
-        except (OSError, EOFError, SyntaxError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # Pillow's decoders raise whatever their formats' parsers raise
             raise InputError(f"{name} is a damaged picture: {error}") from error
     return Clip([frames[place] for place in places], None)
