@@ -11,7 +11,20 @@ import typer
 from ..errors import InputError
 from .app import app, check_output, guarded, report
 from .loading import load
-from .options import AcceptLicense, AsJson, Checkpoint, Decoder, Device, Dtype, Guidance, PriorStrength, Seed, Source, Steps
+from .options import (
+    AcceptLicense,
+    AsJson,
+    Checkpoint,
+    Decoder,
+    Device,
+    Dtype,
+    Guidance,
+    PriorStrength,
+    Seed,
+    Source,
+    Steps,
+    Variant,
+)
 
 
 @app.command()
@@ -31,6 +44,7 @@ def animate(
     decoder: Decoder = None,
     source: Source = None,
     accept_license: AcceptLicense = False,
+    variant: Variant = None,
     steps: Steps = None,
     guidance: Guidance = None,
     prior_strength: PriorStrength = None,
@@ -50,7 +64,7 @@ def animate(
     if text is not None and not text.strip():
         raise InputError("a text prompt is empty")
     plan = Plan(pictures=pictures, fps=fps, smooth=smooth, window=window, seconds=seconds, side=side)
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, variant=variant)
     pipeline.set_progress_bar_config(disable=True)
     from tqdm import tqdm
 
