@@ -246,7 +246,7 @@ def test_beats_prepares_mels_at_the_scale_of_16_bit_integers():
 
 @pytest.mark.parametrize("slices", [1, 2, 3])
 def test_slices_are_read_as_vast_gram_and_pmrl_read_them(slices):
-    """Their preprocessing and pooling written out: one window at a time, zeros in place of what is missing, all tokens alike."""
+    """Their preprocessing and pooling written out: one window at a time, zeros for what is missing, all tokens alike."""
     window = 1024
     encoder = shaken(BEATs(SMALL | {"window": window, "slices": slices}))
     for seconds in (0.01, 0.7, 2.8, 6, 10, 10.255, 15, 25):
