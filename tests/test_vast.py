@@ -23,7 +23,8 @@ from unialign_gen.encoders.beats import BEATs
 from unialign_gen.encoders.vast import CONFIGS, READ_AS, contrastive_head, split_checkpoint, write_split
 from unialign_gen.errors import InputError
 from unialign_gen.heads import heads_in, load_head
-from unialign_gen.loading import findfrom unialign_gen.training.config import HeadConfig
+from unialign_gen.loading import find
+from unialign_gen.training.config import HeadConfig
 from unialign_gen.training.state import new_head
 
 EVA = {"img_size": 28, "patch_size": 14, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2.5}
