@@ -560,7 +560,7 @@ def test_an_objective_that_cannot_use_a_streams_modalities_is_said_before_the_fi
         prepare(settings(caches, tmp_path / "a", objective={"name": "triangle"}))
     with pytest.raises(InputError, match="objective: UniAlign: tau is a finite number above 0, got True"):
         prepare(settings(caches, tmp_path / "b", objective={"name": "unialign", "tau": True}))
-    with pytest.raises(InputError, match="objective: objective file:.*no such Python file"):
+    with pytest.raises(InputError, match=r"objective: file:.*no such Python file"):
         prepare(settings(caches, tmp_path / "c", objective={"name": f"file:{tmp_path}/none.py:Mine"}))
 
 
