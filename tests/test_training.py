@@ -727,3 +727,19 @@ def test_shipped_configurations_are_valid(monkeypatch):
             assert objective_of(config).anchor == config.anchor
     paper = load(TrainConfig, configs_folder() / "vggsound-kandinsky.yaml")
     assert (paper.epochs, paper.lr, paper.streams[0].batch, paper.objective["volume_weight"]) == (50, 2e-5, 512, 0.1)
+
+
+def test_an_objective_that_cannot_use_a_streams_modalities_is_said_before_the_first_batch(caches, tmp_path):
+    with pytest.raises(InputError, match="objective: TRIANGLE: 3 modalities are needed, got"):
+        prepare(settings(caches, tmp_path / "a", objective={"name": "triangle"}))
+    with pytest.raises(InputError, match="objective: UniAlign: tau is a finite number above 0, got True"):
+        prepare(settings(caches, tmp_path / "b", objective={"name": "unialign", "tau": True}))
+    with pytest.raises(InputError, match=r"objective: file:.*no such Python file"):
+        prepare(settings(caches, tmp_path / "c", objective={"name": f"file:{tmp_path}/none.py:Mine"}))
+
+
+def test_terms_of_every_objective_are_logged(caches, tmp_path):
+    config = settings(caches, tmp_path / "run", objective={"name": "modgap"}, steps=2)
+    train(config)
+    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"alignment", "centroid_uniformity"} <= set(row)

@@ -22,7 +22,6 @@ from .options import (
     Device,
     Dtype,
     Guidance,
-<<<<<<< HEAD
     NoOverwrite,
     PriorStrength,
     Seed,
@@ -30,13 +29,7 @@ from .options import (
     Start,
     Steps,
     TrackNumber,
-=======
-    PriorStrength,
-    Seed,
-    Source,
-    Steps,
     Variant,
->>>>>>> encoders
 )
 
 

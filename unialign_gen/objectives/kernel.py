@@ -92,9 +92,9 @@ def kernel_terms(dots: Tensor, tau: float, geodesic: bool) -> Tensor:
     return squared_angle(2 - 2 * dots).div_(-2 * tau**2)
 
 
-def kernel_slope(dots: Tensor, tau: float, geodesic: bool) -> Tensor | float:
-    """The derivative of `kernel_terms` with respect to the dot products."""
-    return angle_slope(2 - 2 * dots) / tau**2 if geodesic else 1 / tau**2
+def kernel_slope(dots: Tensor) -> Tensor:
+    """The derivative of the geodesic `kernel_terms` by the dot products, times tau^2; the Euclidean one's is 1 everywhere."""
+    return angle_slope(2 - 2 * dots)
 
 
 def slices(count: int, size: int) -> Iterator[slice]:
@@ -194,11 +194,12 @@ class _SelfLse(torch.autograd.Function):
 
         def work(i: int, j: int) -> None:
             dots = rows[r[i]] @ everything[c[j]].T  # (tile, tile)
-            slope = kernel_slope(dots, tau, geodesic)
+            slope = kernel_slope(dots) if geodesic else None
             terms = kernel_terms(dots, tau, geodesic)
             weight = exp_(terms - own[r[i], None])
             weight += exp_(terms.sub_(every[c[j]]))
-            weight *= slope
+            if slope is not None:
+                weight *= slope
             without_self(weight, mine[r[i]], c[j], 0)
             out[r[i]].addmm_(weight, everything[c[j]])
             if symmetric and i != j:
@@ -206,7 +207,7 @@ class _SelfLse(torch.autograd.Function):
 
         for pairs in order:
             each(work, pairs, z.device)
-        out *= grad * ranks.world() / count
+        out *= grad * ranks.world() / (count * tau**2)
         if local is not None:
             whole = torch.zeros_like(z)
             whole[local] = out

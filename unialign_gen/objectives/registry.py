@@ -61,7 +61,7 @@ def build(name: str, **options: Any) -> nn.Module:
     try:
         return kind(**options)
     except TypeError as error:  # an option that one's own class asks for and that is not given
-        raise InputError(f"objective {name}: {error}") from error
+        raise InputError(f"{name}: {error}") from error
 
 
 def find(name: str) -> type[nn.Module]:
@@ -85,7 +85,7 @@ def find(name: str) -> type[nn.Module]:
             path = Path(place.removeprefix("file:")).expanduser()
             spec = importlib.util.spec_from_file_location(f"unialign_gen_objective_{path.stem}", path)
             if spec is None or spec.loader is None or not path.is_file():
-                raise InputError(f"objective {name}: no such Python file: {path}")
+                raise InputError(f"{name}: no such Python file: {path}")
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
         else:
@@ -93,8 +93,8 @@ def find(name: str) -> type[nn.Module]:
     except InputError:
         raise
     except Exception as error:  # whatever a user's own file raises
-        raise InputError(f"objective {name}: cannot be imported: {type(error).__name__}: {error}") from error
+        raise InputError(f"{name}: cannot be imported: {type(error).__name__}: {error}") from error
     found = getattr(module, kind, None)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise InputError(f"objective {name}: {kind!r} is no class of {place} that derives from torch.nn.Module")
+        raise InputError(f"{name}: {kind!r} is no class of {place} that derives from torch.nn.Module")
     return found
