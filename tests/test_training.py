@@ -717,7 +717,18 @@ def test_shipped_configurations_are_valid(monkeypatch):
     from unialign_gen.configs import configs_folder
     from unialign_gen.data.extract_config import ExtractConfig
 
-    for name in ("CLIPS", "FEATURES", "RUN", "VGGSOUND", "IMAGEBIND", "BEATS", "VAST150K", "EVA_CLIP", "UNIALIGN_DATA"):
+    for name in (
+        "CLIPS",
+        "CAPTIONS",
+        "FEATURES",
+        "RUN",
+        "VGGSOUND",
+        "IMAGEBIND",
+        "BEATS",
+        "VAST150K",
+        "EVA_CLIP",
+        "UNIALIGN_DATA",
+    ):
         monkeypatch.setenv(name, f"/{name.lower()}")
     files = sorted(configs_folder().glob("*.yaml"))
     assert len(files) >= 8

@@ -164,8 +164,9 @@ def objective_of(config: TrainConfig) -> nn.Module:
         if "anchor" in inspect.signature(find(name)).parameters:
             options.setdefault("anchor", config.anchor)
         objective = build(name, **options)
-        for stream in config.streams if isinstance(objective, Objective) else ():
-            objective.check_modalities(stream.modalities)
+        if isinstance(objective, Objective):
+            for stream in config.streams:
+                objective.check_modalities(stream.modalities)
     except InputError as error:
         raise InputError(f"objective: {error}") from error
     return objective
