@@ -27,7 +27,6 @@ from diffusers import UNet2DConditionModel, VQModel
 from PIL import Image
 from torch import Tensor, nn
 
-from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.checkpoints.recipe import (
     assemble,
     autoencoder,
@@ -44,6 +43,7 @@ from unialign_gen.errors import InputError
 from unialign_gen.eval.concepts import score
 from unialign_gen.eval.data import SPLITS, Prompt
 from unialign_gen.eval.judge import Judge
+from unialign_gen.loading import shipped_folder
 
 TOUCHING = ("encoder.conv_out", "quant_conv", "post_quant_conv", "decoder.conv_in", "quantize", "conv_in", "conv_out")
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from unialign_gen import checkpoint as checkpoints
 from unialign_gen.data.extract import Process
 from unialign_gen.data.extract_config import digest as digest_of_weights
+from unialign_gen.loading import load_pipeline
 from unialign_gen.output import make_folder
 
 from . import methods
@@ -63,7 +63,7 @@ def cells_of(study: Study, decoder: str, pipeline: Any) -> list[tuple[Cell, Tens
 
 
 def load_decoder(plan: Plan, decoder: str | None, device: str) -> Any:
-    pipeline = checkpoints.load_pipeline(
+    pipeline = load_pipeline(
         plan.checkpoint,
         device=device,
         dtype=plan.dtype,

@@ -1,6 +1,7 @@
 """An encoder, an objective and a decoder from outside the package, each in one file, as CONTRIBUTING.md says."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import torch
@@ -11,8 +12,10 @@ EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 
 
 def module(name):
+    """As `import name` in that folder."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     found = importlib.util.module_from_spec(spec)
+    sys.modules[name] = found
     spec.loader.exec_module(found)
     return found
 

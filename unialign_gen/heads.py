@@ -24,7 +24,7 @@ class Head(nn.Module):
     Args:
         features: width of the encoder's features.
         embed_dim: width of the shared space.
-        hidden: width of the two-layer path.
+        hidden: width of the two-layer path; 0 leaves it out.
         dropout: on its hidden layer and, half of it, on the features; in training only.
         recognises: what is recognised in the features is added to the vector of both paths, which is brought to norm 1 first:
             the arguments of a `Recognition` each, without `embed_dim`.
@@ -46,7 +46,9 @@ class Head(nn.Module):
         self.register_buffer("std", torch.ones(features))
         self.drop = nn.Dropout(dropout / 2)
         self.linear = nn.Linear(features, embed_dim)
-        self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, embed_dim))
+        self.mlp: nn.Sequential | None = None
+        if hidden:
+            self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, embed_dim))
         self.recognitions = nn.ModuleList(Recognition(embed_dim=embed_dim, **one) for one in recognises)
         self.config: dict[str, Any] = {"features": features, "embed_dim": embed_dim, "hidden": hidden}
         if recognises:
@@ -69,12 +71,12 @@ class Head(nn.Module):
             raise ValueError(f"an identity needs equal widths, not {width} features and {embed_dim} dimensions")
         self.linear.weight.copy_(torch.diag(self.std))  # undoes the standardisation
         self.linear.bias.copy_(self.mean)
-        for parameter in self.mlp[-1].parameters():
+        for parameter in self.mlp[-1].parameters() if self.mlp is not None else ():
             parameter.zero_()
 
     def forward(self, features: Tensor) -> Tensor:
         x = self.drop((features - self.mean) / self.std)
-        out = self.linear(x) + self.mlp(x)
+        out = self.linear(x) if self.mlp is None else self.linear(x) + self.mlp(x)
         if not self.recognitions:
             return out
         return F.normalize(out, dim=-1) + sum(recognition(features) for recognition in self.recognitions)

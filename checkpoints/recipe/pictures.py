@@ -39,11 +39,23 @@ class Item:
         return tier(self.licence)
 
 
+PERMISSIVE = r"public domain|pd|cc0([ -]1\.0)?|mit|apache([ -]2\.0)?|bsd(-[234]-clause)?|artistic-1\.0|cc[ -]by([ -][1-4]\.0)?"
+
+
 def tier(licence: str) -> str:
-    """A: public domain, CC0, MIT, Apache, BSD, CC-BY; B: share-alike; C: all else, that is GPL."""
-    if re.search(r"by-?sa|-sa\b|\bsa\b", licence, re.I):
+    """A: every licence that the text names is public domain, CC0, MIT, Apache, BSD, Artistic or CC-BY; B: share-alike;
+    C: all else, such as GPL, and whatever forbids commercial use (NC), changes (ND) or reserves its rights.
+
+    >>> [tier(text) for text in ("CC0-1.0/PD", "CC-BY-SA-4.0", "GPL-2.0", "CC-BY-NC-4.0", "All rights reserved, permitted")]
+    ['A', 'B', 'C', 'C', 'C']
+    """
+    text = licence.strip().lower()
+    if re.search(r"\bn[cd]\b|non.?commercial|no.?deriv|reserved", text):
+        return "C"
+    if re.search(r"by-?sa|-sa\b|\bsa\b", text):
         return "B"
-    return "A" if re.search(r"public|cc0|mit|apache|bsd|artistic|by-?\s?[34]|cc-by", licence, re.I) else "C"
+    named = re.split(r"\s*/\s*|\s*,\s*|\s+(?:and|or)\s+", text)
+    return "A" if all(re.fullmatch(PERMISSIVE, name) for name in named) else "C"
 
 
 def plain(text: str) -> str:

@@ -42,10 +42,18 @@ class Linear(ModelMixin, ConfigMixin):
 class LinearPipeline(PromptedPipeline, DiffusionPipeline):
     """Any prompt to a small picture, by one matrix."""
 
-    def __init__(self, aligner: Aligner, decoder: Linear, embed_scale: EmbedScale, prior: Any = None):
+    def __init__(
+        self,
+        aligner: Aligner,
+        decoder: Linear,
+        embed_scale: EmbedScale,
+        prior: Any = None,
+        default_steps: int = 1,
+        default_guidance: float = 1.0,
+    ):
         super().__init__()
         self.register_modules(aligner=aligner, decoder=decoder, embed_scale=embed_scale, prior=prior)
-        self.register_to_config(default_steps=1, default_guidance=1.0)
+        self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
 
     _optional_components = ["prior"]  # noqa: RUF012  as diffusers writes it
 

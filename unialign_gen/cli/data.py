@@ -31,13 +31,14 @@ def extract(
     from ..config import load
     from ..configs import find_config
     from ..data.extract_config import ExtractConfig
-    from .loading import check_device, parse_sources
+    from .loading import parse_sources
 
     extract_config = load(ExtractConfig, find_config(config, "extract"), overrides or ())
     sources = extract_config.sources | parse_sources(source)
     accept_license = accept_license or extract_config.accept_license
     extract_config = replace(extract_config, sources=sources, accept_license=accept_license)
     from ..data.extract import run
+    from ..loading import check_device
 
     check_device(extract_config.device)
     with collected() as notes:
@@ -84,7 +85,7 @@ def caption(
 
     from ..data.caption import run
     from ..data.captioner import Captioner
-    from .loading import check_device
+    from ..loading import check_device
 
     logging.disable_progress_bar()
     check_device(device)

@@ -27,7 +27,7 @@ def concepts(
     as_json: AsJson = False,
 ) -> None:
     """Share of generated pictures that the judge assigns to the prompt's concept."""
-    from ..checkpoint import find
+    from ..loading import find
 
     find(checkpoint, decoder)
     from ..eval.concepts import evaluate as run

@@ -9,8 +9,8 @@ import typer
 
 from ..console import guarded, report
 from ..errors import InputError
-from ..output import check_folder
-from .app import check_output, evaluate
+from ..output import check_folder, check_output, written
+from .app import evaluate
 from .measuring import ExtractorOption, MethodOption, Out, ResizeOption, WeightsOption, extractors, finish, methods_of
 from .options import AcceptLicense, AsJson, Checkpoint, Device, Dtype, Guidance, Source, Steps
 
@@ -53,7 +53,7 @@ def generation(
 
     Everything is kept in --out: run the same command again to go on, or with more methods or draws to add them.
     """
-    from ..checkpoint import find
+    from ..loading import find
 
     methods = tuple(methods_of(method))
     decoders: tuple[str | None, ...] = tuple(decoder or (["kandinsky"] if checkpoint == "starter" else [])) or (None,)
@@ -62,7 +62,8 @@ def generation(
     from ..eval import prompts
     from ..eval.corpora import choose
     from ..eval.study import Plan
-    from .loading import check_device, kinds_of_numbers, parse_sources, quiet
+    from ..loading import check_device, dtype_of
+    from .loading import parse_sources, quiet
 
     check_folder(out)
     chosen = tuple(prompts.parse_kinds(kinds))
@@ -81,7 +82,7 @@ def generation(
         guidance,
         batch,
         device,
-        kinds_of_numbers(dtype),
+        dtype_of(dtype),
         parse_sources(source),
         accept_license,
     )
@@ -126,7 +127,8 @@ def statistics(
     found = pictures_or_statistics(pictures, loaded) if pictures.is_dir() else None
     if found is None:
         raise InputError(f"no folder {pictures}: give a folder of pictures")
-    found.save(out)
+    with written(out) as file:
+        found.save(file)
     report(
         {"file": str(out), "n": found.n, **vars(found.source)},
         as_json,

@@ -23,7 +23,7 @@ def opened(
     features: Path, checkpoint: str, source: list[str] | None, accept_license: bool
 ) -> tuple[FeatureCache, Aligner | None]:
     from ..data.cache import FeatureCache
-    from ..eval.methods import open_aligner
+    from ..loading import open_aligner
     from .loading import parse_sources
 
     cache = FeatureCache.open(features)

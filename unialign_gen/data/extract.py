@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import decoding
 from ..errors import InputError
+from ..media.sound import LISTEN_SECONDS, WINDOWS
 from . import cache
 from .captions import sentence
 from .corpus import Corpus, Sample
@@ -109,7 +109,7 @@ def make_index(config: ExtractConfig, corpus: Corpus, encoders: dict[str, Encode
         "shards": -(-len(corpus.samples) // config.shard_size),
         "shard_size": config.shard_size,
         "frames": config.frames,
-        "sound": {"seconds": decoding.LISTEN_SECONDS, "windows": decoding.WINDOWS},
+        "sound": {"seconds": LISTEN_SECONDS, "windows": WINDOWS},
         "dtype": config.dtype,
         "store": config.store,
         "encoders": {modality: described[id(encoder)] for modality, encoder in encoders.items()},

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 LOCATION_KEYS = ("source", "checkpoint", "revision", "head", "licence", "accept_license")  # no part of what an encoder is
 FILE_KEYS = ("checkpoint", "file", "head", "source")  # hold paths; a source may be a repository's name too
 PACKAGE = Path(__file__).parent.parent
-LIBRARIES = ("open_clip", "hf", "timm")  # `open_clip:MODEL` and the like name an encoder of that library
 
 
 def cores() -> int:
@@ -36,8 +35,9 @@ class ExtractConfig:
     """What `unialign-gen extract` does.
 
     Attributes:
-        encoders: by modality, a checkpoint's name, a folder (of a checkpoint or of one encoder), or a description,
-            in which `file` may name the Python file that defines it.
+        encoders: by modality, a checkpoint's name, a folder (of a checkpoint or of one encoder), a model by name
+            (`open_clip:ViT-H-14/laion2b_s32b_b79k`, `hf:FOLDER_OR_REPOSITORY`, `timm:MODEL`), or a description, in which
+            `file` may name the Python file that defines it.
             `video` falls back on the checkpoint's image encoder: a row for each frame. `text` gives a row for each caption.
         out: folder of the cache.
         sources: in place of what the named checkpoints say, `image` or `text` to a folder, `audio` to a weight file, and so on.
@@ -142,12 +142,12 @@ def locate(
     Raises:
         InputError: no such checkpoint or folder, or it has no encoder for the modality.
     """
-    from .. import published
-    from ..checkpoint import PUBLISHED, find
+    from ..encoders.registry import NAMED, named
+    from ..loading import PUBLISHED, description, find
 
-    if not isinstance(entry, str) or entry.partition(":")[0] in LIBRARIES:
+    if not isinstance(entry, str) or named(entry):
         made = {"encoder": entry} if isinstance(entry, str) else dict(entry)
-        if str(made.get("encoder")).partition(":")[0] in LIBRARIES:  # whose models are of several modalities
+        if str(made.get("encoder")).partition(":")[0] in NAMED:  # whose models are of several modalities
             made = {"modality": "image" if modality == "video" else modality} | made
         if accept_license and made.get("licence"):
             made["accept_license"] = made["licence"]
@@ -157,11 +157,11 @@ def locate(
         return folder.resolve()
     root = find(entry)
     if entry in PUBLISHED:
-        encoders = published.replace_sources(published.read(root), sources, accept_license)["encoders"]
+        encoders = description.replace_sources(description.read(root), sources, accept_license)["encoders"]
         for part in parts_of(modality):
             found = encoders.get(part, {})
-            if found.get("source") or found.get("checkpoint"):
-                return {key: value for key, value in found.items() if value is not None}
+            if found.get("source") or found.get("checkpoint") or named(str(found.get("encoder"))):
+                return description.config_of(found)
         raise InputError(
             f"encoders.{modality}: {entry} names no source for it: give one (--source {modality}=...), or describe the encoder "
             "instead (encoder: KIND, ...)"

@@ -64,7 +64,7 @@ def function_of(kind: Callable[P, Objective], name: str, example: str, value: st
             raise InputError(
                 f"{name} has the options {', '.join(options)}, by keyword; learn a tau outside and give it as a tensor"
             )
-        return kind(**kwargs, **fixed).eval()(embeddings, masks)  # type: ignore[call-arg]
+        return kind(**kwargs, **fixed).eval()(embeddings, masks)  # type: ignore[arg-type, call-arg]
 
     given = list(inspect.signature(run).parameters.values())[:2]
     run.__signature__ = inspect.Signature([*given, *options.values()], return_annotation=Tensor)  # type: ignore[attr-defined]

@@ -47,14 +47,14 @@ class _Eigen(torch.autograd.Function):
 def singular_values(z: Sequence[Tensor], fix_signs: bool = True) -> tuple[Tensor, Tensor]:
     """Of each sample's matrix [z^1 .. z^M]: singular values (B, M), falling, and the leading left vector (B, d).
 
-    The vector's sign is arbitrary. `fix_signs` chooses the one that points along the first modality.
+    The vector's sign is arbitrary. `fix_signs` chooses the one that points along the first modality; otherwise it is that of
+    LAPACK's decomposition of the matrix itself, which takes longer.
     """
     values, leading = _Eigen.apply(gram_matrix(z))
     s = safe_root(values)  # (B, M)
     u = sum(w[:, None] * part for w, part in zip(leading.unbind(1), z, strict=True)) / s[:, :1]  # (B, d)
-    if not fix_signs:
-        return s, u
-    sign = torch.where((u.detach() * z[0].detach()).sum(1, keepdim=True) < 0, -1.0, 1.0)
+    towards = z[0] if fix_signs else torch.linalg.svd(torch.stack([x.detach() for x in z], 2), full_matrices=False)[0][..., 0]
+    sign = torch.where((u.detach() * towards.detach()).sum(1, keepdim=True) < 0, -1.0, 1.0)  # (B, 1)
     return s, u * sign
 
 
@@ -68,8 +68,8 @@ class PMRL(Objective):
     Args:
         tau1, tau2: temperatures of the singular values and of the leading vectors.
         inter_weight: of the second term.
-        fix_signs: false leaves the vectors the arbitrary sign that the decomposition gives them, as the authors' code does;
-            the second term then jumps where a sign does.
+        fix_signs: false leaves the vectors the arbitrary sign that LAPACK's decomposition gives them, as the authors' code
+            does; the second term then jumps where a sign does.
 
     >>> z = torch.eye(2)
     >>> PMRL(tau1=1.0, tau2=1.0).parts({"image": z, "text": z})                      # s = (sqrt(2), 0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..encoders.base import Encoder
 from ..heads import Head
-from ..objectives.objective import Objective
+from ..objectives import Objective
 from .rows import Rows, StreamBatch
 
 
@@ -48,7 +48,7 @@ def loss_of(
     inputs = {} if batch.anchor is None else {anchor: batch.anchor}
     inputs |= {name: points.detach() if name in detach else points for name, points in z.items()}
     masks = {name: rows.present for name, rows in batch.rows.items() if rows.present is not None}
-    if not isinstance(objective, Objective):
+    if not isinstance(objective, Objective):  # one's own, which need not have terms
         return objective(inputs, masks), {}
     terms = objective.parts(inputs, masks)
     return objective.total(terms), {name: term.detach() for name, term in terms.items()}

@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import frozen_head
 from ..data.cache import FeatureCache, read_descriptions
 from ..data.extract_config import locate, open_encoder
 from ..encoders.base import Encoder
 from ..errors import InputError
 from ..heads import Head, load_head
-from ..objectives import build
-from ..objectives.objective import Objective
+from ..loading import frozen_head
+from ..objectives import Objective, build
 from ..objectives.registry import find
 from .batches import Batches
 from .config import TrainConfig
@@ -151,10 +150,10 @@ def new_head(config: TrainConfig, modality: str, features: Tensor, dim: int) -> 
 
 
 def objective_of(config: TrainConfig) -> nn.Module:
-    """The objective, for the modalities of the streams.
+    """The objective, with the run's anchor where it has one, checked against every stream's modalities.
 
     Raises:
-        InputError: there is none of that name, an option is wrong, or it cannot use a stream's modalities.
+        InputError: no such objective, a bad option, or a stream whose modalities it cannot use.
     """
     options = dict(config.objective)
     name = options.pop("name", None)
@@ -167,6 +166,6 @@ def objective_of(config: TrainConfig) -> nn.Module:
         if isinstance(objective, Objective):
             for stream in config.streams:
                 objective.check_modalities(stream.modalities)
-    except InputError as error:
+    except (InputError, ValueError) as error:
         raise InputError(f"objective: {error}") from error
     return objective

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..config import to_dict
 from ..errors import InputError
-from ..objectives.objective import Objective
+from ..objectives import Objective
 from .config import TrainConfig
 from .evaluation import evaluate, measurable
 from .features import Source, embed_mean
