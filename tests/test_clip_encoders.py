@@ -30,9 +30,10 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from unialign_gen.data.extract_config import locate
 from unialign_gen.encoders import load_encoder, save_encoder
 from unialign_gen.encoders import open_clip as by_open_clip
-from unialign_gen.encoders.registry import NOWHERE
+from unialign_gen.encoders.registry import NOWHERE, current
 from unialign_gen.errors import InputError
 from unialign_gen.notes import collected
 
@@ -272,6 +273,15 @@ def test_a_model_by_its_name_and_tag(tmp_path, monkeypatch, pictures):
             load_encoder(NOWHERE, config={"encoder": f"open_clip:{wrong}", "modality": "image"})
     with pytest.raises(InputError, match="modality"):
         load_encoder(NOWHERE, config={"encoder": "open_clip:ViT-B-32/openai"})
+
+
+def test_a_configuration_names_a_model_in_one_word():
+    assert locate("video", "timm:resnet10t") == {"encoder": "timm:resnet10t", "modality": "image"}
+    named = {"encoder": "hf:FOLDER", "revision": "v1"}
+    assert locate("audio", named) == named | {"modality": "audio"}
+    assert locate("audio", {"encoder": "beats", "checkpoint": "x"}) == {"encoder": "beats", "checkpoint": "x"}
+    kept = {"encoder": "hf", "source": "owner/name", "revision": "abc", "modality": "text"}
+    assert current(NOWHERE, {"encoder": "hf:owner/name@abc", "modality": "text"}) == kept
 
 
 def test_buffers_that_no_file_holds_are_filled(tmp_path):

@@ -1,6 +1,7 @@
 """Encoders of VAST, GRAM and PMRL, and PE-AV, against open_clip, timm, transformers, torchvision and formulas written out."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import open_clip
@@ -23,6 +24,8 @@ from unialign_gen.encoders.vast import CONFIGS, READ_AS, contrastive_head, split
 from unialign_gen.errors import InputError
 from unialign_gen.heads import heads_in, load_head
 from unialign_gen.loading import find
+from unialign_gen.training.config import HeadConfig
+from unialign_gen.training.state import new_head
 
 EVA = {"img_size": 28, "patch_size": 14, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2.5}
 BERT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -230,6 +233,10 @@ def test_a_released_checkpoint_comes_apart(tmp_path, vocabulary, eva_model, age)
     sound = parts["audio"].encoder
     mels = sound.prepare([torch.randn(16000, generator=torch.Generator().manual_seed(2))])
     assert torch.allclose(parts["audio"](mels), F.normalize(sound(mels) @ plain["contra_head_a.linear.weight"].T), atol=1e-5)
+
+    start = SimpleNamespace(heads={"text": HeadConfig(start=heads["text"], dropout=0.0)})
+    trained = new_head(start, "text", torch.randn(4, 32), 16)  # what a training run goes on from
+    assert torch.equal(trained.linear.weight, plain["contra_head_t.linear.weight"])
 
     # a contrastive head is saved with its aligner, and found again
     aligner = Aligner(16, ())

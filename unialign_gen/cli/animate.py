@@ -22,6 +22,7 @@ from .options import (
     Device,
     Dtype,
     Guidance,
+<<<<<<< HEAD
     NoOverwrite,
     PriorStrength,
     Seed,
@@ -29,6 +30,13 @@ from .options import (
     Start,
     Steps,
     TrackNumber,
+=======
+    PriorStrength,
+    Seed,
+    Source,
+    Steps,
+    Variant,
+>>>>>>> encoders
 )
 
 
@@ -51,6 +59,7 @@ def animate(
     decoder: Decoder = None,
     source: Source = None,
     accept_license: AcceptLicense = False,
+    variant: Variant = None,
     steps: Steps = None,
     guidance: Guidance = None,
     prior_strength: PriorStrength = None,
@@ -72,7 +81,7 @@ def animate(
     if text is not None and not text.strip():
         raise InputError("a text prompt is empty")
     plan = Plan(pictures=pictures, fps=fps, smooth=smooth, window=window, seconds=seconds, side=side)
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, variant=variant)
     pipeline.set_progress_bar_config(disable=True)
     from tqdm import tqdm
 

@@ -70,7 +70,8 @@ class Transformers(Encoder):
         if sizes["model_type"] == "clip_vision_model":
             self.preprocess = dict(preprocess or clip_preprocess(place))
             self.config["preprocess"] = self.preprocess
-            self.pixels = clip_pixels(settings.image_size, self.preprocess)
+            self.side = int(settings.image_size)
+            self.pixels = clip_pixels(self.side, self.preprocess)
         elif modality == "text" and sizes["model_type"] == "clip_text_model" and settings.vocab_size == CLIP_WORDS:
             import open_clip
 

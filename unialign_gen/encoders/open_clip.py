@@ -63,6 +63,7 @@ class OpenClip(Encoder):
         self.config = {**(origin or {}), "encoder": "open_clip", "modality": modality}
         if modality == "image":
             self.net: Any = model.visual
+            self.side = int(torch.tensor(model.visual.image_size, device="cpu").max())
             self.pixels = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
         else:
             self.net = model

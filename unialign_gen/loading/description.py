@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..encoders.published import VARIANTS, resolve, variant_of
 from ..encoders.registry import named
 from ..errors import InputError
 
@@ -110,6 +109,8 @@ def decoder_weights(decoder: Mapping[str, Any], variant: str | None) -> tuple[Pa
     Raises:
         InputError: it cannot be had; the line names the alternatives and the way by a local folder.
     """
+    from ..encoders.published import VARIANTS, resolve
+
     for wanted in [variant] if variant else [None, *VARIANTS]:
         try:
             folder = resolve(decoder["source"], decoder["revision"], wanted_files(decoder["components"], wanted))
@@ -127,6 +128,8 @@ def variant_in(folder: Path, variant: str | None = None) -> str | None:
     Raises:
         InputError: nothing of the variant is there, or a part's weights are pickles, which are not read.
     """
+    from ..encoders.published import VARIANTS, variant_of
+
     parts: dict[Path, set[str | None]] = {}
     for path in folder.glob("*/*.safetensors"):
         parts.setdefault(path.parent, set()).add(variant_of(path))
