@@ -125,7 +125,7 @@ def test_ones_own_modality_is_a_prompt_like_any_other(outlines, tmp_path):
     assert torch.allclose(again.embed(silhouette=files), generate.embed(silhouette=files), atol=1e-6)
     same = again(silhouette=files[0], text="red", weights={"silhouette": 0.8, "text": 0.2}, seed=0, num_inference_steps=1)
     assert list(same.images[0].getdata()) == list(mixed.images[0].getdata())
-    protocol = ["--dataset", "manifest", "--root", outlines / "outlines.jsonl", "--clips", 4, "--seeds", 1, "--steps", 1]
+    protocol = ["--dataset", "table", "--root", outlines / "outlines.jsonl", "--clips", 4, "--seeds", 1, "--steps", 1]
     method = ["--method", f"ours={outlines / 'run'}", "--prompts", "silhouette,text+silhouette", "--extractor", "judge"]
     found = run("eval", "generation", *protocol, *method, "--out", tmp_path / "results", "--json")
     assert {"silhouette", "text+silhouette"} <= {row["prompts"] for row in found["rows"]}

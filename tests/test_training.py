@@ -485,7 +485,7 @@ def test_kept_heads_are_whole_at_any_moment(tmp_path, monkeypatch, call):
                 assert [load_head(found[m]).config["features"] for m in ("audio", "text")] == [5, 6]
         folder.keep(heads, {})
         assert load_head(folder.path / "heads" / "text").linear.weight.equal(heads.heads["text"].linear.weight)
-    assert kills == {"rename": 1, "replace": 10}[call]
+    assert kills == {"rename": 1, "replace": 11}[call]
     assert sorted(p.name for p in folder.path.iterdir()) == ["heads"]
 
 
@@ -524,7 +524,7 @@ def test_an_identity_start_gives_the_features(caches, tmp_path):
         {"objective": {"name": "unialing"}},
         {"objective": {"name": "unialign", "anchor": "depth"}},
         {"heads": {"text": HeadConfig(start=Path("/nowhere")), "audio": HeadConfig()}},
-        {"evaluation": EvaluationConfig(metric="depth/r1")},
+        {"evaluation": EvaluationConfig(held_out=0.15, metric="depth/r1")},
         {"trackers": ["nonsense"]},
         {"streams": [StreamConfig({"clips": 1.0}, ["image", "text", "audio"], batch=1000)]},
     ],
@@ -717,7 +717,18 @@ def test_shipped_configurations_are_valid(monkeypatch):
     from unialign_gen.configs import configs_folder
     from unialign_gen.data.extract_config import ExtractConfig
 
-    for name in ("CLIPS", "FEATURES", "RUN", "VGGSOUND", "IMAGEBIND", "BEATS", "VAST150K", "EVA_CLIP", "UNIALIGN_DATA"):
+    for name in (
+        "CLIPS",
+        "CAPTIONS",
+        "FEATURES",
+        "RUN",
+        "VGGSOUND",
+        "IMAGEBIND",
+        "BEATS",
+        "VAST150K",
+        "EVA_CLIP",
+        "UNIALIGN_DATA",
+    ):
         monkeypatch.setenv(name, f"/{name.lower()}")
     files = sorted(configs_folder().glob("*.yaml"))
     assert len(files) >= 8
