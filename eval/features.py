@@ -182,7 +182,7 @@ def keep(found: Tensor, store: Path, about: dict[str, str]) -> None:
 
 
 def features_of(extractor: Extractor, place: Path, cache: Path | None = None, strict: bool = False) -> tuple[Tensor, str, int]:
-    """Features (N, d) of a folder of pictures or of ADM's `.npz` of samples, the digest of the pictures, how many were left out.
+    """Features (N, d) of a folder of pictures or of ADM's `.npz` of samples, their digest, and how many were left out.
 
     Args:
         cache: a folder that features are kept in, by the contents of the pictures and the extractor.

@@ -1,4 +1,4 @@
-"""The FID network: Inception v3 of 2015-12-05 as TensorFlow ran it (Heusel et al. 2017), torch-fidelity's module and weights."""
+"""The FID network: Inception v3 of 2015-12-05 as TensorFlow ran it (Heusel et al. 2017), by torch-fidelity."""
 
 from __future__ import annotations
 

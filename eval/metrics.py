@@ -1,4 +1,4 @@
-"""Distances between generated and real pictures as torchmetrics `Metric`s: in Lightning, in a plain loop, over any number of processes.
+"""Distances between generated and real pictures as torchmetrics `Metric`s: in Lightning, in a plain loop, over processes.
 
     fid = FrechetDistance()                       # FID; FrechetDistance("dinov2", weights=FOLDER) in other features
     fid.update(real_pictures, real=True)          # bytes (B, 3, H, W), or features (B, d)
@@ -24,7 +24,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from unialign_gen.errors import InputError
 
-from . import extractors, functional
+from . import extractors
 from .cmmd import SCALE, SIGMA, cmmd
 from .frechet import frechet_distance, frechet_infinity
 from .kid import kid
@@ -81,7 +81,7 @@ class PictureMetric(Metric):
 
 
 class FrechetDistance(PictureMetric):
-    """Frechet distance of Gaussians (Dowson & Landau 1982): FID in Inception's features (Heusel et al. 2017), its like in others.
+    """Frechet distance of Gaussians (Dowson & Landau 1982): FID in Inception's features (Heusel et al. 2017).
 
     Holds fp64 sums, whatever the number of pictures. Below as many pictures as features are wide it warns: the distance of two
     samples of one law is then far from 0.
@@ -161,7 +161,7 @@ class FeatureMetric(PictureMetric):
 
 
 class FrechetInfinity(FeatureMetric):
-    """The Frechet distance at infinitely many generated pictures (Chong & Forsyth 2020): its value, and the fit's standard error.
+    """The Frechet distance at infinitely many generated pictures (Chong & Forsyth 2020): value, and the fit's standard error.
 
     Raises:
         InputError: at compute, fewer than 8 generated pictures.
@@ -172,7 +172,7 @@ class FrechetInfinity(FeatureMetric):
         >>> metric.update(x[:60], real=False)
         >>> metric.update(x[60:], real=True)
         >>> value, error = metric.compute()
-        >>> value < functional.frechet_distance(x[:60], x[60:])
+        >>> value < frechet_distance(x[:60], x[60:])
         tensor(True)
     """
 

@@ -1,7 +1,7 @@
 """Retrieval between texts and clips by any score, in tiles, so that 100 thousand against 100 thousand fits.
 
-A text has one right clip and a clip one or more right texts; where captions repeat, the clips of all equal captions may count as
-right. Ties count by expectation over their orders (McSherry & Najork 2008): the right one of two equal scores is first half the
+A text has one right clip and a clip one or more right texts; where captions repeat, the clips of all equal captions may count
+as right. Ties count by expectation over their orders (McSherry & Najork 2008): the right one of two equal scores is first half the
 time, and a model that gives everything the same score is at chance. Volume is GRAM's (arXiv 2412.11959) and UniAlign's, the
 query-weighted centroid SCALAR's.
 """

@@ -111,15 +111,28 @@ def test_retrieval_and_gap_write_results_and_one_report(features, tmp_path):
     about = {"label": "T-A cosine", "task": "T->A", "metric": "R@1"}
     by_method = {r["method"]: r["value"] for r in rows if all(r[k] == v for k, v in about.items())}
     assert by_method["good"] > by_method["bad"] + 0.3
-    assert {"T-AI volume", "T-AI cosine +DSL"} <= {r["label"] for r in rows}
+    assert {"T-AI volume", "T-AI centroid +DSL"} <= {r["label"] for r in rows}
     assert Image.open(tmp_path / "g" / "tsne.png").width > 100
-    done = run("report", tmp_path / "r", tmp_path / "g" / "result.json", "--out", tmp_path / "page", "--title", "Both")
+    formats = [part for f in ("markdown", "latex", "csv") for part in ("--format", f)]
+    done = run(
+        "report", tmp_path / "r", tmp_path / "g" / "result.json", "--out", tmp_path / "page", "--title", "Both", *formats
+    )
     assert done.exit_code == 0, done.output
     page = (tmp_path / "page" / "report.html").read_text()
     assert "<h1>Both</h1>" in page
-    assert "data:image/png" in page
+    assert page.count("data:image/webp") == 1  # the map
+    assert page.count("<svg") >= 2
     assert "58.7" in page  # table 1, published
     assert "good - bad" in (tmp_path / "page" / "report.md").read_text()
+    assert (tmp_path / "page" / "figures.csv").read_text().startswith("dataset,checkpoint,method,task,")
+    tex = (tmp_path / "page" / "report.tex").read_text()
+    assert tex.count("\\begin{tabular}") == tex.count("\\end{tabular}") > 10
+    assert "50.0 %" not in tex.replace("\\%", "")
+    packed = json.loads((tmp_path / "page" / "report.json").read_text())["results"][0]["rows"]
+    back = results.unpacked(packed)
+    assert [(r["method"], r["metric"], r["label"]) for r in back] == [(r["method"], r["metric"], r["label"]) for r in rows]
+    assert [r["value"] for r in back] == pytest.approx([r["value"] for r in rows], rel=1e-3)
+    assert run("report", tmp_path / "r", "--out", tmp_path, "--format", "word").exit_code == 2
 
 
 def test_a_folder_without_results_is_named(tmp_path):

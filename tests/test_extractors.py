@@ -213,7 +213,7 @@ def test_pictures_are_known_by_their_content(tmp_path):
     with pytest.warns(UserWarning, match="1 files are no pictures"):
         found, kept, left_out = features_of(judge, folder)
     assert torch.allclose(found, whole, atol=1e-5)
-    assert (kept, left_out) == (digest(files[:1] + [folder / "1_without_an_ending"] + files[2:]), 0)
+    assert (kept, left_out) == (digest([files[0], folder / "1_without_an_ending", *files[2:]]), 0)
     (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:900])
     with pytest.warns(UserWarning, match=r"1 pictures cannot be read.*2.png"):
         found, _, left_out = features_of(judge, folder)

@@ -194,7 +194,9 @@ def test_figures_are_scikit_learns_and_torchmetrics():
     assert np.allclose(found.to_text.ndcg, ndcg)
     for k in (1, 5, 10):
         # torchmetrics takes scores of 0 and less for not found
-        theirs = np.mean([float(retrieval_recall(s + 2, torch.from_numpy(r), top_k=k)) for s, r in zip(scores, right, strict=True)])
+        theirs = np.mean(
+            [float(retrieval_recall(s + 2, torch.from_numpy(r), top_k=k)) for s, r in zip(scores, right, strict=True)]
+        )
         assert recalls(found.to_clip)[f"R@{k}"] == pytest.approx(theirs)
 
 

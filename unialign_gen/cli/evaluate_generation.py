@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
 from ..output import check_folder
 from .app import check_output, evaluate, guarded, report
 from .measuring import (
@@ -55,8 +55,9 @@ def generation(
     resamples: Annotated[int, typer.Option(min=2, help="Halves of the clips that intervals of distances come from.")] = 100,
     examples: Annotated[int, typer.Option(min=0, help="Clips shown in the report.")] = 8,
     interpolations: Annotated[
-        int, typer.Option("--interpolations", "--ways", min=0, help="Clips drawn between their text and their sound, in 8 steps.")
+        int, typer.Option(min=0, help="Clips that are drawn between their text and their sound, in 8 steps.")
     ] = 2,
+    ways: Annotated[int | None, typer.Option(min=0, hidden=True)] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     as_json: AsJson = False,
@@ -67,6 +68,9 @@ def generation(
     """
     from ..checkpoint import find
 
+    if ways is not None:
+        warnings.warn("--ways is now called --interpolations; the old name goes with the next release", stacklevel=2)
+        interpolations = ways
     methods = tuple(methods_of(method))
     decoders: tuple[str | None, ...] = tuple(decoder or (["kandinsky"] if checkpoint == "starter" else [])) or (None,)
     for name in decoders:
@@ -142,9 +146,13 @@ def statistics(
 @evaluate.command()
 @guarded
 def distance(
-    pictures: Annotated[Path, typer.Argument(help="A folder of pictures, a file of statistics, or an .npz of pytorch-fid, clean-fid or ADM.")],
+    pictures: Annotated[
+        Path, typer.Argument(help="A folder of pictures, a file of statistics, or an .npz of pytorch-fid, clean-fid or ADM.")
+    ],
     reference: Annotated[Path, typer.Argument(help="What they are compared with: either, too.")],
-    extractor: Annotated[str, typer.Option(help="inception (FID, KID), judge, clip, dinov2, or an encoder as LIBRARY:NAME.")] = "inception",
+    extractor: Annotated[
+        str, typer.Option(help="inception (FID, KID), judge, clip, dinov2, or an encoder as LIBRARY:NAME.")
+    ] = "inception",
     weights: WeightsOption = None,
     resize: ResizeOption = "bicubic",
     subset_size: Annotated[int, typer.Option(min=2, help="Of the kernel distance; less where a set is smaller.")] = 1000,
@@ -170,13 +178,14 @@ def write_report(
     result: Annotated[list[Path], typer.Argument(help="Folders of results, or their result.json.")],
     out: Out,
     title: Annotated[str, typer.Option(help="Of the page.")] = "Evaluation",
+    formats: Annotated[list[str] | None, typer.Option("--format", help="Also markdown, latex or csv; can be repeated.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Results of several runs on one page: HTML, Markdown, JSON and CSV, the published numbers beside them."""
+    """Results of several runs on one page, the published numbers beside them: HTML and JSON; Markdown, LaTeX, CSV on request."""
     from ..eval import report as pages
     from ..eval import results
 
     check_folder(out)
     found = [(path if path.is_dir() else path.parent, results.read(path)) for path in result]
-    files = [str(f) for f in pages.write(found, out, title)]
+    files = [str(f) for f in pages.write(found, out, title, formats or [])]
     report({"files": files}, as_json, "\n".join(files))

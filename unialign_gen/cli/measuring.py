@@ -75,16 +75,17 @@ def methods_of(entries: list[str] | None) -> list[Method]:
 
 def finish(out: Path, protocol: str, about: dict[str, Any], found: dict[str, Any], as_json: bool) -> None:
     """Writes result and report, and shows the tables."""
+    from ..data.cache import write_whole
     from ..eval import report, results
     from ..eval.figures import clean
 
     path = results.write(out, protocol, about, found)
     result = results.read(path)
-    files = report.write([(out, result)], out)
+    write_whole(out / report.PAGE, report.page([(out, result)], report.title_of(result)).encode())
     if as_json:
         import json
 
         typer.echo(json.dumps(clean({"protocol": protocol, "about": about, "rows": found["rows"], "out": str(out)})))
         return
     typer.echo(report.brief(result))
-    sys.stdout.write("\n" + "\n".join(str(f) for f in [path, *files]) + "\n")
+    sys.stdout.write("\n" + "\n".join(str(f) for f in (path, out / report.PAGE)) + "\n")
