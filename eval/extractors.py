@@ -40,12 +40,7 @@ class Extractor(nn.Module):
     net: Callable[[Tensor], Tensor]
 
     def __init__(
-        self,
-        name: str,
-        resize: str,
-        prepare: Callable[[Image.Image], Tensor],
-        net: Callable[[Tensor], Tensor],
-        distance: str,
+        self, name: str, resize: str, prepare: Callable[[Image.Image], Tensor], net: Callable[[Tensor], Tensor], distance: str
     ):
         super().__init__()
         self.name, self.resize, self.prepare, self.distance = name, resize, prepare, distance

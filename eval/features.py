@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,19 +41,14 @@ class PictureFolder:
     others: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
 
-    def readable(self, place: Path) -> list[Path]:
-        """The files without those that could not be read; warns of what was left out."""
+    def readable(self, place: Path, pictures: Sequence[Picture]) -> list[Picture]:
+        """The pictures without those that could not be read; warns of what was left out."""
         if self.others:
             warnings.warn(f"{place}: {self.others} files are no pictures and were left out", stacklevel=3)
         if self.unreadable:
             first = next(iter(self.unreadable.values()))
             warnings.warn(f"{len(self.unreadable)} pictures cannot be read and were left out: {first}", stacklevel=3)
-        return [p for p in self.files if str(p) not in self.unreadable]
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The files of `picture_folder`."""
-    return picture_folder(folder).files
+        return [p for p in pictures if str(p) not in self.unreadable]
 
 
 def picture_folder(folder: Path) -> PictureFolder:
@@ -77,11 +73,9 @@ def picture_folder(folder: Path) -> PictureFolder:
 
 
 def is_picture(path: Path) -> bool:
-    try:
-        with Image.open(path):
-            return True
-    except Exception:  # Pillow's parsers raise whatever they meet
-        return False
+    with contextlib.suppress(Exception), Image.open(path):  # Pillow's parsers raise whatever they meet
+        return True
+    return False
 
 
 def pictures_of_npz(path: Path) -> list[Image.Image] | None:
@@ -152,10 +146,8 @@ def extract(
 def cached(extractor: Extractor, pictures: Sequence[Path], store: Path, batch: int = BATCH) -> Tensor:
     """`extract`, kept in the file `store` and taken from there while pictures and extractor are the same."""
     about = {"extractor": extractor.name, "resize": extractor.resize, "pictures": digest(pictures)}
-    found = read_kept(store, about)
-    if found is None:
-        found = extract(extractor, pictures, batch)
-        keep(found, store, about)
+    if (found := read_kept(store, about)) is None:
+        keep(found := extract(extractor, pictures, batch), store, about)
     return found
 
 
@@ -181,6 +173,13 @@ def keep(found: Tensor, store: Path, about: dict[str, str]) -> None:
     part.replace(store)
 
 
+def opened(place: Path) -> tuple[Sequence[Picture], PictureFolder]:
+    """The pictures of a folder, or of ADM's file of samples."""
+    samples = pictures_of_npz(place) if place.suffix == ".npz" else None
+    folder = picture_folder(place) if samples is None else PictureFolder([])
+    return folder.files if samples is None else samples, folder
+
+
 def features_of(extractor: Extractor, place: Path, cache: Path | None = None, strict: bool = False) -> tuple[Tensor, str, int]:
     """Features (N, d) of a folder of pictures or of ADM's `.npz` of samples, their digest, and how many were left out.
 
@@ -191,9 +190,7 @@ def features_of(extractor: Extractor, place: Path, cache: Path | None = None, st
     Raises:
         InputError: no pictures, or none that can be read.
     """
-    samples = pictures_of_npz(place) if place.suffix == ".npz" else None
-    folder = picture_folder(place) if samples is None else PictureFolder([])
-    pictures: Sequence[Picture] = folder.files if samples is None else samples
+    pictures, folder = opened(place)
     about = {"extractor": extractor.name, "resize": extractor.resize, "pictures": digest(pictures)}
     name = hashlib.sha256("|".join(about.values()).encode()).hexdigest()[:24]
     found = read_kept(cache / f"{name}.safetensors", about) if cache else None
@@ -201,8 +198,7 @@ def features_of(extractor: Extractor, place: Path, cache: Path | None = None, st
         found = extract(extractor, pictures, unreadable=None if strict else folder.unreadable)
         if cache and not folder.unreadable:  # what is broken is looked at, and said, again
             keep(found, cache / f"{name}.safetensors", about)
-    readable: Sequence[Picture] = folder.readable(place) if samples is None else samples
-    return found, digest(readable), len(folder.unreadable)
+    return found, digest(folder.readable(place, pictures)), len(folder.unreadable)
 
 
 def digest(pictures: Sequence[Picture]) -> str:
@@ -215,11 +211,8 @@ def digest(pictures: Sequence[Picture]) -> str:
 
 
 def measure(extractor: Extractor, place: Path, strict: bool = False) -> Moments:
-    """Statistics of a folder's pictures, or of ADM's samples, in one pass that holds a batch; see `features_of`."""
-    samples = pictures_of_npz(place) if place.suffix == ".npz" else None
-    folder = picture_folder(place) if samples is None else PictureFolder([])
-    pictures: Sequence[Picture] = folder.files if samples is None else samples
+    """Statistics of pictures in one pass that holds a batch; see `features_of`."""
+    pictures, folder = opened(place)
     unreadable = None if strict else folder.unreadable
     found = moments(batches(extractor, pictures, unreadable=unreadable), FeatureSource(extractor.name, extractor.resize))
-    source = FeatureSource(extractor.name, extractor.resize, digest(folder.readable(place) if samples is None else samples))
-    return Moments(found.mean, found.cov, found.n, source)
+    return replace(found, source=replace(found.source, pictures=digest(folder.readable(place, pictures))))

@@ -8,11 +8,11 @@ a matrix that is not symmetric is taken, so that nothing is complex or NaN, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.stats import linregress
 from torch import Tensor
 
 from unialign_gen.deprecated import renamed
@@ -123,24 +123,13 @@ def frechet_infinity(x: Tensor, y: Tensor, points: int = 15, smallest: float = 0
         spread = float((part - middle).square().sum()) / (size - 1)
         root = product_root(cross - cross.mean(0)) / (size - 1) ** 0.5
         found.append((size, distance(middle, mean, spread, trace, root)))
-    value, slope, error = line([1 / n for n, _ in found], [d for _, d in found])
-    return Extrapolation(value, error, slope, found)
+    fit = linregress([1 / n for n, _ in found], [d for _, d in found])
+    return Extrapolation(float(fit.intercept), float(fit.intercept_stderr), float(fit.slope), found)
 
 
 def product_root(cross: Tensor) -> float:
     """Sum of the singular values of a matrix, in its smaller shape."""
     return float(torch.linalg.svdvals(cross if len(cross) <= cross.shape[1] else torch.linalg.qr(cross, mode="r").R).sum())
-
-
-def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
-    """Least squares y = a + b x: a, b and the standard error of a."""
-    at, values = np.asarray(x), np.asarray(y)
-    middle, n = at.mean(), len(at)
-    spread = ((at - middle) ** 2).sum()
-    slope = ((at - middle) * (values - values.mean())).sum() / spread
-    intercept = values.mean() - slope * middle
-    residual = ((values - intercept - slope * at) ** 2).sum() / max(1, n - 2)
-    return float(intercept), float(slope), float((residual * (1 / n + middle**2 / spread)) ** 0.5)
 
 
 __getattr__ = renamed(__name__, {"frechet_of_features": "frechet_distance", "Infinity": "Extrapolation"})

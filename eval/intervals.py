@@ -11,14 +11,14 @@ import numpy as np
 BLOCK = 2**18  # clips drawn at a time
 
 
-def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval (1927) of a share `hits / n`, 95 % by default; (0, 1) for n = 0."""
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """Wilson's score interval (1927) of a share `hits / n`, 95 %; (0, 1) for n = 0."""
     if n == 0:
         return 0.0, 1.0
-    p = hits / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, n).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Kernel distances between two sets of features: KID, and the squared MMD it is an estimate of.
 
-KID (Binkowski et al. 2018, arXiv 1801.01401) is the unbiased squared MMD under k(x, y) = (x.y / d + 1)^3. Kernels are functions of
-dot products, so that resampling needs no second pass over the features.
+KID (Binkowski et al. 2018, arXiv 1801.01401) is the unbiased squared MMD under k(x, y) = (x.y / d + 1)^3. Kernels are functions
+of dot products, so that resampling needs no second pass over the features.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ encoder's weights are not. Each has a functional twin in `unialign_gen.eval.func
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from collections.abc import Callable
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,12 @@ from torchmetrics.utilities import dim_zero_cat
 from unialign_gen.errors import InputError
 
 from . import extractors
-from .cmmd import SCALE, SIGMA, cmmd
-from .frechet import frechet_distance, frechet_infinity
+from .cmmd import cmmd
+from .frechet import Extrapolation, frechet_distance, frechet_infinity
 from .kid import kid
 from .mind import mind
 from .moments import FeatureSource, Moments, few_pictures
-from .prdc import prdc
+from .prdc import PRDCScores, prdc
 
 __all__ = ["FrechetDistance", "FrechetInfinity", "KernelDistance", "PRDC", "MIND", "CMMD"]
 
@@ -138,12 +140,19 @@ class FrechetDistance(PictureMetric):
 
 
 class FeatureMetric(PictureMetric):
-    """Metrics that keep the features themselves, (N, d) on each side."""
+    """Metrics that keep the features themselves, (N, d) on each side; their options are those of the functional twin.
 
+    Raises:
+        InputError: at compute, too few pictures on a side.
+    """
+
+    twin: Callable[..., Any]
     real_features: list[Tensor]
     fake_features: list[Tensor]
 
     def __init__(self, *args: Any, **kwargs: Any):
+        known = list(inspect.signature(self.twin).parameters)[2:]  # after the two sets of features
+        self.options = {name: kwargs.pop(name) for name in known if name in kwargs}
         super().__init__(*args, **kwargs)
         self.add_state("real_features", [], "cat", persistent=True)
         self.add_state("fake_features", [], "cat", persistent=True)
@@ -152,19 +161,21 @@ class FeatureMetric(PictureMetric):
         """Adds pictures (B, 3, H, W) or features (B, d)."""
         (self.real_features if real else self.fake_features).append(self.features(pictures))
 
-    def both(self) -> tuple[Tensor, Tensor]:
-        """Features of generated (N, d) and real (M, d) pictures."""
+    def compute(self) -> Any:
         for name, side in (("generated", self.fake_features), ("real", self.real_features)):
             if not len(side):
                 raise InputError(f"there are no {name} pictures: call update(pictures, real={name == 'real'})")
-        return dim_zero_cat(self.fake_features), dim_zero_cat(self.real_features)
+        found = self.twin(dim_zero_cat(self.fake_features), dim_zero_cat(self.real_features), **self.options)
+        if isinstance(found, float):
+            return torch.tensor(found, dtype=torch.float64)
+        if isinstance(found, PRDCScores):
+            return {name: torch.tensor(value, dtype=torch.float64) for name, value in found._asdict().items()}
+        values = (found.value, found.error) if isinstance(found, Extrapolation) else found
+        return tuple(torch.tensor(v, dtype=torch.float64) for v in values)
 
 
 class FrechetInfinity(FeatureMetric):
     """The Frechet distance at infinitely many generated pictures (Chong & Forsyth 2020): value, and the fit's standard error.
-
-    Raises:
-        InputError: at compute, fewer than 8 generated pictures.
 
     Example:
         >>> metric = FrechetInfinity(encoder=None)
@@ -176,45 +187,29 @@ class FrechetInfinity(FeatureMetric):
         tensor(True)
     """
 
-    def compute(self) -> tuple[Tensor, Tensor]:
-        found = frechet_infinity(*self.both())
-        return torch.tensor(found.value, dtype=torch.float64), torch.tensor(found.error, dtype=torch.float64)
+    twin = staticmethod(frechet_infinity)
 
 
 class KernelDistance(FeatureMetric):
-    """KID (Binkowski et al. 2018): mean and deviation over subsets; see `functional.kid`.
-
-    Raises:
-        InputError: at compute, a side has fewer pictures than a subset.
+    """KID (Binkowski et al. 2018): mean and deviation over subsets.
 
     Example:
         >>> metric = KernelDistance(encoder=None, subset_size=20)
-        >>> x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-        >>> metric.update(x, real=True)
-        >>> metric.update(x + 1, real=False)
+        >>> metric.update(torch.randn(50, 4), real=True)
+        >>> metric.update(torch.randn(50, 4) + 9, real=False)
         >>> mean, deviation = metric.compute()
         >>> mean > 3 * deviation
         tensor(True)
     """
 
-    def __init__(self, *args: Any, subsets: int = 100, subset_size: int | None = 1000, seed: int = 2020, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
-
-    def compute(self) -> tuple[Tensor, Tensor]:
-        mean, deviation = kid(*self.both(), self.subsets, self.subset_size, self.seed)
-        return torch.tensor(mean, dtype=torch.float64), torch.tensor(deviation, dtype=torch.float64)
+    twin = staticmethod(kid)
 
 
 class PRDC(FeatureMetric):
     """Precision, recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797) by name.
 
-    Raises:
-        InputError: at compute, a side has no more pictures than neighbours are asked for.
-
     Example:
-        >>> metric = PRDC(encoder=None)
-        >>> x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+        >>> metric, x = PRDC(encoder=None), torch.randn(50, 4)
         >>> metric.update(x, real=True)
         >>> metric.update(x, real=False)
         >>> metric.compute()["recall"].item()
@@ -222,34 +217,21 @@ class PRDC(FeatureMetric):
     """
 
     higher_is_better = True
-
-    def __init__(self, *args: Any, k: int = 3, k_density: int = 5, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.k, self.k_density = k, k_density
-
-    def compute(self) -> dict[str, Tensor]:
-        found = prdc(*self.both(), self.k, self.k_density)
-        return {name: torch.tensor(value, dtype=torch.float64) for name, value in found._asdict().items()}
+    twin = staticmethod(prdc)
 
 
 class MIND(FeatureMetric):
-    """Monge Inception Distance (arXiv 2605.06797): sliced Wasserstein, for a thousand pictures and more; see `functional.mind`.
+    """Monge Inception Distance (arXiv 2605.06797): sliced Wasserstein, for a thousand pictures and more.
 
     Example:
-        >>> metric = MIND(encoder=None)
-        >>> x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+        >>> metric, x = MIND(encoder=None), torch.randn(50, 4)
         >>> metric.update(x, real=True)
         >>> metric.update(x.flip(0), real=False)
         >>> metric.compute().item()
         0.0
     """
 
-    def __init__(self, *args: Any, directions: int = 1000, seed: int = 2020, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.directions, self.seed = directions, seed
-
-    def compute(self) -> Tensor:
-        return torch.tensor(mind(*self.both(), self.directions, self.seed), dtype=torch.float64)
+    twin = staticmethod(mind)
 
 
 class CMMD(FeatureMetric):
@@ -265,12 +247,10 @@ class CMMD(FeatureMetric):
         9.9
     """
 
+    twin = staticmethod(cmmd)
+
     def __init__(self, encoder: str | nn.Module | None = "clip", *args: Any, **kwargs: Any):
         super().__init__(encoder, *args, **kwargs)
 
     def features(self, pictures: Tensor) -> Tensor:
-        found = super().features(pictures)
-        return found if pictures.ndim == 2 else F.normalize(found, dim=1)
-
-    def compute(self) -> Tensor:
-        return torch.tensor(cmmd(*self.both(), SIGMA, SCALE), dtype=torch.float64)
+        return super().features(pictures) if pictures.ndim == 2 else F.normalize(super().features(pictures), dim=1)

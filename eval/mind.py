@@ -13,8 +13,8 @@ BLOCK = 256  # directions at a time
 def mind(x: Tensor, y: Tensor, directions: int = 1000, seed: int = 2020) -> float:
     """3 d / (n K) sum_k |sort(X u_k) - sort(Y u_k)|^2 of features (N, d) and (M, d) over K random unit directions u_k.
 
-    Directions, and the n = min(N, M) rows of the larger set, are those that torch-fidelity draws with this seed. fp64. The factor
-    3 d brings it near to FID's numbers.
+    Directions, and the n = min(N, M) rows of the larger set, are those that torch-fidelity draws with this seed. The factor 3 d
+    brings it near to FID's numbers.
 
     Raises:
         InputError: fewer than two rows, or features that are not finite.

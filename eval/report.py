@@ -1,4 +1,4 @@
-"""Results of any number of runs as one page that holds everything in itself, and as JSON; on request Markdown, LaTeX and CSV."""
+"""Results of any number of runs as one page that holds everything in itself, and JSON; on request Markdown, LaTeX, CSV."""
 
 from __future__ import annotations
 

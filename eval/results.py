@@ -55,7 +55,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def joined(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Results in one small file: rows and differences as `packed` tables with four digits, no single draws, classes or pictures."""
+    """Results in one small file: rows and differences as `packed` tables with four digits; no draws, classes or pictures."""
     kept = [
         {k: r[k] for k in ("protocol", "about")} | {k: packed(r.get(k, [])) for k in ("rows", "differences")} for r in found
     ]

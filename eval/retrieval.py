@@ -1,8 +1,8 @@
 """Retrieval between texts and clips by any score, in tiles, so that 100 thousand against 100 thousand fits.
 
 A text has one right clip and a clip one or more right texts; where captions repeat, the clips of all equal captions may count
-as right. Ties count by expectation over their orders (McSherry & Najork 2008): the right one of two equal scores is first half the
-time, and a model that gives everything the same score is at chance. Volume is GRAM's (arXiv 2412.11959) and UniAlign's, the
+as right. Ties count by expectation over their orders (McSherry & Najork 2008): the right one of two equal scores is first half
+the time, and a model that gives everything the same score is at chance. Volume is GRAM's (arXiv 2412.11959) and UniAlign's, the
 query-weighted centroid SCALAR's.
 """
 
@@ -41,10 +41,6 @@ class Score(Protocol):
         """(rows, columns): some texts with some clips."""
         ...
 
-    def pairs(self, text: Tensor, clip: Tensor) -> Tensor:
-        """(P,): text[p] with clip[p]."""
-        ...
-
 
 class Cosine:
     """Dot products of unit embeddings of texts (Q, d) and clips (N, d), such as of one modality or of a centroid.
@@ -62,9 +58,6 @@ class Cosine:
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
         return self.text[rows] @ self.clip[columns].T
-
-    def pairs(self, text: Tensor, clip: Tensor) -> Tensor:
-        return (self.text[text] * self.clip[clip]).sum(1)
 
 
 class Volume:
@@ -88,10 +81,6 @@ class Volume:
         rest = [r[columns] for r in self.rest]
         return -cross_dets(self.text[rows], rest, self.det[columns], self.adjugate[columns])
 
-    def pairs(self, text: Tensor, clip: Tensor) -> Tensor:
-        dots = torch.stack([(self.text[text] * r[clip]).sum(1) for r in self.rest], dim=1)  # (P, K)
-        return (dots[:, None] @ self.adjugate[clip] @ dots[:, :, None])[:, 0, 0] - self.det[clip]
-
 
 class QueryWeightedCentroid:
     """Cosine of a text t with the centroid of a clip's modalities weighted by their own cosines with it (SCALAR, eq 1 to 3).
@@ -113,19 +102,12 @@ class QueryWeightedCentroid:
         self.has = stack.any(2)  # (K, N)
         self.gram = torch.einsum("knd,lnd->kln", stack, stack)  # (K, K, N)
 
-    def combine(self, dots: Tensor, has: Tensor, gram: Tensor) -> Tensor:
-        """From dot products (K, ...) with the text, which modalities are there, and dot products between them (K, K, ...)."""
-        weights = (dots / self.tau).masked_fill(~has, -torch.inf).softmax(0).nan_to_num(0.0)  # none there: no weight at all
-        square = sum(weights[k] * weights[m] * gram[k, m] for k in range(len(dots)) for m in range(len(dots)))
-        return (weights * dots).sum(0) / torch.as_tensor(square).clamp(min=1e-12).sqrt()
-
     def tile(self, rows: slice, columns: slice) -> Tensor:
         dots = torch.stack([self.text[rows] @ r[columns].T for r in self.rest])  # (K, rows, columns)
-        return self.combine(dots, self.has[:, None, columns].expand_as(dots), self.gram[:, :, None, columns])
-
-    def pairs(self, text: Tensor, clip: Tensor) -> Tensor:
-        dots = torch.stack([(self.text[text] * r[clip]).sum(1) for r in self.rest])  # (K, P)
-        return self.combine(dots, self.has[:, clip], self.gram[:, :, clip])
+        weights = (dots / self.tau).masked_fill(~self.has[:, None, columns], -torch.inf).softmax(0).nan_to_num(0.0)
+        pairs = [(k, m) for k in range(len(dots)) for m in range(len(dots))]
+        square = sum(weights[k] * weights[m] * self.gram[k, m, columns] for k, m in pairs)  # |centroid|^2
+        return (weights * dots).sum(0) / torch.as_tensor(square).clamp(min=1e-12).sqrt()  # 0 where a clip has nothing
 
 
 class DualSoftmax:
@@ -157,18 +139,6 @@ class DualSoftmax:
     def tile(self, rows: slice, columns: slice) -> Tensor:
         found = self.score.tile(rows, columns)
         return found * (self.scale * found - (self.total[columns] if self.over == "text" else self.total[rows, None])).exp()
-
-    def pairs(self, text: Tensor, clip: Tensor) -> Tensor:
-        parts = []  # as entries of the tiles: without a tolerance for ties they must be the same to the last bit
-        for row in slices(self.texts, ROWS):
-            for column in slices(self.clips, COLUMNS):
-                at = ((text >= row.start) & (text < row.stop) & (clip >= column.start) & (clip < column.stop)).nonzero()[:, 0]
-                if len(at):
-                    parts.append((at, self.tile(row, column)[text[at] - row.start, clip[at] - column.start]))
-        found = torch.empty(len(text), dtype=parts[0][1].dtype)
-        for at, values in parts:
-            found[at] = values
-        return found
 
 
 def slices(count: int, size: int) -> list[slice]:
@@ -276,16 +246,22 @@ def ranks(score: Score, owner: Tensor, groups: Tensor | None = None) -> Ranks:
     if len(owner) != score.texts or len(torch.unique(owner)) != score.clips or int(owner.max()) >= score.clips:
         raise InputError("every clip needs at least one text, and every text one clip")
     text, clip = right_pairs(owner, groups)
-    own = torch.cat([score.pairs(text[part], clip[part]) for part in slices(len(text), 2**16)])  # (P,)
+    starts = torch.searchsorted(text, torch.arange(score.texts + 1))  # pairs are sorted by text
+    places = []  # of each tile: which pairs lie in it, and where
+    for rows, columns in tiles(score):
+        at = torch.arange(int(starts[rows.start]), int(starts[rows.stop]))
+        at = at[(clip[at] >= columns.start) & (clip[at] < columns.stop)]
+        places.append((rows, columns, at, text[at] - rows.start, clip[at] - columns.start))
+    own = torch.empty(len(text))  # (P,), entries of the very tiles that they are compared with
+    for rows, columns, at, i, j in places:
+        if len(at):
+            own[at] = score.tile(rows, columns)[i, j]
     if not bool(own.isfinite().all()):
         raise InputError("scores hold NaN or infinite values")
     forth, back = Rights.of(text, own, score.texts), Rights.of(clip, own, score.clips)
-    starts = torch.searchsorted(text, torch.arange(score.texts + 1))  # pairs are sorted by text
-    for rows, columns in tiles(score):
+    for rows, columns, _, i, j in places:
         tile = score.tile(rows, columns)
-        pairs = slice(int(starts[rows.start]), int(starts[rows.stop]))
-        inside = (clip[pairs] >= columns.start) & (clip[pairs] < columns.stop)
-        tile[text[pairs][inside] - rows.start, clip[pairs][inside] - columns.start] = -torch.inf  # right ones are no rivals
+        tile[i, j] = -torch.inf  # right ones are no rivals
         forth.count(rows, tile, score.tie)
         back.count(columns, tile.T, score.tie)
     return Ranks(measured(forth, score.clips, score.tie), measured(back, score.texts, score.tie))

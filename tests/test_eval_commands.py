@@ -13,7 +13,7 @@ from unialign_gen.cli import app
 from unialign_gen.data import cache
 from unialign_gen.eval import report, results, tables
 from unialign_gen.eval.extractors import load
-from unialign_gen.eval.features import extract, pictures_in
+from unialign_gen.eval.features import extract, picture_folder
 from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.heads import Head, save_head
 
@@ -43,7 +43,7 @@ def test_distance_of_folders_and_of_their_statistics(folders, tmp_path):
     done = run("distance", a, b, "--extractor", "judge", "--json")
     found = json.loads(done.stdout.strip().splitlines()[-1])
     judge = load("judge")
-    expected = frechet_distance(*(extract(judge, pictures_in(f)) for f in folders))
+    expected = frechet_distance(*(extract(judge, picture_folder(f).files) for f in folders))
     name = "Frechet distance (EfficientNet-Lite2)"
     assert found[name] == pytest.approx(expected, rel=1e-5)
     assert (found["n"], found["n_reference"], found["extractor"]) == (10, 12, judge.name)

@@ -12,7 +12,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from unialign_gen.errors import InputError
 from unialign_gen.eval import extractors, inception
-from unialign_gen.eval.features import cached, digest, extract, features_of, measure, pictures_in
+from unialign_gen.eval.features import cached, digest, extract, features_of, measure, picture_folder
 from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.eval.inception import bicubic, channels, tf1
 from unialign_gen.eval.moments import FeatureSource, Moments, moments
@@ -55,7 +55,7 @@ def pictures(folder: Path, count: int = 5, sizes=((40, 30), (64, 64), (330, 310)
     for i in range(count):
         width, height = sizes[i % len(sizes)]
         Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-    return pictures_in(folder)
+    return picture_folder(folder).files
 
 
 def test_inception_is_torch_fidelitys_bit_for_bit(weights):
@@ -275,9 +275,9 @@ def test_npz_of_other_programs_are_read(tmp_path):
 def test_a_folder_without_pictures_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(InputError, match="no pictures"):
-        pictures_in(tmp_path)
+        picture_folder(tmp_path)
     with pytest.raises(InputError, match="no folder"):
-        pictures_in(tmp_path / "missing")
+        picture_folder(tmp_path / "missing")
 
 
 def test_kid_of_folders_is_torch_fidelitys(weights, tmp_path):

@@ -9,7 +9,6 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import calculate_precision_recall_full
 
 from unialign_gen.errors import InputError
-from unialign_gen.eval import frechet
 from unialign_gen.eval import prdc as prdc_module
 from unialign_gen.eval.frechet import frechet_distance, frechet_infinity
 from unialign_gen.eval.intervals import bootstrap, from_halves, halves
@@ -188,14 +187,6 @@ def test_infinity_takes_the_bias_of_n_away():
     assert one.error > 0
     with pytest.raises(InputError, match="8"):
         frechet_infinity(x[:7], real)
-
-
-def test_line_is_scipys():
-    from scipy.stats import linregress
-
-    x, y = np.arange(9.0), np.arange(9.0) ** 1.3
-    expected = linregress(x, y)
-    assert frechet.line(x, y) == pytest.approx((expected.intercept, expected.slope, expected.intercept_stderr))
 
 
 def test_a_part_of_a_pair_is_the_pair_of_the_parts():

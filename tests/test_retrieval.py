@@ -232,11 +232,3 @@ def test_no_matrix_of_all_against_all_is_held(monkeypatch):
     z = unit(3000, 8)
     assert set(ranks(Counting(z, z), torch.arange(3000)).to_clip.rank) == {1.0}
     assert max(seen) == (256, 1024)
-
-
-@pytest.mark.parametrize("more", [1, 2, 3])
-def test_scores_of_pairs_are_entries_of_the_tiles(more):
-    rest, text, owner = [unit(9, seed=s) for s in range(more)], unit(20, seed=8), torch.arange(20) % 9
-    for score in (Volume(text, rest), Cosine(text, rest[0]), QueryWeightedCentroid(text, rest)):
-        entries = score.tile(slice(0, 20), slice(0, 9)).gather(1, owner[:, None])[:, 0]
-        assert torch.allclose(score.pairs(torch.arange(20), owner), entries, atol=3e-7)

@@ -181,7 +181,7 @@ def write_report(
     formats: Annotated[list[str] | None, typer.Option("--format", help="Also markdown, latex or csv; can be repeated.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Results of several runs on one page, the published numbers beside them: HTML and JSON; Markdown, LaTeX, CSV on request."""
+    """Results of several runs on one page, the published numbers beside them: HTML, JSON; Markdown, LaTeX, CSV on request."""
     from ..eval import report as pages
     from ..eval import results
 
