@@ -3,10 +3,11 @@
     python benchmarks/metrics.py          # about 10 minutes on two cores
 
 Distances: 2048-d statistics of 4,096 pictures, and of 1,024, where the covariance is singular; peers are the routes of
-pytorch-fid and clean-fid (`scipy.linalg.sqrtm`) and of torch-fidelity (eigenvalues of the product). Features: Inception with
-the same random weights, the same PNG files, the same batch size, TF1 resize, files to features, ours against torch-fidelity's
-own loop. FID of 10 thousand pictures: both libraries' metric on the same features, streamed. The order of the contestants alternates, and the fastest of the repeats counts. Ranks: both directions between 100
-thousand texts and as many clips, and of a size at which whole matrices can be sorted (Linux).
+pytorch-fid and clean-fid (`scipy.linalg.sqrtm`) and of torch-fidelity (eigenvalues of the product). FID of 10 thousand
+pictures: each library's metric on the same features. Features: Inception with the same random weights, the same PNG files,
+the same batch size, TF1 resize, files to features, ours against torch-fidelity's own loop. The order of the contestants
+alternates, and the fastest of the repeats counts. Ranks: both directions between 100 thousand texts and as many clips, and of
+a size at which whole matrices can be sorted (Linux).
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def distances(count: int, width: int, repeats: int) -> dict[str, dict[str, float
 
 
 def streamed(count: int, width: int, batch: int = 256) -> dict[str, dict[str, float]]:
-    """Seconds and values of FID from features that come in batches: our metric, torchmetrics', torch-fidelity's on all of them."""
+    """Seconds and values of FID from features in batches: our metric, torchmetrics', and torch-fidelity's on all of them."""
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torchmetrics.image import FrechetInceptionDistance
 

@@ -143,34 +143,27 @@ def extract(
     return torch.cat(found).clone()  # no inference tensor leaves
 
 
-def cached(extractor: Extractor, pictures: Sequence[Path], store: Path, batch: int = BATCH) -> Tensor:
-    """`extract`, kept in the file `store` and taken from there while pictures and extractor are the same."""
-    about = {"extractor": extractor.name, "resize": extractor.resize, "pictures": digest(pictures)}
-    if (found := read_kept(store, about)) is None:
-        keep(found := extract(extractor, pictures, batch), store, about)
-    return found
+def cached(
+    extractor: Extractor, pictures: Sequence[Picture], store: Path, batch: int = BATCH, unreadable: dict[str, str] | None = None
+) -> Tensor:
+    """`extract`, kept in the file `store` and taken from there while pictures and extractor are the same.
 
-
-def read_kept(store: Path, about: dict[str, str]) -> Tensor | None:
-    """The features in a file, if they are just these; a write that was cut off is none."""
+    Nothing is kept where pictures could not be read: what is broken is looked at, and said, again.
+    """
     from safetensors import SafetensorError, safe_open
-
-    if not store.is_file():
-        return None
-    try:
-        with safe_open(store, framework="pt") as file:
-            return file.get_tensor("features") if file.metadata() == about else None
-    except SafetensorError:
-        return None
-
-
-def keep(found: Tensor, store: Path, about: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
-    make_folder(store.parent)
-    part = store.with_name(f"{store.name}.{os.getpid()}.part")
-    save_file({"features": found}, part, about)
-    part.replace(store)
+    about = {"extractor": extractor.name, "resize": extractor.resize, "pictures": digest(pictures)}
+    with contextlib.suppress(SafetensorError, FileNotFoundError), safe_open(store, framework="pt") as file:  # or cut off
+        if file.metadata() == about:
+            return file.get_tensor("features")
+    found = extract(extractor, pictures, batch, unreadable)
+    if not unreadable:
+        make_folder(store.parent)
+        part = store.with_name(f"{store.name}.{os.getpid()}.part")
+        save_file({"features": found}, part, about)
+        part.replace(store)
+    return found
 
 
 def opened(place: Path) -> tuple[Sequence[Picture], PictureFolder]:
@@ -191,13 +184,12 @@ def features_of(extractor: Extractor, place: Path, cache: Path | None = None, st
         InputError: no pictures, or none that can be read.
     """
     pictures, folder = opened(place)
-    about = {"extractor": extractor.name, "resize": extractor.resize, "pictures": digest(pictures)}
-    name = hashlib.sha256("|".join(about.values()).encode()).hexdigest()[:24]
-    found = read_kept(cache / f"{name}.safetensors", about) if cache else None
-    if found is None:
-        found = extract(extractor, pictures, unreadable=None if strict else folder.unreadable)
-        if cache and not folder.unreadable:  # what is broken is looked at, and said, again
-            keep(found, cache / f"{name}.safetensors", about)
+    unreadable = None if strict else folder.unreadable
+    if cache is None:
+        found = extract(extractor, pictures, unreadable=unreadable)
+    else:
+        key = hashlib.sha256(f"{extractor.name}|{extractor.resize}|{digest(pictures)}".encode()).hexdigest()[:24]
+        found = cached(extractor, pictures, cache / f"{key}.safetensors", unreadable=unreadable)
     return found, digest(folder.readable(place, pictures)), len(folder.unreadable)
 
 

@@ -21,7 +21,7 @@ def mind(x: Tensor, y: Tensor, directions: int = 1000, seed: int = 2020) -> floa
 
     Example:
         >>> x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
-        >>> mind(x, x[torch.randperm(50)])
+        >>> round(mind(x, x[torch.randperm(50)]), 9)
         0.0
         >>> 20 < mind(x, x + 1) < 30  # 3 |shift|^2 = 24
         True

@@ -69,12 +69,14 @@ class Moments:
 
         Statistics of other programs do not say how they were made: they count as any Inception's.
         """
+        if self.foreign or other.foreign:
+            name = (other if self.foreign else self).source.extractor
+            if not name.startswith((FOREIGN, "inception-")):
+                raise InputError(f"an .npz of statistics is of Inception, not of {name}")
+            return
         for what in ("extractor", "resize"):
             mine, theirs = getattr(self.source, what), getattr(other.source, what)
-            if self.foreign or other.foreign:
-                if not all(s.source.extractor.startswith((FOREIGN, "inception-")) for s in (self, other)):
-                    raise InputError(f"an .npz of statistics is of Inception, not of {mine if other.foreign else theirs}")
-            elif mine != theirs:
+            if mine != theirs:
                 raise InputError(f"statistics of different {what}s cannot be compared: {mine} and {theirs}; measure both alike")
         if self.mean.shape != other.mean.shape:
             raise InputError(f"statistics of different widths cannot be compared: {len(self.mean)} and {len(other.mean)}")

@@ -61,7 +61,7 @@ def page(found: Found, name: str) -> str:
             "sections": sections(result),
             "charts": charts(result["rows"]),
             "grids": grids,
-            "plots": [(p["title"], data_url(folder / p["path"])) for p in result.get("plots", [])],
+            "plots": [(p["title"], plot(folder / p["path"])) for p in result.get("plots", [])],
         }
         for (folder, result), grids in zip(found, all_grids(found), strict=True)
     ]
@@ -128,18 +128,20 @@ def grid(folder: Path, files: Sequence[Sequence[str]], side: int) -> str:
             if (folder / name).is_file():
                 with Image.open(folder / name) as opened:
                     sheet.paste(opened.convert("RGB").resize((side - 2, side - 2), reducing_gap=2.0), (x * side, y * side))
-    made = io.BytesIO()
-    sheet.save(made, "WEBP", quality=50)
-    return f"data:image/webp;base64,{base64.b64encode(made.getvalue()).decode()}"
+    return as_webp(sheet)
 
 
-def data_url(path: Path) -> str | None:
-    """A plot inside the page, as WebP; None where the file is gone."""
+def plot(path: Path) -> str | None:
+    """A plot inside the page; None where the file is gone."""
     if not path.is_file():
         return None
-    made = io.BytesIO()
     with Image.open(path) as opened:
-        opened.convert("RGB").save(made, "WEBP", quality=50)
+        return as_webp(opened.convert("RGB"))
+
+
+def as_webp(picture: Image.Image) -> str:
+    made = io.BytesIO()
+    picture.save(made, "WEBP", quality=50)
     return f"data:image/webp;base64,{base64.b64encode(made.getvalue()).decode()}"
 
 

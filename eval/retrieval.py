@@ -24,7 +24,7 @@ from unialign_gen.objectives.volume import cross_dets, tuple_terms
 __all__ = ["Cosine", "Volume", "QueryWeightedCentroid", "DualSoftmax", "ranks", "recalls"]
 
 ROWS, COLUMNS = 256, 4096  # a tile of scores stays in a core's cache while it is compared
-COMPARED = 8  # up to so many right ones a query each is compared with the tile; more are sorted
+COMPARED = 64  # up to so many right ones a query each is compared with the tile; more are sorted
 TIE = 1e-6  # fp32 products of unit vectors err by about 1e-7
 AT = (1, 5, 10)
 DEPTH = 10  # of nDCG
@@ -67,7 +67,7 @@ class Volume:
 
     Example:
         >>> z = torch.eye(3)
-        >>> ranks(Volume(z, [z, z]), torch.arange(3)).to_clip.rank
+        >>> ranks(Volume(z, [z]), torch.arange(3)).to_clip.rank
         array([1., 1., 1.])
     """
 
@@ -89,8 +89,8 @@ class QueryWeightedCentroid:
     sum_m w_m <t, z^m> / |sum_m w_m z^m|, from dot products alone.
 
     Example:
-        >>> text, video, audio = torch.eye(3), torch.eye(3), torch.eye(3).roll(1, 0)
-        >>> ranks(QueryWeightedCentroid(text, [video, audio]), torch.arange(3)).to_clip.rank  # the sound is another clip's
+        >>> z, same = torch.eye(3), torch.full((3, 3), 3**-0.5)
+        >>> ranks(QueryWeightedCentroid(z, [z, same]), torch.arange(3)).to_clip.rank
         array([1., 1., 1.])
     """
 

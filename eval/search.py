@@ -66,19 +66,19 @@ def initial(modality: str) -> str:
     return INITIALS.get(modality, modality)
 
 
-def pathways(text: Tensor, clips: dict[str, Tensor]) -> dict[str, Score]:
-    """Texts (Q, d) against each modality of the clips alone (N, d), by name."""
-    return {f"T-{initial(name)} cosine": Cosine(text, z) for name, z in clips.items()}
-
-
-def joint(text: Tensor, clips: dict[str, Tensor]) -> dict[str, Score]:
-    """Texts against all modalities of the clips together; rows of zeros are modalities that a clip does not have."""
-    name, rest = f"T-{''.join(initial(m) for m in clips)}", list(clips.values())
-    return {
-        f"{name} centroid": Cosine(text, F.normalize(torch.stack(rest).sum(0), dim=1)),
-        f"{name} volume": Volume(text, rest),
-        f"{name} query-weighted centroid": QueryWeightedCentroid(text, rest),
-    }
+def scores_of(text: Tensor, clips: dict[str, Tensor], ids: Sequence[str], missing: bool) -> Iterator[tuple[str, Score]]:
+    """Texts (Q, d) against the clips' modalities (N, d each), every score by name: each alone, then all of them together."""
+    for modality, z in clips.items():
+        yield f"T-{initial(modality)} cosine", Cosine(text, z)
+    if len(clips) < 2:
+        return
+    name = f"T-{''.join(initial(m) for m in clips)}"
+    for rate in (None, *(RATES if missing else ())):
+        rest = list((clips if rate is None else without(clips, ids, rate)).values())  # rows of zeros are what is missing
+        gone = "" if rate is None else f", {rate:.0%} missing"
+        yield f"{name} centroid{gone}", Cosine(text, F.normalize(torch.stack(rest).sum(0), dim=1))
+        yield f"{name} volume{gone}", Volume(text, rest)
+        yield f"{name} query-weighted centroid{gone}", QueryWeightedCentroid(text, rest)
 
 
 def without(clips: dict[str, Tensor], ids: Sequence[str], rate: float) -> dict[str, Tensor]:
@@ -116,41 +116,18 @@ def measure(
                 f"{method.name}: embeddings differ in width ({sorted(widths)}): a modality has no head of this space"
             )
         for subset, keep in chosen.items():
-            mine, of, kept = within(owner, keep, {m: z[keep] for m, z in clips.items()}, subset, others)
-            query, equal = text[mine], groups[mine]
-            repeated = len(torch.unique(equal)) < len(equal)
-            for label, score in scores_of(
-                query, kept, [i for i, k in zip(features.ids, keep.tolist(), strict=True) if k], missing
-            ):
-                add(found, subset, label, ranks(score, of), of)
-                if repeated:
-                    add(found, subset, label + EQUAL, ranks(score, of, equal), of)
-                if dsl is not None and len(of) == int(keep.sum()):
-                    add(found, subset, f"{label} +DSL", dual_softmax_ranks(score, of, dsl), of)
+            mine, kept = keep[owner], others[:1] if subset == f"with {others[0]}" else others
+            of, equal = (keep.cumsum(0) - 1)[owner[mine]], groups[mine]  # the texts' clips, numbered within the subset
+            ids = [i for i, there in zip(features.ids, keep.tolist(), strict=True) if there]
+            for label, score in scores_of(text[mine], {m: clips[m][keep] for m in kept}, ids, missing):
+                made = {label: ranks(score, of)}
+                if len(torch.unique(equal)) < len(equal):
+                    made[label + EQUAL] = ranks(score, of, equal)
+                if dsl is not None and len(of) == len(ids):
+                    made[f"{label} +DSL"] = dual_softmax_ranks(score, of, dsl)
+                for name, found_ranks in made.items():
+                    found.setdefault((subset, name), ([], of))[0].append(found_ranks)
     return found
-
-
-def within(
-    owner: Tensor, keep: Tensor, clips: dict[str, Tensor], subset: str, others: Sequence[str]
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Of a subset: which texts are in it, the number of their clips there, and its clips' modalities."""
-    mine = keep[owner]
-    of = (keep.cumsum(0) - 1)[owner[mine]]
-    return mine, of, {others[0]: clips[others[0]]} if subset == f"with {others[0]}" else clips
-
-
-def scores_of(text: Tensor, clips: dict[str, Tensor], ids: Sequence[str], missing: bool) -> Iterator[tuple[str, Score]]:
-    """Every score by name, one at a time."""
-    yield from pathways(text, clips).items()
-    if len(clips) > 1:
-        yield from joint(text, clips).items()
-        for rate in RATES if missing else ():
-            for label, score in joint(text, without(clips, ids, rate)).items():
-                yield f"{label}, {rate:.0%} missing", score
-
-
-def add(found: Table, subset: str, label: str, made: Ranks, owner: Tensor) -> None:
-    found.setdefault((subset, label), ([], owner))[0].append(made)
 
 
 def per_clip(values: np.ndarray, owner: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
