@@ -18,7 +18,7 @@ from unialign_gen.loading import load_pipeline
 from unialign_gen.output import make_folder
 
 from . import methods
-from .drawing import draw, meet
+from .drawing import barrier, draw
 from .methods import Method
 from .pictures import Cell
 from .study import FRAMES, SELF, Plan, Study, prepare
@@ -86,7 +86,7 @@ def run(plan: Plan, process: Process | None = None) -> Study | None:
         options = {"num_inference_steps": plan.steps, "guidance_scale": plan.guidance}
         draw(pipeline, cells_of(study, name, pipeline), study.ids, plan.out, plan.batch, process, **options)
         study.pipelines[name] = pipeline
-    meet(process)
+    barrier(process)
     return study if process.rank == 0 else None
 
 

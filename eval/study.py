@@ -21,8 +21,8 @@ from unialign_gen.errors import InputError
 from unialign_gen.loading import PUBLISHED, description, find, open_aligner
 from unialign_gen.media import load_clip, load_image
 
-from . import prompts
-from .drawing import meet
+from . import prompt_embeddings
+from .drawing import barrier
 from .methods import Method
 from .pictures import file_name, open_folder, save
 
@@ -87,7 +87,7 @@ def check_heads(plan: Plan) -> None:
     Raises:
         InputError: one has none; its embeddings would mean nothing to the decoder.
     """
-    if "audio" not in prompts.needed(plan.kinds) or plan.own_sources == dict(plan.sources):
+    if "audio" not in prompt_embeddings.needed(plan.kinds) or plan.own_sources == dict(plan.sources):
         return
     for method in plan.methods:
         for run in method.runs:
@@ -139,7 +139,7 @@ def encoder_entries(plan: Plan, modalities: Sequence[str]) -> dict[str, str | di
 
 def modalities_of(corpus: Corpus, kinds: Sequence[str]) -> list[str]:
     """What the encoders have to look at: what the prompts need, and the picture, or the video it is taken from."""
-    wanted = prompts.needed([*kinds, "image"])
+    wanted = prompt_embeddings.needed([*kinds, "image"])
     if any(s.image is None and s.video is not None for s in corpus.samples) and "video" not in wanted:
         wanted.append("video")
     if not any(s.image for s in corpus.samples):
@@ -171,7 +171,7 @@ def prepare(plan: Plan, process: Process) -> Study:
         shard_size=64,
     )
     extract_features(config, process)
-    meet(process)
+    barrier(process)
     features = FeatureCache.open(folder)
     aligner = open_aligner(plan.checkpoint, plan.own_sources, plan.accept_license)
     embedded: dict[tuple[str, int], dict[str, Tensor]] = {}
@@ -179,9 +179,9 @@ def prepare(plan: Plan, process: Process) -> Study:
     mixed = [k for k in plan.kinds if k != "image"]
     for method in plan.methods if mixed else ():
         for number, run in enumerate(method.runs):
-            embedded[method.name, number], there = prompts.embed(features, mixed, run, aligner, plan.frame)
+            embedded[method.name, number], there = prompt_embeddings.embed(features, mixed, run, aligner, plan.frame)
             has &= there
-    own, there = prompts.embed(features, ["image"], None, aligner, plan.frame)
+    own, there = prompt_embeddings.embed(features, ["image"], None, aligner, plan.frame)
     embedded[SELF, 0] = own
     keep = (has & there).nonzero()[:, 0]
     if len(keep) < 2:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 KEYS = {"tower": "encoder", "towers": "encoders"}  # of encoders' and checkpoints' JSON, old to new
@@ -33,3 +35,15 @@ def current_config(config: dict[str, Any]) -> dict[str, Any]:
 def warn_renamed(old: str, new: str) -> None:
     """Says once a place that an old name was used."""
     warnings.warn(f"{old} is now called {new}; the old name goes with the next release", FutureWarning, stacklevel=3)
+
+
+def renamed(module: str, names: dict[str, str]) -> Callable[[str], Any]:
+    """A module's `__getattr__` that answers to old names, with a warning."""
+
+    def find(old: str) -> Any:
+        if old not in names:
+            raise AttributeError(f"module {module!r} has no attribute {old!r}")
+        warn_renamed(f"{module}.{old}", f"{module}.{names[old]}")
+        return getattr(sys.modules[module], names[old])
+
+    return find

@@ -1,4 +1,4 @@
-"""Ways between two prompts of one clip, drawn frame by frame: what lies between modalities in a space."""
+"""Interpolations between two prompts of one clip, drawn frame by frame: what lies between modalities in a space."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def draw(study: Study, start: str, end: str, clips: int, frames: int) -> list[di
             if start not in kinds or end not in kinds:
                 continue
             heads = {kind: heads_of(kind, method.runs[0], pipeline) for kind in (start, end)}
-            for at, clip in enumerate(tqdm(study.ids[:clips], desc=f"ways, {decoder}, {method.name}", disable=None)):
-                folder = plan.out / "ways" / decoder / method.name / file_name(clip).removesuffix(".png")
+            for at, clip in enumerate(tqdm(study.ids[:clips], desc=f"interpolations, {decoder}, {method.name}", disable=None)):
+                folder = plan.out / "interpolations" / decoder / method.name / file_name(clip).removesuffix(".png")
                 points = path(kinds[start][at], kinds[end][at], frames)
                 open_folder(folder, {**settings, "from": start, "to": end, "frames": frames, "heads": heads})
                 files = [folder / f"{i:02d}.png" for i in range(frames)]
