@@ -13,10 +13,10 @@ into the state what a decoder takes (`image_embeds`) and what an IP-Adapter take
   blocks want them. Those repeat rows for several pictures in another order than the text: one picture of each of several
   prompts, or several of one.
 
-Scale: IP-Adapter (ViT-H, and bigG for SDXL), unCLIP and Kandinsky decoders were trained on raw projections of a CLIP tower,
-whose norm is far from 1: give those raw scale. Adapters for faces were trained on unit vectors of a face tower. Length matters
-for all of them, as their first layer has a bias. Adapters that attend to a tower's tokens ("plus", "full face") take no
-pooled embedding, hence nothing from here.
+Scale: IP-Adapter (ViT-H, and bigG for SDXL), unCLIP and Kandinsky decoders were trained on raw projections of a CLIP encoder,
+whose norm is far from 1: give those raw scale. Adapters for faces were trained on unit vectors of a face encoder. Length
+matters for all of them, as their first layer has a bias. Adapters that attend to an encoder's tokens ("plus", "full face")
+take no pooled embedding, hence nothing from here.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class PromptedPipeline:
         prior_strength: float | None = None,
         **options: Any,
     ) -> ImagePipelineOutput:
-        """One picture a prompt: of so many, the one that the image tower reads as nearest to what was to be drawn.
+        """One picture a prompt: of so many, the one that the image encoder reads as nearest to what was to be drawn.
 
         That is the prompt after the prior. Choosing by a model is Ramesh et al. 2021's.
 
@@ -150,7 +150,7 @@ class PromptedPipeline:
         `num_images_per_prompt=candidates`.
 
         Raises:
-            InputError: as in a call; options that do not go with choosing; no image tower.
+            InputError: as in a call; options that do not go with choosing; no image encoder.
         """
         for name in ("image_embeds", "num_images_per_prompt", "output_type", "return_dict", "latents"):
             if name in options:

@@ -25,7 +25,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
     """Text, sound, video, pictures and mixes of them to pictures, by a Stable UnCLIP decoder.
 
     The decoder has a text input of its own, cross-attention, here `decoder_prompt`; it is no part of the prompt's embedding
-    and may stay empty. Sampling is that of diffusers' `StableUnCLIPImg2ImgPipeline`, without its vision tower.
+    and may stay empty. Sampling is that of diffusers' `StableUnCLIPImg2ImgPipeline`, without its vision encoder.
 
     Args:
         aligner: prompts to unit embeddings.
@@ -84,7 +84,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
     ) -> Tensor:
         """Noised embeddings with their noise level (B, 2 d), zeros before them under guidance.
 
-        Diffusers' own asks the vision tower for its dtype even when embeddings are given; here that tower need not exist.
+        Diffusers' own asks the vision encoder for its dtype even when embeddings are given; here that encoder need not exist.
         """
         labels = self.noise_image_embeddings(image_embeds=image_embeds, noise_level=noise_level, generator=generator)
         return torch.cat([torch.zeros_like(labels), labels]) if do_classifier_free_guidance else labels

@@ -201,7 +201,7 @@ def test_bodies_are_bounded(served):
     stream = (b"x" * 65536 for _ in range(10))
     assert httpx.post(f"{served.url}gradio_api/call/create", content=stream).status_code == 400
     assert httpx.post(f"{served.url}gradio_api/call/create", content=b"[" * 5000).status_code == 400
-    too_large = {"files": ("a.png", b"x" * (served.room.limits.file_bytes + 1_000_000))}
+    too_large = {"files": ("a.png", b"x" * (served.context.limits.file_bytes + 1_000_000))}
     assert httpx.post(f"{served.url}gradio_api/upload", files=too_large, timeout=60).status_code == 413
 
 
@@ -227,9 +227,9 @@ import httpx
 from unialign_gen.demo.server import start
 
 page = start()
-(page.room.folder() / "x").write_bytes(b"x")
+(page.context.folder() / "x").write_bytes(b"x")
 page.close()
-assert not page.room.cache.exists()
+assert not page.context.cache.exists()
 try:
     httpx.get(page.url)
 except httpx.ConnectError:

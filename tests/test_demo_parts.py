@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from unialign_gen.demo import gate, html
+from unialign_gen.demo import html, request_filter
 from unialign_gen.demo.engine import Engine, Model, Progress, on_disk
-from unialign_gen.demo.guard import said
+from unialign_gen.demo.errors import said
 from unialign_gen.demo.limits import Limits, prior_strength, steps_and_guidance
 from unialign_gen.demo.prompts import Part
 from unialign_gen.demo.restore import restore
@@ -88,7 +88,7 @@ def test_the_shipped_results_are_shown():
     ],
 )  # fmt: skip
 def test_routes(path, is_open):
-    assert gate.allowed(path) is is_open
+    assert request_filter.allowed(path) is is_open
 
 
 @pytest.mark.parametrize(
@@ -100,13 +100,13 @@ def test_routes(path, is_open):
     ],
 )  # fmt: skip
 def test_bodies(value, fine):
-    assert gate.plain(json.dumps(value).encode()) is fine
+    assert request_filter.plain(json.dumps(value).encode()) is fine
 
 
 def test_bodies_that_are_nested_beyond_reason():
-    assert gate.plain(b"")
-    assert not gate.plain(b"[" * 40 + b"]" * 40)
-    assert not gate.plain(b"[" * 100_000)
+    assert request_filter.plain(b"")
+    assert not request_filter.plain(b"[" * 40 + b"]" * 40)
+    assert not request_filter.plain(b"[" * 100_000)
 
 
 def test_an_address_has_a_bucket_of_requests(tmp_path):
@@ -114,7 +114,7 @@ def test_an_address_has_a_bucket_of_requests(tmp_path):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    guard = gate.Gate(app, Limits(requests_a_minute=3), tmp_path)
+    guard = request_filter.RequestFilter(app, Limits(requests_a_minute=3), tmp_path)
 
     def ask(address, method="POST", path="/gradio_api/cancel"):
         sent = []
@@ -133,7 +133,7 @@ def test_an_address_has_a_bucket_of_requests(tmp_path):
     assert ask("b") == 200
     assert ask("a", "GET", "/") == 200
     (tmp_path / "x").write_bytes(b"x" * 100)
-    full = gate.Gate(app, Limits(cache_bytes=50), tmp_path)
+    full = request_filter.RequestFilter(app, Limits(cache_bytes=50), tmp_path)
     assert full.cache_size() == 100
 
 
@@ -191,7 +191,7 @@ def test_a_model_knows_its_own_steps_and_guidance(starter):
 
 
 def test_a_model_knows_its_own_prior(starter, engine):
-    """A second decoder's lies with the towers; a model without one draws at 0, whatever a program sends it."""
+    """A second decoder's lies with the encoders; a model without one draws at 0, whatever a program sends it."""
     from unialign_gen.checkpoint import find
 
     first, published = Model.of("starter", "starter"), Model.of("k", "kandinsky")

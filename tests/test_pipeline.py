@@ -113,7 +113,7 @@ def test_a_tuple_is_a_mix_and_a_list_a_batch(starter):
     assert torch.allclose(joined[0], a, atol=1e-5)
 
 
-def test_text_alone_loads_no_other_tower():
+def test_text_alone_loads_no_other_encoder():
     pipeline = unialign_gen.load("starter")
     pipeline.embed(text="a dog")
     assert list(pipeline.aligner.parts) == ["text"]

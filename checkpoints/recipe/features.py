@@ -17,10 +17,10 @@ from torch import Tensor
 
 from unialign_gen.data.manifest import Row
 from unialign_gen.media import load_sound
-from unialign_gen.towers import load_tower
-from unialign_gen.towers.aisfx import RATE
-from unialign_gen.towers.base import Tower
-from unialign_gen.towers.efficientnet import SIDE
+from unialign_gen.encoders import load_encoder
+from unialign_gen.encoders.aisfx import RATE
+from unialign_gen.encoders.base import Encoder
+from unialign_gen.encoders.efficientnet import SIDE
 
 from .concepts import unit_hash
 from .progress import Progress
@@ -30,7 +30,7 @@ BATCH = 64
 VERSIONS = {"rec": 5, "fx": 5, "font": 2, "speech": 2}  # of each sound that is trained on: itself, and augmented
 
 
-def fast(encoder: Tower, example: Tensor) -> Callable[[Tensor], np.ndarray]:
+def fast(encoder: Encoder, example: Tensor) -> Callable[[Tensor], np.ndarray]:
     """The encoder in OpenVINO, fp32: several times as fast on a processor as in PyTorch, equal to 1e-6."""
     import openvino
 
@@ -71,7 +71,7 @@ def of_pictures(root: Path, pixels: np.ndarray, kind: str = "image") -> np.ndarr
         path = folder / f"{hashlib.sha256(part).hexdigest()[:24]}.npy"
         if not path.exists():
             if run is None:
-                run = fast(load_tower(root / "encoders" / kind), torch.zeros(2, 3, SIDE, SIDE))
+                run = fast(load_encoder(root / "encoders" / kind), torch.zeros(2, 3, SIDE, SIDE))
             found = [run(enlarged(part[i : i + BATCH])) for i in range(0, len(part), BATCH)]
             save_array(path, np.concatenate(found).astype(np.float16))
             progress.done(len(part))
@@ -101,7 +101,7 @@ class TextFeatures:
         todo = sorted({t for t in texts if t not in self.place}, key=lambda t: (len(t), t))  # by length: little padding
         if not todo:
             return
-        encoder, progress = load_tower(self.root / "encoders" / "text"), Progress("features of texts", len(todo))
+        encoder, progress = load_encoder(self.root / "encoders" / "text"), Progress("features of texts", len(todo))
         run = fast(encoder, encoder.prepare(["a dog", "two cats"]))
         for at in range(0, len(todo), CHUNK):
             part = todo[at : at + CHUNK]
@@ -158,7 +158,7 @@ def of_sounds(root: Path, rows: Sequence[Row]) -> list[Tensor]:
     for row in rows:
         path = root / "features" / "audio" / f"{row.id}.npy"
         if not path.exists():
-            encoder = encoder or load_tower(root / "encoders" / "audio")
+            encoder = encoder or load_encoder(root / "encoders" / "audio")
             sound = load_sound(root / row.path, RATE)
             generator = torch.Generator().manual_seed(int(unit_hash("augment", row.id) * 2**31))
             versions = VERSIONS[row.style] if row.split == "train" else 1

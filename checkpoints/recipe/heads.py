@@ -41,7 +41,7 @@ def write_cache(
     index = {
         "format": FORMAT,
         "corpus": {"name": name, "samples": len(ids)},
-        "towers": {modality: {"dim": f.values.shape[1], "checkpoint": "starter"} for modality, f in found.items()},
+        "encoders": {modality: {"dim": f.values.shape[1], "checkpoint": "starter"} for modality, f in found.items()},
         "shards": 1,
     }
     create(folder / name, index)

@@ -16,7 +16,7 @@ import numpy as np
 
 from unialign_gen.data.manifest import Row
 from unialign_gen.errors import InputError
-from unialign_gen.towers.aisfx import RATE
+from unialign_gen.encoders.aisfx import RATE
 
 from . import fonts
 from .concepts import CONCEPTS, article, table, unit_hash

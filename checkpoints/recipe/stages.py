@@ -19,7 +19,7 @@ from unialign_gen.data import manifest
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, heads_in, load_head, save_head
 from unialign_gen.pipelines import EmbeddingPrior
-from unialign_gen.towers import load_tower
+from unialign_gen.encoders import load_encoder
 from unialign_gen.understanding import Understanding
 
 from . import clips, encoders, features, known, packages, pictures, recognition, rows, sounds, words
@@ -215,4 +215,4 @@ def judge(root: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(root / "encoders" / "judge" / name, out / name)
-    Judge(load_tower(out), probe, names).save_probe(out)
+    Judge(load_encoder(out), probe, names).save_probe(out)

@@ -62,7 +62,7 @@ def calibrate(
     files = pictures_in(images)[:limit]
     part = image_part(checkpoint, parse_sources(source)).to(device)
     found = measure(part, files)
-    scale = EmbedScale(part.tower.dim, found.embed_norm, found.embed_norm_std)
+    scale = EmbedScale(part.encoder.dim, found.embed_norm, found.embed_norm_std)
     if not unconditional_is_zero(folder):
         scale.negative_image_embeds.copy_(found.negative)
     scale.save_pretrained(place)

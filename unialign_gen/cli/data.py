@@ -23,7 +23,7 @@ def extract(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decode a corpus once, run the frozen towers over it, and keep their features; resumes where it was."""
+    """Decode a corpus once, run the frozen encoders over it, and keep their features; resumes where it was."""
     from ..config import load
     from ..data.extract_config import ExtractConfig
 

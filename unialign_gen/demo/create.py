@@ -10,11 +10,11 @@ from PIL import Image
 
 from .. import __version__
 from ..settings_png import Prompt, Settings
+from .decode_worker import DecodeWorker
 from .engine import Engine, Job, Progress
 from .limits import choice, prior_strength, steps_and_guidance, whole
 from .preview import Previewer
 from .prompts import Part, embed_parts, method_for, nearest, tiles
-from .sandbox import Sandbox
 
 MIXES = ("lerp", "slerp")
 
@@ -49,7 +49,7 @@ class Create:
     model: Any = "starter"
     prior: Any = None
 
-    def run(self, engine: Engine, sandbox: Sandbox, session: str = "") -> Iterator[Progress | Drawn]:
+    def run(self, engine: Engine, decode_worker: DecodeWorker, session: str = "") -> Iterator[Progress | Drawn]:
         """Progress with previews, then what was drawn.
 
         Raises:
@@ -64,7 +64,7 @@ class Create:
         prior = prior_strength(model, self.prior)
         seed = whole(self.seed, "seed", 0, limits.seed)
         rate = engine.rate(model.label) if any(v is not None for v in self.files.values()) else 0
-        parts = tiles(sandbox, limits, self.text, self.files, self.weights, self.kept, rate)
+        parts = tiles(decode_worker, limits, self.text, self.files, self.weights, self.kept, rate)
         method = method_for(asked, parts)
 
         def work(job: Job[Drawn]) -> Drawn:

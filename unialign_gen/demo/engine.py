@@ -106,7 +106,7 @@ class Engine:
         return self.models[label]
 
     def pipeline(self, label: str) -> Any:
-        """A model's pipeline; only the worker calls this. The starter's decoders share their towers."""
+        """A model's pipeline; only the worker calls this. The starter's decoders share their encoders."""
         from .. import load
 
         model = self.model(label)
@@ -131,7 +131,7 @@ class Engine:
             return None
 
     def rate(self, label: str) -> int:
-        """The sampling rate in Hz of the model's sound tower; 44.1 kHz where it has none."""
+        """The sampling rate in Hz of the model's sound encoder; 44.1 kHz where it has none."""
         self.model(label)
         if label not in self.rates:
 

@@ -68,7 +68,7 @@ def understood(
 
 
 def seen(parts: Sequence[Part]) -> str:
-    """What the towers took of each file: the sound's wave, the sampled frames, the picture."""
+    """What the encoders took of each file: the sound's wave, the sampled frames, the picture."""
     cards = ""
     for part in parts:
         if part.media is None:

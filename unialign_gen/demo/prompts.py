@@ -13,8 +13,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..mixing import Method, mix
 from ..settings_png import Prompt, pack
+from .decode_worker import DecodeWorker, Media
 from .limits import Limits, decimal, words
-from .sandbox import Media, Sandbox
 
 FILES = ("audio", "video", "image")
 
@@ -43,7 +43,7 @@ class Part:
 
 
 def tiles(
-    sandbox: Sandbox,
+    decode_worker: DecodeWorker,
     limits: Limits,
     text: Any,
     files: dict[str, Any],
@@ -67,7 +67,7 @@ def tiles(
     for kind in FILES:
         if files.get(kind) is not None:
             weight = weight_of(weights, kind, limits)
-            media = sandbox.decode(kind, upload(files[kind], kind), rate)
+            media = decode_worker.decode(kind, upload(files[kind], kind), rate)
             parts.append(Part(kind, media.name, weight, media))
         elif kind in stored:
             weight = weight_of(weights, kind, limits)

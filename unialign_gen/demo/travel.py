@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..mixing import mix, path
+from .decode_worker import DecodeWorker
 from .engine import Engine, Job, Progress
 from .limits import choice, steps_and_guidance, whole, words
 from .prompts import Part, embed_parts, upload
-from .sandbox import Sandbox
 
 BATCH = 4  # pictures drawn at a time: what is seen of the work, and how soon it stops
 
@@ -59,7 +59,7 @@ class Travel:
     guidance: Any = None
     model: Any = "starter"
 
-    def run(self, engine: Engine, sandbox: Sandbox, session: str = "") -> Iterator[Progress | Way]:
+    def run(self, engine: Engine, decode_worker: DecodeWorker, session: str = "") -> Iterator[Progress | Way]:
         """Progress with the pictures so far, then the way.
 
         Raises:
@@ -74,7 +74,7 @@ class Travel:
         between = whole(self.between, "pictures from stop to stop", 1, limits.frames)
         closed = bool(self.closed)
         rate = engine.rate(model.label) if any(f is not None for f in self.files) else 0
-        stations = self.stations(sandbox, limits.text, rate)
+        stations = self.stations(decode_worker, limits.text, rate)
         legs = len(stations) if closed else len(stations) - 1
         total = legs * between + (0 if closed else 1)
         if total > limits.frames:
@@ -104,7 +104,7 @@ class Travel:
 
         yield from engine.run(work, session, "travel")
 
-    def stations(self, sandbox: Sandbox, longest: int, rate: int) -> list[list[Part]]:
+    def stations(self, decode_worker: DecodeWorker, longest: int, rate: int) -> list[list[Part]]:
         """The stations that hold something."""
         out = []
         for text, file in zip(self.texts, self.files, strict=True):
@@ -113,7 +113,7 @@ class Travel:
             if said:
                 parts.append(Part("text", said, 1.0))
             if file is not None:
-                media = sandbox.decode("any", upload(file, "a station's file"), rate)
+                media = decode_worker.decode("any", upload(file, "a station's file"), rate)
                 parts.append(Part(media.kind, media.name, 1.0, media))
             if parts:
                 out.append(parts)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .base import Tower
+from .base import Encoder
 from .kaldi import fbank
 from .published import load_pickle
 from .registry import stored_weights
@@ -39,9 +39,9 @@ SIZES = {"depth": 12, "width": 768, "heads": 12, "dim": 1024}
 
 
 def ask_for_licence(config: dict[str, Any]) -> None:
-    """Goes on only if the weights' licence was accepted, in the tower's configuration or in the environment.
+    """Goes on only if the weights' licence was accepted, in the encoder's configuration or in the environment.
 
-    Opting in is `"accept_license": "CC-BY-NC-SA-4.0"` in the tower's `config.json`, or the same value in the variable
+    Opting in is `"accept_license": "CC-BY-NC-SA-4.0"` in the encoder's `config.json`, or the same value in the variable
     `UNIALIGN_ACCEPT_LICENSE`.
 
     Raises:
@@ -50,7 +50,7 @@ def ask_for_licence(config: dict[str, Any]) -> None:
     if LICENCE not in (config.get("accept_license"), os.environ.get(VARIABLE)):
         raise InputError(
             f"ImageBind's weights are {LICENCE} (non-commercial, share alike): to accept, use --accept-license or "
-            f'accept_license=True, put "accept_license": "{LICENCE}" in the tower\'s config, or set {VARIABLE}={LICENCE}'
+            f'accept_license=True, put "accept_license": "{LICENCE}" in the encoder\'s config, or set {VARIABLE}={LICENCE}'
         )
 
 
@@ -100,12 +100,12 @@ class Block(nn.Module):
         return x + self.narrow(F.gelu(self.widen(self.norm2(x))))
 
 
-class ImageBindAudio(Tower):
+class ImageBindAudio(Encoder):
     """Features of sounds (B, 1024) in the space of OpenCLIP ViT-H/14's image embeddings: the mean of three clips' unit vectors.
 
     The published model multiplies each clip's unit vector by 20, its logit scale, before it averages. Here the factor is
     left out: directions are the same, and the aligner sets the length that a decoder wants. `log_logit_scale` keeps its
-    logarithm as a buffer, so `tower.log_logit_scale.exp() * tower(x)` is the published embedding. The length of ours is
+    logarithm as a buffer, so `encoder.log_logit_scale.exp() * encoder(x)` is the published embedding. The length of ours is
     at most 1, and less the more the clips differ.
 
     Args:
@@ -118,7 +118,7 @@ class ImageBindAudio(Tower):
     def __init__(self, depth: int = 12, width: int = 768, heads: int = 12, dim: int = 1024):
         super().__init__()
         self.dim = dim
-        self.config = {"tower": "imagebind_audio", "depth": depth, "width": width, "heads": heads, "dim": dim}
+        self.config = {"encoder": "imagebind_audio", "depth": depth, "width": width, "heads": heads, "dim": dim}
         places = 1 + ((MELS - PATCH) // STRIDE + 1) * ((FRAMES - PATCH) // STRIDE + 1)
         self.patches = nn.Conv2d(1, width, PATCH, stride=STRIDE, bias=False)
         self.patch_norm = nn.LayerNorm(width)
@@ -211,12 +211,12 @@ def published_keys(depth: int = SIZES["depth"]) -> dict[str, str]:
 
 
 def build(folder: Path, config: dict[str, Any]) -> ImageBindAudio:
-    """The tower as `config` says, if its licence is accepted there or in the environment."""
+    """The encoder as `config` says, if its licence is accepted there or in the environment."""
     ask_for_licence(config)
-    tower = ImageBindAudio(**{k: config.get(k, v) for k, v in SIZES.items()})
+    encoder = ImageBindAudio(**{k: config.get(k, v) for k, v in SIZES.items()})
     if "accept_license" in config:  # a copy that is saved loads again under the same acceptance
-        tower.config["accept_license"] = config["accept_license"]
-    return tower
+        encoder.config["accept_license"] = config["accept_license"]
+    return encoder
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:

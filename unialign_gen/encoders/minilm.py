@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Tower
+from .base import Encoder
 
 LENGTH = 128
 
 
-class MiniLM(Tower):
+class MiniLM(Encoder):
     """Sentence features (B, 384) of texts, through transformers' `BertModel` and the model's own tokenizer file."""
 
     dim = 384
@@ -35,7 +35,7 @@ class MiniLM(Tower):
             ),
             add_pooling_layer=False,
         )
-        self.config = {"tower": "minilm"}
+        self.config = {"encoder": "minilm"}
         self.tokenizer_json = Path(tokenizer).read_text("utf-8")
         self.tokenizer = Tokenizer.from_str(self.tokenizer_json)
         self.tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")

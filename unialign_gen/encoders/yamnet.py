@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import kaldi
-from .base import Tower
+from .base import Encoder
 from .blocks import mean_over_blocks
 
 RATE = 16000
@@ -49,7 +49,7 @@ def same(x: Tensor, stride: int) -> Tensor:
     return F.pad(x, (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1))
 
 
-class YAMNet(Tower):
+class YAMNet(Encoder):
     """Features of sounds: of blocks of 0.975 s, the last layer's mean; mean over the blocks.
 
     Args:
@@ -71,7 +71,7 @@ class YAMNet(Tower):
         )
         self.middle = middle
         self.dim = CHANNELS[-1] + (CHANNELS[MIDDLE] if middle else 0)
-        self.config = {"tower": "yamnet", "middle": middle}
+        self.config = {"encoder": "yamnet", "middle": middle}
 
     def prepare(self, sounds: list[Tensor]) -> Tensor:
         """Mono sounds (samples,) at 16 kHz -> (B, frames, 64), padded with NaN frames to the longest.

@@ -1,4 +1,4 @@
-"""What every tab works with: the engine, the sandbox, the limits, and folders for what is handed out."""
+"""What every tab works with: the engine, the decode_worker, the limits, and folders for what is handed out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import shipped_folder
+from .decode_worker import DecodeWorker
 from .engine import Engine
 from .limits import Limits
-from .sandbox import Sandbox
 
 DRAWING: dict[str, Any] = {
     "concurrency_limit": 1,
@@ -20,9 +20,9 @@ DRAWING: dict[str, Any] = {
 
 
 @dataclass
-class Room:
+class AppContext:
     engine: Engine
-    sandbox: Sandbox
+    decode_worker: DecodeWorker
     limits: Limits
     cache: Path
 

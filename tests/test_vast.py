@@ -1,4 +1,4 @@
-"""Towers of VAST, GRAM and PMRL, and PE-AV, against open_clip, timm, transformers, torchvision and formulas written out."""
+"""Encoders of VAST, GRAM and PMRL, and PE-AV, against open_clip, timm, transformers, torchvision and formulas written out."""
 
 import json
 
@@ -15,10 +15,10 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer, 
 from transformers.models.pe_audio.modeling_pe_audio import PeAudioModel
 
 from unialign_gen.checkpoint import find
+from unialign_gen.encoders import bert, eva_clip, load_encoder, save_encoder
+from unialign_gen.encoders.base import Encoder
+from unialign_gen.encoders.vast import load, make_part, published_encoders, split_checkpoint
 from unialign_gen.errors import InputError
-from unialign_gen.retrieval import load, make_part, published_towers, split_checkpoint
-from unialign_gen.towers import bert, eva_clip, load_tower, save_tower
-from unialign_gen.towers.base import Tower
 
 EVA = {"img_size": 28, "patch_size": 14, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2.5}
 BERT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -39,10 +39,10 @@ def lively(model, std=0.3):
     return model.eval()
 
 
-def tower_at(folder, kind, **config):
+def encoder_at(folder, kind, **config):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"tower": kind, **config}))
-    return load_tower(folder)
+    (folder / "config.json").write_text(json.dumps({"encoder": kind, **config}))
+    return load_encoder(folder)
 
 
 @pytest.fixture(scope="module")
@@ -89,46 +89,46 @@ def test_eva_is_open_clips_and_the_formula(tmp_path, eva_model, layout):
         torch.save(state, tmp_path / "EVA01_CLIP_g_14_psz14_s11B.pt")
     else:
         save_file(trunk, tmp_path / "model.safetensors")
-    tower = tower_at(tmp_path / "tower", "eva_clip", source=str(tmp_path), architecture=EVA)
+    encoder = encoder_at(tmp_path / "encoder", "eva_clip", source=str(tmp_path), architecture=EVA)
     clips = torch.randn(2, 3, 3, 28, 28, generator=torch.Generator().manual_seed(1))
-    each = tower.frames(clips)
+    each = encoder.frames(clips)
     assert torch.allclose(each.flatten(0, 1), eva_written_out(trunk, clips.flatten(0, 1)), atol=1e-4)
     with torch.no_grad():
         theirs = eva_model.encode_image(clips.flatten(0, 1))
     assert torch.allclose(eva_model.visual.trunk.head(each.flatten(0, 1)), theirs, atol=1e-4)
-    assert torch.allclose(tower(clips), each.mean(1), atol=1e-6)
-    assert tower(clips).shape == (2, tower.dim) == (2, 24)
-    save_tower(tower, tmp_path / "saved")
-    assert torch.equal(load_tower(tmp_path / "saved")(clips), tower(clips))
+    assert torch.allclose(encoder(clips), each.mean(1), atol=1e-6)
+    assert encoder(clips).shape == (2, encoder.dim) == (2, 24)
+    save_encoder(encoder, tmp_path / "saved")
+    assert torch.equal(load_encoder(tmp_path / "saved")(clips), encoder(clips))
 
 
 def test_full_size_eva_has_every_published_weight():
     with torch.device("meta"):
         theirs = open_clip.create_model("EVA01-g-14", device="meta")
-        tower = eva_clip.EvaClip()
-    ours = {k: v.shape for k, v in tower.state_dict().items()}
+        encoder = eva_clip.EvaClip()
+    ours = {k: v.shape for k, v in encoder.state_dict().items()}
     assert {k: v.shape for k, v in eva_clip.rename(theirs.state_dict()).items()} == ours
     head = sum(p.numel() for p in theirs.visual.trunk.head.parameters())
     assert sum(p.numel() for p in theirs.visual.parameters()) == 1_012_588_928
-    assert sum(p.numel() for p in tower.parameters()) == 1_012_588_928 - head == 1_011_146_112
+    assert sum(p.numel() for p in encoder.parameters()) == 1_012_588_928 - head == 1_011_146_112
     left = {k for k in theirs.state_dict() if not eva_clip.is_vision(k)}
     assert all(k.startswith(("text.", "visual.trunk.head.", "logit_scale")) for k in left)
 
 
 def test_frames_are_prepared_as_torchvision_does_without_antialias():
     with torch.device("meta"):
-        tower = eva_clip.EvaClip({**EVA, "img_size": 224})
+        encoder = eva_clip.EvaClip({**EVA, "img_size": 224})
     rng = np.random.default_rng(0)
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     theirs = Compose([Resize(224, antialias=False), CenterCrop(224), Normalize(mean, std)])
     for width, height in ((640, 361), (120, 200), (224, 224), (501, 499)):
         frames = [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for _ in range(2)]
         stack = torch.from_numpy(np.stack([np.asarray(f) for f in frames]).transpose(0, 3, 1, 2) / 255.0)
-        pixels = tower.prepare([frames])
+        pixels = encoder.prepare([frames])
         assert pixels.shape == (1, 2, 3, 224, 224)
         assert torch.allclose(pixels[0], theirs(stack).float(), atol=1e-6)
     with pytest.raises(InputError, match="as many frames"):
-        tower.prepare([frames, frames[:1]])
+        encoder.prepare([frames, frames[:1]])
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -140,22 +140,22 @@ def test_bert_is_transformers_class_token(tmp_path, vocabulary, old):
     if old:
         state = {k.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta"): v for k, v in state.items()}
     save_file(state, tmp_path / "model.safetensors")
-    tower = tower_at(tmp_path / "tower", "bert", source=str(tmp_path), architecture=BERT)
+    encoder = encoder_at(tmp_path / "encoder", "bert", source=str(tmp_path), architecture=BERT)
     tokenizer = BertTokenizer(vocab=str(tmp_path / "vocab.txt"), do_lower_case=True)
     batch = tokenizer(TEXTS, padding="max_length", truncation=True, max_length=40, return_tensors="pt")  # as GRAM does
-    tokens = tower.prepare(TEXTS)
+    tokens = encoder.prepare(TEXTS)
     assert torch.equal(tokens[:, 0], batch["input_ids"])
     assert torch.equal(tokens[:, 1], batch["attention_mask"])
     with torch.no_grad():
         expected = model.bert(**batch).last_hidden_state[:, 0]
-    assert torch.allclose(tower(tokens), expected, atol=1e-4)
-    assert torch.allclose(tower(tower.prepare(TEXTS[:1])), expected[:1], atol=1e-4)
-    save_tower(tower, tmp_path / "saved")
-    assert torch.equal(load_tower(tmp_path / "saved")(tokens), tower(tokens))
+    assert torch.allclose(encoder(tokens), expected, atol=1e-4)
+    assert torch.allclose(encoder(encoder.prepare(TEXTS[:1])), expected[:1], atol=1e-4)
+    save_encoder(encoder, tmp_path / "saved")
+    assert torch.equal(load_encoder(tmp_path / "saved")(tokens), encoder(tokens))
 
 
-class Sound(Tower):
-    """Stands for BEATs, whose tower has tests of its own: its weights only have to arrive."""
+class Sound(Encoder):
+    """Stands for BEATs, whose encoder has tests of its own: its weights only have to arrive."""
 
     def __init__(self):
         super().__init__()
@@ -201,12 +201,12 @@ def test_a_released_checkpoint_comes_apart(tmp_path, vocabulary, eva_model, age)
     assert set(split.unused.values()) >= {"cross-attention of the matching and the decoder", "the decoder's word prediction"}
 
     (tmp_path / "vocab.txt").write_text(vocabulary)
-    towers = {"video": eva_clip.EvaClip(EVA), "text": bert.Bert(bert.find_tokenizer(tmp_path), BERT), "audio": Sound()}
+    encoders = {"video": eva_clip.EvaClip(EVA), "text": bert.Bert(bert.find_tokenizer(tmp_path), BERT), "audio": Sound()}
     if age == "new":  # in one go, from the file; the others by hand
         torch.save({"model": state}, tmp_path / "released.pt")
-        parts = load(tmp_path / "released.pt", towers)
+        parts = load(tmp_path / "released.pt", encoders)
     else:
-        parts = {kind: make_part(kind, tower, split) for kind, tower in towers.items()}
+        parts = {kind: make_part(kind, encoder, split) for kind, encoder in encoders.items()}
     plain = {k.removeprefix("module."): v for k, v in released(eva_model).items()}
 
     clips = torch.randn(2, 3, 3, 28, 28, generator=torch.Generator().manual_seed(1))
@@ -217,7 +217,7 @@ def test_a_released_checkpoint_comes_apart(tmp_path, vocabulary, eva_model, age)
     reader = BertModel(BertConfig(**BERT), add_pooling_layer=False).eval()
     prefix = "multimodal_encoder.bert."
     reader.load_state_dict({k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}, strict=False)
-    tokens = towers["text"].prepare(TEXTS)
+    tokens = encoders["text"].prepare(TEXTS)
     with torch.no_grad():
         read = reader(input_ids=tokens[:, 0], attention_mask=tokens[:, 1]).last_hidden_state[:, 0]
     unit = parts["text"](tokens)
@@ -266,42 +266,42 @@ def test_pe_av_is_transformers_sound_embedding(tmp_path, pe_model, whole):
             for k, v in pe_model.state_dict().items()
         }
         save_file(state | {"audio_video_head.proj.weight": torch.ones(2)}, tmp_path / "published" / "model.safetensors")
-    tower = tower_at(tmp_path / "tower", "pe_av", source=str(tmp_path / "published"))
+    encoder = encoder_at(tmp_path / "encoder", "pe_av", source=str(tmp_path / "published"))
     noise = torch.randn(401, generator=torch.Generator().manual_seed(0))
     sounds = [noise, noise[:97] * 3, noise[200:360]]
     batch = PeAudioFeatureExtractor(hop_length=8)([s.numpy() for s in sounds], sampling_rate=48000, return_tensors="pt")
-    prepared = tower.prepare(sounds)
+    prepared = encoder.prepare(sounds)
     assert torch.equal(prepared.nan_to_num(), batch["input_values"][:, 0])
     assert torch.equal(~prepared.isnan(), batch["padding_mask"].bool())
     with torch.no_grad():
         expected = pe_model.get_audio_embeds(batch["input_values"], batch["padding_mask"])
-    features = tower(prepared)
-    assert features.shape == (3, tower.dim) == (3, 20)
+    features = encoder(prepared)
+    assert features.shape == (3, encoder.dim) == (3, 20)
     assert torch.allclose(features, expected, atol=1e-4)
-    assert tower.rate == 48000
-    save_tower(tower, tmp_path / "saved")
-    assert torch.equal(load_tower(tmp_path / "saved")(prepared), features)
+    assert encoder.rate == 48000
+    save_encoder(encoder, tmp_path / "saved")
+    assert torch.equal(load_encoder(tmp_path / "saved")(prepared), features)
     with pytest.raises(InputError, match="empty"):
-        tower.prepare([noise[:0]])
+        encoder.prepare([noise[:0]])
     turns = pe_model.audio_encoder.rotary_emb.inv_freq
-    assert torch.equal(tower.to(torch.bfloat16).net.rotary_emb.inv_freq, turns)
-    assert float((tower(prepared.bfloat16()) - expected).norm() / expected.norm()) < 0.1
+    assert torch.equal(encoder.to(torch.bfloat16).net.rotary_emb.inv_freq, turns)
+    assert float((encoder(prepared.bfloat16()) - expected).norm() / expected.norm()) < 0.1
 
 
 def test_another_model_is_no_pe_av(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clap"}))
     save_file({"audio_encoder.x": torch.ones(1)}, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="no PE-AV"):
-        tower_at(tmp_path / "tower", "pe_av", source=str(tmp_path))
+        encoder_at(tmp_path / "encoder", "pe_av", source=str(tmp_path))
 
 
-def test_the_published_towers_are_full_size_and_unknown_weights_are_named(tmp_path, vocabulary, eva_model):
+def test_the_published_encoders_are_full_size_and_unknown_weights_are_named(tmp_path, vocabulary, eva_model):
     (tmp_path / "vocab.txt").write_text(vocabulary)
     (tmp_path / "tokenizer.json").write_text(bert.find_tokenizer(tmp_path))
     with torch.device("meta"):
-        towers = published_towers(tmp_path / "tokenizer.json")
-    assert {k: t.dim for k, t in towers.items()} == {"video": 1408, "text": 768, "audio": 768}
-    assert sum(p.numel() for t in towers.values() for p in t.parameters()) > 1.2e9
+        encoders = published_encoders(tmp_path / "tokenizer.json")
+    assert {k: t.dim for k, t in encoders.items()} == {"video": 1408, "text": 768, "audio": 768}
+    assert sum(p.numel() for t in encoders.values() for p in t.parameters()) > 1.2e9
     torch.save(released(eva_model) | {"surprise.weight": torch.zeros(1)}, tmp_path / "released.pt")
     small = {"video": eva_clip.EvaClip(EVA), "text": bert.Bert(bert.find_tokenizer(tmp_path), BERT), "audio": Sound()}
     with pytest.warns(UserWarning, match=r"surprise\.weight"):

@@ -1,4 +1,4 @@
-"""What a run is made of, from its configuration: features, the frozen anchor, heads, towers, objective."""
+"""What a run is made of, from its configuration: features, the frozen anchor, heads, encoders, objective."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ..checkpoint import frozen_head
 from ..data.cache import FeatureCache
 from ..data.extract_config import load as load_extracting
 from ..data.extract_config import locate
+from ..encoders.base import Encoder
 from ..errors import InputError
 from ..heads import Head, load_head
 from ..objectives import OBJECTIVES, build
-from ..towers.base import Tower
 from .batches import Batches
 from .config import TrainConfig
 from .features import Source, embed_mean, label_means, read
-from .live import LiveInputs
 from .model import Heads
+from .raw_inputs import RawInputs
 from .streams import Stream
 
 
 @dataclass
-class Setting:
+class TrainState:
     """What a run is made of, before its first step."""
 
     sources: dict[str, Source]
@@ -36,11 +36,11 @@ class Setting:
     batches: list[Batches]
     heads: Heads
     objective: nn.Module
-    live: LiveInputs | None
+    raw_inputs: RawInputs | None
     steps: int
 
 
-def prepare(config: TrainConfig) -> Setting:
+def prepare(config: TrainConfig) -> TrainState:
     """Reads the caches, embeds the frozen anchor, builds heads and objective.
 
     Raises:
@@ -65,8 +65,8 @@ def prepare(config: TrainConfig) -> Setting:
     else:
         dim = config.embed_dim or frozen_head(config.checkpoint, "image")[1]
     means = label_means(sources, points)
-    towers = {modality: trained_tower(config, modality, sources) for modality in sorted(config.towers)}
-    live = LiveInputs(config, towers, sources) if towers else None
+    encoders = {modality: trained_encoder(config, modality, sources) for modality in sorted(config.encoders)}
+    raw_inputs = RawInputs(config, encoders, sources) if encoders else None
     spread, heads = {}, {}
     for modality in sorted(config.heads):
         rows = [s.rows[modality].values.float() for s in sources.values() if modality in s.rows]
@@ -78,9 +78,9 @@ def prepare(config: TrainConfig) -> Setting:
     streams = [
         Stream(f"streams[{i}]", stream, sources, config.anchor, config.seed + i) for i, stream in enumerate(config.streams)
     ]
-    batches = [Batches(config, stream, sources, points, means, spread, live) for stream in streams]
+    batches = [Batches(config, stream, sources, points, means, spread, raw_inputs) for stream in streams]
     steps = config.steps or math.ceil((config.epochs or 0) * len(streams[0]) / config.streams[0].batch)
-    return Setting(sources, points, means, batches, Heads(heads, towers), objective_of(config), live, max(1, steps))
+    return TrainState(sources, points, means, batches, Heads(heads, encoders), objective_of(config), raw_inputs, max(1, steps))
 
 
 def fitting(source: Source, anchor: str, head: nn.Module) -> Any:
@@ -89,25 +89,25 @@ def fitting(source: Source, anchor: str, head: nn.Module) -> Any:
     if source.width(anchor) != wanted:
         raise InputError(
             f"cache {source.name}: {anchor} has {source.width(anchor)} features, this checkpoint's head takes {wanted}: "
-            "extract with the checkpoint's own tower"
+            "extract with the checkpoint's own encoder"
         )
     return source.rows[anchor]
 
 
-def trained_tower(config: TrainConfig, modality: str, sources: dict[str, Source]) -> Tower:
-    """A tower whose weights are to be trained.
+def trained_encoder(config: TrainConfig, modality: str, sources: dict[str, Source]) -> Encoder:
+    """An encoder whose weights are to be trained.
 
     Raises:
         InputError: it cannot be had, or its features are not those of the caches.
     """
-    entry = config.towers[modality]
-    tower = load_extracting(entry if isinstance(entry, dict) else locate(modality, entry), torch.float32).requires_grad_(True)
+    entry = config.encoders[modality]
+    encoder = load_extracting(entry if isinstance(entry, dict) else locate(modality, entry), torch.float32).requires_grad_(True)
     for source in sources.values():
-        if modality in source.rows and source.width(modality) != tower.dim:
+        if modality in source.rows and source.width(modality) != encoder.dim:
             raise InputError(
-                f"towers.{modality}: it gives {tower.dim} features, cache {source.name} has {source.width(modality)}"
+                f"encoders.{modality}: it gives {encoder.dim} features, cache {source.name} has {source.width(modality)}"
             )
-    return tower.train()
+    return encoder.train()
 
 
 def new_head(config: TrainConfig, modality: str, features: Tensor, dim: int) -> Head:

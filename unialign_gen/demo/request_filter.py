@@ -37,7 +37,7 @@ DEEPEST = 32
 MOST_ADDRESSES = 10_000
 
 
-class Gate:
+class RequestFilter:
     """ASGI middleware, see the top of this file.
 
     Args:

@@ -12,8 +12,8 @@ from conftest import tone, write_video, write_wav
 from PIL import Image
 
 from unialign_gen.checkpoint import shipped_folder
+from unialign_gen.demo.decode_worker import DecodeWorker
 from unialign_gen.demo.limits import Limits, choice, decimal, whole, words
-from unialign_gen.demo.sandbox import Sandbox
 from unialign_gen.errors import InputError
 from unialign_gen.media import load_image, load_sound, load_video
 
@@ -21,22 +21,25 @@ SAMPLES = shipped_folder() / "samples"
 
 
 @pytest.fixture(scope="module")
-def sandbox():
-    made = Sandbox(Limits(decode_seconds=15))
+def decode_worker():
+    made = DecodeWorker(Limits(decode_seconds=15))
     yield made
     made.close()
 
 
-def test_files_come_out_as_the_library_decodes_them(sandbox, tmp_path):
+def test_files_come_out_as_the_library_decodes_them(decode_worker, tmp_path):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 4), np.uint8), "RGBA")
     picture.save(tmp_path / "a.png")
-    found = sandbox.decode("any", str(tmp_path / "a.png"))
+    found = decode_worker.decode("any", str(tmp_path / "a.png"))
     assert (found.kind, found.name) == ("image", "a.png")
     assert np.array_equal(np.asarray(found.value), np.asarray(load_image(tmp_path / "a.png")))
-    sound = sandbox.decode("any", str(SAMPLES / "cow.flac"), 44100)
+    sound = decode_worker.decode("any", str(SAMPLES / "cow.flac"), 44100)
     assert sound.kind == "audio"
     assert torch.equal(sound.value.samples, load_sound(SAMPLES / "cow.flac", 44100))
-    clip, expected = sandbox.decode("any", str(SAMPLES / "sheep.mp4"), 44100), load_video(SAMPLES / "sheep.mp4", rate=44100)
+    clip, expected = (
+        decode_worker.decode("any", str(SAMPLES / "sheep.mp4"), 44100),
+        load_video(SAMPLES / "sheep.mp4", rate=44100),
+    )
     assert clip.kind == "video"
     assert torch.equal(clip.value.sound, expected.sound)
     assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(clip.value.frames, expected.frames, strict=True))
@@ -44,7 +47,7 @@ def test_files_come_out_as_the_library_decodes_them(sandbox, tmp_path):
 
 def test_a_track_is_cut_at_the_limit(tmp_path):
     wav = write_wav(tmp_path / "a.wav", tone(3, 44100), 44100)
-    assert Sandbox(Limits(film_seconds=1)).decode("track", str(wav)).value.shape == (44100, 2)
+    assert DecodeWorker(Limits(film_seconds=1)).decode("track", str(wav)).value.shape == (44100, 2)
 
 
 @pytest.mark.parametrize(
@@ -60,17 +63,17 @@ def test_a_track_is_cut_at_the_limit(tmp_path):
         ("any", lambda p: p.write_bytes(b"hello" * 99), "not a sound or video"),
     ],
 )
-def test_files_that_are_refused(sandbox, tmp_path, kind, make, words):
+def test_files_that_are_refused(decode_worker, tmp_path, kind, make, words):
     shutil.copy(SAMPLES / "cow.flac", tmp_path)
     make(tmp_path / "bad")
     with pytest.raises(InputError, match=words) as caught:
-        sandbox.decode(kind, str(tmp_path / "bad"))
+        decode_worker.decode(kind, str(tmp_path / "bad"))
     assert str(tmp_path) not in str(caught.value)
 
 
 def test_long_and_large_media_are_refused_before_they_are_decoded(tmp_path):
     wav, video = write_wav(tmp_path / "a.wav", tone(3, 8000), 8000), write_video(tmp_path / "b.mp4")
-    small = Sandbox(Limits(media_seconds=2.5, frame_pixels=64 * 63))
+    small = DecodeWorker(Limits(media_seconds=2.5, frame_pixels=64 * 63))
     with pytest.raises(InputError, match="3 s long"):
         small.decode("audio", str(wav))
     with pytest.raises(InputError, match="64 x 64"):
@@ -79,43 +82,43 @@ def test_long_and_large_media_are_refused_before_they_are_decoded(tmp_path):
 
 def test_time_is_bounded_and_the_next_file_is_decoded(tmp_path):
     long, short = (write_wav(tmp_path / f"{n}.wav", tone(n, 44100), 44100) for n in (120, 1))
-    sandbox = Sandbox(Limits(film_seconds=120))
-    worker = sandbox.take()
+    decode_worker = DecodeWorker(Limits(film_seconds=120))
+    worker = decode_worker.take()
     start = time.monotonic()
     with pytest.raises((OSError, ValueError)):
         worker.ask("track", str(long), 44100, seconds=0.02)
     assert time.monotonic() - start < 5
-    sandbox.idle.append(worker)  # dead by now
+    decode_worker.idle.append(worker)  # dead by now
     with pytest.raises(InputError, match=r"1.wav cannot be decoded within this page's limits of time"):
-        sandbox.decode("audio", str(short))
-    assert sandbox.decode("audio", str(short)).seconds == 1
-    sandbox.close()
+        decode_worker.decode("audio", str(short))
+    assert decode_worker.decode("audio", str(short)).seconds == 1
+    decode_worker.close()
 
 
 def test_memory_is_bounded_and_the_next_file_is_decoded(tmp_path):
     Image.new("RGB", (6000, 6000)).save(tmp_path / "a.png")
     Image.new("RGB", (60, 60)).save(tmp_path / "b.png")
-    sandbox = Sandbox(Limits(decode_bytes=50_000_000))
+    decode_worker = DecodeWorker(Limits(decode_bytes=50_000_000))
     with pytest.raises(InputError, match=r"memory|damaged"):
-        sandbox.decode("image", str(tmp_path / "a.png"))
-    assert sandbox.decode("image", str(tmp_path / "b.png")).value.size == (60, 60)
-    sandbox.close()
+        decode_worker.decode("image", str(tmp_path / "a.png"))
+    assert decode_worker.decode("image", str(tmp_path / "b.png")).value.size == (60, 60)
+    decode_worker.close()
 
 
 def test_a_decoder_that_dies_costs_one_message(tmp_path):
     Image.new("RGB", (60, 60)).save(tmp_path / "b.png")
-    sandbox = Sandbox(Limits(decoders=1))
-    sandbox.warm()
-    sandbox.idle[0].process.kill()
+    decode_worker = DecodeWorker(Limits(decoders=1))
+    decode_worker.warm()
+    decode_worker.idle[0].process.kill()
     with pytest.raises(InputError, match="limits of time and memory"):
-        sandbox.decode("image", str(tmp_path / "b.png"))
-    assert sandbox.decode("image", str(tmp_path / "b.png")).value.size == (60, 60)
-    worker = sandbox.idle[0].process
-    sandbox.close()
+        decode_worker.decode("image", str(tmp_path / "b.png"))
+    assert decode_worker.decode("image", str(tmp_path / "b.png")).value.size == (60, 60)
+    worker = decode_worker.idle[0].process
+    decode_worker.close()
     assert worker.poll() is not None
 
 
-def test_mutated_files_are_decoded_or_refused(sandbox, tmp_path):
+def test_mutated_files_are_decoded_or_refused(decode_worker, tmp_path):
     draw = random.Random(0)
     for name in ("cow.flac", "sheep.mp4"):
         whole_file = (SAMPLES / name).read_bytes()
@@ -124,26 +127,26 @@ def test_mutated_files_are_decoded_or_refused(sandbox, tmp_path):
             for _ in range(draw.choice((1, 30, 3000))):
                 raw[draw.randrange(min(len(raw), draw.choice((200, 10**9))))] = draw.randrange(256)
             (tmp_path / name).write_bytes(raw[: draw.randrange(1, len(raw))] if draw.random() < 0.3 else raw)
-            said = outcome(sandbox, tmp_path / name)
+            said = outcome(decode_worker, tmp_path / name)
             assert len(said.splitlines()) == 1
             assert str(tmp_path) not in said
 
 
-def outcome(sandbox, path):
+def outcome(decode_worker, path):
     try:
-        return sandbox.decode("any", str(path)).kind
+        return decode_worker.decode("any", str(path)).kind
     except InputError as error:
         return str(error)
 
 
-def test_a_picture_that_unpacks_to_far_more_than_it_says(sandbox, tmp_path):
+def test_a_picture_that_unpacks_to_far_more_than_it_says(decode_worker, tmp_path):
     Image.new("L", (10, 10)).save(tmp_path / "a.png")
     raw = (tmp_path / "a.png").read_bytes()
     at = raw.index(b"IDAT")
     bomb = zlib.compress(bytes(200_000_000), 9)
     chunk = len(bomb).to_bytes(4, "big") + b"IDAT" + bomb + zlib.crc32(b"IDAT" + bomb).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(raw[: at - 4] + chunk + raw[-12:])
-    assert sandbox.decode("image", str(tmp_path / "a.png")).value.size == (10, 10)
+    assert decode_worker.decode("image", str(tmp_path / "a.png")).value.size == (10, 10)
 
 
 @pytest.mark.parametrize(

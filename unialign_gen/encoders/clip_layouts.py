@@ -79,11 +79,11 @@ def architecture(config: Mapping[str, Any], side: Side) -> dict[str, Any]:
     """Sizes of one side in transformers' words, from `architecture`, the published configuration, or open_clip's name.
 
     Args:
-        config: a tower's configuration; of `architecture`, `source` and `model` the first that says something counts.
+        config: an encoder's configuration; of `architecture`, `source` and `model` the first that says something counts.
         side: `vision` or `text`.
 
     Raises:
-        InputError: nothing says what it looks like, or it is a CLIP with parts these towers have not.
+        InputError: nothing says what it looks like, or it is a CLIP with parts these encoders have not.
     """
     if "architecture" in config:
         return dict(config["architecture"])
@@ -120,7 +120,7 @@ def from_open_clip(raw: Mapping[str, Any], side: Side, path: Path) -> dict[str, 
     """Sizes of one side from the contents of `open_clip_config.json`.
 
     Raises:
-        InputError: the side has parts that these towers have not, or sizes are missing.
+        InputError: the side has parts that these encoders have not, or sizes are missing.
     """
     try:
         model = raw["model_cfg"]
@@ -128,7 +128,7 @@ def from_open_clip(raw: Mapping[str, Any], side: Side, path: Path) -> dict[str, 
         dim = int(model["embed_dim"])
         odd = sorted(k for k, v in cfg.items() if k not in HARMLESS[side] and v not in SAME.get(k, ()))
         if odd or not isinstance(cfg.get("layers"), int):
-            raise InputError(f"{path} describes a CLIP these towers are not made for: {', '.join(odd) or 'no plain ViT'}")
+            raise InputError(f"{path} describes a CLIP these encoders are not made for: {', '.join(odd) or 'no plain ViT'}")
         width = cfg["width"]
         sizes = {
             "hidden_size": width,
@@ -222,7 +222,7 @@ def published_state(config: Mapping[str, Any], side: Side) -> dict[str, Tensor]:
         InputError: the source is missing, not to be had, damaged or unsafe.
     """
     if "source" not in config:
-        raise InputError('this CLIP tower has no weights: give "source", a local folder or the name of a hub repository')
+        raise InputError('this CLIP encoder has no weights: give "source", a local folder or the name of a hub repository')
     stems: tuple[str, ...] = STEMS["open_clip"]
     if not Path(config["source"]).expanduser().is_file():
         stems = STEMS[published_folder(config)[1]]

@@ -1,4 +1,4 @@
-"""Sound towers against computations written out here, one number at a time where that is affordable."""
+"""Sound encoders against computations written out here, one number at a time where that is affordable."""
 
 import json
 import math
@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from unialign_gen.encoders import imagebind_audio as imagebind
+from unialign_gen.encoders import load_encoder, save_encoder
+from unialign_gen.encoders.beats import BEATs, position_buckets
+from unialign_gen.encoders.imagebind_audio import LICENCE, VARIABLE, ImageBindAudio, clips_of, published_keys
+from unialign_gen.encoders.kaldi import FLOOR, fbank
 from unialign_gen.errors import InputError
-from unialign_gen.towers import imagebind_audio as imagebind
-from unialign_gen.towers import load_tower, save_tower
-from unialign_gen.towers.beats import BEATs, position_buckets
-from unialign_gen.towers.imagebind_audio import LICENCE, VARIABLE, ImageBindAudio, clips_of, published_keys
-from unialign_gen.towers.kaldi import FLOOR, fbank
 
 RATE = 16000
 SMALL = {
@@ -37,13 +37,13 @@ def noise(samples: int, seed: int = 0) -> torch.Tensor:
     return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(seed))
 
 
-def shaken(tower: torch.nn.Module) -> torch.nn.Module:
+def shaken(encoder: torch.nn.Module) -> torch.nn.Module:
     """Every parameter random, none at the value it starts with, so that leaving one out shows."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in tower.parameters():
+        for parameter in encoder.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return tower.eval().requires_grad_(False)
+    return encoder.eval().requires_grad_(False)
 
 
 # ---- filter banks
@@ -175,8 +175,8 @@ def test_convolutional_positions_are_torchs_weight_norm():
 
 def test_a_layer_one_head_and_one_query_at_a_time():
     """Gate, position bias, padding, deep norm and the order of the norms, in float64 numpy."""
-    tower = shaken(BEATs(SMALL))
-    layer, tokens, heads, width = tower.encoder.layers[1], 5, 4, 32
+    encoder = shaken(BEATs(SMALL))
+    layer, tokens, heads, width = encoder.encoder.layers[1], 5, 4, 32
     x = torch.randn(1, tokens, width, generator=torch.Generator().manual_seed(3))
     positions = torch.randn(heads, tokens, tokens, generator=torch.Generator().manual_seed(4))
     valid = torch.tensor([[True, True, True, True, False]])
@@ -213,11 +213,11 @@ def test_a_layer_one_head_and_one_query_at_a_time():
 
 
 def test_the_position_bias_reaches_the_right_pair_of_tokens():
-    tower = shaken(BEATs(SMALL))
+    encoder = shaken(BEATs(SMALL))
     seen = {}
-    tower.encoder.layers[0].register_forward_pre_hook(lambda module, inputs: seen.update(bias=inputs[1]))
-    tower.encoder(torch.randn(1, 9, 32), torch.ones(1, 9, dtype=torch.bool))
-    table = tower.encoder.layers[1].self_attn.relative_attention_bias.weight
+    encoder.encoder.layers[0].register_forward_pre_hook(lambda module, inputs: seen.update(bias=inputs[1]))
+    encoder.encoder(torch.randn(1, 9, 32), torch.ones(1, 9, dtype=torch.bool))
+    table = encoder.encoder.layers[1].self_attn.relative_attention_bias.weight
     for query, key in [(0, 0), (0, 8), (8, 0), (3, 5)]:
         bucket = position_buckets(torch.tensor(key - query), 16, 20)
         assert torch.equal(seen["bias"][:, query, key], table[bucket])
@@ -225,36 +225,36 @@ def test_the_position_bias_reaches_the_right_pair_of_tokens():
 
 @pytest.mark.parametrize("pooling", ["mean", "attention"])
 def test_a_batch_is_its_sounds_one_by_one(pooling):
-    tower = shaken(BEATs(SMALL | {"pooling": pooling, "window": 64}))
+    encoder = shaken(BEATs(SMALL | {"pooling": pooling, "window": 64}))
     sounds = [noise(n, seed=n) for n in (24000, 100, 9000, 10300, 15000)]  # up to 148 frames: three windows, and less than one
-    mels = tower.prepare(sounds)
+    mels = encoder.prepare(sounds)
     assert mels.shape == (5, 148, 32)
-    together = tower(mels)
+    together = encoder(mels)
     assert together.shape == (5, 32)
-    alone = torch.cat([tower(tower.prepare([s])) for s in sounds])
+    alone = torch.cat([encoder(encoder.prepare([s])) for s in sounds])
     assert torch.allclose(together, alone, atol=1e-5)
     assert not torch.allclose(together[0], together[4], atol=1e-2)
 
 
 def test_windows_are_encoded_one_by_one_and_pooled_by_their_lengths():
-    tower = shaken(BEATs(SMALL | {"window": 64}))
-    mels = tower.prepare([noise(24000)])
-    parts = [tower.tokens(m)[0][0] for m in (mels[:, :64], mels[:, 64:128], mels[:, 128:])]
+    encoder = shaken(BEATs(SMALL | {"window": 64}))
+    mels = encoder.prepare([noise(24000)])
+    parts = [encoder.tokens(m)[0][0] for m in (mels[:, :64], mels[:, 64:128], mels[:, 128:])]
     assert [len(p) for p in parts] == [8, 8, 2]  # 148 frames: 4 + 4 + 1 columns of 2 patches
-    tokens, valid = tower.tokens(mels)
+    tokens, valid = encoder.tokens(mels)
     assert torch.allclose(tokens[valid], torch.cat(parts), atol=1e-5)
-    assert torch.allclose(tower(mels)[0], torch.cat(parts).mean(0), atol=1e-5)
+    assert torch.allclose(encoder(mels)[0], torch.cat(parts).mean(0), atol=1e-5)
 
 
 def test_attention_pooling_weighs_tokens_by_the_query():
-    tower = shaken(BEATs(SMALL | {"pooling": "attention"}))
-    mels = tower.prepare([noise(9000)])
-    tokens = tower.tokens(mels)[0][0].double().numpy()
-    share = np.exp(tokens @ tower.pool.query.double().numpy() / math.sqrt(32))
+    encoder = shaken(BEATs(SMALL | {"pooling": "attention"}))
+    mels = encoder.prepare([noise(9000)])
+    tokens = encoder.tokens(mels)[0][0].double().numpy()
+    share = np.exp(tokens @ encoder.pool.query.double().numpy() / math.sqrt(32))
     expected = (share[:, None] / share.sum() * tokens).sum(0)
-    assert torch.allclose(tower(mels)[0].double(), torch.tensor(expected), atol=1e-5)
-    tower.pool.query.zero_()
-    assert torch.allclose(tower(mels)[0].double(), torch.tensor(tokens.mean(0)), atol=1e-5)
+    assert torch.allclose(encoder(mels)[0].double(), torch.tensor(expected), atol=1e-5)
+    encoder.pool.query.zero_()
+    assert torch.allclose(encoder(mels)[0].double(), torch.tensor(tokens.mean(0)), atol=1e-5)
 
 
 def test_beats_prepares_mels_at_the_scale_of_16_bit_integers():
@@ -282,23 +282,23 @@ def beats_keys(layers=12):
 
 def test_full_size_beats_has_the_published_keys_shapes_and_size():
     with torch.device("meta"):
-        tower = BEATs()
-    state = tower.state_dict()
+        encoder = BEATs()
+    state = encoder.state_dict()
     assert sorted(state) == beats_keys()
     assert len(state) == 250
-    assert sum(p.numel() for p in tower.parameters()) == 90_311_792  # what the published code has, its classifier aside
+    assert sum(p.numel() for p in encoder.parameters()) == 90_311_792  # what the published code has, its classifier aside
     assert state["encoder.pos_conv.0.weight_v"].shape == (768, 48, 128)
     assert state["encoder.pos_conv.0.weight_g"].shape == (1, 1, 128)
     assert state["encoder.layers.7.self_attn.relative_attention_bias.weight"].shape == (320, 12)
-    assert (tower.dim, tower.rate) == (768, 16000)
+    assert (encoder.dim, encoder.rate) == (768, 16000)
 
 
 def published_beats(path: Path, **more: torch.Tensor) -> BEATs:
-    """A small tower whose weights lie at `path` as the authors publish theirs."""
-    tower = shaken(BEATs(SMALL))
+    """A small encoder whose weights lie at `path` as the authors publish theirs."""
+    encoder = shaken(BEATs(SMALL))
     cfg = {k: v for k, v in SMALL.items() if k != "mels"} | {"dropout": 0.0, "encoder_layerdrop": 0.05, "finetuned_model": True}
-    torch.save({"cfg": cfg, "model": {**tower.state_dict(), **more}}, path)
-    return tower
+    torch.save({"cfg": cfg, "model": {**encoder.state_dict(), **more}}, path)
+    return encoder
 
 
 def configure(folder: Path, **config: object) -> None:
@@ -308,32 +308,32 @@ def configure(folder: Path, **config: object) -> None:
 
 @pytest.mark.parametrize("absolute", [False, True])
 def test_a_published_checkpoint_loads_and_then_lives_on_as_safetensors(tmp_path, absolute):
-    folder = tmp_path / "tower"
+    folder = tmp_path / "encoder"
     where = tmp_path / "tuned.pt" if absolute else folder / "tuned.pt"
     folder.mkdir()
     original = published_beats(where, **{"predictor.weight": torch.zeros(5, 32), "predictor.bias": torch.zeros(5)})
-    configure(folder, tower="beats", checkpoint=str(where) if absolute else "tuned.pt", mels=32)
-    tower = load_tower(folder)
+    configure(folder, encoder="beats", checkpoint=str(where) if absolute else "tuned.pt", mels=32)
+    encoder = load_encoder(folder)
     mels = original.prepare([noise(9000)])
-    assert torch.equal(tower(mels), original(mels))
-    save_tower(tower, tmp_path / "again")
+    assert torch.equal(encoder(mels), original(mels))
+    save_encoder(encoder, tmp_path / "again")
     assert "checkpoint" not in json.loads((tmp_path / "again" / "config.json").read_text())
-    assert torch.equal(load_tower(tmp_path / "again")(mels), original(mels))
+    assert torch.equal(load_encoder(tmp_path / "again")(mels), original(mels))
 
 
 def test_a_published_checkpoint_with_attention_pooling_starts_at_the_mean(tmp_path):
     original = published_beats(tmp_path / "beats.pt")
-    configure(tmp_path, tower="beats", checkpoint="beats.pt", mels=32, pooling="attention")
+    configure(tmp_path, encoder="beats", checkpoint="beats.pt", mels=32, pooling="attention")
     mels = original.prepare([noise(9000)])
-    assert torch.allclose(load_tower(tmp_path)(mels), original(mels), atol=1e-5)
+    assert torch.allclose(load_encoder(tmp_path)(mels), original(mels), atol=1e-5)
 
 
-def test_a_tower_in_half_precision(tmp_path):
+def test_a_encoder_in_half_precision(tmp_path):
     original = shaken(BEATs(SMALL))
-    save_tower(original, tmp_path)
-    tower = load_tower(tmp_path, torch.bfloat16)
+    save_encoder(original, tmp_path)
+    encoder = load_encoder(tmp_path, torch.bfloat16)
     mels = original.prepare([noise(9000), noise(4000)])
-    half = tower(mels.to(torch.bfloat16))
+    half = encoder(mels.to(torch.bfloat16))
     assert half.dtype == torch.bfloat16
     assert torch.cosine_similarity(half.float(), original(mels)).min() > 0.99
 
@@ -349,7 +349,7 @@ class Trap:
 @pytest.mark.filterwarnings("ignore:ImageBind's sound weights")
 @pytest.mark.parametrize("kind", ["beats", "imagebind_audio"])
 def test_checkpoints_that_cannot_be_used_are_one_clear_line(tmp_path, kind):
-    config = {"tower": kind, "checkpoint": "file.pt", "accept_license": LICENCE}
+    config = {"encoder": kind, "checkpoint": "file.pt", "accept_license": LICENCE}
     sprung = tmp_path / "sprung"
     cases = [
         (None, "cannot read"),
@@ -363,12 +363,12 @@ def test_checkpoints_that_cannot_be_used_are_one_clear_line(tmp_path, kind):
         if write:
             write(folder / "file.pt")
         with pytest.raises(InputError, match=message) as caught:
-            load_tower(folder)
+            load_encoder(folder)
         assert "\n" not in str(caught.value)
     assert not sprung.exists()
-    configure(tmp_path / "bare", tower=kind, accept_license=LICENCE)
+    configure(tmp_path / "bare", encoder=kind, accept_license=LICENCE)
     with pytest.raises(InputError, match=r"has no model\.safetensors"):
-        load_tower(tmp_path / "bare")
+        load_encoder(tmp_path / "bare")
 
 
 @pytest.mark.parametrize(
@@ -377,9 +377,9 @@ def test_checkpoints_that_cannot_be_used_are_one_clear_line(tmp_path, kind):
 )
 def test_only_the_classifier_may_be_left_over(tmp_path, change, message):
     published_beats(tmp_path / "beats.pt", **change)
-    configure(tmp_path, tower="beats", checkpoint="beats.pt", mels=32)
+    configure(tmp_path, encoder="beats", checkpoint="beats.pt", mels=32)
     with pytest.raises(InputError, match=message):
-        load_tower(tmp_path)
+        load_encoder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -421,36 +421,36 @@ def test_attention_with_learned_key_and_value_is_torchs():
 
 def test_the_trunk_is_a_pre_norm_vit_on_overlapping_patches():
     """The same network out of torch's own layers, patches cut out one by one."""
-    tower = shaken(ImageBindAudio(**TINY))
-    mels = tower.prepare([noise(40000), noise(3000)])
+    encoder = shaken(ImageBindAudio(**TINY))
+    mels = encoder.prepare([noise(40000), noise(3000)])
     assert mels.shape == (2, 3, 128, 204)
     rows = []
     for mel in mels.flatten(0, 1):
         patches = [mel[10 * b : 10 * b + 16, 10 * t : 10 * t + 16].flatten() for b in range(12) for t in range(19)]
-        x = tower.patch_norm(torch.stack(patches) @ tower.patches.weight.flatten(1).T)
-        x = torch.cat([tower.summary[0], x]) + tower.positions[0]
+        x = encoder.patch_norm(torch.stack(patches) @ encoder.patches.weight.flatten(1).T)
+        x = torch.cat([encoder.summary[0], x]) + encoder.positions[0]
         assert x.shape == (229, 48)
-        for block in tower.blocks:
+        for block in encoder.blocks:
             x = (
                 x
                 + block.attention(torch.nn.functional.layer_norm(x, (48,), block.norm1.weight, block.norm1.bias, 1e-6)[None])[0]
             )
             h = torch.nn.functional.layer_norm(x, (48,), block.norm2.weight, block.norm2.bias, 1e-6)
             x = x + block.narrow(torch.nn.functional.gelu(block.widen(h)))
-        x = tower.project(torch.nn.functional.layer_norm(x[0], (48,), tower.last_norm.weight, tower.last_norm.bias, 1e-6))
+        x = encoder.project(torch.nn.functional.layer_norm(x[0], (48,), encoder.last_norm.weight, encoder.last_norm.bias, 1e-6))
         rows.append(x / x.norm())
     expected = torch.stack([torch.stack(rows[:3]).mean(0), torch.stack(rows[3:]).mean(0)])
-    assert torch.allclose(tower(mels), expected, atol=1e-5)
+    assert torch.allclose(encoder(mels), expected, atol=1e-5)
 
 
 def test_features_are_unit_vectors_averaged_without_the_logit_scale():
-    tower = shaken(ImageBindAudio(**TINY))
-    short = tower(tower.prepare([noise(16000)]))  # three clips that are the same
+    encoder = shaken(ImageBindAudio(**TINY))
+    short = encoder(encoder.prepare([noise(16000)]))  # three clips that are the same
     assert float(short.norm()) == pytest.approx(1, abs=1e-5)
-    assert float(tower(tower.prepare([noise(96000)])).norm()) < 1
-    assert float(tower.log_logit_scale.exp()) == pytest.approx(20)
-    mels = tower.prepare([noise(50000), noise(7)])
-    assert torch.allclose(tower(mels), torch.cat([tower(m[None]) for m in mels]), atol=1e-5)
+    assert float(encoder(encoder.prepare([noise(96000)])).norm()) < 1
+    assert float(encoder.log_logit_scale.exp()) == pytest.approx(20)
+    mels = encoder.prepare([noise(50000), noise(7)])
+    assert torch.allclose(encoder(mels), torch.cat([encoder(m[None]) for m in mels]), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -464,26 +464,26 @@ def test_three_clips_are_evenly_spaced_from_start_to_end(samples, starts):
 
 
 def test_imagebind_mels_are_centred_cut_or_padded_and_normalised():
-    tower = ImageBindAudio(**TINY)
-    mels = tower.prepare([noise(32000)])[0]
+    encoder = ImageBindAudio(**TINY)
+    mels = encoder.prepare([noise(32000)])[0]
     sound = noise(32000) - noise(32000).mean()
     expected = (fbank(sound, RATE, 128, window="hanning") + 4.268) / 9.138
     assert torch.allclose(mels[1, :, :198], expected.T, atol=1e-5)
     assert torch.allclose(mels[:, :, 198:], torch.tensor(4.268 / 9.138))
-    tiny = tower.prepare([noise(9)])
+    tiny = encoder.prepare([noise(9)])
     assert tiny.isfinite().all()
     assert torch.allclose(tiny[0, :, :, 1:], torch.tensor(4.268 / 9.138))  # one frame, mostly silence, then zeros
-    assert tower.prepare([torch.zeros(32000)]).isfinite().all()
+    assert encoder.prepare([torch.zeros(32000)]).isfinite().all()
     for bad in (torch.zeros(0), torch.zeros(2, 100)):
         with pytest.raises(InputError, match="non-empty vector of mono samples"):
-            tower.prepare([bad])
+            encoder.prepare([bad])
 
 
 def test_overlapping_clips_are_centred_one_after_the_other():
-    tower = ImageBindAudio(**TINY)
+    encoder = ImageBindAudio(**TINY)
     sound = noise(48000) + torch.linspace(-0.5, 1.5, 48000)
     given = sound.clone()
-    mels = tower.prepare([sound])[0]
+    mels = encoder.prepare([sound])[0]
     assert torch.equal(sound, given)
     shared = sound.clone()
     for start, mel in zip((0, 8000, 16000), mels, strict=True):
@@ -494,12 +494,12 @@ def test_overlapping_clips_are_centred_one_after_the_other():
 
 def test_full_size_imagebind_has_the_published_sizes():
     with torch.device("meta"):
-        tower = ImageBindAudio()
-    assert sorted(published_keys().values()) == sorted(tower.state_dict())
+        encoder = ImageBindAudio()
+    assert sorted(published_keys().values()) == sorted(encoder.state_dict())
     assert len(published_keys()) == 177
-    assert sum(p.numel() for p in tower.parameters()) == 86_235_648
-    assert tower.positions.shape == (1, 229, 768)
-    assert (tower.dim, tower.rate) == (1024, 16000)
+    assert sum(p.numel() for p in encoder.parameters()) == 86_235_648
+    assert encoder.positions.shape == (1, 229, 768)
+    assert (encoder.dim, encoder.rate) == (1024, 16000)
     shapes = {
         "patches.weight": (768, 1, 16, 16),
         "blocks.11.attention.inward.weight": (2304, 768),
@@ -507,7 +507,7 @@ def test_full_size_imagebind_has_the_published_sizes():
         "blocks.0.widen.weight": (3072, 768),
         "project.weight": (1024, 768),
     }
-    assert {k: tuple(tower.state_dict()[k].shape) for k in shapes} == shapes
+    assert {k: tuple(encoder.state_dict()[k].shape) for k in shapes} == shapes
     known = (
         r"modality_(preprocessors|heads|postprocessors)\.audio\.|modality_trunks\.audio\.blocks\.(\d|1[01])\.(attn|norm_|mlp)"
     )
@@ -518,58 +518,58 @@ def test_full_size_imagebind_has_the_published_sizes():
 def published_imagebind(tmp_path, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     imagebind.show_licence.cache_clear()
-    tower = shaken(ImageBindAudio(**TINY))
-    tower.log_logit_scale.fill_(1.5)
-    state = {theirs: tower.state_dict()[ours] for theirs, ours in published_keys(2).items()}
+    encoder = shaken(ImageBindAudio(**TINY))
+    encoder.log_logit_scale.fill_(1.5)
+    state = {theirs: encoder.state_dict()[ours] for theirs, ours in published_keys(2).items()}
     torch.save(state | {"modality_trunks.vision.blocks.0.norm_1.weight": torch.zeros(3)}, tmp_path / "huge.pth")
-    return tower
+    return encoder
 
 
 def test_sounds_share_of_the_published_checkpoint_loads_and_lives_on(tmp_path, published_imagebind):
-    configure(tmp_path, tower="imagebind_audio", checkpoint="huge.pth", accept_license=LICENCE, **TINY)
+    configure(tmp_path, encoder="imagebind_audio", checkpoint="huge.pth", accept_license=LICENCE, **TINY)
     with pytest.warns(UserWarning, match="CC-BY-NC-SA 4.0: non-commercial"):
-        tower = load_tower(tmp_path)
-    assert {k: v.tolist() for k, v in tower.state_dict().items()} == {
+        encoder = load_encoder(tmp_path)
+    assert {k: v.tolist() for k, v in encoder.state_dict().items()} == {
         k: v.tolist() for k, v in published_imagebind.state_dict().items()
     }
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # the licence is shown once
-        save_tower(tower, tmp_path / "again")
-        again = load_tower(tmp_path / "again")
-    mels = tower.prepare([noise(5000)])
+        save_encoder(encoder, tmp_path / "again")
+        again = load_encoder(tmp_path / "again")
+    mels = encoder.prepare([noise(5000)])
     assert torch.equal(again(mels), published_imagebind(mels))
 
 
 def test_imagebind_is_opt_in(tmp_path, published_imagebind, monkeypatch):
     for word in (None, "yes", "MIT"):
         accept = {"accept_license": word} if word else {}
-        configure(tmp_path, tower="imagebind_audio", checkpoint="huge.pth", **TINY, **accept)
+        configure(tmp_path, encoder="imagebind_audio", checkpoint="huge.pth", **TINY, **accept)
         with pytest.raises(InputError, match=f'{LICENCE} .*"accept_license": "{LICENCE}".*{VARIABLE}={LICENCE}') as caught:
-            load_tower(tmp_path)
+            load_encoder(tmp_path)
         assert "\n" not in str(caught.value)
         with pytest.raises(InputError, match="non-commercial"):
             imagebind.build(tmp_path, TINY | accept)
-    configure(tmp_path, tower="imagebind_audio", checkpoint="huge.pth", **TINY)
+    configure(tmp_path, encoder="imagebind_audio", checkpoint="huge.pth", **TINY)
     monkeypatch.setenv(VARIABLE, LICENCE)
     with pytest.warns(UserWarning, match="non-commercial"):
-        tower = load_tower(tmp_path)
-    assert "accept_license" not in tower.config  # a copy does not accept for whoever loads it next
+        encoder = load_encoder(tmp_path)
+    assert "accept_license" not in encoder.config  # a copy does not accept for whoever loads it next
 
 
 def test_an_incomplete_imagebind_names_what_is_missing(tmp_path, published_imagebind):
     state = torch.load(tmp_path / "huge.pth", weights_only=True)
     del state["modality_trunks.audio.blocks.1.attn.bias_k"]
     torch.save(state, tmp_path / "huge.pth")
-    configure(tmp_path, tower="imagebind_audio", checkpoint="huge.pth", accept_license=LICENCE, **TINY)
+    configure(tmp_path, encoder="imagebind_audio", checkpoint="huge.pth", accept_license=LICENCE, **TINY)
     with (
         pytest.warns(UserWarning, match="non-commercial"),
         pytest.raises(InputError, match=r"1 of its sound weights are missing, .*blocks\.1\.attn\.bias_k"),
     ):
-        load_tower(tmp_path)
+        load_encoder(tmp_path)
 
 
 def test_safetensors_with_foreign_names_do_not_load(tmp_path):
-    configure(tmp_path, tower="beats", **SMALL)
+    configure(tmp_path, encoder="beats", **SMALL)
     save_file({"net.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="do not fit: missing"):
-        load_tower(tmp_path)
+        load_encoder(tmp_path)

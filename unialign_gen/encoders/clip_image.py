@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .base import Tower
+from .base import Encoder
 from .clip_layouts import PREPROCESS, architecture, preprocessing, published_state
 from .registry import stored_weights
 
 
-class ClipImage(Tower):
+class ClipImage(Encoder):
     """Raw image embeddings (B, dim) of pictures; dim is 1024 for ViT-H-14 and 1280 for ViT-bigG-14.
 
     Args:
@@ -40,7 +40,7 @@ class ClipImage(Tower):
         self.side = int(sizes["image_size"])
         self.preprocess = dict(preprocess)
         self.dim = int(sizes["projection_dim"])
-        self.config = {**(origin or {}), "tower": "clip_image", "architecture": dict(sizes), "preprocess": self.preprocess}
+        self.config = {**(origin or {}), "encoder": "clip_image", "architecture": dict(sizes), "preprocess": self.preprocess}
 
     def compute_buffers(self) -> None:
         """Positions, which transformers does not save."""
@@ -83,7 +83,7 @@ def build(folder: Path, config: dict[str, Any]) -> ClipImage:
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """A saved tower's weights, otherwise the source's, of its vision side only."""
+    """A saved encoder's weights, otherwise the source's, of its vision side only."""
     if (folder / "model.safetensors").is_file():
         return stored_weights(folder, config)
     return {f"net.{name}": value for name, value in published_state(config, "vision").items()}

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from .base import Tower
+from .base import Encoder
 from .clip_layouts import PREPROCESS
 from .published import find_weights, read_state
 from .registry import stored_weights
@@ -32,7 +32,7 @@ GIANT: dict[str, Any] = {
 }
 
 
-class EvaClip(Tower):
+class EvaClip(Encoder):
     """Features (B, 1408) of videos: the class token of each frame behind the last norm, averaged over the frames.
 
     CLIP's own projection is left out: the contrastive heads of VAST, GRAM and PMRL stand in its place.
@@ -52,7 +52,7 @@ class EvaClip(Tower):
         self.side = int(sizes["img_size"])
         self.antialias = antialias
         self.dim = int(sizes["embed_dim"])
-        self.config = {**(origin or {}), "tower": "eva_clip", "architecture": dict(sizes), "antialias": antialias}
+        self.config = {**(origin or {}), "encoder": "eva_clip", "architecture": dict(sizes), "antialias": antialias}
 
     def compute_buffers(self) -> None:
         """The keys' biases, which are zero and in no weight file."""
@@ -98,13 +98,13 @@ class EvaClip(Tower):
 
 
 def is_vision(name: str) -> bool:
-    """Whether a published tensor of this name is one of the vision side's that the tower uses."""
+    """Whether a published tensor of this name is one of the vision side's that the encoder uses."""
     name = name.removeprefix("visual.").removeprefix("trunk.")
     return name.startswith(("cls_token", "pos_embed", "patch_embed.", "blocks.", "norm."))
 
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The vision side's weights under the tower's names, from any of the three layouts."""
+    """The vision side's weights under the encoder's names, from any of the three layouts."""
     return {f"net.{k.removeprefix('visual.').removeprefix('trunk.')}": v for k, v in state.items() if is_vision(k)}
 
 
@@ -113,9 +113,9 @@ def build(folder: Path, config: dict[str, Any]) -> EvaClip:
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """A saved tower's weights, otherwise those of the vision side of the source."""
+    """A saved encoder's weights, otherwise those of the vision side of the source."""
     if (folder / "model.safetensors").is_file():
         return stored_weights(folder, config)
     if "source" not in config:
-        raise InputError('this EVA-CLIP tower has no weights: give "source", a weight file, a folder or a hub repository')
+        raise InputError('this EVA-CLIP encoder has no weights: give "source", a weight file, a folder or a hub repository')
     return rename(read_state(find_weights(config["source"], config.get("revision"), STEMS), is_vision))

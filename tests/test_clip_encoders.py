@@ -1,4 +1,4 @@
-"""CLIP towers against open_clip and transformers themselves, on random weights in the layouts of the hub."""
+"""CLIP encoders against open_clip and transformers themselves, on random weights in the layouts of the hub."""
 
 import functools
 import json
@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from unialign_gen.encoders import clip_image, clip_layouts, clip_text, load_encoder, published, save_encoder
 from unialign_gen.errors import InputError
-from unialign_gen.towers import clip_image, clip_layouts, clip_text, load_tower, published, save_tower
 
 TEXTS = [
     "a dog",
@@ -86,10 +86,10 @@ def tokenizer():
     return CLIPTokenizer(vocab=vocabulary, merges=list(simple.bpe_ranks))
 
 
-def tower_at(folder, kind, **config):
+def encoder_at(folder, kind, **config):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"tower": kind, **config}))
-    return load_tower(folder)
+    (folder / "config.json").write_text(json.dumps({"encoder": kind, **config}))
+    return load_encoder(folder)
 
 
 @pytest.mark.parametrize(("quick_gelu", "pickled"), [(False, False), (True, True)])
@@ -100,8 +100,8 @@ def test_open_clip_layout_is_open_clip(tmp_path, pictures, quick_gelu, pickled):
         model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{source}")
     else:
         model, preprocess = open_clip_model(quick_gelu)[0], None
-    see = tower_at(tmp_path / "image", "clip_image", source=str(source))
-    read = tower_at(tmp_path / "text", "clip_text", source=str(source))
+    see = encoder_at(tmp_path / "image", "clip_image", source=str(source))
+    read = encoder_at(tmp_path / "text", "clip_text", source=str(source))
     pixels, tokens = see.prepare(pictures), read.prepare(TEXTS)
     assert torch.equal(tokens, open_clip.tokenize(TEXTS))
     with torch.no_grad():
@@ -120,8 +120,8 @@ def test_transformers_layout_is_transformers(tmp_path, pictures, tokenizer, eos,
     source = tmp_path / "published"
     model.save_pretrained(source)
     tokenizer.save_pretrained(source)
-    see = tower_at(tmp_path / "image", "clip_image", source=str(source), format="transformers")
-    read = tower_at(tmp_path / "text", "clip_text", source=str(source), format="transformers")
+    see = encoder_at(tmp_path / "image", "clip_image", source=str(source), format="transformers")
+    read = encoder_at(tmp_path / "text", "clip_text", source=str(source), format="transformers")
     theirs = CLIPImageProcessorPil()(pictures[:2] + pictures[3:4], return_tensors="pt").pixel_values
     ours = see.prepare(pictures[:2] + pictures[3:4])
     assert torch.allclose(ours, theirs, atol=1e-5)
@@ -146,7 +146,9 @@ def test_the_same_weights_in_both_layouts_give_the_same_numbers(tmp_path, pictur
     twin.load_state_dict({**sides[0], **sides[1], "logit_scale": model.logit_scale})  # strict: every name of transformers'
     twin.save_pretrained(tmp_path / "transformers")
     for kind, inputs in (("clip_image", pictures), ("clip_text", TEXTS)):
-        one, other = (tower_at(tmp_path / f"{kind}_{f}", kind, source=str(tmp_path / f)) for f in ("open_clip", "transformers"))
+        one, other = (
+            encoder_at(tmp_path / f"{kind}_{f}", kind, source=str(tmp_path / f)) for f in ("open_clip", "transformers")
+        )
         prepared = one.prepare(inputs)
         assert torch.equal(prepared, other.prepare(inputs))
         assert torch.allclose(one(prepared), other(prepared), atol=1e-4)
@@ -163,8 +165,8 @@ def test_full_size_models_have_every_published_weight(name, vision):
     assert sum(p.numel() for p in image.parameters()) == vision
     whole = sum(v.numel() for k, v in theirs.items() if k != "attn_mask") - 1  # the logit scale
     assert sum(p.numel() for p in text.parameters()) == whole - vision
-    for tower, side in ((image, "vision"), (text, "text")):
-        ours = {k: v.shape for k, v in tower.net.state_dict().items()}
+    for encoder, side in ((image, "vision"), (text, "text")):
+        ours = {k: v.shape for k, v in encoder.net.state_dict().items()}
         for state in (theirs, twin):
             mine = {k: v for k, v in state.items() if clip_layouts.belongs(side)(k)}
             assert {k: v.shape for k, v in clip_layouts.rename(mine, side).items()} == ours
@@ -196,11 +198,11 @@ def test_text_is_read_without_the_pictures_weights(tmp_path, monkeypatch):
             return self.opened.get_tensor(name)
 
     monkeypatch.setattr(safetensors, "safe_open", Watched)
-    tower_at(tmp_path / "text", "clip_text", source=str(source))
+    encoder_at(tmp_path / "text", "clip_text", source=str(source))
     assert "ln_final.weight" in read
     assert not [name for name in read if name.startswith("visual.")]
     read.clear()
-    tower_at(tmp_path / "image", "clip_image", source=str(source))
+    encoder_at(tmp_path / "image", "clip_image", source=str(source))
     assert read
     assert all(name.startswith("visual.") for name in read)
 
@@ -216,21 +218,21 @@ def test_shards_of_the_other_side_are_not_even_opened(tmp_path):
     assert spare
     for file in spare:
         os.remove(source / file)
-    tower = tower_at(tmp_path / "text", "clip_text", source=str(source))
-    assert torch.equal(tower.net.text_projection.weight, model.text_projection.weight)
+    encoder = encoder_at(tmp_path / "text", "clip_text", source=str(source))
+    assert torch.equal(encoder.net.text_projection.weight, model.text_projection.weight)
     with pytest.raises(InputError, match="cannot read"):
-        tower_at(tmp_path / "image", "clip_image", source=str(source))
+        encoder_at(tmp_path / "image", "clip_image", source=str(source))
 
 
 @pytest.mark.parametrize("kind", ["clip_image", "clip_text"])
-def test_a_saved_tower_needs_its_source_no_more(tmp_path, pictures, kind):
+def test_a_saved_encoder_needs_its_source_no_more(tmp_path, pictures, kind):
     save_open_clip(tmp_path / "published")
-    tower = tower_at(tmp_path / "tower", kind, source=str(tmp_path / "published"))
-    save_tower(tower, tmp_path / "saved")
+    encoder = encoder_at(tmp_path / "encoder", kind, source=str(tmp_path / "published"))
+    save_encoder(encoder, tmp_path / "saved")
     (tmp_path / "published").rename(tmp_path / "gone")
-    again = load_tower(tmp_path / "saved")
-    prepared = tower.prepare(pictures if kind == "clip_image" else TEXTS)
-    assert torch.equal(again(again.prepare(pictures if kind == "clip_image" else TEXTS)), tower(prepared))
+    again = load_encoder(tmp_path / "saved")
+    prepared = encoder.prepare(pictures if kind == "clip_image" else TEXTS)
+    assert torch.equal(again(again.prepare(pictures if kind == "clip_image" else TEXTS)), encoder(prepared))
 
 
 def test_weights_in_a_single_file_need_only_the_models_name(tmp_path):
@@ -239,16 +241,16 @@ def test_weights_in_a_single_file_need_only_the_models_name(tmp_path):
         model = open_clip.create_model("ViT-B-32", device="meta").visual
     state = {f"module.visual.{k}": torch.zeros(1).expand(v.shape) for k, v in model.state_dict().items()}
     torch.save({"epoch": 3, "state_dict": state}, file)
-    tower = tower_at(tmp_path / "image", "clip_image", source=str(file), model="ViT-B-32-quickgelu")
-    assert tower.dim == 512
-    assert tower.config["architecture"]["hidden_act"] == "quick_gelu"
+    encoder = encoder_at(tmp_path / "image", "clip_image", source=str(file), model="ViT-B-32-quickgelu")
+    assert encoder.dim == 512
+    assert encoder.config["architecture"]["hidden_act"] == "quick_gelu"
 
 
 def test_a_text_alone_is_the_text_in_a_batch(tmp_path):
     save_open_clip(tmp_path / "published")
-    tower = tower_at(tmp_path / "text", "clip_text", source=str(tmp_path / "published"))
-    together = tower(tower.prepare(TEXTS))
-    alone = torch.cat([tower(tower.prepare([t])) for t in TEXTS])
+    encoder = encoder_at(tmp_path / "text", "clip_text", source=str(tmp_path / "published"))
+    together = encoder(encoder.prepare(TEXTS))
+    alone = torch.cat([encoder(encoder.prepare([t])) for t in TEXTS])
     assert torch.allclose(together, alone, atol=1e-5)
     assert float(torch.cdist(together, together).fill_diagonal_(9).min()) > 1e-3
 
@@ -256,7 +258,7 @@ def test_a_text_alone_is_the_text_in_a_batch(tmp_path):
 def test_tokens_are_open_clips_also_for_awkward_text():
     sizes = {"hidden_size": 8, "num_attention_heads": 1, "num_hidden_layers": 1, "intermediate_size": 8}
     sizes |= {"max_position_embeddings": 77, "vocab_size": 49408, "projection_dim": 4}
-    tower = clip_text.ClipText(sizes, clip_text.find_tokenizer(published.Path("nowhere")))
+    encoder = clip_text.ClipText(sizes, clip_text.find_tokenizer(published.Path("nowhere")))
     texts = [
         "don\u2019t \u201cquote\u201d me",
         "fish &amp; chips &lt;3",
@@ -265,7 +267,7 @@ def test_tokens_are_open_clips_also_for_awkward_text():
         "e\u0301t\u00e9",
     ]
     texts += ["...!!'s 'S x's", "\u0130stanbul 12,345", "a_b-c@d.e", "\u2603\u2764\ufe0f"]
-    assert torch.equal(tower.prepare(texts), open_clip.tokenize(texts))
+    assert torch.equal(encoder.prepare(texts), open_clip.tokenize(texts))
 
 
 class Bomb:
@@ -280,7 +282,7 @@ def test_a_hostile_pickle_is_refused(tmp_path, monkeypatch):
     for write in (lambda path: torch.save(Bomb(), path), lambda path: path.write_bytes(pickle.dumps(Bomb(), protocol=2))):
         write(tmp_path / "published" / "open_clip_pytorch_model.bin")
         with pytest.raises(InputError, match="refused") as caught:
-            tower_at(tmp_path / "text", "clip_text", source=str(tmp_path / "published"))
+            encoder_at(tmp_path / "text", "clip_text", source=str(tmp_path / "published"))
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "harm.txt").exists()
 
@@ -292,7 +294,7 @@ def test_a_missing_source_is_one_line_that_names_it(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     for source in ("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", str(tmp_path / "nowhere"), "not a name!"):
         with pytest.raises(InputError, match="--source PART=FOLDER") as caught:
-            tower_at(tmp_path / "image", "clip_image", source=source)
+            encoder_at(tmp_path / "image", "clip_image", source=source)
         assert source in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -313,7 +315,7 @@ def test_what_a_hub_source_is_asked_for(tmp_path, monkeypatch):
         return str(tmp_path / "repository")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    tower_at(tmp_path / "image", "clip_image", source="somebody/clip", revision="v1", format="open_clip")
+    encoder_at(tmp_path / "image", "clip_image", source="somebody/clip", revision="v1", format="open_clip")
     assert asked == {"open_clip_config.json", "open_clip_model.safetensors"}
 
 
@@ -335,7 +337,7 @@ def test_other_clips_are_refused_in_one_line(tmp_path, change, says):
     config["model_cfg"] |= change
     path.write_text(json.dumps(config))
     with pytest.raises(InputError, match=says) as caught:
-        tower_at(tmp_path / "image", "clip_image", source=str(source))
+        encoder_at(tmp_path / "image", "clip_image", source=str(source))
     assert "\n" not in str(caught.value)
 
 
@@ -345,4 +347,4 @@ def test_damaged_weights_are_one_clear_line(tmp_path):
     path = source / "open_clip_model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="download it again"):
-        tower_at(tmp_path / "image", "clip_image", source=str(source))
+        encoder_at(tmp_path / "image", "clip_image", source=str(source))

@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unialign_gen.checkpoint import find
-from unialign_gen.checkpoints.recipe import towers as recipe
+from unialign_gen.checkpoints.recipe import encoders as recipe
+from unialign_gen.encoders import load_encoder, save_encoder
+from unialign_gen.encoders.aisfx import AiSFX
+from unialign_gen.encoders.base import Encoder
+from unialign_gen.encoders.blocks import block_starts, mean_over_blocks
+from unialign_gen.encoders.concatenated import Concatenated, resample
+from unialign_gen.encoders.quantised import pack, unpack
+from unialign_gen.encoders.yamnet import FRAMES, LEVEL, MELS, RATE, YAMNet, mel_filters, same
 from unialign_gen.errors import InputError
-from unialign_gen.towers import load_tower, save_tower
-from unialign_gen.towers.aisfx import AiSFX
-from unialign_gen.towers.base import Tower
-from unialign_gen.towers.blocks import block_starts, mean_over_blocks
-from unialign_gen.towers.concatenated import Concatenated, resample
-from unialign_gen.towers.eight_bits import pack, unpack
-from unialign_gen.towers.yamnet import FRAMES, LEVEL, MELS, RATE, YAMNet, mel_filters, same
 
 AUDIO = find("starter") / "aligner" / "audio"
 
@@ -56,7 +56,7 @@ def test_the_log_mel_spectrogram_is_that_of_tensorflow_lite():
 
 def test_the_shipped_weights_give_the_features_that_tensorflow_lite_gives():
     """Its activations are rounded to steps of 0.022 in every layer, ours are not."""
-    yamnet = load_tower(AUDIO).parts["yamnet"]
+    yamnet = load_encoder(AUDIO).parts["yamnet"]
     found = yamnet(yamnet.prepare([chirp()]))[0, :1024]
     expected = {715: 2.37, 234: 1.54, 130: 1.36, 31: 1.12, 898: 1.0, 838: 0.76}
     assert found.topk(3).indices.tolist() == [715, 234, 130]
@@ -77,11 +77,11 @@ def test_padding_is_tensorflows_same(stride):
 
 
 def test_silence_is_no_sound_and_loudness_does_not_matter():
-    tower = YAMNet().eval()
-    silence = tower.log_mel(torch.zeros(RATE))
+    encoder = YAMNet().eval()
+    silence = encoder.log_mel(torch.zeros(RATE))
     assert torch.allclose(silence, torch.full_like(silence, math.log(1e-3)))
-    assert torch.allclose(tower.log_mel(noise(RATE) * 7), tower.log_mel(noise(RATE)), atol=1e-3)
-    assert len(tower.log_mel(noise(100))) == FRAMES
+    assert torch.allclose(encoder.log_mel(noise(RATE) * 7), encoder.log_mel(noise(RATE)), atol=1e-3)
+    assert len(encoder.log_mel(noise(100))) == FRAMES
 
 
 def test_the_middle_layers_features_stand_behind_the_last_ones():
@@ -109,7 +109,7 @@ def test_blocks_cover_every_frame(frames, expected):
 
 def test_a_sounds_blocks_are_averaged_and_no_other_sounds_are():
     long, short = torch.randn(25, 3), torch.randn(10, 3)
-    found = mean_over_blocks(Tower().collate([long[None], short[None]]), 10, lambda blocks: blocks.sum(1))
+    found = mean_over_blocks(Encoder().collate([long[None], short[None]]), 10, lambda blocks: blocks.sum(1))
     expected = torch.stack([long[s : s + 10].sum(0) for s in (0, 5, 10, 15)]).mean(0)
     assert torch.allclose(found, torch.stack([expected, short.sum(0)]), atol=1e-5)
 
@@ -121,15 +121,15 @@ def test_resampling_is_scipys(rate, lower):
     assert resample(sound, rate, lower).tolist() == pytest.approx(expected.tolist(), abs=2e-3)
 
 
-def test_side_by_side_each_tower_hears_what_it_hears_alone():
+def test_side_by_side_each_encoder_hears_what_it_hears_alone():
     torch.manual_seed(0)
     parts = {"yamnet": YAMNet(), "aisfx": AiSFX()}
-    tower = Concatenated(parts).eval()
-    assert (tower.rate, tower.dim) == (44100, 1024 + 512)
+    encoder = Concatenated(parts).eval()
+    assert (encoder.rate, encoder.dim) == (44100, 1024 + 512)
     long, short = noise(3 * 44100), noise(4410, 1)
     with torch.no_grad():
-        together = tower(tower.prepare([long, short]))
-        collated = tower(tower.collate([tower.prepare([long]), tower.prepare([short])]))
+        together = encoder(encoder.prepare([long, short]))
+        collated = encoder(encoder.collate([encoder.prepare([long]), encoder.prepare([short])]))
         for row, sound in enumerate((long, short)):
             first = parts["yamnet"](parts["yamnet"].prepare([resample(sound, 44100, 16000)]))[0]
             second = parts["aisfx"](parts["aisfx"].prepare([sound]))[0]
@@ -137,30 +137,30 @@ def test_side_by_side_each_tower_hears_what_it_hears_alone():
     assert torch.allclose(together, collated, atol=1e-5)
 
 
-def test_towers_side_by_side_are_read_back_as_they_were(tmp_path):
-    tower = Concatenated({"a": YAMNet(middle=True), "b": AiSFX(top=8000)}).eval()
-    save_tower(tower, tmp_path)
-    again = load_tower(tmp_path)
-    assert again.config == tower.config
+def test_encoders_side_by_side_are_read_back_as_they_were(tmp_path):
+    encoder = Concatenated({"a": YAMNet(middle=True), "b": AiSFX(top=8000)}).eval()
+    save_encoder(encoder, tmp_path)
+    again = load_encoder(tmp_path)
+    assert again.config == encoder.config
     with torch.no_grad():
-        prepared = tower.prepare([noise(44100)])
-        assert torch.equal(again(prepared), tower(prepared))
+        prepared = encoder.prepare([noise(44100)])
+        assert torch.equal(again(prepared), encoder(prepared))
 
 
-def test_what_cannot_stand_beside_other_towers_is_refused(tmp_path):
-    from unialign_gen.towers.minilm import MiniLM
+def test_what_cannot_stand_beside_other_encoders_is_refused(tmp_path):
+    from unialign_gen.encoders.minilm import MiniLM
 
     with pytest.raises(InputError, match="text cannot stand beside"):
         Concatenated({"yamnet": YAMNet(), "text": MiniLM(find("starter") / "aligner" / "text" / "tokenizer.json")})
     with pytest.raises(InputError, match="nothing cannot stand beside"):
         Concatenated({})
-    save_tower(Concatenated({"a": YAMNet()}), tmp_path)
-    (tmp_path / "config.json").write_text('{"tower": "concatenated", "parts": {"a": "yamnet"}}')
+    save_encoder(Concatenated({"a": YAMNet()}), tmp_path)
+    (tmp_path / "config.json").write_text('{"encoder": "concatenated", "parts": {"a": "yamnet"}}')
     with pytest.raises(InputError, match="configurations by name"):
-        load_tower(tmp_path)
+        load_encoder(tmp_path)
 
 
-def test_the_starter_keeps_word_embeddings_and_yamnet_in_eight_bits():
+def test_the_starter_keeps_word_embeddings_and_yamnet_in_quantised():
     words = load_file(find("starter") / "aligner" / "text" / "model.safetensors")
     assert words["net.embeddings.word_embeddings.weight"].dtype == torch.int8
     heard = load_file(AUDIO / "model.safetensors")
@@ -170,20 +170,20 @@ def test_the_starter_keeps_word_embeddings_and_yamnet_in_eight_bits():
     assert all(int(v.flatten(1).abs().amax(1).min()) == 127 for v in kernels)
 
 
-def test_half_leaves_what_eight_bits_are_made_of_as_it_is():
-    tower = Concatenated({"yamnet": YAMNet(), "aisfx": AiSFX()})
-    before = {k: v.clone() for k, v in tower.state_dict().items()}
-    packed = recipe.eight_bits(tower)
+def test_half_leaves_what_quantised_are_made_of_as_it_is():
+    encoder = Concatenated({"yamnet": YAMNet(), "aisfx": AiSFX()})
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    packed = recipe.quantised(encoder)
     assert len(packed) == 27
-    for name, value in recipe.half(tower, packed).state_dict().items():
+    for name, value in recipe.half(encoder, packed).state_dict().items():
         if name in packed:
             assert torch.equal(value, before[name])
         elif ".bn" not in name:
             assert value.dtype == torch.float16
 
 
-def test_towers_of_an_earlier_version_are_not_taken_for_these(tmp_path):
-    save_tower(AiSFX(), tmp_path / "audio")
+def test_encoders_of_an_earlier_version_are_not_taken_for_these(tmp_path):
+    save_encoder(AiSFX(), tmp_path / "audio")
     with pytest.raises(InputError, match="an earlier version"):
         recipe.extract(tmp_path, tmp_path / "archive.tar.gz", tmp_path)
 
@@ -196,7 +196,7 @@ def test_another_file_than_yamnets_is_refused(tmp_path):
         recipe.lite_file(tmp_path / "some-1.0.tar.gz")
 
 
-def test_eight_bits_are_half_a_step_off_at_most_and_no_more_the_second_time():
+def test_quantised_are_half_a_step_off_at_most_and_no_more_the_second_time():
     state = {"w": torch.randn(5, 4, 3), "b": torch.randn(5)}
     packed = pack(state, ["w"])
     assert packed["w"].dtype == torch.int8
@@ -209,14 +209,14 @@ def test_eight_bits_are_half_a_step_off_at_most_and_no_more_the_second_time():
     assert float(unpack(pack({"w": torch.zeros(2, 2)}, ["w"]))["w"].abs().max()) == 0
 
 
-def test_a_tower_in_eight_bits_is_a_tower(tmp_path):
-    tower = YAMNet().eval()
-    save_tower(tower, tmp_path, ["layers.3.pointwise.weight"])
-    again = load_tower(tmp_path)
-    assert torch.equal(again.first.weight, tower.first.weight)
-    assert torch.allclose(again.layers[3].pointwise.weight, tower.layers[3].pointwise.weight, atol=2e-3)
+def test_a_encoder_in_quantised_is_a_encoder(tmp_path):
+    encoder = YAMNet().eval()
+    save_encoder(encoder, tmp_path, ["layers.3.pointwise.weight"])
+    again = load_encoder(tmp_path)
+    assert torch.equal(again.first.weight, encoder.first.weight)
+    assert torch.allclose(again.layers[3].pointwise.weight, encoder.layers[3].pointwise.weight, atol=2e-3)
     state = load_file(tmp_path / "model.safetensors")
     del state["layers.3.pointwise.weight_scale"]
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="pointwise"):
-        load_tower(tmp_path)
+        load_encoder(tmp_path)

@@ -1,4 +1,4 @@
-"""What every tower offers."""
+"""What every encoder offers."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Tower(nn.Module):
+class Encoder(nn.Module):
     """A frozen backbone: prepared input to features.
 
     Attributes:
         dim: width of the features.
-        config: what `towers.load_tower` needs to build it again; `tower` names its kind.
+        config: what `encoders.load_encoder` needs to build it again; `encoder` names its kind.
     """
 
     dim: int
     config: dict[str, Any]
 
     def prepare(self, inputs: list[Any]) -> Tensor:
-        """Raw inputs of the tower's modality, as one batch for `forward`."""
+        """Raw inputs of the encoder's modality, as one batch for `forward`."""
         raise TypeError(f"{type(self).__name__} does not say how to prepare its inputs")
 
     def collate(self, parts: list[Tensor]) -> Tensor:
         """Batches that `prepare` made, one after the other, as if it had prepared them together.
 
-        Where they differ in length they are padded with NaN, as sound towers do themselves.
+        Where they differ in length they are padded with NaN, as sound encoders do themselves.
         """
         longest = max(part.shape[1] for part in parts) if parts[0].ndim > 1 else 0
         short = [longest - part.shape[1] if part.ndim > 1 else 0 for part in parts]
@@ -40,8 +40,8 @@ class Tower(nn.Module):
         )
 
     def compute_buffers(self) -> None:
-        """Fills the buffers that no weight file holds; most towers have none."""
+        """Fills the buffers that no weight file holds; most encoders have none."""
 
     def extra_files(self) -> dict[str, str]:
-        """Text files that belong to the tower, by name, such as a tokenizer."""
+        """Text files that belong to the encoder, by name, such as a tokenizer."""
         return {}

@@ -1,4 +1,4 @@
-"""Inputs of towers that are trained too: decoded anew at every step, since features of a moving tower cannot be kept."""
+"""Inputs of encoders that are trained too: decoded anew at every step, since features of a moving encoder cannot be kept."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 from ..data.corpus import Sample
 from ..data.decode import Prepared, prepare
 from ..data.sources import read_corpus
+from ..encoders.base import Encoder
 from ..errors import InputError
-from ..towers.base import Tower
 from .config import TrainConfig
 from .features import Source
 from .rows import Rows
 
 
-class LiveInputs:
-    """Raw inputs of the trained towers by cache and sample.
+class RawInputs:
+    """Raw inputs of the trained encoders by cache and sample.
 
     What cannot be decoded counts as lacking the modality, and is kept in `problems`; nothing is put in its place.
 
@@ -29,15 +29,15 @@ class LiveInputs:
         InputError: a cache has no corpus, or holds samples that its corpus has not.
     """
 
-    def __init__(self, config: TrainConfig, towers: Mapping[str, Tower], sources: Mapping[str, Source]):
-        self.towers = dict(towers)
+    def __init__(self, config: TrainConfig, encoders: Mapping[str, Encoder], sources: Mapping[str, Source]):
+        self.encoders = dict(encoders)
         self.samples: dict[str, list[Sample]] = {}
         self.problems: dict[tuple[str, str], dict[str, str]] = {}
         for name, source in sources.items():
-            if not set(towers) & set(source.rows):
+            if not set(encoders) & set(source.rows):
                 continue
             if name not in config.corpora:
-                raise InputError(f"corpora: {name} is missing: {', '.join(towers)} is trained from its media")
+                raise InputError(f"corpora: {name} is missing: {', '.join(encoders)} is trained from its media")
             found = {sample.id: sample for sample in read_corpus(config.corpora[name]).samples}
             absent = [i for i in source.ids if i not in found]
             if absent:
@@ -49,13 +49,13 @@ class LiveInputs:
     def rows(self, modality: str, names: Sequence[str], caches: Tensor, samples: Tensor, chance: Tensor) -> Rows:
         """Prepared inputs of a modality for b samples; `chance` (b,) chooses among captions."""
         picked = [self.samples[names[c]][s] for c, s in zip(caches.tolist(), samples.tolist(), strict=True)]
-        tower = self.towers[modality]
+        encoder = self.encoders[modality]
         if modality == "text":
             at = [i for i, sample in enumerate(picked) if sample.text]
             texts = [picked[i].text[int(float(chance[i]) * len(picked[i].text))] for i in at]
-            parts, owner = ([tower.prepare(texts)] if texts else []), torch.tensor(at, dtype=torch.int64)
+            parts, owner = ([encoder.prepare(texts)] if texts else []), torch.tensor(at, dtype=torch.int64)
         else:
-            made = list(self.pool.map(lambda sample: self.decode(sample, {modality: tower}), picked))
+            made = list(self.pool.map(lambda sample: self.decode(sample, {modality: encoder}), picked))
             for prepared in made:
                 for problem in prepared.problems:
                     self.problems[problem["id"], modality] = problem
@@ -69,7 +69,7 @@ class LiveInputs:
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Batches one after the other; where lengths differ (spectrograms) the shorter are padded with NaN, as towers do."""
+    """Batches one after the other; where lengths differ (spectrograms) the shorter are padded with NaN, as encoders do."""
     longest = max(part.shape[1] for part in parts)
     padded: list[Any] = [
         part

@@ -15,7 +15,7 @@ def block_starts(frames: int, length: int) -> list[int]:
 
 
 def mean_over_blocks(spectrograms: Tensor, length: int, embed: Callable[[Tensor], Tensor]) -> Tensor:
-    """Spectrograms, as `Tower.collate` leaves them -> (B, dim): the mean over each sound's blocks of what `embed` makes.
+    """Spectrograms, as `Encoder.collate` leaves them -> (B, dim): the mean over each sound's blocks of what `embed` makes.
 
     Args:
         spectrograms: (B, frames, bands), NaN frames after the shorter sounds, each at least `length` frames long.

@@ -92,7 +92,7 @@ class Worker:
             self.into.close()
 
 
-class Sandbox:
+class DecodeWorker:
     """Decodes files, `limits.decoders` at a time."""
 
     def __init__(self, limits: Limits):

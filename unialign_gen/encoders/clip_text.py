@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .base import Tower
+from .base import Encoder
 from .clip_layouts import architecture, published_folder, published_state
 from .published import read_json
 from .registry import stored_weights
@@ -26,7 +26,7 @@ WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p
 QUOTES = str.maketrans(dict.fromkeys("\u02bc\u2018\u2019\u201a\u201b", "'") | dict.fromkeys("\u201c\u201d\u201e\u201f", '"'))
 
 
-class ClipText(Tower):
+class ClipText(Encoder):
     """Raw text embeddings (B, dim) of texts; dim is 1024 for ViT-H-14 and 1280 for ViT-bigG-14.
 
     Args:
@@ -43,7 +43,7 @@ class ClipText(Tower):
         self.net = CLIPTextModelWithProjection(CLIPTextConfig(**sizes))
         self.length = int(sizes["max_position_embeddings"])
         self.dim = int(sizes["projection_dim"])
-        self.config = {**(origin or {}), "tower": "clip_text", "architecture": dict(sizes)}
+        self.config = {**(origin or {}), "encoder": "clip_text", "architecture": dict(sizes)}
         self.tokenizer_json = tokenizer_json
         self.tokenizer = Tokenizer.from_str(tokenizer_json)
         self.tokenizer.no_padding()
@@ -159,7 +159,7 @@ def build(folder: Path, config: dict[str, Any]) -> ClipText:
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """A saved tower's weights, otherwise the source's, of its text side only."""
+    """A saved encoder's weights, otherwise the source's, of its text side only."""
     if (folder / "model.safetensors").is_file():
         return stored_weights(folder, config)
     return {f"net.{name}": value for name, value in published_state(config, "text").items()}

@@ -1,4 +1,4 @@
-"""Several sound towers as one: their features side by side."""
+"""Several sound encoders as one: their features side by side."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .base import Tower
+from .base import Encoder
 
 
-class Concatenated(Tower):
+class Concatenated(Encoder):
     """The features of each part, one after the other, (B, sum of their widths).
 
     Args:
-        parts: sound towers by name, each with a `rate`, a number of `bands`, and batches (B, frames, bands) in which NaN frames
-            follow the shorter sounds: `yamnet` and `aisfx`. Their weights lie in one file.
+        parts: sound encoders by name, each with a `rate`, a number of `bands`, and batches (B, frames, bands) in which NaN
+            frames follow the shorter sounds: `yamnet` and `aisfx`. Their weights lie in one file.
 
     Raises:
         InputError: no parts, or one that does not say its rate and bands.
     """
 
-    def __init__(self, parts: Mapping[str, Tower]):
+    def __init__(self, parts: Mapping[str, Encoder]):
         super().__init__()
         other = [name for name, part in parts.items() if not hasattr(part, "rate") or not hasattr(part, "bands")]
         if not parts or other:
-            raise InputError(f"concatenated: {', '.join(other) or 'nothing'} cannot stand beside other sound towers")
+            raise InputError(f"concatenated: {', '.join(other) or 'nothing'} cannot stand beside other sound encoders")
         self.parts = nn.ModuleDict(dict(parts))
-        self.rates = [int(getattr(part, "rate")) for part in parts.values()]  # noqa: B009  a sound tower's own attribute
+        self.rates = [int(getattr(part, "rate")) for part in parts.values()]  # noqa: B009  a sound encoder's own attribute
         self.bands = [int(getattr(part, "bands")) for part in parts.values()]  # noqa: B009
         self.rate = max(self.rates)
         self.dim = sum(part.dim for part in parts.values())
-        self.config = {"tower": "concatenated", "parts": {name: part.config for name, part in parts.items()}}
+        self.config = {"encoder": "concatenated", "parts": {name: part.config for name, part in parts.items()}}
 
     def compute_buffers(self) -> None:
         for part in self.parts.values():
-            assert isinstance(part, Tower)
+            assert isinstance(part, Encoder)
             part.compute_buffers()
 
     def prepare(self, sounds: list[Tensor]) -> Tensor:
         """Mono sounds (samples,) at `rate` -> (B, frames of the longest part, all bands), NaN where a part has no frame."""
         prepared = []
         for part, rate in zip(self.parts.values(), self.rates, strict=True):
-            assert isinstance(part, Tower)
+            assert isinstance(part, Encoder)
             prepared.append(part.prepare([resample(s, self.rate, rate) for s in sounds]))
         longest = max(p.shape[1] for p in prepared)
         return torch.cat([F.pad(p, (0, 0, 0, longest - p.shape[1]), value=float("nan")) for p in prepared], dim=2)
@@ -71,5 +71,5 @@ def build(folder: Path, config: dict[str, Any]) -> Concatenated:
 
     parts = config["parts"]
     if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
-        raise InputError("concatenated: parts must be towers' configurations by name")
-    return Concatenated({name: module_of(part["tower"]).build(folder, part) for name, part in parts.items()})
+        raise InputError("concatenated: parts must be encoders' configurations by name")
+    return Concatenated({name: module_of(part["encoder"]).build(folder, part) for name, part in parts.items()})

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .base import Tower
+from .base import Encoder
 from .kaldi import fbank
 from .published import load_pickle
 from .registry import stored_weights
@@ -117,7 +117,7 @@ class Layer(nn.Module):
         return self.final_layer_norm(self.alpha * x + self.fc2(F.gelu(self.fc1(x))))
 
 
-class Encoder(nn.Module):
+class Transformer(nn.Module):
     """Positions, then the layers, which share one table of relative position biases."""
 
     def __init__(self, settings: dict[str, Any]):
@@ -186,7 +186,7 @@ class Pool(nn.Module):
         return (share.unsqueeze(2) * tokens).sum(1)
 
 
-class BEATs(Tower):
+class BEATs(Encoder):
     """Features of sounds (B, 768): the mean, or a learned weighted mean, of all tokens of all windows.
 
     The published models were trained on AudioSet's clips of 10 s, and published users feed 10 s (10.24 s in VAST) at a
@@ -198,7 +198,7 @@ class BEATs(Tower):
         config: the published `cfg` or a part of it; what it does not say is as in BEATs iter3+. Settings that change
             nothing at inference (dropout and the like) are ignored. Three settings are ours: `mels`, bands, 128 (64 in
             VAST, GRAM and PMRL); `window`, frames of 10 ms in a window, 1000 (1024 in VAST); `pooling`, `mean` or
-            `attention`, whose query is one of the tower's weights.
+            `attention`, whose query is one of the encoder's weights.
 
     Raises:
         InputError: a setting that no published model has and that is not implemented, or one of ours out of range.
@@ -211,12 +211,12 @@ class BEATs(Tower):
         settings = read_settings(config or {})
         self.dim = settings["encoder_embed_dim"]
         self.patch, self.mels, self.window = settings["input_patch_size"], settings["mels"], settings["window"]
-        self.config = {"tower": "beats", **settings}
+        self.config = {"encoder": "beats", **settings}
         inner = settings["embed_dim"]
         self.patch_embedding = nn.Conv2d(1, inner, self.patch, stride=self.patch, bias=settings["conv_bias"])
         self.layer_norm = nn.LayerNorm(inner)
         self.post_extract_proj = nn.Linear(inner, self.dim) if inner != self.dim else nn.Identity()
-        self.encoder = Encoder(settings)
+        self.encoder = Transformer(settings)
         self.pool = Pool(self.dim) if settings["pooling"] == "attention" else None
 
     def prepare(self, sounds: list[Tensor]) -> Tensor:
@@ -294,7 +294,7 @@ def published(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def build(folder: Path, config: dict[str, Any]) -> BEATs:
-    """A tower as `config` says; what it does not say is taken from the published checkpoint, if it names one."""
+    """An encoder as `config` says; what it does not say is taken from the published checkpoint, if it names one."""
     cfg = published(folder, config)["cfg"] if "checkpoint" in config else {}
     return BEATs({**cfg, **config})
 

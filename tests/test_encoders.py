@@ -5,9 +5,9 @@ import torch
 from PIL import Image
 
 from unialign_gen.checkpoint import find
+from unialign_gen.encoders import load_encoder, save_encoder
+from unialign_gen.encoders.aisfx import FRAMES, HOP, MELS, RATE, WINDOW, AiSFX, low_pass, mel_filters
 from unialign_gen.errors import InputError
-from unialign_gen.towers import load_tower, save_tower
-from unialign_gen.towers.aisfx import FRAMES, HOP, MELS, RATE, WINDOW, AiSFX, low_pass, mel_filters
 
 ALIGNER = find("starter") / "aligner"
 
@@ -32,9 +32,9 @@ def test_mel_filters_one_weight_at_a_time():
 
 
 def test_a_tone_lights_up_its_mel_band():
-    tower = AiSFX()
+    encoder = AiSFX()
     t = torch.arange(3 * RATE) / RATE
-    mel = tower.mel(torch.sin(2 * math.pi * 1000 * t))
+    mel = encoder.mel(torch.sin(2 * math.pi * 1000 * t))
     band = int(mel[50:90].mean(0).argmax())
     assert band == pytest.approx(
         2595 * math.log10(1 + 1000 / 700) / (2595 * math.log10(1 + 22050 / 700)) * (MELS + 1) - 1, abs=1
@@ -44,11 +44,11 @@ def test_a_tone_lights_up_its_mel_band():
 
 
 def test_sound_features_do_not_depend_on_the_batch_or_on_gain():
-    tower = load_tower(ALIGNER / "audio")
+    encoder = load_encoder(ALIGNER / "audio")
     noise = torch.randn(3 * RATE, generator=torch.Generator().manual_seed(0))
     short = noise[:RATE]
-    together = tower(tower.prepare([noise, short]))
-    alone = torch.cat([tower(tower.prepare([noise * 0.1])), tower(tower.prepare([short * 3]))])
+    together = encoder(encoder.prepare([noise, short]))
+    alone = torch.cat([encoder(encoder.prepare([noise * 0.1])), encoder(encoder.prepare([short * 3]))])
     assert torch.allclose(together, alone, atol=1e-4)
 
 
@@ -80,16 +80,16 @@ def test_what_lies_above_the_top_is_cut_off():
 
 
 def test_image_features_end_in_timms_own_pooled_features():
-    tower = load_tower(ALIGNER / "image")
+    encoder = load_encoder(ALIGNER / "image")
     pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    features = tower(pixels)
-    assert features.shape == (2, tower.dim)
-    assert torch.allclose(features[:, :1280], tower.net(pixels), atol=1e-4)
+    features = encoder(pixels)
+    assert features.shape == (2, encoder.dim)
+    assert torch.allclose(features[:, :1280], encoder.net(pixels), atol=1e-4)
 
 
 def test_pictures_are_padded_with_white_not_cropped():
-    tower = load_tower(ALIGNER / "image")
-    pixels = tower.prepare([Image.new("RGB", (50, 200), "black")])
+    encoder = load_encoder(ALIGNER / "image")
+    pixels = encoder.prepare([Image.new("RGB", (50, 200), "black")])
     assert pixels.shape == (1, 3, 224, 224)
     assert float(pixels[0, :, 112, 10].min()) == pytest.approx(1, abs=1e-3)
     assert float(pixels[0, :, 5, 112].max()) == pytest.approx(-1, abs=1e-3)
@@ -98,25 +98,25 @@ def test_pictures_are_padded_with_white_not_cropped():
 def test_sentence_features_are_transformers_mean_pooled(tmp_path):
     from transformers import BertModel, PreTrainedTokenizerFast
 
-    tower = load_tower(ALIGNER / "text")
+    encoder = load_encoder(ALIGNER / "text")
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(ALIGNER / "text" / "tokenizer.json"), pad_token="[PAD]")
-    reference = BertModel(tower.net.config, add_pooling_layer=False).eval()
-    reference.load_state_dict(tower.net.state_dict())
+    reference = BertModel(encoder.net.config, add_pooling_layer=False).eval()
+    reference.load_state_dict(encoder.net.state_dict())
     texts = ["a dog", "the sound of heavy rain on a tin roof"]
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
         hidden = reference(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
     expected = torch.stack([h[m.bool()].mean(0) for h, m in zip(hidden, batch["attention_mask"], strict=True)])
-    assert torch.allclose(tower(tower.prepare(texts)), expected, atol=1e-5)
+    assert torch.allclose(encoder(encoder.prepare(texts)), expected, atol=1e-5)
 
 
-def test_a_tower_survives_saving(tmp_path):
-    tower = load_tower(ALIGNER / "audio")
-    save_tower(tower, tmp_path)
-    again = load_tower(tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(tower.state_dict().values(), again.state_dict().values(), strict=True))
+def test_a_encoder_survives_saving(tmp_path):
+    encoder = load_encoder(ALIGNER / "audio")
+    save_encoder(encoder, tmp_path)
+    again = load_encoder(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(encoder.state_dict().values(), again.state_dict().values(), strict=True))
 
 
-def test_a_folder_without_a_tower_is_one_clear_line(tmp_path):
-    with pytest.raises(InputError, match="no tower in"):
-        load_tower(tmp_path)
+def test_a_folder_without_a_encoder_is_one_clear_line(tmp_path):
+    with pytest.raises(InputError, match="no encoder in"):
+        load_encoder(tmp_path)

@@ -2,7 +2,7 @@
 
 Written from the definition of Kaldi's `compute-fbank-feats`, with the numbers of `torchaudio.compliance.kaldi.fbank`. The
 C++ port `kaldi-native-fbank` cannot stand in: it refuses 128 bands at 16 kHz, since the lowest are narrower than a bin of
-the spectrum and stay empty, and just those settings are what sound towers were trained with.
+the spectrum and stay empty, and just those settings are what sound encoders were trained with.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def fbank(
     """Natural logs of mel band energies, floored at the logarithm of fp32's epsilon (-15.94), where empty bands are too.
 
     Args:
-        sound: mono samples (n,), any scale: a factor of a shifts the result by 2 log(a), towers say which they expect.
+        sound: mono samples (n,), any scale: a factor of a shifts the result by 2 log(a), encoders say which they expect.
         rate: of the samples, in Hz.
         mels: number of bands.
         window: `hanning`, or `povey`, the same to the power 0.85.
@@ -109,7 +109,7 @@ def mel_filters(
 ) -> Tensor:
     """Triangles that are straight in mel, not in Hz, with a peak of 1: (points / 2 + 1, mels).
 
-    They are computed in `dtype`, fp32 on purpose: it is what towers over Kaldi's features saw, and a bin on a triangle's foot
+    They are computed in `dtype`, fp32 on purpose: it is what encoders over Kaldi's features saw, and a bin on a triangle's foot
     has a weight of rounding errors.
 
     Raises:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .base import Tower
+from .base import Encoder
 from .published import find_weights, read_json, read_state, resolve
 from .registry import stored_weights
 
@@ -31,7 +31,7 @@ FIELDS = (
 CODEC_FIELDS = ("encoder_hidden_size", "downsampling_ratios", "codebook_dim")
 
 
-class PEAudio(Tower):
+class PEAudio(Encoder):
     """Features (B, dim) of sounds in the space that PE-AV shares with text and video; dim is 1024 as published.
 
     Args:
@@ -51,7 +51,7 @@ class PEAudio(Tower):
         self.head = PeAudioContrastiveHead(parts.hidden_size, dim)
         self.hop = int(parts.dac_config.hop_length)
         self.dim, self.rate = dim, rate
-        self.config = {**(origin or {}), "tower": "pe_av", "architecture": dict(sizes), "dim": dim, "rate": rate}
+        self.config = {**(origin or {}), "encoder": "pe_av", "architecture": dict(sizes), "dim": dim, "rate": rate}
 
     def compute_buffers(self) -> None:
         """The rotary frequencies, which transformers does not save."""
@@ -70,7 +70,7 @@ class PEAudio(Tower):
         return self
 
     def prepare(self, sounds: list[Tensor]) -> Tensor:
-        """Mono sounds (samples,) at the tower's rate -> (B, samples), padded with NaN to the longest.
+        """Mono sounds (samples,) at the encoder's rate -> (B, samples), padded with NaN to the longest.
 
         A sound is first mirrored at its end until its length is a whole number of hops, 1920 samples as published.
 
@@ -99,7 +99,7 @@ def is_sound(name: str) -> bool:
 
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The sound side's weights under the tower's names."""
+    """The sound side's weights under the encoder's names."""
     renamed: dict[str, Tensor] = {}
     for prefixes, name in ((ENCODERS, "net."), (HEADS, "head.")):
         prefix = next((p for p in prefixes if any(k.startswith(p) for k in state)), None)
@@ -140,10 +140,10 @@ def build(folder: Path, config: dict[str, Any]) -> PEAudio:
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """A saved tower's weights, otherwise those of the sound side of the source."""
+    """A saved encoder's weights, otherwise those of the sound side of the source."""
     if (folder / "model.safetensors").is_file():
         return stored_weights(folder, config)
     if "source" not in config:
-        raise InputError('this PE-AV tower has no weights: give "source", a folder or a hub repository')
+        raise InputError('this PE-AV encoder has no weights: give "source", a folder or a hub repository')
     path = find_weights(config["source"], config.get("revision"), ("model", "pytorch_model"))
     return rename(read_state(path, is_sound))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Tower
+from .base import Encoder
 from .blocks import mean_over_blocks
 
 RATE = 44100
@@ -46,7 +46,7 @@ class Block(nn.Module):
         return F.max_pool2d(x, self.pool) if self.pool > 1 else x
 
 
-class AiSFX(Tower):
+class AiSFX(Encoder):
     """Features of sounds: mean over mel, max over time of each 2.3 s block, mean over the blocks.
 
     Args:
@@ -66,7 +66,7 @@ class AiSFX(Tower):
         self.blocks = nn.Sequential(Block(1, 64, 2), Block(64, 128, 2), Block(128, 256, 2), Block(256, 512, 1))
         self.middle, self.top = middle, top
         self.dim = 512 + (256 if middle else 0)
-        self.config = {"tower": "aisfx", "middle": middle, "top": top}
+        self.config = {"encoder": "aisfx", "middle": middle, "top": top}
 
     def prepare(self, sounds: list[Tensor]) -> Tensor:
         """Mono sounds (samples,) at 44.1 kHz -> (B, frames, 96), padded with NaN frames to the longest.

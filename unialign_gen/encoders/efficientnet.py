@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .base import Tower
+from .base import Encoder
 
 SIDE = 224
 
 
-class EfficientNetLite(Tower):
+class EfficientNetLite(Encoder):
     """Features of pictures: what is in them (pooled last layer) and, if asked, how they look (an early layer's 4 x 4 grid).
 
     Args:
@@ -32,7 +32,7 @@ class EfficientNetLite(Tower):
 
         self.net = timm.create_model(f"tf_efficientnet_{variant}", pretrained=False, num_classes=0)
         self.grid = grid
-        self.config = {"tower": "efficientnet", "variant": variant, "grid": grid}
+        self.config = {"encoder": "efficientnet", "variant": variant, "grid": grid}
         self.dim = 1280 + (384 if grid else 0)
 
     def prepare(self, pictures: list[Image.Image]) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .base import Tower
+from .base import Encoder
 from .published import find_weights, read_state, resolve
 from .registry import stored_weights
 
@@ -29,7 +29,7 @@ BASE: dict[str, Any] = {
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
-class Bert(Tower):
+class Bert(Encoder):
     """Features (B, 768) of texts: the last layer at [CLS].
 
     Args:
@@ -54,7 +54,7 @@ class Bert(Tower):
         self.net = BertModel(BertConfig(**sizes), add_pooling_layer=False)
         self.positions = int(sizes["max_position_embeddings"])
         self.dim = int(sizes["hidden_size"])
-        self.config = {**(origin or {}), "tower": "bert", "architecture": dict(sizes), "length": length}
+        self.config = {**(origin or {}), "encoder": "bert", "architecture": dict(sizes), "length": length}
         self.tokenizer_json = tokenizer_json
         self.tokenizer = Tokenizer.from_str(tokenizer_json)
         self.tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
@@ -69,7 +69,7 @@ class Bert(Tower):
         return {"tokenizer.json": self.tokenizer_json}
 
     def prepare(self, texts: list[str]) -> Tensor:
-        """Texts -> (B, 2, length) token ids and mask, padded to the longest, cut at the tower's length."""
+        """Texts -> (B, 2, length) token ids and mask, padded to the longest, cut at the encoder's length."""
         rows = self.tokenizer.encode_batch(texts)
         return torch.tensor([[r.ids, r.attention_mask] for r in rows])
 
@@ -87,7 +87,7 @@ def is_encoder(name: str) -> bool:
 
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's weights under the tower's names; the oldest files call a norm's weight and bias gamma and beta."""
+    """The encoder's weights under the encoder's names; the oldest files call a norm's weight and bias gamma and beta."""
     renamed = {}
     for name, value in state.items():
         if is_encoder(name):
@@ -135,10 +135,10 @@ def build(folder: Path, config: dict[str, Any]) -> Bert:
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """A saved tower's weights, otherwise the encoder's of the source."""
+    """A saved encoder's weights, otherwise the encoder's of the source."""
     if (folder / "model.safetensors").is_file():
         return stored_weights(folder, config)
     if "source" not in config:
-        raise InputError('this BERT tower has no weights: give "source", a folder or a hub repository')
+        raise InputError('this BERT encoder has no weights: give "source", a folder or a hub repository')
     path = find_weights(config["source"], config.get("revision"), ("model", "pytorch_model"))
     return rename(read_state(path, is_encoder))
