@@ -21,7 +21,7 @@ from PIL import Image
 from unialign_gen.media import load_sound
 
 from .concepts import CONCEPTS
-from .manifest import Row
+from unialign_gen.data.manifest import Row
 
 RATE, FPS, SECONDS, SIDE = 44100, 8, 10, 160
 

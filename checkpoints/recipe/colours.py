@@ -55,7 +55,7 @@ def named(picture: Image.Image) -> str:
     if count[best] > total / 3 and count[best] > sum(count) * 2 / 3:
         return NAMES[best]
     plain = value[~coloured]
-    shades = (int((plain < 0.3).sum()), int((plain > 0.86).sum()), int(((plain >= 0.3) & (plain <= 0.86)).sum()))
+    shades = (int((plain < 0.39).sum()), int((plain > 0.86).sum()), int(((plain >= 0.39) & (plain <= 0.86)).sum()))
     best = int(np.argmax(shades))
     return SHADES[best] if shades[best] > total * 2 / 3 else ""
 
@@ -98,7 +98,7 @@ def recoloured(picture: Image.Image, colour: str) -> Image.Image:
 
 def hued(rgb: np.ndarray, opacity: np.ndarray, luma: np.ndarray, name: str) -> np.ndarray:
     """Colours (h, w, 3) turned, or painted, so that the strongest is the named hue."""
-    target = 24.0 if name == "brown" else float(HUES[name])
+    target, inside = 24.0 if name == "brown" else float(HUES[name]), bool((opacity > 0.5).any())
     weight = opacity + 1e-6
     own, share = main_hue(rgb, weight)
     hue, saturation, value = hsv(rgb)
@@ -110,8 +110,11 @@ def hued(rgb: np.ndarray, opacity: np.ndarray, luma: np.ndarray, name: str) -> n
             return rgb_of(turned, saturation.clip(0, 0.7), value * 0.6)
         # yellow is light and blue may be dark: the strongest colour is given the lightness that its name wants
         gain = 1.25 if name in ("yellow", "orange") else 1.0
-        return rgb_of(turned, np.where(near & (saturation > 0.15), (saturation * 1.3).clip(0.35, 1), saturation), (value * gain).clip(0, 1))
-    full = rgb_of(target, 0.7, 0.45) if name == "brown" else rgb_of(target, 0.5 if name == "pink" else 0.85, 1.0 if name in ("yellow", "pink", "orange") else 0.85)
-    t = luma[..., None]
-    middle = 0.6
+        stronger = np.where(near & (saturation > 0.15), (saturation * 1.3).clip(0.35, 1), saturation)
+        return rgb_of(turned, stronger, (value * gain).clip(0, 1))
+    full = {"brown": rgb_of(target, 0.7, 0.45), "pink": rgb_of(target, 0.5, 1.0)}.get(name)
+    if full is None:
+        full = rgb_of(target, 0.85, 1.0 if name in ("yellow", "orange") else 0.85)
+    t = (luma * 0.75 / max(float(np.percentile(luma[opacity > 0.5], 95)), 0.3)).clip(0, 1)[..., None] if inside else luma[..., None]
+    middle = 0.6  # darks lead up to the colour, lights on towards white
     return np.where(t < middle, full * (t / middle) ** 0.7, full + (1 - full) * ((t - middle) / (1 - middle)) * 0.55)

@@ -43,7 +43,7 @@ def read_pth(raw: bytes) -> Any:
         return torch.load(BytesIO(raw), map_location="cpu", weights_only=True)
 
 
-def eight_bits(encoder: Encoder) -> list[str]:
+def quantised(encoder: Encoder) -> list[str]:
     """The weights that are kept in int8: the word embeddings, which are half of the text encoder, and YAMNet's, which come so."""
     names = [name for name, value in encoder.named_parameters() if value.ndim > 1]
     return [n for n in names if n.startswith("parts.yamnet.") or n == "net.embeddings.word_embeddings.weight"]
@@ -172,5 +172,5 @@ def extract(root: Path) -> None:
     for kind, make in makers.items():
         if not (out / kind / "model.safetensors").exists():
             encoder = make()
-            packed = eight_bits(encoder)
+            packed = quantised(encoder)
             save_encoder(half(encoder, packed), out / kind, packed)
