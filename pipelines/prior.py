@@ -41,12 +41,12 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         count: number of known points.
         bandwidth: above 0; how far a point is felt, in squared standard deviations. Small ones choose the nearest.
         strength: 0 to 1, what a call uses when it names none.
-        named: number of directions that prompts name. None: A is the identity, and no direction is spared from the noise.
+        directions: how many directions prompts name. None: A is the identity, and no direction is spared from the noise.
         said: how far along these a prompt lies from its thing that says everything of them, in standard deviations.
 
     Buffers: `points` (count, embed_dim), the known unit vectors; `log_counts` (count), zeros at first; `whitening` W
-    (embed_dim, embed_dim), the identity at first; and, unless `named` is None, `moves` A (embed_dim, embed_dim), the identity
-    at first, and `named` (named, embed_dim), orthonormal rows in whitened coordinates.
+    (embed_dim, embed_dim), the identity at first; and, unless `directions` is None, `moves` A (embed_dim, embed_dim), the identity
+    at first, and `named` (directions, embed_dim), orthonormal rows in whitened coordinates.
 
     Raises:
         InputError: a bandwidth or a strength outside its range.
@@ -72,7 +72,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         count: int = 1,
         bandwidth: float = 0.03,
         strength: float = 0.7,
-        named: int | None = None,
+        directions: int | None = None,
         said: float = 3.0,
     ):
         super().__init__()
@@ -82,9 +82,9 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         self.register_buffer("points", torch.zeros(count, embed_dim))
         self.register_buffer("log_counts", torch.zeros(count))
         self.register_buffer("whitening", torch.eye(embed_dim))
-        if named is not None:
+        if directions is not None:
             self.register_buffer("moves", torch.eye(embed_dim))
-            self.register_buffer("named", torch.zeros(named, embed_dim))
+            self.register_buffer("named", torch.zeros(directions, embed_dim))
 
     def forward(
         self,
@@ -123,20 +123,22 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         # one by one: products of matrices round differently with the number of rows, and a prompt's picture should not
         # depend on what is asked for beside it
         known = F.normalize(torch.stack([expected(row) for row in embeddings]), dim=1)  # (B, d)
-        if self.config["named"] is None:
+        if self.config["directions"] is None:
             moved = torch.lerp(embeddings, known, strength)
         else:
             moves = self.moves.to(embeddings.device, torch.float32)
             moved = torch.stack([e + strength * (k - e) @ moves for e, k in zip(embeddings, known, strict=True)])
         if temperature:
-            draws = [self._noise(e - k, whitening, g) for e, k, g in zip(embeddings, known, each(generator, len(known)), strict=True)]
+            draws = [
+                self._noise(e - k, whitening, g) for e, k, g in zip(embeddings, known, each(generator, len(known)), strict=True)
+            ]
             moved = moved + temperature * torch.stack(draws)
         return F.normalize(moved, dim=1)
 
     def _noise(self, offset: Tensor, whitening: Tensor, generator: torch.Generator | None) -> Tensor:
         """How another picture of the same thing might differ (d,); `offset` (d,) is how the prompt itself does."""
         noise = torch.randn(len(offset), generator=generator, device=generator.device if generator else "cpu").to(offset.device)
-        if self.config["named"]:
+        if self.config["directions"]:
             named = self.named.to(offset.device, torch.float32)  # (k, d)
             said = ((offset @ whitening) @ named.T).norm() / self.config["said"]
             noise = noise - said.clamp(max=1) * (noise @ named.T) @ named

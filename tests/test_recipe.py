@@ -10,7 +10,18 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from unialign_gen.checkpoints.recipe import colours, concepts, features, fonts, packages, pictures, rasters, rows, sounds, variants
+from unialign_gen.checkpoints.recipe import (
+    colours,
+    concepts,
+    features,
+    fonts,
+    packages,
+    pictures,
+    rasters,
+    rows,
+    sounds,
+    variants,
+)
 from unialign_gen.checkpoints.recipe.archives import read_cat, read_rcc
 from unialign_gen.data.manifest import Row
 from unialign_gen.errors import InputError
@@ -258,7 +269,15 @@ def cut(number, name, split="train", tier="A", style="emoji", concept=True):
 
 @pytest.mark.parametrize(
     ("name", "many"),
-    [("dog", "dogs"), ("fox", "foxes"), ("cherry", "cherries"), ("toy", "toys"), ("sheep", "sheep"), ("tree leaf", "tree leaves"), ("mouse", "mice")],
+    [
+        ("dog", "dogs"),
+        ("fox", "foxes"),
+        ("cherry", "cherries"),
+        ("toy", "toys"),
+        ("sheep", "sheep"),
+        ("tree leaf", "tree leaves"),
+        ("mouse", "mice"),
+    ],
 )
 def test_plurals(name, many):
     assert variants.plural(name) == many
@@ -267,7 +286,7 @@ def test_plurals(name, many):
 def parts_on(page, ground):
     from scipy import ndimage
 
-    return ndimage.label((np.abs(np.asarray(page).astype(int) - ground).max(-1) > 60))[1]
+    return ndimage.label(np.abs(np.asarray(page).astype(int) - ground).max(-1) > 60)[1]
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -292,9 +311,12 @@ def test_a_composition_shows_what_its_caption_says(seed):
 
 
 def test_variants_keep_split_and_the_stricter_tier():
-    found = [cut(n, name, split, tier) for n, (name, split, tier) in enumerate(
-        [("dog", "train", "A"), ("cat", "train", "B"), ("robot", "test", "A"), ("house", "test", "A")]
-    )]
+    found = [
+        cut(n, name, split, tier)
+        for n, (name, split, tier) in enumerate(
+            [("dog", "train", "A"), ("cat", "train", "B"), ("robot", "test", "A"), ("house", "test", "A")]
+        )
+    ]
     made = [v.row() for v in [*variants.compositions(found[:2], 40, "train"), *variants.recolourings(found[:2], 1, 3)]]
     by_id = {c.id: c for c in found}
     for one in made:

@@ -124,16 +124,6 @@ def judge(root: Root = ROOT, out: Path = HERE / "judge", threads: Threads = 0) -
 
 
 @step()
-def samples(root: Root = ROOT, out: Path = HERE / "samples") -> None:
-    """Write the sample recordings and the sample clip of the demo."""
-    from unialign_gen.data import manifest
-
-    from . import clips
-
-    clips.write_samples(root, manifest.read(root), out)
-
-
-@step()
 def assemble(root: Root = ROOT, out: Path = HERE / "starter") -> None:
     """Write the checkpoint that ships, in place of the one that is there."""
     from . import stages

@@ -115,6 +115,10 @@ def hued(rgb: np.ndarray, opacity: np.ndarray, luma: np.ndarray, name: str) -> n
     full = {"brown": rgb_of(target, 0.7, 0.45), "pink": rgb_of(target, 0.5, 1.0)}.get(name)
     if full is None:
         full = rgb_of(target, 0.85, 1.0 if name in ("yellow", "orange") else 0.85)
-    t = (luma * 0.75 / max(float(np.percentile(luma[opacity > 0.5], 95)), 0.3)).clip(0, 1)[..., None] if inside else luma[..., None]
+    t = (
+        (luma * 0.75 / max(float(np.percentile(luma[opacity > 0.5], 95)), 0.3)).clip(0, 1)[..., None]
+        if inside
+        else luma[..., None]
+    )
     middle = 0.6  # darks lead up to the colour, lights on towards white
     return np.where(t < middle, full * (t / middle) ** 0.7, full + (1 - full) * ((t - middle) / (1 - middle)) * 0.55)

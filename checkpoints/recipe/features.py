@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unialign_gen.data.manifest import Row
-from unialign_gen.media import load_sound
 from unialign_gen.encoders import load_encoder
 from unialign_gen.encoders.aisfx import RATE
 from unialign_gen.encoders.base import Encoder
 from unialign_gen.encoders.efficientnet import SIDE
+from unialign_gen.media import load_sound
 
 from .concepts import unit_hash
 from .progress import Progress
@@ -170,5 +170,3 @@ def of_sounds(root: Path, rows: Sequence[Row]) -> list[Tensor]:
             progress.skip(1)
         out.append(torch.from_numpy(np.load(path)))
     return out
-
-

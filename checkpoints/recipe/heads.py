@@ -33,9 +33,7 @@ def ragged(parts: Sequence[Tensor]) -> Ragged:
     return Ragged(torch.cat(list(parts)).half(), counted(torch.tensor([len(p) for p in parts])))
 
 
-def write_cache(
-    folder: Path, name: str, ids: list[str], labels: list[str], features: Mapping[str, Sequence[Tensor]]
-) -> None:
+def write_cache(folder: Path, name: str, ids: list[str], labels: list[str], features: Mapping[str, Sequence[Tensor]]) -> None:
     """A cache of one shard; `features` are tensors (k, width) of each sample, by modality; `|` parts a sample's labels."""
     found = {modality: ragged(parts) for modality, parts in features.items()}
     index = {

@@ -109,7 +109,9 @@ def unpack(root: Path, name: str) -> Path:
             with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(source)], stdout=subprocess.PIPE) as tar:
                 # tar reports patterns that match nothing; every package has a copyright file, which is always kept
                 wanted = ["--wildcards", *package.files.split(), "*/copyright"]
-                subprocess.run(["tar", "-x", "-C", str(folder), *wanted], stdin=tar.stdout, stderr=subprocess.DEVNULL, check=False)
+                subprocess.run(
+                    ["tar", "-x", "-C", str(folder), *wanted], stdin=tar.stdout, stderr=subprocess.DEVNULL, check=False
+                )
 
     return once(root / "unpacked" / name.lstrip("@").replace("/", "-"), fill)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -325,12 +326,12 @@ def large_file(root: Path, item: Item, name: str) -> Path | None:
     return root / "pictures512" / f"{name}.webp" if chosen else None
 
 
-def build(unpacked: Path, root: Path, jobs: int) -> tuple[list[Row], list[str], dict[str, int]]:
+def build(unpacked: Path, root: Path, jobs: int) -> dict[str, Any]:
     """All pictures, as `cutouts.npy` (N, 128, 128, 4) and as files on white, some at 512 pixels too.
 
     The split follows from source and key: 6 % of tiers A and B are held out, tier C is the cross-source set.
 
-    Returns the rows, the name of each one's colour, and how many were left out: empty or broken, or seen before.
+    Returns the `rows`, their `colours`, and how many were `left` out: empty or broken, or seen before.
     """
     for folder in ("images", "pictures512"):
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -371,4 +372,4 @@ def build(unpacked: Path, root: Path, jobs: int) -> tuple[list[Row], list[str], 
     whole.flush()
     (root / "cutouts.whole.npy").replace(root / "cutouts.npy")
     part.unlink()
-    return rows, found, left
+    return {"rows": [vars(row) for row in rows], "colours": found, "left": left}

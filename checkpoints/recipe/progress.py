@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
 
 
 class Progress:
@@ -23,7 +22,7 @@ class Progress:
         """Items that were there already."""
         self.at += count
 
-    def done(self, count: int, **measured: Any) -> None:
+    def done(self, count: int, **measured: float) -> None:
         """Items that took their time, and what is said of the last one."""
         self.at += count
         self.computed += count
@@ -31,5 +30,5 @@ class Progress:
         if now - self.said > 10 or (self.at >= self.total and now - self.start > 1):
             self.said = now
             left = (self.total - self.at) * (now - self.start) / self.computed
-            values = "".join(f", {name} {float(value):.3f}" for name, value in measured.items())
+            values = "".join(f", {name} {value:.3f}" for name, value in measured.items())
             sys.stderr.write(f"{self.name}: {self.at} of {self.total}, {left / 60:.1f} minutes left{values}\n")

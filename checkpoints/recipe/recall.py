@@ -24,7 +24,12 @@ Heads = Mapping[str, Callable[[Tensor], Tensor]]
 
 
 def measure(
-    rows: Sequence[Row], image: Mapping[str, Tensor], sound: Mapping[str, Tensor], texts: TextFeatures, table: ConceptTable, heads: Heads
+    rows: Sequence[Row],
+    image: Mapping[str, Tensor],
+    sound: Mapping[str, Tensor],
+    texts: TextFeatures,
+    table: ConceptTable,
+    heads: Heads,
 ) -> dict[str, dict[str, Any]]:
     """Top-1 and top-5 shares by modality and split.
 
@@ -53,7 +58,9 @@ def measure(
         unseen = [(c, concepts) for c, concepts in dict(said_once(said)).items() if c.lower() not in seen]
         count("picture", split, "image", [image[r.id] for r in here], [r.concepts for r in here])
         for name, wordings in (("caption", said), ("text", said_once(said)), ("text_unseen", unseen)):
-            count(name, split, "text", texts([c for c, _ in wordings]) if wordings else [], [concepts for _, concepts in wordings])
+            count(
+                name, split, "text", texts([c for c, _ in wordings]) if wordings else [], [concepts for _, concepts in wordings]
+            )
         for name, styles in (("recording", ("rec", "fx")), ("render", ("font",)), ("speech", ("speech",))):
             mine = [r for r in tested if r.split in names and r.style in styles and r.kind == "sound"]
             count(name, split, "audio", [sound[r.id] for r in mine], [r.concepts for r in mine])
@@ -65,7 +72,9 @@ def said_once(said: Sequence[tuple[str, list[str]]]) -> list[tuple[str, list[str
     return list(dict(said).items())
 
 
-def mixing(rows: Sequence[Picture], embeds: Tensor, texts: TextFeatures, table: ConceptTable, text: Callable[[Tensor], Tensor]) -> dict[str, float]:
+def mixing(
+    rows: Sequence[Picture], embeds: Tensor, texts: TextFeatures, table: ConceptTable, text: Callable[[Tensor], Tensor]
+) -> dict[str, float]:
     """Pairs and colours, on held-out pictures: what the issue of mixing is measured by.
 
     `composition_cosine` and `composition_both`: side-by-side compositions against the mix of their parts, and the share whose
@@ -79,13 +88,20 @@ def mixing(rows: Sequence[Picture], embeds: Tensor, texts: TextFeatures, table: 
         near = table.nearest(z)
         return float(np.mean([all(set(five) & part for part in parts) for five, parts in zip(near, wanted, strict=True)]))
 
-    pairs = [r for r in rows if r.split == "test" and r.kind == "composition" and len(set(r.parts)) == 2 and " and " in r.captions[0]]
+    pairs = [
+        r for r in rows if r.split == "test" and r.kind == "composition" and len(set(r.parts)) == 2 and " and " in r.captions[0]
+    ]
     pairs = [r for r in pairs if all(rows[place[p]].concepts for p in r.parts)]
-    beside = [r for r in pairs if any("next to" in c or "beside" in c for c in r.captions) and "background" not in r.captions[-1]]
+    beside = [
+        r for r in pairs if any("next to" in c or "beside" in c for c in r.captions) and "background" not in r.captions[-1]
+    ]
     first, second = (embeds[[place[r.parts[i]] for r in beside]] for i in (0, -1))
     own, mix = embeds[[place[r.id] for r in beside]], F.normalize(first + second, dim=1)
     wanted = [[set(rows[place[p]].concepts) for p in r.parts] for r in beside]
-    sentence = F.normalize(text(texts([f"{article(rows[place[r.parts[0]]].name)} and {article(rows[place[r.parts[1]]].name)}" for r in beside])), dim=1)
+    sentence = F.normalize(
+        text(texts([f"{article(rows[place[r.parts[0]]].name)} and {article(rows[place[r.parts[1]]].name)}" for r in beside])),
+        dim=1,
+    )
     found = {
         "pairs": len(beside),
         "composition_cosine": float((own * mix).sum(1).mean()),
@@ -95,11 +111,15 @@ def mixing(rows: Sequence[Picture], embeds: Tensor, texts: TextFeatures, table: 
         "sentence_cosine": float((own * sentence).sum(1).mean()),
     }
     same = [r for r in rows if r.split == "test" and r.kind == "composition" and len(r.parts) > 1 and len(set(r.parts)) == 1]
-    found["count_cosine"] = float((embeds[[place[r.id] for r in same]] * embeds[[place[r.parts[0]] for r in same]]).sum(1).mean())
+    found["count_cosine"] = float(
+        (embeds[[place[r.id] for r in same]] * embeds[[place[r.parts[0]] for r in same]]).sum(1).mean()
+    )
     return found
 
 
-def colour_words(embeds: Tensor, names: Sequence[str], shown: Sequence[str], texts: TextFeatures, text: Callable[[Tensor], Tensor]) -> dict[str, float]:
+def colour_words(
+    embeds: Tensor, names: Sequence[str], shown: Sequence[str], texts: TextFeatures, text: Callable[[Tensor], Tensor]
+) -> dict[str, float]:
     """The share of "a red A" that lies nearest to the red one of five recoloured pictures of the thing.
 
     Args:

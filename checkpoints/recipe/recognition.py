@@ -14,7 +14,6 @@ apart. Its gate opens for those instruments and voices above all: of other maker
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,6 @@ from torch import Tensor, nn
 from unialign_gen.heads import Head
 from unialign_gen.pipelines import EmbeddingPrior
 from unialign_gen.recognition import Recognition
-
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """All pictures that are trained on or measured with, their variants too: arrays of pixels beside a list of rows.
 
-    pictures64.npy, pictures128.npy    uint8 (N, side, side, 3), read by memory-mapping
-    rows.jsonl                         one object a picture, in the same order: plain ones first
+pictures64.npy, pictures128.npy    uint8 (N, side, side, 3), read by memory-mapping
+rows.jsonl                         one object a picture, in the same order: plain ones first
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,7 +27,21 @@ from .variants import NAME, Cut, Variant, compositions, draw, recolouring, recol
 SMALL = 64
 TRAIN_COMPOSITIONS, TEST_COMPOSITIONS = 14_000, 600
 FIVE = ("red", "yellow", "green", "blue", "purple")
-COLOUR_WORDS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey", "gray", "golden")
+COLOUR_WORDS = (
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "blue",
+    "purple",
+    "pink",
+    "brown",
+    "black",
+    "white",
+    "grey",
+    "gray",
+    "golden",
+)
 
 
 @dataclass

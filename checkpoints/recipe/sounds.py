@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from unialign_gen.data.manifest import Row
-from unialign_gen.errors import InputError
 from unialign_gen.encoders.aisfx import RATE
+from unialign_gen.errors import InputError
 
 from . import fonts
 from .concepts import CONCEPTS, article, table, unit_hash
@@ -143,8 +144,8 @@ def session(source: str, key: str) -> str:
     return f"{source}:{re.sub(r'[0-9]+.*$', '', name.lower()) or name}"
 
 
-def build(unpacked: Path, root: Path, jobs: int) -> list[Row]:
-    """All sounds of the data set, with their splits.
+def build(unpacked: Path, root: Path, jobs: int) -> list[dict[str, Any]]:
+    """Rows of all sounds of the data set, with their splits.
 
     A take is a file of a package; takes whose names differ in a number only are one recording session and stay in one
     split. About 15 % of each concept's takes of tiers A and B are held out; all of tier C is the cross-source set, one of the
@@ -170,8 +171,10 @@ def build(unpacked: Path, root: Path, jobs: int) -> list[Row]:
             rows.append(row(name, font.source, name, font.licence, font.tier, concept, "font"))
     for samples, name, concept, voice in spoken():
         write_flac(trim(samples), out / name)
-        rows.append(row(name, "espeak-ng", name, "own synthesis", "A", concept, "speech", "test" if voice == VOICES[-1] else "train"))
-    return rows
+        rows.append(
+            row(name, "espeak-ng", name, "own synthesis", "A", concept, "speech", "test" if voice == VOICES[-1] else "train")
+        )
+    return [vars(row) for row in rows]
 
 
 def hold_out(rows: list[Row]) -> None:

@@ -134,7 +134,11 @@ def colour_for(dice: random.Random, own: str) -> str:
     """A colour to give a thing, not the one it has."""
     while True:
         sort = dice.random()
-        name = dice.choice(list(colours.HUES)) if sort < 0.74 else dice.choice(("brown", "black", "black", "white", "white", "grey"))
+        name = (
+            dice.choice(list(colours.HUES))
+            if sort < 0.74
+            else dice.choice(("brown", "black", "black", "white", "white", "grey"))
+        )
         if name != own:
             return dice.choice(("", "", "", "dark ", "light ")) + name if name in colours.HUES else name
 
