@@ -45,8 +45,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         said: how far along these a prompt lies from its thing that says everything of them, in standard deviations.
 
     Buffers: `points` (count, embed_dim), the known unit vectors; `log_counts` (count), zeros at first; `whitening` W
-    (embed_dim, embed_dim), the identity at first; and, unless `directions` is None, `moves` A (embed_dim, embed_dim), the identity
-    at first, and `named` (directions, embed_dim), orthonormal rows in whitened coordinates.
+    (embed_dim, embed_dim), the identity at first; and, unless `directions` is None, `moves` A (embed_dim, embed_dim), the
+    identity at first, and `named` (directions, embed_dim), orthonormal rows in whitened coordinates.
 
     Raises:
         InputError: a bandwidth or a strength outside its range.

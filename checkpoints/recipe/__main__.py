@@ -14,7 +14,7 @@ from unialign_gen.data.manifest import default_root
 from unialign_gen.errors import InputError
 
 app = typer.Typer(
-    help="Rebuilds the starter checkpoint, step by step in the order listed; `all` is data, encode, space and heads. Every step "
+    help="Rebuilds the starter checkpoint, in the order listed; `all` is data, encode, space and heads. Every step "
     "goes on where it was killed and says how long it will take.",
     no_args_is_help=True,
     add_completion=False,

@@ -49,7 +49,7 @@ def named(picture: Image.Image) -> str:
     coloured = (saturation > 0.22) & (value > 0.18)
     brown = coloured & (value < 0.66) & ((hue < 45) | (hue > 350)) & (saturation < 0.85)
     bins = np.searchsorted(list(EDGES.values()), hue, side="right") % len(HUES)
-    count = np.bincount(bins[coloured & ~brown], minlength=len(HUES)).tolist() + [int(brown.sum())]
+    count = [*np.bincount(bins[coloured & ~brown], minlength=len(HUES)).tolist(), int(brown.sum())]
     total = len(hue)
     best = int(np.argmax(count))
     if count[best] > total / 3 and count[best] > sum(count) * 2 / 3:

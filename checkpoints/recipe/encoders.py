@@ -44,7 +44,7 @@ def read_pth(raw: bytes) -> Any:
 
 
 def quantised(encoder: Encoder) -> list[str]:
-    """The weights that are kept in int8: the word embeddings, which are half of the text encoder, and YAMNet's, which come so."""
+    """The weights that are kept in int8: word embeddings, which are half of the text encoder, and YAMNet's, which come so."""
     names = [name for name, value in encoder.named_parameters() if value.ndim > 1]
     return [n for n in names if n.startswith("parts.yamnet.") or n == "net.embeddings.word_embeddings.weight"]
 

@@ -63,6 +63,7 @@ def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, text
     image = {row.id: torch.from_numpy(features[n : n + 1]) for n, row in trained}
 
     def write(name: str, mine: Sequence[tuple[Picture, str, list[str]]]) -> None:
+        texts.encode([text for _, _, captions in mine for text in captions])
         shown, said = [image[row.id] for row, _, _ in mine], [texts(captions) for _, _, captions in mine]
         write_cache(folder, name, [row.id for row, _, _ in mine], [key for _, key, _ in mine], {"image": shown, "text": said})
 

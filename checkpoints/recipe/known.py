@@ -73,7 +73,6 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     points = means(embeds, list(groups.values()))
     counts = torch.tensor([len(places) for places in groups.values()]).log()
     wide = {name: [single[i] for i in places] for name, places in by_thing([rows[n].name for n in single]).items()}
-    apart = whitening(embeds[single], [embeds_of for embeds_of in map(list, by_thing([rows[n].name for n in single]).values())])
     apart = whitening(embeds, list(wide.values()))
     back = torch.linalg.inv(apart)
     named, said = colour_directions(rows, embeds, apart)

@@ -88,13 +88,7 @@ def mixing(
         near = table.nearest(z)
         return float(np.mean([all(set(five) & part for part in parts) for five, parts in zip(near, wanted, strict=True)]))
 
-    pairs = [
-        r for r in rows if r.split == "test" and r.kind == "composition" and len(set(r.parts)) == 2 and " and " in r.captions[0]
-    ]
-    pairs = [r for r in pairs if all(rows[place[p]].concepts for p in r.parts)]
-    beside = [
-        r for r in pairs if any("next to" in c or "beside" in c for c in r.captions) and "background" not in r.captions[-1]
-    ]
+    beside = [r for r in rows if r.id.startswith("pair-unseen")]
     first, second = (embeds[[place[r.parts[i]] for r in beside]] for i in (0, -1))
     own, mix = embeds[[place[r.id] for r in beside]], F.normalize(first + second, dim=1)
     wanted = [[set(rows[place[p]].concepts) for p in r.parts] for r in beside]

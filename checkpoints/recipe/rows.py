@@ -22,10 +22,10 @@ from unialign_gen.errors import InputError
 
 from .concepts import article
 from .rasters import SIDE
-from .variants import NAME, Cut, Variant, compositions, draw, recolouring, recolourings
+from .variants import NAME, Cut, Variant, compositions, draw, pairs, recolouring, recolourings
 
 SMALL = 64
-TRAIN_COMPOSITIONS, TEST_COMPOSITIONS = 14_000, 600
+TRAIN_COMPOSITIONS, TEST_COMPOSITIONS, TEST_PAIRS = 14_000, 600, 100
 FIVE = ("red", "yellow", "green", "blue", "purple")
 COLOUR_WORDS = (
     "red",
@@ -69,7 +69,9 @@ class Picture:
 
     @property
     def name(self) -> str:
-        """What it shows: its first concept, or else its first caption in lower case, or its id."""
+        """What it shows: its first concept, or else its first caption in lower case less a given colour, or its id."""
+        if self.kind == "recoloured" and not self.concepts:
+            return self.captions[1].removeprefix(f"{self.colour} ")
         return self.concepts[0] if self.concepts else (self.captions or [self.id])[0].lower()
 
     @property
@@ -142,7 +144,8 @@ def variants(found: Sequence[Cut]) -> list[Variant]:
     for split, count in (("train", TRAIN_COMPOSITIONS), ("test", TEST_COMPOSITIONS)):
         out += compositions(mine[split], count, split)
     random.Random(0).shuffle(out)
-    return out
+    unseen = [cut for cut in mine["test"] if cut.concepts and "emoji" in cut.style]
+    return [*out, *pairs(unseen, TEST_PAIRS, "unseen")]
 
 
 def paint(job: tuple[int, Variant, Path, Path]) -> None:

@@ -45,7 +45,8 @@ class Examples:
         things: what each picture shows, (N,) integers, equal where it is the same.
         shades: its colour, its place in `SHADES`, 0 where it has no one colour, (N,).
         parts: places of the one or two pictures that a composition is made of, (N, 2); its own twice for others.
-        pair: whether a picture shows two things, (N,).
+        pair: whether a picture shows two things in their own colours, (N,).
+        kinds: what each shows, (N, 2) integers: of a composition what its parts show.
         thumbs: (N, 768) in [-1, 1].
         weights: how often each is drawn, (N,).
     """
@@ -58,6 +59,7 @@ class Examples:
     shades: Tensor
     parts: Tensor
     pair: Tensor
+    kinds: Tensor
     thumbs: Tensor
     weights: Tensor
 
@@ -91,6 +93,7 @@ def examples(rows: Sequence[Picture], features: np.ndarray, pixels: np.ndarray, 
     place = {row.id: i for i, row in enumerate(rows)}
     names: dict[str, int] = {}
     things, shades, parts, pair, said = [], [], [], [], []
+    kinds: dict[str, int] = {}
     for i, row in enumerate(rows):
         together = row.kind == "composition"
         label = row.captions[0].lower() if together else row.name
@@ -98,7 +101,9 @@ def examples(rows: Sequence[Picture], features: np.ndarray, pixels: np.ndarray, 
         shades.append(SHADES.index(row.colour))
         mine = [place[part] for part in dict.fromkeys(row.parts)] if together else [i]
         parts.append([mine[0], mine[-1]])
-        pair.append(len(mine) == 2)
+        pair.append(len(mine) == 2 and not any(recoloured(rows[p].name, row.captions[0]) for p in mine))
+        for p in mine:
+            kinds.setdefault(rows[p].name, len(kinds))
         said += [SHADES.index(row.colour) if row.colour and row.colour in caption else 0 for caption in captions[i]]
     return Examples(
         torch.from_numpy(features),
@@ -109,9 +114,15 @@ def examples(rows: Sequence[Picture], features: np.ndarray, pixels: np.ndarray, 
         torch.tensor(shades),
         torch.tensor(parts),
         torch.tensor(pair),
+        torch.tensor([[kinds[rows[p].name] for p in both] for both in parts]),
         thumbnails(pixels),
         weights_by_name(rows),
     )
+
+
+def recoloured(name: str, caption: str) -> bool:
+    """Whether a caption gives the thing a colour."""
+    return any(f"{shade} {name}" in caption for shade in SHADES[1:])
 
 
 def true_of(data: Examples, rows: Tensor, captions: Tensor) -> Tensor:
@@ -128,7 +139,7 @@ def soft_cross_entropy(logits: Tensor, same: Tensor) -> Tensor:
     return forth + back
 
 
-def train(data: Examples, *, steps: int = 1600, batch: int = 768, lr: float = 1e-3, look: float = 0.7, seed: int = 0) -> Head:
+def train(data: Examples, *, steps: int = 1500, batch: int = 512, lr: float = 1e-3, look: float = 0.7, seed: int = 0) -> Head:
     """Trains the head; what reads captions, thumbnails and colours beside it is thrown away."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -136,8 +147,8 @@ def train(data: Examples, *, steps: int = 1600, batch: int = 768, lr: float = 1e
     head.fit_standardisation(data.features.float())
     caption_head = nn.Sequential(nn.Linear(data.texts.shape[1], 768), nn.GELU(), nn.Linear(768, EMBED_DIM))
     reader = nn.Sequential(nn.Linear(EMBED_DIM, 1024), nn.GELU(), nn.Linear(1024, data.thumbs.shape[1]))
-    shade_of = nn.Linear(EMBED_DIM, len(SHADES))
-    optimiser = torch.optim.AdamW(nn.ModuleList([head, caption_head, reader, shade_of]).parameters(), lr=lr, weight_decay=0.05)
+    shade_of, kinds = nn.Linear(EMBED_DIM, len(SHADES)), nn.Embedding(int(data.kinds.max()) + 1, EMBED_DIM)
+    optimiser = torch.optim.AdamW(nn.ModuleList([head, caption_head, reader, shade_of, kinds]).parameters(), lr=lr, weight_decay=0.05)
     scale, progress = data.thumbs.var(0).mean(), Progress("image space", steps)
     for step in range(steps):
         rows = torch.multinomial(data.weights, batch, replacement=True, generator=generator)
@@ -161,13 +172,15 @@ def train(data: Examples, *, steps: int = 1600, batch: int = 768, lr: float = 1e
         near = (z[data.parts[rows][:, 0] != rows] * F.normalize(first + second, dim=1)).sum(1)
         both = torch.where(data.pair[mixed], 1 - near, (ALONE - near).clamp(min=0)).mean()
         spread = uniformity(z, 0.5)
-        loss = meaning + look * appearance + 0.3 * shade + 4 * both + 0.2 * spread
+        logits = (z @ F.normalize(kinds.weight, dim=1).T / 0.06).log_softmax(1)
+        kind = -logits.gather(1, data.kinds[rows]).mean()
+        loss = meaning + look * appearance + 0.3 * shade + 0.5 * kind + 6 * both + 0.2 * spread
         for group in optimiser.param_groups:
             group["lr"] = lr * warm_then_cool(step / steps, cool=0.5)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        losses = {"meaning": meaning, "appearance": appearance, "shade": shade, "both": both, "spread": spread}
+        losses = {"meaning": meaning, "kind": kind, "appearance": appearance, "shade": shade, "both": both, "spread": spread}
         progress.done(1, **{name: float(value.detach()) for name, value in losses.items()})
     return head.eval().requires_grad_(False)
 
@@ -185,7 +198,7 @@ def digest(root: Path) -> str:
 
 
 def write(root: Path, head: Head, features: np.ndarray, inputs: str) -> None:
-    """The space in `root/space`, embeddings of all pictures in `root/embeddings.npy`, what it is and was made of in `space.json`."""
+    """Keeps the space in `root/space`, what it was made of in `space.json`, all pictures' embeddings in `embeddings.npy`."""
     save_head(head, root / "space")
     save_array(root / "embeddings.npy", embed(head, features))
     said = {"digest": digest(root), "rows": len(features), "inputs": inputs}

@@ -124,7 +124,8 @@ def space(root: Path) -> None:
     have, inputs = Data(root), hashlib.sha256((root / "rows.jsonl").read_bytes()).hexdigest()[:16]
     said = root / "space.json"
     if said.exists() and json.loads(said.read_text())["inputs"] == inputs:
-        return note("space: it is there for these rows")
+        note("space: it is there for these rows")
+        return
     note("space: 8 minutes")
     places = have.chosen(HEAD_TIERS)
     pixels = np.load(root / "pictures64.npy", mmap_mode="r")[places]

@@ -221,6 +221,16 @@ def composition(first: Cut, second: Cut, dice: random.Random, name: str, sort: f
     return made
 
 
+def pairs(cuts: Sequence[Cut], count: int, name: str) -> Iterator[Variant]:
+    """`count` pictures of two things side by side, in their own colours, on white."""
+    for n in range(count if len({cut.name for cut in cuts}) > 1 else 0):
+        dice = random.Random(f"pair {name} {n}")
+        first = dice.choice(cuts)
+        second = dice.choice([cut for cut in cuts if not set(cut.concepts) & set(first.concepts)])
+        captions = [f"{article(first.name)} and {article(second.name)}"]
+        yield Variant(f"pair-{name}-{n}", "composition", [first, second], ["", ""], BESIDE[0], captions)
+
+
 def jittered(boxes: list[tuple[float, float, float, float]], dice: random.Random) -> list[tuple[float, float, float, float]]:
     """Places, each a little moved and made up to a fifth smaller, alike for all."""
     size = dice.uniform(0.8, 1.0)
