@@ -55,11 +55,11 @@ def crops(pictures: Tensor, count: int, side: int, generator: torch.Generator) -
     return pixels_of(out)
 
 
-class EncoderFeatures(torch.nn.Module):
-    """The image encoder's stages (strides 2, 4, 8, 16, 16, 32, 32) and its last layer: what a perceptual loss compares.
+class TowerFeatures(torch.nn.Module):
+    """The image tower's stages (strides 2, 4, 8, 16, 16, 32, 32) and its last layer: what a perceptual loss compares.
 
     Args:
-        net: the encoder's network.
+        net: the tower's network.
         stages: only so many of the first; all of them and the last layer by default.
         side: pixels that pictures are brought to before; their own by default.
     """
@@ -178,7 +178,7 @@ def sharpen(
     """Trains the decoding half alone, on whole pictures uint8 (N, 128, 128, 3), sampled by `weights`, and their latents.
 
     The latents stay what they are, so a diffusion model trained on them stays valid. Whole pictures, since the group norms
-    see other statistics on crops, and since the encoder's later stages say whether a thing can still be recognised.
+    see other statistics on crops, and since the tower's later stages say whether a thing can still be recognised.
     """
     torch.manual_seed(seed)
     model = model.to(memory_format=torch.channels_last).train()
