@@ -1,0 +1,395 @@
+"""The starter's two decoders, trained for likelihood alone: denoisers of movq's latents that see an image embedding.
+
+The target is v (Salimans & Ho 2022) under a cosine schedule rescaled to zero terminal SNR (Lin et al. 2023), so that white stays
+white. No network that reads drawings takes part in the loss: what such a network likes is one picture a thing.
+
+`kandinsky` is Kandinsky 2.2's UNet at small size. It has twice the latent channels at its output, as `KandinskyV22Pipeline`
+expects; the second half (a learned variance there) is held at zero, which DDPM's `learned_range` reads as the middle of its
+range. `stable-unclip` is Stable UnCLIP's: the embedding is noised to a random level (as published), joined with a sinusoidal
+embedding of that level and added to the time embedding; captions enter by cross-attention, three in ten, so that it needs none.
+For both, zeros in place of the embedding mean no condition.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import torch.nn.functional as F
+import typer
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel, VQModel
+from diffusers.models.embeddings import get_timestep_embedding
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from . import pack
+from .autoencoder import encode, fit_codebook
+from .loop import Muon, average, averaged, fast, loop
+
+EMBED_NORM = 16.0  # of the embeddings at decoder scale
+WIDTHS, ATTENTION_FROM, CROSS_DIM = (1, 2, 3), 1, 128
+DROP = 0.1  # the share of conditions that are dropped, for classifier-free guidance (Ho & Salimans 2022)
+CAPTIONED, CAPTIONS, PIECES, LENGTH = 0.3, 4, 4096, 16
+SNR_LIMIT = 5.0
+WARM_STEPS = 200
+
+
+class Decoder(StrEnum):
+    kandinsky = "kandinsky"
+    stable_unclip = "stable-unclip"
+
+
+def scheduler() -> DDIMScheduler:
+    """The noise levels that the decoders are trained on and sampled by."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+class Neighbours:
+    """Draws, for each picture, the embedding that stands for it in training.
+
+    A prompt is rarely a training picture: unseen pictures, texts and sounds land near what they name, not on it. So two thirds
+    of the embeddings carry noise on the sphere, and three in ten move towards that of another picture of the same thing in the
+    same colour: of any colour, they would teach the decoder to draw any.
+
+    Args:
+        embeddings: unit vectors (N, d).
+        rows: `name` and `colour` of each picture.
+    """
+
+    def __init__(self, embeddings: Tensor, rows: Sequence[dict[str, Any]]):
+        keys = [(row["name"], row["colour"]) for row in rows]
+        number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+        group = torch.tensor([number[key] for key in keys])
+        sizes = torch.bincount(group)
+        device = embeddings.device
+        self.embeddings = embeddings
+        self.order = group.argsort(stable=True).to(device)  # rows, group by group
+        self.first, self.size = ((sizes.cumsum(0) - sizes)[group].to(device), sizes[group].to(device))
+
+    def draw(self, rows: Tensor, generator: torch.Generator, noise: float = 0.4, step: float = 0.5) -> Tensor:
+        """Unit vectors (B, d) for pictures (B,), with at most so much noise and so large a step."""
+        device = self.embeddings.device
+        chance = torch.rand(4, len(rows), 1, generator=generator, device=device)
+        other = self.order[self.first[rows] + (chance[0, :, 0] * self.size[rows]).long()]
+        share = torch.where(chance[1] < 0.3, step * chance[2], 0.0)
+        z = F.normalize(torch.lerp(self.embeddings[rows], self.embeddings[other], share), dim=1)
+        size = noise * (1.5 * chance[3] - 0.5).clamp(min=0)  # a third stay as they are
+        moved = torch.randn(z.shape, generator=generator, device=device) / z.shape[1] ** 0.5
+        return F.normalize(z + size * moved, dim=1)
+
+
+def widths(width: int) -> tuple[int, ...]:
+    return tuple(width * times for times in WIDTHS)
+
+
+def kandinsky_unet(embed_dim: int, latent_channels: int, side: int, width: int) -> UNet2DConditionModel:
+    attend = [level >= ATTENTION_FROM for level in range(len(WIDTHS))]
+    return UNet2DConditionModel(
+        sample_size=side,
+        in_channels=latent_channels,
+        out_channels=2 * latent_channels,
+        down_block_types=tuple("SimpleCrossAttnDownBlock2D" if a else "ResnetDownsampleBlock2D" for a in attend),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=tuple("SimpleCrossAttnUpBlock2D" if a else "ResnetUpsampleBlock2D" for a in reversed(attend)),
+        block_out_channels=widths(width),
+        layers_per_block=1,
+        norm_num_groups=16,
+        attention_head_dim=32,
+        cross_attention_dim=CROSS_DIM,
+        encoder_hid_dim=embed_dim,
+        encoder_hid_dim_type="image_proj",
+        addition_embed_type="image",
+        resnet_time_scale_shift="scale_shift",
+    )
+
+
+def unclip_unet(embed_dim: int, latent_channels: int, side: int, width: int) -> UNet2DConditionModel:
+    attend = [level >= ATTENTION_FROM for level in range(len(WIDTHS))]
+    return UNet2DConditionModel(
+        sample_size=side,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attend),
+        mid_block_type="UNetMidBlock2DCrossAttn",
+        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attend)),
+        block_out_channels=widths(width),
+        layers_per_block=1,
+        norm_num_groups=16,
+        attention_head_dim=tuple(c // 32 for c in widths(width)),  # this class takes a number of heads by that name
+        cross_attention_dim=CROSS_DIM,
+        use_linear_projection=True,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=2 * embed_dim,
+        resnet_time_scale_shift="scale_shift",
+    )
+
+
+class KandinskyDenoiser(nn.Module):
+    """The UNet with its conditions as arguments: `forward(noisy, t, embeddings at decoder scale)`; v (B, C, h, w)."""
+
+    def __init__(self, embed_dim: int, latent_channels: int, side: int, width: int):
+        super().__init__()
+        self.unet = kandinsky_unet(embed_dim, latent_channels, side, width)
+        with torch.no_grad():
+            self.unet.conv_out.weight[latent_channels:].zero_()
+            self.unet.conv_out.bias[latent_channels:].zero_()
+
+    def forward(self, noisy: Tensor, t: Tensor, embeds: Tensor) -> Tensor:
+        return self.unet(noisy, t, None, added_cond_kwargs={"image_embeds": embeds}).sample[:, : noisy.shape[1]]
+
+    def conditions(self, embeds: Tensor, rows: Tensor | None, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """What `forward` takes for unit embeddings (B, d); of training pictures `rows`, some without a condition."""
+        if rows is None:
+            return (embeds * EMBED_NORM,)
+        dropped = torch.rand(len(embeds), 1, generator=generator, device=embeds.device) < DROP
+        return (torch.where(dropped, 0.0, embeds) * EMBED_NORM,)
+
+    def unconditional(self, count: int, width: int, device: Any) -> tuple[Tensor, ...]:
+        return (torch.zeros(count, width, device=device),)
+
+    def write(self, folder: Path) -> None:
+        plain(self.unet).save_pretrained(folder / "unet")
+
+
+class UnclipDenoiser(nn.Module):
+    """The UNet and its text encoder: `forward(noisy, t, noised embeddings with their level, tokens)`; v (B, C, h, w).
+
+    Args:
+        captions: of the training pictures, at most four of each are used.
+    """
+
+    tokens: Tensor
+    count: Tensor
+
+    def __init__(self, embed_dim: int, latent_channels: int, side: int, width: int, captions: Sequence[Sequence[str]]):
+        super().__init__()
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        self.unet = unclip_unet(embed_dim, latent_channels, side, width)
+        self.tokenizer = tokenizer([c for cs in captions for c in cs])
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(self.tokenizer),
+                hidden_size=CROSS_DIM,
+                intermediate_size=4 * CROSS_DIM,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                max_position_embeddings=LENGTH,
+                pad_token_id=0,
+                bos_token_id=2,
+                eos_token_id=3,
+            )
+        )
+        flat = [(list(cs) * CAPTIONS)[:CAPTIONS] for cs in captions]
+        ids = self.ids([""] + [c for cs in flat for c in cs])
+        self.register_buffer("wordless", ids[:1], persistent=False)
+        self.register_buffer("tokens", ids[1:].view(len(flat), CAPTIONS, LENGTH).short(), persistent=False)
+        self.noising = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
+
+    def ids(self, texts: list[str]) -> Tensor:
+        found: Tensor = self.tokenizer(
+            texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
+        ).input_ids
+        return found
+
+    def forward(self, noisy: Tensor, t: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
+        return self.unet(noisy, t, self.text_encoder(ids)[0], class_labels=labels).sample
+
+    def conditions(self, embeds: Tensor, rows: Tensor | None, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """As above. Noise levels are the squares of even ones: most are low, as they are in use."""
+        count, width, device = *embeds.shape, embeds.device
+        level = torch.zeros(count, dtype=torch.int64, device=device)
+        if rows is not None:
+            level = (torch.rand(count, generator=generator, device=device).square() * 1000).long()
+        noise = torch.randn(embeds.shape, generator=generator, device=device)
+        moved = self.noising.add_noise(embeds * EMBED_NORM, noise, level)
+        labels = torch.cat([moved, get_timestep_embedding(level, width, flip_sin_to_cos=True, downscale_freq_shift=0)], 1)
+        ids = self.wordless.expand(count, -1)
+        if rows is not None:
+            chance = torch.rand(3, count, 1, generator=generator, device=device)
+            picked = self.tokens[rows, (chance[0, :, 0] * CAPTIONS).long()].long()
+            dropped = chance[1] < DROP
+            ids = torch.where((chance[2] < CAPTIONED) & ~dropped, picked, ids)
+            labels = torch.where(dropped, 0.0, labels)
+        return labels, ids
+
+    def unconditional(self, count: int, width: int, device: Any) -> tuple[Tensor, ...]:
+        return torch.zeros(count, 2 * width, device=device), self.wordless.expand(count, -1)
+
+    def write(self, folder: Path) -> None:
+        plain(self.unet).save_pretrained(folder / "unet")
+        plain(self.text_encoder).save_pretrained(folder / "text_encoder")
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+
+
+def tokenizer(captions: Sequence[str]) -> Any:
+    """A lower-case WordPiece tokenizer of 4096 pieces for texts of up to 16, fitted to captions."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    made.train_from_iterator(sorted(captions), trainers.WordPieceTrainer(vocab_size=PIECES, special_tokens=special))
+    made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[CLS]", "eos_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=LENGTH, **names)
+
+
+def plain(model: Any) -> Any:
+    """A copy on the processor in fp16 and in plain memory layout."""
+    return copy.deepcopy(model).cpu().half().to(memory_format=torch.contiguous_format)
+
+
+@torch.no_grad()
+def borrow(unet: nn.Module, other: nn.Module) -> int:
+    """Copies into `unet` what another UNet has under the same name; rows beyond a tensor's own are left out.
+
+    Returns the number of parameters copied.
+    """
+    theirs, count = other.state_dict(), 0
+    for name, mine in unet.state_dict().items():
+        found = theirs.get(name)
+        if found is not None and found.shape[1:] == mine.shape[1:] and len(found) >= len(mine):
+            mine.copy_(found[: len(mine)])
+            count += mine.numel()
+    return count
+
+
+def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    """Squared error of v for clean latents (B, C, h, w) at stratified noise levels.
+
+    Weighted by min(SNR + 1, 5) / (SNR + 1): Min-SNR (Hang et al. 2023) where there is little noise; at most noise v's own weight
+    is kept, since with zero terminal SNR the first step decides a picture's colours.
+    """
+    alphas = scheduler().alphas_cumprod.to(x.device)
+    t = (torch.arange(len(x), device=x.device) + torch.rand(len(x), generator=generator, device=x.device)) / len(x)
+    t = (t * len(alphas)).long()
+    share = alphas[t].view(-1, 1, 1, 1)  # SNR = share / (1 - share), SNR + 1 = 1 / (1 - share)
+    noise = torch.randn(x.shape, generator=generator, device=x.device)
+    noisy = (share.sqrt() * x + (1 - share).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+    target = share.sqrt() * noise - (1 - share).sqrt() * x
+    error = (model(noisy, t, *conditions).float() - target).square()
+    return (error * (SNR_LIMIT * (1 - share)).clamp(max=1)).mean()
+
+
+@torch.no_grad()
+def draw(
+    model: Any, embeds: Tensor, shape: tuple[int, ...], seed: int = 0, steps: int = 20, guidance: float = 3.0
+) -> Tensor:
+    """Latents (B, C, h, w) of unit embeddings (B, d), by DDIM; picture i draws its noise from `seed + i`."""
+    device = embeds.device
+    z = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(embeds))])
+    z = z.to(device).contiguous(memory_format=torch.channels_last)
+    given = model.conditions(embeds, None, torch.Generator(device).manual_seed(seed))
+    both = [torch.cat(pair) for pair in zip(model.unconditional(len(z), embeds.shape[1], device), given, strict=True)]
+    noise_scheduler = scheduler()
+    noise_scheduler.set_timesteps(steps)
+    for t in noise_scheduler.timesteps:
+        uncond, cond = model(torch.cat([z, z]), t.expand(2 * len(z)).to(device), *both).float().chunk(2)
+        z = noise_scheduler.step(uncond + guidance * (cond - uncond), t, z).prev_sample
+    return z
+
+
+@torch.no_grad()
+def sheet(model: Any, movq: VQModel, embeds: Tensor, pictures: Tensor, shape: tuple[int, ...]) -> Image.Image:
+    """Pictures uint8 (N, 64, 64, 3) in rows of eight, beneath each row what the decoder draws of their embeddings (N, d)."""
+    movq = movq.to(embeds.device)
+    drawn = movq.decode(draw(model, embeds, shape), force_not_quantize=True).sample
+    drawn = (drawn.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).cpu()
+    rows = [torch.cat([*row.unbind()], 1) for pair in zip(pictures.split(8), drawn.split(8), strict=True) for row in pair]
+    return Image.fromarray(torch.cat(rows).numpy())
+
+
+def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
+    """(N,): a name that many pictures share counts with the square root of their number."""
+    names = [row["name"] for row in rows]
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    group = torch.tensor([number[name] for name in names])
+    return torch.bincount(group)[group].float().rsqrt()
+
+
+def latents_of(packed: pack.Pack, folder: Path, device: str) -> Tensor:
+    """The pictures' latents (N, C, h, w) in fp16, kept in `folder` for as long as movq and the pictures are the same."""
+    weights = packed.movq.state_dict().values()
+    digest = hashlib.sha256(b"".join(w.numpy().tobytes() for w in [*weights, packed.pictures])).hexdigest()[:16]
+    file = folder / f"latents-{digest}.safetensors"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        movq = packed.movq.to(device, memory_format=torch.channels_last)  # type: ignore[call-arg]
+        with fast(device, movq):
+            made = [encode(movq, part.to(device)).cpu() for part in packed.pictures.split(1024)]
+        part = file.with_suffix(".part")
+        save_file({"latents": torch.cat(made)}, part)
+        part.replace(file)
+    return load_file(file)["latents"].to(device)
+
+
+def train_decoders(
+    pack_file: Annotated[Path, typer.Option("--pack", help="What `pack` wrote.")],
+    out: Annotated[Path, typer.Option(help="A folder; training goes on from what is in it.")],
+    decoder: Annotated[Decoder, typer.Option(help="Which architecture; stable-unclip starts from the other's blocks.")],
+    minutes: Annotated[float, typer.Option(help="Length of this sitting.")] = 10,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    batch: Annotated[int, typer.Option(help="Pictures a step; 64 on a CPU, 512 on CUDA by default.")] = 0,
+    width: Annotated[int, typer.Option(help="Channels of the first level; 64 has 10 million parameters, 112 thirty.")] = 64,
+    cool: Annotated[bool, typer.Option(help="The learning rate falls to zero over this sitting: for the last one.")] = False,
+    most: Annotated[int | None, typer.Option(help="At most so many samples in this sitting.")] = None,
+    lr: float = 8e-4,
+    seed: int = 0,
+) -> None:
+    """Trains a decoder from a pack: `OUT/<decoder>/unet` and a sheet of drawings each five minutes, the state each minute."""
+    torch.manual_seed(seed)
+    packed, folder = pack.read(pack_file), out / decoder.value
+    latents, embeds = latents_of(packed, out, device), packed.embeddings.to(device)
+    shape, batch = tuple(latents.shape[1:]), batch or (64 if device == "cpu" else 512)
+    model: Any
+    if decoder is Decoder.kandinsky:
+        model = KandinskyDenoiser(embeds.shape[1], shape[0], shape[1], width)
+    else:
+        model = UnclipDenoiser(embeds.shape[1], shape[0], shape[1], width, [row["captions"] for row in packed.rows])
+        first = out / Decoder.kandinsky.value / "unet"
+        if first.exists() and not (folder / "state.pt").exists():
+            borrow(model.unet, UNet2DConditionModel.from_pretrained(first, torch_dtype=torch.float32))
+    model = model.to(device, memory_format=torch.channels_last).train()
+    near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)
+    optimiser, mean = Muon(model), average(model)
+    forward = torch.compile(model) if device != "cpu" else model
+    shown = torch.multinomial(weights, min(40, len(weights)), generator=torch.Generator(device).manual_seed(seed))
+    if not (out / "movq").exists():
+        fit_codebook(packed.movq.cpu(), latents[:: max(1, len(latents) // 2000)].cpu())
+        packed.movq.to(memory_format=torch.contiguous_format).save_pretrained(out / "movq")
+
+    def step(done: int, progress: float, generator: torch.Generator) -> Tensor:
+        rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
+        conditions = model.conditions(near.draw(rows, generator), rows, generator)
+        loss = velocity_loss(forward, latents[rows].float(), conditions, generator)
+        warm = min(1.0, (done / batch + 1) / WARM_STEPS)
+        optimiser.update(loss, lr * warm * (1 - progress if cool else 1))
+        mean.step(model.parameters())
+        return loss.detach()
+
+    def write(done: int) -> dict[str, float]:
+        with averaged(model, mean):
+            model.write(folder)
+            sheet(model, packed.movq, embeds[shown], packed.pictures[shown.cpu()], shape).save(folder / "sheet.png")
+        return {}
+
+    parts = {"model": model, "optimiser": optimiser, "average": mean}
+    with fast(device, model):
+        loop(step, parts, folder, minutes=minutes, batch=batch, write=write, device=device, seed=seed, most=most)

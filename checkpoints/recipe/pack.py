@@ -1,0 +1,137 @@
+"""Everything that training a decoder needs, in one file that is small enough to carry to another machine.
+
+A safetensors file: pictures as AVIF sheets of 8 x 8 of them (a third of what they take without loss, at 39 dB), embeddings in fp16,
+movq, and as JSON each row's name, colour and captions.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import VQModel
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unialign_gen.errors import InputError
+
+SIDE, GRID = 64, 8  # pixels of a picture; pictures in a row and in a column of a sheet
+MOST = 55 * 10**6  # bytes
+AUTOENCODER = "movq."
+
+
+@dataclass
+class Pack:
+    """What a pack holds.
+
+    Attributes:
+        pictures: uint8 (N, 64, 64, 3), as they came out of the pack.
+        embeddings: unit vectors (N, d), fp32.
+        rows: for each picture `name`, what it shows; `colour`, "" if it has none; `captions`.
+        movq: the autoencoder whose latents are drawn.
+    """
+
+    pictures: Tensor
+    embeddings: Tensor
+    rows: list[dict[str, Any]]
+    movq: VQModel
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """What a row of `rows.jsonl` shows: its first concept, or else its first caption, or its id."""
+    return row["concepts"][0] if row["concepts"] else (row["captions"] or [row["id"]])[0].lower()
+
+
+def training_rows(root: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Where in `pictures64.npy` the decoders' training pictures are (N,), and their rows: tier A, training split.
+
+    Raises:
+        InputError: the data folder holds no pictures yet.
+    """
+    file = root / "rows.jsonl"
+    if not file.exists():
+        raise InputError(f"{file} is not there: run `data` first")
+    with file.open() as lines:
+        rows = [json.loads(line) for line in lines]
+    chosen = [i for i, row in enumerate(rows) if row["tier"] == "A" and row["split"] == "train"]
+    return np.array(chosen), [rows[i] for i in chosen]
+
+
+def write(root: Path, file: Path, quality: int = 70) -> int:
+    """Packs the decoders' training pictures with their embeddings and movq; returns the file's size in bytes.
+
+    Args:
+        root: the data folder: `pictures64.npy`, `rows.jsonl`, `embeddings.npy`, `autoencoder/movq`.
+        quality: AVIF's, 0 to 100.
+
+    Raises:
+        InputError: a part is missing, or the pack would have more than 55 MB.
+    """
+    for name in ("pictures64.npy", "embeddings.npy", "autoencoder/movq"):
+        if not (root / name).exists():
+            raise InputError(f"{root / name} is not there: run the recipe's stages before this one")
+    chosen, rows = training_rows(root)
+    pictures = np.load(root / "pictures64.npy", mmap_mode="r")[chosen]
+    embeddings = np.load(root / "embeddings.npy", mmap_mode="r")[chosen]
+    movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
+    kept = [{"name": name_of(r), "colour": r["colour"], "captions": r["captions"] or [r["style"]]} for r in rows]
+    blobs = [encode(pictures[at : at + GRID * GRID], quality) for at in range(0, len(pictures), GRID * GRID)]
+    tensors = {
+        "sheets": torch.frombuffer(bytearray(b"".join(blobs)), dtype=torch.uint8),
+        "ends": torch.tensor([len(b) for b in blobs]).cumsum(0),
+        "embeddings": torch.from_numpy(embeddings.astype(np.float16)),
+        "rows": torch.frombuffer(bytearray(zlib.compress(json.dumps(kept).encode(), 9)), dtype=torch.uint8),
+        **{AUTOENCODER + name: value.half().contiguous() for name, value in movq.state_dict().items()},
+    }
+    size = sum(t.nbytes for t in tensors.values())
+    if size > MOST:
+        raise InputError(f"{len(rows)} pictures make {size / 1e6:.0f} MB, more than 55: pack them at a lower quality than {quality}")
+    part = file.with_name(file.name + ".part")
+    save_file(tensors, part, {"movq": movq.to_json_string()})
+    part.replace(file)
+    return file.stat().st_size
+
+
+def read(file: Path) -> Pack:
+    """What `write` wrote.
+
+    Raises:
+        InputError: the file is no pack.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            config = json.loads((opened.metadata() or {})["movq"])
+            found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  not a dictionary
+        rows = json.loads(zlib.decompress(found["rows"].numpy().tobytes()))
+        movq = VQModel.from_config(config)
+        movq.load_state_dict({k.removeprefix(AUTOENCODER): v.float() for k, v in found.items() if k.startswith(AUTOENCODER)})
+        data, ends = found["sheets"].numpy(), [0, *found["ends"].tolist()]
+        sheets = [decode(data[a:b].tobytes()) for a, b in zip(ends, ends[1:], strict=False)]
+    except (OSError, KeyError, ValueError, RuntimeError, zlib.error, SafetensorError) as error:
+        raise InputError(f"{file} is not a pack that can be read: make one with `pack` ({error})") from error
+    embeddings = torch.nn.functional.normalize(found["embeddings"].float(), dim=1)
+    return Pack(torch.from_numpy(np.concatenate(sheets))[: len(rows)], embeddings, rows, movq.eval())
+
+
+def encode(pictures: np.ndarray, quality: int) -> bytes:
+    """Up to 64 pictures uint8 (n, 64, 64, 3) as one AVIF picture of 512 x 512; places that are left are white."""
+    full = np.full((GRID * GRID, SIDE, SIDE, 3), 255, np.uint8)
+    full[: len(pictures)] = pictures
+    sheet = full.reshape(GRID, GRID, SIDE, SIDE, 3).swapaxes(1, 2).reshape(GRID * SIDE, GRID * SIDE, 3)
+    out = io.BytesIO()
+    Image.fromarray(sheet).save(out, "AVIF", quality=quality, subsampling="4:4:4", max_threads=1)
+    return out.getvalue()
+
+
+def decode(data: bytes) -> np.ndarray:
+    """uint8 (64, 64, 64, 3): the pictures of a sheet."""
+    sheet = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    return sheet.reshape(GRID, SIDE, GRID, SIDE, 3).swapaxes(1, 2).reshape(-1, SIDE, SIDE, 3)
