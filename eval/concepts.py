@@ -6,7 +6,7 @@ features, and what `faithfulness` measures on fixed lists.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from unialign_gen.concepts import ConceptTable, concept_table
 from unialign_gen.pipelines.prior import strength_of
+from unialign_gen.understanding import Understanding
 
 from . import faithfulness
 from .data import SPLITS, Prompt, prompts
@@ -73,6 +74,15 @@ def embedding_shares(pipeline: Any, table: ConceptTable, root: Path, limit: int)
     return out
 
 
+def understanding(pipeline: Any) -> Callable[[Sequence[str]], list[bool]] | None:
+    """Whether the checkpoint understands texts; None where it has no limit for that."""
+    folder = getattr(pipeline.aligner, "folder", None)
+    known = None if folder is None else Understanding.from_checkpoint(folder.parent)
+    if known is None:
+        return None
+    return lambda texts: [u.understood for u in known(pipeline.aligner.embed("text", list(texts)), "text")]
+
+
 def draw(pipeline: Any, wanted: Sequence[Prompt], seed: int, best_of: int = 1, **options: Any) -> list[Image.Image]:
     """One picture a prompt, the nearest of `best_of`; prompt i has seeds from `seed + i * best_of` on."""
     pictures: list[Image.Image] = []
@@ -109,7 +119,13 @@ def evaluate(
         result[split]["ceiling"] = score(judge, real, wanted["image"])
     embed = {name: value for name, value in options.items() if name in ("prior_strength",)}
     result["faithfulness"] = faithfulness.evaluate(
-        pipeline, root, lambda ps: draw(pipeline, ps, seed, best_of, **options), judge, limit, **embed
+        pipeline,
+        root,
+        lambda ps: draw(pipeline, ps, seed, best_of, **options),
+        judge,
+        limit,
+        understanding(pipeline),
+        **embed,
     )
     table = concept_table(pipeline)
     if table is not None:
@@ -123,7 +139,8 @@ def evaluate(
 
 def table(result: dict[str, Any]) -> str:
     """The result for a person to read."""
-    lines = [f"{'split':<13}{'prompt':<9}{'top-1':>7}  {'95 % interval':<15}{'of ceiling':>10}{'top-5':>8}{'N':>6}{'Frechet':>9}"]
+    head = f"{'split':<13}{'prompt':<9}{'top-1':>7}  {'95 % interval':<15}{'of ceiling':>10}{'top-5':>8}{'N':>6}"
+    lines = [f"{head}{'Frechet':>9}"]
     for split in SPLITS:
         ceiling = result[split]["ceiling"]["top1"] or 1.0
         for kind, s in result[split].items():

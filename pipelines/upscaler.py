@@ -1,6 +1,8 @@
-"""The upscaler: Real-ESRGAN's compact network (Wang et al. 2021), which makes drawings crisp at four or eight times their size."""
+"""The upscaler: Real-ESRGAN's compact network (Wang et al. 2021) makes drawings crisp at four or eight times their size."""
 
 from __future__ import annotations
+
+import itertools
 
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -29,9 +31,8 @@ class Upscaler(ModelMixin, ConfigMixin):
     def __init__(self, scale: int = 8, width: int = 64, depth: int = 16):
         super().__init__()
         sizes = [3, *[width] * (depth + 1)]
-        pairs = zip(sizes, sizes[1:], strict=False)
         self.body = nn.Sequential(
-            *(layer for a, b in pairs for layer in (nn.Conv2d(a, b, 3, padding=1), nn.PReLU(b))),
+            *(layer for a, b in itertools.pairwise(sizes) for layer in (nn.Conv2d(a, b, 3, padding=1), nn.PReLU(b))),
             nn.Conv2d(width, 3 * scale * scale, 3, padding=1),
         )
 

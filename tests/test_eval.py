@@ -85,7 +85,7 @@ def test_evaluate_reports_every_part(tmp_path):
         prior = None
 
         def best_of(self, candidates, seed, **prompt):
-            assert seed == [candidates * i for i in range(len(seed))]
+            assert seed == [seed[0] + candidates * i for i in range(len(seed))]
             (values,) = prompt.values()
             return type("Out", (), {"images": [Image.new("RGB", (8, 8), (1, 0, 0)) for _ in values]})()
 

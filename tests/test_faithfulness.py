@@ -67,7 +67,7 @@ class ByColour(Judge):
     """Names what it sees by its colours: red is a dog, green an elephant, blue a frog; the rest never comes first."""
 
     def __init__(self):
-        self.concepts = ["dog", "elephant", "frog", "car", "bus", "sun"]
+        self.concepts = ["dog", "elephant", "frog", "a", "b", "c"]
 
     def features(self, pictures):
         return torch.stack([torch.from_numpy(255.0 - np.asarray(p).astype(np.float32)).flatten(0, 1).mean(0) for p in pictures])
@@ -108,9 +108,6 @@ class Pipeline:
     def embed(self, text):
         return self.aligner.embed("image", [self.draw(t, 0) for t in text])
 
-    def not_understood(self, texts):
-        return [t in NONSENSE for t in texts]
-
     def draw(self, text, seed):
         colours = {"dog": (255, 0, 0), "elephant": (0, 255, 0), "frog": (0, 0, 255)}
         words = {"red": (220, 40, 40), "yellow": (250, 210, 60), "green": (40, 200, 40), "blue": (40, 60, 220)}
@@ -144,7 +141,7 @@ def test_an_honest_decoder_keeps_all_and_a_stock_picture_little(tmp_path, honest
     def draw(wanted):
         return [pipeline.draw(p.value, next(seeds) % 8) for p in wanted]
 
-    found = faithfulness.evaluate(pipeline, tmp_path, draw, ByColour(), 50)
+    found = faithfulness.evaluate(pipeline, tmp_path, draw, ByColour(), 50, lambda texts: [t not in NONSENSE for t in texts])
     assert found["colour"]["n"] == 50
     assert found["colour"]["value"] == (1.0 if honest else 0.2)
     assert found["counts"]["value"] == (1.0 if honest else 0.0)

@@ -11,7 +11,6 @@ into the 1 x 1 convolutions on both sides, so that every channel has zero mean a
 from __future__ import annotations
 
 import copy
-import math
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from unialign_gen.pipelines.autoencoders import LATENT_NOISE
 from .loop import Muon, average, averaged, fast, loop, pixels_of
 
 CHANNELS, LATENT_CHANNELS = (24, 48, 96), 4
-PERCEPTUAL_FROM = 40_000  # pictures: features only help once shapes and colours stand
+PERCEPTUAL_FROM = 20_000  # pictures: features only help once shapes and colours stand
 
 
 def build(channels: tuple[int, ...] = CHANNELS, latent_channels: int = LATENT_CHANNELS) -> VQModel:

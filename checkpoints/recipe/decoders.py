@@ -1,7 +1,7 @@
 """The starter's two decoders, trained for likelihood alone: denoisers of movq's latents that see an image embedding.
 
-The target is v (Salimans & Ho 2022) under a cosine schedule rescaled to zero terminal SNR (Lin et al. 2023), so that white stays
-white. No network that reads drawings takes part in the loss: what such a network likes is one picture a thing.
+The target is v (Salimans & Ho 2022) under a cosine schedule rescaled to zero terminal SNR (Lin et al. 2023), so that white
+stays white. No network that reads drawings takes part in the loss: what such a network likes is one picture a thing.
 
 `kandinsky` is Kandinsky 2.2's UNet at small size. It has twice the latent channels at its output, as `KandinskyV22Pipeline`
 expects; the second half (a learned variance there) is held at zero, which DDPM's `learned_range` reads as the middle of its
@@ -33,11 +33,12 @@ from .autoencoder import encode, fit_codebook
 from .loop import Muon, average, averaged, fast, loop
 
 EMBED_NORM = 16.0  # of the embeddings at decoder scale
-WIDTHS, ATTENTION_FROM, CROSS_DIM = (1, 2, 3), 1, 128
+CROSS_DIM = 128
 DROP = 0.1  # the share of conditions that are dropped, for classifier-free guidance (Ho & Salimans 2022)
 CAPTIONED, CAPTIONS, PIECES, LENGTH = 0.3, 4, 4096, 16
 SNR_LIMIT = 5.0
 WARM_STEPS = 200
+KINDS = {"plain": 0.45, "recoloured": 0.3, "composition": 0.25}  # shares of what is drawn in training
 
 
 class Decoder(StrEnum):
@@ -67,13 +68,11 @@ class Neighbours:
 
     Args:
         embeddings: unit vectors (N, d).
-        rows: `name` and `colour` of each picture.
+        rows: of each picture the `group` of those that may stand for each other.
     """
 
     def __init__(self, embeddings: Tensor, rows: Sequence[dict[str, Any]]):
-        keys = [(row["name"], row["colour"]) for row in rows]
-        number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-        group = torch.tensor([number[key] for key in keys])
+        group = numbered([row["group"] for row in rows])
         sizes = torch.bincount(group)
         device = embeddings.device
         self.embeddings = embeddings
@@ -92,49 +91,40 @@ class Neighbours:
         return F.normalize(z + size * moved, dim=1)
 
 
-def widths(width: int) -> tuple[int, ...]:
-    return tuple(width * times for times in WIDTHS)
-
-
-def kandinsky_unet(embed_dim: int, latent_channels: int, side: int, width: int) -> UNet2DConditionModel:
-    attend = [level >= ATTENTION_FROM for level in range(len(WIDTHS))]
+def build_unet(decoder: Decoder, embed_dim: int, latent_channels: int, side: int, width: int) -> UNet2DConditionModel:
+    """Three levels of widths `width` times 1, 2, 3; attention on the lower two."""
+    channels, attend = tuple(width * times for times in (1, 2, 3)), (False, True, True)
+    own: dict[str, Any]
+    if decoder is Decoder.kandinsky:
+        plain, cross, between = "Resnet{}sampleBlock2D", "SimpleCrossAttn{}Block2D", "UNetMidBlock2DSimpleCrossAttn"
+        own = {
+            "out_channels": 2 * latent_channels,
+            "attention_head_dim": 32,
+            "encoder_hid_dim": embed_dim,
+            "encoder_hid_dim_type": "image_proj",
+            "addition_embed_type": "image",
+        }
+    else:
+        plain, cross, between = "{}Block2D", "CrossAttn{}Block2D", "UNetMidBlock2DCrossAttn"
+        own = {
+            "out_channels": latent_channels,
+            "attention_head_dim": tuple(c // 32 for c in channels),  # this class takes a number of heads by that name
+            "use_linear_projection": True,
+            "class_embed_type": "projection",
+            "projection_class_embeddings_input_dim": 2 * embed_dim,
+        }
     return UNet2DConditionModel(
         sample_size=side,
         in_channels=latent_channels,
-        out_channels=2 * latent_channels,
-        down_block_types=tuple("SimpleCrossAttnDownBlock2D" if a else "ResnetDownsampleBlock2D" for a in attend),
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-        up_block_types=tuple("SimpleCrossAttnUpBlock2D" if a else "ResnetUpsampleBlock2D" for a in reversed(attend)),
-        block_out_channels=widths(width),
+        down_block_types=tuple((cross if a else plain).format("Down") for a in attend),
+        mid_block_type=between,
+        up_block_types=tuple((cross if a else plain).format("Up") for a in reversed(attend)),
+        block_out_channels=channels,
         layers_per_block=1,
         norm_num_groups=16,
-        attention_head_dim=32,
         cross_attention_dim=CROSS_DIM,
-        encoder_hid_dim=embed_dim,
-        encoder_hid_dim_type="image_proj",
-        addition_embed_type="image",
         resnet_time_scale_shift="scale_shift",
-    )
-
-
-def unclip_unet(embed_dim: int, latent_channels: int, side: int, width: int) -> UNet2DConditionModel:
-    attend = [level >= ATTENTION_FROM for level in range(len(WIDTHS))]
-    return UNet2DConditionModel(
-        sample_size=side,
-        in_channels=latent_channels,
-        out_channels=latent_channels,
-        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attend),
-        mid_block_type="UNetMidBlock2DCrossAttn",
-        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attend)),
-        block_out_channels=widths(width),
-        layers_per_block=1,
-        norm_num_groups=16,
-        attention_head_dim=tuple(c // 32 for c in widths(width)),  # this class takes a number of heads by that name
-        cross_attention_dim=CROSS_DIM,
-        use_linear_projection=True,
-        class_embed_type="projection",
-        projection_class_embeddings_input_dim=2 * embed_dim,
-        resnet_time_scale_shift="scale_shift",
+        **own,
     )
 
 
@@ -143,7 +133,7 @@ class KandinskyDenoiser(nn.Module):
 
     def __init__(self, embed_dim: int, latent_channels: int, side: int, width: int):
         super().__init__()
-        self.unet = kandinsky_unet(embed_dim, latent_channels, side, width)
+        self.unet = build_unet(Decoder.kandinsky, embed_dim, latent_channels, side, width)
         with torch.no_grad():
             self.unet.conv_out.weight[latent_channels:].zero_()
             self.unet.conv_out.bias[latent_channels:].zero_()
@@ -179,7 +169,7 @@ class UnclipDenoiser(nn.Module):
         super().__init__()
         from transformers import CLIPTextConfig, CLIPTextModel
 
-        self.unet = unclip_unet(embed_dim, latent_channels, side, width)
+        self.unet = build_unet(Decoder.stable_unclip, embed_dim, latent_channels, side, width)
         self.tokenizer = tokenizer([c for cs in captions for c in cs])
         self.text_encoder = CLIPTextModel(
             CLIPTextConfig(
@@ -274,8 +264,8 @@ def borrow(unet: nn.Module, other: nn.Module) -> int:
 def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], generator: torch.Generator) -> Tensor:
     """Squared error of v for clean latents (B, C, h, w) at stratified noise levels.
 
-    Weighted by min(SNR + 1, 5) / (SNR + 1): Min-SNR (Hang et al. 2023) where there is little noise; at most noise v's own weight
-    is kept, since with zero terminal SNR the first step decides a picture's colours.
+    Weighted by min(SNR + 1, 5) / (SNR + 1): Min-SNR (Hang et al. 2023) where there is little noise; at much noise v's own
+    weight stays, since with zero terminal SNR the first step decides a picture's colours.
     """
     alphas = scheduler().alphas_cumprod.to(x.device)
     t = (torch.arange(len(x), device=x.device) + torch.rand(len(x), generator=generator, device=x.device)) / len(x)
@@ -289,9 +279,7 @@ def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], gen
 
 
 @torch.no_grad()
-def draw(
-    model: Any, embeds: Tensor, shape: tuple[int, ...], seed: int = 0, steps: int = 20, guidance: float = 3.0
-) -> Tensor:
+def draw(model: Any, embeds: Tensor, shape: tuple[int, ...], seed: int = 0, steps: int = 20, guidance: float = 3.0) -> Tensor:
     """Latents (B, C, h, w) of unit embeddings (B, d), by DDIM; picture i draws its noise from `seed + i`."""
     device = embeds.device
     z = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(embeds))])
@@ -316,12 +304,19 @@ def sheet(model: Any, movq: VQModel, embeds: Tensor, pictures: Tensor, shape: tu
     return Image.fromarray(torch.cat(rows).numpy())
 
 
-def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
-    """(N,): a name that many pictures share counts with the square root of their number."""
-    names = [row["name"] for row in rows]
+def numbered(names: Sequence[str]) -> Tensor:
+    """(N,): equal numbers, from 0 on, for equal names."""
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    group = torch.tensor([number[name] for name in names])
-    return torch.bincount(group)[group].float().rsqrt()
+    return torch.tensor([number[name] for name in names])
+
+
+def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
+    """(N,), with sum 1: things count with the square root of how many pictures they have, kinds of pictures by `KINDS`."""
+    thing, kind = numbered([f"{row['kind']}|{row['thing']}" for row in rows]), numbered([row["kind"] for row in rows])
+    weights = torch.bincount(thing)[thing].float().rsqrt()
+    share = torch.tensor([KINDS[row["kind"]] for row in rows])
+    weights = weights * share / torch.zeros(int(kind.max()) + 1).index_add_(0, kind, weights)[kind]
+    return weights / weights.sum()
 
 
 def latents_of(packed: pack.Pack, folder: Path, device: str) -> Tensor:

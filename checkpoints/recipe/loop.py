@@ -57,11 +57,11 @@ def loop(
 ) -> int:
     """Calls `step(done, progress, generator) -> loss` for so many minutes; returns the number of samples in all sittings.
 
-    `done` counts the samples of all sittings, `progress` is the share of this one's time, for a learning rate that falls at the end. The generator depends on the seed
-    and the number of samples done alone: a resumed run draws what an uninterrupted one would. `parts` are read from
-    `state.pt` in `folder` at the start and kept there every `save_every` seconds and at the end; SIGTERM and SIGINT end the
-    loop at the next step. `write(done)` is called every `write_every` seconds and at the end, for what others read; what it
-    measures is logged. `most` ends the loop after so many samples of this sitting.
+    `done` counts the samples of all sittings; `progress` is the share of this one's time, for a learning rate that falls at the
+    end. The generator depends on the seed and `done` alone: a resumed run draws what an uninterrupted one would. `parts` are
+    read from `state.pt` in `folder` at the start and kept there every `save_every` seconds and at the end; SIGTERM and SIGINT end
+    the loop at the next step. `write(done)` is called every `write_every` seconds and at the end, for what others read; what
+    it measures is logged. `most` ends the loop after so many samples of this sitting.
     """
     done = 0
     if (folder / STATE).exists():
@@ -77,16 +77,17 @@ def loop(
 
     before = {sig: signal.signal(sig, stop) for sig in (signal.SIGTERM, signal.SIGINT)}
     start = saved = written = time.monotonic()
-    first, losses = done, []
+    first, losses = done, list[Tensor]()
 
     def save() -> None:
         save_state(folder / STATE, {name: part.state_dict() for name, part in parts.items()} | {"done": done})
 
     def log(**measured: float) -> None:
-        seconds = time.monotonic() - start
-        loss = torch.stack(losses).mean().item() if losses else float("nan")
-        line = {"samples": done, "seconds": round(seconds, 1), "rate": round((done - first) / max(seconds, 1e-9), 1), "loss": loss}
-        losses.clear()
+        seconds = round(time.monotonic() - start, 1)
+        line = {"samples": done, "seconds": seconds, "rate": round((done - first) / max(seconds, 0.1), 1)}
+        if losses:
+            line["loss"] = torch.stack(losses).mean().item()
+            losses.clear()
         with (folder / LOG).open("a") as out:
             out.write(json.dumps(line | measured) + "\n")
         logger.info("%s", line | measured)
@@ -128,10 +129,11 @@ class Muon:
                 self.rest.append(p)
             else:
                 self.pairs.append((p, nn.Parameter(as_matrix(p.data))))
-        self.optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(self.rest, betas=betas, weight_decay=0.01, fused=True)]
-        if self.pairs:
-            matrices = [m for _, m in self.pairs]
-            self.optimisers.append(torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
+        matrices = [m for _, m in self.pairs]
+        self.optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(self.rest, betas=betas, weight_decay=0.01, fused=True),
+            torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        ]
 
     def update(self, loss: Tensor, lr: float) -> None:
         """One step at the rate `lr`. Muon's steps have a size of their own, so only the other gradients are clipped."""

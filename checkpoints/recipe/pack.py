@@ -1,12 +1,13 @@
 """Everything that training a decoder needs, in one file that is small enough to carry to another machine.
 
-A safetensors file: pictures as AVIF sheets of 8 x 8 of them (a third of what they take without loss, at 39 dB), embeddings in fp16,
-movq, and as JSON each row's name, colour and captions.
+A safetensors file: pictures as AVIF sheets of 8 x 8 of them (a third of what they take without loss, at 39 dB), embeddings and
+movq in fp16, and as JSON what each picture shows.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import zlib
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ class Pack:
     Attributes:
         pictures: uint8 (N, 64, 64, 3), as they came out of the pack.
         embeddings: unit vectors (N, d), fp32.
-        rows: for each picture `name`, what it shows; `colour`, "" if it has none; `captions`.
+        rows: for each picture `thing`, what it shows whatever its colour; `group`, the same for pictures that may stand for
+            each other; `kind`, plain, recoloured or composition; `captions`.
         movq: the autoencoder whose latents are drawn.
     """
 
@@ -45,13 +47,11 @@ class Pack:
     movq: VQModel
 
 
-def name_of(row: dict[str, Any]) -> str:
-    """What a row of `rows.jsonl` shows: its first concept, or else its first caption, or its id."""
-    return row["concepts"][0] if row["concepts"] else (row["captions"] or [row["id"]])[0].lower()
-
-
 def training_rows(root: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Where in `pictures64.npy` the decoders' training pictures are (N,), and their rows: tier A, training split.
+    """Where in `pictures64.npy` the decoders' training pictures are (N,), and what a `Pack` says of them.
+
+    They are of tier A and the training split. Two compositions stand for each other if they have one caption, other pictures if
+    they show one thing in one colour.
 
     Raises:
         InputError: the data folder holds no pictures yet.
@@ -61,8 +61,17 @@ def training_rows(root: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
         raise InputError(f"{file} is not there: run `data` first")
     with file.open() as lines:
         rows = [json.loads(line) for line in lines]
-    chosen = [i for i, row in enumerate(rows) if row["tier"] == "A" and row["split"] == "train"]
-    return np.array(chosen), [rows[i] for i in chosen]
+    plain = {row["id"]: row for row in rows}
+    chosen, said = [], []
+    for i, row in enumerate(rows):
+        if row["tier"] == "A" and row["split"] == "train":
+            origin = plain[row["variant_of"] or row["id"]]
+            captions = row["captions"] or [row["style"]]
+            names = captions if row["kind"] == "composition" else origin["concepts"] or origin["captions"] or [row["id"]]
+            thing = names[0].lower()
+            chosen.append(i)
+            said.append({"thing": thing, "group": f"{thing}|{row['colour']}", "kind": row["kind"], "captions": captions})
+    return np.array(chosen), said
 
 
 def write(root: Path, file: Path, quality: int = 70) -> int:
@@ -82,20 +91,19 @@ def write(root: Path, file: Path, quality: int = 70) -> int:
     pictures = np.load(root / "pictures64.npy", mmap_mode="r")[chosen]
     embeddings = np.load(root / "embeddings.npy", mmap_mode="r")[chosen]
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
-    kept = [{"name": name_of(r), "colour": r["colour"], "captions": r["captions"] or [r["style"]]} for r in rows]
     blobs = [encode(pictures[at : at + GRID * GRID], quality) for at in range(0, len(pictures), GRID * GRID)]
     tensors = {
         "sheets": torch.frombuffer(bytearray(b"".join(blobs)), dtype=torch.uint8),
         "ends": torch.tensor([len(b) for b in blobs]).cumsum(0),
         "embeddings": torch.from_numpy(embeddings.astype(np.float16)),
-        "rows": torch.frombuffer(bytearray(zlib.compress(json.dumps(kept).encode(), 9)), dtype=torch.uint8),
+        "rows": torch.frombuffer(bytearray(zlib.compress(json.dumps(rows).encode(), 9)), dtype=torch.uint8),
         **{AUTOENCODER + name: value.half().contiguous() for name, value in movq.state_dict().items()},
     }
     size = sum(t.nbytes for t in tensors.values())
     if size > MOST:
-        raise InputError(f"{len(rows)} pictures make {size / 1e6:.0f} MB, more than 55: pack them at a lower quality than {quality}")
+        raise InputError(f"the pack has {size / 1e6:.0f} MB, more than 55: choose a quality lower than {quality}")
     part = file.with_name(file.name + ".part")
-    save_file(tensors, part, {"movq": movq.to_json_string()})
+    save_file(tensors, part, {"movq": json.dumps({k: v for k, v in movq.config.items() if k != "_name_or_path"})})
     part.replace(file)
     return file.stat().st_size
 
@@ -114,7 +122,7 @@ def read(file: Path) -> Pack:
         movq = VQModel.from_config(config)
         movq.load_state_dict({k.removeprefix(AUTOENCODER): v.float() for k, v in found.items() if k.startswith(AUTOENCODER)})
         data, ends = found["sheets"].numpy(), [0, *found["ends"].tolist()]
-        sheets = [decode(data[a:b].tobytes()) for a, b in zip(ends, ends[1:], strict=False)]
+        sheets = [decode(data[a:b].tobytes()) for a, b in itertools.pairwise(ends)]
     except (OSError, KeyError, ValueError, RuntimeError, zlib.error, SafetensorError) as error:
         raise InputError(f"{file} is not a pack that can be read: make one with `pack` ({error})") from error
     embeddings = torch.nn.functional.normalize(found["embeddings"].float(), dim=1)

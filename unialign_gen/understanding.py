@@ -1,0 +1,98 @@
+"""Whether a prompt was understood: how near its embedding lies to anything known, against a limit for its modality."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import InputError
+
+FILE = "understanding.json"
+
+
+@dataclass(frozen=True)
+class Understood:
+    """What is said of one embedding.
+
+    Attributes:
+        understood: whether anything known lies near enough.
+        nearness: whitened cosine to the nearest known thing, in [-1, 1].
+        nearest: names of the nearest things, nearest first.
+    """
+
+    understood: bool
+    nearness: float
+    nearest: tuple[str, ...]
+
+
+class Understanding:
+    """The known things of a checkpoint, and how near a prompt of each modality lies to one of them if it means anything.
+
+    Nearness is the largest cosine to a known point after whitening, so that colour and style count for less than what tells
+    things apart. The limits are the lowest twentieth of real prompts that training never met (a one-class test in the sense of
+    Hendrycks & Gimpel 2017, on distances as in Lee et al. 2018).
+
+    Args:
+        names: of the known things.
+        points: their unit embeddings (things, d).
+        whitening: (d, d).
+        limits: by modality; one that is not named is always understood.
+
+    >>> known = Understanding(["dog", "cat"], torch.eye(3)[:2], torch.eye(3), {"text": 0.7})
+    >>> dog, nothing = known(torch.eye(3)[[0, 2]], "text", guesses=1)
+    >>> dog.understood, dog.nearest, nothing.understood
+    (True, ('dog',), False)
+    """
+
+    def __init__(self, names: Sequence[str], points: Tensor, whitening: Tensor, limits: Mapping[str, float]):
+        self.names, self.whitening, self.limits = list(names), whitening.float(), dict(limits)
+        self.keys = F.normalize(points.float() @ self.whitening, dim=1)  # (things, d)
+
+    @classmethod
+    def from_checkpoint(cls, folder: Path) -> Understanding | None:
+        """That of the checkpoint in `folder`, with the points of its prior; None where it has none.
+
+        Raises:
+            InputError: the files do not fit each other.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        if not (folder / FILE).is_file():
+            return None
+        try:
+            kept = json.loads((folder / FILE).read_text())
+            prior = load_file(folder / "prior" / "diffusion_pytorch_model.safetensors")
+            if len(kept["names"]) != len(prior["points"]):
+                raise ValueError(f"{len(kept['names'])} names for {len(prior['points'])} points")
+            return cls(kept["names"], prior["points"], prior["whitening"], kept["limits"])
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise InputError(f"{folder / FILE} and the prior beside it cannot be used: {error}") from error
+
+    def save(self, folder: Path) -> None:
+        """Writes names and limits; the points are those of the prior in the same checkpoint."""
+        (folder / FILE).write_text(json.dumps({"limits": self.limits, "names": self.names}, ensure_ascii=False) + "\n")
+
+    def nearness(self, embeddings: Tensor) -> Tensor:
+        """Whitened cosines (B, things) of unit embeddings (B, d) to everything known."""
+        return F.normalize(embeddings.float().cpu() @ self.whitening, dim=1) @ self.keys.T
+
+    def __call__(self, embeddings: Tensor, modality: str, guesses: int = 3) -> list[Understood]:
+        """What is said of each of the unit embeddings (B, d), as the encoders gave them: before the prior moves them."""
+        values, places = self.nearness(embeddings).topk(min(guesses, len(self.names)), dim=1)
+        limit = self.limits.get(modality, -1.0)
+        return [
+            Understood(near[0] >= limit, near[0], tuple(self.names[i] for i in at))
+            for near, at in zip(values.tolist(), places.tolist(), strict=True)
+        ]
+
+    @staticmethod
+    def limit(nearness: Tensor, refused: float = 0.05) -> float:
+        """The limit under which a share of real prompts falls, by the nearness (N,) of each."""
+        return float(torch.quantile(nearness.double(), refused))
