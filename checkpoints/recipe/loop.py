@@ -59,9 +59,9 @@ def loop(
 
     `done` counts the samples of all sittings; `progress` is the share of this one's time, for a learning rate that falls at the
     end. The generator depends on the seed and `done` alone: a resumed run draws what an uninterrupted one would. `parts` are
-    read from `state.pt` in `folder` at the start and kept there every `save_every` seconds and at the end; SIGTERM and SIGINT end
-    the loop at the next step. `write(done)` is called every `write_every` seconds and at the end, for what others read; what
-    it measures is logged. `most` ends the loop after so many samples of this sitting.
+    read from `state.pt` in `folder` and kept there every `save_every` seconds and at the end; SIGTERM and SIGINT end the loop
+    at the next step. `write(done)` is called every `write_every` seconds and at the end, for what others read; what it measures
+    is logged. `most` ends the loop after so many samples of this sitting.
     """
     done = 0
     if (folder / STATE).exists():
