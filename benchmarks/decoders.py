@@ -51,7 +51,7 @@ def kandinsky(ours: Any, z: torch.Tensor) -> Callable[[], Any]:
 
 
 def unclip(ours: Any, z: torch.Tensor) -> Callable[[], Any]:
-    """As `kandinsky`; diffusers asks a vision tower for its dtype, so it is given the smallest one."""
+    """As `kandinsky`; diffusers asks a vision encoder for its dtype, so it is given the smallest one."""
     tiny = CLIPVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     parts = {
         k: v for k, v in ours.components.items() if k not in ("aligner", "embed_scale", "image_encoder", "feature_extractor")

@@ -8,8 +8,8 @@ figure is the median of the repeats, which alternate between the contenders. Not
 
 Decoding gives 8 frames as RGB pictures and the sound at 16 kHz. The alternative is PyAV without seeking: all frames decoded and
 8 kept, then the file opened again for the sound. torchvision is measured where it still reads videos. Filter banks are
-ours and kaldi-native-fbank's, 80 bands of 10 s, since it refuses 128. A whole extraction is the starter's towers;
-the alternative decodes that way, one clip after the other, and runs the towers on each.
+ours and kaldi-native-fbank's, 80 bands of 10 s, since it refuses 128. A whole extraction is the starter's encoders;
+the alternative decodes that way, one clip after the other, and runs the encoders on each.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ import typer
 
 from unialign_gen.data.decode import decoders, ordered
 from unialign_gen.data.extract import run as extract
-from unialign_gen.data.extract_config import ExtractConfig, cores, open_towers
+from unialign_gen.data.extract_config import ExtractConfig, cores, open_encoders
 from unialign_gen.data.sources import CorpusConfig
+from unialign_gen.encoders.kaldi import fbank
 from unialign_gen.media import load_clip
-from unialign_gen.towers.kaldi import fbank
 
 FRAMES, RATE = 8, 16000
-TOWERS: dict[str, Any] = {"text": "starter", "audio": "starter", "video": "starter"}
+ENCODERS: dict[str, Any] = {"text": "starter", "audio": "starter", "video": "starter"}
 
 
 def write_clip(path: Path, seconds: float, width: int, height: int, fps: int, keyframes: int, seed: int) -> None:
@@ -174,38 +174,38 @@ def fbank_speeds(repeats: int, count: int = 20) -> dict[str, float]:
 
 
 def extraction_speeds(root: Path, paths: list[Path], repeats: int) -> dict[str, float]:
-    """Whole runs with the starter's towers, loading them included in neither."""
+    """Whole runs with the starter's encoders, loading them included in neither."""
     which = CorpusConfig("vggsound", root)
-    config = ExtractConfig(which, TOWERS, Path("unused"), shard_size=max(8, len(paths) // 2))
-    towers = open_towers(config)
-    rate = int(getattr(towers["audio"], "rate"))  # noqa: B009
+    config = ExtractConfig(which, ENCODERS, Path("unused"), shard_size=max(8, len(paths) // 2))
+    encoders = open_encoders(config)
+    rate = int(getattr(encoders["audio"], "rate"))  # noqa: B009
 
     def one_by_one() -> None:
         with torch.inference_mode():
             for path in paths:
                 frames, sound = plain(path, rate)
-                towers["video"](towers["video"].prepare(frames))
-                towers["audio"](towers["audio"].prepare([sound]))
-                towers["text"](towers["text"].prepare(["A video of something."]))
+                encoders["video"](encoders["video"].prepare(frames))
+                encoders["audio"](encoders["audio"].prepare([sound]))
+                encoders["text"](encoders["text"].prepare(["A video of something."]))
 
     def whole() -> None:
         with tempfile.TemporaryDirectory() as out:
             config.out = Path(out)
             extract(config, progress=False)
 
-    def towers_alone() -> None:
+    def encoders_alone() -> None:
         with torch.inference_mode():
             for at in range(0, len(inputs), 4):
                 group = inputs[at : at + 4]
-                towers["video"](towers["video"].collate([frames for frames, _ in group]))
-                towers["audio"](towers["audio"].collate([sound for _, sound in group]))
-                towers["text"](towers["text"].prepare(["A video of something."] * len(group)))
+                encoders["video"](encoders["video"].collate([frames for frames, _ in group]))
+                encoders["audio"](encoders["audio"].collate([sound for _, sound in group]))
+                encoders["text"](encoders["text"].prepare(["A video of something."] * len(group)))
 
     inputs = [
-        (towers["video"].prepare(frames), towers["audio"].prepare([sound]))
+        (encoders["video"].prepare(frames), encoders["audio"].prepare([sound]))
         for frames, sound in map(partial(ours, rate=rate), paths)
     ]
-    contenders = {"extract": whole, "one by one, PyAV without seeking": one_by_one, "towers alone": towers_alone}
+    contenders = {"extract": whole, "one by one, PyAV without seeking": one_by_one, "encoders alone": encoders_alone}
     return alternate(contenders, len(paths), repeats)
 
 
@@ -235,7 +235,7 @@ def main(
     result["ratios"] = {
         "decode, ours / PyAV without seeking": speeds["decode"]["ours"] / speeds["decode"][base],
         "extraction, ours / one by one": speeds["extraction"]["extract"] / speeds["extraction"][f"one by one, {base}"],
-        "extraction / towers alone": speeds["extraction"]["extract"] / speeds["extraction"]["towers alone"],
+        "extraction / encoders alone": speeds["extraction"]["extract"] / speeds["extraction"]["encoders alone"],
     }
     if as_json:
         json.dump(result, sys.stdout, indent=1)

@@ -1,6 +1,6 @@
 """How many latent channels the starter's decoder should have: 4, 8 and 16, the same training time for each.
 
-    python -m unialign_gen.checkpoints.recipe data && python -m unialign_gen.checkpoints.recipe towers
+    python -m unialign_gen.checkpoints.recipe data && python -m unialign_gen.checkpoints.recipe encoders
     python benchmarks/latent_shapes.py
 
 Every shape starts from the shipped movq and UNet with the layers that touch the latents drawn anew (for eight channels
@@ -39,11 +39,11 @@ from unialign_gen.checkpoints.recipe import (
     manifest,
 )
 from unialign_gen.data.manifest import Row, default_root
+from unialign_gen.encoders import load_encoder
 from unialign_gen.errors import InputError
 from unialign_gen.eval.concepts import score
 from unialign_gen.eval.data import SPLITS, Prompt
 from unialign_gen.eval.judge import Judge
-from unialign_gen.towers import load_tower
 
 TOUCHING = ("encoder.conv_out", "quant_conv", "post_quant_conv", "decoder.conv_in", "quantize", "conv_in", "conv_out")
 
@@ -66,7 +66,7 @@ def uint8(pictures: Tensor) -> list[Image.Image]:
 @torch.no_grad()
 def judged(judge: Judge, got: list[Image.Image], real: list[Image.Image], wanted: list[Prompt]) -> dict[str, float]:
     """Top-1, top-5, and the mean cosine of the judge's features of a picture and of the real one."""
-    a, b = (judge.tower(judge.tower.prepare(pictures)) for pictures in (got, real))
+    a, b = (judge.encoder(judge.encoder.prepare(pictures)) for pictures in (got, real))
     shares = score(judge, got, wanted)
     return {"top1": shares["top1"], "top5": shares["top5"], "cosine": F.cosine_similarity(a, b).mean().item()}
 
@@ -81,7 +81,7 @@ def compare(
     pictures, unseen = manifest.pixels(root, rows), manifest.pixels(root, test)
     movq = autoencoder.build(latent_steps.AUTOENCODER, channels)
     transplant(movq, VQModel.from_pretrained(starter / "movq"), TOUCHING[:5])
-    early = autoencoder.TowerFeatures(load_tower(root / "towers" / "image").net, stages=3)
+    early = autoencoder.EncoderFeatures(load_encoder(root / "encoders" / "image").net, stages=3)
     fit, draw = minutes
     movq = autoencoder.train(
         pictures, early, work / "movq", model=movq, samples=10**9, minutes=fit, last=True, timer=time.process_time

@@ -36,7 +36,7 @@ def write_cache(folder: Path, samples: int) -> None:
         name: Ragged(torch.randn(samples * k, WIDTHS[name], generator=g).half(), counted(torch.full((samples,), k)))
         for name, k in rows.items()
     }
-    create(folder, {"format": FORMAT, "towers": {n: {"dim": w} for n, w in WIDTHS.items()}, "shards": 1})
+    create(folder, {"format": FORMAT, "encoders": {n: {"dim": w} for n, w in WIDTHS.items()}, "shards": 1})
     write_shard(folder, 0, Shard([str(i) for i in range(samples)], [None] * samples, features))
 
 

@@ -1,4 +1,4 @@
-"""From kept features of towers to unit embeddings, one row a sample, under any heads."""
+"""From kept features of encoders to unit embeddings, one row a sample, under any heads."""
 
 from __future__ import annotations
 

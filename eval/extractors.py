@@ -87,13 +87,13 @@ def inception_extractor(net: inception.Inception, resize_by: str, device: str = 
 def judge_extractor(device: str = "cpu") -> Extractor:
     from .judge import Judge
 
-    tower = Judge.from_folder().tower
-    name = f"efficientnet-lite2-{digest_of(tower.state_dict())}"
-    moved = tower.to(device).to(memory_format=torch.channels_last)
+    encoder = Judge.from_folder().encoder
+    name = f"efficientnet-lite2-{digest_of(encoder.state_dict())}"
+    moved = encoder.to(device).to(memory_format=torch.channels_last)
     return Extractor(
         name,
         "white square, pillow bicubic 224",
-        lambda p: tower.prepare([p])[0],
+        lambda p: encoder.prepare([p])[0],
         moved,
         "Frechet distance (EfficientNet-Lite2)",
     )
@@ -107,16 +107,16 @@ def local_extractor(name: str, folder: Path | None, device: str = "cpu") -> Extr
         )
     if not folder.is_dir():
         raise InputError(f"no folder {folder}: give the folder of a {name} model, as transformers saves it")
-    from unialign_gen.towers import load_tower
-    from unialign_gen.towers.registry import NOWHERE
+    from unialign_gen.encoders import load_encoder
+    from unialign_gen.encoders.registry import NOWHERE
 
     if name == "clip":
-        tower = load_tower(NOWHERE, config={"tower": "clip_image", "source": str(folder)})
-        moved = tower.to(device)
+        encoder = load_encoder(NOWHERE, config={"encoder": "clip_image", "source": str(folder)})
+        moved = encoder.to(device)
         return Extractor(
-            f"clip-{digest_of(tower.state_dict())}",
-            f"shortest side and centre cut, pillow, {getattr(tower, 'side')}",  # noqa: B009  a tower's own attribute
-            lambda p: tower.prepare([p])[0],
+            f"clip-{digest_of(encoder.state_dict())}",
+            f"shortest side and centre cut, pillow, {getattr(encoder, 'side')}",  # noqa: B009  an encoder's own attribute
+            lambda p: encoder.prepare([p])[0],
             moved,
             "Frechet distance (CLIP)",
         )

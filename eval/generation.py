@@ -25,7 +25,7 @@ from .study import FRAMES, SELF, Plan, Study, prepare
 
 
 def settings_of(study: Study, pipeline: Any) -> dict[str, Any]:
-    """All that a picture depends on but for its prompt: decoder, clips, towers, and how it is drawn."""
+    """All that a picture depends on but for its prompt: decoder, clips, encoders, and how it is drawn."""
     plan = study.plan
     weights = {n: digest_of_weights(m) for n, m in pipeline.components.items() if n in ("unet", "movq", "vae", "embed_scale")}
     return {
@@ -38,7 +38,7 @@ def settings_of(study: Study, pipeline: Any) -> dict[str, Any]:
         "batch": plan.batch,
         "frame": plan.frame,
         "corpus": study.features.index["corpus"]["content"],
-        "towers": {m: t["digest"] for m, t in study.features.index["towers"].items()},
+        "encoders": {m: t["digest"] for m, t in study.features.index["encoders"].items()},
     }
 
 

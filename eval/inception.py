@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unialign_gen.encoders.published import first_line, read_state
 from unialign_gen.errors import InputError
-from unialign_gen.towers.published import first_line, read_state
 
 SIDE = 299
 WIDTH = 2048

@@ -16,22 +16,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unialign_gen.checkpoint import shipped_folder
+from unialign_gen.encoders import load_encoder
+from unialign_gen.encoders.base import Encoder
 from unialign_gen.errors import InputError
-from unialign_gen.towers import load_tower
-from unialign_gen.towers.base import Tower
 
 
 class Judge:
     """Scores pictures against the concepts of a vocabulary.
 
     Args:
-        tower: features of pictures.
+        encoder: features of pictures.
         probe: features to logits, one a concept.
         concepts: their names, in the probe's order.
     """
 
-    def __init__(self, tower: Tower, probe: nn.Linear, concepts: Sequence[str]):
-        self.tower, self.probe, self.concepts = tower, probe, list(concepts)
+    def __init__(self, encoder: Encoder, probe: nn.Linear, concepts: Sequence[str]):
+        self.encoder, self.probe, self.concepts = encoder, probe, list(concepts)
 
     @classmethod
     def from_folder(cls, folder: Path | None = None) -> Judge:
@@ -48,7 +48,7 @@ class Judge:
             raise InputError(f"no judge in {folder}: {error}") from error
         probe = nn.Linear(state["weight"].shape[1], len(concepts))
         probe.load_state_dict({k: v.float() for k, v in state.items()})
-        return cls(load_tower(folder), probe.eval().requires_grad_(False), concepts)
+        return cls(load_encoder(folder), probe.eval().requires_grad_(False), concepts)
 
     def save_probe(self, folder: Path) -> None:
         save_file({k: v.half().contiguous() for k, v in self.probe.state_dict().items()}, folder / "probe.safetensors")
@@ -57,7 +57,7 @@ class Judge:
     @torch.no_grad()
     def features(self, pictures: Sequence[Image.Image], batch: int = 16) -> Tensor:
         """What the probe reads of each picture (N, d)."""
-        parts = [self.tower(self.tower.prepare(list(pictures[at : at + batch]))) for at in range(0, len(pictures), batch)]
+        parts = [self.encoder(self.encoder.prepare(list(pictures[at : at + batch]))) for at in range(0, len(pictures), batch)]
         return torch.cat(parts) if parts else torch.zeros(0, self.probe.in_features)
 
     def top(self, pictures: Sequence[Image.Image], k: int = 5) -> list[list[str]]:

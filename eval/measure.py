@@ -36,10 +36,10 @@ def task_of(kind: str) -> str:
 
 
 def image_space(checkpoint: str, pipeline: Any) -> Extractor:
-    """The checkpoint's own image tower and head, as an extractor of unit embeddings."""
+    """The checkpoint's own image encoder and head, as an extractor of unit embeddings."""
     found = pipeline.aligner.part("image")
-    name = f"{checkpoint} image space-{digest_of_weights(found.tower)[:8]}"
-    return Extractor(name, "the tower's own", lambda p: found.tower.prepare([p])[0], found, "")
+    name = f"{checkpoint} image space-{digest_of_weights(found.encoder)[:8]}"
+    return Extractor(name, "the encoder's own", lambda p: found.encoder.prepare([p])[0], found, "")
 
 
 def vocabulary(judge: Judge) -> dict[str, frozenset[str]]:

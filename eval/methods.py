@@ -1,6 +1,6 @@
-"""A method: trained heads to put on frozen towers, by a name, once or with several trainings of it.
+"""A method: trained heads to put on frozen encoders, by a name, once or with several trainings of it.
 
-A run is a folder of heads, or a released checkpoint of VAST, GRAM or PMRL, whose heads go with its own towers' features.
+A run is a folder of heads, or a released checkpoint of VAST, GRAM or PMRL, whose heads go with its own encoders' features.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def heads_folder(run: Path) -> Path:
 
 
 def head(kind: str, run: Path | None, aligner: Aligner | None) -> nn.Module:
-    """The head of a modality: the run's; where it has none, the checkpoint's own; an identity where the tower needs none.
+    """The head of a modality: the run's; where it has none, the checkpoint's own; an identity where the encoder needs none.
 
     Video frames go through the image head unless there is one for video.
     """
@@ -89,8 +89,8 @@ def released(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file is no such checkpoint.
     """
-    from unialign_gen.retrieval import split_checkpoint
-    from unialign_gen.towers.published import read_state
+    from unialign_gen.encoders.published import read_state
+    from unialign_gen.encoders.vast import split_checkpoint
 
     return {kind: head["weight"] for kind, (_, head) in split_checkpoint(read_state(path)).parts.items()}
 
@@ -105,7 +105,7 @@ def released_head(kind: str, path: Path) -> nn.Module:
 
 
 def own_head(kind: str, aligner: Aligner) -> nn.Module:
-    """The checkpoint's head of a modality, without loading its tower."""
+    """The checkpoint's head of a modality, without loading its encoder."""
     if kind in aligner.parts:
         return aligner.part(kind).head
     if kind in aligner.configs:
@@ -117,7 +117,7 @@ def own_head(kind: str, aligner: Aligner) -> nn.Module:
 
 
 def open_aligner(checkpoint: str, sources: Mapping[str, str] | None = None, accept_license: bool = False) -> Aligner:
-    """Towers and heads of a checkpoint; none is loaded before it is asked for."""
+    """Encoders and heads of a checkpoint; none is loaded before it is asked for."""
     import torch
 
     from unialign_gen import checkpoint as checkpoints

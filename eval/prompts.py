@@ -1,4 +1,4 @@
-"""Prompts of a corpus as unit embeddings, for every kind of prompt and any heads, from one pass of the towers."""
+"""Prompts of a corpus as unit embeddings, for every kind of prompt and any heads, from one pass of the encoders."""
 
 from __future__ import annotations
 

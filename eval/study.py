@@ -72,18 +72,18 @@ class Plan:
 
     @property
     def own_sources(self) -> dict[str, str]:
-        """Sources without those of a sound tower that is outside the checkpoint's space: only methods' heads make use of it."""
+        """Sources, less a sound encoder outside the checkpoint's space: only methods' heads use it."""
         given = dict(self.sources)
         if self.checkpoint in checkpoints.PUBLISHED and "audio_head" not in given:
             described = published.read(checkpoints.find(self.checkpoint))
-            tower = given.get("audio_tower") or described["towers"]["audio"]["tower"]
-            if tower in published.OUTSIDE:
-                given = {part: source for part, source in given.items() if part not in ("audio", "audio_tower")}
+            encoder = given.get("audio_encoder") or described["encoders"]["audio"]["encoder"]
+            if encoder in published.OUTSIDE:
+                given = {part: source for part, source in given.items() if part not in ("audio", "audio_encoder")}
         return given
 
 
 def check_heads(plan: Plan) -> None:
-    """Every method has a head for a sound tower that is outside the checkpoint's space.
+    """Every method has a head for a sound encoder that is outside the checkpoint's space.
 
     Raises:
         InputError: one has none; its embeddings would mean nothing to the decoder.
@@ -94,7 +94,7 @@ def check_heads(plan: Plan) -> None:
         for run in method.runs:
             if run is None or (run.is_dir() and not (run / "audio" / "head.json").is_file()):
                 raise InputError(
-                    f"{method.name} has no head for sound, and this tower is in no decoder's space by itself: "
+                    f"{method.name} has no head for sound, and this encoder is in no decoder's space by itself: "
                     "train one, or give it as --source audio_head=FOLDER"
                 )
 
@@ -125,12 +125,12 @@ class Study:
         return [self.plan.out / "reference" / file_name(clip) for clip in self.ids]
 
 
-def tower_entries(plan: Plan, modalities: Sequence[str]) -> dict[str, str | dict[str, Any]]:
-    """Where `extract` finds the checkpoint's towers."""
+def encoder_entries(plan: Plan, modalities: Sequence[str]) -> dict[str, str | dict[str, Any]]:
+    """Where `extract` finds the checkpoint's encoders."""
     if plan.checkpoint not in checkpoints.PUBLISHED:
         return dict.fromkeys(modalities, plan.checkpoint)
     described = published.replace_sources(published.read(checkpoints.find(plan.checkpoint)), plan.sources, plan.accept_license)[
-        "towers"
+        "encoders"
     ]
     found: dict[str, str | dict[str, Any]] = {}
     for name in modalities:
@@ -140,7 +140,7 @@ def tower_entries(plan: Plan, modalities: Sequence[str]) -> dict[str, str | dict
 
 
 def modalities_of(corpus: Corpus, kinds: Sequence[str]) -> list[str]:
-    """What the towers have to look at: what the prompts need, and the picture, or the video it is taken from."""
+    """What the encoders have to look at: what the prompts need, and the picture, or the video it is taken from."""
     wanted = prompts.needed([*kinds, "image"])
     if any(s.image is None and s.video is not None for s in corpus.samples) and "video" not in wanted:
         wanted.append("video")
@@ -153,7 +153,7 @@ def prepare(plan: Plan, process: Process) -> Study:
     """Features, embeddings and reference pictures of the clips.
 
     Raises:
-        InputError: the corpus, a tower or a method's heads cannot be had, or no clip has all that the prompts need.
+        InputError: the corpus, an encoder or a method's heads cannot be had, or no clip has all that the prompts need.
     """
     check_heads(plan)
     corpus = read_corpus(plan.corpus)
@@ -165,7 +165,7 @@ def prepare(plan: Plan, process: Process) -> Study:
     dtype = str(plan.dtype or torch.float32).removeprefix("torch.")
     config = ExtractConfig(
         plan.corpus,
-        tower_entries(plan, wanted),
+        encoder_entries(plan, wanted),
         folder,
         frames=FRAMES,
         dtype=dtype,  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ class EmbedScale(ModelMixin, ConfigMixin):
         embed_norm_std: their spread; 0 where the space itself is a sphere.
 
     Buffer `negative_image_embeds` (1, embed_dim): for Kandinsky the embedding of an all-zero normalised picture, at
-    decoder scale, so that guidance needs no vision tower.
+    decoder scale, so that guidance needs no vision encoder.
     """
 
     negative_image_embeds: Tensor

@@ -76,6 +76,6 @@ def served(starter):
     from unialign_gen.demo.server import start
 
     page = start()
-    page.room.sandbox.warm()
+    page.context.decode_worker.warm()
     yield page
     page.close()

@@ -19,7 +19,7 @@ from unialign_gen.data.cache import FeatureCache
 from unialign_gen.data.decode import prepare
 from unialign_gen.data.extract_config import ExtractConfig
 from unialign_gen.data.vggsound import read
-from unialign_gen.towers.base import Tower
+from unialign_gen.encoders.base import Encoder
 
 GOOD, BROKEN, MUTE, BLIND, NOTED = "good", "broken", "mute", "blind", "noted"
 
@@ -81,7 +81,7 @@ def test_the_run_finishes_and_names_each(damaged, tmp_path):
     root, files = damaged
     settings = {
         "corpus": {"kind": "vggsound", "root": str(root), "split": "test"},
-        "towers": {"text": "starter", "audio": "starter", "video": "starter"},
+        "encoders": {"text": "starter", "audio": "starter", "video": "starter"},
         "out": str(tmp_path / "out"),
         "frames": 2,
         "shard_size": 16,
@@ -122,11 +122,11 @@ def test_the_run_finishes_and_names_each(damaged, tmp_path):
     assert cache.features("video").values.isfinite().all()
 
 
-class Rate(Tower):
-    """As little of a tower as decoding needs."""
+class Rate(Encoder):
+    """As little of an encoder as decoding needs."""
 
     dim, rate = 1, 16000
-    config = {"tower": "rate"}  # noqa: RUF012
+    config = {"encoder": "rate"}  # noqa: RUF012
 
     def prepare(self, inputs):
         return torch.zeros(len(inputs), 1)
@@ -141,11 +141,11 @@ def resident() -> int:
 def test_memory_stays_flat(damaged):
     root, _ = damaged
     samples = read(root).samples
-    towers = {"audio": Rate(), "video": Rate()}
+    encoders = {"audio": Rate(), "video": Rate()}
 
     def round_of_all() -> int:
         for sample in samples:
-            prepare(sample, towers, 4, 60.0)
+            prepare(sample, encoders, 4, 60.0)
         gc.collect()
         return resident()
 

@@ -7,7 +7,7 @@ import torch
 from unialign_gen.data.cache import FeatureCache, Ragged, Shard, counted, create, first_difference, shard_path, write_shard
 from unialign_gen.errors import InputError
 
-INDEX = {"format": 1, "shards": 2, "towers": {"text": {"dim": 3}, "video": {"dim": 2}}, "media": {"frames": 8}}
+INDEX = {"format": 1, "shards": 2, "encoders": {"text": {"dim": 3}, "video": {"dim": 2}}, "media": {"frames": 8}}
 
 
 def shard(ids: list[str], captions: list[int], frames: list[int]) -> Shard:
@@ -57,8 +57,8 @@ def test_other_settings_are_refused_by_their_name(cache):
     create(folder, INDEX)
     with pytest.raises(InputError, match=r"was made with media.frames = 8, this run has 4"):
         create(folder, {**INDEX, "media": {"frames": 4}})
-    with pytest.raises(InputError, match=r"towers.audio = null, this run has"):
-        create(folder, {**INDEX, "towers": {**INDEX["towers"], "audio": {"dim": 1}}})
+    with pytest.raises(InputError, match=r"encoders.audio = null, this run has"):
+        create(folder, {**INDEX, "encoders": {**INDEX["encoders"], "audio": {"dim": 1}}})
     assert first_difference({"a": 1}, {"a": True}) == ("a", 1, True)
 
 

@@ -167,7 +167,7 @@ def test_the_command(blip, tmp_path):
     (tmp_path / "vggsound.csv").write_text("a,0,dog barking,test\n")
     out = tmp_path / "captions.jsonl"
     corpus = {"kind": "vggsound", "root": str(tmp_path), "split": "test", "captions": str(out)}
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"corpus": corpus, "towers": {"text": "starter"}}))
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"corpus": corpus, "encoders": {"text": "starter"}}))
     arguments = ["caption", str(tmp_path / "c.yaml"), "--model", str(blip), "--out", str(out), "--prompt", "a photo of"]
     result = CliRunner().invoke(app, [*arguments, "--tokens", "4", "--frames", "2", "--json"])
     assert result.exit_code == 0, result.output

@@ -187,7 +187,7 @@ def test_help_imports_nothing_heavy():
 
 @pytest.mark.parametrize(("rank", "told"), [("0", "3 steps\n"), ("1", "")])
 def test_of_several_processes_the_first_alone_reports(monkeypatch, capsys, rank, told):
-    from unialign_gen.cli.app import report
+    from unialign_gen.console import report
 
     monkeypatch.setenv("RANK", rank)
     report({"steps": 3}, False, "3 steps")

@@ -24,7 +24,7 @@ class Config:
     steps: int = 10
     compile: bool = False
     seed: int | None = None
-    towers: dict[str, str | dict[str, Any]] = field(default_factory=dict)
+    encoders: dict[str, str | dict[str, Any]] = field(default_factory=dict)
     parts: list[Optimiser] = field(default_factory=list)
     limit: int | Literal["all"] = "all"
 
@@ -36,9 +36,9 @@ class Config:
 GOOD = """
 out: $PLACE/run
 optimiser: {rate: 1e-3, betas: [0.8, 1]}
-towers:
+encoders:
   text: starter
-  audio: {tower: beats, mels: 64}
+  audio: {encoder: beats, mels: 64}
 parts: [{rate: 2}, {rate: .5, kind: sgd}]
 """
 
@@ -55,7 +55,7 @@ def test_types_and_defaults(tmp_path, monkeypatch):
     assert found == Config(
         Path("/here/run"),
         Optimiser(1e-3, (0.8, 1.0)),
-        towers={"text": "starter", "audio": {"tower": "beats", "mels": 64}},
+        encoders={"text": "starter", "audio": {"encoder": "beats", "mels": 64}},
         parts=[Optimiser(2.0), Optimiser(0.5, kind="sgd")],
     )
     again = config.load(Config, write(tmp_path, yaml.safe_dump(config.to_dict(found))))
@@ -65,8 +65,8 @@ def test_types_and_defaults(tmp_path, monkeypatch):
 def test_overrides_replace_what_the_file_says(tmp_path, monkeypatch):
     monkeypatch.setenv("PLACE", "/here")
     path = write(tmp_path, GOOD)
-    found = config.load(Config, path, ["optimiser.rate=2e-4", "seed=3", "towers.image=starter"])
-    assert (found.optimiser.rate, found.seed, found.towers["image"]) == (2e-4, 3, "starter")
+    found = config.load(Config, path, ["optimiser.rate=2e-4", "seed=3", "encoders.image=starter"])
+    assert (found.optimiser.rate, found.seed, found.encoders["image"]) == (2e-4, 3, "starter")
     with pytest.raises(InputError, match="write KEY=VALUE"):
         config.load(Config, path, ["seed"])
     with pytest.raises(InputError, match="out holds a value, not keys"):
@@ -98,7 +98,7 @@ def test_overrides_replace_what_the_file_says(tmp_path, monkeypatch):
         ("out: x\noptimiser: {rate: 1}\nseed: x", r"seed: expected a whole number, got 'x'$"),
         ("out: x\noptimiser: {rate: 1}\nlimit: most", r"limit: expected a whole number or 'all', got 'most'$"),
         ("out: x\noptimiser: {rate: 1}\nparts: [{rate: 1}, {}]", r"parts\[1\].rate: missing, expected a number$"),
-        ("out: x\noptimiser: {rate: 1}\ntowers: {text: 3}", r"towers.text: expected a string or keys and values, got 3$"),
+        ("out: x\noptimiser: {rate: 1}\nencoders: {text: 3}", r"encoders.text: expected a string or keys and values, got 3$"),
         ("out: x\nout: y\noptimiser: {rate: 1}", r"c.yaml, line 1: not YAML: key 'out' is there twice$"),
         ("- a", r"c.yaml: expected keys and values, got a list$"),
         ("a: [", r"c.yaml, line 1: not YAML"),

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.cli import app
 from unialign_gen.demo.limits import Limits
-from unialign_gen.settings_png import read_png
+from unialign_gen.picture_settings import read_picture
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = shipped_folder() / "samples"
@@ -49,16 +49,19 @@ def test_create_answers_with_the_library_s_picture_and_its_settings(client, star
     expected = starter(**call, num_images_per_prompt=2).images
     for i, (row, picture) in enumerate(zip(pictures, expected, strict=True)):
         assert same(Image.open(row["image"]), picture)
-        settings = read_png(row["image"])
-        assert (settings.seed, settings.index, settings.pictures) == (5, i, 2)
-        assert [(p.kind, p.value, p.weight) for p in settings.prompts] == [("text", "a robot", 0.6), ("audio", "cow.flac", 0.4)]
+        request = read_picture(row["image"]).request
+        assert (request.seed, request.pictures) == (5 + i, 1)
+        assert [(p.kind, p.value, p.weight) for p in request.prompts[0]] == [
+            ("text", "a robot", 0.6),
+            ("audio", "cow.flac", 0.4),
+        ]
     assert details["seeds"] == [5, 6]
     assert details["concepts"][0]["name"] == "robot"
     assert shell.startswith("unialign-gen generate --text 'a robot' --audio cow.flac")
 
 
-def test_the_readme_s_example_runs(served, monkeypatch, capsys):
-    text = (ROOT / "README.md").read_text()
+def test_the_guides_example_runs(served, monkeypatch, capsys):
+    text = (ROOT / "docs" / "demo.md").read_text()
     example = re.search(r"```python\n(from gradio_client.*?)```", text, re.S)[1]
     assert "http://127.0.0.1:7860/" in example
     monkeypatch.chdir(ROOT)
@@ -66,8 +69,8 @@ def test_the_readme_s_example_runs(served, monkeypatch, capsys):
     assert "robot unialign-gen generate --text 'a robot' --audio cow.flac" in capsys.readouterr().out
 
 
-def test_the_readme_states_the_limits_and_the_endpoints(client):
-    text, limits = (ROOT / "README.md").read_text().split("## Demo")[1].split("\n## ")[0], Limits()
+def test_the_guide_states_the_limits_and_the_endpoints(client):
+    text, limits = (ROOT / "docs" / "demo.md").read_text(), Limits()
     assert f"the queue holds {limits.waiting}" in text
     assert f"{limits.requests_a_minute:,} requests a minute" in text
     assert f"{limits.file_bytes // 10**6} MB" in text
@@ -201,7 +204,7 @@ def test_bodies_are_bounded(served):
     stream = (b"x" * 65536 for _ in range(10))
     assert httpx.post(f"{served.url}gradio_api/call/create", content=stream).status_code == 400
     assert httpx.post(f"{served.url}gradio_api/call/create", content=b"[" * 5000).status_code == 400
-    too_large = {"files": ("a.png", b"x" * (served.room.limits.file_bytes + 1_000_000))}
+    too_large = {"files": ("a.png", b"x" * (served.context.limits.file_bytes + 1_000_000))}
     assert httpx.post(f"{served.url}gradio_api/upload", files=too_large, timeout=60).status_code == 413
 
 
@@ -227,9 +230,9 @@ import httpx
 from unialign_gen.demo.server import start
 
 page = start()
-(page.room.folder() / "x").write_bytes(b"x")
+(page.context.folder() / "x").write_bytes(b"x")
 page.close()
-assert not page.room.cache.exists()
+assert not page.context.cache.exists()
 try:
     httpx.get(page.url)
 except httpx.ConnectError:

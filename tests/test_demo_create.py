@@ -13,13 +13,15 @@ from typer.testing import CliRunner
 from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.cli import app
 from unialign_gen.demo.create import Create, Drawn
-from unialign_gen.demo.engine import CancelledError, Engine, Progress, on_disk
+from unialign_gen.demo.decode_worker import DecodeWorker
+from unialign_gen.demo.engine import CancelledError, Engine, Progress
 from unialign_gen.demo.limits import Limits
+from unialign_gen.demo.models import on_disk
 from unialign_gen.demo.preview import Previewer, clean_estimate, decode_latents
-from unialign_gen.demo.recipe import command, python
-from unialign_gen.demo.sandbox import Sandbox
+from unialign_gen.demo.snippets import command, python
 from unialign_gen.errors import InputError
-from unialign_gen.settings_png import Prompt, Settings, read_png, save_png
+from unialign_gen.picture_settings import PictureSettings, read_picture, save_picture
+from unialign_gen.request import Prompt, Request
 
 SAMPLES = shipped_folder() / "samples"
 LIMITS = Limits()
@@ -34,14 +36,14 @@ def engine(starter):
 
 
 @pytest.fixture(scope="module")
-def sandbox():
-    made = Sandbox(LIMITS)
+def decode_worker():
+    made = DecodeWorker(LIMITS)
     yield made
     made.close()
 
 
-def drawn(engine, sandbox, **request) -> Drawn:
-    *_, last = Create(**{"steps": 2, **request}).run(engine, sandbox)
+def drawn(engine, decode_worker, **request) -> Drawn:
+    *_, last = Create(**{"steps": 2, **request}).run(engine, decode_worker)
     return last
 
 
@@ -49,22 +51,26 @@ def same(a, b):
     return np.array_equal(np.asarray(a), np.asarray(b))
 
 
-def test_the_python_that_is_shown_makes_the_same_pictures(engine, sandbox, monkeypatch):
+def test_the_python_that_is_shown_makes_the_same_pictures(engine, decode_worker, monkeypatch):
     monkeypatch.chdir(SAMPLES)
     files = {"audio": "cow.flac", "video": "sheep.mp4"}
-    found = drawn(engine, sandbox, text='a "red" car', files=files, weights={"video": -0.3}, seed=7, pictures=2, mix="lerp")
+    found = drawn(
+        engine, decode_worker, text='a "red" car', files=files, weights={"video": -0.3}, seed=7, pictures=2, mix="lerp"
+    )
     scope = {}
-    exec(python(found.settings[0]), scope)
+    exec(python(found.settings[0], 2), scope)
     assert all(same(a, b) for a, b in zip(found.pictures, scope["pictures"], strict=True))
     assert len(found.pictures) == 2
 
 
 @pytest.mark.parametrize(("files", "mix"), [({"image": "x.png"}, "slerp"), ({"image": "x.png", "audio": "-cow.flac"}, "slerp")])
-def test_the_command_that_is_shown_makes_the_same_picture(engine, sandbox, tmp_path, monkeypatch, starter, files, mix):
+def test_the_command_that_is_shown_makes_the_same_picture(engine, decode_worker, tmp_path, monkeypatch, starter, files, mix):
     monkeypatch.chdir(tmp_path)
     starter(text="a cat", seed=1, num_inference_steps=2).images[0].save("x.png")
     shutil.copy(SAMPLES / "cow.flac", "-cow.flac")
-    found = drawn(engine, sandbox, text="-a cat; $(ls)", files=files, weights={"image": 0.25}, mix=mix, seed=2, guidance=2.5)
+    found = drawn(
+        engine, decode_worker, text="-a cat; $(ls)", files=files, weights={"image": 0.25}, mix=mix, seed=2, guidance=2.5
+    )
     words = shlex.split(command(found.settings[0]))
     assert words[0] == "unialign-gen"
     result = CliRunner().invoke(app, words[1:])
@@ -72,28 +78,31 @@ def test_the_command_that_is_shown_makes_the_same_picture(engine, sandbox, tmp_p
     from PIL import Image
 
     assert same(Image.open("picture.png"), found.pictures[0])
-    assert found.settings[0].mix == ("slerp" if len(files) == 1 else "spherical_mean")
+    assert found.settings[0].request.mix == ("slerp" if len(files) == 1 else "spherical_mean")
 
 
-def test_settings_from_a_png_draw_the_picture_again_without_the_files(engine, sandbox, tmp_path):
-    first = drawn(engine, sandbox, text="a robot", files={"audio": str(SAMPLES / "cow.flac")}, weights={"audio": 0.5}, seed=3)
-    save_png(first.pictures[0], tmp_path / "a.png", first.settings[0])
-    back = read_png(tmp_path / "a.png")
-    weights = {p.kind: p.weight for p in back.prompts}
-    again = drawn(engine, sandbox, text=back.prompts[0].value, kept=back.prompts, weights=weights, seed=back.seed)
+def test_settings_from_a_png_draw_the_picture_again_without_the_files(engine, decode_worker, tmp_path):
+    first = drawn(
+        engine, decode_worker, text="a robot", files={"audio": str(SAMPLES / "cow.flac")}, weights={"audio": 0.5}, seed=3
+    )
+    save_picture(first.pictures[0], tmp_path / "a.png", first.settings[0])
+    back = read_picture(tmp_path / "a.png").request
+    prompts = back.prompts[0]
+    weights = {p.kind: p.weight for p in prompts}
+    again = drawn(engine, decode_worker, text=prompts[0].value, kept=prompts, weights=weights, seed=back.seed)
     assert same(first.pictures[0], again.pictures[0])
-    assert again.settings == first.settings
+    assert again.settings[0].to_json() == first.settings[0].to_json()
 
 
-def test_nearest_concepts_are_those_of_a_plain_search(engine, sandbox, starter):
-    found = drawn(engine, sandbox, text="a cat", steps=1)
+def test_nearest_concepts_are_those_of_a_plain_search(engine, decode_worker, starter):
+    found = drawn(engine, decode_worker, text="a cat", steps=1)
     table = engine.concepts("starter")
     apart = table.whitening
     cosines = torch.nn.functional.cosine_similarity(table.points @ apart, starter.embed(text="a cat") @ apart)
     best = int(cosines.argmax())
     assert found.nearest[0] == (table.names[best], pytest.approx(float(cosines[best]), abs=1e-5))
     assert [v for _, v in found.nearest] == sorted((v for _, v in found.nearest), reverse=True)
-    assert len(found.apart) == 1
+    assert len(found.nearest_each) == 1
 
 
 def test_previews_are_what_the_scheduler_estimates(starter):
@@ -115,9 +124,9 @@ def test_previews_are_what_the_scheduler_estimates(starter):
     torch.testing.assert_close(found, output.pred_original_sample, atol=1e-3, rtol=1e-3)
 
 
-def test_a_preview_resembles_the_picture_and_is_bounded_in_time(engine, sandbox, monkeypatch):
+def test_a_preview_resembles_the_picture_and_is_bounded_in_time(engine, decode_worker, monkeypatch):
     monkeypatch.setattr(Previewer, "look", look_at_once)
-    *reports, last = Create(text="a cat", steps=6).run(engine, sandbox)
+    *reports, last = Create(text="a cat", steps=6).run(engine, decode_worker)
     previews = [r.pictures[0] for r in reports if isinstance(r, Progress) and r.pictures]
     final = np.asarray(last.pictures[0]).astype(float)
     errors = [np.abs(np.asarray(p).astype(float) - final).mean() for p in previews]
@@ -158,8 +167,8 @@ def test_latents_of_the_second_decoder_become_its_pictures():
     assert np.abs(np.asarray(pictures[0]).astype(int) - np.asarray(expected[0]).astype(int)).max() <= 1
 
 
-def test_stopping_ends_the_work_between_two_steps(engine, sandbox):
-    run = Create(text="a cat", steps=50).run(engine, sandbox, "someone")
+def test_stopping_ends_the_work_between_two_steps(engine, decode_worker):
+    run = Create(text="a cat", steps=50).run(engine, decode_worker, "someone")
     assert isinstance(next(run), Progress)
     assert engine.cancel("another") == 0
     assert engine.cancel("someone") == 1
@@ -171,8 +180,8 @@ def test_stopping_ends_the_work_between_two_steps(engine, sandbox):
     assert engine.jobs == {}
 
 
-def test_an_abandoned_request_stops_too(engine, sandbox):
-    run = Create(text="a cat", steps=50).run(engine, sandbox, "someone")
+def test_an_abandoned_request_stops_too(engine, decode_worker):
+    run = Create(text="a cat", steps=50).run(engine, decode_worker, "someone")
     next(run)
     run.close()
     start = time.monotonic()
@@ -180,20 +189,20 @@ def test_an_abandoned_request_stops_too(engine, sandbox):
     assert time.monotonic() - start < 5
 
 
-def test_a_job_has_a_deadline(starter, sandbox):
+def test_a_job_has_a_deadline(starter, decode_worker):
     impatient = Engine(Limits(job_seconds=0.0))
     impatient.pipelines["starter"] = starter
     with pytest.raises(InputError, match="took longer"):
-        list(Create(text="a cat", steps=5).run(impatient, sandbox))
+        list(Create(text="a cat", steps=5).run(impatient, decode_worker))
     impatient.close()
 
 
-def test_answers_belong_to_their_requests(engine, sandbox, starter):
+def test_answers_belong_to_their_requests(engine, decode_worker, starter):
     texts = ["a cat", "a red car", "a tree", "a fish"]
     found = {}
 
     def ask(i):
-        found[i] = drawn(engine, sandbox, text=texts[i], seed=i)
+        found[i] = drawn(engine, decode_worker, text=texts[i], seed=i)
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(4)]
     for t in threads:
@@ -202,7 +211,7 @@ def test_answers_belong_to_their_requests(engine, sandbox, starter):
         t.join()
     for i, text in enumerate(texts):
         assert same(found[i].pictures[0], starter(text=text, seed=i, num_inference_steps=2).images[0])
-        assert found[i].settings[0].prompts == (Prompt("text", text),)
+        assert [(p.kind, p.value, p.weight) for p in found[i].settings[0].request.prompts[0]] == [("text", text, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -216,16 +225,16 @@ def test_answers_belong_to_their_requests(engine, sandbox, starter):
         ({"text": "a", "files": {"audio": {"path": 1}}}, "must be a file"),
         ({"text": "a", "files": {"image": str(SAMPLES / "cow.flac")}}, "cow.flac is not a picture"),
         ({"text": "a", "files": {"audio": str(SAMPLES / "cow.flac")}, "weights": {"audio": -1}, "mix": "slerp"}, "negative"),
-        ({"kept": (Prompt("audio", "x.wav", 1.0, "AAAAAA=="),)}, "another model"),
+        ({"kept": (Prompt("audio", "x.wav", 1.0, (1.0,)),)}, "another model"),
     ],
 )  # fmt: skip
-def test_requests_that_cannot_be_drawn(engine, sandbox, request_, said):
+def test_requests_that_cannot_be_drawn(engine, decode_worker, request_, said):
     with pytest.raises(InputError, match=said) as caught:
-        drawn(engine, sandbox, **request_)
+        drawn(engine, decode_worker, **request_)
     assert str(SAMPLES) not in str(caught.value)
 
 
-def test_models_are_those_on_this_disk_and_share_their_towers(engine):
+def test_models_are_those_on_this_disk_and_share_their_encoders(engine):
     labels = [m.label for m in on_disk()]
     assert labels[:2] == ["starter", "starter, stable-unclip decoder"]
     first, second = (engine.worker.submit(engine.pipeline, label).result() for label in labels[:2])
@@ -233,9 +242,10 @@ def test_models_are_those_on_this_disk_and_share_their_towers(engine):
 
 
 def test_recipes_quote_what_they_must():
-    settings = Settings((Prompt("text", 'it\'s; rm -rf / \n"x"', 1.0), Prompt("image", "a b.png", 1.0)), "slerp", 3)
+    prompts = (Prompt("text", 'it\'s; rm -rf / \n"x"'), Prompt("image", "a b.png"))
+    settings = PictureSettings(Request((prompts,), "slerp", seed=3, steps=12, guidance=3.0))
     words = shlex.split(command(settings))
-    assert words[words.index("--text") + 1] == settings.prompts[0].value
+    assert words[words.index("--text") + 1] == prompts[0].value
     assert words[words.index("--image") + 1] == "a b.png"
     assert "--weight" not in words
     compile(python(settings), "x", "exec")

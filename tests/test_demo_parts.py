@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from unialign_gen.demo import gate, html
-from unialign_gen.demo.engine import Engine, Model, Progress, on_disk
-from unialign_gen.demo.guard import said
+from unialign_gen.demo import html, request_filter
+from unialign_gen.demo.engine import Engine, Progress
+from unialign_gen.demo.errors import said
 from unialign_gen.demo.limits import Limits, prior_strength, steps_and_guidance
-from unialign_gen.demo.prompts import Part
+from unialign_gen.demo.models import Model, on_disk
 from unialign_gen.demo.restore import restore
 from unialign_gen.demo.results import tables, tables_of
 from unialign_gen.demo.travel import Way, route
 from unialign_gen.errors import InputError
-from unialign_gen.settings_png import Prompt, Settings
+from unialign_gen.picture_settings import PictureSettings, parse
+from unialign_gen.request import Prompt, Request
 
 EVIL = "<img src=x onerror=alert(1)>\"'"
 
@@ -38,7 +39,7 @@ def test_a_route_passes_every_station_at_constant_speed(closed):
 
 
 def test_what_a_user_wrote_is_never_markup():
-    part = Part("text", EVIL, 1.0)
+    part = Prompt("text", EVIL, 1.0)
     for made in (
         html.note(EVIL),
         html.stage(Progress(1, 2, EVIL)),
@@ -88,7 +89,7 @@ def test_the_shipped_results_are_shown():
     ],
 )  # fmt: skip
 def test_routes(path, is_open):
-    assert gate.allowed(path) is is_open
+    assert request_filter.allowed(path) is is_open
 
 
 @pytest.mark.parametrize(
@@ -100,13 +101,13 @@ def test_routes(path, is_open):
     ],
 )  # fmt: skip
 def test_bodies(value, fine):
-    assert gate.plain(json.dumps(value).encode()) is fine
+    assert request_filter.plain(json.dumps(value).encode()) is fine
 
 
 def test_bodies_that_are_nested_beyond_reason():
-    assert gate.plain(b"")
-    assert not gate.plain(b"[" * 40 + b"]" * 40)
-    assert not gate.plain(b"[" * 100_000)
+    assert request_filter.plain(b"")
+    assert not request_filter.plain(b"[" * 40 + b"]" * 40)
+    assert not request_filter.plain(b"[" * 100_000)
 
 
 def test_an_address_has_a_bucket_of_requests(tmp_path):
@@ -114,7 +115,7 @@ def test_an_address_has_a_bucket_of_requests(tmp_path):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    guard = gate.Gate(app, Limits(requests_a_minute=3), tmp_path)
+    guard = request_filter.RequestFilter(app, Limits(requests_a_minute=3), tmp_path)
 
     def ask(address, method="POST", path="/gradio_api/cancel"):
         sent = []
@@ -133,7 +134,7 @@ def test_an_address_has_a_bucket_of_requests(tmp_path):
     assert ask("b") == 200
     assert ask("a", "GET", "/") == 200
     (tmp_path / "x").write_bytes(b"x" * 100)
-    full = gate.Gate(app, Limits(cache_bytes=50), tmp_path)
+    full = request_filter.RequestFilter(app, Limits(cache_bytes=50), tmp_path)
     assert full.cache_size() == 100
 
 
@@ -145,26 +146,29 @@ def engine():
 
 
 def test_more_pictures_than_the_page_draws_restore_the_one_in_the_file(engine):
-    settings = Settings((Prompt("text", "a", 0.5),), "spherical_mean", 7, 10, 3, 100, 42)
-    back = restore(settings, engine, "x.png")
+    first_edition = {"format": 1, "prompts": [{"kind": "text", "value": "a", "weight": 0.5}], "mix": "spherical_mean"}
+    settings = {**first_edition, "seed": 7, "steps": 10, "guidance": 3, "pictures": 100, "index": 42, "checkpoint": "starter"}
+    back = restore(parse(json.dumps(settings)), engine, "x.png")
     assert (back.seed, back.pictures, back.mix, back.weights, back.model) == (49, 1, "slerp", {"text": 0.5}, "starter")
-    second = restore(Settings((Prompt("text", "a"),), decoder="stable-unclip"), engine, "x.png")
+    second = restore(PictureSettings(Request(((Prompt("text", "a"),),)), decoder="stable-unclip"), engine, "x.png")
     assert second.model == "starter, stable-unclip decoder"
 
 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"prompts": (Prompt("text", "a"), Prompt("text", "b"))}, "several prompts"),
-        ({"prompts": (Prompt("text", "a", 9.0),)}, "weight of text"),
+        ({"prompts": ((Prompt("text", "a"), Prompt("text", "b")),)}, "in a way that this page cannot"),
+        ({"prompts": ((Prompt("text", "a", 9.0),),)}, "weight of text"),
         ({"steps": 999}, "steps"),
         ({"checkpoint": "elsewhere"}, "not here"),
         ({"seed": 2**40}, "seed"),
     ],
 )
 def test_settings_that_the_page_cannot_draw(engine, changed, words):
+    checkpoint = changed.pop("checkpoint", "starter")
+    request = Request(**{"prompts": ((Prompt("text", "a"),),), **changed})
     with pytest.raises(InputError, match=words):
-        restore(Settings(**{"prompts": (Prompt("text", "a"),), **changed}), engine, "x.png")
+        restore(PictureSettings(request, checkpoint), engine, "x.png")
 
 
 def test_a_checkpoint_that_is_asked_for_comes_first():
@@ -191,7 +195,7 @@ def test_a_model_knows_its_own_steps_and_guidance(starter):
 
 
 def test_a_model_knows_its_own_prior(starter, engine):
-    """A second decoder's lies with the towers; a model without one draws at 0, whatever a program sends it."""
+    """A second decoder's lies with the encoders; a model without one draws at 0, whatever a program sends it."""
     from unialign_gen.checkpoint import find
 
     first, published = Model.of("starter", "starter"), Model.of("k", "kandinsky")
@@ -203,8 +207,9 @@ def test_a_model_knows_its_own_prior(starter, engine):
     with pytest.raises(InputError, match="prior strength must be a number from 0 to 1"):
         prior_strength(first, 1.5)
     engine.models["bare"] = Model("bare", "bare", None, 12, 3.0)
+    request = Request(((Prompt("text", "a"),),), prior_strength=0.7)
     try:
         with pytest.raises(InputError, match="drawn with a prior, which bare has not"):
-            restore(Settings((Prompt("text", "a"),), checkpoint="bare", prior_strength=0.7), engine, "x.png")
+            restore(PictureSettings(request, "bare"), engine, "x.png")
     finally:
         del engine.models["bare"]

@@ -84,7 +84,7 @@ def features(tmp_path_factory):
         "format": cache.FORMAT,
         "corpus": {"name": "made", "samples": 40, "ids": "0" * 64},
         "shards": 1,
-        "towers": {m: {"dim": D, "digest": "0"} for m in kept},
+        "encoders": {m: {"dim": D, "digest": "0"} for m in kept},
     }
     cache.create(root, index)
     ragged = {m: cache.Ragged(v, cache.counted(torch.ones(40))) for m, v in kept.items()}

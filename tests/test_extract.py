@@ -1,4 +1,4 @@
-"""Extraction with the starter's towers over small clips made on the spot."""
+"""Extraction with the starter's encoders over small clips made on the spot."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ from unialign_gen.media import load_image, load_sound, load_video
 CLIPS, SHARDS = 7, 4
 SETTINGS = {
     "corpus": {"kind": "vggsound", "split": "test"},
-    "towers": {"text": "starter", "audio": "starter", "video": "starter"},
+    "encoders": {"text": "starter", "audio": "starter", "video": "starter"},
     "frames": 2,
     "shard_size": 2,
     "batch_size": {"video": 3, "audio": 2, "text": 2},
@@ -36,13 +36,13 @@ SETTINGS = {
 }
 
 
-TOWER = '''
+ENCODER = '''
 import numpy as np, torch
-from unialign_gen.towers.base import Tower
+from unialign_gen.encoders.base import Encoder
 
-class Mean(Tower):
+class Mean(Encoder):
     """The means of three columns of numbers."""
-    dim, config = 3, {"tower": "mean"}
+    dim, config = 3, {"encoder": "mean"}
 
     def prepare(self, inputs):
         return torch.stack([torch.from_numpy(np.loadtxt(p, dtype=np.float32)) for p in inputs])
@@ -108,23 +108,23 @@ def spawn(path: Path, rank: int = 0, world: int = 1):
     return process
 
 
-def test_features_are_those_of_the_towers(clips, whole, starter):
+def test_features_are_those_of_the_encoders(clips, whole, starter):
     cache = FeatureCache.open(whole)
-    towers = {kind: starter.aligner.part(kind).tower for kind in ("text", "audio", "image")}
+    encoders = {kind: starter.aligner.part(kind).encoder for kind in ("text", "audio", "image")}
     assert cache.ids == [f"clip{i}_{i:06d}" for i in range(CLIPS)]
     assert cache.labels[3] == "sound number 3"
     assert cache.modalities == {"text": 384, "audio": 2304, "video": 1664}
     text, audio, video = (cache.features(m) for m in ("text", "audio", "video"))
     with torch.no_grad():
         for i, path in enumerate(sorted(clips.glob("*.mp4"))):
-            words = towers["text"](towers["text"].prepare([f"A video of sound number {i}."]))
+            words = encoders["text"](encoders["text"].prepare([f"A video of sound number {i}."]))
             assert torch.allclose(text[i], words, atol=1e-4)
-            frames = towers["image"](towers["image"].prepare(load_video(path, 2).frames))
+            frames = encoders["image"](encoders["image"].prepare(load_video(path, 2).frames))
             assert torch.allclose(video[i], frames, atol=1e-3)
             if i == 4:
                 assert len(audio[i]) == 0
             else:
-                heard = towers["audio"](towers["audio"].prepare([load_sound(path, 44100)]))
+                heard = encoders["audio"](encoders["audio"].prepare([load_sound(path, 44100)]))
                 assert torch.allclose(audio[i], heard, atol=1e-3)
     assert cache.problems() == [
         {
@@ -193,8 +193,8 @@ def test_other_numbers_of_processes_take_over(clips, whole, tmp_path):
         ({"shard_size": 3}, "shards = 4, this run has 3"),
         ({"store": "float16"}, "store"),
         ({"corpus": {"kind": "vggsound", "split": "test", "limit": 6}}, "corpus.samples = 7, this run has 6"),
-        ({"towers": {"text": "starter"}}, "towers.audio"),
-        ({"towers": {**SETTINGS["towers"], "video": {"tower": "text"}}}, "unknown tower"),
+        ({"encoders": {"text": "starter"}}, "encoders.audio"),
+        ({"encoders": {**SETTINGS["encoders"], "video": {"encoder": "text"}}}, "unknown encoder"),
     ],
 )
 def test_a_cache_of_other_settings_is_refused(clips, whole, change, key):
@@ -206,16 +206,16 @@ def test_a_cache_of_other_settings_is_refused(clips, whole, change, key):
 
 
 def test_other_weights_are_refused_too(clips, whole, starter, tmp_path):
-    from unialign_gen.towers import load_tower, save_tower
-    from unialign_gen.towers.registry import load_tower as load_again
+    from unialign_gen.encoders import load_encoder, save_encoder
+    from unialign_gen.encoders.registry import load_encoder as load_again
 
     source = starter.aligner.folder / "text"
-    tower = load_tower(source)
-    next(tower.parameters()).data[0, 0] += 1
-    save_tower(tower, tmp_path / "text")
+    encoder = load_encoder(source)
+    next(encoder.parameters()).data[0, 0] += 1
+    save_encoder(encoder, tmp_path / "text")
     assert load_again(tmp_path / "text").dim == 384
-    path = settings(whole.parent, clips, towers={**SETTINGS["towers"], "text": str(tmp_path / "text")})
-    with pytest.raises(InputError, match=r"was made with towers.text.digest"):
+    path = settings(whole.parent, clips, encoders={**SETTINGS["encoders"], "text": str(tmp_path / "text")})
+    with pytest.raises(InputError, match=r"was made with encoders.text.digest"):
         run(path)
 
 
@@ -232,16 +232,16 @@ def test_the_command_reports(clips, whole):
 
 
 def test_any_columns_and_a_modality_of_ones_own(tmp_path):
-    (tmp_path / "mean.py").write_text(TOWER)
+    (tmp_path / "mean.py").write_text(ENCODER)
     rows = [{"id": "a", "text": ["x", "y"], "signal": "a.txt", "image": "a.png"}, {"id": "b", "text": "z", "signal": "b.txt"}]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     np.savetxt(tmp_path / "a.txt", np.arange(12).reshape(4, 3))
     (tmp_path / "b.txt").write_text("no numbers")
     Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
     path = tmp_path / "c.yaml"
-    towers = {"text": "starter", "image": "starter", "signal": {"tower": "mean", "file": str(tmp_path / "mean.py")}}
+    encoders = {"text": "starter", "image": "starter", "signal": {"encoder": "mean", "file": str(tmp_path / "mean.py")}}
     corpus = {"kind": "table", "manifest": str(tmp_path / "m.jsonl")}
-    path.write_text(yaml.safe_dump({"corpus": corpus, "towers": towers, "out": str(tmp_path / "out"), "store": "float16"}))
+    path.write_text(yaml.safe_dump({"corpus": corpus, "encoders": encoders, "out": str(tmp_path / "out"), "store": "float16"}))
     run(path)
     cache = FeatureCache.open(tmp_path / "out")
     assert cache.features("text").counts.tolist() == [2, 1]
@@ -257,14 +257,14 @@ def test_any_columns_and_a_modality_of_ones_own(tmp_path):
     ("text", "message"),
     [(None, "no Python file"), ("1 / 0", "cannot be run .ZeroDivisionError"), ("x = 1", "defines no build")],
 )
-def test_a_bad_file_of_a_tower_is_one_line(tmp_path, text, message):
+def test_a_bad_file_of_a_encoder_is_one_line(tmp_path, text, message):
     (tmp_path / "s.txt").touch()
     (tmp_path / "m.csv").write_text("id,signal\na,s.txt\n")
     if text:
         (tmp_path / "t.py").write_text(text)
-    towers = f"{{signal: {{tower: t, file: {tmp_path}/t.py}}}}"
+    encoders = f"{{signal: {{encoder: t, file: {tmp_path}/t.py}}}}"
     (tmp_path / "c.yaml").write_text(
-        f"corpus: {{kind: table, manifest: {tmp_path}/m.csv}}\ntowers: {towers}\nout: {tmp_path}/out"
+        f"corpus: {{kind: table, manifest: {tmp_path}/m.csv}}\nencoders: {encoders}\nout: {tmp_path}/out"
     )
     with pytest.raises(InputError, match=message):
         run(tmp_path / "c.yaml")
@@ -273,18 +273,18 @@ def test_a_bad_file_of_a_tower_is_one_line(tmp_path, text, message):
 def test_what_no_sample_has_is_refused(tmp_path):
     (tmp_path / "m.csv").write_text("id,text\na,hello\n")
     (tmp_path / "c.yaml").write_text(
-        f"corpus: {{kind: table, manifest: {tmp_path}/m.csv}}\ntowers: {{audio: starter}}\nout: {tmp_path}/out"
+        f"corpus: {{kind: table, manifest: {tmp_path}/m.csv}}\nencoders: {{audio: starter}}\nout: {tmp_path}/out"
     )
-    with pytest.raises(InputError, match=r"towers.audio: no sample of m has audio"):
+    with pytest.raises(InputError, match=r"encoders.audio: no sample of m has audio"):
         run(tmp_path / "c.yaml")
     assert not (tmp_path / "out").exists()
 
 
-def test_padding_together_is_padding_by_the_tower(starter):
-    tower = starter.aligner.part("audio").tower
+def test_padding_together_is_padding_by_the_encoder(starter):
+    encoder = starter.aligner.part("audio").encoder
     sounds = [torch.from_numpy(tone(s, 44100)[:, 0]).float() for s in (1.0, 3.0, 2.5)]
-    apart = tower.collate([tower.prepare([s]) for s in sounds])
-    assert torch.equal(apart.nan_to_num(7.0), tower.prepare(sounds).nan_to_num(7.0))
+    apart = encoder.collate([encoder.prepare([s]) for s in sounds])
+    assert torch.equal(apart.nan_to_num(7.0), encoder.prepare(sounds).nan_to_num(7.0))
 
 
 def test_shards_hold_what_the_index_says(whole):
@@ -298,6 +298,6 @@ def test_shards_hold_what_the_index_says(whole):
 def test_wav_files_beside_the_clips(clips, tmp_path):
     write_wav(tmp_path / "clip9_000009.wav", tone(1.0, 16000), 16000)
     (tmp_path / "vggsound.csv").write_text("clip9,9,a tone,test\n")
-    path = settings(tmp_path, tmp_path, towers={"text": "starter", "audio": "starter"})
+    path = settings(tmp_path, tmp_path, encoders={"text": "starter", "audio": "starter"})
     assert run(path)["problems"] == {"broken": 0, "absent": 0, "noted": 0}
     assert FeatureCache.open(tmp_path / "out").features("audio").counts.tolist() == [1]

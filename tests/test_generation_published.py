@@ -12,23 +12,23 @@ from unialign_gen.cli import app
 from unialign_gen.data.sources import CorpusConfig
 from unialign_gen.errors import InputError
 from unialign_gen.eval.methods import Method, open_aligner
-from unialign_gen.eval.study import Plan, check_heads, tower_entries
+from unialign_gen.eval.study import Plan, check_heads, encoder_entries
 
 
-def test_a_sound_tower_without_a_head_is_left_to_the_methods(hub, tmp_path):  # noqa: F811
+def test_a_sound_encoder_without_a_head_is_left_to_the_methods(hub, tmp_path):  # noqa: F811
     given = {**sources(hub, "kandinsky"), "audio": str(tmp_path / "beats.pt")}
     plan = Plan(
         CorpusConfig("table", manifest=tmp_path / "m.csv"), "kandinsky", (None,), (), ("audio",), tmp_path, sources=given
     )
     with pytest.raises(InputError, match="trained head"):
         open_aligner("kandinsky", given, False)
-    assert "audio" not in open_aligner("kandinsky", plan.own_sources, False).config["towers"]
-    assert tower_entries(plan, ["audio"])["audio"]["checkpoint"] == given["audio"]
-    for kept in ({"audio_head": "HEAD"}, {"audio_tower": "imagebind_audio"}):
+    assert "audio" not in open_aligner("kandinsky", plan.own_sources, False).config["encoders"]
+    assert encoder_entries(plan, ["audio"])["audio"]["checkpoint"] == given["audio"]
+    for kept in ({"audio_head": "HEAD"}, {"audio_encoder": "imagebind_audio"}):
         assert replace(plan, sources=given | kept).own_sources == given | kept
 
 
-def test_every_method_needs_a_head_for_such_a_tower(hub, tmp_path):  # noqa: F811
+def test_every_method_needs_a_head_for_such_a_encoder(hub, tmp_path):  # noqa: F811
     given = {**sources(hub, "kandinsky"), "audio": str(tmp_path / "beats.pt")}
     (tmp_path / "run" / "text").mkdir(parents=True)
     corpus = CorpusConfig("table", manifest=tmp_path / "m.csv")

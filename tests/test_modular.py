@@ -228,7 +228,7 @@ def small_unet(**options) -> UNet2DConditionModel:
     return unet.eval()
 
 
-def small_tower() -> dict:
+def small_encoder() -> dict:
     torch.manual_seed(1)
     config = CLIPVisionConfig(
         hidden_size=32,
@@ -249,15 +249,15 @@ def picture(seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8))
 
 
-def raw_embedding(tower: dict, image: Image.Image) -> torch.Tensor:
-    pixels = tower["feature_extractor"](image, return_tensors="pt").pixel_values
+def raw_embedding(encoder: dict, image: Image.Image) -> torch.Tensor:
+    pixels = encoder["feature_extractor"](image, return_tensors="pt").pixel_values
     with torch.no_grad():
-        return tower["image_encoder"](pixels).image_embeds
+        return encoder["image_encoder"](pixels).image_embeds
 
 
 @pytest.fixture(scope="module")
 def foreign() -> StableDiffusionPipeline:
-    """A small random Stable Diffusion with an IP-Adapter and its vision tower."""
+    """A small random Stable Diffusion with an IP-Adapter and its vision encoder."""
     torch.manual_seed(2)
     vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4).eval()
     pipeline = StableDiffusionPipeline(
@@ -268,7 +268,7 @@ def foreign() -> StableDiffusionPipeline:
         scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
         safety_checker=None,
         requires_safety_checker=False,
-        **small_tower(),
+        **small_encoder(),
     )
     pipeline.load_ip_adapter(adapter(pipeline.unet), subfolder="", weight_name="")
     pipeline.set_progress_bar_config(disable=True)
@@ -291,8 +291,8 @@ def draw(pipeline: StableDiffusionPipeline, **options) -> np.ndarray:
 
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
 def test_an_ip_adapter_takes_a_mix_as_it_takes_a_picture(foreign, mixer, guidance):
-    tower = {"image_encoder": foreign.image_encoder, "feature_extractor": foreign.feature_extractor}
-    a, b = (raw_embedding(tower, picture(i))[0] for i in range(2))
+    encoder = {"image_encoder": foreign.image_encoder, "feature_extractor": foreign.feature_extractor}
+    a, b = (raw_embedding(encoder, picture(i))[0] for i in range(2))
     options = {"do_classifier_free_guidance": guidance > 1, "output": "ip_adapter_image_embeds"}
     ours = mixer(embeds=a, **options)
     theirs = foreign.prepare_ip_adapter_image_embeds(picture(0), None, "cpu", 1, guidance > 1)
@@ -322,7 +322,7 @@ def denoise():
         addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + WORDS
     )
     unet._load_ip_adapter_weights([adapter(unet)])
-    given = {"unet": unet, "scheduler": EulerDiscreteScheduler(), "image_encoder": small_tower()["image_encoder"]}
+    given = {"unet": unet, "scheduler": EulerDiscreteScheduler(), "image_encoder": small_encoder()["image_encoder"]}
     words = torch.randn(1, 5, WORDS, generator=torch.Generator().manual_seed(4))
     pooled = torch.randn(1, WORDS, generator=torch.Generator().manual_seed(5))
 
@@ -348,7 +348,7 @@ def denoise():
 
 
 def test_in_place_of_diffusers_own_step_of_modular_sdxl(denoise):
-    raw = raw_embedding(small_tower(), picture())
+    raw = raw_embedding(small_encoder(), picture())
     expected = denoise(StableDiffusionXLIPAdapterStep, ip_adapter_image=picture(), num_images_per_prompt=2)
     assert apart(denoise(UniAlignMixStep, embeds=raw, num_images_per_prompt=2), expected) < 1e-4
     assert apart(denoise(UniAlignMixStep, embeds=-raw, num_images_per_prompt=2), expected) > 1e-2
@@ -376,7 +376,7 @@ def test_a_batch_goes_through_modular_steps_and_not_as_an_argument(denoise, mixe
         ({"text": "a", "num_images_per_prompt": 1.5}, "num_images_per_prompt"),
         ({"text": "a", "weights": [0.5]}, "name the modality"),
         ({"text": "a", "weights": {"audio": 1.0}}, "no such prompt"),
-        ({"text": "a", "mix": "sum"}, "unknown mixing method"),
+        ({"text": "a", "mix": "sum"}, "mix must be 'lerp'"),
         ({"embeds": torch.ones(7)}, "256 values"),
     ],
 )

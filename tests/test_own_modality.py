@@ -53,7 +53,7 @@ def test_the_guides_modality_from_files_to_pictures(tmp_path):
     (tmp_path / "outlines.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     extract = {
         "corpus": {"kind": "table", "manifest": str(tmp_path / "outlines.jsonl")},
-        "towers": {"image": "starter", "silhouette": {"tower": "silhouette", "file": str(EXAMPLE)}},
+        "encoders": {"image": "starter", "silhouette": {"encoder": "silhouette", "file": str(EXAMPLE)}},
         "out": str(tmp_path / "features"),
     }
     train = {
@@ -76,8 +76,8 @@ def test_the_guides_modality_from_files_to_pictures(tmp_path):
     silhouette = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(silhouette)
     generate = unialign_gen.load("starter")
-    tower = silhouette.Silhouette({"tower": "silhouette"})
-    generate.aligner.add_part("silhouette", Part(tower, load_head(tmp_path / "run" / "heads" / "silhouette")))
+    encoder = silhouette.Silhouette({"encoder": "silhouette"})
+    generate.aligner.add_part("silhouette", Part(encoder, load_head(tmp_path / "run" / "heads" / "silhouette")))
     outlines = generate.aligner("silhouette", [tmp_path / f"silhouette-{i}.png" for i in range(6)])
     pictures = generate.embed(image=[str(tmp_path / f"image-{i}.png") for i in range(6)])
     same = torch.tensor([[i % 3 == j % 3 for j in range(6)] for i in range(6)])
@@ -108,5 +108,5 @@ def test_clips_in_vggsounds_layout_from_files_to_pictures(tmp_path, monkeypatch)
     assert Image.open(out).size == (128, 128)
     new = unialign_gen.load("starter", heads=tmp_path / "run").embed(text="a dog", prior_strength=0)
     head = load_head(tmp_path / "run" / "heads" / "text")
-    tower = unialign_gen.load("starter").aligner.part("text").tower
-    assert torch.allclose(new, F.normalize(head(tower(tower.prepare(["a dog"]))), dim=1), atol=1e-5)
+    encoder = unialign_gen.load("starter").aligner.part("text").encoder
+    assert torch.allclose(new, F.normalize(head(encoder(encoder.prepare(["a dog"]))), dim=1), atol=1e-5)

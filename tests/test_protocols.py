@@ -80,7 +80,7 @@ def test_methods_are_named_folders(tmp_path):
         heads_folder(tmp_path / "nowhere")
 
 
-def test_the_starters_own_heads_are_found_without_its_towers():
+def test_the_starters_own_heads_are_found_without_its_encoders():
     from unialign_gen.aligner import Aligner
 
     folder = shipped_folder() / "starter" / "aligner"
@@ -210,8 +210,8 @@ def test_the_map_is_repeatable_and_drawn(tmp_path):
     assert Image.open(tmp_path / "map.png").width > 600
 
 
-def test_a_released_checkpoint_is_a_method_of_its_own_towers(tmp_path):
-    """Names as released; the towers' weights stand for themselves by one tensor each."""
+def test_a_released_checkpoint_is_a_method_of_its_own_encoders(tmp_path):
+    """Names as released; the encoders' weights stand for themselves by one tensor each."""
     torch.manual_seed(0)
     heads = {"video": torch.randn(5, D), "text": torch.randn(5, D)}
     state = {

@@ -17,10 +17,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from unialign_gen.aligner import Aligner
 from unialign_gen.checkpoint import shipped_folder
+from unialign_gen.encoders import clip_image
 from unialign_gen.errors import InputError
-from unialign_gen.memory import architecture, component_class, main, on_meta, parameter_count, peak_bytes, table, tower_parts
+from unialign_gen.memory import architecture, component_class, encoder_parts, main, on_meta, parameter_count, peak_bytes, table
 from unialign_gen.pipelines import EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
-from unialign_gen.towers import clip_image
 
 NAMES = ("stable-unclip", "kandinsky")
 
@@ -67,7 +67,7 @@ def test_counts_are_the_published_ones(built):
 
 
 def test_all_tensors_of_stable_unclip_together(built):
-    # andreinknv/stable-diffusion.rs converts the five components with weights and counts 1834 tensors; the vision tower is
+    # andreinknv/stable-diffusion.rs converts the five components with weights and counts 1834 tensors; the vision encoder is
     # one of them, and both CLIP files hold their position numbers, which are no weights
     decoder = sum(len(shapes(m)) for (name, _), m in built.items() if name == "stable-unclip")
     with torch.device("meta"):
@@ -119,21 +119,21 @@ def test_files_have_the_published_sizes_to_the_byte(built):
     assert f"{file_bytes(shapes(built['stable-unclip', 'image_normalizer'])) / 1e3:.2f}" == "8.36"
 
 
-def test_towers_have_the_published_counts():
+def test_encoders_have_the_published_counts():
     # both sides and the temperature: 986,109,441 in public tables of CLIP models; ai-forever/Kandinsky-2 has 1.8B for bigG's
     # pictures; the file of BEATs fine-tuned on AudioSet, which has a classifier of 527 classes too, is listed with 363 MB
-    large, largest = tower_parts("stable-unclip"), tower_parts("kandinsky")
+    large, largest = encoder_parts("stable-unclip"), encoder_parts("kandinsky")
     assert large["image"] + large["text"] + 1 == 986_109_441
     assert f"{largest['image'] / 1e9:.1f}" == "1.8"
     assert largest["beats"] == large["beats"] == 90_311_792
     assert f"{4 * (large['beats'] + 768 * 527 + 527) / 1e6:.0f}" == "363"
 
 
-def test_kandinskys_image_tower_is_the_published_one_to_the_byte():
+def test_kandinskys_image_encoder_is_the_published_one_to_the_byte():
     with torch.device("meta"):
-        tower = clip_image.build(shipped_folder(), {"model": "ViT-bigG-14"})
-    tensors = {k.removeprefix("net."): v for k, v in shapes(tower).items() if not k.endswith("position_ids")}
-    published = architecture("kandinsky")["image_tower_file"]
+        encoder = clip_image.build(shipped_folder(), {"model": "ViT-bigG-14"})
+    tensors = {k.removeprefix("net."): v for k, v in shapes(encoder).items() if not k.endswith("position_ids")}
+    published = architecture("kandinsky")["image_encoder_file"]
     assert file_bytes(tensors, "F16", ("vision_model.embeddings.position_ids", 257), padded=True) == published["bytes"]
     assert len(tensors) + 1 == published["tensors"]
 

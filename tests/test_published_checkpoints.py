@@ -96,7 +96,7 @@ def test_calibrate_then_generate(hub, home, kind, name, dim):
     assert len(found["skipped"]) == 1
     theirs = CLIPModel.from_pretrained(sources(hub, kind)["image"])
     part = image_part(name, sources(hub, kind))
-    pixels = part.tower.prepare([Image.open(f) for f in sorted((hub / "pictures").glob("*.png"))])
+    pixels = part.encoder.prepare([Image.open(f) for f in sorted((hub / "pictures").glob("*.png"))])
     with torch.no_grad():
         norms = theirs.visual_projection(theirs.vision_model(pixels).pooler_output).norm(dim=1)
         black = theirs.visual_projection(theirs.vision_model(torch.zeros(1, 3, 32, 32)).pooler_output)
@@ -114,7 +114,7 @@ def test_calibrate_then_generate(hub, home, kind, name, dim):
     assert list(pipeline.aligner.parts) == ["text"]
     pictures = pipeline(text="a dog", seed=0, **FEW).images
     assert len(pictures) == 1
-    assert list(pipeline.aligner.parts) == ["text"]  # the vision tower stays on the disk
+    assert list(pipeline.aligner.parts) == ["text"]  # the vision encoder stays on the disk
     assert getattr(pipeline, "image_encoder", None) is None
     pipeline(text="a dog", image=hub / "pictures" / "0.png", seed=0, **FEW)
     assert set(pipeline.aligner.parts) == {"text", "image"}
@@ -154,19 +154,19 @@ def test_saved_it_is_complete_and_needs_no_sources(hub, home, tmp_path):
 
 
 def test_sound_through_beats_and_a_trained_head(hub, home, tmp_path):
+    from unialign_gen.encoders.beats import BEATs
     from unialign_gen.heads import Head, save_head
-    from unialign_gen.towers.beats import BEATs
 
     calibrated(hub, "kandinsky", "kandinsky")
     sizes = {"encoder_layers": 1, "encoder_embed_dim": 32, "encoder_ffn_embed_dim": 32, "encoder_attention_heads": 2}
     sizes |= {"embed_dim": 16, "conv_pos": 16, "conv_pos_groups": 4}
-    tower = BEATs(sizes)
-    torch.save({"cfg": sizes, "model": tower.state_dict()}, tmp_path / "beats.pt")
+    encoder = BEATs(sizes)
+    torch.save({"cfg": sizes, "model": encoder.state_dict()}, tmp_path / "beats.pt")
     save_head(Head(32, 1280, 16), tmp_path / "head")
     given = sources(hub, "kandinsky") | {"audio": str(tmp_path / "beats.pt"), "audio_head": str(tmp_path / "head")}
-    with pytest.raises(InputError, match="no sound tower"):
-        unialign_gen.load("kandinsky", sources=given | {"audio_tower": "ears"})
-    pipeline = unialign_gen.load("kandinsky", sources=given | {"audio_tower": "beats"})
+    with pytest.raises(InputError, match="no sound encoder"):
+        unialign_gen.load("kandinsky", sources=given | {"audio_encoder": "ears"})
+    pipeline = unialign_gen.load("kandinsky", sources=given | {"audio_encoder": "beats"})
     pipeline.set_progress_bar_config(disable=True)
     wav = write_wav(tmp_path / "a.wav", tone(1, 16000), 16000)
     assert len(pipeline(audio=str(wav), seed=0, **FEW).images) == 1
@@ -198,7 +198,7 @@ def test_what_is_missing_is_one_line_with_a_way_out(hub, home, monkeypatch):
     with pytest.raises(InputError, match="cannot be loaded"):
         unialign_gen.load("stable-unclip", sources=sources(hub, "unclip") | {"decoder": str(hub / "pictures")})
     without_sound = unialign_gen.load("stable-unclip", sources=sources(hub, "unclip"))
-    with pytest.raises(InputError, match="no audio tower"):
+    with pytest.raises(InputError, match="no audio encoder"):
         without_sound.embed(audio="x.wav")
     with pytest.raises(InputError, match="sources are for"):
         unialign_gen.load("starter", sources={"decoder": "x"})
@@ -278,18 +278,18 @@ def test_a_part_that_does_not_fit_the_space_is_one_line(hub, home, tmp_path):
         unialign_gen.load("stable-unclip", sources=given | {"text": str(hub / "clip-g")}).embed(text="a dog")
     with pytest.raises(InputError, match=r"cannot be loaded|takes embeddings"):
         unialign_gen.load("stable-unclip", sources=given | {"decoder": str(hub / "kandinsky")})
-    for tower in ("beats", "pe_av"):
+    for encoder in ("beats", "pe_av"):
         with pytest.raises(InputError, match="audio_head"):
-            unialign_gen.load("stable-unclip", sources=given | {"audio": str(tmp_path), "audio_tower": tower})
+            unialign_gen.load("stable-unclip", sources=given | {"audio": str(tmp_path), "audio_encoder": encoder})
 
 
 def test_pe_av_is_named_by_its_source():
     from unialign_gen.checkpoint import shipped_folder
     from unialign_gen.published import read, replace_sources
 
-    given = {"audio": "someone/pe-av@abc", "audio_tower": "pe_av"}
-    entry = replace_sources(read(shipped_folder() / "kandinsky"), given, False)["towers"]["audio"]
-    assert entry == {"tower": "pe_av", "licence": "Apache-2.0", "source": "someone/pe-av", "revision": "abc"}
+    given = {"audio": "someone/pe-av@abc", "audio_encoder": "pe_av"}
+    entry = replace_sources(read(shipped_folder() / "kandinsky"), given, False)["encoders"]["audio"]
+    assert entry == {"encoder": "pe_av", "licence": "Apache-2.0", "source": "someone/pe-av", "revision": "abc"}
 
 
 def test_damaged_weights_are_one_line(hub, home, tmp_path):
@@ -315,12 +315,12 @@ def test_a_part_that_was_added_is_saved_and_found_again(tmp_path):
 
     aligner = Aligner.from_pretrained(find("starter") / "aligner")
     own = aligner.part("audio")
-    silent = Part(own.tower, type(own.head)(own.tower.dim, 256, 8))
+    silent = Part(own.encoder, type(own.head)(own.encoder.dim, 256, 8))
     aligner.add_part("audio", silent)
     aligner.save_pretrained(tmp_path)
     assert Aligner.from_pretrained(tmp_path).part("audio").head.config["hidden"] == 8
     with pytest.raises(InputError, match="128 dimensions"):
-        aligner.add_part("audio", Part(own.tower, type(own.head)(own.tower.dim, 128, 8)))
+        aligner.add_part("audio", Part(own.encoder, type(own.head)(own.encoder.dim, 128, 8)))
     empty = Aligner(256, ("text",))
     empty.add_part("audio", silent)
     assert empty.part("audio") is silent

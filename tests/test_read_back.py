@@ -21,9 +21,9 @@ from unialign_gen.checkpoints.recipe import (
     training,
 )
 from unialign_gen.checkpoints.recipe.which import Which
+from unialign_gen.encoders.efficientnet import EfficientNetLite
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head
-from unialign_gen.towers.efficientnet import EfficientNetLite
 
 
 class Pulling(torch.nn.Module):
@@ -206,8 +206,8 @@ def test_both_ways_read_the_same_picture(starter):
     torch.manual_seed(0)
     quick = quick_look.QuickDecoder(8)
     other = EfficientNetLite("lite1").eval()
-    small = Head(part.tower.dim, 256, 16).eval()
-    reader = read_back.Reader(movq, quick, part.head, [(part.tower, small), (other, Head(other.dim, 256, 16).eval())])
+    small = Head(part.encoder.dim, 256, 16).eval()
+    reader = read_back.Reader(movq, quick, part.head, [(part.encoder, small), (other, Head(other.dim, 256, 16).eval())])
     z = torch.randn(2, 8, 16, 16)
     for full in (True, False):
         read = reader(z, full, torch.Generator().manual_seed(0))
@@ -218,9 +218,9 @@ def test_both_ways_read_the_same_picture(starter):
         with torch.no_grad():
             drawn = movq.decode(z, force_not_quantize=True).sample if full else quick(z)
             drawn = read_back.disturbed(drawn.clamp(-1.05, 1.05), torch.Generator().manual_seed(0))
-            expected = small(part.tower(drawn))
+            expected = small(part.encoder(drawn))
             if full:
-                expected = part.head(part.tower(F.interpolate(drawn, size=(160, 160), mode="bicubic")))
+                expected = part.head(part.encoder(F.interpolate(drawn, size=(160, 160), mode="bicubic")))
         torch.testing.assert_close(read[0], F.normalize(expected, dim=1), atol=1e-4, rtol=1e-3)
     assert quick(z).shape == (2, 3, 128, 128)
     x = z.clone().requires_grad_(True)

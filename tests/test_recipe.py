@@ -31,10 +31,10 @@ from unialign_gen.checkpoints.recipe.image_space import soft_cross_entropy, thum
 from unialign_gen.checkpoints.recipe.splits import unit_hash
 from unialign_gen.checkpoints.recipe.training import Average, load_state, save_state
 from unialign_gen.data.manifest import Row
+from unialign_gen.encoders.efficientnet import EfficientNetLite
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, save_head
 from unialign_gen.pipelines.autoencoders import LATENT_NOISE, autoencoder_kl
-from unialign_gen.towers.efficientnet import EfficientNetLite
 from unialign_gen.training.schedule import warm_then_cool
 
 
@@ -359,7 +359,7 @@ def test_sharpening_moves_the_decoding_half_only(tmp_path):
     pixels = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8)
     latents = autoencoder.encode(model.eval(), pixels)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    features = autoencoder.TowerFeatures(EfficientNetLite("lite0").net, side=64)
+    features = autoencoder.EncoderFeatures(EfficientNetLite("lite0").net, side=64)
     after = autoencoder.sharpen(
         pixels, latents, torch.ones(6), features, tmp_path, model=model, samples=8, minutes=1
     ).state_dict()
@@ -370,24 +370,24 @@ def test_sharpening_moves_the_decoding_half_only(tmp_path):
 def test_bf16_convolutions_compute_what_the_layers_do():
     """Plain and TensorFlow-padded ones, on sides that pad unevenly; afterwards nothing is left of it."""
     torch.manual_seed(0)
-    tower = EfficientNetLite("lite0").eval()
+    encoder = EfficientNetLite("lite0").eval()
     x = torch.rand(2, 3, 70, 96) * 2 - 1
     with torch.no_grad():
-        exact = tower(x)
-        with training.bf16_convolutions(tower):
-            rounded = tower(x)
-        torch.testing.assert_close(tower(x), exact, rtol=0, atol=0)
+        exact = encoder(x)
+        with training.bf16_convolutions(encoder):
+            rounded = encoder(x)
+        torch.testing.assert_close(encoder(x), exact, rtol=0, atol=0)
     assert 0 < float((rounded - exact).norm() / exact.norm()) < 0.02
 
 
-def test_tower_features_are_the_towers_own():
-    """The last layer is what the tower pools, the stages are as many as asked for, a picture is nothing away from itself."""
+def test_encoder_features_are_the_encoders_own():
+    """The last layer is what the encoder pools, the stages are as many as asked for, a picture is nothing away from itself."""
     torch.manual_seed(0)
-    tower = EfficientNetLite("lite0", grid=False).eval()
+    encoder = EfficientNetLite("lite0", grid=False).eval()
     x = torch.rand(2, 3, 64, 64) * 2 - 1
-    features = autoencoder.TowerFeatures(tower.net, side=96)
-    torch.testing.assert_close(features(x)[-1].flatten(1), tower(F.interpolate(x, size=(96, 96), mode="bicubic")))
-    early = autoencoder.TowerFeatures(tower.net, stages=3)(x)
+    features = autoencoder.EncoderFeatures(encoder.net, side=96)
+    torch.testing.assert_close(features(x)[-1].flatten(1), encoder(F.interpolate(x, size=(96, 96), mode="bicubic")))
+    early = autoencoder.EncoderFeatures(encoder.net, stages=3)(x)
     assert [f.shape[-1] for f in early] == [32, 16, 8]
     assert float(autoencoder.perceptual_loss(features, x, x)) == 0
     assert float(autoencoder.perceptual_loss(features, x, -x)) > 0.1

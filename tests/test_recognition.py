@@ -1,4 +1,4 @@
-"""Heads that use what their tower was trained to name."""
+"""Heads that use what their encoder was trained to name."""
 
 import json
 import math
@@ -72,7 +72,7 @@ def test_a_shut_gate_leaves_the_direction_and_an_open_one_adds_the_class(generat
     assert torch.allclose(head(features), expected, atol=1e-5)
 
 
-def test_a_recognising_head_is_kept_and_classes_in_eight_bits_that_fit_them(tmp_path, generator):
+def test_a_recognising_head_is_kept_and_classes_in_quantised_that_fit_them(tmp_path, generator):
     head = filled(Head(8, 3, 4, recognises=[NARROW, WIDE]), generator)
     head.std.abs_()
     head.recognitions[1].classify.weight[0, 0] = 449.0  # eight bits end at 448
@@ -168,13 +168,13 @@ def test_the_probe_of_sounds_names_them_by_all_their_versions(generator):
 def test_the_starters_gate_is_shut_for_a_flat_drawing():
     from PIL import Image, ImageDraw
 
-    from unialign_gen.towers import load_tower
+    from unialign_gen.encoders import load_encoder
 
     folder = find("starter") / "aligner" / "image"
-    tower, head = load_tower(folder), load_head(folder)
+    encoder, head = load_encoder(folder), load_head(folder)
     page = Image.new("RGB", (128, 128), "white")
     ImageDraw.Draw(page).ellipse((20, 20, 108, 108), fill="orange", outline="black", width=4)
-    features = tower(tower.prepare([page]))
+    features = encoder(encoder.prepare([page]))
     (recognition,) = head.recognitions
     assert float(recognition.gate(features[:, : recognition.width]).sigmoid()) < 0.1
     shift = F.cosine_similarity(F.normalize(head(features), dim=1), F.normalize(recipe.plain(head)(features), dim=1))
@@ -211,21 +211,21 @@ def test_prompts_go_through_what_is_recognised_and_other_runs_heads_through_thei
 
 def test_the_starters_gates_for_sounds_tell_a_cow_from_a_chord():
     from unialign_gen import showcase
+    from unialign_gen.encoders import load_encoder
     from unialign_gen.media import load_sound
-    from unialign_gen.towers import load_tower
 
     folder = find("starter") / "aligner" / "audio"
-    tower, head = load_tower(folder), load_head(folder)
-    cow = load_sound(showcase.path("cow.flac"), tower.rate)
-    t = torch.arange(2 * tower.rate) / tower.rate
+    encoder, head = load_encoder(folder), load_head(folder)
+    cow = load_sound(showcase.path("cow.flac"), encoder.rate)
+    t = torch.arange(2 * encoder.rate) / encoder.rate
     chord = sum((2 * math.pi * f * t).sin() * torch.exp(-t) for f in (262, 330, 392))
-    features = tower(tower.prepare([cow, chord]))
+    features = encoder(encoder.prepare([cow, chord]))
     events, concepts = ([float(g) for g in r.gate(features[:, : r.width]).sigmoid()] for r in head.recognitions)
     assert events[0] > 0.5 > events[1]
     assert concepts[0] < 0.5 < concepts[1]
 
 
-def test_the_classifier_comes_out_of_the_towers_own_package(tmp_path, generator):
+def test_the_classifier_comes_out_of_the_encoders_own_package(tmp_path, generator):
     weight, bias = torch.randn(4, 6, generator=generator), torch.randn(4, generator=generator)
     raw = BytesIO()
     torch.save({"_conv_stem.weight": torch.zeros(1), "_fc.weight": weight.half(), "_fc.bias": bias}, raw)

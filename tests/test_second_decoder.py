@@ -1,4 +1,4 @@
-"""The starter's second decoder, with the weights that ship: Stable UnCLIP's architecture on the first one's towers."""
+"""The starter's second decoder, with the weights that ship: Stable UnCLIP's architecture on the first one's encoders."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def second():
     return pipeline
 
 
-def test_it_is_the_published_architecture_with_the_starters_towers(second, starter):
+def test_it_is_the_published_architecture_with_the_starters_encoders(second, starter):
     assert type(second) is UniAlignStableUnCLIPPipeline
     assert second.unet.config.class_embed_type == "projection"
     assert second.unet.config.projection_class_embeddings_input_dim == 2 * second.aligner.embed_dim

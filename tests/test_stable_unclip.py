@@ -104,7 +104,7 @@ def parts() -> dict:
 
 @pytest.fixture(scope="module")
 def pair() -> tuple:
-    """Ours without a vision tower, and diffusers' own with the same parts."""
+    """Ours without a vision encoder, and diffusers' own with the same parts."""
     made = parts()
     theirs = StableUnCLIPImg2ImgPipeline(**made)
     aligner = Aligner.from_pretrained(shipped_folder() / "starter" / "aligner")
@@ -265,7 +265,7 @@ def test_model_offload_runs_with_accelerates_own_hooks(pair, starter, family, tm
     from accelerate.hooks import remove_hook_from_module
 
     like = pair[0] if family == "unclip" else starter
-    # the aligner as it is before its first prompt: no tower is loaded
+    # the aligner as it is before its first prompt: no encoder is loaded
     fresh = Aligner.from_pretrained(shipped_folder() / "starter" / "aligner")
     parts = {k: v for k, v in like.components.items() if k != "aligner"}
     ours = type(like)(**parts, aligner=fresh, default_guidance=like.config["default_guidance"])

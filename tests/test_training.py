@@ -30,7 +30,7 @@ from unialign_gen.training.evaluation import recall_at_1
 from unialign_gen.training.features import held_out, read
 from unialign_gen.training.model import Heads, whole_batch_gradients
 from unialign_gen.training.rows import Rows, StreamBatch
-from unialign_gen.training.setting import objective_of, prepare
+from unialign_gen.training.state import objective_of, prepare
 from unialign_gen.training.streams import Stream, systematic
 from unialign_gen.training.train import train
 
@@ -46,7 +46,7 @@ def write_cache(folder, features, labels=None, ids=None):
     count = len(next(iter(features.values())))
     ids = ids or [f"{folder.name}-{i}" for i in range(count)]
     labels = labels or [None] * count
-    create(folder, {"format": FORMAT, "towers": {n: {"dim": f[0].shape[1]} for n, f in features.items()}, "shards": 2})
+    create(folder, {"format": FORMAT, "encoders": {n: {"dim": f[0].shape[1]} for n, f in features.items()}, "shards": 2})
     half = count // 2
     for number, part in enumerate((slice(half), slice(half, None))):
         write_shard(folder, number, Shard(ids[part], labels[part], {n: ragged(f[part]) for n, f in features.items()}))
@@ -276,8 +276,8 @@ def test_trained_heads_learn_and_take_the_checkpoints_place(caches, tmp_path):
     assert F.normalize(kept(rows), dim=1).shape == (len(rows), 256)
     about = json.loads((tmp_path / "run" / "about.json").read_text())
     assert about["packages"]["torch"] == torch.__version__.split("+")[0]
-    # heads for other features than the tower's are refused, not used
-    with pytest.raises(InputError, match="takes 12 features, the text tower gives 384"):
+    # heads for other features than the encoder's are refused, not used
+    with pytest.raises(InputError, match="takes 12 features, the text encoder gives 384"):
         unialign_gen.load("starter", heads=tmp_path / "run").embed(text="a cat")
 
 
@@ -287,8 +287,8 @@ def test_heads_of_a_run_are_what_the_pipeline_embeds_with(tmp_path, starter):
 
     save_head(head, tmp_path / "text")
     changed = unialign_gen.load("starter", heads=tmp_path)
-    tower = changed.aligner.part("text").tower
-    expected = F.normalize(head.eval()(tower(tower.prepare(["a cat"]))), dim=1)
+    encoder = changed.aligner.part("text").encoder
+    expected = F.normalize(head.eval()(encoder(encoder.prepare(["a cat"]))), dim=1)
     assert torch.allclose(changed.embed(text="a cat", prior_strength=0), expected, atol=1e-6)
     assert not torch.allclose(starter.embed(text="a cat", prior_strength=0), expected, atol=1e-2)
     changed.aligner.save_pretrained(tmp_path / "saved")
@@ -451,7 +451,7 @@ def test_bad_objectives_and_features_are_said(caches, tmp_path):
         prepare(settings(caches, tmp_path / "c", caches={"clips": tmp_path / "nan"}))
 
 
-# towers that are trained too
+# encoders that are trained too
 
 
 @pytest.fixture(scope="module")
@@ -474,7 +474,7 @@ def clips(tmp_path_factory):
     return root, corpus
 
 
-def test_a_trained_tower_moves_and_takes_the_checkpoints_place(clips, tmp_path, starter):
+def test_a_trained_encoder_moves_and_takes_the_checkpoints_place(clips, tmp_path, starter):
     root, corpus = clips
     config = TrainConfig(
         tmp_path / "run",
@@ -482,7 +482,7 @@ def test_a_trained_tower_moves_and_takes_the_checkpoints_place(clips, tmp_path, 
         heads={"text": HeadConfig(hidden=8, dropout=0.0)},
         streams=[StreamConfig({"clips": 1.0}, ["image", "text"], batch=6)],
         objective={"name": "infonce"},
-        towers={"text": "starter"},
+        encoders={"text": "starter"},
         corpora={"clips": corpus},
         steps=3,
         lr=1e-3,
@@ -494,13 +494,13 @@ def test_a_trained_tower_moves_and_takes_the_checkpoints_place(clips, tmp_path, 
     result = train(config)
     assert "text/r1" in result.metrics
     trained = unialign_gen.load("starter", heads=tmp_path / "run")
-    tower = trained.aligner.part("text").tower
-    before, after = (part.state_dict() for part in (starter.aligner.part("text").tower, tower))
+    encoder = trained.aligner.part("text").encoder
+    before, after = (part.state_dict() for part in (starter.aligner.part("text").encoder, encoder))
     assert any(not torch.equal(after[k], before[k]) for k in after)
     assert trained.embed(text="red").shape == (1, 256)
 
 
-def test_media_that_break_under_a_trained_tower_are_left_out_and_named(clips, tmp_path):
+def test_media_that_break_under_a_trained_encoder_are_left_out_and_named(clips, tmp_path):
     root, corpus = clips
     config = TrainConfig(
         tmp_path / "run",
@@ -509,7 +509,7 @@ def test_media_that_break_under_a_trained_tower_are_left_out_and_named(clips, tm
         streams=[StreamConfig({"clips": 1.0}, ["image", "text"], batch=12)],
         objective={"name": "unialign", "tau": 0.5, "tau_centroid": 0.5},
         anchor="text",
-        towers={"image": "starter"},
+        encoders={"image": "starter"},
         corpora={"clips": corpus},
         steps=1,
         trackers=[],
@@ -521,14 +521,14 @@ def test_media_that_break_under_a_trained_tower_are_left_out_and_named(clips, tm
     assert [p["id"] for p in problems] == ["3"]
 
 
-def test_a_trained_tower_needs_its_media(clips, tmp_path):
+def test_a_trained_encoder_needs_its_media(clips, tmp_path):
     root, _ = clips
     config = TrainConfig(
         tmp_path / "run",
         caches={"clips": root / "cache"},
         heads={"text": HeadConfig(hidden=8)},
         streams=[StreamConfig({"clips": 1.0}, ["image", "text"], batch=6)],
-        towers={"text": "starter"},
+        encoders={"text": "starter"},
         steps=1,
         trackers=[],
     )

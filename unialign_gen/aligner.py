@@ -1,4 +1,4 @@
-"""Towers and heads together: any prompt to a unit embedding of the shared space."""
+"""Encoders and heads together: any prompt to a unit embedding of the shared space."""
 
 from __future__ import annotations
 
@@ -12,61 +12,62 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from PIL import Image
 from torch import Tensor
 
+from .deprecated import current_keys
+from .encoders import load_encoder, save_encoder
+from .encoders.base import Encoder
+from .encoders.registry import NOWHERE
 from .errors import InputError
 from .heads import Head, load_head, save_head
-from .media import Clip, Sound, Source, load_image, load_sound, load_video
+from .media import Clip, Source, load_image, load_sound, load_video
 from .mixing import mix
-from .towers import load_tower, save_tower
-from .towers.base import Tower
-from .towers.registry import NOWHERE
+from .notes import Note
+from .request import MODALITIES
 
-MODALITIES = ("text", "audio", "video", "image")
 FRAMES = 8
 SOUND_IN_VIDEO = 0.3
 
 
 class Part(torch.nn.Module):
-    """A modality: a frozen tower and its trained head, an identity where the tower defines the space."""
+    """A modality: a frozen encoder and its trained head, an identity where the encoder defines the space."""
 
-    def __init__(self, tower: Tower, head: torch.nn.Module):
+    def __init__(self, encoder: Encoder, head: torch.nn.Module):
         super().__init__()
-        self.tower, self.head = tower, head
+        self.encoder, self.head = encoder, head
 
     @property
     def width(self) -> int:
         """Of the vectors it gives."""
         if isinstance(self.head, torch.nn.Linear):
             return self.head.out_features
-        return int(self.head.config["embed_dim"]) if isinstance(self.head, Head) else self.tower.dim
+        return int(self.head.config["embed_dim"]) if isinstance(self.head, Head) else self.encoder.dim
 
     def forward(self, prepared: Tensor) -> Tensor:
-        """What the tower prepared -> unit embeddings (B, embed_dim), fp32."""
-        return F.normalize(self.head(self.tower(prepared)).float(), dim=-1)
+        """What the encoder prepared -> unit embeddings (B, embed_dim), fp32."""
+        return F.normalize(self.head(self.encoder(prepared)).float(), dim=-1)
 
 
 class Aligner(ModelMixin, ConfigMixin):
     """Text, sound, video and pictures as unit vectors (B, embed_dim) of one image-embedding space.
 
-    A folder of it holds `config.json` and one folder a modality (tower, head and their configurations). A tower is
-    loaded when its modality is first asked for: making a picture from sound never loads the vision tower.
+    A folder of it holds `config.json` and one folder a modality (encoder, head and their configurations). An encoder is
+    loaded when its modality is first asked for: making a picture from sound never loads the vision encoder.
 
     Args:
         embed_dim: width of the shared space.
-        towers: the modalities that have a folder; video goes through the image tower.
+        encoders: the modalities that have a folder; video goes through the image encoder.
     """
 
     config_name = "config.json"
 
     @register_to_config
-    def __init__(self, embed_dim: int = 256, towers: Sequence[str] = ("image", "text", "audio")):
+    def __init__(self, embed_dim: int = 256, encoders: Sequence[str] = ("image", "text", "audio")):
         super().__init__()
         self.folder: Path | None = None
-        self.configs: dict[str, dict[str, Any]] = {}  # towers that are described, not kept in a folder
+        self.configs: dict[str, dict[str, Any]] = {}  # encoders that are described, not kept in a folder
         self.parts = torch.nn.ModuleDict()
-        # where and in what precision towers that load later are to run; a parameter, since offloading asks for one
+        # where and in what precision encoders that load later are to run; a parameter, since offloading asks for one
         self.place = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
         self.given: set[str] = set()  # modalities that add_part put in place
         self.heads: dict[str, Path] = {}  # folders of heads that take the place of the checkpoint's own
@@ -80,8 +81,8 @@ class Aligner(ModelMixin, ConfigMixin):
         """
         path = Path(folder) / (kwargs.get("subfolder") or "")
         try:
-            config = json.loads((path / cls.config_name).read_text())
-            aligner = cls(config["embed_dim"], config["towers"])
+            config = current_keys(json.loads((path / cls.config_name).read_text()))
+            aligner = cls(config["embed_dim"], config["encoders"])
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"no aligner in {path}: {error}") from error
         aligner.folder = path
@@ -91,16 +92,16 @@ class Aligner(ModelMixin, ConfigMixin):
         return aligner.eval()
 
     def set_dtype(self, dtype: torch.dtype) -> None:
-        """The precision of towers that load from now on."""
+        """The precision of encoders that load from now on."""
         self.place = torch.nn.Parameter(self.place.to(dtype), requires_grad=False)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Writes the configuration and every modality's files; those not loaded are copied."""
         path = Path(save_directory)
         path.mkdir(parents=True, exist_ok=True)
-        config = {"_class_name": "Aligner", "embed_dim": self.config["embed_dim"], "towers": list(self.config["towers"])}
+        config = {"_class_name": "Aligner", "embed_dim": self.config["embed_dim"], "encoders": list(self.config["encoders"])}
         (path / self.config_name).write_text(json.dumps(config, indent=2) + "\n")
-        for kind in self.config["towers"]:
+        for kind in self.config["encoders"]:
             if kind in self.given:
                 save_part(self.part(kind), path / kind)
             elif self.folder is not None and (self.folder / kind).resolve() != (path / kind).resolve():
@@ -114,67 +115,69 @@ class Aligner(ModelMixin, ConfigMixin):
 
     @property
     def sound_rate(self) -> int:
-        """The sampling rate in Hz that the sound tower takes."""
-        return int(getattr(self.part("audio").tower, "rate"))  # noqa: B009  a sound tower's own attribute
+        """The sampling rate in Hz that the sound encoder takes."""
+        return int(getattr(self.part("audio").encoder, "rate"))  # noqa: B009  a sound encoder's own attribute
 
     def part(self, kind: str) -> Part:
-        """Tower and head of `image`, `text` or `audio`, loaded now if they were not yet."""
-        if kind not in self.config["towers"]:
-            raise InputError(f"this checkpoint has no {kind} tower: it knows {', '.join(self.config['towers'])}")
+        """Encoder and head of `image`, `text` or `audio`, loaded now if they were not yet."""
+        if kind not in self.config["encoders"]:
+            raise InputError(f"this checkpoint has no {kind} encoder: it knows {', '.join(self.config['encoders'])}")
         if kind not in self.parts:
             if kind in self.heads and (self.heads[kind] / "model.safetensors").is_file():
-                part = load_part(self.heads[kind], self.place.dtype)  # its tower was trained too
+                part = load_part(self.heads[kind], self.place.dtype)  # its encoder was trained too
             elif kind in self.configs:
                 part = described_part(self.configs[kind], self.place.dtype)
             elif self.folder is not None:
                 part = load_part(self.folder / kind, self.place.dtype)
             else:
-                raise InputError(f"the {kind} tower was never given: use add_part or from_pretrained")
+                raise InputError(f"the {kind} encoder was never given: use add_part or from_pretrained")
             if kind in self.heads:
-                part = Part(part.tower, self.own_head(kind, part.tower))
+                part = Part(part.encoder, self.own_head(kind, part.encoder))
             self.parts[kind] = self.fitting(kind, part).to(self.place.device, self.place.dtype)
         found = self.parts[kind]
         assert isinstance(found, Part)
         return found
 
     def add_part(self, kind: str, part: Part) -> None:
-        """Puts a tower and its head in place, also of a modality that the checkpoint did not have.
+        """Puts an encoder and its head in place, also of a modality that the checkpoint did not have.
 
         Raises:
             InputError: it does not give vectors of this space's width.
         """
         self.parts[kind] = self.fitting(kind, part)
         self.given.add(kind)
-        if kind not in self.config["towers"]:
-            self.register_to_config(towers=[*self.config["towers"], kind])
+        if kind not in self.config["encoders"]:
+            self.register_to_config(encoders=[*self.config["encoders"], kind])
 
     def use_heads(self, folders: Mapping[str, Path]) -> None:
         """Takes other heads, by modality, instead of the checkpoint's own: those that a training run left.
 
         Raises:
-            InputError: a modality that the checkpoint has no tower for.
+            InputError: a modality that the checkpoint has no encoder for.
         """
-        unknown = sorted(set(folders) - set(self.config["towers"]))
+        unknown = sorted(set(folders) - set(self.config["encoders"]))
         if unknown:
-            raise InputError(f"heads for {', '.join(unknown)}, but this checkpoint knows {', '.join(self.config['towers'])}")
+            raise InputError(f"heads for {', '.join(unknown)}, but this checkpoint knows {', '.join(self.config['encoders'])}")
         self.heads |= folders
         for kind in folders:
             if kind in self.parts:
                 del self.parts[kind]
             self.given.add(kind)
 
-    def own_head(self, kind: str, tower: Tower) -> Head:
-        """The head that `use_heads` named, if the tower's features are what it takes."""
+    def own_head(self, kind: str, encoder: Encoder) -> Head:
+        """The head that `use_heads` named, if the encoder's features are what it takes."""
         head = load_head(self.heads[kind])
-        if head.config["features"] != tower.dim:
-            raise InputError(f"{self.heads[kind]} takes {head.config['features']} features, the {kind} tower gives {tower.dim}")
+        if head.config["features"] != encoder.dim:
+            raise InputError(
+                f"{self.heads[kind]} takes {head.config['features']} features, the {kind} encoder gives {encoder.dim}"
+            )
         return head
 
     def fitting(self, kind: str, part: Part) -> Part:
         """The part, if its vectors are as wide as the space."""
         if part.width != self.embed_dim:
             raise InputError(
-                f"the {kind} tower gives {part.width} dimensions, this space has {self.embed_dim}: "
+                f"the {kind} encoder gives {part.width} dimensions, this space has {self.embed_dim}: "
                 "it needs a head that was trained for this space"
             )
         return part
@@ -185,61 +188,84 @@ class Aligner(ModelMixin, ConfigMixin):
         part = self.part(kind)
         # offloading hooks move tensors among the arguments; preparing is the processor's work
         inputs = [i.cpu() if isinstance(i, Tensor) else i for i in inputs]
-        prepared = part.tower.prepare(inputs).to(self.place.device)
+        prepared = part.encoder.prepare(inputs).to(self.place.device)
         if prepared.is_floating_point():
             prepared = prepared.to(self.place.dtype)
         return part(prepared)
 
-    def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """Texts -> (B, embed_dim). An empty text is an `InputError`."""
-        for text in texts:
-            if not isinstance(text, str) or not text.strip():
-                raise InputError(f"a text prompt is empty: {text!r}")
-        return self("text", list(texts))
-
-    def embed_image(self, pictures: Sequence[Source | Image.Image]) -> Tensor:
-        """Files or PIL pictures -> (B, embed_dim)."""
-        return self("image", [load_image(p) for p in pictures])
-
-    def embed_audio(self, sounds: Sequence[Source | Sound]) -> Tensor:
-        """Files or `media.Sound`s -> (B, embed_dim)."""
-        rate = self.sound_rate
-        return torch.cat([self("audio", [load_sound(s, rate)]) for s in sounds])
-
-    def embed_video(self, videos: Sequence[Source | Clip], frames: int = FRAMES, sound: float = SOUND_IN_VIDEO) -> Tensor:
-        """Files, or `media.Clip`s with sound at the tower's rate -> (B, embed_dim): the mean over `frames` frames, mixed
-        with a share `sound` of the sound track."""
-        hear = "audio" in self.config["towers"] and sound > 0
-        out = []
-        for video in videos:
-            clip = video if isinstance(video, Clip) else load_video(video, frames, rate=self.sound_rate if hear else None)
-            seen = mix(list(self("image", clip.frames)))
-            if hear and clip.sound is not None and float(clip.sound.abs().max()) > 1e-4:
-                seen = mix([seen, self("audio", [clip.sound])[0]], [1 - sound, sound])
-            out.append(seen)
-        return torch.stack(out)
+    @property
+    def modalities(self) -> list[str]:
+        """What prompts may be: those with an encoder, and video where there is one for pictures."""
+        known = list(self.config["encoders"])
+        return [m for m in MODALITIES if m in known or (m == "video" and "image" in known)] + [
+            m for m in known if m not in MODALITIES
+        ]
 
     def embed(self, modality: str, inputs: Sequence[Any]) -> Tensor:
-        """Inputs of one modality by its name (`text`, `audio`, `video`, `image`) -> (B, embed_dim)."""
-        if modality not in MODALITIES:
-            raise InputError(f"unknown modality {modality!r}: choose from {', '.join(MODALITIES)}")
-        return getattr(self, f"embed_{modality}")(inputs)
+        """Inputs of one modality -> unit embeddings (B, embed_dim).
+
+        Args:
+            modality: `text`, `audio`, `video`, `image`, or one of the checkpoint's own.
+            inputs: texts; or files, arrays and objects as `media.load_sound`, `load_video` and `load_image` read them. A
+                video is the mean over 8 frames, mixed with a share of 0.3 of its sound. A modality of one's own gets what
+                its encoder prepares.
+
+        Raises:
+            InputError: a modality this checkpoint does not know, or an input that cannot be read.
+        """
+        if modality not in self.modalities:
+            raise InputError(f"unknown modality {modality!r}: this checkpoint knows {', '.join(self.modalities)}")
+        if modality == "text":
+            for text in inputs:
+                if not isinstance(text, str) or not text.strip():
+                    raise InputError(f"a text prompt is empty: {text!r}")
+            return self("text", list(inputs))
+        if modality == "image":
+            return self("image", [load_image(picture) for picture in inputs])
+        if modality == "audio":  # one by one: recordings differ in length
+            return torch.cat([self("audio", [load_sound(sound, self.sound_rate)]) for sound in inputs])
+        if modality == "video":
+            return torch.stack([self.embed_video(video) for video in inputs])
+        return self(modality, list(inputs))
+
+    def embed_video(self, video: Source | Clip, frames: int = FRAMES, sound: float = SOUND_IN_VIDEO) -> Tensor:
+        """A file, or a `media.Clip` with sound at the encoder's rate -> (embed_dim,): the mean over `frames` frames, mixed
+        with a share `sound` of the sound track."""
+        hear = "audio" in self.config["encoders"] and sound > 0
+        clip = video if isinstance(video, Clip) else load_video(video, frames, rate=self.sound_rate if hear else None)
+        seen = mix(list(self("image", clip.frames)))
+        if hear and clip.sound is not None and float(clip.sound.abs().max()) > 1e-4:
+            seen = mix([seen, self("audio", [clip.sound])[0]], [1 - sound, sound])
+        return seen
+
+
+class Embeddings(Tensor):
+    """Unit embeddings (B, d) with `notes` on what was lost or guessed; whatever is computed from them is a plain tensor."""
+
+    notes: list[Note]
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def of(cls, embeddings: Tensor, notes: list[Note]) -> Embeddings:
+        made = embeddings.as_subclass(cls)
+        made.notes = notes
+        return made
 
 
 def save_part(part: Part, folder: Path) -> None:
-    """A tower with its head into `folder`."""
-    save_tower(part.tower, folder)
+    """An encoder with its head into `folder`."""
+    save_encoder(part.encoder, folder)
     if isinstance(part.head, Head):
         save_head(part.head, folder)
 
 
 def load_part(folder: Path, dtype: torch.dtype = torch.float32) -> Part:
-    """The tower in `folder` with its head; a folder without a head holds a tower that is in the shared space by itself."""
+    """The encoder in `folder` with its head; a folder without a head holds an encoder that is in the shared space by itself."""
     head = load_head(folder) if (folder / "head.json").exists() else torch.nn.Identity()
-    return Part(load_tower(folder, dtype), head)
+    return Part(load_encoder(folder, dtype), head)
 
 
 def described_part(config: dict[str, Any], dtype: torch.dtype = torch.float32) -> Part:
-    """A tower by its description, which says where its weights are; `head` names the folder of a trained head, if any."""
+    """An encoder by its description, which says where its weights are; `head` names the folder of a trained head, if any."""
     head = load_head(Path(config["head"])) if config.get("head") else torch.nn.Identity()
-    return Part(load_tower(NOWHERE, dtype, config), head)
+    return Part(load_encoder(NOWHERE, dtype, config), head)

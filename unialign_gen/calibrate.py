@@ -1,7 +1,7 @@
 """The scale contract measured: mean and spread of raw image-embedding norms over a folder of pictures.
 
 Contrastive training gives unit vectors, decoders were trained on raw ones, and the norms that ViT-H and bigG give are published
-nowhere: they are measured here, once, with the tower itself.
+nowhere: they are measured here, once, with the encoder itself.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def measure(part: Part, files: Sequence[Path], batch: int = 16) -> Calibration:
     """Norms of the raw embeddings of pictures.
 
     Args:
-        part: an image tower whose output is the decoder's image embedding, without a trained head.
+        part: an image encoder whose output is the decoder's image embedding, without a trained head.
         files: pictures; those that cannot be read are skipped and named.
 
     Raises:
@@ -64,8 +64,8 @@ def measure(part: Part, files: Sequence[Path], batch: int = 16) -> Calibration:
     """
     if not isinstance(part.head, nn.Identity):
         raise InputError("this checkpoint's decoder was trained on unit vectors times a fixed norm: nothing to calibrate")
-    tower, skipped = part.tower, []
-    place = next(tower.parameters())
+    encoder, skipped = part.encoder, []
+    place = next(encoder.parameters())
 
     def readable(some: Sequence[Path]) -> Iterator[Image.Image]:
         for file in some:
@@ -77,12 +77,12 @@ def measure(part: Part, files: Sequence[Path], batch: int = 16) -> Calibration:
     norms: list[Tensor] = []
     for at in tqdm(range(0, len(files), batch), desc="pictures", unit="batch", disable=None):
         if pictures := list(readable(files[at : at + batch])):
-            prepared = tower.prepare(pictures).to(place)
-            norms.append(tower(prepared).float().norm(dim=1))
+            prepared = encoder.prepare(pictures).to(place)
+            norms.append(encoder(prepared).float().norm(dim=1))
     every = torch.cat(norms).double().cpu() if norms else torch.zeros(0)
     if len(every) < 2:
         raise InputError(f"{len(every)} of {len(files)} pictures could be read: calibration needs at least 2")
     if not bool((every > 0).all() & every.isfinite().all()):
-        raise InputError("the image tower gives embeddings that are zero or not finite: its weights are damaged")
-    negative = tower(torch.zeros_like(prepared[:1])).float().cpu()
+        raise InputError("the image encoder gives embeddings that are zero or not finite: its weights are damaged")
+    negative = encoder(torch.zeros_like(prepared[:1])).float().cpu()
     return Calibration(every.mean().item(), every.std().item(), len(every), skipped, negative)

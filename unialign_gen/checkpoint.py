@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import published
+from .deprecated import current_keys
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def own_prior(checkpoint: str | Path) -> float | None:
 
 
 def prior_folder(folder: Path) -> Path | None:
-    """Where a checkpoint's prior lies: in its folder, or, with the towers, in that of the first decoder; None without one."""
+    """Where a checkpoint's prior lies: in its folder, or, with the encoders, in that of the first decoder; None without one."""
     place = (folder if (folder / "aligner").is_dir() else folder.parent) / "prior"
     return place if place.is_dir() else None
 
@@ -120,7 +121,7 @@ def from_hub(name: str) -> Path:
     Raises:
         InputError: there is none, or it cannot be had now.
     """
-    from .towers.published import resolve
+    from .encoders.published import resolve
 
     repository, _, revision = name.partition("@")
     try:
@@ -151,7 +152,7 @@ def load_pipeline(
 
     dtype = dtype or torch_dtype or torch.float32
     if str(checkpoint) in PUBLISHED:
-        if "audio" in own_heads:  # towers from outside a decoder's space are refused without a head
+        if "audio" in own_heads:  # encoders from outside a decoder's space are refused without a head
             sources = {"audio_head": str(own_heads["audio"]), **(sources or {})}
         description = published.replace_sources(published.read(folder), sources, accept_license)
         pipeline = published.load(str(checkpoint), description, calibration_folder(str(checkpoint)), dtype, variant)
@@ -164,7 +165,7 @@ def load_pipeline(
         raise InputError(f"{folder / 'model_index.json'} is damaged: {error}") from error
     from . import pipelines
 
-    known = {name: getattr(pipelines, name) for name in pipelines.__all__ if name.endswith("Pipeline")}
+    known = pipelines.KNOWN
     if kind not in known:
         raise InputError(f"{folder} holds a {kind}, which is none of {', '.join(known)}")
     try:
@@ -177,7 +178,7 @@ def load_pipeline(
 
 
 def shared_parts(folder: Path, dtype: Any) -> dict[str, Any]:
-    """What a second decoder takes from the first, beside which it lies: towers, prior, and the autoencoder in its own class."""
+    """What a second decoder shares with the first, beside which it lies: encoders, prior, and the autoencoder."""
     shared: dict[str, Any] = {}
     if not (folder / "aligner").is_dir():
         shared["aligner"] = load_aligner(folder.parent, dtype)
@@ -197,7 +198,7 @@ def shared_parts(folder: Path, dtype: Any) -> dict[str, Any]:
 
 
 def frozen_head(checkpoint: str, kind: str) -> tuple[Module, int]:
-    """A modality's head alone, without its tower, and the width of the space; the identity where the tower defines it.
+    """A modality's head alone, without its encoder, and the width of the space; the identity where the encoder defines it.
 
     Raises:
         InputError: no such checkpoint, or it does not know the modality.
@@ -207,16 +208,16 @@ def frozen_head(checkpoint: str, kind: str) -> tuple[Module, int]:
     from .heads import load_head
 
     folder = find(checkpoint)
-    kind = "image" if kind == "video" else kind  # frames go through the image tower
+    kind = "image" if kind == "video" else kind  # frames go through the image encoder
     if checkpoint in PUBLISHED:
         description = published.read(folder)
-        head, known, dim = description["towers"].get(kind, {}).get("head"), description["towers"], description["embed_dim"]
+        head, known, dim = description["encoders"].get(kind, {}).get("head"), description["encoders"], description["embed_dim"]
     else:
-        config = json.loads((folder / "aligner" / "config.json").read_text())
+        config = current_keys(json.loads((folder / "aligner" / "config.json").read_text()))
         place = folder / "aligner" / kind
-        head, known, dim = place if (place / "head.json").is_file() else None, config["towers"], config["embed_dim"]
+        head, known, dim = place if (place / "head.json").is_file() else None, config["encoders"], config["embed_dim"]
     if kind not in known:
-        raise InputError(f"{checkpoint} has no {kind} tower: it knows {', '.join(known)}")
+        raise InputError(f"{checkpoint} has no {kind} encoder: it knows {', '.join(known)}")
     return (load_head(Path(head)) if head else Identity()), int(dim)
 
 
@@ -227,7 +228,7 @@ def load_aligner(folder: Path, dtype: Any) -> Aligner:
 
 
 def image_part(checkpoint: str, sources: Mapping[str, str] | None = None) -> Part:
-    """The image tower of a checkpoint alone, with its head if it has one."""
+    """The image encoder of a checkpoint alone, with its head if it has one."""
     folder = find(checkpoint)
     if checkpoint in PUBLISHED:
         return published.aligner(published.replace_sources(published.read(folder), sources, False)).part("image")
@@ -267,7 +268,7 @@ def describe() -> list[dict[str, Any]]:
         )
     for name in PUBLISHED:
         description = published.read(shipped_folder() / name)
-        entries = {"decoder": description["decoder"], **description["towers"]}
+        entries = {"decoder": description["decoder"], **description["encoders"]}
         needs = {
             part: {
                 "source": entry.get("source") or entry.get("checkpoint"),

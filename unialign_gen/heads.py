@@ -1,4 +1,4 @@
-"""The trained part of a modality: features of a frozen tower to the shared embedding space."""
+"""The trained part of a modality: features of a frozen encoder to the shared embedding space."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Head(nn.Module):
     """Standardisation, a linear path and a two-layer path beside it: (B, features) -> (B, embed_dim), not normalised.
 
     Args:
-        features: width of the tower's features.
+        features: width of the encoder's features.
         embed_dim: width of the shared space.
         hidden: width of the two-layer path.
         dropout: on its hidden layer and, half of it, on the features; in training only.

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .decoding import LISTEN_SECONDS, Reading, gather, videos_of
 from .errors import InputError
+from .notes import note
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -150,7 +151,7 @@ def load_sound(source: Source | Sound, rate: int) -> Tensor:
                 raise InputError(f"{source} has no sound")
             samples = Reading(container, [], None, str(source)).sound(container.streams.audio[0], rate)
     if float(samples.abs().max()) < 1e-4:
-        warnings.warn(f"{source if not isinstance(source, Sound) else 'the sound'} is silent", stacklevel=2)
+        note("silent", f"{source if not isinstance(source, Sound) else 'the sound'} is silent")
     return samples
 
 

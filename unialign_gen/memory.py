@@ -77,22 +77,22 @@ def decoder_parts(name: str) -> dict[str, int]:
     }
 
 
-def tower_parts(name: str) -> dict[str, int]:
-    """Parameters of the towers a checkpoint can have, trained heads not among them: `image`, `text`, and sound towers."""
+def encoder_parts(name: str) -> dict[str, int]:
+    """Parameters of the encoders a checkpoint can have, trained heads not among them: `image`, `text`, and sound encoders."""
     import torch
 
-    from .towers import clip_image, clip_text
-    from .towers.beats import BEATs
-    from .towers.imagebind_audio import ImageBindAudio
+    from .encoders import clip_image, clip_text
+    from .encoders.beats import BEATs
+    from .encoders.imagebind_audio import ImageBindAudio
 
-    towers = architecture(name)["towers"]
+    encoders = architecture(name)["encoders"]
     sound: dict[str, Any] = {"imagebind_audio": ImageBindAudio, "beats": BEATs}  # the classes: no weights, no licence
     with torch.device("meta"):
         found = {
-            "image": size(clip_image.build(Path(), {"model": towers["image"]["model"]})),
-            "text": size(clip_text.build(Path(), {"model": towers["text"]["model"]})),
+            "image": size(clip_image.build(Path(), {"model": encoders["image"]["model"]})),
+            "text": size(clip_text.build(Path(), {"model": encoders["text"]["model"]})),
         }
-        return found | {kind: size(sound[kind]()) for kind in towers["audio"]}
+        return found | {kind: size(sound[kind]()) for kind in encoders["audio"]}
 
 
 def peak_bytes(parts: Mapping[str, int], dtype_bytes: int, order: Sequence[str], offload: bool) -> int:
@@ -120,17 +120,17 @@ def peak_bytes(parts: Mapping[str, int], dtype_bytes: int, order: Sequence[str],
 def table(name: str) -> str:
     """Parameters and bytes of a checkpoint's parts, and the peak for a picture from sound, as a Markdown table.
 
-    GB are 10^9 bytes. In the pipeline `aligner` is the sound tower: the others load only when their modality is asked for.
+    GB are 10^9 bytes. In the pipeline `aligner` is the sound encoder: the others load only when their modality is asked for.
     """
     described = architecture(name)
     from . import pipelines
 
-    decoder, towers = decoder_parts(name), tower_parts(name)
+    decoder, encoders = decoder_parts(name), encoder_parts(name)
     sequence = getattr(pipelines, described["pipeline"]).model_cpu_offload_seq.split("->")
     rows = [(part, f"{count:,}", [count * b for b in DTYPES.values()]) for part, count in decoder.items()]
-    rows += [(f"tower `{part}`", f"{count:,}", [count * b for b in DTYPES.values()]) for part, count in towers.items()]
-    for kind in described["towers"]["audio"]:
-        parts = {"aligner": towers[kind], **decoder}
+    rows += [(f"encoder `{part}`", f"{count:,}", [count * b for b in DTYPES.values()]) for part, count in encoders.items()]
+    for kind in described["encoders"]["audio"]:
+        parts = {"aligner": encoders[kind], **decoder}
         order = [part for part in sequence if part in parts]
         for offload, where in ((False, "all parts on the device"), (True, "`enable_model_cpu_offload`")):
             peaks = [peak_bytes(parts, b, order, offload) for b in DTYPES.values()]

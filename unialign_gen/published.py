@@ -1,4 +1,4 @@
-"""Checkpoints put together out of what others published: a decoder, towers, and a measured scale.
+"""Checkpoints put together out of what others published: a decoder, encoders, and a measured scale.
 
 `checkpoints/NAME/checkpoint.json` says where each part comes from. Every source can be replaced by a local folder or file, or
 by another repository: sources move and disappear.
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from .aligner import Aligner
     from .pipelines import EmbedScale
 
-PARTS = ("decoder", "image", "text", "audio", "audio_tower", "audio_head", "embed_scale")
-OUTSIDE = ("beats", "pe_av")  # sound towers of a space of their own
+PARTS = ("decoder", "image", "text", "audio", "audio_encoder", "audio_head", "embed_scale")
+OUTSIDE = ("beats", "pe_av")  # sound encoders of a space of their own
 SOUND_LICENCES = {"imagebind_audio": "CC-BY-NC-SA-4.0", "beats": "MIT", "pe_av": "Apache-2.0"}
 
 
@@ -37,7 +37,7 @@ def replace_sources(description: dict[str, Any], sources: Mapping[str, str] | No
 
     Args:
         sources: part (`decoder`, `image`, `text`, `audio`, `audio_head`, `embed_scale`) to a folder, a file or a repository,
-            the latter with an optional `@REVISION`; `audio_tower` to `imagebind_audio`, `beats` or `pe_av`.
+            the latter with an optional `@REVISION`; `audio_encoder` to `imagebind_audio`, `beats` or `pe_av`.
         accept_license: use parts whose licence is not permissive.
 
     Raises:
@@ -45,12 +45,12 @@ def replace_sources(description: dict[str, Any], sources: Mapping[str, str] | No
     """
     made = json.loads(json.dumps(description))
     given = dict(sources or {})
-    if "audio_tower" in given:  # first: where its weights are depends on it
-        kind = given.pop("audio_tower")
+    if "audio_encoder" in given:  # first: where its weights are depends on it
+        kind = given.pop("audio_encoder")
         if kind not in SOUND_LICENCES:
-            raise InputError(f"no sound tower {kind!r}: choose from {', '.join(SOUND_LICENCES)}")
-        made["towers"]["audio"] = {"tower": kind, "licence": SOUND_LICENCES[kind]}
-    sound = made["towers"]["audio"]
+            raise InputError(f"no sound encoder {kind!r}: choose from {', '.join(SOUND_LICENCES)}")
+        made["encoders"]["audio"] = {"encoder": kind, "licence": SOUND_LICENCES[kind]}
+    sound = made["encoders"]["audio"]
     for part, source in given.items():
         local = Path(source).expanduser()
         if part not in PARTS:
@@ -59,35 +59,35 @@ def replace_sources(description: dict[str, Any], sources: Mapping[str, str] | No
             made["embed_scale"] = source
         elif part == "audio_head":
             sound["head"] = str(local.resolve())
-        elif part == "audio" and sound["tower"] != "pe_av":  # the others come as one file
+        elif part == "audio" and sound["encoder"] != "pe_av":  # the others come as one file
             sound["checkpoint"] = str(local.resolve())
         else:
-            entry = made["decoder"] if part == "decoder" else made["towers"][part]
+            entry = made["decoder"] if part == "decoder" else made["encoders"][part]
             name, _, revision = source.partition("@")
             entry["source"] = str(local.resolve()) if local.exists() else name
             entry["revision"] = None if local.exists() else revision or None
     if accept_license:
-        for entry in made["towers"].values():
+        for entry in made["encoders"].values():
             entry["accept_license"] = entry["licence"]
     return made
 
 
 def aligner(description: dict[str, Any], dtype: Any = None) -> Aligner:
-    """The towers of a description; each loads, in `dtype`, when its modality is first asked for."""
+    """The encoders of a description; each loads, in `dtype`, when its modality is first asked for."""
     from .aligner import Aligner
 
-    towers = {
+    encoders = {
         kind: {k: v for k, v in entry.items() if v is not None}
-        for kind, entry in description["towers"].items()
+        for kind, entry in description["encoders"].items()
         if entry.get("checkpoint") or entry.get("source")  # no sound without a source: there is no repository to name
     }
-    sound = towers.get("audio", {})
-    if sound.get("tower") in OUTSIDE and "head" not in sound:
+    sound = encoders.get("audio", {})
+    if sound.get("encoder") in OUTSIDE and "head" not in sound:
         raise InputError(
-            f"{sound['tower']} is in no decoder's space by itself: give its trained head, --source audio_head=FOLDER"
+            f"{sound['encoder']} is in no decoder's space by itself: give its trained head, --source audio_head=FOLDER"
         )
-    made = Aligner(description["embed_dim"], list(towers))
-    made.configs = towers
+    made = Aligner(description["embed_dim"], list(encoders))
+    made.configs = encoders
     if dtype is not None:
         made.set_dtype(dtype)
     return made.eval()
@@ -117,7 +117,7 @@ def embed_scale(name: str, description: dict[str, Any], calibrated: Path) -> Emb
 
 
 def load(name: str, description: dict[str, Any], calibrated: Path, dtype: Any, variant: str | None = None) -> DiffusionPipeline:
-    """The pipeline of a description. The vision tower is not loaded unless a picture or a video is a prompt.
+    """The pipeline of a description. The vision encoder is not loaded unless a picture or a video is a prompt.
 
     Args:
         name: for messages.
@@ -130,8 +130,8 @@ def load(name: str, description: dict[str, Any], calibrated: Path, dtype: Any, v
     from diffusers import KandinskyV22Pipeline, StableUnCLIPImg2ImgPipeline
     from safetensors import SafetensorError
 
+    from .encoders.published import first_line, resolve
     from .pipelines import UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
-    from .towers.published import first_line, resolve
 
     scale = embed_scale(name, description, calibrated)
     decoder = description["decoder"]

@@ -1,4 +1,4 @@
-"""What a classifier of a frozen tower's features names, as vectors of the shared space."""
+"""What a classifier of a frozen encoder's features names, as vectors of the shared space."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Recognition(nn.Module):
         r(f) = sigmoid(gate(f)) sum_c softmax_c(classify(f)) points_c
 
     The convex combination of class embeddings is ConSE (Norouzi et al. 2014); the gate is that of a mixture of experts
-    (Jacobs et al. 1991). It lets a head use what its tower knows by name of kinds of pictures, or of sounds, that the head
+    (Jacobs et al. 1991). It lets a head use what its encoder knows by name of kinds of pictures, or of sounds, that the head
     itself has met few of, and stays shut for all others.
 
     Args:
-        width: how many of the tower's features, counted from the first, classifier and gate read.
+        width: how many of the encoder's features, counted from the first, classifier and gate read.
         classes: number of classes.
         embed_dim: width of the shared space.
     """
@@ -31,6 +31,6 @@ class Recognition(nn.Module):
         self.register_buffer("points", torch.zeros(classes, embed_dim))
 
     def forward(self, features: Tensor) -> Tensor:
-        """A tower's features (B, at least width) -> (B, embed_dim), at most as long as the longest point."""
+        """An encoder's features (B, at least width) -> (B, embed_dim), at most as long as the longest point."""
         x = features[:, : self.width]
         return self.gate(x).sigmoid() * (self.classify(x).softmax(1) @ self.points)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from unialign_gen.cli.app import guarded
+from unialign_gen.console import guarded
 from unialign_gen.data.manifest import default_root
 
 from .which import Which
@@ -57,8 +57,8 @@ def data(
 
 
 @step()
-def towers(root: Root = ROOT) -> None:
-    """Take the pretrained towers and the judge out of their packages."""
+def encoders(root: Root = ROOT) -> None:
+    """Take the pretrained encoders and the judge out of their packages."""
     from . import steps
 
     steps.extract(root)
@@ -83,7 +83,7 @@ def image_space(root: Root = ROOT, steps: int = 900, threads: Threads = 0) -> No
 
 @step()
 def recognise(root: Root = ROOT) -> None:
-    """Let prompts use what the towers recognise in photographs and sounds. After `heads`; the space itself stays."""
+    """Let prompts use what the encoders recognise in photographs and sounds. After `heads`; the space itself stays."""
     from . import steps
 
     steps.recognise(root)

@@ -17,7 +17,7 @@ from .manifest import Row
 from .pictures import held_out
 from .sounds import hold_out, session
 
-LINKED, COPIED = ("images", "audio", "packages", "unpacked", "towers", "features"), "image_space"
+LINKED, COPIED = ("images", "audio", "packages", "unpacked", "encoders", "features"), "image_space"
 FONT = "timgm6mb"
 MARK = "ALL_TIERS"  # a file that says what the folder is
 
@@ -40,12 +40,12 @@ def write(root: Path, out: Path) -> None:
     `recognise` and `recall` take it as their root.
 
     Raises:
-        InputError: no data in `root`, or no towers, features or image space yet; `out` is there already.
+        InputError: no data in `root`, or no encoders, features or image space yet; `out` is there already.
     """
     rows = manifest.read(root)
     missing = [name for name in (*LINKED, COPIED) if not (root / name).is_dir()]
     if missing:
-        raise InputError(f"{root} has no {', '.join(missing)} yet: run `data`, `towers`, `restore` and `caches` first")
+        raise InputError(f"{root} has no {', '.join(missing)} yet: run `data`, `encoders`, `restore` and `caches` first")
     if out.exists():
         raise InputError(f"{out} is there already: give another --out")
     out.mkdir(parents=True)

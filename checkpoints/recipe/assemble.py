@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from unialign_gen.aligner import Aligner
+from unialign_gen.encoders import load_encoder
 from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.pipelines import EmbeddingPrior, EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
 from unialign_gen.pipelines.autoencoders import autoencoder_kl
-from unialign_gen.towers import load_tower
 
 from . import diffusion
 from .image_space import EMBED_DIM
@@ -36,18 +36,18 @@ SMALL = ("README.md", "ATTRIBUTION.tsv")
 
 def grey_embedding(root: Path) -> Tensor:
     """The unconditional embedding (1, d): that of a picture whose normalised pixels are all zero, as for Kandinsky 2.2."""
-    tower, head = load_tower(root / "towers" / "image"), load_head(root / "image_space")
+    encoder, head = load_encoder(root / "encoders" / "image"), load_head(root / "image_space")
     with torch.no_grad():
-        pixels = tower.prepare([Image.new("RGB", (128, 128), (127, 127, 127))]).zero_()
-        return nn.functional.normalize(head(tower(pixels)), dim=1)
+        pixels = encoder.prepare([Image.new("RGB", (128, 128), (127, 127, 127))]).zero_()
+        return nn.functional.normalize(head(encoder(pixels)), dim=1)
 
 
 def write_aligner(root: Path, heads: dict[str, Head], out: Path) -> None:
-    """Towers with their heads into `out`, a folder for `Aligner.from_pretrained`."""
+    """Encoders with their heads into `out`, a folder for `Aligner.from_pretrained`."""
     for kind, head in heads.items():
-        shutil.copytree(root / "towers" / kind, out / kind)
+        shutil.copytree(root / "encoders" / kind, out / kind)
         save_head(eighth(head), out / kind)
-    config = {"_class_name": "Aligner", "embed_dim": EMBED_DIM, "towers": list(heads)}
+    config = {"_class_name": "Aligner", "embed_dim": EMBED_DIM, "encoders": list(heads)}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -100,7 +100,7 @@ def starter(
 
 
 def second_decoder(unclip: Path, movq: VQModel, known: EmbeddingPrior, out: Path) -> None:
-    """Writes Stable UnCLIP's half of the starter to `out`; its towers, prior and autoencoder are those beside it."""
+    """Writes Stable UnCLIP's half of the starter to `out`; its encoders, prior and autoencoder are those beside it."""
     from .unclip import noising
 
     pipeline = UniAlignStableUnCLIPPipeline(

@@ -32,7 +32,7 @@ def write(folder: Path, name: str, rows: Sequence[Row], features: Mapping[str, S
     index = {
         "format": FORMAT,
         "corpus": {"name": name, "samples": len(rows)},
-        "towers": {modality: {"dim": f.values.shape[1], "checkpoint": "starter"} for modality, f in found.items()},
+        "encoders": {modality: {"dim": f.values.shape[1], "checkpoint": "starter"} for modality, f in found.items()},
         "shards": 1,
     }
     create(folder / name, index)

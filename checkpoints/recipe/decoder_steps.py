@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
+from unialign_gen.encoders import load_encoder
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, load_head, save_head
-from unialign_gen.towers import load_tower
 
 from . import assemble, diffusion, distillation, image_space, kandinsky, manifest, quick_look, read_back, unclip
 from .known import DECODER_TIERS, bank, neighbours, select, things
@@ -25,7 +25,7 @@ from .training import processes
 from .which import Which
 
 UNET_CHANNELS, ATTENTION_FROM = (64, 128, 192), 2
-READERS = ("image", "reader")  # the image space's tower first
+READERS = ("image", "reader")  # the image space's encoder first
 
 
 @dataclass
@@ -238,15 +238,15 @@ def refuse_behind(root: Path, which: Which, stage: Path) -> None:
 
 
 def train_quick_look(root: Path, samples: int, minutes: float, last: bool) -> None:
-    """Trains what stands in for movq and for the towers at their own size while a decoder learns from its drawings."""
+    """Trains what stands in for movq and for the encoders at their own size while a decoder learns from its drawings."""
     start, folder = trained(furthest(root, Which.kandinsky)), root / "quick_look"
     known = pictures(root)
     missing = [kind for kind in READERS if not (folder / kind / "head.json").exists()]
     if missing:
         seen = manifest.pixels(root, known.rows)
         for kind in missing:
-            tower = load_tower(root / "towers" / kind)
-            views = torch.stack([quick_look.small_features(tower, seen, seed) for seed in range(2)])
+            encoder = load_encoder(root / "encoders" / kind)
+            views = torch.stack([quick_look.small_features(encoder, seen, seed) for seed in range(2)])
             if kind == READERS[0]:
                 head = load_head(root / "image_space")
             else:
@@ -276,7 +276,7 @@ def quick_decoder(folder: Path) -> quick_look.QuickDecoder:
 
 
 def reader(root: Path) -> read_back.Reader:
-    """The towers behind movq, and behind the quick decoder that `train_quick_look` wrote.
+    """The encoders behind movq, and behind the quick decoder that `train_quick_look` wrote.
 
     Raises:
         InputError: it did not.
@@ -288,5 +288,5 @@ def reader(root: Path) -> read_back.Reader:
         VQModel.from_pretrained(root / "autoencoder" / "movq"),
         quick_decoder(folder),
         load_head(root / "image_space"),
-        [(load_tower(root / "towers" / kind), load_head(folder / kind)) for kind in READERS],
+        [(load_encoder(root / "encoders" / kind), load_head(folder / kind)) for kind in READERS],
     )

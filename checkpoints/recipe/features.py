@@ -1,4 +1,4 @@
-"""Features of the frozen towers, computed once and kept, so that every head trains from memory."""
+"""Features of the frozen encoders, computed once and kept, so that every head trains from memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unialign_gen.encoders import load_encoder
+from unialign_gen.encoders.aisfx import RATE
+from unialign_gen.encoders.base import Encoder
 from unialign_gen.media import load_sound
-from unialign_gen.towers import load_tower
-from unialign_gen.towers.aisfx import RATE
-from unialign_gen.towers.base import Tower
 
 from .manifest import Row
 from .splits import unit_hash
@@ -24,17 +24,17 @@ from .training import log
 COMPILE_FROM = 8000  # compiling takes minutes
 
 
-def fast(tower: Tower) -> Callable[[Tensor], Tensor]:
+def fast(encoder: Encoder) -> Callable[[Tensor], Tensor]:
     """Compiled with folded weights: about 1.6 times as fast on a CPU, equal to 1e-6."""
     import torch._inductor.config as config
 
     config.freezing = True
-    return torch.compile(tower.to(memory_format=torch.channels_last))
+    return torch.compile(encoder.to(memory_format=torch.channels_last))
 
 
 @torch.no_grad()
 def of_pictures(root: Path, rows: Sequence[Row], kind: str, batch: int = 64) -> Tensor:
-    """Tower features (N, dim) of the rows' pictures, through `root/features/<kind>.safetensors`.
+    """Encoder features (N, dim) of the rows' pictures, through `root/features/<kind>.safetensors`.
 
     A row that the file already holds is not computed again; every 2,000 new ones the file is written.
     """
@@ -43,11 +43,11 @@ def of_pictures(root: Path, rows: Sequence[Row], kind: str, batch: int = 64) -> 
     known: dict[str, Tensor] = load_file(path) if path.exists() else {}
     todo = [row for row in rows if row.id not in known]
     if todo:
-        tower = load_tower(root / "towers" / kind)
-        run = fast(tower) if len(todo) > COMPILE_FROM else tower
+        encoder = load_encoder(root / "encoders" / kind)
+        run = fast(encoder) if len(todo) > COMPILE_FROM else encoder
         for at in range(0, len(todo), batch):
             part = todo[at : at + batch]
-            pixels = tower.prepare([Image.open(root / row.path) for row in part])
+            pixels = encoder.prepare([Image.open(root / row.path) for row in part])
             pixels = torch.cat([pixels, pixels[-1:].expand(batch - len(part), -1, -1, -1)])
             out = run(pixels.contiguous(memory_format=torch.channels_last))
             known.update({row.id: out[i].clone() for i, row in enumerate(part)})
@@ -68,10 +68,10 @@ def of_texts(root: Path, texts: Sequence[str], batch: int = 128) -> dict[str, Te
         known = dict(zip(json.loads(index.read_text()), load_file(path)["features"], strict=True))
     todo = sorted({t for t in texts if t not in known}, key=len)  # sorted: little padding
     if todo:
-        tower = load_tower(root / "towers" / "text")
+        encoder = load_encoder(root / "encoders" / "text")
         for at in range(0, len(todo), batch):
             part = todo[at : at + batch]
-            known.update(zip(part, tower(tower.prepare(part)), strict=True))
+            known.update(zip(part, encoder(encoder.prepare(part)), strict=True))
         save_file({"features": torch.stack(list(known.values()))}, path)
         index.write_text(json.dumps(list(known)))
     return known
@@ -81,7 +81,7 @@ def augment(samples: Tensor, others: Tensor, generator: torch.Generator) -> Tens
     """A sound (n,) as another microphone might have heard it.
 
     Cut in time, another rate of play by up to 6 %, low-passed (game files often stop at 5 or 8 kHz), a little of another
-    sound or of noise mixed in. Gain is left alone: the towers normalise it.
+    sound or of noise mixed in. Gain is left alone: the encoders normalise it.
     """
 
     def chance(p: float) -> bool:
@@ -114,19 +114,19 @@ def augment(samples: Tensor, others: Tensor, generator: torch.Generator) -> Tens
 
 @torch.no_grad()
 def of_sounds(root: Path, rows: Sequence[Row], versions: int) -> Tensor:
-    """Tower features (N, versions, d): the sound as it is first, then augmented versions; kept in `root/features`."""
+    """Encoder features (N, versions, d): the sound as it is first, then augmented versions; kept in `root/features`."""
     path = root / "features" / f"audio{versions}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     known: dict[str, Tensor] = load_file(path) if path.exists() else {}
     todo = [row for row in rows if row.id not in known]
     if todo:
-        tower = load_tower(root / "towers" / "audio")
+        encoder = load_encoder(root / "encoders" / "audio")
         other = torch.zeros(0)
         for number, row in enumerate(todo):
             sound = load_sound(root / row.path, RATE)
             generator = torch.Generator().manual_seed(int(unit_hash("augment", row.id) * 2**31))
             heard = [sound] + [augment(sound, other, generator) for _ in range(versions - 1)]
-            known[row.id] = tower(tower.prepare(heard))
+            known[row.id] = encoder(encoder.prepare(heard))
             other = sound
             if number % 200 == 199 or row is todo[-1]:
                 save_file(known, path)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unialign_gen.towers.aisfx import RATE
+from unialign_gen.encoders.aisfx import RATE
 
 from .concepts import table
 

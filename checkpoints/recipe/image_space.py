@@ -53,7 +53,7 @@ def train(
     """Trains the head.
 
     Args:
-        features: (N, 1664) of the image tower.
+        features: (N, 1664) of the image encoder.
         captions: for each picture its captions' text features (k, 384).
         names: (N,) integers, equal where two pictures show the same thing.
         thumbs: (N, 768).

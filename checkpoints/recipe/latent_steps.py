@@ -9,21 +9,21 @@ from diffusers import VQModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unialign_gen.encoders import load_encoder
 from unialign_gen.errors import InputError
-from unialign_gen.towers import load_tower
 
 from . import autoencoder, image_space, latent_features, manifest
 from .known import DECODER_TIERS, anchors, select
 
 LATENT_CHANNELS = 8
 AUTOENCODER = (16, 32, 64, 128)
-SHARPEN_SIDE = 192  # pixels at which the image tower compares pictures: between their own 128 and its 224
+SHARPEN_SIDE = 192  # pixels at which the image encoder compares pictures: between their own 128 and its 224
 
 
 def train_autoencoder(root: Path, samples: int, minutes: float, last: bool) -> None:
     """Trains movq on tier A, and writes it when this sitting ends."""
     rows = select(root, "picture", DECODER_TIERS)
-    early = autoencoder.TowerFeatures(load_tower(root / "towers" / "image").net, stages=3)
+    early = autoencoder.EncoderFeatures(load_encoder(root / "encoders" / "image").net, stages=3)
     model = autoencoder.train(
         manifest.pixels(root, rows),
         early,
@@ -55,7 +55,7 @@ def sharpen_autoencoder(root: Path, samples: int, minutes: float, last: bool) ->
         manifest.pixels(root, rows),
         cached(root),
         manifest.weights_by_name(rows),
-        autoencoder.TowerFeatures(load_tower(root / "towers" / "image").net, side=SHARPEN_SIDE),
+        autoencoder.EncoderFeatures(load_encoder(root / "encoders" / "image").net, side=SHARPEN_SIDE),
         folder,
         model=VQModel.from_pretrained(folder / "movq"),
         samples=samples,

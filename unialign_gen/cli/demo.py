@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from ..console import guarded
 from ..errors import InputError
-from .app import app, guarded
+from .app import app
 from .loading import check_device
 from .options import Device, Dtype
 
@@ -23,7 +24,7 @@ def demo(
     device: Device = "cpu",
     dtype: Dtype = "float32",
 ) -> None:
-    """Serve the page: words, sounds, videos and pictures to pictures, in a browser and as an API."""
+    """Serve the page, for a browser and as an API."""
     from ..checkpoint import PUBLISHED, SHIPPED, find
 
     if checkpoint is not None and checkpoint not in SHIPPED + PUBLISHED:

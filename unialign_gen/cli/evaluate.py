@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .app import evaluate, guarded, report
+from ..console import guarded, report
+from .app import evaluate
 from .loading import load
 from .options import AsJson, BestOf, Checkpoint, Decoder, Heads, PriorStrength, Seed
 

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ..console import guarded, report
 from ..errors import InputError
 from ..output import check_folder
-from .app import check_output, evaluate, guarded, report
+from .app import check_output, evaluate
 from .measuring import ExtractorOption, MethodOption, Out, ResizeOption, WeightsOption, extractors, finish, methods_of
 from .options import AcceptLicense, AsJson, Checkpoint, Device, Dtype, Guidance, Source, Steps
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..console import guarded
 from ..output import check_folder, make_folder
-from .app import evaluate, guarded
+from .app import evaluate
 from .measuring import Features, MethodOption, Out, SpaceOption, finish, methods_of
 from .options import AcceptLicense, AsJson, Seed, Source
 

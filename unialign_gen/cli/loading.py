@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..console import show_progress, stage
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def load(
     from ..checkpoint import find
 
     find(checkpoint, decoder)
+    stage(f"loading {checkpoint}")
     sources = parse_sources(source)
     from .. import load as load_pipeline
 
@@ -80,5 +81,5 @@ def load(
         accept_license=accept_license,
         heads=heads,
     )
-    pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
+    pipeline.set_progress_bar_config(disable=not show_progress(), leave=False)
     return pipeline

@@ -47,7 +47,8 @@ PriorStrength = Annotated[
     ),
 ]
 BestOf = Annotated[
-    int, typer.Option(min=1, max=64, help="Draw so many and keep the one that the image tower reads as nearest to the prompt.")
+    int,
+    typer.Option(min=1, max=64, help="Draw so many and keep the one that the image encoder reads as nearest to the prompt."),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same picture.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps ...")]

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .app import app, guarded, report
+from ..console import guarded, report
+from .app import app
 from .options import AsJson
 
 

@@ -1,4 +1,4 @@
-"""Features of frozen towers, kept in a folder: computed once, read by every training run.
+"""Features of frozen encoders, kept in a folder: computed once, read by every training run.
 
     index.json                  what the features were made of and with, and how many shards there are
     shard-00000.safetensors     for each modality `NAME` (R, width) and `NAME.offsets` (N + 1), int64; ids, labels and what
@@ -208,7 +208,7 @@ class FeatureCache:
 
     def __init__(self, folder: Path, index: dict[str, Any]):
         self.folder, self.index = folder, index
-        self.modalities = {name: int(tower["dim"]) for name, tower in index["towers"].items()}
+        self.modalities = {name: int(encoder["dim"]) for name, encoder in index["encoders"].items()}
         self.paths = [shard_path(folder, i) for i in range(index["shards"])]
         self.ids: list[str] = []
         self.labels: list[str | None] = []

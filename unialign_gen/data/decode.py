@@ -1,4 +1,4 @@
-"""One sample: its files opened and decoded once, prepared for the towers. Runs in worker threads."""
+"""One sample: its files opened and decoded once, prepared for the encoders. Runs in worker threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .corpus import Sample
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..towers.base import Tower
+    from ..encoders.base import Encoder
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,10 +27,10 @@ SILENT = 1e-4
 
 @dataclass
 class Prepared:
-    """What towers take of a sample.
+    """What encoders take of a sample.
 
     Attributes:
-        inputs: by modality, a batch of the tower's own form: 1 sound, 1 picture, `frames` frames.
+        inputs: by modality, a batch of the encoder's own form: 1 sound, 1 picture, `frames` frames.
         problems: rows of the report: `id`, `modality`, `path`, `kind`, `reason`. Of the kinds `broken` and `absent` nothing
             is in the cache; `noted` says what is wrong with a file that was used.
     """
@@ -45,34 +45,34 @@ class Prepared:
         self.problems.append({"id": self.sample.id, "modality": modality, "path": path, "kind": kind, "reason": line})
 
 
-def prepare(sample: Sample, towers: Mapping[str, Tower], frames: int, patience: float) -> Prepared:
-    """Decodes what the towers need of a sample, each file once. Nothing that a file does raises: it is a problem."""
+def prepare(sample: Sample, encoders: Mapping[str, Encoder], frames: int, patience: float) -> Prepared:
+    """Decodes what the encoders need of a sample, each file once. Nothing that a file does raises: it is a problem."""
     out = Prepared(sample)
     clips: dict[str, Clip | str] = {}  # a file that cannot be opened has a reason in place of a clip
-    for path in dict.fromkeys(sample.file(m) for m in ("video", "audio") if m in towers):
+    for path in dict.fromkeys(sample.file(m) for m in ("video", "audio") if m in encoders):
         if path is None:
             continue
-        rate = getattr(towers["audio"], "rate", None) if "audio" in towers and path == sample.audio else None
-        count = frames if "video" in towers and path == sample.video else 0
+        rate = getattr(encoders["audio"], "rate", None) if "audio" in encoders and path == sample.audio else None
+        count = frames if "video" in encoders and path == sample.video else 0
         try:
             clips[path] = load_clip(path, count, rate, patience)
         except Exception as error:
             clips[path] = described(error)
-    for modality, tower in towers.items():
+    for modality, encoder in encoders.items():
         path = sample.file(modality)
         if modality == "text" or path is None:
             continue
         try:
             given = inputs(modality, path, clips, out)
             if given:
-                out.inputs[modality] = tower.prepare(given)
+                out.inputs[modality] = encoder.prepare(given)
         except Exception as error:
             out.blame(modality, "broken", described(error))
     return out
 
 
 def inputs(modality: str, path: str, clips: Mapping[str, Clip | str], out: Prepared) -> list[Any]:
-    """What a tower's `prepare` takes of a file; nothing where the file has no such stream, which is then a problem.
+    """What an encoder's `prepare` takes of a file; nothing where the file has no such stream, which is then a problem.
 
     Raises:
         InputError: it cannot be decoded.
@@ -80,7 +80,7 @@ def inputs(modality: str, path: str, clips: Mapping[str, Clip | str], out: Prepa
     if modality == "image":
         return [load_image(path)]
     if modality not in ("audio", "video"):
-        return [Path(path)]  # a modality of one's own: its tower opens the file
+        return [Path(path)]  # a modality of one's own: its encoder opens the file
     clip = clips[path]
     if isinstance(clip, str):
         raise InputError(clip)

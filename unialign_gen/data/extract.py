@@ -1,6 +1,6 @@
-"""Features of a corpus into a cache: decoding in threads, towers in batches, a shard at a time.
+"""Features of a corpus into a cache: decoding in threads, encoders in batches, a shard at a time.
 
-Which samples a shard holds and which batches the towers see follow from the corpus and the settings alone, never from the
+Which samples a shard holds and which batches the encoders see follow from the corpus and the settings alone, never from the
 number of processes or from what came first. So a run that was killed goes on where it was, with as many processes as
 there are now, and ends with the bytes of a run that was not.
 
@@ -25,13 +25,13 @@ from ..errors import InputError
 from . import cache
 from .corpus import Corpus, Sample
 from .decode import Prepared, decoders, ordered, prepare
-from .extract_config import ExtractConfig, describe, open_towers
+from .extract_config import ExtractConfig, describe, open_encoders
 from .sources import read_corpus
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..towers.base import Tower
+    from ..encoders.base import Encoder
 
 AHEAD = 3  # samples that wait for each decoding thread
 
@@ -61,38 +61,38 @@ def run(config: ExtractConfig, process: Process | None = None, progress: bool | 
         a summary: samples, shards, missing files, problems by kind, and whether the cache is complete.
 
     Raises:
-        InputError: the corpus or a tower cannot be read, or the folder holds a cache made with other settings.
+        InputError: the corpus or an encoder cannot be read, or the folder holds a cache made with other settings.
     """
     import torch
 
     process = process or Process.from_environment()
     corpus = read_corpus(config.corpus)
-    for modality in config.towers:
+    for modality in config.encoders:
         if not any(s.text if modality == "text" else s.file(modality) for s in corpus.samples):
-            raise InputError(f"towers.{modality}: no sample of {corpus.name} has {modality}")
-    towers = open_towers(config)
-    index = make_index(config, corpus, towers)
+            raise InputError(f"encoders.{modality}: no sample of {corpus.name} has {modality}")
+    encoders = open_encoders(config)
+    index = make_index(config, corpus, encoders)
     cache.create(config.out, index)
     todo = [n for n in range(index["shards"]) if n % process.world == process.rank and not is_done(config, corpus, n)]
     device = process.device(config.device)
-    for tower in towers.values():
-        tower.to(device)
+    for encoder in encoders.values():
+        encoder.to(device)
         if device.startswith("cpu"):  # convolutions are a third faster so
-            tower.to(memory_format=torch.channels_last)
+            encoder.to(memory_format=torch.channels_last)
     quiet = None if progress and process.rank == 0 else True
-    for number, shard in shards(config, corpus, towers, todo, device, quiet):
+    for number, shard in shards(config, corpus, encoders, todo, device, quiet):
         cache.write_shard(config.out, number, shard)
     return finish(config, corpus, index)
 
 
-def make_index(config: ExtractConfig, corpus: Corpus, towers: dict[str, Tower]) -> dict[str, Any]:
+def make_index(config: ExtractConfig, corpus: Corpus, encoders: dict[str, Encoder]) -> dict[str, Any]:
     """Everything that the features depend on. Sizes of batches are not in it: they change the last digits at most."""
     from .. import __version__
 
     told: dict[int, dict[str, Any]] = {}
-    for tower in towers.values():
-        if id(tower) not in told:
-            told[id(tower)] = describe(tower)
+    for encoder in encoders.values():
+        if id(encoder) not in told:
+            told[id(encoder)] = describe(encoder)
     return {
         "format": cache.FORMAT,
         "version": __version__,
@@ -108,7 +108,7 @@ def make_index(config: ExtractConfig, corpus: Corpus, towers: dict[str, Tower]) 
         "sound": {"seconds": decoding.LISTEN_SECONDS, "windows": decoding.WINDOWS},
         "dtype": config.dtype,
         "store": config.store,
-        "towers": {modality: told[id(tower)] for modality, tower in towers.items()},
+        "encoders": {modality: told[id(encoder)] for modality, encoder in encoders.items()},
     }
 
 
@@ -138,7 +138,7 @@ def is_done(config: ExtractConfig, corpus: Corpus, number: int) -> bool:
 def shards(
     config: ExtractConfig,
     corpus: Corpus,
-    towers: dict[str, Tower],
+    encoders: dict[str, Encoder],
     numbers: Sequence[int],
     device: str,
     quiet: bool | None,
@@ -147,7 +147,7 @@ def shards(
     from tqdm import tqdm
 
     todo = [sample for number in numbers for sample in stretch(config, corpus, number)]
-    decode = partial(prepare, towers=towers, frames=config.frames, patience=config.patience)
+    decode = partial(prepare, encoders=encoders, frames=config.frames, patience=config.patience)
     with (
         decoders(config.workers) as pool,
         tqdm(total=len(todo), unit="sample", disable=quiet, smoothing=0.05) as bar,
@@ -155,14 +155,14 @@ def shards(
         results = ordered(pool, decode, todo, AHEAD * config.workers + 1)
         try:
             for number in numbers:
-                yield number, compute(config, towers, stretch(config, corpus, number), results, device, lambda: bar.update())
+                yield number, compute(config, encoders, stretch(config, corpus, number), results, device, lambda: bar.update())
         finally:
             results.close()  # type: ignore[attr-defined]
 
 
 def compute(
     config: ExtractConfig,
-    towers: dict[str, Tower],
+    encoders: dict[str, Encoder],
     samples: Sequence[Sample],
     results: Iterator[Prepared],
     device: str,
@@ -172,11 +172,11 @@ def compute(
     import torch
 
     stores = getattr(torch, config.store)
-    batches = {m: Batches(t, config.batch(m), config.dtype, device) for m, t in towers.items() if m != "text"}
+    batches = {m: Batches(t, config.batch(m), config.dtype, device) for m, t in encoders.items() if m != "text"}
     problems: list[tuple[int, dict[str, str]]] = []
     features: dict[str, cache.Ragged] = {}
-    if "text" in towers:
-        rows = of_texts(towers["text"], samples, config.batch("text"), config.dtype, device)
+    if "text" in encoders:
+        rows = of_texts(encoders["text"], samples, config.batch("text"), config.dtype, device)
         features["text"] = cache.Ragged(rows.to(stores), cache.counted(torch.tensor([len(s.text) for s in samples])))
     for place, _ in enumerate(samples):
         prepared = next(results)
@@ -188,7 +188,7 @@ def compute(
         rows, counts, bad = batch.rows(len(samples))
         for place in bad:
             broken = Prepared(samples[place])
-            broken.blame(modality, "broken", "the tower's features of it are not finite")
+            broken.blame(modality, "broken", "the encoder's features of it are not finite")
             problems += [(place, problem) for problem in broken.problems]
         features[modality] = cache.Ragged(rows.to(stores), cache.counted(counts))
     ordered_problems = [problem for _, problem in sorted(problems, key=lambda entry: entry[0])]
@@ -196,10 +196,10 @@ def compute(
 
 
 class Batches:
-    """Collects prepared inputs of one modality and runs the tower whenever there are enough."""
+    """Collects prepared inputs of one modality and runs the encoder whenever there are enough."""
 
-    def __init__(self, tower: Tower, size: int, dtype: str, device: str):
-        self.tower, self.size, self.dtype, self.device = tower, size, dtype, device
+    def __init__(self, encoder: Encoder, size: int, dtype: str, device: str):
+        self.encoder, self.size, self.dtype, self.device = encoder, size, dtype, device
         self.waiting: list[Tensor] = []
         self.places: list[int] = []  # of the sample that each row belongs to
         self.outputs: list[Tensor] = []
@@ -212,8 +212,8 @@ class Batches:
 
     def flush(self) -> None:
         if self.waiting:
-            for part in self.tower.collate(self.waiting).split(self.size):
-                self.outputs.append(forward(self.tower, part, self.dtype, self.device))
+            for part in self.encoder.collate(self.waiting).split(self.size):
+                self.outputs.append(forward(self.encoder, part, self.dtype, self.device))
             self.waiting = []
 
     def rows(self, samples: int) -> tuple[Tensor, Tensor, list[int]]:
@@ -224,14 +224,14 @@ class Batches:
         import torch
 
         self.flush()
-        values = torch.cat(self.outputs).float().cpu() if self.outputs else torch.zeros(0, self.tower.dim)
+        values = torch.cat(self.outputs).float().cpu() if self.outputs else torch.zeros(0, self.encoder.dim)
         places = torch.tensor(self.places, dtype=torch.int64)
         bad = places[~values.isfinite().all(1)].unique()
         good = ~torch.isin(places, bad)
         return values[good], torch.bincount(places[good], minlength=samples), bad.tolist()
 
 
-def forward(tower: Tower, made: Tensor, dtype: str, device: str) -> Tensor:
+def forward(encoder: Encoder, made: Tensor, dtype: str, device: str) -> Tensor:
     import torch
 
     with torch.inference_mode():
@@ -239,19 +239,19 @@ def forward(tower: Tower, made: Tensor, dtype: str, device: str) -> Tensor:
         made = made.to(device, kind, non_blocking=True)
         if made.ndim == 4 and device.startswith("cpu"):
             made = made.contiguous(memory_format=torch.channels_last)
-        return tower(made)
+        return encoder(made)
 
 
-def of_texts(tower: Tower, samples: Sequence[Sample], batch: int, dtype: str, device: str) -> Tensor:
+def of_texts(encoder: Encoder, samples: Sequence[Sample], batch: int, dtype: str, device: str) -> Tensor:
     """Features (R, dim) of all captions in order, fp32 on the processor; computed by length, so that little is padded."""
     import torch
 
     texts = [text for sample in samples for text in sample.text]
     order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
-    values = torch.zeros(len(texts), tower.dim)
+    values = torch.zeros(len(texts), encoder.dim)
     for at in range(0, len(order), batch):
         chosen = order[at : at + batch]
-        values[chosen] = forward(tower, tower.prepare([texts[i] for i in chosen]), dtype, device).float().cpu()
+        values[chosen] = forward(encoder, encoder.prepare([texts[i] for i in chosen]), dtype, device).float().cpu()
     return values
 
 

@@ -1,6 +1,6 @@
 """The process that opens strangers' files: of bounded memory, unable to write, and told of one file at a time.
 
-Its answers are JSON and plain arrays, never a pickle. Time is bounded by its parent, `sandbox`.
+Its answers are JSON and plain arrays, never a pickle. Time is bounded by its parent, `decode_worker`.
 """
 
 from __future__ import annotations

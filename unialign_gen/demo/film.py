@@ -13,10 +13,10 @@ import numpy as np
 from ..errors import InputError
 from ..film import Plan, make_film
 from .decode import FILM_RATE
+from .decode_worker import DecodeWorker
 from .engine import Engine, Job, Progress
 from .limits import decimal, steps_and_guidance, whole, words
 from .prompts import upload
-from .sandbox import Sandbox
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Animate:
     guidance: Any = None
     model: Any = "starter"
 
-    def run(self, engine: Engine, sandbox: Sandbox, folder: Path, session: str = "") -> Iterator[Progress | Film]:
+    def run(self, engine: Engine, decode_worker: DecodeWorker, folder: Path, session: str = "") -> Iterator[Progress | Film]:
         """Progress with the pictures so far, then the film, in `folder`.
 
         Raises:
@@ -64,7 +64,7 @@ class Animate:
         )
         if self.sound is None:
             raise InputError("nothing to play: add a recording, or record one")
-        track = sandbox.decode("track", upload(self.sound, "sound"))
+        track = decode_worker.decode("track", upload(self.sound, "sound"))
         assert isinstance(track.value, np.ndarray)
         recording = save_wav(track.value, folder / "recording.wav")
 
@@ -73,9 +73,8 @@ class Animate:
             job.report(Progress(0, 1, "listening"))
             base = pipeline.embed(text=said)[0] if said else None
 
-            def step_end(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            def step_end(*_: Any) -> None:
                 job.check()
-                return tensors
 
             made = make_film(
                 pipeline,

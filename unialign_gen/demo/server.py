@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .context import AppContext
+from .decode_worker import DecodeWorker
 from .engine import Engine
 from .limits import Limits
-from .room import Room
-from .sandbox import Sandbox
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Served:
     """A page that is being served, until `close`."""
 
     page: Any
-    room: Room
+    context: AppContext
     url: str
     shared: str | None
     before: str | None = None  # GRADIO_TEMP_DIR
@@ -31,9 +31,9 @@ class Served:
         """Stops the server and removes every file it held."""
         use_folder(self.before)
         self.page.close(verbose=False)
-        self.room.engine.close()
-        self.room.sandbox.close()
-        shutil.rmtree(self.room.cache, ignore_errors=True)
+        self.context.engine.close()
+        self.context.decode_worker.close()
+        shutil.rmtree(self.context.cache, ignore_errors=True)
 
 
 def start(
@@ -65,12 +65,12 @@ def start(
     use_folder(str(cache))
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
-        room = Room(engine, Sandbox(limits), limits, cache)
+        context = AppContext(engine, DecodeWorker(limits), limits, cache)
         first = next(iter(engine.models))
         engine.worker.submit(engine.pipeline, first)  # meanwhile the page is built; a failure shows at the first request
-        served = open_page(room, host, port, share, open_browser)
+        served = open_page(context, host, port, share, open_browser)
         served.before = before
-        threading.Thread(target=warm, args=(room, first), daemon=True).start()  # only now: it would take time from the start
+        threading.Thread(target=warm, args=(context, first), daemon=True).start()  # only now: it would take time from the start
         return served
     except BaseException:
         use_folder(before)
@@ -87,22 +87,22 @@ def use_folder(folder: str | None) -> None:
         os.environ["GRADIO_TEMP_DIR"] = folder
 
 
-def warm(room: Room, label: str) -> None:
+def warm(context: AppContext, label: str) -> None:
     """Loads what the first requests will need; a failure shows at the first request."""
     with suppress(Exception):
-        room.engine.worker.submit(lambda: room.engine.pipeline(label).embed(text="a")).result()
-        room.sandbox.warm()
-        room.engine.rate(label)
+        context.engine.worker.submit(lambda: context.engine.pipeline(label).embed(text="a")).result()
+        context.decode_worker.warm()
+        context.engine.rate(label)
 
 
-def open_page(room: Room, host: str | None, port: int | None, share: bool, open_browser: bool) -> Served:
+def open_page(context: AppContext, host: str | None, port: int | None, share: bool, open_browser: bool) -> Served:
     from starlette.middleware import Middleware
 
-    from .gate import Gate
-    from .look import CSS, theme
     from .page import build
+    from .request_filter import RequestFilter
+    from .theme import CSS, theme
 
-    page = build(room)
+    page = build(context)
     _, url, shared = page.launch(
         server_name=host,
         server_port=port,
@@ -112,7 +112,7 @@ def open_page(room: Room, host: str | None, port: int | None, share: bool, open_
         quiet=True,
         show_error=False,
         allowed_paths=[],
-        max_file_size=room.limits.file_bytes,
+        max_file_size=context.limits.file_bytes,
         enable_monitoring=False,
         ssr_mode=False,
         mcp_server=False,
@@ -120,11 +120,11 @@ def open_page(room: Room, host: str | None, port: int | None, share: bool, open_
         run_history=False,
         footer_links=["api"],
         state_session_capacity=1000,
-        app_kwargs={"middleware": [Middleware(Gate, limits=room.limits, cache=room.cache)]},
+        app_kwargs={"middleware": [Middleware(RequestFilter, limits=context.limits, cache=context.cache)]},
         theme=theme(),
         css=CSS,
     )
-    return Served(page, room, url, shared)
+    return Served(page, context, url, shared)
 
 
 def serve(**options: Any) -> None:

@@ -8,17 +8,17 @@ from typing import Any
 
 import gradio as gr
 
-from ..settings_png import read_png, save_png
+from ..picture_settings import read_picture, save_picture
 from . import html
 from .components import FileTile, PictureTile, SoundTile, VideoTile
+from .context import DRAWING, AppContext, session_of
 from .create import Create, Drawn
 from .drawing import drawing_sliders, follow_model, model_choice, prior_slider
 from .engine import Progress
+from .errors import guarded, guarded_stream
 from .examples import EXAMPLES
-from .guard import guarded, guarded_stream
-from .recipe import command, python
 from .restore import restore
-from .room import DRAWING, Room, session_of
+from .snippets import command, python
 from .stop import stopping
 
 KINDS = ("text", "audio", "video", "image")
@@ -26,9 +26,9 @@ RANDOM = "() => Math.floor(Math.random() * 2147483647)"
 SHOW_STAGE = "() => { if (innerWidth < 768) document.querySelector('#stage').scrollIntoView({behavior: 'smooth'}); }"
 
 
-def create_tab(room: Room) -> None:
-    limits = room.limits
-    models = list(room.engine.models)
+def create_tab(context: AppContext) -> None:
+    limits = context.limits
+    models = list(context.engine.models)
     weights: dict[str, gr.Slider] = {}
 
     def weight(kind: str) -> None:
@@ -90,8 +90,8 @@ def create_tab(room: Room) -> None:
                     dice = gr.Button("New seed", size="sm", scale=1, min_width=90)
                     pictures = gr.Slider(1, limits.pictures, 1, step=1, label="Pictures", elem_id="pictures", scale=4)
                 with gr.Row():
-                    steps, guidance = drawing_sliders(room, "")
-                prior = prior_slider(room)
+                    steps, guidance = drawing_sliders(context, "")
+                prior = prior_slider(context)
                 with gr.Row():
                     mix = gr.Radio(
                         [("Straight (lerp)", "lerp"), ("Along the sphere (slerp)", "slerp")],
@@ -99,7 +99,7 @@ def create_tab(room: Room) -> None:
                         label="Mix",
                         elem_id="mix",
                     )
-                    model = model_choice(room, "model")
+                    model = model_choice(context, "model")
                 restorer = FileTile(
                     label="Settings from a PNG that was drawn here",
                     file_types=[".png"],
@@ -156,27 +156,27 @@ def create_tab(room: Room) -> None:
         shares = dict(zip(KINDS, (text_weight, audio_weight, video_weight, image_weight), strict=True))
         files = {"audio": audio, "video": video, "image": image}
         asked = Create(text, files, shares, kept, mix, seed, steps, guidance, pictures, model, prior_strength)
-        for found in asked.run(room.engine, room.sandbox, session_of(request)):
+        for found in asked.run(context.engine, context.decode_worker, session_of(request)):
             if isinstance(found, Progress):
                 yield {stage: html.stage(found)}
             else:
                 yield shown(found)
 
     def shown(drawn: Drawn) -> dict[Any, Any]:
-        folder, files = room.folder(), []
+        folder, files = context.folder(), []
         for settings, picture in zip(drawn.settings, drawn.pictures, strict=True):
-            seed = settings.seed + settings.index
-            save_png(picture, folder / f"picture-{seed}.png", settings)
+            seed = settings.request.seed
+            save_picture(picture, folder / f"picture-{seed}.png", settings)
             files.append((str(folder / f"picture-{seed}.png"), f"seed {seed}"))
         first = drawn.settings[0]
         return {
             gallery: files,
             details: summary(drawn),
-            shell: command(first),
-            script: python(first),
+            shell: command(first, len(files)),
+            script: python(first, len(files)),
             stage: "",
-            understood: html.understood(drawn.nearest, drawn.parts, drawn.apart),
-            seen: html.seen(drawn.parts),
+            understood: html.notes(drawn.notes) + html.understood(drawn.nearest, drawn.prompts, drawn.nearest_each),
+            seen: html.seen(drawn.prompts),
         }
 
     inputs = [text, audio, video, image, *weights.values(), mix, seed, steps, guidance, pictures, model, prior, kept]
@@ -184,14 +184,14 @@ def create_tab(room: Room) -> None:
     options: Any = {"show_progress": "hidden", **DRAWING}
     drawing = gr.on([draw.click, text.submit], create, inputs, outputs, api_name="create", **options)
 
-    follow_model(room, model, steps, guidance, prior)
+    follow_model(context, model, steps, guidance, prior)
     dice.click(None, None, seed, js=RANDOM, api_visibility="private")
     gr.on([draw.click, examples.click], None, js=SHOW_STAGE, api_visibility="private")
 
     def example(index: int) -> list[Any]:
         chosen = EXAMPLES[index]
         shares = [chosen.weights.get(kind, 1) for kind in KINDS]
-        files = [room.sample(chosen.files.get(kind)) for kind in ("audio", "video", "image")]
+        files = [context.sample(chosen.files.get(kind)) for kind in ("audio", "video", "image")]
         return [chosen.text, *files, *shares, (), gr.Row(visible=False)]
 
     fill = examples.click(
@@ -212,7 +212,7 @@ def create_tab(room: Room) -> None:
     def bring_back(file: str | None = None) -> dict[Any, Any]:
         if file is None:
             return {}
-        back = restore(read_png(file), room.engine, Path(file).name)
+        back = restore(read_picture(file), context.engine, Path(file).name)
         return {
             text: back.text,
             **dict.fromkeys((audio, video, image)),
@@ -240,7 +240,7 @@ def create_tab(room: Room) -> None:
         show_progress="hidden",
     )
     restored.then(
-        lambda label: gr.Slider(visible=room.engine.model(label).prior is not None),
+        lambda label: gr.Slider(visible=context.engine.model(label).prior is not None),
         model,
         prior,
         api_visibility="private",
@@ -251,19 +251,20 @@ def create_tab(room: Room) -> None:
 
 
 def summary(drawn: Drawn) -> dict[str, Any]:
-    """For programs: what made the pictures, and what the prompts were taken for."""
-    first = drawn.settings[0]
+    """For programs: what made the pictures, and what the prompts were understood as."""
+    first, request = drawn.settings[0], drawn.settings[0].request
     return {
-        "seeds": [s.seed + s.index for s in drawn.settings],
-        "mix": first.mix,
-        "steps": first.steps,
-        "guidance": first.guidance,
-        "prior_strength": first.prior_strength,
+        "seeds": [s.request.seed for s in drawn.settings],
+        "mix": request.mix,
+        "steps": request.steps,
+        "guidance": request.guidance,
+        "prior_strength": request.prior_strength,
         "checkpoint": first.checkpoint,
         "decoder": first.decoder,
+        "notes": [n.as_dict() for n in drawn.notes],
         "concepts": [{"name": n, "cosine": round(c, 4)} for n, c in drawn.nearest],
         "prompts": [
             {"kind": p.kind, "value": p.name, "weight": p.weight, "concepts": [n for n, _ in near]}
-            for p, near in zip(drawn.parts, drawn.apart, strict=True)
+            for p, near in zip(drawn.prompts, drawn.nearest_each, strict=True)
         ],
     }

@@ -9,19 +9,19 @@ import gradio as gr
 
 from . import html
 from .components import SoundTile
+from .context import DRAWING, AppContext, session_of
 from .drawing import drawing_sliders, follow_model, model_choice
 from .engine import Progress
+from .errors import guarded_stream
 from .film import Animate
-from .guard import guarded_stream
-from .room import DRAWING, Room, session_of
 from .stop import stopping
 
 SAMPLES = ("cow.flac", "guitar.flac", "train.flac")
 
 
-def film_tab(room: Room) -> None:
-    limits = room.limits
-    models = list(room.engine.models)
+def film_tab(context: AppContext) -> None:
+    limits = context.limits
+    models = list(context.engine.models)
     with gr.Row(equal_height=False):
         with gr.Column(scale=6, min_width=320):
             sound = SoundTile(
@@ -57,8 +57,8 @@ def film_tab(room: Room) -> None:
                     smooth = gr.Slider(0.1, 3, 0.5, step=0.1, label="Smoothness, in seconds")
                 with gr.Row():
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=limits.seed)
-                    steps, guidance = drawing_sliders(room, "film-")
-                model = model_choice(room, "film-model")
+                    steps, guidance = drawing_sliders(context, "film-")
+                model = model_choice(context, "film-model")
         with gr.Column(scale=5, min_width=320):
             stage = gr.HTML(
                 html.note("The picture follows the sound through time, and the sound plays along."),
@@ -89,7 +89,7 @@ def film_tab(room: Room) -> None:
         request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
     ) -> Iterator[Any]:
         asked = Animate(sound, text, text_weight, pictures, smooth, seed, steps, guidance, model)
-        for found in asked.run(room.engine, room.sandbox, room.folder(), session_of(request)):
+        for found in asked.run(context.engine, context.decode_worker, context.folder(), session_of(request)):
             if isinstance(found, Progress):
                 yield {stage: html.stage(found)}
             else:
@@ -98,10 +98,10 @@ def film_tab(room: Room) -> None:
     inputs = [sound, text, weight, pictures, smooth, seed, steps, guidance, model]
     going = go.click(animate, inputs, [film, stage], api_name="animate", show_progress="hidden", **DRAWING)
 
-    follow_model(room, model, steps, guidance)
+    follow_model(context, model, steps, guidance)
     stopping(stop, stage, [going])
 
     def example(index: int) -> str | None:
-        return room.sample(SAMPLES[index])
+        return context.sample(SAMPLES[index])
 
     examples.click(example, examples, sound, api_visibility="private", show_progress="hidden")

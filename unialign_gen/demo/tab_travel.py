@@ -11,11 +11,11 @@ from PIL import Image
 from ..sheets import save_sequence
 from . import html
 from .components import FileTile
+from .context import DRAWING, AppContext, session_of
 from .drawing import drawing_sliders, follow_model, model_choice
 from .engine import Progress
-from .guard import guarded_stream
+from .errors import guarded_stream
 from .player import SCRIPT, TEMPLATE, film_strip
-from .room import DRAWING, Room, session_of
 from .stop import stopping
 from .travel import Travel, Way
 
@@ -23,9 +23,9 @@ FIRST = ("a cat", "a lion", "", "")  # what the stations say at first
 SIDE = 384  # of what is exported, in pixels
 
 
-def travel_tab(room: Room) -> None:
-    limits = room.limits
-    models = list(room.engine.models)
+def travel_tab(context: AppContext) -> None:
+    limits = context.limits
+    models = list(context.engine.models)
     texts, files = [], []
     with gr.Row(equal_height=False):
         with gr.Column(scale=6, min_width=320):
@@ -61,10 +61,10 @@ def travel_tab(room: Room) -> None:
                     mix = gr.Radio(
                         [("Straight (lerp)", "lerp"), ("Along the sphere (slerp)", "slerp")], value="slerp", label="Mix"
                     )
-                    model = model_choice(room, "travel-model")
+                    model = model_choice(context, "travel-model")
                 with gr.Row():
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=limits.seed)
-                    steps, guidance = drawing_sliders(room, "travel-")
+                    steps, guidance = drawing_sliders(context, "travel-")
         with gr.Column(scale=5, min_width=320):
             stage = gr.HTML(
                 html.note("Every picture of the way starts from the same noise: only the prompt moves."),
@@ -97,14 +97,14 @@ def travel_tab(room: Room) -> None:
     ) -> Iterator[Any]:
         words, uploads = (text_1, text_2, text_3, text_4), (file_1, file_2, file_3, file_4)
         asked = Travel(words, uploads, between, closed, mix, seed, steps, guidance, model)
-        for found in asked.run(room.engine, room.sandbox, session_of(request)):
+        for found in asked.run(context.engine, context.decode_worker, session_of(request)):
             if isinstance(found, Progress):
                 yield {stage: html.stage(found)}
             else:
                 yield finished(found)
 
     def finished(way: Way) -> dict[Any, Any]:
-        folder = room.folder()
+        folder = context.folder()
         large = [p.resize((SIDE, SIDE), Image.Resampling.LANCZOS) for p in way.pictures]
         save_sequence(large, folder / "way.gif", back=not way.closed)
         save_sequence(large, folder / "way.mp4")
@@ -117,5 +117,5 @@ def travel_tab(room: Room) -> None:
     inputs = [*texts, *files, between, closed, mix, seed, steps, guidance, model]
     going = go.click(travel, inputs, [exports, stage, player], api_name="travel", show_progress="hidden", **DRAWING)
 
-    follow_model(room, model, steps, guidance)
+    follow_model(context, model, steps, guidance)
     stopping(stop, stage, [going])

@@ -1,1 +1,1 @@
-"""Training of heads, and of towers where asked, from cached features: `unialign-gen train CONFIG`."""
+"""Training of heads, and of encoders where asked, from cached features: `unialign-gen train CONFIG`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .config import TrainConfig
 from .features import Source
-from .live import LiveInputs
+from .raw_inputs import RawInputs
 from .rows import Rows, StreamBatch
 from .streams import Draw, Stream
 
@@ -22,7 +22,7 @@ class Batches:
         points: unit embeddings (N, d) of a frozen anchor by cache; empty where the anchor is trained.
         means: unit means (d,) of the labels, for `label_share`.
         spread: standard deviation of each feature (width,) by modality, for noise.
-        live: inputs of towers that are trained too.
+        raw_inputs: inputs of encoders that are trained too.
     """
 
     def __init__(
@@ -33,10 +33,10 @@ class Batches:
         points: Mapping[str, Tensor],
         means: Mapping[str, Tensor],
         spread: Mapping[str, Tensor],
-        live: LiveInputs | None = None,
+        raw_inputs: RawInputs | None = None,
     ):
         self.config, self.stream, self.sources, self.points, self.spread = config, stream, sources, points, spread
-        self.live = live
+        self.raw_inputs = raw_inputs
         self.share = stream.config.label_share
         if points and self.share:
             dim = next(iter(points.values())).shape[1]
@@ -74,8 +74,8 @@ class Batches:
         head, whole = self.config.heads[modality], len(samples)
         chance = torch.rand(whole, generator=generator)
         caches, samples, chance = caches[mine], samples[mine], chance[mine]
-        if self.live is not None and modality in self.live.towers:
-            return self.live.rows(modality, names, caches, samples, chance)
+        if self.raw_inputs is not None and modality in self.raw_inputs.encoders:
+            return self.raw_inputs.rows(modality, names, caches, samples, chance)
         width = next(s.width(modality) for s in self.sources.values() if modality in s.rows)
         noise = torch.randn(whole, width, generator=generator)[mine] if head.noise else None
         if head.rows == "mean":

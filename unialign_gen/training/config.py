@@ -82,11 +82,11 @@ class TrainConfig:
         caches: feature caches by name, folders that `unialign-gen extract` wrote.
         heads: the modalities that are trained. The anchor is frozen unless it is among them.
         objective: `name` of the registry and its options.
-        towers: towers that are trained too, by modality: a checkpoint's name, a folder, or a description, as for extraction.
+        encoders: encoders that are trained too, by modality, named as for extraction.
         corpora: where the media of their caches are, by the cache's name.
-        frames: of a video, for a trained tower.
+        frames: of a video, for a trained encoder.
         workers: threads that decode for them.
-        tower_rate: their learning rate, as a share of `lr`.
+        encoder_rate: their learning rate, as a share of `lr`.
         checkpoint: whose space it is: a frozen anchor goes through this checkpoint's own head.
         anchor_head: the folder of another head for it, for a space that is not part of a checkpoint yet.
         embed_dim: width of a space of one's own, where the anchor is trained too; the checkpoint's by default.
@@ -95,7 +95,7 @@ class TrainConfig:
         lr, weight_decay, betas: AdamW.
         warmup, cool: shares of the steps in which the rate rises linearly, and in which it falls as a cosine.
         clip: largest norm of the gradient; 0 leaves it.
-        precision: of heads and towers; losses are in fp32 in any case.
+        precision: of heads and encoders; losses are in fp32 in any case.
         ema: decay of the moving average that is evaluated and kept; 0 keeps the weights themselves.
         micro_batch: rows a process that are encoded at a time, with the loss still over whole batches; 0 is all at once.
         save_every: steps between two states to resume from.
@@ -107,11 +107,11 @@ class TrainConfig:
     heads: dict[str, HeadConfig]
     streams: list[StreamConfig]
     objective: dict[str, Any] = field(default_factory=lambda: {"name": "unialign"})
-    towers: dict[str, str | dict[str, Any]] = field(default_factory=dict)
+    encoders: dict[str, str | dict[str, Any]] = field(default_factory=dict)
     corpora: dict[str, CorpusConfig] = field(default_factory=dict)
     frames: int = 8
     workers: int = field(default_factory=cores)
-    tower_rate: float = 1.0
+    encoder_rate: float = 1.0
     checkpoint: str = "starter"
     anchor_head: Path | None = None
     embed_dim: int | None = None
@@ -148,9 +148,9 @@ class TrainConfig:
             raise InputError(
                 f"anchor_head: the anchor, {self.anchor}, is trained here; heads.{self.anchor}.start goes on from one"
             )
-        headless = sorted(set(self.towers) - set(self.heads))
+        headless = sorted(set(self.encoders) - set(self.heads))
         if headless:
-            raise InputError(f"towers.{headless[0]}: a trained tower needs an entry in heads too")
+            raise InputError(f"encoders.{headless[0]}: a trained encoder needs an entry in heads too")
         for i, stream in enumerate(self.streams):
             self._check_stream(f"streams[{i}]", stream)
         for name, low, high in (("warmup", 0, 1), ("cool", 0, 1), ("ema", 0, 1), ("evaluation.held_out", 0, 0.9)):

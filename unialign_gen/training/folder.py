@@ -16,11 +16,11 @@ import torch
 
 from .. import __version__
 from ..config import to_dict
+from ..encoders import save_encoder
+from ..encoders.base import Encoder
 from ..errors import InputError
 from ..heads import Head, save_head
 from ..output import make_folder
-from ..towers import save_tower
-from ..towers.base import Tower
 from .config import TrainConfig
 from .model import Heads
 
@@ -103,17 +103,17 @@ class RunFolder:
             self.replace(METRICS, "".join(line + "\n" for line in kept).encode())
 
     def keep(self, trained: Heads) -> None:
-        """Writes the heads, a folder for each modality with its tower if that was trained, in place of those kept before."""
+        """Writes the heads, a folder for each modality with its encoder if that was trained, in place of those kept before."""
         part, old = self.path / f".{HEADS}.part", self.path / f".{HEADS}.old"
         for folder in (part, old):
             shutil.rmtree(folder, ignore_errors=True)
         for name, head in trained.heads.items():
             assert isinstance(head, Head)
             save_head(head, part / name)
-            if name in trained.towers:
-                tower = trained.towers[name]
-                assert isinstance(tower, Tower)
-                save_tower(tower, part / name)
+            if name in trained.encoders:
+                encoder = trained.encoders[name]
+                assert isinstance(encoder, Encoder)
+                save_encoder(encoder, part / name)
         target = self.path / HEADS
         if target.exists():
             target.rename(old)
@@ -121,5 +121,5 @@ class RunFolder:
         shutil.rmtree(old, ignore_errors=True)
 
     def note_problems(self, rows: list[dict[str, str]]) -> None:
-        """Writes which media could not be read while a tower was trained."""
+        """Writes which media could not be read while an encoder was trained."""
         self.replace("problems.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())

@@ -10,22 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..encoders.base import Encoder
 from ..heads import Head
 from ..objectives import UniAlign
-from ..towers.base import Tower
 from .rows import Rows, StreamBatch
 
 
 class Heads(nn.Module):
-    """Heads by modality, with their towers where these are trained too.
+    """Heads by modality, with their encoders where these are trained too.
 
     A call encodes several streams at once, so that one backward pass serves them all.
     """
 
-    def __init__(self, heads: Mapping[str, Head], towers: Mapping[str, Tower] | None = None):
+    def __init__(self, heads: Mapping[str, Head], encoders: Mapping[str, Encoder] | None = None):
         super().__init__()
         self.heads = nn.ModuleDict(heads)
-        self.towers = nn.ModuleDict(towers or {})
+        self.encoders = nn.ModuleDict(encoders or {})
 
     def forward(self, batches: list[dict[str, Rows]]) -> list[dict[str, Tensor]]:
         """Unit embeddings (b, d) in fp32 of each stream's rows; zeros for a sample that lacks the modality."""
@@ -33,7 +33,7 @@ class Heads(nn.Module):
 
     def encode(self, modality: str, rows: Rows) -> Tensor:
         """Unit embeddings (b, d), the mean over a sample's rows where it has several."""
-        features = self.towers[modality](rows.values) if modality in self.towers else rows.values
+        features = self.encoders[modality](rows.values) if modality in self.encoders else rows.values
         z = F.normalize(self.heads[modality](features).float(), dim=1)
         if rows.owner is not None:
             total = torch.zeros(rows.count, z.shape[1], device=z.device).index_add(0, rows.owner, z)

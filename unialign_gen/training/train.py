@@ -26,9 +26,9 @@ from .folder import HEADS, RunFolder
 from .model import loss_of, whole_batch_gradients
 from .rows import Rows, StreamBatch
 from .schedule import warm_then_cool
-from .setting import prepare
+from .state import prepare
 
-LIVE_ROWS = 32  # samples that a trained tower sees at a time when it is measured
+LIVE_ROWS = 32  # samples that a trained encoder sees at a time when it is measured
 
 
 def seed(number: int, device: torch.device) -> None:
@@ -113,12 +113,12 @@ class Trainer:
         if accelerator.is_main_process:
             self.folder.start(config)
         accelerator.wait_for_everyone()
-        self.setting = prepare(config)
-        self.plain = self.setting.heads
-        self.objective = self.setting.objective.to(accelerator.device)
+        self.state = prepare(config)
+        self.plain = self.state.heads
+        self.objective = self.state.objective.to(accelerator.device)
         groups: list[dict[str, Any]] = [{"params": list(self.plain.heads.parameters()), "rate": 1.0}]
-        if moving := list(self.plain.towers.parameters()):
-            groups.append({"params": moving, "rate": config.tower_rate})
+        if moving := list(self.plain.encoders.parameters()):
+            groups.append({"params": moving, "rate": config.encoder_rate})
         if own := list(self.objective.parameters()):
             groups.append({"params": own, "weight_decay": 0.0, "rate": 1.0})
         self.optimiser = torch.optim.AdamW(
@@ -130,7 +130,7 @@ class Trainer:
             self.average.to(accelerator.device)
         self.ahead = ThreadPoolExecutor(1)  # draws a step's batch while the one before is computed
         self.next: tuple[int, Future[list[StreamBatch]]] | None = None
-        sources, means, limit = self.setting.sources, self.setting.means, config.evaluation.limit
+        sources, means, limit = self.state.sources, self.state.means, config.evaluation.limit
         self._check_metric(measurable(self._measured, sources, means, config.anchor, limit))  # not after the first steps
         self.step, self.best = 0, -math.inf
         self.metrics: dict[str, float] = {}
@@ -183,7 +183,7 @@ class Trainer:
         )
 
     def go(self) -> Result:
-        accelerator, steps = self.accelerator, self.setting.steps
+        accelerator, steps = self.accelerator, self.state.steps
         stop = Stop()
         if self.config.trackers:
             accelerator.init_trackers("unialign_gen")
@@ -202,8 +202,8 @@ class Trainer:
         if self.config.trackers:
             accelerator.end_training()
         self.ahead.shutdown()
-        if self.setting.live is not None and self.accelerator.is_main_process:
-            self.folder.note_problems(list(self.setting.live.problems.values()))
+        if self.state.raw_inputs is not None and self.accelerator.is_main_process:
+            self.folder.note_problems(list(self.state.raw_inputs.problems.values()))
         heads = self.folder.path / HEADS
         return Result(self.step, steps, self.metrics, heads if heads.is_dir() else None)
 
@@ -217,7 +217,7 @@ class Trainer:
     def update(self) -> dict[str, Any]:
         """One step; returns its row of the log."""
         config, accelerator = self.config, self.accelerator
-        factor = warm_then_cool(self.step / self.setting.steps, config.warmup, config.cool)
+        factor = warm_then_cool(self.step / self.state.steps, config.warmup, config.cool)
         for group in self.optimiser.param_groups:
             group["lr"] = config.lr * factor * group["rate"]
         batches = [batch.to(accelerator.device) for batch in self._batches()]
@@ -263,9 +263,9 @@ class Trainer:
         """This step's batches; those of the next are begun where the processor waits for a device, or for files."""
 
         def draw(step: int) -> list[StreamBatch]:
-            return [b.batch(step, self.rank, self.world) for b in self.setting.batches]
+            return [b.batch(step, self.rank, self.world) for b in self.state.batches]
 
-        if self.accelerator.device.type == "cpu" and self.setting.live is None:
+        if self.accelerator.device.type == "cpu" and self.state.raw_inputs is None:
             return draw(self.step)
         drawn = self.next[1].result() if self.next is not None and self.next[0] == self.step else draw(self.step)
         self.next = (self.step + 1, self.ahead.submit(draw, self.step + 1))
@@ -291,12 +291,10 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, float]:
         """Measures the averaged weights, and keeps them if they are the best so far (or if nothing can be measured)."""
-        setting, config = self.setting, self.config
+        state, config = self.state, self.config
         with self._averaged():
             self.plain.eval()
-            found = evaluate(
-                self._measured, self._embed, setting.sources, setting.means, config.anchor, config.evaluation.limit
-            )
+            found = evaluate(self._measured, self._embed, state.sources, state.means, config.anchor, config.evaluation.limit)
             self._check_metric(found)
             score = found.get(config.evaluation.metric, math.inf)
             if score >= self.best:
@@ -309,13 +307,13 @@ class Trainer:
     def _embed(self, modality: str, source: Source, samples: Tensor) -> Tensor:
         """Unit embeddings (n, d) of samples on the processor, with the weights as they are; zeros where one lacks it."""
         if modality not in self.config.heads:  # the frozen anchor
-            return self.setting.points[source.name][samples]
-        device, live = self.accelerator.device, self.setting.live
-        if live is not None and modality in live.towers:
+            return self.state.points[source.name][samples]
+        device, raw_inputs = self.accelerator.device, self.state.raw_inputs
+        if raw_inputs is not None and modality in raw_inputs.encoders:
             parts = []
             for some in samples.split(LIVE_ROWS):
                 nothing = torch.zeros(len(some))
-                rows = live.rows(modality, [source.name], nothing.long(), some, nothing)
+                rows = raw_inputs.rows(modality, [source.name], nothing.long(), some, nothing)
                 parts.append(self.plain.encode(modality, rows.to(device)).cpu())
             return torch.cat(parts)
         ragged = source.rows[modality].some(samples)

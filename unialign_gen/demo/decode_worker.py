@@ -1,0 +1,157 @@
+"""Uploads are decoded in processes of their own: a file that hangs, crashes or bloats its decoder costs one message."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..errors import InputError
+from ..media import Clip, Sound
+from .limits import Limits
+
+CODE = "from unialign_gen.demo.decode import main; main()"
+START_SECONDS = 300.0
+FILES = 500  # that one process decodes before a fresh one takes its place
+
+
+@dataclass
+class Media:
+    """A decoded upload: `value` as a pipeline takes it; stereo int16 (n, 2) at `decode.FILM_RATE` Hz for a track."""
+
+    kind: str
+    name: str
+    value: Image.Image | Sound | Clip | np.ndarray
+    seconds: float | None = None
+
+
+class Worker:
+    """A process that decodes, see `decode.main`. Whatever goes wrong with it is an `OSError` or a `ValueError`."""
+
+    def __init__(self, limits: Limits):
+        paths = os.pathsep.join(p for p in sys.path if p)
+        self.files = 0
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", CODE, json.dumps(asdict(limits))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.into, self.out = self.process.stdin, self.process.stdout
+        with self.killed_after(START_SECONDS):
+            self.header()
+
+    @contextmanager
+    def killed_after(self, seconds: float) -> Iterator[None]:
+        clock = threading.Timer(seconds, self.process.kill)
+        clock.start()
+        try:
+            yield
+        finally:
+            clock.cancel()
+
+    def header(self) -> dict[str, Any]:
+        line = self.out.readline()
+        if not line:
+            raise OSError("the decoder has ended")
+        return json.loads(line)
+
+    def ask(self, kind: str, path: str, rate: int, seconds: float) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """A header and its arrays, within so many seconds."""
+        self.files += 1
+        with self.killed_after(seconds):
+            asked = {"kind": kind, "path": os.path.abspath(path), "rate": rate}  # it may have started in another folder
+            self.into.write(json.dumps(asked).encode() + b"\n")
+            self.into.flush()
+            header, arrays = self.header(), []
+            for shape, name in header.get("arrays", []):
+                raw = self.out.read(math.prod(shape) * np.dtype(name).itemsize)
+                arrays.append(np.frombuffer(bytearray(raw), np.dtype(name)).reshape(shape))
+        return header, arrays
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.out.close()
+        with suppress(OSError):  # what was still to be written has no reader any more
+            self.into.close()
+
+
+class DecodeWorker:
+    """Decodes files, `limits.decoders` at a time."""
+
+    def __init__(self, limits: Limits):
+        self.limits = limits
+        self.places = threading.BoundedSemaphore(limits.decoders)
+        self.starting = threading.Lock()
+        self.idle: list[Worker] = []
+
+    def warm(self) -> None:
+        """Has the processes ready, which takes seconds; where that fails, the first file will say so."""
+        for _ in range(self.limits.decoders):
+            with self.starting, suppress(OSError, ValueError):
+                self.idle.append(Worker(self.limits))
+
+    def take(self) -> Worker:
+        """One that is ready, or is about to be; else a new one."""
+        with suppress(IndexError):
+            return self.idle.pop()
+        with self.starting:
+            return self.idle.pop() if self.idle else Worker(self.limits)
+
+    def give_back(self, worker: Worker) -> None:
+        if worker.files < FILES:
+            self.idle.append(worker)
+        else:
+            worker.end()
+
+    def decode(self, kind: str, path: str, rate: int = 44100) -> Media:
+        """An upload as `image`, `audio`, `video`, `any` of them, or `track`; sound at `rate` Hz.
+
+        Raises:
+            InputError: it cannot be read, or not within the limits.
+        """
+        name = Path(path).name
+        with self.places:
+            worker = None
+            try:
+                worker = self.take()
+                header, arrays = worker.ask(kind, path, rate, self.limits.decode_seconds)
+            except (OSError, ValueError) as error:
+                if worker is not None:
+                    worker.end()
+                raise InputError(f"{name} cannot be decoded within this page's limits of time and memory") from error
+            self.give_back(worker)
+        if "error" in header:
+            raise InputError(str(header["error"]))
+        return Media(header["kind"], name, assemble(header, arrays, rate), header.get("seconds"))
+
+    def close(self) -> None:
+        while self.idle:
+            self.idle.pop().end()
+
+
+def assemble(header: dict[str, Any], arrays: list[np.ndarray], rate: int) -> Image.Image | Sound | Clip | np.ndarray:
+    if header["kind"] == "image":
+        return Image.fromarray(arrays[0])
+    if header["kind"] == "audio":
+        return Sound(torch.from_numpy(arrays[0]), rate)
+    if header["kind"] == "track":
+        return arrays[0]
+    frames = arrays[:-1] if header["sound"] else arrays
+    return Clip([Image.fromarray(f) for f in frames], torch.from_numpy(arrays[-1]) if header["sound"] else None)

@@ -1,0 +1,47 @@
+"""What every encoder offers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module):
+    """A frozen backbone: prepared input to features.
+
+    Attributes:
+        dim: width of the features.
+        config: what `encoders.load_encoder` needs to build it again; `encoder` names its kind.
+    """
+
+    dim: int
+    config: dict[str, Any]
+
+    def prepare(self, inputs: list[Any]) -> Tensor:
+        """Raw inputs of the encoder's modality, as one batch for `forward`."""
+        raise TypeError(f"{type(self).__name__} does not say how to prepare its inputs")
+
+    def collate(self, parts: list[Tensor]) -> Tensor:
+        """Batches that `prepare` made, one after the other, as if it had prepared them together.
+
+        Where they differ in length they are padded with NaN, as sound encoders do themselves.
+        """
+        longest = max(part.shape[1] for part in parts) if parts[0].ndim > 1 else 0
+        short = [longest - part.shape[1] if part.ndim > 1 else 0 for part in parts]
+        if not any(short):
+            return torch.cat(parts)
+        if not parts[0].is_floating_point():
+            raise TypeError(f"{type(self).__name__} does not say how inputs of different lengths become one batch")
+        return torch.cat(
+            [F.pad(p, (0, 0) * (p.ndim - 2) + (0, n), value=float("nan")) for p, n in zip(parts, short, strict=True)]
+        )
+
+    def compute_buffers(self) -> None:
+        """Fills the buffers that no weight file holds; most encoders have none."""
+
+    def extra_files(self) -> dict[str, str]:
+        """Text files that belong to the encoder, by name, such as a tokenizer."""
+        return {}

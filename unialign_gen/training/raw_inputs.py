@@ -1,0 +1,80 @@
+"""Inputs of encoders that are trained too: decoded anew at every step, since features of a moving encoder cannot be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.corpus import Sample
+from ..data.decode import Prepared, prepare
+from ..data.sources import read_corpus
+from ..encoders.base import Encoder
+from ..errors import InputError
+from .config import TrainConfig
+from .features import Source
+from .rows import Rows
+
+
+class RawInputs:
+    """Raw inputs of the trained encoders by cache and sample.
+
+    What cannot be decoded counts as lacking the modality, and is kept in `problems`; nothing is put in its place.
+
+    Raises:
+        InputError: a cache has no corpus, or holds samples that its corpus has not.
+    """
+
+    def __init__(self, config: TrainConfig, encoders: Mapping[str, Encoder], sources: Mapping[str, Source]):
+        self.encoders = dict(encoders)
+        self.samples: dict[str, list[Sample]] = {}
+        self.problems: dict[tuple[str, str], dict[str, str]] = {}
+        for name, source in sources.items():
+            if not set(encoders) & set(source.rows):
+                continue
+            if name not in config.corpora:
+                raise InputError(f"corpora: {name} is missing: {', '.join(encoders)} is trained from its media")
+            found = {sample.id: sample for sample in read_corpus(config.corpora[name]).samples}
+            absent = [i for i in source.ids if i not in found]
+            if absent:
+                raise InputError(f"corpora.{name}: {len(absent)} samples of the cache are not in it, the first: {absent[0]}")
+            self.samples[name] = [found[i] for i in source.ids]
+        self.decode: Callable[..., Prepared] = partial(prepare, frames=config.frames, patience=300.0)
+        self.pool = ThreadPoolExecutor(config.workers, "decode")
+
+    def rows(self, modality: str, names: Sequence[str], caches: Tensor, samples: Tensor, chance: Tensor) -> Rows:
+        """Prepared inputs of a modality for b samples; `chance` (b,) chooses among captions."""
+        picked = [self.samples[names[c]][s] for c, s in zip(caches.tolist(), samples.tolist(), strict=True)]
+        encoder = self.encoders[modality]
+        if modality == "text":
+            at = [i for i, sample in enumerate(picked) if sample.text]
+            texts = [picked[i].text[int(float(chance[i]) * len(picked[i].text))] for i in at]
+            parts, owner = ([encoder.prepare(texts)] if texts else []), torch.tensor(at, dtype=torch.int64)
+        else:
+            made = list(self.pool.map(lambda sample: self.decode(sample, {modality: encoder}), picked))
+            for prepared in made:
+                for problem in prepared.problems:
+                    self.problems[problem["id"], modality] = problem
+            parts = [m.inputs[modality] for m in made if modality in m.inputs]
+            counts = torch.tensor([len(m.inputs[modality]) if modality in m.inputs else 0 for m in made])
+            owner = torch.repeat_interleave(torch.arange(len(made)), counts)
+        present = torch.bincount(owner, minlength=len(picked)) > 0
+        if not parts:
+            raise InputError(f"not one sample of a batch has {modality} that can be read, the first: {picked[0].id}")
+        return Rows(joined(parts), owner, None if bool(present.all()) else present, len(picked))
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Batches one after the other; where lengths differ (spectrograms) the shorter are padded with NaN, as encoders do."""
+    longest = max(part.shape[1] for part in parts)
+    padded: list[Any] = [
+        part
+        if part.shape[1] == longest
+        else torch.cat([part, part.new_full((len(part), longest - part.shape[1], *part.shape[2:]), float("nan"))], 1)
+        for part in parts
+    ]
+    return torch.cat(padded)

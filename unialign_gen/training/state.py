@@ -1,0 +1,141 @@
+"""What a run is made of, from its configuration: features, the frozen anchor, heads, encoders, objective."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoint import frozen_head
+from ..data.cache import FeatureCache
+from ..data.extract_config import load as load_extracting
+from ..data.extract_config import locate
+from ..encoders.base import Encoder
+from ..errors import InputError
+from ..heads import Head, load_head
+from ..objectives import OBJECTIVES, build
+from .batches import Batches
+from .config import TrainConfig
+from .features import Source, embed_mean, label_means, read
+from .model import Heads
+from .raw_inputs import RawInputs
+from .streams import Stream
+
+
+@dataclass
+class TrainState:
+    """What a run is made of, before its first step."""
+
+    sources: dict[str, Source]
+    points: dict[str, Tensor]
+    means: dict[str, Tensor]
+    batches: list[Batches]
+    heads: Heads
+    objective: nn.Module
+    raw_inputs: RawInputs | None
+    steps: int
+
+
+def prepare(config: TrainConfig) -> TrainState:
+    """Reads the caches, embeds the frozen anchor, builds heads and objective.
+
+    Raises:
+        InputError: caches or a head that do not fit the configuration.
+    """
+    torch.manual_seed(config.seed)
+    wanted = {m for stream in config.streams for m in stream.modalities}
+    sources = {
+        name: read(name, FeatureCache.open(folder), wanted, config.evaluation.held_out, config.seed)
+        for name, folder in config.caches.items()
+    }
+    frozen = config.anchor not in config.heads
+    points: dict[str, Tensor] = {}
+    if frozen:
+        head = load_head(config.anchor_head) if config.anchor_head else frozen_head(config.checkpoint, config.anchor)[0]
+        for name, source in sources.items():
+            if config.anchor in source.rows:
+                points[name] = embed_mean(fitting(source, config.anchor, head), head)
+        if not points:
+            raise InputError(f"no cache has {config.anchor}, the anchor: extract it, or name another anchor")
+        dim = next(iter(points.values())).shape[1]
+    else:
+        dim = config.embed_dim or frozen_head(config.checkpoint, "image")[1]
+    means = label_means(sources, points)
+    encoders = {modality: trained_encoder(config, modality, sources) for modality in sorted(config.encoders)}
+    raw_inputs = RawInputs(config, encoders, sources) if encoders else None
+    spread, heads = {}, {}
+    for modality in sorted(config.heads):
+        rows = [s.rows[modality].values.float() for s in sources.values() if modality in s.rows]
+        if not rows:
+            raise InputError(f"heads.{modality}: no cache has {modality}")
+        features = torch.cat(rows)
+        spread[modality] = features.std(0)
+        heads[modality] = new_head(config, modality, features, dim)
+    streams = [
+        Stream(f"streams[{i}]", stream, sources, config.anchor, config.seed + i) for i, stream in enumerate(config.streams)
+    ]
+    batches = [Batches(config, stream, sources, points, means, spread, raw_inputs) for stream in streams]
+    steps = config.steps or math.ceil((config.epochs or 0) * len(streams[0]) / config.streams[0].batch)
+    return TrainState(sources, points, means, batches, Heads(heads, encoders), objective_of(config), raw_inputs, max(1, steps))
+
+
+def fitting(source: Source, anchor: str, head: nn.Module) -> Any:
+    """The anchor's rows of a cache, if they are what the checkpoint's head takes."""
+    wanted = head.config["features"] if isinstance(head, Head) else source.width(anchor)
+    if source.width(anchor) != wanted:
+        raise InputError(
+            f"cache {source.name}: {anchor} has {source.width(anchor)} features, this checkpoint's head takes {wanted}: "
+            "extract with the checkpoint's own encoder"
+        )
+    return source.rows[anchor]
+
+
+def trained_encoder(config: TrainConfig, modality: str, sources: dict[str, Source]) -> Encoder:
+    """An encoder whose weights are to be trained.
+
+    Raises:
+        InputError: it cannot be had, or its features are not those of the caches.
+    """
+    entry = config.encoders[modality]
+    encoder = load_extracting(entry if isinstance(entry, dict) else locate(modality, entry), torch.float32).requires_grad_(True)
+    for source in sources.values():
+        if modality in source.rows and source.width(modality) != encoder.dim:
+            raise InputError(
+                f"encoders.{modality}: it gives {encoder.dim} features, cache {source.name} has {source.width(modality)}"
+            )
+    return encoder.train()
+
+
+def new_head(config: TrainConfig, modality: str, features: Tensor, dim: int) -> Head:
+    """A head for features (R, width), or the one to go on from."""
+    entry = config.heads[modality]
+    if entry.start is None:
+        head = Head(features.shape[1], dim, entry.hidden, entry.dropout)
+        head.fit_standardisation(features)
+        return head
+    kept = load_head(entry.start)
+    if (kept.config["features"], kept.config["embed_dim"]) != (features.shape[1], dim):
+        raise InputError(
+            f"heads.{modality}.start: {entry.start} takes {kept.config['features']} features to {kept.config['embed_dim']} "
+            f"dimensions, this run needs {features.shape[1]} to {dim}"
+        )
+    head = Head(**kept.config, dropout=entry.dropout)
+    head.load_state_dict(kept.state_dict())
+    return head
+
+
+def objective_of(config: TrainConfig) -> nn.Module:
+    options = dict(config.objective)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise InputError("objective: name is missing, such as unialign or infonce")
+    if "anchor" in inspect.signature(OBJECTIVES.get(name, nn.Module)).parameters:
+        options.setdefault("anchor", config.anchor)
+    try:
+        return build(name, **options)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"objective: {error}") from error
