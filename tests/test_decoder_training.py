@@ -14,9 +14,10 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel, VQModel
 from scipy.ndimage import correlate
 
-from unialign_gen.checkpoints.recipe import autoencoder, decoders, pack, upscaler
+from unialign_gen.checkpoints.recipe import autoencoder, decoders, loop, pack, upscaler
 from unialign_gen.checkpoints.recipe.decoders import Decoder, Neighbours, sampling_weights, velocity_loss
 from unialign_gen.errors import InputError
+from unialign_gen.pipelines.autoencoders import LATENT_NOISE, autoencoder_kl
 from unialign_gen.pipelines.upscaler import Upscaler
 
 DIM = 32
@@ -192,6 +193,77 @@ loop(step, {"model": model}, Path(sys.argv[1]), minutes=1, batch=1, write=lambda
     # every sample's draw once, whatever was killed: the weight starts at nought
     whole = sum(torch.randn(2, 2, generator=torch.Generator().manual_seed(done)) for done in range(state["done"]))
     torch.testing.assert_close(state["model"]["weight"], whole, atol=1e-4, rtol=1e-4)
+
+
+def test_muon_sees_convolutions_as_matrices_of_the_same_memory():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(32, 40, 3), torch.nn.Linear(40, 36)).to(memory_format=torch.channels_last)
+    optimiser = loop.Muon(model)
+    before = [p.detach().clone() for p in model.parameters()]
+    x = torch.randn(512, 32, 3, 3, generator=torch.Generator().manual_seed(0))  # many: a gradient of full rank
+    optimiser.update(model[1](model[0](x).flatten(1)).square().sum(), 0.02)
+    moved = [(a - b) for a, b in zip(model.parameters(), before, strict=True)]
+    assert all(bool((m != 0).any()) for m in moved)
+    # Muon's update of a matrix has singular values near one, times the rate and 0.2 sqrt(larger side)
+    step = (moved[0] + 0.02 * 0.01 * before[0]).detach().permute(0, 2, 3, 1).reshape(40, -1)
+    values = torch.linalg.svdvals(step)[:36] / (0.02 * 0.2 * 288**0.5)  # the layer behind has 36 outputs: so is the rank
+    assert 0.5 < float(values.min()) < float(values.max()) < 1.4
+
+
+def test_bf16_convolutions_are_close_and_leave_no_trace():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1, stride=2), torch.nn.GroupNorm(2, 8), torch.nn.Conv2d(8, 4, 1))
+    x = torch.randn(2, 3, 16, 16)
+    exact = torch.autograd.grad(net(x).square().sum(), net.parameters())
+    with loop.fast("cpu", net):
+        rough = torch.autograd.grad(net(x).square().sum(), net.parameters())
+    assert all(g.dtype == torch.float32 for g in rough)
+    ratio = [float((a - b).norm() / a.norm()) for a, b in zip(exact, rough, strict=True)]
+    assert 1e-5 < max(ratio) < 0.03
+    again = torch.autograd.grad(net(x).square().sum(), net.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(exact, again, strict=True))
+
+
+def test_unclip_labels_are_what_the_pipeline_makes():
+    from diffusers import StableUnCLIPImg2ImgPipeline
+    from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+
+    model = decoders.UnclipDenoiser(16, 4, 16, 32, [[f"word{i}"] for i in range(64)])
+    embeds = torch.nn.functional.normalize(torch.randn(64, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    dropped = torch.arange(64)[:, None] < 8
+    labels, ids = model.conditions(embeds, dropped, torch.Generator().manual_seed(1), torch.arange(64))
+    blank = (ids == model.ids([""])[0]).all(1)
+    assert bool((labels[:8] == 0).all())
+    assert bool(blank[:8].all())
+    assert 0.5 < float(blank.float().mean()) < 0.95
+    # the second half of every label is the level's sinusoid as diffusers' pipeline appends it
+    parts = type("Parts", (), {"image_normalizer": StableUnCLIPImageNormalizer(16), "image_noising_scheduler": model.noising})
+    make = StableUnCLIPImg2ImgPipeline.noise_image_embeddings
+    table = torch.cat([make(parts, torch.zeros(1, 16), level, torch.zeros(1, 16))[:, 16:] for level in range(1000)])
+    distance = torch.cdist(labels[8:, 16:], table.detach(), compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+    assert float(distance.max()) < 1e-4
+    in_use, words = model.conditions(embeds[:2], dropped[8:10], torch.Generator().manual_seed(1))
+    torch.testing.assert_close(in_use[:, 16:], table[:1].expand(2, -1))
+    assert bool((words == model.ids([""])).all())
+
+
+def test_movq_in_another_class_draws_the_same():
+    torch.manual_seed(0)
+    movq = autoencoder.build((8, 8, 16), 4).eval()
+    vae = autoencoder_kl(movq)
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        z = movq.encode(x).latents
+        encoded = vae.encode(x).latent_dist
+        torch.testing.assert_close(encoded.mean, z, atol=1e-5, rtol=0)
+        torch.testing.assert_close(encoded.std, torch.full_like(z, LATENT_NOISE))
+        again = movq.decode(z, force_not_quantize=True).sample
+        torch.testing.assert_close(vae.decode(z).sample, again, atol=1e-5, rtol=0)
+        pixels = (x.permute(0, 2, 3, 1) * 127.5 + 127.5).round().byte()
+        autoencoder.normalise_latents(movq, pixels)  # moves latents, not pictures
+        moved = movq.encode(x).latents
+        torch.testing.assert_close(movq.decode(moved, force_not_quantize=True).sample, again, atol=1e-4, rtol=0)
+        assert float((moved - z).abs().max()) > 0.1
 
 
 def test_movq_learns_and_its_latents_are_normalised(tmp_path, monkeypatch):

