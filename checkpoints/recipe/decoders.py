@@ -38,6 +38,7 @@ DROP = 0.1  # the share of conditions that are dropped, for classifier-free guid
 CAPTIONED, CAPTIONS, PIECES, LENGTH = 0.3, 4, 4096, 16
 SNR_LIMIT = 5.0
 WARM_STEPS = 200
+SHEET = 40  # pictures on the sheet that shows how far a decoder has come
 KINDS = {"plain": 0.45, "recoloured": 0.3, "composition": 0.25}  # shares of what is drawn in training
 
 
@@ -299,9 +300,12 @@ def numbered(names: Sequence[str]) -> Tensor:
 
 
 def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
-    """(N,), with sum 1: things count with the square root of how many pictures they have, kinds of pictures by `KINDS`."""
+    """(N,), with sum 1: things count with the square root of how many pictures they have, the table's concepts three times.
+
+    Kinds of pictures count by `KINDS`.
+    """
     thing, kind = numbered([f"{row['kind']}|{row['thing']}" for row in rows]), numbered([row["kind"] for row in rows])
-    weights = torch.bincount(thing)[thing].float().rsqrt()
+    weights = torch.bincount(thing)[thing].float().rsqrt() * torch.tensor([3.0 if row["concept"] else 1.0 for row in rows])
     share = torch.tensor([KINDS[row["kind"]] for row in rows])
     weights = weights * share / torch.zeros(int(kind.max()) + 1).index_add_(0, kind, weights)[kind]
     return weights / weights.sum()
@@ -353,7 +357,7 @@ def train_decoders(
     near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)
     optimiser, mean = Muon(model), average(model)
     forward = torch.compile(model) if device != "cpu" else model
-    shown = torch.multinomial(weights, min(40, len(weights)), generator=torch.Generator(device).manual_seed(seed))
+    shown = torch.multinomial(weights, min(SHEET, len(weights)), generator=torch.Generator(device).manual_seed(seed))
     if not (out / "movq").exists():
         fit_codebook(packed.movq.cpu(), latents[:: max(1, len(latents) // 2000)].cpu())
         packed.movq.to(memory_format=torch.contiguous_format).save_pretrained(out / "movq")

@@ -37,7 +37,7 @@ class Pack:
         pictures: uint8 (N, 64, 64, 3), as they came out of the pack.
         embeddings: unit vectors (N, d), fp32.
         rows: for each picture `thing`, what it shows whatever its colour; `group`, the same for pictures that may stand for
-            each other; `kind`, plain, recoloured or composition; `captions`.
+            each other; `kind`, plain, recoloured or composition; `concept`, whether it shows one of the table; `captions`.
         movq: the autoencoder whose latents are drawn.
     """
 
@@ -88,7 +88,8 @@ def training_rows(root: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
             names = captions if row["kind"] == "composition" else origin["concepts"] or origin["captions"] or [row["id"]]
             thing = names[0].lower()
             chosen.append(i)
-            said.append({"thing": thing, "group": f"{thing}|{row['colour']}", "kind": row["kind"], "captions": captions})
+            shown = {"thing": thing, "group": f"{thing}|{row['colour']}", "kind": row["kind"], "concept": bool(row["concepts"])}
+            said.append(shown | {"captions": captions})
     return np.array(chosen), said
 
 
