@@ -168,8 +168,8 @@ def both_named(judge: Judge, picture: Image.Image, a: str, b: str) -> bool:
         page = Image.new("RGB", (height, height), "white")
         page.paste(picture.crop((left, 0, left + width // 2, height)), ((height - width // 2) // 2, 0))
         halves.append(page)
-    left, right, whole = (set(top) for top in judge.top([*halves, picture]))
-    return (a in left and b in right) or (b in left and a in right) or {a, b} <= whole
+    first, second, whole = (set(top) for top in judge.top([*halves, picture]))
+    return (a in first and b in second) or (b in first and a in second) or {a, b} <= whole
 
 
 def components(picture: Image.Image) -> int:

@@ -159,8 +159,8 @@ class UnclipDenoiser(nn.Module):
         captions: of the training pictures, at most four of each are used.
     """
 
+    wordless: Tensor
     tokens: Tensor
-    count: Tensor
 
     def __init__(self, embed_dim: int, latent_channels: int, side: int, width: int, captions: Sequence[Sequence[str]]):
         super().__init__()
@@ -356,7 +356,7 @@ def train_decoders(
     model = model.to(device, memory_format=torch.channels_last).train()
     near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)
     optimiser, mean = Muon(model), average(model)
-    forward = torch.compile(model) if device != "cpu" else model
+    forward: Any = torch.compile(model) if device != "cpu" else model
     shown = torch.multinomial(weights, min(SHEET, len(weights)), generator=torch.Generator(device).manual_seed(seed))
     if not (out / "movq").exists():
         fit_codebook(packed.movq.cpu(), latents[:: max(1, len(latents) // 2000)].cpu())

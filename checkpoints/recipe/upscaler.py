@@ -42,7 +42,7 @@ def read_ncnn(weights: bytes, scale: int = 4, width: int = 64, depth: int = 16) 
 
     def take(shape: torch.Size, dtype: type) -> Tensor:
         nonlocal at
-        found = np.frombuffer(weights, dtype, count=shape.numel(), offset=at)
+        found: np.ndarray = np.frombuffer(weights, dtype, count=shape.numel(), offset=at)
         at += -(-found.nbytes // 4) * 4
         return torch.from_numpy(found.astype(np.float32)).view(shape)
 
@@ -54,7 +54,7 @@ def read_ncnn(weights: bytes, scale: int = 4, width: int = 64, depth: int = 16) 
                         raise ValueError("no tag of half precision")
                     at += 4
                     layer.weight.copy_(take(layer.weight.shape, np.float16))
-                    layer.bias.copy_(take(layer.bias.shape, np.float32))
+                    layer.bias.copy_(take(layer.weight.shape[:1], np.float32))  # type: ignore[union-attr]
                 else:
                     layer.weight.copy_(take(layer.weight.shape, np.float32))
         if at != len(weights):
