@@ -1,8 +1,8 @@
-"""What a prompt's embedding is moved towards before it is drawn: what the decoder has learned to draw."""
+"""What lies between a prompt's embedding and the decoder: a guess at the embedding of a picture that the prompt may mean."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,72 +12,150 @@ from torch import Tensor
 
 from unialign_gen.errors import InputError
 
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
 
 class EmbeddingPrior(ModelMixin, ConfigMixin):
-    """Moves unit embeddings towards the known ones nearest to them.
+    """Moves unit embeddings towards the known ones nearest to them, and draws what a prompt leaves open.
 
     A sound, a sentence or an unseen picture lands beside the embeddings that a decoder was trained on, and what lies beside
-    them is drawn badly. Between encoder and decoder unCLIP therefore has a prior, a network of its own (Ramesh et al. 2022,
-    section 2.2). Where the known things can be listed, the best guess needs no network: if a prompt is a known point x_i, seen
-    n_i times before, through Gaussian noise of precision W W^T / temperature, the mean of what it may have been is
+    them is drawn badly. Between encoder and decoder unCLIP therefore has a prior, a network of its own that samples (Ramesh
+    et al. 2022, section 2.2). Where the known things can be listed, a linear Gaussian model needs no network. Pictures of a
+    thing with the mean x_i, seen n_i times before, differ by Gaussian noise whose precision is W W^T. The mean of the thing
+    that a prompt e may be is
 
-        p(e) = sum_i softmax_i(log n_i - |(e - x_i) W|^2 / (2 temperature)) x_i
+        p(e) = sum_i softmax_i(log n_i - |(e - x_i) W|^2 / (2 bandwidth)) x_i
 
-    (the posterior of linear discriminant analysis, Fisher 1936, and the estimate of Nadaraya 1964 and Watson 1964). W takes
-    the directions in which pictures of one thing differ, colour and style say, for less than those that tell things apart.
-    With W = 1 and every n_i alike it is that of von Mises-Fisher noise of concentration 1 / temperature. What is drawn is
-    (1 - strength) e + strength p(e) / |p(e)|, brought back to norm 1: strength 0 keeps e.
+    (the posterior of linear discriminant analysis, Fisher 1936, and the estimate of Nadaraya 1964 and Watson 1964; with W = 1
+    and every n_i alike that of von Mises-Fisher noise of concentration 1 / bandwidth). The prompt moves there only in the
+    directions that tell things apart, by the matrix A, and keeps what it says of the others, a colour say:
+
+        m(e) = e + strength (p(e) / |p(e)| - e) A
+
+    and what it does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. Along the
+    directions that prompts name, rows of `named`, there is the less noise the more the prompt says of them. The result is
+    brought back to norm 1.
 
     Args:
         embed_dim: width of the embeddings.
         count: number of known points.
-        temperature: above 0; how far a point is felt. Small ones choose the nearest.
+        bandwidth: above 0; how far a point is felt, in squared standard deviations. Small ones choose the nearest.
         strength: 0 to 1, what a call uses when it names none.
+        directions: how many directions prompts name. None: A is the identity, and no direction is spared from the noise.
+        said: how far along these a prompt lies from its thing that says everything of them, in standard deviations.
 
     Buffers: `points` (count, embed_dim), the known unit vectors; `log_counts` (count), zeros at first; `whitening` W
-    (embed_dim, embed_dim), the identity at first.
+    (embed_dim, embed_dim), the identity at first; and, unless `directions` is None, `moves` A (embed_dim, embed_dim), the
+    identity at first, and `named` (directions, embed_dim), orthonormal rows in whitened coordinates.
 
     Raises:
-        InputError: a temperature or a strength outside its range.
+        InputError: a bandwidth or a strength outside its range.
+
+    >>> prior = EmbeddingPrior(embed_dim=2, count=2, bandwidth=0.1, strength=0.5)
+    >>> _ = prior.points.copy_(torch.eye(2))
+    >>> prior(torch.tensor([[0.8, 0.6]])).round(decimals=2).tolist()
+    [[0.94, 0.33]]
+    >>> prior(torch.tensor([[0.8, 0.6]]), strength=0.0).round(decimals=2).tolist()
+    [[0.8, 0.6]]
     """
 
     points: Tensor
     log_counts: Tensor
     whitening: Tensor
+    moves: Tensor
+    named: Tensor
 
     @register_to_config
-    def __init__(self, embed_dim: int = 256, count: int = 1, temperature: float = 0.03, strength: float = 0.7):
+    def __init__(
+        self,
+        embed_dim: int = 256,
+        count: int = 1,
+        bandwidth: float = 0.03,
+        strength: float = 0.7,
+        directions: int | None = None,
+        said: float = 3.0,
+    ):
         super().__init__()
-        if not temperature > 0:
-            raise InputError(f"temperature must be above 0, got {temperature}")
+        if not bandwidth > 0:
+            raise InputError(f"bandwidth must be above 0, got {bandwidth}")
         check_strength(strength)
         self.register_buffer("points", torch.zeros(count, embed_dim))
         self.register_buffer("log_counts", torch.zeros(count))
         self.register_buffer("whitening", torch.eye(embed_dim))
+        if directions is not None:
+            self.register_buffer("moves", torch.eye(embed_dim))
+            self.register_buffer("named", torch.zeros(directions, embed_dim))
 
-    def forward(self, embeddings: Tensor, strength: float | None = None) -> Tensor:
+    def forward(
+        self,
+        embeddings: Tensor,
+        strength: float | None = None,
+        temperature: float = 0.0,
+        generator: Generators = None,
+    ) -> Tensor:
         """Unit embeddings (B, embed_dim), moved, in fp32.
 
+        Args:
+            embeddings: unit embeddings of prompts, (B, embed_dim).
+            strength: 0 keeps them, 1 moves them all the way; the prior's own by default.
+            temperature: 0 gives the mean; 1 differs as pictures of one thing do.
+            generator: where the draw comes from, one for all rows in turn or one for each: rows whose generators have the same
+                seed share their draw.
+
         Raises:
-            InputError: a strength that is not between 0 and 1.
+            InputError: a strength that is not between 0 and 1, a temperature below 0, or generators that are not one a row.
         """
         strength = check_strength(strength_of(self, strength))
+        if not 0 <= temperature < float("inf"):
+            raise InputError(f"the prior's temperature must be 0 or more, got {temperature}")
         embeddings = embeddings.float()
-        if not strength:
+        if not strength and not temperature:
             return embeddings
         points, log_counts, whitening = (
             b.to(embeddings.device, torch.float32) for b in (self.points, self.log_counts, self.whitening)
         )
-        keys = points @ whitening
+        keys = points @ whitening  # (count, d)
 
         def expected(row: Tensor) -> Tensor:
             apart = (keys - row @ whitening).square().sum(1)
-            return (log_counts - apart / (2 * self.config["temperature"])).softmax(0) @ points
+            return (log_counts - apart / (2 * self.config["bandwidth"])).softmax(0) @ points
 
         # one by one: products of matrices round differently with the number of rows, and a prompt's picture should not
         # depend on what is asked for beside it
-        known = F.normalize(torch.stack([expected(row) for row in embeddings]), dim=1)
-        return F.normalize(torch.lerp(embeddings, known, strength), dim=1)
+        known = F.normalize(torch.stack([expected(row) for row in embeddings]), dim=1)  # (B, d)
+        if self.config["directions"] is None:
+            moved = torch.lerp(embeddings, known, strength)
+        else:
+            moves = self.moves.to(embeddings.device, torch.float32)
+            moved = torch.stack([e + strength * (k - e) @ moves for e, k in zip(embeddings, known, strict=True)])
+        if temperature:
+            draws = [
+                self._noise(e - k, whitening, g) for e, k, g in zip(embeddings, known, each(generator, len(known)), strict=True)
+            ]
+            moved = moved + temperature * torch.stack(draws)
+        return F.normalize(moved, dim=1)
+
+    def _noise(self, offset: Tensor, whitening: Tensor, generator: torch.Generator | None) -> Tensor:
+        """How another picture of the same thing might differ (d,); `offset` (d,) is how the prompt itself does."""
+        noise = torch.randn(len(offset), generator=generator, device=generator.device if generator else "cpu").to(offset.device)
+        if self.config["directions"]:
+            named = self.named.to(offset.device, torch.float32)  # (k, d)
+            said = ((offset @ whitening) @ named.T).norm() / self.config["said"]
+            noise = noise - said.clamp(max=1) * (noise @ named.T) @ named
+        return torch.linalg.solve(whitening.T, noise)  # noise W^-1
+
+
+def each(generator: Generators, count: int) -> Sequence[torch.Generator | None]:
+    """A generator for each of `count` rows.
+
+    Raises:
+        InputError: there are several, and not as many as rows.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        return [generator] * count
+    if len(generator) != count:
+        raise InputError(f"{len(generator)} generators for {count} embeddings: give one, or one for each")
+    return list(generator)
 
 
 def move_to_known(prior: EmbeddingPrior | None, strength: float | None = None) -> Callable[[Tensor], Tensor] | None:

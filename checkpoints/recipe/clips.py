@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -18,17 +19,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from unialign_gen.data.manifest import Row
 from unialign_gen.media import load_sound
 
 from .concepts import CONCEPTS
-from .manifest import Row
 
 RATE, FPS, SECONDS, SIDE = 44100, 8, 10, 160
 
 
-def moving(stills: Sequence[Image.Image], dice: random.Random, seconds: int = SECONDS) -> Iterator[np.ndarray]:
+def moving(stills: Sequence[Image.Image], dice: random.Random) -> Iterator[np.ndarray]:
     """Frames (SIDE, SIDE, 3): each still in turn, panned and zoomed over a plain ground."""
-    each = FPS * seconds // len(stills)
+    each = FPS * SECONDS // len(stills)
     ground = tuple(dice.randint(200, 255) for _ in range(3))
     for still in stills:
         mask = Image.fromarray((np.asarray(still.convert("L")) < 250).astype(np.uint8) * 255)
@@ -45,9 +46,9 @@ def moving(stills: Sequence[Image.Image], dice: random.Random, seconds: int = SE
             yield np.asarray(frame)
 
 
-def repeated(samples: np.ndarray, dice: random.Random, seconds: int = SECONDS) -> np.ndarray:
+def repeated(samples: np.ndarray, dice: random.Random) -> np.ndarray:
     """The recording again and again with random pauses, over faint noise."""
-    out = np.random.default_rng(dice.randint(0, 10**9)).normal(0, 0.001, seconds * RATE).astype(np.float32)
+    out = np.random.default_rng(dice.randint(0, 10**9)).normal(0, 0.001, SECONDS * RATE).astype(np.float32)
     at = int(dice.uniform(0, 0.6) * RATE)
     while at < len(out):
         count = min(len(samples), len(out) - at)
@@ -77,27 +78,23 @@ def write_clip(path: Path, frames: Iterator[np.ndarray], sound: np.ndarray) -> N
         container.mux(audio.encode(None))
 
 
-def build(root: Path, rows: Sequence[Row], per_concept: int = 1) -> int:
-    """One clip a concept and split (train, test) for concepts with a VGGSound label; returns how many."""
+def build(root: Path, rows: Sequence[Row]) -> None:
+    """One clip a concept and split (train, test) for concepts with a VGGSound label."""
     out = root / "clips"
     (out / "video").mkdir(parents=True, exist_ok=True)
     lines = []
-    for name, concept in CONCEPTS.items():
-        for split in ("train", "test"):
-            mine = [r for r in rows if r.split == split and name in r.concepts]
-            stills = [r for r in mine if r.kind == "picture"]
-            sounds = [r for r in mine if r.style in ("rec", "fx")]
-            if not stills or not sounds or not concept.vggsound:
-                continue
-            for k in range(per_concept):
-                dice = random.Random(f"{name}{split}{k}")
-                clip = "pk" + hashlib.sha1(f"{name}{split}{k}".encode()).hexdigest()[:9]
-                start = dice.randrange(0, 300, 10)
-                chosen = dice.sample(stills, min(2, len(stills)))
-                pictures = [Image.open(root / r.path).convert("RGB") for r in chosen]
-                sound = repeated(load_sound(root / dice.choice(sounds).path, RATE).numpy(), dice)
-                write_clip(out / "video" / f"{clip}_{start:06d}.mp4", moving(pictures, dice), sound)
-                lines.append((clip, start, concept.vggsound.split(",")[0].split(" / ")[0], split))
+    for (name, concept), split in itertools.product(CONCEPTS.items(), ("train", "test")):
+        mine = [r for r in rows if r.split == split and name in r.concepts]
+        stills = [r for r in mine if r.kind == "picture"]
+        sounds = [r for r in mine if r.style in ("rec", "fx")]
+        if not stills or not sounds or not concept.vggsound:
+            continue
+        dice = random.Random(f"{name}{split}0")
+        clip = "pk" + hashlib.sha1(f"{name}{split}0".encode()).hexdigest()[:9]
+        start = dice.randrange(0, 300, 10)
+        pictures = [Image.open(root / r.path).convert("RGB") for r in dice.sample(stills, min(2, len(stills)))]
+        sound = repeated(load_sound(root / dice.choice(sounds).path, RATE).numpy(), dice)
+        write_clip(out / "video" / f"{clip}_{start:06d}.mp4", moving(pictures, dice), sound)
+        lines.append((clip, start, concept.vggsound.split(",")[0].split(" / ")[0], split))
     with (out / "vggsound.csv").open("w", newline="") as f:
         csv.writer(f).writerows(lines)
-    return len(lines)

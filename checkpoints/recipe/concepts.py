@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,11 @@ def table(name: str) -> list[dict[str, str]]:
     """The rows of `tables/<name>.tsv`."""
     with (TABLES / f"{name}.tsv").open(newline="") as f:
         return list(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def unit_hash(*parts: str) -> float:
+    """A number in [0, 1) from the parts, the same on every machine: splits depend on nothing but an item's name."""
+    return int(hashlib.sha1("|".join(parts).encode()).hexdigest()[:8], 16) / 2**32
 
 
 def normal(text: str) -> str:

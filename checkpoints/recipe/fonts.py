@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,21 +119,13 @@ def play(synth: Any, font: int, bank: int, program: int, notes: list[Note], seco
     return np.concatenate(parts)
 
 
-def render_all(
-    unpacked: Path,
-    out: Path,
-    write: Callable[[np.ndarray, Path], float],
-    trim: Callable[[np.ndarray], np.ndarray],
-) -> Iterator[tuple[str, str, Font]]:
-    """Writes every render; yields (file name, concept, font). A preset that a font lacks renders silence and is left out."""
+def render_all(unpacked: Path) -> Iterator[tuple[np.ndarray, str, str, Font]]:
+    """Every render: samples, file name, concept, font. A preset that a font lacks renders silence."""
     import tinysoundfont
 
     for font in FONTS:
         synth = tinysoundfont.Synth(samplerate=RATE, gain=-6)
         loaded = synth.sfload(str(unpacked / font.path))
         for concept, tag, bank, program, notes, seconds in asked(font):
-            samples = trim(play(synth, loaded, bank, program, notes, seconds))
-            if len(samples) >= 0.12 * RATE:
-                name = f"{font.source}-{tag}-{concept.replace(' ', '_')}.flac"
-                write(samples, out / name)
-                yield name, concept, font
+            name = f"{font.source}-{tag}-{concept.replace(' ', '_')}.flac"
+            yield play(synth, loaded, bank, program, notes, seconds), name, concept, font

@@ -1,75 +1,106 @@
-"""Training rows of the manifest, and what is known of them: features, embeddings, neighbours."""
+"""What a finished space is known by: concepts as points, the prior, and when a prompt is not understood."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unialign_gen.heads import load_head
+from unialign_gen.concepts import ConceptTable
+from unialign_gen.pipelines import EmbeddingPrior
 
-from . import diffusion, features, manifest
-from .manifest import Row
+from . import colours
+from .concepts import CONCEPTS
+from .rows import Picture
 
-DECODER_TIERS, HEAD_TIERS = "A", "AB"
-VERSIONS = {"rec": 5, "fx": 5, "font": 2, "speech": 2}
-
-
-def select(root: Path, kind: str, tiers: str) -> list[Row]:
-    """Training rows of a kind that the licence policy lets into this part."""
-    return [r for r in manifest.read(root) if r.kind == kind and manifest.trainable(r, tiers)]
+# Shrinkage and bandwidth chosen on held-out prompts' nearest concepts: much alike from 0.02 to 0.1 and from 4 to 16
+SHRINKAGE, BANDWIDTH, STRENGTH = 0.05, 8.0, 0.6
 
 
-def caption_features(root: Path, rows: list[Row]) -> list[Tensor]:
-    """A tensor (k, 384) for each picture; one without captions gets its style."""
-    texts = [r.captions or [r.style] for r in rows]
-    known = features.of_texts(root, [t for ts in texts for t in ts])
-    return [torch.stack([known[t] for t in ts]) for ts in texts]
+def by_thing(names: Sequence[str]) -> dict[str, list[int]]:
+    """Places of the rows that show each thing."""
+    out: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        out.setdefault(name, []).append(place)
+    return out
 
 
-def sound_features(root: Path, rows: list[Row]) -> list[Tensor]:
-    """A tensor (versions, d) for each sound; recordings have more augmented versions than renders."""
-    out: dict[str, Tensor] = {}
-    for count in sorted({VERSIONS[r.style] for r in rows}):
-        mine = [r for r in rows if VERSIONS[r.style] == count]
-        out.update(zip([r.id for r in mine], features.of_sounds(root, mine, count), strict=True))
-    return [out[r.id] for r in rows]
+def means(embeds: Tensor, groups: Sequence[list[int]]) -> Tensor:
+    """Unit means (groups, d) of unit embeddings (N, d)."""
+    return F.normalize(torch.stack([embeds[rows].mean(0) for rows in groups]), dim=1)
 
 
-@torch.no_grad()
-def anchors(root: Path, rows: list[Row]) -> Tensor:
-    """Unit embeddings (N, d) of pictures in the image space, by its head alone."""
-    head = load_head(root / "image_space")
-    return F.normalize(head(features.of_pictures(root, rows, "image")), dim=1)
+def whitening(embeds: Tensor, groups: Sequence[list[int]]) -> Tensor:
+    """W (d, d) of W W^T, the inverse of the covariance that unit embeddings (N, d) of one thing have about their mean.
 
-
-def things(rows: list[Row]) -> list[str]:
-    """What each picture shows: its concept, or, outside the concept table, its name."""
-    return [r.concepts[0] if r.concepts else (r.captions[0].lower() if r.captions else r.id) for r in rows]
-
-
-def bank(embeds: Tensor, things: Sequence[str], least: int = 1) -> Tensor:
-    """Unit means (M, d) of the things that at least `least` of the pictures, with unit embeddings (N, d), show."""
-    means = [embeds[rows].mean(0) for rows in diffusion.by_thing(things).values() if len(rows) >= least]
-    return F.normalize(torch.stack(means), dim=1)
-
-
-def spread(embeds: Tensor, things: Sequence[str], shrinkage: float) -> Tensor:
-    """How embeddings (N, d) of one thing differ: the covariance (d, d) about the things' means, pooled over all of them.
-
-    `shrinkage` (0 to 1) of it is a sphere of the same variance (Ledoit & Wolf 2004), without which directions that hardly
-    vary would count for everything.
+    A little of the covariance is a sphere of the same variance (Ledoit & Wolf 2004), without which directions that hardly vary
+    would count for everything.
     """
-    groups = diffusion.by_thing(things).values()
     apart = torch.cat([embeds[rows] - embeds[rows].mean(0) for rows in groups])
-    pooled = apart.T @ apart / (len(embeds) - len(groups))
+    pooled = apart.T @ apart / (len(apart) - len(groups))
     sphere = torch.eye(len(pooled)) * pooled.trace() / len(pooled)
-    return torch.lerp(pooled, sphere, shrinkage)
+    return torch.linalg.cholesky(torch.linalg.inv(torch.lerp(pooled, sphere, SHRINKAGE)))
 
 
-def neighbours(root: Path, rows: list[Row]) -> diffusion.Neighbours:
-    """Neighbours are pictures of one thing."""
-    return diffusion.Neighbours(anchors(root, rows), things(rows))
+def concept_table(rows: Sequence[Picture], embeds: Tensor, named: Tensor) -> ConceptTable:
+    """The unit mean embedding of each concept's plain training pictures, and how these differ.
+
+    Args:
+        rows: plain training pictures, with unit embeddings (N, d).
+        named: embeddings (concepts, d) of the concepts' names, for those without a picture.
+    """
+    points = torch.zeros(len(CONCEPTS), embeds.shape[1])
+    shown = [n for n, row in enumerate(rows) if row.concepts]
+    for n in shown:
+        for concept in rows[n].concepts:
+            points[list(CONCEPTS).index(concept)] += embeds[n]
+    unseen = ~points.any(1)
+    points[unseen] = named[unseen]
+    apart = whitening(embeds[shown], list(by_thing([rows[n].name for n in shown]).values()))
+    return ConceptTable(list(CONCEPTS), F.normalize(points, dim=1), apart / apart.diagonal().mean())
+
+
+def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list[str]]:
+    """The prior over what training pictures with unit embeddings (N, d) show, and the names of its points.
+
+    The points are means of plain pictures; how pictures of a thing differ is learned from recoloured ones too.
+    """
+    plain = [n for n, row in enumerate(rows) if row.kind == "plain"]
+    single = [n for n, row in enumerate(rows) if row.kind != "composition"]
+    groups = {name: [plain[i] for i in places] for name, places in by_thing([rows[n].name for n in plain]).items()}
+    points = means(embeds, list(groups.values()))
+    counts = torch.tensor([len(places) for places in groups.values()]).log()
+    wide = {name: [single[i] for i in places] for name, places in by_thing([rows[n].name for n in single]).items()}
+    apart = whitening(embeds, list(wide.values()))
+    back = torch.linalg.inv(apart)
+    named, said = colour_directions(rows, embeds, apart)
+    made = EmbeddingPrior(points.shape[1], len(points), BANDWIDTH, STRENGTH, len(named), said)
+    made.points.copy_(points)
+    made.log_counts.copy_(counts)
+    made.whitening.copy_(apart)
+    made.named.copy_(named)
+    # in whitened coordinates pictures of a thing differ by 1 in every direction: a Wiener filter keeps of a direction what the
+    # variance between things is of all variance there
+    keys = points @ apart
+    variance, axes = torch.linalg.eigh(torch.cov(keys.T))
+    keep = torch.eye(len(apart)) - named.T @ named
+    filtered = keep @ axes @ torch.diag(variance / (variance + 1)) @ axes.T @ keep
+    made.moves.copy_(apart @ filtered @ back)
+    return made, list(groups)
+
+
+def colour_directions(rows: Sequence[Picture], embeds: Tensor, apart: Tensor) -> tuple[Tensor, float]:
+    """Orthonormal directions (k, d) in whitened coordinates that colours differ in, and how far pictures lie along them.
+
+    A recoloured picture is compared with the one that it was made of.
+    """
+    place = {row.id: n for n, row in enumerate(rows)}
+    made = [n for n, row in enumerate(rows) if row.kind == "recoloured" and row.variant_of in place]
+    shift = torch.stack([(embeds[n] - embeds[place[rows[n].variant_of or ""]]) @ apart for n in made])
+    groups = by_thing([rows[n].colour for n in made])
+    centres = torch.stack([shift[places].mean(0) for name, places in groups.items() if name.split()[-1] in colours.NAMES])
+    _, strength, axes = torch.linalg.svd(centres - centres.mean(0), full_matrices=False)
+    named = axes[strength > 0.1 * strength[0]]
+    return named, float((shift @ named.T).norm(dim=1).median())

@@ -1,4 +1,4 @@
-"""The pictures: where each comes from, under which licence, what it is called."""
+"""The pictures that packages hold: where each comes from, under which licence, what it is called; drawn as cut-outs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from unialign_gen.data.manifest import Row
+
+from . import colours
 from .archives import read_rcc
-from .concepts import article, match
-from .manifest import Row
-from .rasters import Drawing, render
-from .splits import unit_hash
+from .concepts import article, match, unit_hash
+from .rasters import SIDE, Drawing, on_white, render
 
 HELD_OUT = 0.06
+LARGE_SIDE, LARGE_SHARE = 512, 0.2  # of the tier A pictures whose source is large enough, for the upscaler
+TIER_A = {"public domain", "cc0", "cc0-1.0", "mit", "bsd", "apache-2.0", "cc-by-3.0", "cc-by-4.0", "cc0-1.0/pd"}
+TIER_B = {"cc-by-sa", "cc-by-sa-2.5", "cc-by-sa-3.0", "cc-by-sa-4.0"}
 
 
 @dataclass
@@ -40,10 +48,9 @@ class Item:
 
 
 def tier(licence: str) -> str:
-    """A: public domain, CC0, MIT, Apache, BSD, CC-BY; B: share-alike; C: all else, that is GPL."""
-    if re.search(r"by-?sa|-sa\b|\bsa\b", licence, re.I):
-        return "B"
-    return "A" if re.search(r"public|cc0|mit|apache|bsd|artistic|by-?\s?[34]|cc-by", licence, re.I) else "C"
+    """A if the licence as a whole is a permissive one, B if it is share-alike, C otherwise, GPL mostly."""
+    text = re.sub(r"\s+", "-", licence.strip().lower()).replace("public-domain", "public domain")
+    return "A" if text in TIER_A else "B" if text in TIER_B else "C"
 
 
 def plain(text: str) -> str:
@@ -75,7 +82,7 @@ class EmojiNames:
     def __init__(self, unpacked: Path):
         self.by_code: dict[str, dict] = {}
         self.by_label: dict[str, dict] = {}
-        for entry in json.loads((unpacked / "npm-emojibase-data/en/data.json").read_text()):
+        for entry in json.loads((unpacked / "emojibase-data/en/data.json").read_text()):
             if entry.get("group") in NOT_PICTURES:
                 continue
             self.by_code[entry["hexcode"].lower().replace("-fe0f", "")] = entry
@@ -85,7 +92,7 @@ class EmojiNames:
                 self.by_label.setdefault(self.letters(unicodedata.name(chr(int(code, 16)), "")), entry)
         self.codes: dict[str, str] = {}
         for name in ("noto", "twemoji", "fluent-emoji-flat"):
-            for code, icon in json.loads((unpacked / f"npm-iconify-json-{name}/chars.json").read_text()).items():
+            for code, icon in json.loads((unpacked / f"iconify-json-{name}/chars.json").read_text()).items():
                 self.codes.setdefault(icon, code.replace("-fe0f", ""))
 
     @staticmethod
@@ -104,7 +111,7 @@ class EmojiNames:
 def emoji(unpacked: Path) -> Iterator[Item]:
     names = EmojiNames(unpacked)
     for source, (licence, _) in EMOJI.items():
-        data = json.loads((unpacked / f"npm-iconify-json-{source}/icons.json").read_text())
+        data = json.loads((unpacked / f"iconify-json-{source}/icons.json").read_text())
         for icon, body in data["icons"].items():
             entry = names.find(icon)
             if entry is None:
@@ -115,7 +122,7 @@ def emoji(unpacked: Path) -> Iterator[Item]:
                 f'viewBox="{body.get("left", 0)} {body.get("top", 0)} {width} {height}">{body["body"]}</svg>'
             )
             yield Item(source, icon, licence, entry["label"], Drawing(svg=svg), entry.get("tags", []))
-    for path in sorted((unpacked / "npm-lobehub-fluent-emoji-3d/assets").glob("*.webp")):
+    for path in sorted((unpacked / "lobehub-fluent-emoji-3d/assets").glob("*.webp")):
         entry = names.by_code.get(path.stem.replace("-fe0f", ""))
         if entry:
             yield Item("fluent-emoji-3d", path.stem, "MIT", entry["label"], Drawing(file=str(path)), entry.get("tags", []))
@@ -284,15 +291,27 @@ def captions(item: Item, concepts: list[str]) -> list[str]:
     return list(unique.values())
 
 
-def draw(job: tuple[int, Drawing, Path]) -> tuple[int, str | None]:
-    """Renders one picture to a file; returns a digest that near-identical pictures share, or None where it fails."""
-    number, drawing, path = job
+@dataclass
+class Job:
+    """A picture to be drawn: `number` is its place in the files of cut-outs at `cut_outs`."""
+
+    number: int
+    drawing: Drawing
+    cut_outs: Path
+    large: Path | None
+
+
+def draw(job: Job) -> tuple[int, str | None, str]:
+    """Draws one cut-out; returns a digest that near-identical pictures share, or None where it fails, and its colour."""
     try:
-        picture = render(drawing)
+        picture = render(job.drawing)
+        if job.large is not None and not job.large.exists():
+            on_white(render(job.drawing, LARGE_SIDE)).save(job.large, lossless=True, method=0)
     except Exception:  # a renderer meets thousands of hand-made files; what it cannot draw is counted by the caller
-        return number, None
-    picture.save(path, compress_level=6)
-    return number, hashlib.sha1(picture.resize((16, 16)).quantize(16).convert("RGB").tobytes()).hexdigest()
+        return job.number, None, ""
+    np.load(job.cut_outs, mmap_mode="r+")[job.number] = np.asarray(picture)
+    digest = hashlib.sha1(on_white(picture).resize((16, 16)).quantize(16).convert("RGB").tobytes()).hexdigest()
+    return job.number, digest, colours.named(picture)
 
 
 def held_out(source: str, key: str) -> bool:
@@ -300,45 +319,57 @@ def held_out(source: str, key: str) -> bool:
     return unit_hash(source, key) < HELD_OUT
 
 
-def build(unpacked: Path, root: Path, jobs: int) -> tuple[list[Row], dict[str, int]]:
-    """All pictures as 128 x 128 files with their rows, and how many were left out: empty or broken, or seen before.
+def large_file(root: Path, item: Item, name: str) -> Path | None:
+    """Where a picture is kept at 512 pixels too: a share of tier A whose sources are vectors, photographs or renders."""
+    sharp = item.drawing.is_svg or item.source in ("gcompris", "fluent-emoji-3d")
+    chosen = item.tier == "A" and sharp and unit_hash("large", name) < LARGE_SHARE
+    return root / "pictures512" / f"{name}.webp" if chosen else None
+
+
+def build(unpacked: Path, root: Path, jobs: int) -> dict[str, Any]:
+    """All pictures, as `cutouts.npy` (N, 128, 128, 4) and as files on white, some at 512 pixels too.
 
     The split follows from source and key: 6 % of tiers A and B are held out, tier C is the cross-source set.
+
+    Returns the `rows`, their `colours`, and how many were `left` out: empty or broken, or seen before.
     """
-    out = root / "images"
-    out.mkdir(parents=True, exist_ok=True)
+    for folder in ("images", "pictures512"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
     items = [item for source in SOURCES for item in source(unpacked)]
     ids, used = [], Counter[str]()
     for item in items:
         name = re.sub(r"[^a-zA-Z0-9]+", "-", f"{item.source}-{item.key}")[:90]
         used[name.lower()] += 1  # two keys may differ in punctuation only
         ids.append(name if used[name.lower()] == 1 else f"{name}-{used[name.lower()]}")
-    work = [(n, item.drawing, out / f"{name}.png") for n, (item, name) in enumerate(zip(items, ids, strict=True))]
+    part = root / "cutouts.part.npy"
+    cut_outs = np.lib.format.open_memmap(part, "w+", np.uint8, (len(items), SIDE, SIDE, 4))
+    work = [Job(n, i.drawing, part, large_file(root, i, name)) for n, (i, name) in enumerate(zip(items, ids, strict=True))]
     rows: list[Row] = []
+    kept: list[int] = []
+    found: list[str] = []
     seen: set[str] = set()
     left = {"broken": 0, "duplicate": 0}
     with ProcessPoolExecutor(jobs) as pool:
-        for n, digest in pool.map(draw, work, chunksize=32):
-            item = items[n]
+        for n, digest, colour in pool.map(draw, work, chunksize=32):
+            item, name = items[n], ids[n]
             if digest is None or digest in seen:
                 left["broken" if digest is None else "duplicate"] += 1
-                (out / f"{ids[n]}.png").unlink(missing_ok=True)
+                (root / "pictures512" / f"{name}.webp").unlink(missing_ok=True)
                 continue
             seen.add(digest)
+            kept.append(n)
+            found.append(colour)
             concepts = match(item.source, item.name, item.words)
+            split = "cross" if item.tier == "C" else "test" if held_out(item.source, item.key) else "train"
+            said, path = captions(item, concepts), f"images/{name}.png"
+            on_white(Image.fromarray(cut_outs[n], "RGBA")).save(root / path, compress_level=1)
             rows.append(
-                Row(
-                    id=ids[n],
-                    kind="picture",
-                    source=item.source,
-                    key=item.key,
-                    licence=item.licence,
-                    tier=item.tier,
-                    concepts=concepts,
-                    style=style(item),
-                    captions=captions(item, concepts),
-                    split="cross" if item.tier == "C" else "test" if held_out(item.source, item.key) else "train",
-                    path=f"images/{ids[n]}.png",
-                )
+                Row(name, "picture", item.source, item.key, item.licence, item.tier, concepts, style(item), said, split, path)
             )
-    return rows, left
+    whole = np.lib.format.open_memmap(root / "cutouts.whole.npy", "w+", np.uint8, (len(rows), SIDE, SIDE, 4))
+    for n, number in enumerate(kept):
+        whole[n] = cut_outs[number]
+    whole.flush()
+    (root / "cutouts.whole.npy").replace(root / "cutouts.npy")
+    part.unlink()
+    return {"rows": [vars(row) for row in rows], "colours": found, "left": left}

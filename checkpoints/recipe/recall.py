@@ -1,69 +1,129 @@
-"""How often an embedding lies nearest to its concept, over everything that training never met: no picture is drawn."""
+"""How embeddings of everything that training never met lie to what they mean: no picture is drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from unialign_gen.concepts import ConceptTable
+from unialign_gen.data.manifest import Row
 from unialign_gen.eval.concepts import shares
 from unialign_gen.eval.data import Prompt
 
-from . import features
-from .manifest import Row
+from .concepts import article
+from .features import TextFeatures
+from .rows import Picture
 
 SPLITS = {"held_out": ("test",), "other_makers": ("cross",), "together": ("test", "cross")}
+Heads = Mapping[str, Callable[[Tensor], Tensor]]
 
 
 def measure(
-    root: Path, rows: Sequence[Row], table: ConceptTable, heads: Mapping[str, Callable[[Tensor], Tensor]]
+    rows: Sequence[Row],
+    image: Mapping[str, Tensor],
+    sound: Mapping[str, Tensor],
+    texts: TextFeatures,
+    table: ConceptTable,
+    heads: Heads,
 ) -> dict[str, dict[str, Any]]:
     """Top-1 and top-5 shares by modality and split.
 
     Args:
         rows: the whole manifest.
-        heads: encoder features to embeddings, of any norm, by modality.
+        image, sound: encoder features (width,) by id.
+        heads: features to embeddings, of any norm, by modality.
 
     Returns for `picture`, `caption` (every caption of every held-out picture), `text` (the same, each wording once),
-    `text_unseen` (wordings that no training picture has, of words that may have been taught), `recording`, `render` and
-    `speech` the shares on held-out takes, on other makers, and on both together; and for `name`, the concepts' own names, one
-    share (a concept without pictures lies where its name does, so its own is no test).
+    `text_unseen` (wordings that no training picture has), `recording`, `render` and `speech` the shares on held-out items, on
+    other makers, and on both together; and for `name`, the concepts' own names, one share.
     """
     seen = {c.lower() for r in rows if r.split == "train" for c in r.captions}
     tested = [r for r in rows if r.split != "train" and r.concepts]
-    pictures = [r for r in tested if r.kind == "picture"]
-    sounds = [r for r in tested if r.kind == "sound"]
-    of_text = features.of_texts(root, [*table.names, *(c for r in pictures for c in r.captions)])
-    of_picture = dict(zip((r.id for r in pictures), features.of_pictures(root, pictures, "image"), strict=True))
-    of_sound = dict(zip((r.id for r in sounds), features.of_sounds(root, sounds, 1)[:, 0], strict=True))
     result: dict[str, dict[str, Any]] = {}
 
-    def count(name: str, split: str, modality: str, found: list[Tensor], concepts: list[list[str]]) -> None:
-        if found:
-            z = F.normalize(heads[modality](torch.stack(found)), dim=1)
-            wanted = [Prompt(modality, name, c) for c in concepts]
-            result.setdefault(name, {})[split] = shares(table.nearest(z), wanted)
+    def count(name: str, split: str, modality: str, found: Tensor | list[Tensor], concepts: list[list[str]]) -> None:
+        if len(found):
+            z = F.normalize(heads[modality](found if isinstance(found, Tensor) else torch.stack(found).float()), dim=1)
+            result.setdefault(name, {})[split] = shares(table.nearest(z), [Prompt(modality, name, c) for c in concepts])
 
-    count("name", "together", "text", [of_text[name] for name in table.names], [[name] for name in table.names])
+    count("name", "together", "text", texts(table.names), [[name] for name in table.names])
     for split, names in SPLITS.items():
-        seen_here = [r for r in pictures if r.split in names]
-        said = [(c, r.concepts) for r in seen_here for c in r.captions]
-        captions = {c: r.concepts for r in seen_here for c in r.captions}
-        unseen = {c: concepts for c, concepts in captions.items() if c.lower() not in seen}
-        heard = [r for r in sounds if r.split in names]
-        count("picture", split, "image", [of_picture[r.id] for r in seen_here], [r.concepts for r in seen_here])
-        count("caption", split, "text", [of_text[c] for c, _ in said], [concepts for _, concepts in said])
-        count("text", split, "text", [of_text[c] for c in captions], list(captions.values()))
-        count("text_unseen", split, "text", [of_text[c] for c in unseen], list(unseen.values()))
+        here = [r for r in tested if r.split in names and r.kind == "picture"]
+        said = [(c, r.concepts) for r in here for c in r.captions]
+        unseen = [(c, concepts) for c, concepts in dict(said_once(said)).items() if c.lower() not in seen]
+        count("picture", split, "image", [image[r.id] for r in here], [r.concepts for r in here])
+        for name, wordings in (("caption", said), ("text", said_once(said)), ("text_unseen", unseen)):
+            count(
+                name, split, "text", texts([c for c, _ in wordings]) if wordings else [], [concepts for _, concepts in wordings]
+            )
         for name, styles in (("recording", ("rec", "fx")), ("render", ("font",)), ("speech", ("speech",))):
-            mine = [r for r in heard if r.style in styles]
-            count(name, split, "audio", [of_sound[r.id] for r in mine], [r.concepts for r in mine])
+            mine = [r for r in tested if r.split in names and r.style in styles and r.kind == "sound"]
+            count(name, split, "audio", [sound[r.id] for r in mine], [r.concepts for r in mine])
     return result
+
+
+def said_once(said: Sequence[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
+    """Each wording once."""
+    return list(dict(said).items())
+
+
+def mixing(
+    rows: Sequence[Picture], embeds: Tensor, texts: TextFeatures, table: ConceptTable, text: Callable[[Tensor], Tensor]
+) -> dict[str, float]:
+    """Pairs and colours, on held-out pictures: what the issue of mixing is measured by.
+
+    `composition_cosine` and `composition_both`: side-by-side compositions against the mix of their parts, and the share whose
+    own embedding has both parts' concepts among the five nearest; `mix_both` and `sentence_both` the same share of the mix and
+    of "an A and a B"; `count_cosine`, of one thing several times, against one. `colour`: the share of "a red A" that lies
+    nearest to the red one of five recoloured pictures of the thing.
+    """
+    place = {row.id: n for n, row in enumerate(rows)}
+
+    def both(z: Tensor, wanted: Sequence[list[set[str]]]) -> float:
+        near = table.nearest(z)
+        return float(np.mean([all(set(five) & part for part in parts) for five, parts in zip(near, wanted, strict=True)]))
+
+    beside = [r for r in rows if r.id.startswith("pair-unseen")]
+    first, second = (embeds[[place[r.parts[i]] for r in beside]] for i in (0, -1))
+    own, mix = embeds[[place[r.id] for r in beside]], F.normalize(first + second, dim=1)
+    wanted = [[set(rows[place[p]].concepts) for p in r.parts] for r in beside]
+    sentence = F.normalize(
+        text(texts([f"{article(rows[place[r.parts[0]]].name)} and {article(rows[place[r.parts[1]]].name)}" for r in beside])),
+        dim=1,
+    )
+    found = {
+        "pairs": len(beside),
+        "composition_cosine": float((own * mix).sum(1).mean()),
+        "composition_both": both(own, wanted),
+        "mix_both": both(mix, wanted),
+        "sentence_both": both(sentence, wanted),
+        "sentence_cosine": float((own * sentence).sum(1).mean()),
+    }
+    same = [r for r in rows if r.split == "test" and r.kind == "composition" and len(r.parts) > 1 and len(set(r.parts)) == 1]
+    found["count_cosine"] = float(
+        (embeds[[place[r.id] for r in same]] * embeds[[place[r.parts[0]] for r in same]]).sum(1).mean()
+    )
+    return found
+
+
+def colour_words(
+    embeds: Tensor, names: Sequence[str], shown: Sequence[str], texts: TextFeatures, text: Callable[[Tensor], Tensor]
+) -> dict[str, float]:
+    """The share of "a red A" that lies nearest to the red one of five recoloured pictures of the thing.
+
+    Args:
+        embeds: of each thing in each of the colours `shown` (things, colours, d).
+        names: of the things.
+    """
+    said = texts([article(f"{colour} {name}") for name in names for colour in shown])
+    z = F.normalize(text(said), dim=1).unflatten(0, (len(names), len(shown)))  # (things, colours said, d)
+    nearest = torch.einsum("tsd,tcd->tsc", z, embeds).argmax(2)
+    return {"things": len(names), "colour": float((nearest == torch.arange(len(shown))).float().mean())}
 
 
 def lines(result: dict[str, dict[str, Any]]) -> str:

