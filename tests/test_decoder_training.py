@@ -44,6 +44,8 @@ def root(tmp_path_factory):
         rows.append(
             {
                 "id": f"p{i}",
+                "source": "s",
+                "parts": [],
                 "split": "test" if i == 3 else "train",
                 "tier": "B" if i in (5, 7) else "C" if i == 9 else "A",
                 "style": "emoji",
@@ -57,6 +59,8 @@ def root(tmp_path_factory):
     (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     np.save(folder / "pictures64.npy", pictures(70))
     np.save(folder / "embeddings.npy", np.random.RandomState(0).randn(70, DIM).astype(np.float16))
+    (folder / "space").mkdir()
+    (folder / "space" / "head.safetensors").write_bytes(b"a head")
     torch.manual_seed(0)
     autoencoder.save(autoencoder.build((8, 8, 8), 4), folder / "autoencoder" / "movq")
     assert pack.write(root=folder, file=folder / "pack", quality=80) == (folder / "pack").stat().st_size
@@ -143,7 +147,7 @@ def test_a_decoder_trains_from_a_pack_and_goes_on_exactly(root, tmp_path, decode
     monkeypatch.setattr(decoders, "WARM_STEPS", 1)
 
     def train(out, most):
-        decoders.train_decoders(root / "pack", out, decoder, minutes=5, batch=4, width=32, most=most)
+        decoders.train(root / "pack", out, decoder, minutes=5, batch=4, width=32, most=most)
         return torch.load(out / decoder.value / "state.pt", weights_only=True)
 
     whole = train(tmp_path / "whole", 12)
@@ -160,12 +164,17 @@ def test_a_decoder_trains_from_a_pack_and_goes_on_exactly(root, tmp_path, decode
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert np.isfinite(log[-1]["loss"])
     if decoder is Decoder.kandinsky:  # the half that stands for a variance stays nought
-        assert float(unet.conv_out.weight[4:].abs().max()) == 0
-        decoders.train_decoders(root / "pack", tmp_path / "whole", Decoder.stable_unclip, minutes=5, batch=4, width=32, most=0)
+        assert not bool(unet.conv_out.weight[4:].any())
+        decoders.train(root / "pack", tmp_path / "whole", Decoder.stable_unclip, minutes=5, batch=4, width=32, most=0)
         second = UNet2DConditionModel.from_pretrained(tmp_path / "whole" / "stable-unclip" / "unet")
         torch.testing.assert_close(second.conv_in.weight, unet.conv_in.weight)
     else:
         assert (folder / "text_encoder" / "model.safetensors").exists()
+    with pytest.raises(InputError, match="of a network of other sizes"):
+        decoders.train(root / "pack", tmp_path / "whole", decoder, minutes=5, batch=4, width=64, most=4)
+    (folder / "space.txt").write_text("another")
+    with pytest.raises(InputError, match="another image space"):
+        train(tmp_path / "whole", 4)
 
 
 def test_a_kill_at_any_moment_loses_nothing(tmp_path):
@@ -356,7 +365,7 @@ def test_the_upscaler_learns_crops_that_lie_where_they_should(tmp_path):
     small, wide = pairs(torch.Generator().manual_seed(0), 6)
     torch.testing.assert_close(torch.nn.functional.avg_pool2d(wide, 2), small)
     torch.manual_seed(0)
-    model = upscaler.train(Upscaler(2, 8, 1), pairs, tmp_path, minutes=5, most=80, lr=1e-2)
+    model = upscaler.train(Upscaler(2, 8, 1), pairs, tmp_path, tmp_path / "upscaler", minutes=5, most=80, lr=1e-2)
     with torch.no_grad():
         assert float((model(small) - wide).abs().mean()) < 0.2
     kept = Upscaler.from_pretrained(tmp_path / "upscaler")

@@ -17,16 +17,17 @@ import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-import typer
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel, VQModel
 from diffusers.models.embeddings import get_timestep_embedding
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from unialign_gen.errors import InputError
 
 from . import pack
 from .autoencoder import encode, fit_codebook
@@ -311,6 +312,15 @@ def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
     return weights / weights.sum()
 
 
+def check_space(packed: pack.Pack, folder: Path) -> None:
+    """Notes which image space a decoder is trained on, and refuses another one later."""
+    file = folder / "space.txt"
+    if file.exists() and file.read_text() != packed.space:
+        raise InputError(f"{folder} was trained on another image space than this pack is of: choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(packed.space)
+
+
 def latents_of(packed: pack.Pack, folder: Path, device: str) -> Tensor:
     """The pictures' latents (N, C, h, w) in fp16, kept in `folder` for as long as movq and the pictures are the same."""
     weights = packed.movq.state_dict().values()
@@ -327,22 +337,39 @@ def latents_of(packed: pack.Pack, folder: Path, device: str) -> Tensor:
     return load_file(file)["latents"].to(device)
 
 
-def train_decoders(
-    pack_file: Annotated[Path, typer.Option("--pack", help="What `pack` wrote.")],
-    out: Annotated[Path, typer.Option(help="A folder; training goes on from what is in it.")],
-    decoder: Annotated[Decoder, typer.Option(help="Which architecture; stable-unclip starts from the other's blocks.")],
-    minutes: Annotated[float, typer.Option(help="Length of this sitting.")] = 10,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    batch: Annotated[int, typer.Option(help="Pictures a step; 64 on a CPU, 512 on CUDA by default.")] = 0,
-    width: Annotated[int, typer.Option(help="Channels of the first level; 64 has 10 million parameters, 112 thirty.")] = 64,
-    cool: Annotated[bool, typer.Option(help="The learning rate falls to zero over this sitting: for the last one.")] = False,
-    most: Annotated[int | None, typer.Option(help="At most so many samples in this sitting.")] = None,
+def train(
+    pack_file: Path,
+    out: Path,
+    decoder: Decoder,
+    *,
+    minutes: float,
+    device: str = "cpu",
+    batch: int | None = None,
+    width: int = 64,
+    cool: bool = False,
     lr: float = 8e-4,
     seed: int = 0,
+    most: int | None = None,
 ) -> None:
-    """Trains a decoder from a pack: `OUT/<decoder>/unet` and a sheet of drawings each five minutes, the state each minute."""
+    """Trains a decoder for so many minutes, from where `out` left it.
+
+    Writes `out/movq`, and every five minutes `out/<decoder>` with the averaged weights and a sheet of drawings.
+
+    Args:
+        pack_file: what `pack.write` wrote.
+        decoder: stable-unclip starts from the other's blocks, where `out` holds it.
+        device: `cpu` or `cuda`.
+        batch: pictures a step; 64 on a CPU, 512 on CUDA by default.
+        width: channels of the first level; 64 makes 10 million parameters, 112 thirty.
+        cool: the learning rate falls to zero over this sitting: for the last one.
+        most: pictures seen in this sitting at the most.
+
+    Raises:
+        InputError: the pack cannot be read, or `out` was trained on another image space.
+    """
     torch.manual_seed(seed)
     packed, folder = pack.read(pack_file), out / decoder.value
+    check_space(packed, folder)
     latents, embeds = latents_of(packed, out, device), packed.embeddings.to(device)
     shape, batch = tuple(latents.shape[1:]), batch or (64 if device == "cpu" else 512)
     model: Any

@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from unialign_gen.errors import InputError
+
 logger = logging.getLogger(__name__)
 STATE, LOG = "state.pt", "log.jsonl"
 
@@ -62,12 +64,18 @@ def loop(
     read from `state.pt` in `folder` and kept there every `save_every` seconds and at the end; SIGTERM and SIGINT end the loop
     at the next step. `write(done)` is called every `write_every` seconds and at the end, for what others read; what it measures
     is logged. `most` ends the loop after so many samples of this sitting.
+
+    Raises:
+        InputError: `folder` holds the state of another network.
     """
     done = 0
     if (folder / STATE).exists():
         known = torch.load(folder / STATE, weights_only=True, map_location=device)
-        for name, part in parts.items():
-            part.load_state_dict(known[name])
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(known[name])
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"{folder / STATE} is of a network of other sizes: choose another folder, or its sizes") from error
         done = known["done"]
     stopped = False
 

