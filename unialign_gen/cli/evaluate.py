@@ -20,13 +20,16 @@ def concepts(
     decoder: Decoder = None,
     heads: Heads = None,
     data: Annotated[Path | None, typer.Option(help="The data set that the recipe builds.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many prompts of each kind.")] = 200,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many prompts of each kind and list.")] = 200,
     best_of: BestOf = 1,
     prior_strength: PriorStrength = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Share of generated pictures that the judge assigns to the prompt's concept."""
+    """Whether pictures show what prompts say.
+
+    The judge on prompts of the data set, and colour, variety, pairs, counts, read-back and nonsense on fixed lists.
+    """
     from ..loading import find
 
     find(checkpoint, decoder)
