@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen.data.extract_config import digest as digest_of_weights
+from unialign_gen.loading import shipped_folder
 
 from . import features, figures, scores
 from .extractors import Extractor, prepare_one
@@ -45,14 +47,11 @@ def image_space(checkpoint: str, pipeline: Any) -> Extractor:
 
 def vocabulary(judge: Judge) -> dict[str, frozenset[str]]:
     """Class names of corpora to the judge's concepts: its own names, and VGGSound's classes of them."""
-    from unialign_gen.checkpoints.recipe.concepts import CONCEPTS
-
     found = {c: frozenset([c]) for c in judge.concepts}
-    for name, concept in CONCEPTS.items():
-        if name in judge.concepts and concept.vggsound:
-            several = concept.vggsound.split(" / ")
-            for label in {concept.vggsound, *several, *(s.split(",")[0] for s in several)}:
-                found[label] = found.get(label, frozenset()) | {name}
+    for name, classes in json.loads((shipped_folder() / "judge" / "vggsound.json").read_text("utf-8")).items():
+        several = classes.split(" / ")
+        for label in {classes, *several, *(s.split(",")[0] for s in several)} if name in judge.concepts else ():
+            found[label] = found.get(label, frozenset()) | {name}
     return found
 
 

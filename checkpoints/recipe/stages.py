@@ -48,7 +48,8 @@ class Data:
     root: Path
 
     @cached_property
-    def manifest(self) -> list[manifest.Row]:
+    def items(self) -> list[manifest.Row]:
+        """Every picture and sound of the manifest."""
         return manifest.read(self.root)
 
     @cached_property
@@ -74,7 +75,7 @@ class Data:
 
     @cached_property
     def sounds(self) -> list[manifest.Row]:
-        return [r for r in self.manifest if r.kind == "sound"]
+        return [r for r in self.items if r.kind == "sound"]
 
     def chosen(self, tiers: str, *kinds: str) -> list[int]:
         """Places of the training pictures of these tiers and kinds."""
@@ -162,7 +163,7 @@ def recognise(have: Data) -> None:
 
     def published(classes: torch.nn.Linear, wordings: list[list[str]], x: Tensor, opened: list[bool], choice: Any) -> Any:
         gate = recognition.fit_gate(x[:, : classes.in_features], torch.tensor(opened), choice.decay)
-        named = sum(F.normalize(text(have.texts(wording)), dim=1) for wording in wordings)
+        named = torch.stack([F.normalize(text(have.texts(wording)), dim=1) for wording in wordings]).sum(0)
         return recognition.by_name(classes, gate, F.normalize(named, dim=1), known_things, choice)
 
     places = have.chosen(HEAD_TIERS, "plain")
@@ -209,10 +210,10 @@ def recall(root: Root = ROOT, as_json: Annotated[bool, typer.Option("--json", he
     image = {have.rows[n].id: torch.from_numpy(have.image[n]).float() for n in held}
     tested = [r for r in have.sounds if r.split != "train"]
     sound = {r.id: x[0] for r, x in zip(tested, features.of_sounds(root, tested), strict=True)}
-    result = measured.measure(have.manifest, image, sound, have.texts, table, found)
+    result = measured.measure(have.items, image, sound, have.texts, table, found)
     meaning = measured.mixing(have.rows, have.embeds, have.texts, table, found["text"])
     meaning |= measured.colour_words(have.rows, have.embeds, have.texts, found["text"])
-    meaning |= measured.refused(have.manifest, understanding(have, found)[1], have.texts, found["text"])
+    meaning |= measured.refused(have.items, understanding(have, found)[1], have.texts, found["text"])
     typer.echo(json.dumps(result | {"meaning": meaning}) if as_json else measured.lines(result, meaning))
 
 
@@ -251,6 +252,8 @@ def judge(root: Root = ROOT, out: Path = HERE / "judge") -> None:
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(root / "encoders" / "judge" / name, out / name)
     Judge(load_encoder(out), probe, names).save_probe(out)
+    classes = {c.name: c.vggsound for c in CONCEPTS.values() if c.vggsound}
+    (out / "vggsound.json").write_text(json.dumps(classes, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def assemble(root: Root = ROOT, decoders: Path = ROOT / "decoders", out: Path = HERE / "starter") -> None:
