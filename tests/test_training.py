@@ -741,8 +741,9 @@ def test_shipped_configurations_are_valid(monkeypatch):
 
 
 def test_an_objective_that_cannot_use_a_streams_modalities_is_said_before_the_first_batch(caches, tmp_path):
+    pair, heads = [StreamConfig({"clips": 1.0}, ["image", "text"], batch=16)], {"text": HeadConfig(hidden=16)}
     with pytest.raises(InputError, match="objective: TRIANGLE: 3 modalities are needed, got"):
-        prepare(settings(caches, tmp_path / "a", objective={"name": "triangle"}))
+        prepare(settings(caches, tmp_path / "a", objective={"name": "triangle"}, streams=pair, heads=heads))
     with pytest.raises(InputError, match="objective: UniAlign: tau is a finite number above 0, got True"):
         prepare(settings(caches, tmp_path / "b", objective={"name": "unialign", "tau": True}))
     with pytest.raises(InputError, match=r"objective: file:.*no such Python file"):
