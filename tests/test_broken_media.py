@@ -80,7 +80,7 @@ def damaged(tmp_path_factory):
 def test_the_run_finishes_and_names_each(damaged, tmp_path):
     root, files = damaged
     settings = {
-        "corpus": {"kind": "vggsound", "root": str(root), "split": "test"},
+        "corpus": {"kind": "vggsound", "root": str(root), "split": "test", "captions": "labels"},
         "encoders": {"text": "starter", "audio": "starter", "video": "starter"},
         "out": str(tmp_path / "out"),
         "frames": 2,
@@ -117,7 +117,7 @@ def test_the_run_finishes_and_names_each(damaged, tmp_path):
                 assert told[modality]["kind"] in ("broken", "absent"), (name, modality, told)
                 assert len(told[modality]["reason"].splitlines()) == 1
                 assert told[modality]["path"].startswith(str(root / name))
-    assert problems["silent"]["audio"]["reason"] == "is silent"
+    assert problems["silent"]["audio"]["note"] == "silent"
     assert problems["mute"]["audio"] | {"reason": "has no sound"} == problems["mute"]["audio"]
     assert cache.features("video").values.isfinite().all()
 

@@ -4,9 +4,11 @@ import subprocess
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import tone, write_wav
 from PIL import Image
 from safetensors.torch import load_file
@@ -192,3 +194,15 @@ def test_of_several_processes_the_first_alone_reports(monkeypatch, capsys, rank,
     monkeypatch.setenv("RANK", rank)
     report({"steps": 3}, False, "3 steps")
     assert capsys.readouterr().out == told
+
+
+def test_a_part_of_a_recording_and_another_track(tmp_path):
+    media = Path(__file__).parent / "media" / "multi.m4a"
+    found = {}
+    for name, options in (("all", []), ("part", ["--start", "1", "--seconds", "2"]), ("silent", ["--track", "0"])):
+        out = tmp_path / f"{name}.safetensors"
+        result = CliRunner().invoke(app, ["embed", "--audio", str(media), "--out", str(out), "--json", *options])
+        assert result.exit_code == 0, result.output
+        found[name] = ([n["kind"] for n in json.loads(result.stdout)["notes"]], load_file(out)["mix"])
+    assert [kinds for kinds, _ in found.values()] == [["track"], ["track"], ["silent"]]
+    assert not torch.allclose(found["all"][1], found["part"][1])

@@ -76,8 +76,9 @@ class Prompt:
         """Its label, or the words of a text, or the name of a file without its folder, otherwise the kind."""
         if self.label:
             return self.label
-        if self.kind == "text" or isinstance(self.value, str | PurePath):
-            return str(self.value) if self.kind == "text" else PurePath(self.value).name
+        value = getattr(self.value, "source", self.value)  # of an excerpt
+        if self.kind == "text" or isinstance(value, str | PurePath):
+            return str(value) if self.kind == "text" else PurePath(value).name
         return self.kind
 
 

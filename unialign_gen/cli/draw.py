@@ -31,10 +31,13 @@ from .options import (
     MixOption,
     NoOverwrite,
     PriorStrength,
+    Seconds,
     Seed,
     Source,
+    Start,
     Steps,
     Text,
+    TrackNumber,
     Variant,
     Video,
     Weight,
@@ -52,6 +55,9 @@ def generate(
     video: Video = None,
     image: Image = None,
     weight: Weight = None,
+    start: Start = 0.0,
+    seconds: Seconds = None,
+    track: TrackNumber = None,
     out: Annotated[
         Path | None,
         typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ... By default named after the prompt."),
@@ -76,7 +82,7 @@ def generate(
 ) -> None:
     """Draw one prompt, which may mix several inputs."""
     asked = request_of(
-        *(text, audio, video, image, weight),
+        *(text, audio, video, image, weight, (start, seconds, track)),
         mix=mix.value,
         prior_strength=prior_strength,
         seed=seed,
@@ -153,6 +159,9 @@ def embed(
     video: Video = None,
     image: Image = None,
     weight: Weight = None,
+    start: Start = 0.0,
+    seconds: Seconds = None,
+    track: TrackNumber = None,
     out: Annotated[Path, typer.Option(help="A safetensors file.")] = Path("embedding.safetensors"),
     mix: MixOption = Mix.lerp,
     checkpoint: Checkpoint = "starter",
@@ -170,7 +179,7 @@ def embed(
 
     As they are drawn; with --prior-strength 0 as they were encoded.
     """
-    asked = request_of(text, audio, video, image, weight, mix=mix.value, prior_strength=prior_strength)
+    asked = request_of(text, audio, video, image, weight, (start, seconds, track), mix=mix.value, prior_strength=prior_strength)
     check_output(out, (".safetensors",), files_of(asked), not no_overwrite)
     pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads, variant)
     import torch

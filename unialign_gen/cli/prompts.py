@@ -34,9 +34,13 @@ def request_of(
     video: list[Path] | None,
     image: list[Path] | None,
     weight: list[str] | None = None,
+    part: tuple[float, float | None, int | None] = (0.0, None, None),
     **options: Any,
 ) -> Request:
     """What the options ask for; options of one kind that are repeated are mixed.
+
+    Args:
+        part: start and length in seconds, and track, of every sound and video.
 
     Raises:
         InputError: no prompt, a file that is not there, or a number that cannot be used.
@@ -48,6 +52,11 @@ def request_of(
     for kind, values in prompts.items():
         for value in values:
             check_prompt(kind, value)
+    if part != (0.0, None, None):
+        from ..media import Excerpt
+
+        for kind in {"audio", "video"} & set(prompts):
+            prompts[kind] = tuple(Excerpt(value, *part) for value in prompts[kind])
     return ask(**prompts, weights=parse_weights(weight), **options)
 
 

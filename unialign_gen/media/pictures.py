@@ -60,7 +60,7 @@ def load_image(source: Any, formats: Collection[str] | None = None) -> Image.Ima
         except (InputError, MemoryError):
             raise
         except Exception as error:  # Pillow's decoders raise whatever their formats' parsers raise
-            raise InputError(f"{name} is a damaged picture: {error}") from error
+            raise InputError(f"{name} is a damaged picture: {one_line(error)}") from error
 
 
 @contextmanager
@@ -83,12 +83,16 @@ def opened_picture(source: Source, formats: Collection[str] | None = None) -> It
     except MemoryError:
         raise
     except Exception as error:
-        raise InputError(f"{name} is a damaged picture: {error}") from error
+        raise InputError(f"{name} is a damaged picture: {one_line(error)}") from error
     with picture:
         if formats is not None and picture.format not in formats:
             raise InputError(f"{name} is a {picture.format} picture, which is not taken here: give {listed(formats)}")
         check_size(picture, name)
         yield picture, file
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def listed(names: Collection[str]) -> str:

@@ -263,22 +263,21 @@ class Reading:
         """Notes of a file that could be read although something is wrong: damaged packets, an end before the stated one."""
         if self.failed:
             tell("damaged", name=self.name, count=self.failed)
-        if self.kept is not None:
-            for stream in self.streams:
-                there, stated = self.reach([stream]), self.stated(stream)
-                few = stream.type == "video" and len(self.kept[stream.index]) < 0.9 * stream.frames
-                if there and (few or there < stated - max(1.0, 0.1 * stated)):
-                    tell("cut", name=self.name, there=f"{there:.1f} s", stated=f"{max(there, stated):.1f} s")
-                    return
-
-    def stated(self, stream: Any) -> float:
-        """Seconds of a stream as the file states them; 0 where only the whole, which may be longer, has a length."""
-        if stream.duration:
-            return float(stream.duration * stream.time_base)
-        others = {s.index for kind in ("audio", "video") for s in tracks(self.container, kind)} - {
-            s.index for s in self.streams
-        }
-        return 0.0 if others else (self.container.duration or 0) / 1_000_000
+        if self.kept is None:
+            return
+        spans = [(self.reach([s]), float(s.duration * s.time_base)) for s in self.streams if s.duration]
+        used = {s.index for s in self.streams}
+        whole = all(s.index in used for kind in ("audio", "video") for s in tracks(self.container, kind))
+        if len(spans) < len(used) and whole and self.container.duration:  # only the whole, as long as its longest stream, says
+            spans.append((self.reach(self.streams), self.container.duration / 1_000_000))
+        short = [(there, stated) for there, stated in spans if 0 < there < stated - max(1.0, 0.1 * stated)]
+        few = [(len(self.kept[s.index]), s.frames) for s in self.streams if s.type == "video"]
+        for there, stated in short:
+            tell("cut", name=self.name, there=f"{there:.1f} s", stated=f"{stated:.1f} s")
+            return
+        for there, stated in few:
+            if there < 0.9 * stated:
+                tell("cut", name=self.name, there=there, stated=f"{stated} frames")
 
 
 def decoder_for(stream: Any) -> Any:

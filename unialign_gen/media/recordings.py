@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..notes import Note, collected, tell
 from .files import Excerpt, binary, choose_track, name_of, opened, tracks
 from .inputs import Frames, as_sound, as_video, is_file
-from .pictures import flatten, is_heif, load_image, opened_picture
+from .pictures import flatten, is_heif, load_image, one_line, opened_picture
 from .reading import Reading, chain_end
 from .sound import Downmix, Listener, Piece, Resampler, Sound, from_memory, gathered, until, waveform
 
@@ -291,5 +291,5 @@ def animation(found: Any, count: int, patience: float | None, part: Excerpt) -> 
         except (InputError, MemoryError):
             raise
         except Exception as error:  # Pillow's decoders raise whatever their formats' parsers raise
-            raise InputError(f"{name} is a damaged picture: {error}") from error
+            raise InputError(f"{name} is a damaged picture: {one_line(error)}") from error
     return Clip([frames[place] for place in places], None)
