@@ -74,8 +74,10 @@ def packed(rows: Sequence[Row]) -> dict[str, Any]:
     return {"common": common, "levels": levels, "columns": columns, "values": values}
 
 
-def unpacked(table: dict[str, Any]) -> list[Row]:
-    """The rows of a `packed` table; what a row does not have is None."""
+def unpacked(table: dict[str, Any] | list[Row]) -> list[Row]:
+    """The rows of a `packed` table, where what a row does not have is None; rows that are not packed as they are."""
+    if isinstance(table, list):
+        return table
     levels = [table["levels"].get(k) for k in table["columns"]]
     rows = [[v if n is None else n[v] for v, n in zip(values, levels, strict=True)] for values in table["values"]]
     return [{**table["common"], **dict(zip(table["columns"], row, strict=True))} for row in rows]

@@ -135,6 +135,23 @@ def test_retrieval_and_gap_write_results_and_one_report(features, tmp_path):
     assert run("report", tmp_path / "r", "--out", tmp_path, "--format", "word").exit_code == 2
 
 
+def test_some_samples_and_missing_modalities(features, tmp_path):
+    (tmp_path / "ids").write_text("\n".join(str(i) for i in range(30)))
+    options = ["retrieval", "--features", features, "--checkpoint", "none", "--method", f"good={features / 'good'}"]
+    done = run(*options, "--ids", tmp_path / "ids", "--missing", "--out", tmp_path / "r")
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert found["about"]["ids"] == "30 of ids"
+    assert found["about"]["captions"]["all"]["distinct"] == 30
+    assert {r["n"] for r in found["rows"]} == {30}
+    assert "T-AI volume, 90% missing" in {r["label"] for r in found["rows"]}
+    done = run(*options, "--modality", "audio", "--out", tmp_path / "a")
+    assert "image is left out" in done.output
+    (tmp_path / "ids").write_text("nobody")
+    done = run(*options, "--ids", tmp_path / "ids", "--out", tmp_path / "b")
+    assert (done.exit_code, "such as nobody" in done.output) == (2, True)
+
+
 def test_a_folder_without_results_is_named(tmp_path):
     done = run("report", tmp_path, "--out", tmp_path)
     assert (done.exit_code, "no result of" in done.output) == (2, True)
