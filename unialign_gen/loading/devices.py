@@ -25,7 +25,7 @@ def dtype_of(dtype: Any) -> torch.dtype:
 
     name = str(getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype or "float32")).removeprefix("torch.")
     if name not in DTYPES:
-        raise InputError(f"dtype {name!r}: choose from float32, float16, bfloat16")
+        raise InputError(f"dtype {name!r}: choose from float32, float16, bfloat16 (--dtype)")
     return getattr(torch, DTYPES[name])
 
 
@@ -42,4 +42,4 @@ def check_device(device: Any) -> None:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(f"device {str(device)!r} is not available here") from error
+        raise InputError(f"device {str(device)!r} is not available here (--device)") from error
