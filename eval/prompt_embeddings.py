@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,27 +24,34 @@ MODALITIES = ("text", "audio", "video", "image")
 
 
 def parse_kinds(text: str) -> list[str]:
-    """`text,audio,text+audio` -> its kinds, the modalities of each in one order.
+    """`text,audio,text+audio` -> its kinds, the modalities of each in one order, one's own last.
 
     Raises:
-        InputError: an unknown modality, one named twice, or a kind named twice.
+        InputError: a name that cannot be a modality's, one named twice, or a kind named twice.
     """
     found: list[str] = []
     for entry in text.split(","):
         parts = [p.strip() for p in entry.split("+")]
-        unknown = [p for p in parts if p not in MODALITIES]
+        unknown = [p for p in parts if not re.fullmatch(r"[a-z][a-z0-9_]*", p)]
         if unknown or len(set(parts)) < len(parts):
-            raise InputError(f"--prompts {entry.strip()!r}: join {', '.join(MODALITIES)} by +, each once")
-        kind = "+".join(m for m in MODALITIES if m in parts)
+            raise InputError(
+                f"--prompts {entry.strip()!r}: join {', '.join(MODALITIES)} or a modality of your own by +, each once"
+            )
+        kind = "+".join(ordered(parts))
         if kind in found:
             raise InputError(f"--prompts names {kind} twice")
         found.append(kind)
     return found
 
 
+def ordered(names: Sequence[str]) -> list[str]:
+    """Modalities, each once, in one order: those of every checkpoint, then one's own."""
+    return [m for m in MODALITIES if m in names] + sorted(set(names) - set(MODALITIES))
+
+
 def needed(kinds: Sequence[str]) -> list[str]:
     """The modalities that some kind uses."""
-    return [m for m in MODALITIES if any(m in kind.split("+") for kind in kinds)]
+    return ordered([m for kind in kinds for m in kind.split("+")])
 
 
 def frame_of(features: Features, frame: int) -> Ragged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from unialign_gen.data.extract import run as extract_features
 from unialign_gen.data.extract_config import ExtractConfig
 from unialign_gen.data.sources import CorpusConfig, read_corpus
 from unialign_gen.errors import InputError
+from unialign_gen.heads import heads_in
 from unialign_gen.loading import PUBLISHED, description, find, open_aligner
 from unialign_gen.media import load_clip, load_image
 
@@ -125,16 +127,38 @@ class Study:
 
 
 def encoder_entries(plan: Plan, modalities: Sequence[str]) -> dict[str, str | dict[str, Any]]:
-    """Where `extract` finds the checkpoint's encoders."""
+    """Where `extract` finds the encoders: the checkpoint's, and of modalities of one's own those that a method's run kept."""
+    own = {name: own_encoder(plan, name) for name in modalities if name not in prompt_embeddings.MODALITIES}
+    modalities = [name for name in modalities if name not in own]
     if plan.checkpoint not in PUBLISHED:
-        return dict.fromkeys(modalities, plan.checkpoint)
+        return dict.fromkeys(modalities, plan.checkpoint) | own
     described = description.replace_sources(description.read(find(plan.checkpoint)), plan.sources, plan.accept_license)[
         "encoders"
     ]
     found: dict[str, str | dict[str, Any]] = {}
     for name in modalities:
         found[name] = description.config_of(described["image" if name == "video" else name])
-    return found
+    return found | own
+
+
+def own_encoder(plan: Plan, modality: str) -> str | dict[str, Any]:
+    """The encoder of a modality of one's own, as the first run that has a head for it describes it.
+
+    Raises:
+        InputError: no method has one.
+    """
+    for run in (run for method in plan.methods for run in method.runs if run is not None and run.is_dir()):
+        folder = heads_in(run).get(modality)
+        if folder is not None and (folder / "model.safetensors").is_file():
+            return str(folder)
+        if folder is not None and (folder / "encoder.json").is_file():
+            found = json.loads((folder / "encoder.json").read_text("utf-8"))
+            return (
+                str(found["folder"])
+                if "folder" in found
+                else found | {k: str(folder / v) for k, v in found.items() if k == "file"}
+            )
+    raise InputError(f"--prompts: no method has an encoder and a head for {modality}")
 
 
 def modalities_of(corpus: Corpus, kinds: Sequence[str]) -> list[str]:

@@ -111,7 +111,6 @@ def test_retrieval_over_ones_own_modality(outlines, tmp_path):
     assert any("silhouette" in json.dumps(row) for row in found["rows"])
 
 
-@pytest.mark.skip(reason="needs Aligner.use_heads to take modalities that the checkpoint does not have")
 def test_ones_own_modality_is_a_prompt_like_any_other(outlines, tmp_path):
     out = tmp_path / "dog.png"
     run("generate", "--heads", outlines / "run", "--text", "a dog", "--steps", 1, "--out", out, "--json")  # needs no outline

@@ -19,7 +19,7 @@ from .encoders import load_encoder, save_encoder
 from .encoders.base import Encoder
 from .encoders.registry import NOWHERE
 from .errors import InputError
-from .heads import Head, load_head, save_head
+from .heads import Head, encoder_beside, load_head, save_head
 from .media import Clip, Source, load_image, load_sound, load_video
 from .media.sound import SILENT
 from .mixing import mix
@@ -130,12 +130,15 @@ class Aligner(ModelMixin, ConfigMixin):
         if kind not in self.config["encoders"]:
             raise InputError(f"this checkpoint has no {kind} encoder: it knows {', '.join(self.config['encoders'])}")
         if kind not in self.parts:
+            dtype = self.place.dtype
             if kind in self.heads and (self.heads[kind] / "model.safetensors").is_file():
-                part = load_part(self.heads[kind], self.place.dtype)  # its encoder was trained too
+                part = load_part(self.heads[kind], dtype)  # its encoder was trained too
             elif kind in self.configs:
-                part = described_part(self.configs[kind], self.place.dtype)
-            elif self.folder is not None:
-                part = load_part(self.folder / kind, self.place.dtype)
+                part = described_part(self.configs[kind], dtype)
+            elif self.folder is not None and (self.folder / kind).is_dir():
+                part = load_part(self.folder / kind, dtype)
+            elif kind in self.heads and (encoder := encoder_beside(self.heads[kind], dtype)) is not None:
+                part = Part(encoder, load_head(self.heads[kind]))
             else:
                 raise InputError(f"the {kind} encoder was never given: use add_part or from_pretrained")
             if kind in self.heads:
@@ -159,14 +162,16 @@ class Aligner(ModelMixin, ConfigMixin):
     def use_heads(self, folders: Mapping[str, Path]) -> None:
         """Takes other heads, by modality, instead of the checkpoint's own: those that a training run left.
 
-        Raises:
-            InputError: a modality that the checkpoint has no encoder for.
+        A modality that the checkpoint does not know comes with its encoder (`heads.encoder_beside`), if the run kept it;
+        a head that has none is not used, which is said as a note.
         """
-        unknown = sorted(set(folders) - set(self.config["encoders"]))
-        if unknown:
-            raise InputError(f"heads for {', '.join(unknown)}, but this checkpoint knows {', '.join(self.config['encoders'])}")
+        kept = ("encoder.json", "model.safetensors")
+        new = [k for k in folders if k not in self.config["encoders"] and any((folders[k] / name).is_file() for name in kept)]
+        self.register_to_config(encoders=[*self.config["encoders"], *new])
+        for kind in sorted(set(folders) - set(self.config["encoders"])):
+            note("unused head", f"the {kind} head in {folders[kind]} has no encoder here: it is not used")
         self.heads |= folders
-        for kind in folders:
+        for kind in set(folders) & set(self.config["encoders"]):
             if kind in self.parts:
                 del self.parts[kind]
             self.given.add(kind)
