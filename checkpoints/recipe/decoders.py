@@ -13,6 +13,7 @@ For both, zeros in place of the embedding mean no condition.
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
@@ -59,6 +60,12 @@ def scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=True,
     )
+
+
+@functools.cache
+def signal_shares(device: torch.device) -> Tensor:
+    """The scheduler's cumulative alphas (1000,)."""
+    return scheduler().alphas_cumprod.to(device)
 
 
 class Neighbours:
@@ -257,7 +264,7 @@ def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], gen
     Weighted by min(SNR + 1, 5) / (SNR + 1): Min-SNR (Hang et al. 2023) where there is little noise; at much noise v's own
     weight stays, since with zero terminal SNR the first step decides a picture's colours.
     """
-    alphas = scheduler().alphas_cumprod.to(x.device)
+    alphas = signal_shares(x.device)
     t = (torch.arange(len(x), device=x.device) + torch.rand(len(x), generator=generator, device=x.device)) / len(x)
     t = (t * len(alphas)).long()
     share = alphas[t].view(-1, 1, 1, 1)  # SNR = share / (1 - share), SNR + 1 = 1 / (1 - share)
@@ -353,7 +360,7 @@ def train(
 ) -> None:
     """Trains a decoder for so many minutes, from where `out` left it.
 
-    Writes `out/movq`, and every five minutes `out/<decoder>` with the averaged weights and a sheet of drawings.
+    Writes `out/movq`, and every five minutes (on CUDA one) `out/<decoder>` with the averaged weights and a sheet of drawings.
 
     Args:
         pack_file: what `pack.write` wrote.
@@ -406,5 +413,6 @@ def train(
         return {}
 
     parts = {"model": model, "optimiser": optimiser, "average": mean}
+    every = {"save_every": 60, "write_every": 300} if device == "cpu" else {"save_every": 20, "write_every": 60}
     with fast(device, model):
-        loop(step, parts, folder, minutes=minutes, batch=batch, write=write, device=device, seed=seed, most=most)
+        loop(step, parts, folder, minutes=minutes, batch=batch, write=write, device=device, seed=seed, most=most, **every)
