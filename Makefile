@@ -15,7 +15,9 @@ test: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	rm -rf build/types && mkdir -p build/types/unialign_gen  # one tree as installed, so that types are seen across folders
+	ln -s $(CURDIR)/unialign_gen/* $(CURDIR)/pipelines $(CURDIR)/eval $(CURDIR)/checkpoints build/types/unialign_gen/
+	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p unialign_gen
 
 wheel: .venv/installed
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir out .

@@ -32,8 +32,8 @@ from typing import Any
 import httpx
 from PIL import Image, ImageChops
 
-from unialign_gen.checkpoint import shipped_folder
-from unialign_gen.settings_png import read_png
+from unialign_gen.loading import shipped_folder
+from unialign_gen.picture_settings import read_picture
 
 SAMPLES = shipped_folder() / "samples"
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,9 +136,9 @@ class Request:
         sound = {} if self.sound is None else {"audio": handle_file(str(SAMPLES / self.sound))}
         pictures, details, *_ = client.predict(text=self.text, **sound, seed=self.seed, steps=STEPS, api_name="/create")
         path = Path(pictures[0]["image"])
-        settings = read_png(path)
+        settings = read_picture(path).request
         wanted = [self.text, *([self.sound] if self.sound else [])]
-        if [p.value for p in settings.prompts] != wanted or settings.seed != self.seed or details["seeds"] != [self.seed]:
+        if [p.value for p in settings.prompts[0]] != wanted or settings.seed != self.seed or details["seeds"] != [self.seed]:
             raise AssertionError(f"asked for {self}, got {settings.prompts} with seed {settings.seed}")
         return path
 

@@ -1,19 +1,28 @@
-"""Does the picture show what the prompt says? Share of generated pictures that the judge gives the prompt's concept."""
+"""Does the picture show what the prompt says?
+
+Share of generated pictures that the judge gives the prompt's concept, their Frechet distance to real ones in the judge's
+features, and what `faithfulness` measures on fixed lists.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen.concepts import ConceptTable, concept_table
 from unialign_gen.pipelines.prior import strength_of
+from unialign_gen.understanding import Understanding
 
+from . import faithfulness
 from .data import SPLITS, Prompt, prompts
-from .intervals import wilson
+from .frechet import frechet_of_features
+from .intervals import from_halves, halves, wilson
 from .judge import Judge
 
 BATCH = 16
@@ -33,9 +42,21 @@ def shares(top: Sequence[Sequence[str]], wanted: Sequence[Prompt]) -> dict[str, 
     }
 
 
-def score(judge: Judge, pictures: Sequence[Image.Image], wanted: Sequence[Prompt]) -> dict[str, Any]:
-    """The judge's shares on pictures of the prompts."""
-    return shares(judge.top(pictures) if pictures else [], wanted)
+def score(judge: Judge, features: Tensor, wanted: Sequence[Prompt], real: Tensor | None = None) -> dict[str, Any]:
+    """The judge's shares on pictures of the prompts, and the pictures' Frechet distance to real ones.
+
+    Args:
+        features: the judge's, of the pictures (N, d).
+        real: the same of real pictures (M, d); without them, or below eight pictures, there is no distance.
+    """
+    found = shares(judge.named(features), wanted)
+    if real is not None and min(len(features), len(real)) >= 8:
+        count = min(len(features), len(real))
+        parts = [torch.from_numpy(rows) for rows in halves(count, 10)]
+        some = [frechet_of_features(features[:count][rows], real[:count][rows]) for rows in parts]
+        distance = from_halves(frechet_of_features(features, real), some, count, low=0.0)
+        found |= {"frechet": distance.value, "frechet_ci95": [distance.low, distance.high]}
+    return found
 
 
 def embedding_shares(pipeline: Any, table: ConceptTable, root: Path, limit: int) -> dict[str, Any]:
@@ -53,6 +74,15 @@ def embedding_shares(pipeline: Any, table: ConceptTable, root: Path, limit: int)
     return out
 
 
+def understanding(pipeline: Any) -> Callable[[Sequence[str]], list[bool]] | None:
+    """Whether the checkpoint understands texts; None where it has no limit for that."""
+    folder = getattr(pipeline.aligner, "folder", None)
+    known = None if folder is None else Understanding.from_checkpoint(folder.parent)
+    if known is None:
+        return None
+    return lambda texts: [u.understood for u in known(pipeline.aligner.embed("text", list(texts)), "text")]
+
+
 def draw(pipeline: Any, wanted: Sequence[Prompt], seed: int, best_of: int = 1, **options: Any) -> list[Image.Image]:
     """One picture a prompt, the nearest of `best_of`; prompt i has seeds from `seed + i * best_of` on."""
     pictures: list[Image.Image] = []
@@ -64,26 +94,33 @@ def draw(pipeline: Any, wanted: Sequence[Prompt], seed: int, best_of: int = 1, *
 
 
 def evaluate(
-    pipeline: Any,
-    root: Path,
-    limit: int = 200,
-    seed: int = 0,
-    judge: Judge | None = None,
-    best_of: int = 1,
-    **options: Any,
+    pipeline: Any, root: Path, limit: int = 200, seed: int = 0, judge: Judge | None = None, best_of: int = 1, **options: Any
 ) -> dict[str, Any]:
     """Scores of both splits, beside the ceiling (the judge on the real pictures) and chance.
 
     Returns:
-        `{"held_out": {"image", "text", "audio", "ceiling"}, "cross_source": {...}, "chance", "concepts", ...}`.
+        `{"held_out": {"image", "text", "audio", "ceiling"}, "cross_source": {...}, "faithfulness", "chance", ...}`.
     """
     judge = judge or Judge.from_folder()
     result: dict[str, Any] = {}
     for split in SPLITS:
         wanted = prompts(root, split, limit)
-        result[split] = {kind: score(judge, draw(pipeline, ps, seed, best_of, **options), ps) for kind, ps in wanted.items()}
-        real = [Image.open(p.value).convert("RGB") for p in wanted["image"]]
+        real = judge.features([Image.open(p.value).convert("RGB") for p in wanted["image"]])
+        result[split] = {}
+        for kind, ps in wanted.items():
+            drawn = judge.features(draw(pipeline, ps, seed, best_of, **options))
+            result[split][kind] = score(judge, drawn, ps, real)
         result[split]["ceiling"] = score(judge, real, wanted["image"])
+    embed = {name: value for name, value in options.items() if name in ("prior_strength",)}
+    result["faithfulness"] = faithfulness.evaluate(
+        pipeline,
+        root,
+        lambda ps: draw(pipeline, ps, seed, best_of, **options),
+        judge,
+        limit,
+        understanding(pipeline),
+        **embed,
+    )
     table = concept_table(pipeline)
     if table is not None:
         result["embedding"] = embedding_shares(pipeline, table, root, limit)
@@ -96,19 +133,24 @@ def evaluate(
 
 def table(result: dict[str, Any]) -> str:
     """The result for a person to read."""
-    lines = [f"{'split':<13}{'prompt':<9}{'top-1':>7}  {'95 % interval':<15}{'of ceiling':>10}{'top-5':>8}{'N':>6}"]
+    head = f"{'split':<13}{'prompt':<9}{'top-1':>7}  {'95 % interval':<15}{'of ceiling':>10}{'top-5':>8}{'N':>6}"
+    lines = [f"{head}{'Frechet':>9}"]
     for split in SPLITS:
         ceiling = result[split]["ceiling"]["top1"] or 1.0
         for kind, s in result[split].items():
             low, high = s["top1_ci95"]
             span = f"{low:.1%} - {high:.1%}"
             share = s["top1"] / ceiling
-            lines.append(f"{split:<13}{kind:<9}{s['top1']:>7.1%}  {span:<15}{share:>10.0%}{s['top5']:>8.1%}{s['n']:>6}")
+            away = f"{s['frechet']:.1f}" if "frechet" in s else ""
+            row = f"{split:<13}{kind:<9}{s['top1']:>7.1%}  {span:<15}{share:>10.0%}{s['top5']:>8.1%}{s['n']:>6}{away:>9}"
+            lines.append(row.rstrip())
     for split, kinds in result.get("embedding", {}).items():
         for kind, s in kinds.items():
             low, high = s["top1_ci95"]
             span = f"{low:.1%} - {high:.1%}"
             lines.append(f"{split:<13}{kind:<9}{s['top1']:>7.1%}  {span:<15}{'embedding':>10}{s['top5']:>8.1%}{s['n']:>6}")
+    if "faithfulness" in result:
+        lines.append(faithfulness.table(result["faithfulness"]))
     lines.append(
         f"chance {result['chance']['top1']:.1%} and {result['chance']['top5']:.1%} among {result['concepts']} concepts"
     )

@@ -15,10 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.encoders import load_encoder
 from unialign_gen.encoders.base import Encoder
 from unialign_gen.errors import InputError
+from unialign_gen.loading import shipped_folder
 
 
 class Judge:
@@ -55,14 +55,18 @@ class Judge:
         (folder / "concepts.json").write_text(json.dumps(self.concepts, indent=1) + "\n")
 
     @torch.no_grad()
-    def top(self, pictures: Sequence[Image.Image], k: int = 5, batch: int = 16) -> list[list[str]]:
+    def features(self, pictures: Sequence[Image.Image], batch: int = 16) -> Tensor:
+        """What the probe reads of each picture (N, d)."""
+        parts = [self.encoder(self.encoder.prepare(list(pictures[at : at + batch]))) for at in range(0, len(pictures), batch)]
+        return torch.cat(parts) if parts else torch.zeros(0, self.probe.in_features)
+
+    def top(self, pictures: Sequence[Image.Image], k: int = 5) -> list[list[str]]:
         """The k likeliest concepts of each picture, likeliest first."""
-        out: list[list[str]] = []
-        for at in range(0, len(pictures), batch):
-            features = self.encoder(self.encoder.prepare(list(pictures[at : at + batch])))
-            for row in self.probe(features).topk(k, dim=1).indices.tolist():
-                out.append([self.concepts[i] for i in row])
-        return out
+        return self.named(self.features(pictures), k)
+
+    def named(self, features: Tensor, k: int = 5) -> list[list[str]]:
+        """The k likeliest concepts for features (N, d), likeliest first."""
+        return [[self.concepts[i] for i in row] for row in self.probe(features).topk(k, dim=1).indices.tolist()]
 
 
 def fit_probe(features: Tensor, targets: Tensor, steps: int = 400, seed: int = 0) -> nn.Linear:

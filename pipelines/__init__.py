@@ -7,6 +7,7 @@ pipeline names among diffusers' own.
 from typing import TYPE_CHECKING, Any
 
 import diffusers
+from diffusers import DiffusionPipeline
 
 from .embed_scale import EmbedScale
 from .kandinsky import UniAlignKandinskyPipeline
@@ -23,10 +24,29 @@ __all__ = [
     "UniAlignKandinskyPipeline",
     "UniAlignMixStep",
     "UniAlignStableUnCLIPPipeline",
+    "register",
 ]
 
-for _pipeline in (UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline):
-    setattr(diffusers, _pipeline.__name__, _pipeline)
+KNOWN: dict[str, type[DiffusionPipeline]] = {}  # what `unialign_gen.load` opens, by class name
+
+
+def register(pipeline: type[DiffusionPipeline]) -> None:
+    """Makes a pipeline class known to `unialign_gen.load`, and to `DiffusionPipeline.from_pretrained`.
+
+    Example:
+        >>> from unialign_gen.pipelines import KNOWN, UniAlignKandinskyPipeline, register
+        >>> class Mine(UniAlignKandinskyPipeline):
+        ...     pass
+        >>> register(Mine)
+        >>> KNOWN["Mine"] is Mine
+        True
+    """
+    KNOWN[pipeline.__name__] = pipeline
+    setattr(diffusers, pipeline.__name__, pipeline)
+
+
+register(UniAlignKandinskyPipeline)
+register(UniAlignStableUnCLIPPipeline)
 
 
 def __getattr__(name: str) -> Any:

@@ -39,12 +39,14 @@ from diffusers.modular_pipelines import (
 from torch import Tensor
 
 from unialign_gen.aligner import Aligner
+from unialign_gen.arguments import ask, prompts_of
 from unialign_gen.errors import InputError
 from unialign_gen.mixing import METHODS, mix, to_decoder
+from unialign_gen.request import Prompt
 
 from .embed_scale import EmbedScale
-from .prior import EmbeddingPrior, move_to_known
-from .prompts import Term, Weights, embed_prompts, plan, ready
+from .prior import EmbeddingPrior
+from .prompted import checked_vector, encode_prompts, mix_prompts
 
 PROMPTS = {
     "text": "a string",
@@ -166,8 +168,12 @@ class UniAlignEmbedStep(ModularPipelineBlocks):
             raise InputError(f"num_images_per_prompt must be a whole number of at least 1, got {count!r}")
         if block.weights is not None and not isinstance(block.weights, Mapping):
             raise InputError(f"weights must name the modality, as in {{'text': 0.5}}, got {block.weights!r}")
-        prompts = plan({kind: block[kind] for kind in PROMPTS}, block.weights)
-        unit = embed_prompts(aligner, prompts, block.mix, move_to_known(components.prior, block.prior_strength))
+        request = ask(
+            **{kind: block[kind] for kind in PROMPTS}, weights=block.weights, mix=block.mix, prior_strength=block.prior_strength
+        )
+        if not request.prompts:
+            raise InputError(f"nothing to draw: give at least one of {', '.join(PROMPTS)}")
+        unit = mix_prompts(encode_prompts(aligner, request.prompts), request, components.prior)
         rows = scale(unit).to(components._execution_device, block.dtype)
         block.image_embeds = rows.repeat_interleave(count, 0)
         block.negative_image_embeds = scale.negative_image_embeds.to(rows).expand_as(block.image_embeds)
@@ -239,25 +245,25 @@ class UniAlignMixStep(ModularPipelineBlocks):
         norm = components.config["embed_norm"]
         if norm is not None and not (isinstance(norm, int | float) and math.isfinite(norm)):
             raise InputError(f"embed_norm must be a finite number, got {norm!r}")
-        prompts = plan({"embeds": block.embeds}, named(block.weights))
-        for term in (t for terms in prompts for t in terms):
-            term.value = vector(term.value).to(components._execution_device)
-        width = prompts[0][0].value.numel()
-        rows = torch.stack([mixed(terms, width, block.mix, norm) for terms in prompts])
+        weights = block.weights if isinstance(block.weights, Mapping) or block.weights is None else {"embeds": block.weights}
+        prompts = prompts_of({"embeds": block.embeds}, weights)
+        width = vector(prompts[0][0].value).numel()
+        rows = torch.stack([mixed(row, width, block.mix, norm, components._execution_device) for row in prompts])
         block.image_embeds = rows.to(block.dtype)
         set_ip_adapter(block, block.image_embeds)
         self.set_block_state(state, block)
         return components, state
 
 
-def named(weights: Weights | float | Sequence[float] | None) -> Weights | None:
-    """Weights of embeddings as `plan` takes them."""
-    if weights is None or isinstance(weights, Mapping):
-        return weights
-    try:
-        return {"embeds": float(weights) if isinstance(weights, int | float) else [float(w) for w in weights]}
-    except (TypeError, ValueError) as error:
-        raise InputError(f"weights must be numbers, got {weights!r}") from error
+def mixed(prompts: Sequence[Prompt], width: int, method: Any, norm: float | None, device: torch.device) -> Tensor:
+    """The mix (width,) of a prompt's embeddings at the given norm, or at their own mean norm."""
+    weights = [p.weight for p in prompts]
+    given = [vector(p.value).to(device) for p in prompts]
+    unit = mix([checked_vector(v, width) for v in given], weights, method)
+    if norm is None:
+        lengths = [abs(w) * float(v.float().norm()) for w, v in zip(weights, given, strict=True)]
+        norm = sum(lengths) / sum(map(abs, weights))
+    return to_decoder(unit, norm)
 
 
 def vector(value: Any) -> Tensor:
@@ -266,13 +272,3 @@ def vector(value: Any) -> Tensor:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"embeds must be vectors of numbers, got {type(value).__name__}") from error
-
-
-def mixed(terms: Sequence[Term], width: int, method: Any, norm: float | None) -> Tensor:
-    """The mix (width,) of a prompt's embeddings at the given norm, or at their own mean norm."""
-    weights = [t.weight for t in terms]
-    unit = mix([ready(t.value, width) for t in terms], weights, method)
-    if norm is None:
-        lengths = [abs(t.weight) * float(t.value.float().norm()) for t in terms]
-        norm = sum(lengths) / sum(map(abs, weights))
-    return to_decoder(unit, norm)

@@ -1,31 +1,46 @@
-"""What the decoders' pipelines share: prompts of any modality in, scaled embeddings and a generator for each picture out."""
+"""What the decoders' pipelines share: a request in, embeddings at the decoder's scale and a generator for each picture out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from diffusers import ImagePipelineOutput
 from torch import Tensor
 
-from unialign_gen.aligner import Aligner
+from unialign_gen.aligner import Aligner, Embeddings
+from unialign_gen.arguments import ask, takes_count_and_request, takes_request
 from unialign_gen.errors import InputError
-from unialign_gen.mixing import Method, path
+from unialign_gen.mixing import Method, check_embedding, mix, path
+from unialign_gen.notes import Note, collected
+from unialign_gen.request import Prompt, Request
 
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior, move_to_known
-from .prompts import Weights, embed_prompts, generators, plan
-
-OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
 @dataclass
-class Request:
-    """What a call asks for, checked.
+class PictureOutput(ImagePipelineOutput):
+    """What was drawn.
+
+    Attributes:
+        images: prompt by prompt.
+        notes: what was lost or guessed on the way.
+        request: what was drawn, with the embeddings that its files were encoded to and the steps and guidance that were
+            used; `request.picture(i)` draws picture i alone.
+    """
+
+    notes: list[Note] = field(default_factory=list)
+    request: Request = field(default_factory=Request)
+
+
+@dataclass
+class Conditions:
+    """What a decoder samples from.
 
     Attributes:
         image_embeds: (prompts * pictures, d) at decoder scale, prompt by prompt, on the decoder's device in its dtype.
@@ -44,6 +59,7 @@ class Request:
 class PromptedPipeline:
     """Mixed into a diffusers pipeline that has `aligner`, `embed_scale`, `prior`, `unet`, and two defaults in its config."""
 
+    decoder_options: ClassVar[tuple[str, ...]] = ()  # those of `request.OPTIONS` that this decoder takes
     aligner: Aligner
     embed_scale: EmbedScale
     prior: EmbeddingPrior | None
@@ -51,138 +67,146 @@ class PromptedPipeline:
     config: Any
     _execution_device: torch.device
 
-    def embed(
-        self,
-        text: Any = None,
-        audio: Any = None,
-        video: Any = None,
-        image: Any = None,
-        embeds: Any = None,
-        weights: Weights | None = None,
-        mix: Method = "lerp",
-        prior_strength: float | None = None,
-    ) -> Tensor:
-        """Unit embeddings (B, d) of the prompts as they are drawn, mixed; the arguments are those of a call.
+    @property
+    def decoder_dtype(self) -> torch.dtype:
+        """Of the embeddings that the decoder takes."""
+        return self.unet.dtype
 
-        With `prior_strength=0` they are the aligner's own.
+    @takes_request
+    def __call__(self, request: Request) -> PictureOutput:
+        """Draws pictures: a `PictureOutput` with `images`, prompt by prompt."""
+        out = self.draw(request)
+        return out if request.return_dict else (out.images,)  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def draw(self, request: Request) -> PictureOutput:
+        """Draws what a request asks for.
 
         Raises:
-            InputError: a prompt, a weight or a strength that cannot be used; a strength with nothing to move.
+            InputError: something in it that cannot be used.
         """
-        inputs = {"text": text, "audio": audio, "video": video, "image": image, "embeds": embeds}
-        if prior_strength and {kind for kind, value in inputs.items() if value is not None} == {"embeds"}:
+        unknown = set(request.options) - set(self.decoder_options)
+        if unknown:
+            raise InputError(f"this decoder takes no {', '.join(sorted(unknown))}: leave it out")
+        with collected() as notes:
+            conditions, used = self.conditions(request)
+            images = self.sample(used, conditions)
+        return PictureOutput(images=images, notes=notes, request=used)
+
+    def sample(self, request: Request, conditions: Conditions) -> Any:
+        """The decoder's own part of `draw`: images in the request's output type."""
+        raise NotImplementedError
+
+    @takes_request
+    def embed(self, request: Request) -> Embeddings:
+        """Unit embeddings (B, d) of the prompts as they are drawn, mixed, with `notes`; 0 as `prior_strength` keeps them as
+        they were encoded.
+        """
+        with collected() as notes:
+            mixed = self.mixed(request)[0]
+        return Embeddings.of(mixed, notes)
+
+    @torch.no_grad()
+    def encoded(self, request: Request) -> Request:
+        """The request with the unit embeddings that its prompts are encoded to, so that they are read only once."""
+        return replace(request, prompts=encode_prompts(self.aligner, request.prompts))
+
+    @torch.no_grad()
+    def mixed(self, request: Request) -> tuple[Tensor, Request]:
+        """Unit embeddings (B, d) of a request's prompts, and the request with what its files were encoded to."""
+        if not request.prompts:
+            raise InputError(f"nothing to draw: give at least one of {', '.join(self.aligner.modalities)} or embeds")
+        kinds = {p.kind for inputs in request.prompts for p in inputs}
+        if request.prior_strength and kinds == {"embeds"}:
             raise InputError("prior_strength moves prompts that are encoded; embeds are drawn where they are: leave it out")
-        return embed_prompts(self.aligner, plan(inputs, weights), mix, move_to_known(self.prior, prior_strength))
+        ready = self.encoded(request)
+        return mix_prompts(ready.prompts, request, self.prior), ready
 
-    def request(
-        self,
-        inputs: dict[str, Any],
-        weights: Weights | None,
-        mix: Method,
-        seed: int | Sequence[int] | None,
-        generator: torch.Generator | list[torch.Generator] | None,
-        latents: Tensor | None,
-        steps: int | None,
-        guidance: float | None,
-        per_prompt: int,
-        output_type: str,
-        image_embeds: Tensor | None = None,
-        prior_strength: float | None = None,
-    ) -> Request:
-        """Checks a call's arguments and turns its prompts into what the decoder takes.
+    def alone(self, request: Request) -> list[Tensor]:
+        """The unit embedding (d,) of every input of the first prompt as it is drawn alone."""
+        single = [replace(request, prompts=((replace(p, weight=1.0),),), mix="lerp") for p in request.prompts[0]]
+        return [self.mixed(one)[0][0] for one in single]
 
-        Raises:
-            InputError: an argument that cannot be used.
-        """
-        if output_type not in OUTPUT_TYPES:
-            raise InputError(f"unknown output_type {output_type!r}: choose from {', '.join(OUTPUT_TYPES)}")
-        if seed is not None and (generator is not None or latents is not None):
-            raise InputError("give a seed, a generator or latents, not several of them")
-        steps = self.config["default_steps"] if steps is None else steps
-        guidance = self.config["default_guidance"] if guidance is None else guidance
-        if steps < 1 or per_prompt < 1:
-            raise InputError(f"steps and pictures must be at least 1, got {steps} and {per_prompt}")
-        if not math.isfinite(guidance):
-            raise InputError(f"guidance must be a finite number, got {guidance}")
-        if image_embeds is None:
-            scaled = self.embed_scale(self.embed(**inputs, weights=weights, mix=mix, prior_strength=prior_strength))
+    def conditions(self, request: Request) -> tuple[Conditions, Request]:
+        """What the decoder samples from, and the request as it was used."""
+        steps = self.config["default_steps"] if request.steps is None else request.steps
+        guidance = self.config["default_guidance"] if request.guidance is None else request.guidance
+        if request.image_embeds is None:
+            unit, request = self.mixed(request)
+            scaled = self.embed_scale(unit)
         else:
-            others = {**inputs, "prior_strength": prior_strength, **(weights or {})}
-            scaled = self.ready(image_embeds, [k for k, v in others.items() if v is not None])
-        if seed is not None:
-            generator = generators(seed, len(scaled), per_prompt)
+            scaled = self.checked_embeds(request.image_embeds)
+        generator = request.generator
+        if request.seed is not None:
+            generator = generators(request.seed, len(scaled), request.pictures)
         # repeated here, for every decoder alike: diffusers 0.42 does it in one place, not in another
-        wanted = scaled.repeat_interleave(per_prompt, 0)
-        return Request(wanted.to(self._execution_device, self.unet.dtype), len(scaled), generator, steps, guidance)
+        wanted = scaled.repeat_interleave(request.pictures, 0).to(self._execution_device, self.decoder_dtype)
+        used = replace(request, steps=steps, guidance=guidance)
+        return Conditions(wanted, len(scaled), generator, steps, guidance), used
 
-    def ready(self, image_embeds: Tensor, others: Sequence[str]) -> Tensor:
+    def checked_embeds(self, image_embeds: Tensor) -> Tensor:
         """Embeddings (B, d) at decoder scale as they are, if that is what they are."""
         width = self.aligner.embed_dim
-        if others:
-            raise InputError(f"image_embeds are used as they are: leave out {', '.join(others)}, or give them as embeds to mix")
-        if image_embeds.ndim != 2 or image_embeds.shape[1] != width:
-            raise InputError(f"image_embeds must have shape (B, {width}), got {tuple(image_embeds.shape)}")
+        if not isinstance(image_embeds, Tensor) or image_embeds.ndim != 2 or image_embeds.shape[1] != width:
+            shape = tuple(getattr(image_embeds, "shape", ()))
+            raise InputError(f"image_embeds must be a tensor of shape (B, {width}), got {shape or type(image_embeds).__name__}")
         if not torch.isfinite(image_embeds).all():
             raise InputError("image_embeds hold NaN or infinite values")
         return image_embeds
 
-    def best_of(
-        self,
-        candidates: int,
-        text: Any = None,
-        audio: Any = None,
-        video: Any = None,
-        image: Any = None,
-        embeds: Any = None,
-        weights: Weights | None = None,
-        mix: Method = "lerp",
-        seed: int | Sequence[int] | None = None,
-        batch: int = 8,
-        prior_strength: float | None = None,
-        **options: Any,
-    ) -> ImagePipelineOutput:
-        """One picture a prompt: of so many, the one that the image encoder reads as nearest to what was to be drawn.
+    @takes_count_and_request
+    def best_of(self, count: int, request: Request) -> PictureOutput:
+        """One picture a prompt: of `count` candidates the one that the image encoder reads as nearest to what was asked for.
 
-        That is the prompt after the prior. Choosing by a model is Ramesh et al. 2021's.
+        That is the prompt after the prior. Choosing by a model is Ramesh et al. 2021's. Costs as much as drawing them all;
+        `batch` are drawn at a time. With a `seed`, candidate j of prompt i is the picture j that the call itself draws with
+        `num_images_per_prompt=count`.
+        """
+        return self.draw_best(count, request)
 
-        Costs that many times as much as one picture; `batch` are drawn at a time, which bounds the memory. `options` are those
-        of a call; with a `seed`, candidate j of prompt i is the picture j that the call itself draws with
-        `num_images_per_prompt=candidates`.
+    @torch.no_grad()
+    def draw_best(self, count: int, request: Request) -> PictureOutput:
+        """`best_of`, of a request.
 
         Raises:
             InputError: as in a call; options that do not go with choosing; no image encoder.
         """
-        for name in ("image_embeds", "num_images_per_prompt", "output_type", "return_dict", "latents"):
-            if name in options:
-                raise InputError(f"best_of chooses one PIL picture a prompt: leave out {name}")
-        if candidates < 1 or batch < 1:
-            raise InputError(f"candidates and batch must be at least 1, got {candidates} and {batch}")
-        if seed is not None and options.get("generator") is not None:
-            raise InputError("give a seed or a generator, not both")
-        wanted = self.embed(text, audio, video, image, embeds, weights, mix, prior_strength)
-        if candidates == 1:
-            return self(embeds=list(wanted), seed=seed, **options)  # type: ignore[operator]
+        plain = Request()
+        for name, called in {"pictures": "num_images_per_prompt", **{n: n for n in NOT_CHOSEN}}.items():
+            given = getattr(request, name)
+            if given is not None and given != getattr(plain, name):
+                raise InputError(f"best_of chooses one PIL picture a prompt: leave out {called}")
+        if count < 1:
+            raise InputError(f"candidates must be at least 1, got {count}")
+        if count == 1:
+            return self.draw(request)
         self.aligner.part("image")  # before anything is drawn in vain
-        noise = options.pop("generator", None) if seed is None else generators(seed, len(wanted), candidates)
-        words = {k: v for k, v in options.items() if k.endswith("decoder_prompt") and isinstance(v, (list, tuple))}
-        for name, rows in words.items():
-            if len(rows) != len(wanted):
-                raise InputError(f"{len(rows)} values of {name} for {len(wanted)} prompts: give one, or one for each")
-        chosen = []
-        for i, point in enumerate(wanted):
-            mine = noise[i * candidates : (i + 1) * candidates] if isinstance(noise, list) else noise
-            own = {k: v[i] for k, v in words.items()}
-            best, nearest = None, -math.inf
-            for at in range(0, candidates, batch):
-                count = min(batch, candidates - at)
-                part = mine[at : at + count] if isinstance(mine, list) else mine
-                options |= {**own, "num_images_per_prompt": count, "generator": part}
-                drawn = self(embeds=point, **options).images  # type: ignore[operator]
-                cosines = self.aligner.embed("image", drawn) @ point.to(self.aligner.place.device)
-                if float(cosines.max()) > nearest:
-                    best, nearest = drawn[int(cosines.argmax())], float(cosines.max())
-            chosen.append(best)
-        return ImagePipelineOutput(images=chosen)
+        with collected() as notes:
+            points, used = self.mixed(request)
+            seeds = None if request.seed is None else first_seeds(request.seed, len(points), count)
+            images, chosen = [], []
+            for i, point in enumerate(points):
+                best, nearest, at = None, -math.inf, 0
+                one = replace(used.picture(i), prompts=(), prior_strength=None, seed=None)
+                while at < count:
+                    some = min(request.batch, count - at)
+                    seed = None if seeds is None else seeds[i] + at
+                    noise = one.generator
+                    if isinstance(noise, list):
+                        noise = noise[i * count + at : i * count + at + some]
+                    ready = (Prompt("embeds", point),)
+                    drawn = self.draw(replace(one, prompts=(ready,), pictures=some, seed=seed, generator=noise)).images
+                    cosines = self.aligner.embed("image", drawn) @ point.to(self.aligner.place.device)
+                    if float(cosines.max()) > nearest:
+                        best, nearest = at + int(cosines.argmax()), float(cosines.max())
+                        picture = drawn[int(cosines.argmax())]
+                    at += some
+                images.append(picture)
+                chosen.append(0 if seeds is None or best is None else seeds[i] + best)
+        steps = self.config["default_steps"] if request.steps is None else request.steps
+        guidance = self.config["default_guidance"] if request.guidance is None else request.guidance
+        used = replace(used, steps=steps, guidance=guidance, seed=None if seeds is None else tuple(chosen))
+        return PictureOutput(images=images, notes=notes, request=used)
 
     def interpolate(
         self,
@@ -193,7 +217,7 @@ class PromptedPipeline:
         seed: int = 0,
         batch: int = 8,
         **options: Any,
-    ) -> ImagePipelineOutput:
+    ) -> PictureOutput:
         """Pictures along the way between two embeddings (d,), so that only the prompt moves.
 
         Every frame's generator starts from the same seed: initial noise, noise on the embedding and noise of the sampler's
@@ -201,8 +225,93 @@ class PromptedPipeline:
         call.
         """
         parts = path(start, end, frames, mix).split(batch)
-        drawn = [self(embeds=part, seed=[seed] * len(part), **options).images for part in parts]  # type: ignore[operator]
+        with collected() as notes:
+            drawn = [self.draw(ask(embeds=part, seed=[seed] * len(part), **options)).images for part in parts]
         if isinstance(drawn[0], list):
-            return ImagePipelineOutput(images=[picture for part in drawn for picture in part])
+            return PictureOutput(images=[picture for part in drawn for picture in part], notes=notes)
         join = torch.cat if isinstance(drawn[0], Tensor) else np.concatenate
-        return ImagePipelineOutput(images=join(drawn))
+        return PictureOutput(images=join(drawn), notes=notes)
+
+
+NOT_CHOSEN = ("image_embeds", "output_type", "return_dict", "latents")  # options that do not go with `best_of`
+
+
+def encode_prompts(aligner: Aligner, prompts: Sequence[Sequence[Prompt]]) -> tuple[tuple[Prompt, ...], ...]:
+    """The same prompts with the unit embeddings (d,) of their values.
+
+    Each modality is encoded in one go, an input that repeats only once; what has an embedding is not read again.
+    """
+    found: dict[tuple[str, Any], Tensor] = {}
+
+    def key(prompt: Prompt) -> tuple[str, Any]:
+        return prompt.kind, prompt.value if isinstance(prompt.value, str) else id(prompt.value)
+
+    inputs = [p for row in prompts for p in row]
+    for kind in dict.fromkeys(p.kind for p in inputs if p.kind != "embeds"):
+        wanted = {key(p): p.value for p in inputs if p.kind == kind and p.embedding is None}
+        if wanted:
+            found.update(zip(wanted, aligner.embed(kind, list(wanted.values())), strict=True))
+
+    def encoded(prompt: Prompt) -> Prompt:
+        if prompt.kind == "embeds":
+            return replace(prompt, embedding=checked_vector(prompt.value, aligner.embed_dim))
+        if prompt.embedding is None:
+            return replace(prompt, embedding=found[key(prompt)])
+        unit = checked_vector(prompt.embedding, aligner.embed_dim, prompt.name)
+        kept = torch.as_tensor(prompt.embedding, dtype=unit.dtype, device=unit.device)
+        # one that is of norm 1 stays bit for bit what it was encoded to
+        return replace(prompt, embedding=kept if torch.allclose(kept, unit, atol=1e-6) else unit)
+
+    return tuple(tuple(encoded(p) for p in row) for row in prompts)
+
+
+def mix_prompts(prompts: Sequence[Sequence[Prompt]], request: Request, prior: EmbeddingPrior | None) -> Tensor:
+    """Unit embeddings (B, d) of encoded prompts.
+
+    The prior moves what was encoded, before it is mixed: weights keep their meaning, and ready embeddings stay what they are.
+    """
+    move = move_to_known(prior, request.prior_strength)
+
+    def points(row: Sequence[Prompt]) -> list[Tensor]:
+        vectors = [p.embedding for p in row]
+        moved = [i for i, p in enumerate(row) if p.kind != "embeds"]
+        if move is not None and moved:
+            for i, vector in zip(moved, move(torch.stack([vectors[i] for i in moved])), strict=True):
+                vectors[i] = vector
+        return [v.to(vectors[0].device) for v in vectors]
+
+    return torch.stack([mix(points(row), [p.weight for p in row], request.mix) for row in prompts])
+
+
+def checked_vector(value: Any, width: int, name: str = "embeds") -> Tensor:
+    """A ready embedding (d,) as a unit vector.
+
+    Raises:
+        InputError: another shape, not finite, or zero.
+    """
+    try:
+        vector = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"embeds must be vectors of numbers, got {type(value).__name__}") from error
+    if vector.shape != (width,):
+        what = "embeds must have" if name == "embeds" else f"{name} was kept for another model: this one has"
+        raise InputError(f"{what} {width} values a prompt, got shape {tuple(vector.shape)}")
+    return check_embedding(vector)
+
+
+def first_seeds(seed: int | Sequence[int], count: int, per_prompt: int) -> list[int]:
+    """Each prompt's first seed: `seed + i * per_prompt`, or `seed[i]`.
+
+    Raises:
+        InputError: a list of seeds that does not fit the batch.
+    """
+    if isinstance(seed, int):
+        return [seed + i * per_prompt for i in range(count)]
+    if len(seed) != count:
+        raise InputError(f"{len(seed)} seeds for {count} prompts: give one for each")
+    return list(seed)
+
+
+def generators(seed: int | Sequence[int], count: int, per_prompt: int) -> list[torch.Generator]:
+    """One CPU generator a picture: prompt i, picture j draws from its prompt's first seed + j."""
+    return [torch.Generator().manual_seed(s + j) for s in first_seeds(seed, count, per_prompt) for j in range(per_prompt)]

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from unialign_gen.cli import app
 from unialign_gen.cli.prompts import parse_weights
 from unialign_gen.errors import InputError
+from unialign_gen.film.sheets import grid
 from unialign_gen.output import make_folder
-from unialign_gen.sheets import grid
 
 
 def run(*arguments: str):
@@ -187,7 +187,7 @@ def test_help_imports_nothing_heavy():
 
 @pytest.mark.parametrize(("rank", "told"), [("0", "3 steps\n"), ("1", "")])
 def test_of_several_processes_the_first_alone_reports(monkeypatch, capsys, rank, told):
-    from unialign_gen.cli.app import report
+    from unialign_gen.console import report
 
     monkeypatch.setenv("RANK", rank)
     report({"steps": 3}, False, "3 steps")

@@ -10,15 +10,16 @@ import av
 import httpx
 import numpy as np
 import pytest
+from conftest import tone, write_wav
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 from typer.testing import CliRunner
 
-from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.cli import app
 from unialign_gen.demo.limits import Limits
-from unialign_gen.settings_png import read_png
+from unialign_gen.loading import shipped_folder
+from unialign_gen.picture_settings import read_picture
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = shipped_folder() / "samples"
@@ -49,16 +50,19 @@ def test_create_answers_with_the_library_s_picture_and_its_settings(client, star
     expected = starter(**call, num_images_per_prompt=2).images
     for i, (row, picture) in enumerate(zip(pictures, expected, strict=True)):
         assert same(Image.open(row["image"]), picture)
-        settings = read_png(row["image"])
-        assert (settings.seed, settings.index, settings.pictures) == (5, i, 2)
-        assert [(p.kind, p.value, p.weight) for p in settings.prompts] == [("text", "a robot", 0.6), ("audio", "cow.flac", 0.4)]
+        request = read_picture(row["image"]).request
+        assert (request.seed, request.pictures) == (5 + i, 1)
+        assert [(p.kind, p.value, p.weight) for p in request.prompts[0]] == [
+            ("text", "a robot", 0.6),
+            ("audio", "cow.flac", 0.4),
+        ]
     assert details["seeds"] == [5, 6]
     assert details["concepts"][0]["name"] == "robot"
     assert shell.startswith("unialign-gen generate --text 'a robot' --audio cow.flac")
 
 
-def test_the_readme_s_example_runs(served, monkeypatch, capsys):
-    text = (ROOT / "README.md").read_text()
+def test_the_guides_example_runs(served, monkeypatch, capsys):
+    text = (ROOT / "docs" / "demo.md").read_text()
     example = re.search(r"```python\n(from gradio_client.*?)```", text, re.S)[1]
     assert "http://127.0.0.1:7860/" in example
     monkeypatch.chdir(ROOT)
@@ -66,8 +70,8 @@ def test_the_readme_s_example_runs(served, monkeypatch, capsys):
     assert "robot unialign-gen generate --text 'a robot' --audio cow.flac" in capsys.readouterr().out
 
 
-def test_the_readme_states_the_limits_and_the_endpoints(client):
-    text, limits = (ROOT / "README.md").read_text().split("## Demo")[1].split("\n## ")[0], Limits()
+def test_the_guide_states_the_limits_and_the_endpoints(client):
+    text, limits = (ROOT / "docs" / "demo.md").read_text(), Limits()
     assert f"the queue holds {limits.waiting}" in text
     assert f"{limits.requests_a_minute:,} requests a minute" in text
     assert f"{limits.file_bytes // 10**6} MB" in text
@@ -81,11 +85,40 @@ def test_the_readme_states_the_limits_and_the_endpoints(client):
 def test_restore_gives_the_settings_back(client):
     asked = {"text": "a tree", "text_weight": -0.5, "seed": 9, "steps": 2, "mix": "slerp", "prior_strength": 0.2}
     pictures, *_ = client.predict(**asked, api_name="/create")
-    text, _, _, _, weight, *_, mix, seed, steps, guidance, count, model, prior, _, _, _ = client.predict(
+    text, _, _, _, weight, *_, mix, seed, steps, guidance, count, model, prior, _, _, _, kept = client.predict(
         handle_file(pictures[0]["image"]), api_name="/restore"
     )
     assert (text, weight, mix, seed, steps, guidance, count, model) == ("a tree", -0.5, "lerp", 9, 2, 3, 1, "starter")
     assert prior == 0.2
+    assert kept == []
+
+
+def test_restore_leaves_nothing_behind_that_a_call_does_not_name(client):
+    asked = {"audio": handle_file(SAMPLES / "cow.flac"), "seed": 1, "steps": 1}
+    pictures, *_ = client.predict(**asked, api_name="/create")
+    *_, kept = client.predict(handle_file(pictures[0]["image"]), api_name="/restore")
+    assert [(p["kind"], p["value"]) for p in kept] == [("audio", "cow.flac")]
+    _, details, *_ = client.predict(text="a tree", steps=1, api_name="/create")
+    assert [p["kind"] for p in details["prompts"]] == ["text"]
+    _, details, *_ = client.predict(text="a tree", steps=1, kept=kept, api_name="/create")
+    assert [p["kind"] for p in details["prompts"]] == ["text", "audio"]
+    *_, cleared = client.predict(None, api_name="/restore")
+    assert cleared == []
+    with pytest.raises(AppError, match="kept of a picture cannot be used"):
+        client.predict(text="a tree", kept=[{"kind": "audio", "value": "/etc/passwd"}, 3], api_name="/create")
+
+
+@pytest.mark.parametrize("name", ["after.png", "re_zitxt.png"])
+def test_pictures_that_an_optimiser_had_are_restored(client, name):
+    text, *_ = client.predict(handle_file(Path(__file__).parent / "media" / name), api_name="/restore")
+    assert text
+
+
+def test_what_was_lost_reaches_the_page_and_programs(client, tmp_path):
+    silent = write_wav(tmp_path / "silent.wav", 0 * tone(1, 16000), 16000)
+    _, details, *_, understood, _ = client.predict(text="a \u732b", audio=handle_file(silent), steps=1, api_name="/create")
+    assert [n["kind"] for n in details["notes"]] == ["silent", "unknown words"]
+    assert "silent.wav is silent" in understood
 
 
 def test_travel_exports_a_gif_and_a_film(client, starter):
@@ -139,7 +172,7 @@ def test_a_job_is_stopped_from_its_own_client_only(client, served):
         ("/create", {"text": "a", "image": "cow.flac"}, "cow.flac is not a picture"),
         ("/create", {"text": "a", "audio": "README.md"}, "README.md is not a sound"),
         ("/create", {"text": "a", "steps": 51}, "50"),
-        ("/restore", {"file": "cow.flac"}, "not a PNG"),
+        ("/restore", {"file": "cow.flac"}, "cow.flac cannot be read"),
         ("/travel", {"text_1": "", "text_2": ""}, "two stations"),
         ("/animate", {}, "nothing to play"),
         ("/place", {}, "nothing to place"),

@@ -10,16 +10,18 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.cli import app
 from unialign_gen.demo.create import Create, Drawn
 from unialign_gen.demo.decode_worker import DecodeWorker
-from unialign_gen.demo.engine import CancelledError, Engine, Progress, on_disk
+from unialign_gen.demo.engine import CancelledError, Engine, Progress
 from unialign_gen.demo.limits import Limits
+from unialign_gen.demo.models import on_disk
 from unialign_gen.demo.preview import Previewer, clean_estimate, decode_latents
 from unialign_gen.demo.snippets import command, python
 from unialign_gen.errors import InputError
-from unialign_gen.settings_png import Prompt, Settings, read_png, save_png
+from unialign_gen.loading import shipped_folder
+from unialign_gen.picture_settings import PictureSettings, read_picture, save_picture
+from unialign_gen.request import Prompt, Request, write_prompt
 
 SAMPLES = shipped_folder() / "samples"
 LIMITS = Limits()
@@ -56,7 +58,7 @@ def test_the_python_that_is_shown_makes_the_same_pictures(engine, decode_worker,
         engine, decode_worker, text='a "red" car', files=files, weights={"video": -0.3}, seed=7, pictures=2, mix="lerp"
     )
     scope = {}
-    exec(python(found.settings[0]), scope)
+    exec(python(found.settings[0], 2), scope)
     assert all(same(a, b) for a, b in zip(found.pictures, scope["pictures"], strict=True))
     assert len(found.pictures) == 2
 
@@ -76,19 +78,22 @@ def test_the_command_that_is_shown_makes_the_same_picture(engine, decode_worker,
     from PIL import Image
 
     assert same(Image.open("picture.png"), found.pictures[0])
-    assert found.settings[0].mix == ("slerp" if len(files) == 1 else "spherical_mean")
+    assert found.settings[0].request.mix == ("slerp" if len(files) == 1 else "spherical_mean")
 
 
 def test_settings_from_a_png_draw_the_picture_again_without_the_files(engine, decode_worker, tmp_path):
     first = drawn(
         engine, decode_worker, text="a robot", files={"audio": str(SAMPLES / "cow.flac")}, weights={"audio": 0.5}, seed=3
     )
-    save_png(first.pictures[0], tmp_path / "a.png", first.settings[0])
-    back = read_png(tmp_path / "a.png")
-    weights = {p.kind: p.weight for p in back.prompts}
-    again = drawn(engine, decode_worker, text=back.prompts[0].value, kept=back.prompts, weights=weights, seed=back.seed)
+    save_picture(first.pictures[0], tmp_path / "a.png", first.settings[0])
+    back = read_picture(tmp_path / "a.png").request
+    prompts = back.prompts[0]
+    weights = {p.kind: p.weight for p in prompts}
+    again = drawn(
+        engine, decode_worker, text=prompts[0].value, kept=[write_prompt(p) for p in prompts], weights=weights, seed=back.seed
+    )
     assert same(first.pictures[0], again.pictures[0])
-    assert again.settings == first.settings
+    assert again.settings[0].to_json() == first.settings[0].to_json()
 
 
 def test_nearest_concepts_are_those_of_a_plain_search(engine, decode_worker, starter):
@@ -99,7 +104,7 @@ def test_nearest_concepts_are_those_of_a_plain_search(engine, decode_worker, sta
     best = int(cosines.argmax())
     assert found.nearest[0] == (table.names[best], pytest.approx(float(cosines[best]), abs=1e-5))
     assert [v for _, v in found.nearest] == sorted((v for _, v in found.nearest), reverse=True)
-    assert len(found.apart) == 1
+    assert len(found.nearest_each) == 1
 
 
 def test_previews_are_what_the_scheduler_estimates(starter):
@@ -208,7 +213,7 @@ def test_answers_belong_to_their_requests(engine, decode_worker, starter):
         t.join()
     for i, text in enumerate(texts):
         assert same(found[i].pictures[0], starter(text=text, seed=i, num_inference_steps=2).images[0])
-        assert found[i].settings[0].prompts == (Prompt("text", text),)
+        assert [(p.kind, p.value, p.weight) for p in found[i].settings[0].request.prompts[0]] == [("text", text, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +227,7 @@ def test_answers_belong_to_their_requests(engine, decode_worker, starter):
         ({"text": "a", "files": {"audio": {"path": 1}}}, "must be a file"),
         ({"text": "a", "files": {"image": str(SAMPLES / "cow.flac")}}, "cow.flac is not a picture"),
         ({"text": "a", "files": {"audio": str(SAMPLES / "cow.flac")}, "weights": {"audio": -1}, "mix": "slerp"}, "negative"),
-        ({"kept": (Prompt("audio", "x.wav", 1.0, "AAAAAA=="),)}, "another model"),
+        ({"kept": [write_prompt(Prompt("audio", "x.wav", 1.0, (1.0,)))]}, "another model"),
     ],
 )  # fmt: skip
 def test_requests_that_cannot_be_drawn(engine, decode_worker, request_, said):
@@ -239,9 +244,10 @@ def test_models_are_those_on_this_disk_and_share_their_encoders(engine):
 
 
 def test_recipes_quote_what_they_must():
-    settings = Settings((Prompt("text", 'it\'s; rm -rf / \n"x"', 1.0), Prompt("image", "a b.png", 1.0)), "slerp", 3)
+    prompts = (Prompt("text", 'it\'s; rm -rf / \n"x"'), Prompt("image", "a b.png"))
+    settings = PictureSettings(Request((prompts,), "slerp", seed=3, steps=12, guidance=3.0))
     words = shlex.split(command(settings))
-    assert words[words.index("--text") + 1] == settings.prompts[0].value
+    assert words[words.index("--text") + 1] == prompts[0].value
     assert words[words.index("--image") + 1] == "a b.png"
     assert "--weight" not in words
     compile(python(settings), "x", "exec")

@@ -1,6 +1,7 @@
 """The page in a real browser: what a person would do, click by click."""
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -9,17 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unialign_gen.checkpoint import shipped_folder
-from unialign_gen.demo.engine import Model
-from unialign_gen.settings_png import read_png
+from unialign_gen.demo.models import Model
+from unialign_gen.loading import shipped_folder
+from unialign_gen.picture_settings import read_picture
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+if os.environ.get("CI") and not (CHROMIUM and DRIVER):
+    raise RuntimeError("the page's tests need chromium and chromedriver, which are not installed")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed")
 
 SAMPLES = shipped_folder() / "samples"
 FLAGS = (
-    "--headless=new", "--no-decode_worker", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--no-first-run", "--window-size=1280,1400",
 )  # fmt: skip
 PATIENCE = 120
@@ -178,8 +181,8 @@ def test_a_sound_a_video_and_a_picture_are_mixed_with_weights(fresh, starter, tm
     fresh.set("weight-audio", 0.5)
     fresh.set("weight-image", -0.25)
     fresh.click("#draw")
-    found = read_png(fresh.fetched(fresh.drawn(), "mix.png"))
-    assert [(p.kind, p.value, p.weight) for p in found.prompts] == [
+    found = read_picture(fresh.fetched(fresh.drawn(), "mix.png")).request
+    assert [(p.kind, p.value, p.weight) for p in found.prompts[0]] == [
         ("audio", "cow.flac", 0.5),
         ("video", "sheep.mp4", 1),
         ("image", "cat.png", -0.25),
@@ -203,15 +206,15 @@ def test_a_png_brings_its_settings_back_and_stands_for_its_files(fresh, starter)
     fresh.wait("#text textarea", "a robot")
     fresh.click("#draw")
     again = fresh.fetched(fresh.drawn(), "again.png")
-    assert read_png(again) == read_png(first)
-    assert read_png(again).seed == 11
+    assert read_picture(again) == read_picture(first)
+    assert read_picture(again).request.seed == 11
     assert np.array_equal(np.asarray(Image.open(again)), np.asarray(Image.open(first)))
 
 
 def test_an_example_works_at_one_click(fresh):
     fresh.click_first("#examples button", "moo")
-    found = read_png(fresh.fetched(fresh.drawn(), "example.png"))
-    assert found.prompts[0].value == "cow.flac"
+    found = read_picture(fresh.fetched(fresh.drawn(), "example.png")).request
+    assert found.prompts[0][0].value == "cow.flac"
 
 
 def test_another_model_brings_its_own_steps_and_guidance(fresh):

@@ -10,15 +10,16 @@ import torch
 from torch.nn.functional import normalize
 
 from unialign_gen.demo import html, request_filter
-from unialign_gen.demo.engine import Engine, Model, Progress, on_disk
+from unialign_gen.demo.engine import Engine, Progress
 from unialign_gen.demo.errors import said
 from unialign_gen.demo.limits import Limits, prior_strength, steps_and_guidance
-from unialign_gen.demo.prompts import Part
+from unialign_gen.demo.models import Model, on_disk
 from unialign_gen.demo.restore import restore
 from unialign_gen.demo.results import tables, tables_of
 from unialign_gen.demo.travel import Way, route
 from unialign_gen.errors import InputError
-from unialign_gen.settings_png import Prompt, Settings
+from unialign_gen.picture_settings import PictureSettings, parse
+from unialign_gen.request import Prompt, Request
 
 EVIL = "<img src=x onerror=alert(1)>\"'"
 
@@ -38,7 +39,7 @@ def test_a_route_passes_every_station_at_constant_speed(closed):
 
 
 def test_what_a_user_wrote_is_never_markup():
-    part = Part("text", EVIL, 1.0)
+    part = Prompt("text", EVIL, 1.0)
     for made in (
         html.note(EVIL),
         html.stage(Progress(1, 2, EVIL)),
@@ -145,30 +146,33 @@ def engine():
 
 
 def test_more_pictures_than_the_page_draws_restore_the_one_in_the_file(engine):
-    settings = Settings((Prompt("text", "a", 0.5),), "spherical_mean", 7, 10, 3, 100, 42)
-    back = restore(settings, engine, "x.png")
+    first_edition = {"format": 1, "prompts": [{"kind": "text", "value": "a", "weight": 0.5}], "mix": "spherical_mean"}
+    settings = {**first_edition, "seed": 7, "steps": 10, "guidance": 3, "pictures": 100, "index": 42, "checkpoint": "starter"}
+    back = restore(parse(json.dumps(settings)), engine, "x.png")
     assert (back.seed, back.pictures, back.mix, back.weights, back.model) == (49, 1, "slerp", {"text": 0.5}, "starter")
-    second = restore(Settings((Prompt("text", "a"),), decoder="stable-unclip"), engine, "x.png")
+    second = restore(PictureSettings(Request(((Prompt("text", "a"),),)), decoder="stable-unclip"), engine, "x.png")
     assert second.model == "starter, stable-unclip decoder"
 
 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"prompts": (Prompt("text", "a"), Prompt("text", "b"))}, "several prompts"),
-        ({"prompts": (Prompt("text", "a", 9.0),)}, "weight of text"),
+        ({"prompts": ((Prompt("text", "a"), Prompt("text", "b")),)}, "in a way that this page cannot"),
+        ({"prompts": ((Prompt("text", "a", 9.0),),)}, "weight of text"),
         ({"steps": 999}, "steps"),
         ({"checkpoint": "elsewhere"}, "not here"),
         ({"seed": 2**40}, "seed"),
     ],
 )
 def test_settings_that_the_page_cannot_draw(engine, changed, words):
+    checkpoint = changed.pop("checkpoint", "starter")
+    request = Request(**{"prompts": ((Prompt("text", "a"),),), **changed})
     with pytest.raises(InputError, match=words):
-        restore(Settings(**{"prompts": (Prompt("text", "a"),), **changed}), engine, "x.png")
+        restore(PictureSettings(request, checkpoint), engine, "x.png")
 
 
 def test_a_checkpoint_that_is_asked_for_comes_first():
-    from unialign_gen.checkpoint import find
+    from unialign_gen.loading import find
 
     folder = str(find("starter"))
     assert on_disk(folder)[:2] == [Model.of("starter, from a folder", folder), Model.of("starter", "starter")]
@@ -192,7 +196,7 @@ def test_a_model_knows_its_own_steps_and_guidance(starter):
 
 def test_a_model_knows_its_own_prior(starter, engine):
     """A second decoder's lies with the encoders; a model without one draws at 0, whatever a program sends it."""
-    from unialign_gen.checkpoint import find
+    from unialign_gen.loading import find
 
     first, published = Model.of("starter", "starter"), Model.of("k", "kandinsky")
     below = Model.of("below", str(find("starter", "stable-unclip")))
@@ -203,8 +207,9 @@ def test_a_model_knows_its_own_prior(starter, engine):
     with pytest.raises(InputError, match="prior strength must be a number from 0 to 1"):
         prior_strength(first, 1.5)
     engine.models["bare"] = Model("bare", "bare", None, 12, 3.0)
+    request = Request(((Prompt("text", "a"),),), prior_strength=0.7)
     try:
         with pytest.raises(InputError, match="drawn with a prior, which bare has not"):
-            restore(Settings((Prompt("text", "a"),), checkpoint="bare", prior_strength=0.7), engine, "x.png")
+            restore(PictureSettings(request, "bare"), engine, "x.png")
     finally:
         del engine.models["bare"]

@@ -34,15 +34,22 @@ class Oracle:
 
     concepts = ("cat", "dog", "car", "sun", "sea", "owl")
 
-    def top(self, pictures):
-        first = [self.concepts[p.getpixel((0, 0))[0]] for p in pictures]
+    def features(self, pictures):
+        return torch.tensor([[p.getpixel((0, 0))[0], 1.0] for p in pictures]).view(-1, 2)
+
+    def named(self, features):
+        first = [self.concepts[int(row[0])] for row in features]
         return [[f, *[c for c in self.concepts if c != f]][:5] for f in first]
+
+    def top(self, pictures):
+        return self.named(self.features(pictures))
 
 
 def test_scores_count_hits_of_any_of_a_prompts_concepts():
     pictures = [Image.new("RGB", (4, 4), (i, 0, 0)) for i in (0, 1, 2, 5)]
     wanted = [Prompt("text", "", c) for c in (["cat"], ["cat", "dog"], ["owl"], ["owl"])]
-    result = score(Oracle(), pictures, wanted)
+    oracle = Oracle()
+    result = score(oracle, oracle.features(pictures), wanted)
     assert (result["top1"], result["top5"], result["n"]) == (0.75, 0.75, 4)
 
 
@@ -78,9 +85,19 @@ def test_evaluate_reports_every_part(tmp_path):
         prior = None
 
         def best_of(self, candidates, seed, **prompt):
-            assert seed == [candidates * i for i in range(len(seed))]
+            assert seed == [seed[0] + candidates * i for i in range(len(seed))]
             (values,) = prompt.values()
             return type("Out", (), {"images": [Image.new("RGB", (8, 8), (1, 0, 0)) for _ in values]})()
+
+        def embed(self, text):
+            return torch.eye(2)[0].expand(len(text), -1)
+
+        class aligner:  # noqa: N801
+            folder = None
+
+            @staticmethod
+            def embed(kind, pictures):
+                return torch.eye(2)[0].expand(len(pictures), -1)
 
     result = evaluate(Pipeline(), data_set(tmp_path), judge=Oracle(), best_of=3)
     assert result["best_of"] == 3
@@ -90,6 +107,19 @@ def test_evaluate_reports_every_part(tmp_path):
     assert result["cross_source"]["ceiling"]["n"] == 1
     assert json.loads(json.dumps(result)) == result
     assert "held_out" in table(result)
+    assert result["faithfulness"]["read-back"]["value"] == pytest.approx(1.0)
+    assert "read-back" in table(result)
+
+
+def test_the_frechet_distance_is_nought_from_itself_and_grows_with_a_shift():
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    wanted = [Prompt("text", "", ["cat"])] * 40
+    judge = Judge(None, torch.nn.Linear(6, 5), list("abcde"))
+    assert score(judge, x, wanted, x)["frechet"] == pytest.approx(0, abs=1e-6)
+    moved = score(judge, x + torch.tensor([3.0, 0, 0, 0, 0, 0]), wanted, x)
+    assert moved["frechet"] == pytest.approx(9, rel=1e-5)
+    assert moved["frechet_ci95"][0] <= 9 <= moved["frechet_ci95"][1] + 1e-5
+    assert "frechet" not in score(judge, x[:7], wanted[:7], x)
 
 
 def test_the_shipped_judge_knows_a_plain_sun():

@@ -23,8 +23,8 @@ from diffusers.modular_pipelines.stable_diffusion_xl.modular_blocks_stable_diffu
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.errors import InputError
+from unialign_gen.loading import shipped_folder
 from unialign_gen.media import Sound
 from unialign_gen.mixing import mix
 from unialign_gen.pipelines import EmbedScale
@@ -376,7 +376,7 @@ def test_a_batch_goes_through_modular_steps_and_not_as_an_argument(denoise, mixe
         ({"text": "a", "num_images_per_prompt": 1.5}, "num_images_per_prompt"),
         ({"text": "a", "weights": [0.5]}, "name the modality"),
         ({"text": "a", "weights": {"audio": 1.0}}, "no such prompt"),
-        ({"text": "a", "mix": "sum"}, "unknown mixing method"),
+        ({"text": "a", "mix": "sum"}, "mix must be 'lerp'"),
         ({"embeds": torch.ones(7)}, "256 values"),
     ],
 )

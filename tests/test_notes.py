@@ -26,7 +26,12 @@ def test_a_note_without_a_collector_is_a_warning():
 
 def test_a_collector_is_of_its_own_thread_and_ends_with_its_block():
     with collected() as notes:
-        thread = threading.Thread(target=lambda: pytest.warns(UserWarning, note, "x", "elsewhere"))
+
+        def elsewhere():
+            with pytest.warns(UserWarning, match="elsewhere"):
+                note("x", "elsewhere")
+
+        thread = threading.Thread(target=elsewhere)
         thread.start()
         thread.join()
     assert notes == []

@@ -65,7 +65,7 @@ def test_ready_image_embeds_stand_alone(starter):
     assert len(starter(image_embeds=raw, seed=0, num_images_per_prompt=2, **FEW).images) == 4
     for wrong, line in (
         ({"image_embeds": raw, "text": "a dog"}, "leave out text"),
-        ({"image_embeds": raw, "weights": {"text": 1.0}}, "leave out text"),
+        ({"image_embeds": raw, "weights": {"text": 1.0}}, "leave out weights"),
         ({"image_embeds": raw[0]}, "shape"),
         ({"image_embeds": raw[:, :5]}, "shape"),
         ({"image_embeds": raw * float("nan")}, "NaN"),
@@ -122,10 +122,10 @@ def test_text_alone_loads_no_other_encoder():
 def test_video_is_frames_and_a_share_of_sound(starter, tmp_path):
     with_sound = write_video(tmp_path / "a.mp4")
     mute = write_video(tmp_path / "b.mp4", sound=False)
-    seen = starter.aligner.embed_video([mute])[0]
+    seen = starter.aligner.embed_video(mute)
     heard = starter.aligner.embed("audio", [str(with_sound)])[0]
-    assert torch.allclose(starter.aligner.embed_video([with_sound])[0], mix([seen, heard], [0.7, 0.3]), atol=1e-3)
-    assert torch.allclose(starter.aligner.embed_video([with_sound], sound=0.0)[0], seen, atol=1e-4)
+    assert torch.allclose(starter.aligner.embed_video(with_sound), mix([seen, heard], [0.7, 0.3]), atol=1e-3)
+    assert torch.allclose(starter.aligner.embed_video(with_sound, sound=0.0), seen, atol=1e-4)
 
 
 def test_round_trip(starter, tmp_path):
@@ -217,7 +217,7 @@ def test_choosing_takes_pictures_only(starter):
             starter.best_of(2, text="a dog", **wrong)
     with pytest.raises(InputError, match="at least 1"):
         starter.best_of(0, text="a dog", **FEW)
-    with pytest.raises(InputError, match="not both"):
+    with pytest.raises(InputError, match="not several"):
         starter.best_of(2, text="a dog", seed=1, generator=torch.Generator(), **FEW)
 
 

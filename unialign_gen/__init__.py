@@ -7,31 +7,99 @@ generate(text="a barking dog", seed=0).images[0]
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
+    from collections.abc import Mapping
 
-__version__ = "0.1.0"
-__all__ = ["InputError", "__version__", "load"]
+    import torch
+
+    from . import diagnostics, encoders, eval, film, media, mixing, objectives, pipelines, training  # noqa: A004  the folder has this name
+    from .pipelines import UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
+
+__version__ = "0.2.0"
+_MODULES = ("diagnostics", "encoders", "eval", "film", "media", "mixing", "objectives", "pipelines", "training")
+__all__ = [
+    "InputError",
+    "__version__",
+    "load",
+    "diagnostics",
+    "encoders",
+    "eval",
+    "film",
+    "media",
+    "mixing",
+    "objectives",
+    "pipelines",
+    "training",
+]
 
 
-def load(checkpoint: str = "starter", **options: Any) -> DiffusionPipeline:
+class LoadOptions(TypedDict, total=False):
+    """What `load` takes beside a checkpoint and its decoder."""
+
+    device: str
+    dtype: torch.dtype | str | None
+    torch_dtype: torch.dtype | str | None
+    variant: str | None
+    heads: str | Path | None
+    sources: Mapping[str, str] | None
+    accept_license: bool
+
+
+@overload
+def load(
+    checkpoint: Literal["starter"] = "starter", *, decoder: Literal["kandinsky"] | None = None, **options: Unpack[LoadOptions]
+) -> UniAlignKandinskyPipeline: ...
+@overload
+def load(
+    checkpoint: Literal["starter"] = "starter", *, decoder: Literal["stable-unclip"], **options: Unpack[LoadOptions]
+) -> UniAlignStableUnCLIPPipeline: ...
+@overload
+def load(checkpoint: Literal["kandinsky"], **options: Unpack[LoadOptions]) -> UniAlignKandinskyPipeline: ...
+@overload
+def load(checkpoint: Literal["stable-unclip"], **options: Unpack[LoadOptions]) -> UniAlignStableUnCLIPPipeline: ...
+@overload
+def load(
+    checkpoint: str | Path, *, decoder: str | None = None, **options: Unpack[LoadOptions]
+) -> UniAlignKandinskyPipeline | UniAlignStableUnCLIPPipeline: ...
+def load(
+    checkpoint: str | Path = "starter", *, decoder: str | None = None, **options: Unpack[LoadOptions]
+) -> UniAlignKandinskyPipeline | UniAlignStableUnCLIPPipeline:
     """The pipeline of a checkpoint, ready to be called with prompts.
 
     Args:
         checkpoint: `starter` (comes with the package), `stable-unclip` or `kandinsky` (published weights, see their cards),
             a folder that `save_pretrained` wrote, or a repository of the model hub that holds one (`OWNER/NAME[@REVISION]`).
-        options: `dtype` (fp32 by default; `torch_dtype` is the same), `device`, `variant` of the weight files; `heads`, a
-            training run's folder, whose heads take the place of the checkpoint's own; for the starter `decoder`
-            (`kandinsky` or `stable-unclip`); for published weights `sources` (part to folder, file or repository) and
-            `accept_license` (to use parts whose licence is not permissive).
+        decoder: of the starter: `kandinsky` (its first) or `stable-unclip`.
+        options: `device` ("cpu"); `dtype`, fp32 by default, a torch dtype or its name (`torch_dtype` is the same);
+            `variant` of the weight files; `heads`, a training run's folder, whose heads take the place of the checkpoint's
+            own; for published weights `sources` (part to folder, file or repository) and `accept_license` (to use parts
+            whose licence is not permissive).
 
     Raises:
         InputError: no such checkpoint, or one that cannot be read.
-    """
-    from .checkpoint import load_pipeline
 
-    return load_pipeline(checkpoint, **options)
+    Example:
+        >>> generate = load("starter")
+        >>> generate("a red car", seed=0, num_inference_steps=1).images[0].mode
+        'RGB'
+    """
+    from .loading import load_pipeline
+
+    return load_pipeline(checkpoint, decoder=decoder, **options)
+
+
+def __getattr__(name: str) -> Any:
+    """The parts of the package, imported when they are first asked for."""
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
+from .. import console
 from .app import app
 
 __all__ = ["app", "main"]
@@ -14,6 +16,7 @@ MODULES = (
     "animate",
     "demo",
     "checkpoints",
+    "doctor",
     "data",
     "train",
     "evaluate",
@@ -25,4 +28,11 @@ for module in MODULES:
 
 
 def main() -> None:
-    app()
+    """Runs the command line; `--quiet` may stand anywhere."""
+    words = sys.argv[1:]
+    options = words[: words.index("--")] if "--" in words else words
+    if "--quiet" in options:
+        console.settings.quiet = True
+        words.remove("--quiet")
+    with console.one_line_errors():
+        app(words)

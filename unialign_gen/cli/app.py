@@ -1,26 +1,39 @@
-"""The application that commands register with, and how what a user got wrong is said."""
+"""The application that commands register with."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import warnings
-from collections.abc import Callable
-from functools import wraps
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from .. import __version__
+from .. import __version__, console
 from ..errors import InputError
-from ..output import check_folder
+
+
+class WordsOrCommand(TyperGroup):
+    """Commands; anything else is words to draw, unless it looks like a command that was mistyped."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        word = args[0]
+        if word not in self.commands and not word.startswith("-"):
+            close = get_close_matches(word, self.commands, 1, 0.75)
+            if close:
+                raise InputError(
+                    f"no command {word!r}, did you mean {close[0]}? To draw it: unialign-gen generate --text {word}"
+                )
+            args = ["generate", "--text", *args]
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
-    help="Text, sound, video, pictures and mixes of them, to pictures.",
+    cls=WordsOrCommand,
+    help='Text, sound, video, pictures and mixes of them, to pictures: unialign-gen "a barking dog" draws one.',
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -39,48 +52,16 @@ def top(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and stop.", callback=say_version, is_eager=True)
     ] = False,
-) -> None: ...
+    quiet: Annotated[bool, typer.Option("--quiet", help="No stages and no progress on stderr; also after a command.")] = False,
+) -> None:
+    console.settings.quiet = console.settings.quiet or quiet
 
 
-def show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
-    if category is UserWarning:
-        sys.stderr.write(f"warning: {message}\n")
-
-
-def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """What the user got wrong is one line on stderr and exit code 2; a warning is one line too."""
-
-    @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        warnings.showwarning = show_warning  # type: ignore[assignment]
-        try:
-            command(*args, **kwargs)
-        except InputError as error:
-            sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-            raise typer.Exit(2) from error
-        except Exception as error:
-            if type(error).__name__ != "OutOfMemoryError":  # torch's; not imported here
-                raise
-            sys.stderr.write("error: the device's memory is full: use --dtype float16, fewer pictures or another --device\n")
-            raise typer.Exit(2) from error
-
-    return run
-
-
-def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
-    if path.suffix.lower() not in suffixes:
-        raise InputError(f"--out {path}: the name must end in {', '.join(suffixes)}")
-    check_folder(path.parent)
-    if not path.resolve().parent.is_dir():
-        raise InputError(f"--out {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise InputError(f"--out {path} is a folder: name a file")
-    if path.exists() and not os.access(path, os.W_OK):
-        raise InputError(f"--out {path} may not be overwritten: name another file")
+def named_after(names: Sequence[str], suffix: str) -> Path:
+    """A file in this folder named after prompts, such as `a-red-car.png`; a number follows where there is one already."""
+    words = [w for name in names for w in re.findall(r"\w+", Path(name).stem.lower() if "." in name else name.lower())]
+    stem = "-".join(words)[:60].strip("-") or "picture"
+    path, number = Path(stem + suffix), 2
+    while path.exists():
+        path, number = Path(f"{stem}-{number}{suffix}"), number + 1
     return path
-
-
-def report(result: dict[str, Any], as_json: bool, line: str) -> None:
-    """Prints a command's result; of several processes that share one command the first alone."""
-    if os.environ.get("RANK", "0") == "0":
-        typer.echo(json.dumps(result) if as_json else line)

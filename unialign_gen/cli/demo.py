@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from ..console import guarded
 from ..errors import InputError
-from .app import app, guarded
-from .loading import check_device
+from .app import app
 from .options import Device, Dtype
 
 
@@ -23,17 +23,13 @@ def demo(
     device: Device = "cpu",
     dtype: Dtype = "float32",
 ) -> None:
-    """Serve the page: words, sounds, videos and pictures to pictures, in a browser and as an API."""
-    from ..checkpoint import PUBLISHED, SHIPPED, find
+    """Serve the page, for a browser and as an API."""
+    from ..loading import PUBLISHED, SHIPPED, check_device, dtype_of, find
 
     if checkpoint is not None and checkpoint not in SHIPPED + PUBLISHED:
         find(checkpoint)
-    import torch
-
     check_device(device)
-    kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if dtype not in kinds:
-        raise InputError(f"--dtype {dtype!r}: choose from {', '.join(kinds)}")
+    kind = dtype_of(dtype)
     from ..demo.server import serve
 
     try:
@@ -43,7 +39,7 @@ def demo(
             share=share,
             checkpoint=checkpoint,
             device=device,
-            dtype=kinds[dtype],
+            dtype=kind,
             open_browser=open_browser,
         )
     except OSError as error:

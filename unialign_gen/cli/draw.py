@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..errors import InputError
-from .app import app, check_output, guarded, report
+from ..console import guarded, report, stage
+from ..notes import collected
+from ..output import check_output, written
+from ..picture_settings import PictureSettings, save_picture
+from .app import app, named_after
 from .loading import load
 from .options import (
     AcceptLicense,
@@ -24,15 +29,17 @@ from .options import (
     Image,
     Mix,
     MixOption,
+    NoOverwrite,
     PriorStrength,
     Seed,
     Source,
     Steps,
     Text,
+    Variant,
     Video,
     Weight,
 )
-from .prompts import check_prompt, check_weights, parse_weights, prompts
+from .prompts import files_of, one_prompt, request_of
 
 BATCH = 8  # pictures drawn at a time
 
@@ -45,13 +52,17 @@ def generate(
     video: Video = None,
     image: Image = None,
     weight: Weight = None,
-    out: Annotated[Path, typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ...")] = Path("out.png"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ... By default named after the prompt."),
+    ] = None,
     mix: MixOption = Mix.lerp,
     checkpoint: Checkpoint = "starter",
     decoder: Decoder = None,
     source: Source = None,
     accept_license: AcceptLicense = False,
     heads: Heads = None,
+    variant: Variant = None,
     steps: Steps = None,
     guidance: Guidance = None,
     prior_strength: PriorStrength = None,
@@ -60,30 +71,40 @@ def generate(
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    no_overwrite: NoOverwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw one prompt, which may mix several inputs."""
-    weights = parse_weights(weight)
-    given = prompts(text, audio, video, image)
-    check_weights(weights, given)
-    check_output(out, (".png", ".jpg", ".jpeg", ".webp"))
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads)
-    wanted = pipeline.embed(**given, weights=weights, mix=mix.value, prior_strength=prior_strength)[0]
-    together = max(1, BATCH // best_of)
-    pictures: list[Any] = []
-    for at in range(0, num_images, together):
-        pictures += pipeline.best_of(
-            best_of,
-            embeds=[wanted] * min(together, num_images - at),
-            seed=seed + at * best_of,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-        ).images
+    asked = request_of(
+        *(text, audio, video, image, weight),
+        mix=mix.value,
+        prior_strength=prior_strength,
+        seed=seed,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+    )
+    out = named_after([p.name for p in asked.prompts[0]], ".png") if out is None else out
     names = [out] if num_images == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(num_images)]
-    for name, picture in zip(names, pictures, strict=True):
-        picture.save(name)
+    for name in names:
+        check_output(name, (".png", ".jpg", ".jpeg", ".webp"), files_of(asked), not no_overwrite)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
+    with collected() as notes:
+        stage("encoding the prompt")
+        ready = pipeline.encoded(asked)
+        stage("drawing")
+        together = max(1, BATCH // best_of)
+        results = [
+            pipeline.draw_best(best_of, replace(ready, prompts=ready.prompts * count, seed=seed + at * best_of))
+            for at in range(0, num_images, together)
+            if (count := min(together, num_images - at))
+        ]
+    drawn = [(picture, result.request.picture(i)) for result in results for i, picture in enumerate(result.images)]
+    with collected() as more, ExitStack() as files_there:  # all of them or none
+        for name, (picture, made) in zip(names, drawn, strict=True):
+            file = files_there.enter_context(written(name))
+            save_picture(picture, file, PictureSettings(made, checkpoint, decoder or ""))
     files = [str(n) for n in names]
-    report({"files": files, "seed": seed, "checkpoint": checkpoint}, as_json, "\n".join(files))
+    report({"files": files, "seed": seed, "checkpoint": checkpoint}, as_json, "\n".join(files), [*notes, *more])
 
 
 @app.command()
@@ -99,32 +120,29 @@ def interpolate(
     source: Source = None,
     accept_license: AcceptLicense = False,
     heads: Heads = None,
+    variant: Variant = None,
     steps: Steps = None,
     guidance: Guidance = None,
     prior_strength: PriorStrength = None,
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    no_overwrite: NoOverwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw the way between two prompts, all from one noise."""
-    check_output(out, (".png", ".gif", ".mp4"))
-    ends = []
-    for option, entry in (("--from", start), ("--to", end)):
-        kind, colon, value = entry.partition(":")
-        if not colon or kind not in ("text", "audio", "video", "image"):
-            raise InputError(f"{option} {entry!r}: write text:WORDS, audio:FILE, video:FILE or image:FILE")
-        check_prompt(kind, value)
-        ends.append({kind: value})
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads)
-    a, b = (pipeline.embed(**e, prior_strength=prior_strength)[0] for e in ends)
-    pictures = pipeline.interpolate(
-        a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance
-    ).images
-    from ..sheets import save_sequence
+    ends = [one_prompt("--from", start), one_prompt("--to", end)]
+    check_output(out, (".png", ".gif", ".mp4"), [v for e in ends for k, v in e.items() if k != "text"], not no_overwrite)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
+    with collected() as notes:
+        a, b = (pipeline.embed(**e, prior_strength=prior_strength)[0] for e in ends)
+        pictures = pipeline.interpolate(
+            a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance
+        ).images
+    from ..film.sheets import save_sequence
 
     save_sequence(pictures, out)
-    report({"files": [str(out)], "frames": frames, "seed": seed}, as_json, str(out))
+    report({"files": [str(out)], "frames": frames, "seed": seed}, as_json, str(out), notes)
 
 
 @app.command()
@@ -141,34 +159,37 @@ def embed(
     source: Source = None,
     accept_license: AcceptLicense = False,
     heads: Heads = None,
+    variant: Variant = None,
     prior_strength: PriorStrength = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    no_overwrite: NoOverwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the unit embedding of each input as it is drawn, and of their mix; with --prior-strength 0 as it was encoded."""
-    weights = parse_weights(weight)
-    given = prompts(text, audio, video, image)
-    check_weights(weights, given)
-    check_output(out, (".safetensors",))
-    pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads)
+    """Write the unit embeddings of prompts and of their mix.
+
+    As they are drawn; with --prior-strength 0 as they were encoded.
+    """
+    asked = request_of(text, audio, video, image, weight, mix=mix.value, prior_strength=prior_strength)
+    check_output(out, (".safetensors",), files_of(asked), not no_overwrite)
+    pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads, variant)
+    import torch
     from safetensors.torch import save_file
 
     from ..pipelines.prior import strength_of
 
-    strength = {"prior_strength": prior_strength}
-    tensors = {kind: pipeline.embed(**{kind: list(values)}, **strength).cpu().contiguous() for kind, values in given.items()}
-    parts = {kind: tuple(tensors[kind]) for kind in given}
-    flat = tuple(e for rows in parts.values() for e in rows)
-    shares: list[float] = []
-    for kind, rows in parts.items():
-        value = weights.get(kind, 1.0)
-        shares += [value] * len(rows) if isinstance(value, float) else list(value)
-    tensors["mix"] = pipeline.embed(embeds=flat, weights={"embeds": shares}, mix=mix.value).cpu().contiguous()
+    with collected() as notes:
+        ready = pipeline.encoded(asked)
+        each = pipeline.alone(ready)
+        tensors = {"mix": pipeline.mixed(ready)[0]}
+    for prompt, vector in zip(ready.prompts[0], each, strict=True):
+        tensors[prompt.kind] = torch.cat([*([tensors[prompt.kind]] if prompt.kind in tensors else []), vector[None]])
+    tensors = {kind: value.cpu().contiguous() for kind, value in tensors.items()}
     strength_used = str(strength_of(pipeline.prior, prior_strength))
-    save_file(tensors, out, metadata={"checkpoint": checkpoint, "normalised": "true", "prior_strength": strength_used})
+    with written(out) as file:
+        save_file(tensors, file, metadata={"checkpoint": checkpoint, "normalised": "true", "prior_strength": strength_used})
     shapes = {k: list(v.shape) for k, v in tensors.items()}
-    report({"file": str(out), "shapes": shapes}, as_json, f"{out}: {', '.join(f'{k} {v}' for k, v in shapes.items())}")
+    report({"file": str(out), "shapes": shapes}, as_json, f"{out}: {', '.join(f'{k} {v}' for k, v in shapes.items())}", notes)
 
 
 @app.command()
@@ -178,12 +199,17 @@ def showcase(
     checkpoint: Checkpoint = "starter",
     decoder: Decoder = None,
     best_of: BestOf = 4,
+    no_overwrite: NoOverwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a labelled sheet of examples: words, sounds, mixes, a video, a way between two prompts."""
-    check_output(out, (".png",))
+    """Draw a labelled sheet of examples.
+
+    Words, sounds, mixes, a video, a way between two prompts.
+    """
+    check_output(out, (".png",), overwrite=not no_overwrite)
     pipeline = load(checkpoint, "cpu", "float32", decoder)
     from ..showcase import draw_sheet
 
-    draw_sheet(pipeline, best_of=best_of).save(out)
+    with written(out) as file:
+        draw_sheet(pipeline, best_of=best_of).save(file)
     report({"files": [str(out)]}, as_json, str(out))

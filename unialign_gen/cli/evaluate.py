@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .app import evaluate, guarded, report
+from ..console import guarded, report
+from .app import evaluate
 from .loading import load
 from .options import AsJson, BestOf, Checkpoint, Decoder, Heads, PriorStrength, Seed
 
@@ -19,14 +20,17 @@ def concepts(
     decoder: Decoder = None,
     heads: Heads = None,
     data: Annotated[Path | None, typer.Option(help="The data set that the recipe builds.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many prompts of each kind.")] = 200,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many prompts of each kind and list.")] = 200,
     best_of: BestOf = 1,
     prior_strength: PriorStrength = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Share of generated pictures that the judge assigns to the prompt's concept."""
-    from ..checkpoint import find
+    """Whether pictures show what prompts say.
+
+    The judge on prompts of the data set, and colour, variety, pairs, counts, read-back and nonsense on fixed lists.
+    """
+    from ..loading import find
 
     find(checkpoint, decoder)
     from ..eval.concepts import evaluate as run

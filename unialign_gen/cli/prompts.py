@@ -1,12 +1,14 @@
-"""Prompt and weight options, checked before anything heavy is imported."""
+"""Prompt and weight options, as the request that they ask for; checked before anything heavy is imported."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
+from ..arguments import ask
 from ..errors import InputError
+from ..request import MODALITIES, Request
+from ..text import clean_text
 
 
 def parse_weights(entries: list[str] | None) -> dict[str, tuple[float, ...] | float]:
@@ -18,7 +20,7 @@ def parse_weights(entries: list[str] | None) -> dict[str, tuple[float, ...] | fl
             values = tuple(float(n) for n in numbers.split(","))
         except ValueError:
             values = ()
-        if not equals or not values or kind not in ("text", "audio", "video", "image"):
+        if not equals or not values:
             raise InputError(f"--weight {entry!r}: write text=0.7, audio=0.3, video=... or image=...")
         if kind in out:
             raise InputError(f"--weight {kind} is given twice")
@@ -26,32 +28,27 @@ def parse_weights(entries: list[str] | None) -> dict[str, tuple[float, ...] | fl
     return out
 
 
-def check_weights(weights: dict[str, tuple[float, ...] | float], given: dict[str, tuple[Any, ...]]) -> None:
-    """Whether the weights fit the prompts, before anything is loaded; the pipeline would say the same, later."""
-    for kind, value in weights.items():
-        values = value if isinstance(value, tuple) else (value,)
-        if not all(math.isfinite(v) for v in values):
-            raise InputError(f"--weight {kind}: weights must be finite numbers")
-        if kind not in given:
-            raise InputError(f"--weight {kind}: no such prompt was given")
-        if len(values) not in (1, len(given[kind])):
-            raise InputError(
-                f"--weight {kind}: {len(values)} weights for {len(given[kind])} inputs: give one for each, or one for all"
-            )
+def request_of(
+    text: list[str] | None,
+    audio: list[Path] | None,
+    video: list[Path] | None,
+    image: list[Path] | None,
+    weight: list[str] | None = None,
+    **options: Any,
+) -> Request:
+    """What the options ask for; options of one kind that are repeated are mixed.
 
-
-def prompts(
-    text: list[str] | None, audio: list[Path] | None, video: list[Path] | None, image: list[Path] | None
-) -> dict[str, tuple[Any, ...]]:
-    """The prompt options that were given, as tuples, which a pipeline mixes."""
+    Raises:
+        InputError: no prompt, a file that is not there, or a number that cannot be used.
+    """
     given = {"text": text, "audio": audio, "video": video, "image": image}
-    found = {kind: tuple(str(v) for v in values) for kind, values in given.items() if values}
-    if not found:
+    prompts: dict[str, Any] = {kind: tuple(str(v) for v in values) for kind, values in given.items() if values}
+    if not prompts:
         raise InputError("nothing to draw: give --text, --audio, --video or --image")
-    for kind, values in found.items():
+    for kind, values in prompts.items():
         for value in values:
             check_prompt(kind, value)
-    return found
+    return ask(**prompts, weights=parse_weights(weight), **options)
 
 
 def check_prompt(kind: str, value: str) -> None:
@@ -59,7 +56,24 @@ def check_prompt(kind: str, value: str) -> None:
     from ..media import check_file
 
     if kind == "text":
-        if not value.strip():
-            raise InputError("a text prompt is empty")
+        clean_text(value)
     else:
         check_file(value)
+
+
+def one_prompt(option: str, entry: str) -> dict[str, Any]:
+    """`text:a cat` -> `{"text": "a cat"}`."""
+    kind, colon, value = entry.partition(":")
+    if not colon or kind not in MODALITIES:
+        raise InputError(f"{option} {entry!r}: write text:WORDS, audio:FILE, video:FILE or image:FILE")
+    check_prompt(kind, value)
+    return {kind: value}
+
+
+def files_of(request: Request) -> list[str]:
+    """The files that a request reads."""
+
+    found = [
+        getattr(p.value, "source", p.value) for prompt in request.prompts for p in prompt if p.kind not in ("text", "embeds")
+    ]
+    return [str(f) for f in found if isinstance(f, str | Path)]

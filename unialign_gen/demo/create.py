@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
 
-from .. import __version__
-from ..settings_png import Prompt, Settings
+from ..notes import Note, collected
+from ..picture_settings import PictureSettings
+from ..request import Prompt, Request, checked
 from .decode_worker import DecodeWorker
 from .engine import Engine, Job, Progress
 from .limits import choice, prior_strength, steps_and_guidance, whole
 from .preview import Previewer
-from .prompts import Part, embed_parts, method_for, nearest, tiles
+from .prompts import kept_prompts, method_for, nearest, prompts_of_page
 
 MIXES = ("lerp", "slerp")
 
 
 @dataclass
 class Drawn:
-    """What was drawn, what makes it again, and what the prompts were taken for.
+    """What was drawn, what makes each picture again, and what the prompts were understood as.
 
-    `nearest` are concepts with cosines of the mix; `apart` the same of each part by its number.
+    `nearest` are concepts with cosines of the mix; `nearest_each` the same of each prompt by its number.
     """
 
     pictures: list[Image.Image]
-    settings: list[Settings]
+    settings: list[PictureSettings]
     nearest: list[tuple[str, float]]
-    apart: list[list[tuple[str, float]]]
-    parts: list[Part]
+    nearest_each: list[list[tuple[str, float]]]
+    prompts: tuple[Prompt, ...]
+    notes: list[Note]
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Create:
     text: Any = None
     files: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
-    kept: Sequence[Prompt] = ()
+    kept: Any = None
     mix: Any = "lerp"
     seed: Any = 0
     steps: Any = None
@@ -64,49 +66,43 @@ class Create:
         prior = prior_strength(model, self.prior)
         seed = whole(self.seed, "seed", 0, limits.seed)
         rate = engine.rate(model.label) if any(v is not None for v in self.files.values()) else 0
-        parts = tiles(decode_worker, limits, self.text, self.files, self.weights, self.kept, rate)
-        method = method_for(asked, parts)
+        with collected() as told:
+            prompts = prompts_of_page(decode_worker, limits, self.text, self.files, self.weights, kept_prompts(self.kept), rate)
+        request = checked(
+            Request,
+            prompts=(prompts,),
+            mix=method_for(asked, prompts),
+            prior_strength=prior,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            pictures=pictures,
+        )
 
         def work(job: Job[Drawn]) -> Drawn:
             pipeline = engine.pipeline(model.label)
             job.report(Progress(0, steps, "reading the prompt"))
-            found = embed_parts(pipeline, parts, method, prior)
-            images = sample(pipeline, job, found.mixed, seed, steps, guidance, pictures)
-            prompts = tuple(part.prompt(vector) for part, vector in zip(parts, found.own, strict=True))
-            one = Settings(
-                prompts,
-                method,
-                seed,
-                steps,
-                guidance,
-                pictures,
-                checkpoint=model.checkpoint,
-                decoder=model.decoder or "",
-                version=__version__,
-                prior_strength=prior,
-            )
-            settings = [Settings(**{**vars(one), "index": i}) for i in range(pictures)]
+            with collected() as notes:
+                ready = pipeline.encoded(request)
+                mixed = pipeline.mixed(ready)[0][0]
+                each = pipeline.alone(ready)
+                drawn = pipeline.draw(replace(ready, callback_on_step_end=step_reporter(pipeline, job, steps)))
+            made = [drawn.request.picture(i) for i in range(pictures)]
+            settings = [PictureSettings(r, model.checkpoint, model.decoder or "") for r in made]
             table = engine.concepts(model.label)
-            return Drawn(images, settings, nearest(table, found.mixed), [nearest(table, v, 3) for v in found.drawn], parts)
+            near_each = [nearest(table, v, 3) for v in each]
+            return Drawn(
+                drawn.images, settings, nearest(table, mixed), near_each, prompts, list(dict.fromkeys([*told, *notes]))
+            )
 
         yield from engine.run(work, session, "create")
 
 
-def sample(
-    pipeline: Any, job: Job[Any], vector: Any, seed: int, steps: int, guidance: float, pictures: int
-) -> list[Image.Image]:
-    """Pictures of one unit embedding (d,); each step is reported, with a preview where there is time for one."""
+def step_reporter(pipeline: Any, job: Job[Any], steps: int) -> Callable[..., None]:
+    """A callback that reports each step, with a preview where there is time for one."""
     previewer = Previewer(pipeline)
 
-    def step_end(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    def step_end(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> None:
         job.report(Progress(step + 1, steps, "drawing", previewer.look(step, tensors["latents"])))
-        return tensors
 
-    return pipeline(
-        image_embeds=pipeline.embed_scale(vector[None]),
-        seed=seed,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        num_images_per_prompt=pictures,
-        callback_on_step_end=step_end,
-    ).images
+    return step_end

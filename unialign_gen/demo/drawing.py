@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from .context import AppContext
-from .engine import Model
+from .models import Model
 
 
 def drawing_sliders(context: AppContext, prefix: str) -> tuple[gr.Slider, gr.Slider]:

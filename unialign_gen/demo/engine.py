@@ -9,15 +9,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
-from ..checkpoint import DECODERS, describe, find, own_prior, own_settings
 from ..concepts import ConceptTable
 from ..errors import InputError
+from ..loading import find
 from .limits import Limits
+from .models import Model, on_disk
 
 T = TypeVar("T")
 WAIT = 0.25  # seconds between two looks at a job, so that an abandoned one is noticed
@@ -25,25 +25,6 @@ WAIT = 0.25  # seconds between two looks at a job, so that an abandoned one is n
 
 class CancelledError(Exception):
     """The job was stopped by who asked for it."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """A checkpoint that is on this disk, with one of its decoders, and the steps, guidance and prior it takes of itself.
-
-    `prior` is the strength, None where there is no prior.
-    """
-
-    label: str
-    checkpoint: str
-    decoder: str | None
-    steps: int
-    guidance: float
-    prior: float | None = None
-
-    @classmethod
-    def of(cls, label: str, checkpoint: str, decoder: str | None = None) -> Model:
-        return cls(label, checkpoint, decoder, *own_settings(checkpoint, decoder), own_prior(checkpoint))
 
 
 @dataclass
@@ -204,22 +185,3 @@ def no_progress_bars() -> None:
 
     logging.disable_progress_bar()
     logging_of_transformers.disable_progress_bar()
-
-
-def on_disk(extra: str | None = None) -> list[Model]:
-    """What can be drawn with, without a download; `extra` comes first: one of these, or a folder."""
-    found = []
-    for row in describe():
-        if not row["on_disk"]:
-            continue
-        decoders = row.get("decoders", [None])
-        for decoder in decoders:
-            label = row["name"] if decoder in (None, DECODERS[0]) else f"{row['name']}, {decoder} decoder"
-            found.append(Model.of(label, row["name"], None if decoder == DECODERS[0] else decoder))
-    if extra is not None:
-        known = [m for m in found if m.checkpoint == extra]
-        if not known:
-            name = Path(extra).name
-            known = [Model.of(f"{name}, from a folder" if name in {m.label for m in found} else name, extra)]
-        found = [*known, *(m for m in found if m not in known)]
-    return found

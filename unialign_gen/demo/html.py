@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..media import Clip, Sound
+from ..notes import Note
+from ..request import Prompt
 from .engine import Progress
-from .prompts import Part
 
 SYMBOLS = {"text": "Text", "audio": "Sound", "video": "Video", "image": "Picture"}
 
@@ -53,27 +54,31 @@ def bars(concepts: Sequence[tuple[str, float]]) -> str:
 
 
 def understood(
-    concepts: Sequence[tuple[str, float]], parts: Sequence[Part], apart: Sequence[Sequence[tuple[str, float]]]
+    concepts: Sequence[tuple[str, float]], prompts: Sequence[Prompt], each: Sequence[Sequence[tuple[str, float]]]
 ) -> str:
-    """What the mix, and each part of it, was taken for."""
+    """What the mix, and each prompt in it, was understood as."""
     if not concepts:
         return note("This model has no table of concepts.")
     rows = ""
-    if len(parts) > 1:
-        for part, near in zip(parts, apart, strict=True):
+    if len(prompts) > 1:
+        for prompt, near in zip(prompts, each, strict=True):
             names = ", ".join(f"{escape(n)} {c:.2f}" for n, c in near)
-            rows += f"<li><b>{SYMBOLS[part.kind]}</b> {escape(part.name)}: {names}</li>"
+            rows += f"<li><b>{SYMBOLS[prompt.kind]}</b> {escape(prompt.name)}: {names}</li>"
         rows = f'<ul class="ua-apart">{rows}</ul>'
     return f'<div class="ua-card"><h4>Understood as</h4>{bars(concepts)}{rows}</div>'
 
 
-def seen(parts: Sequence[Part]) -> str:
+def notes(found: Sequence[Note]) -> str:
+    """What was lost or guessed, for the picture that is shown."""
+    rows = "".join(f"<li><b>{escape(n.kind)}</b> {escape(n.text)}</li>" for n in found)
+    return f'<ul class="ua-notes" role="status">{rows}</ul>' if rows else ""
+
+
+def seen(prompts: Sequence[Prompt]) -> str:
     """What the encoders took of each file: the sound's wave, the sampled frames, the picture."""
     cards = ""
-    for part in parts:
-        if part.media is None:
-            continue
-        value = part.media.value
+    for prompt in prompts:
+        value = prompt.value
         if isinstance(value, Sound):
             inner, said = wave(value.samples), f"{len(value.samples) / value.rate:.1f} s heard"
         elif isinstance(value, Clip):
@@ -87,7 +92,7 @@ def seen(parts: Sequence[Part]) -> str:
             said = f"{value.width} x {value.height} pixels seen"
         else:
             continue
-        cards += f'<div class="ua-card"><h4>{SYMBOLS[part.kind]}: {escape(part.name)}</h4>{inner}<p>{said}</p></div>'
+        cards += f'<div class="ua-card"><h4>{SYMBOLS[prompt.kind]}: {escape(prompt.name)}</h4>{inner}<p>{said}</p></div>'
     return cards or note("Words only: nothing was heard or seen.")
 
 

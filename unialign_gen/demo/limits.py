@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from .engine import Model
+    from .models import Model
 
 
 @dataclass(frozen=True)

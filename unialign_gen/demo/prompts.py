@@ -1,48 +1,22 @@
-"""A request's prompts: checked, decoded, and embedded one by one, so that each can be mixed, kept and explained."""
+"""A page's inputs as prompts: checked and decoded, so that each can be mixed, kept and explained."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..mixing import Method, mix
-from ..settings_png import Prompt, pack
-from .decode_worker import DecodeWorker, Media
+from ..request import Mix, Prompt, checked, read_prompts
+from .decode_worker import DecodeWorker
 from .limits import Limits, decimal, words
 
 FILES = ("audio", "video", "image")
 
 
-@dataclass
-class Part:
-    """One input of a request: words, a decoded file, or the vector that a PNG kept of a file."""
-
-    kind: str
-    name: str
-    weight: float
-    media: Media | None = None
-    kept: Tensor | None = None
-
-    def embed(self, pipeline: Any) -> Tensor:
-        """Its unit embedding (d,), as it was encoded."""
-        if self.kept is not None:
-            if self.kept.shape != (pipeline.aligner.embed_dim,):
-                raise InputError(f"{self.name} was kept for another model: choose that model, or give the file again")
-            return self.kept
-        return pipeline.aligner.embed(self.kind, [self.name if self.media is None else self.media.value])[0]
-
-    def prompt(self, vector: Tensor) -> Prompt:
-        """For a picture's settings."""
-        return Prompt(self.kind, self.name, self.weight, "" if self.kind == "text" else pack(vector))  # type: ignore[arg-type]
-
-
-def tiles(
+def prompts_of_page(
     decode_worker: DecodeWorker,
     limits: Limits,
     text: Any,
@@ -50,31 +24,58 @@ def tiles(
     weights: dict[str, Any],
     kept: Sequence[Prompt],
     rate: int,
-) -> list[Part]:
-    """The tiles of a request that hold something, in the order of the library's arguments.
+) -> tuple[Prompt, ...]:
+    """What was filled in, in the order of the library's arguments.
 
     Args:
-        files, weights: by kind. kept: what a PNG restored; a tile that is filled takes its place.
+        files, weights: by kind. kept: what a picture restored; a file that is given takes its place.
 
     Raises:
         InputError: nothing given, or something that cannot be used.
     """
-    parts = []
+    prompts = []
     said = words(text, "text", limits.text)
     if said:
-        parts.append(Part("text", said, weight_of(weights, "text", limits)))
+        prompts.append(checked(Prompt, kind="text", value=said, weight=weight_of(weights, "text", limits)))
     stored = {p.kind: p for p in kept if p.kind != "text"}
     for kind in FILES:
         if files.get(kind) is not None:
             weight = weight_of(weights, kind, limits)
-            media = decode_worker.decode(kind, upload(files[kind], kind), rate)
-            parts.append(Part(kind, media.name, weight, media))
+            prompts.append(decoded(decode_worker, kind, files[kind], rate, weight))
         elif kind in stored:
             weight = weight_of(weights, kind, limits)
-            parts.append(Part(kind, stored[kind].value, weight, kept=stored[kind].vector()))
-    if not parts:
+            prompts.append(Prompt(kind, stored[kind].value, weight, stored[kind].embedding))
+    if not prompts:
         raise InputError("nothing to draw: write a prompt, or add a sound, a video or a picture")
-    return parts
+    return tuple(prompts)
+
+
+def kept_prompts(kept: Any) -> tuple[Prompt, ...]:
+    """The prompts whose files a picture stands for, in their JSON form, as `/restore` gave them; none for an empty one.
+
+    Raises:
+        InputError: they are no such prompts.
+    """
+    try:
+        return read_prompts(kept) if kept else ()
+    except InputError as error:
+        raise InputError(f"what is kept of a picture cannot be used: {error}") from error
+
+
+def words_and_file(decode_worker: DecodeWorker, said: str, file: Any, name: str, rate: int) -> tuple[Prompt, ...]:
+    """Words, a file of any kind, or both."""
+    prompts = [Prompt("text", said)] if said else []
+    if file is not None:
+        prompts.append(decoded(decode_worker, "any", file, rate, name=name))
+    return tuple(prompts)
+
+
+def decoded(
+    decode_worker: DecodeWorker, kind: str, file: Any, rate: int, weight: float = 1.0, name: str | None = None
+) -> Prompt:
+    """An upload as a prompt of what it holds."""
+    media = decode_worker.decode(kind, upload(file, name or kind), rate)
+    return Prompt(media.kind, media.value, weight, label=media.name)
 
 
 def weight_of(weights: dict[str, Any], kind: str, limits: Limits) -> float:
@@ -88,31 +89,11 @@ def upload(path: Any, name: str) -> str:
     return str(path)
 
 
-def method_for(asked: str, parts: Sequence[Part]) -> Method:
+def method_for(asked: str, prompts: Sequence[Prompt]) -> Mix:
     """`lerp`; for `slerp` its own form for two prompts, the spherical mean for more, nothing for one."""
-    if asked == "lerp" or len(parts) == 1:
+    if asked == "lerp" or len(prompts) == 1:
         return "lerp"
-    return "slerp" if len(parts) == 2 else "spherical_mean"
-
-
-@dataclass
-class Embedded:
-    """Unit vectors (d,): each part's as it was encoded and as it is drawn, and their mix."""
-
-    own: list[Tensor]
-    drawn: list[Tensor]
-    mixed: Tensor
-
-
-def embed_parts(pipeline: Any, parts: Sequence[Part], method: Method, strength: float | None = None) -> Embedded:
-    """The parts' embeddings; `strength` is that of the model's prior, its own if None."""
-    from ..pipelines.prior import move_to_known
-
-    own = [part.embed(pipeline) for part in parts]
-    move = move_to_known(pipeline.prior, strength)
-    stacked = torch.stack([v.to(own[0]) for v in own])
-    drawn = list(stacked if move is None else move(stacked))
-    return Embedded(own, drawn, mix(drawn, [p.weight for p in parts], method))
+    return "slerp" if len(prompts) == 2 else "spherical_mean"
 
 
 def nearest(table: Any, vector: Tensor, count: int = 6) -> list[tuple[str, float]]:

@@ -1,37 +1,40 @@
-"""The command and the Python that make a picture again, from its settings."""
+"""The command and the Python that make pictures again, from the settings of the first."""
 
 from __future__ import annotations
 
 import shlex
 
-from ..settings_png import Prompt, Settings
+from ..picture_settings import PictureSettings
+from ..request import Prompt
 
 
-def number(value: float) -> str:
+def number(value: float | None) -> str:
     """As short as it can be without losing anything."""
+    value = value or 0
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
 def place(prompt: Prompt) -> str:
     """A prompt as the command line takes it: a file's name cannot be mistaken for an option."""
-    return f"./{prompt.value}" if prompt.kind != "text" and prompt.value.startswith("-") else prompt.value
+    return f"./{prompt.name}" if prompt.kind != "text" and prompt.name.startswith("-") else prompt.name
 
 
-def command(settings: Settings, out: str = "picture.png") -> str:
+def command(settings: PictureSettings, pictures: int = 1, out: str = "picture.png") -> str:
     """What to type; files are named as they were uploaded."""
+    request = settings.request
     words = ["unialign-gen", "generate"]
-    for prompt in settings.prompts:
+    for prompt in request.prompts[0]:
         value = place(prompt)
         words += [f"--{prompt.kind}={value}"] if value.startswith("-") else [f"--{prompt.kind}", value]
-    if any(prompt.weight != 1 for prompt in settings.prompts):
-        for prompt in settings.prompts:
+    if any(prompt.weight != 1 for prompt in request.prompts[0]):
+        for prompt in request.prompts[0]:
             words += ["--weight", f"{prompt.kind}={number(prompt.weight)}"]
-    if settings.mix != "lerp":
-        words += ["--mix", settings.mix]
-    words += ["--seed", str(settings.seed), "--steps", str(settings.steps), "--guidance", number(settings.guidance)]
-    words += ["--prior-strength", number(settings.prior_strength)]
-    if settings.pictures > 1:
-        words += ["--num-images", str(settings.pictures)]
+    if request.mix != "lerp":
+        words += ["--mix", request.mix]
+    words += ["--seed", str(request.seed), "--steps", str(request.steps), "--guidance", number(request.guidance)]
+    words += ["--prior-strength", number(request.prior_strength)]
+    if pictures > 1:
+        words += ["--num-images", str(pictures)]
     if settings.checkpoint != "starter":
         words += ["--checkpoint", settings.checkpoint]
     if settings.decoder:
@@ -39,8 +42,9 @@ def command(settings: Settings, out: str = "picture.png") -> str:
     return shlex.join([*words, "--out", out])
 
 
-def python(settings: Settings) -> str:
+def python(settings: PictureSettings, pictures: int = 1) -> str:
     """A program that leaves the pictures in `pictures`."""
+    request = settings.request
     decoder = f", decoder={settings.decoder!r}" if settings.decoder else ""
     lines = [
         "import unialign_gen",
@@ -48,16 +52,16 @@ def python(settings: Settings) -> str:
         f"generate = unialign_gen.load({settings.checkpoint!r}{decoder})",
         "pictures = generate(",
     ]
-    lines += [f"    {prompt.kind}={prompt.value!r}," for prompt in settings.prompts]
-    if any(prompt.weight != 1 for prompt in settings.prompts):
-        weights = ", ".join(f'"{p.kind}": {number(p.weight)}' for p in settings.prompts)
+    lines += [f"    {prompt.kind}={prompt.name!r}," for prompt in request.prompts[0]]
+    if any(prompt.weight != 1 for prompt in request.prompts[0]):
+        weights = ", ".join(f'"{p.kind}": {number(p.weight)}' for p in request.prompts[0])
         lines.append(f"    weights={{{weights}}},")
-    if settings.mix != "lerp":
-        lines.append(f"    mix={settings.mix!r},")
-    lines += [f"    seed={settings.seed},", f"    num_inference_steps={settings.steps},"]
-    lines.append(f"    guidance_scale={number(settings.guidance)},")
-    lines.append(f"    prior_strength={number(settings.prior_strength)},")
-    if settings.pictures > 1:
-        lines.append(f"    num_images_per_prompt={settings.pictures},")
+    if request.mix != "lerp":
+        lines.append(f"    mix={request.mix!r},")
+    lines += [f"    seed={request.seed},", f"    num_inference_steps={request.steps},"]
+    lines.append(f"    guidance_scale={number(request.guidance)},")
+    lines.append(f"    prior_strength={number(request.prior_strength)},")
+    if pictures > 1:
+        lines.append(f"    num_images_per_prompt={pictures},")
     lines.append(").images")
     return "\n".join(lines)

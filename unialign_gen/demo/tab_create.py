@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..settings_png import read_png, save_png
+from ..picture_settings import save_picture
 from . import html
 from .components import FileTile, PictureTile, SoundTile, VideoTile
 from .context import DRAWING, AppContext, session_of
@@ -17,7 +17,7 @@ from .drawing import drawing_sliders, follow_model, model_choice, prior_slider
 from .engine import Progress
 from .errors import guarded, guarded_stream
 from .examples import EXAMPLES
-from .restore import restore
+from .restore import restore, settings_of
 from .snippets import command, python
 from .stop import stopping
 
@@ -42,7 +42,7 @@ def create_tab(context: AppContext) -> None:
             elem_id=f"weight-{kind}",
         )
 
-    kept = gr.State(())
+    kept = gr.JSON([], visible="hidden", label="kept", elem_id="kept-prompts")  # no state: who draws names them
     with gr.Row(equal_height=False):
         with gr.Column(scale=6, min_width=320):
             with gr.Group():
@@ -101,8 +101,8 @@ def create_tab(context: AppContext) -> None:
                     )
                     model = model_choice(context, "model")
                 restorer = FileTile(
-                    label="Settings from a PNG that was drawn here",
-                    file_types=[".png"],
+                    label="Settings from a picture that was drawn here",
+                    file_types=[".png", ".jpg", ".jpeg", ".webp"],
                     height=92,
                     elem_classes="ua-file",
                     elem_id="restore",
@@ -150,7 +150,7 @@ def create_tab(context: AppContext) -> None:
         pictures: int = 1,
         model: str = models[0],
         prior_strength: float | None = None,
-        kept: Any = (),
+        kept: Any = None,
         request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
     ) -> Iterator[Any]:
         shares = dict(zip(KINDS, (text_weight, audio_weight, video_weight, image_weight), strict=True))
@@ -165,18 +165,18 @@ def create_tab(context: AppContext) -> None:
     def shown(drawn: Drawn) -> dict[Any, Any]:
         folder, files = context.folder(), []
         for settings, picture in zip(drawn.settings, drawn.pictures, strict=True):
-            seed = settings.seed + settings.index
-            save_png(picture, folder / f"picture-{seed}.png", settings)
+            seed = settings.request.seed
+            save_picture(picture, folder / f"picture-{seed}.png", settings)
             files.append((str(folder / f"picture-{seed}.png"), f"seed {seed}"))
         first = drawn.settings[0]
         return {
             gallery: files,
             details: summary(drawn),
-            shell: command(first),
-            script: python(first),
+            shell: command(first, len(files)),
+            script: python(first, len(files)),
             stage: "",
-            understood: html.understood(drawn.nearest, drawn.parts, drawn.apart),
-            seen: html.seen(drawn.parts),
+            understood: html.notes(drawn.notes) + html.understood(drawn.nearest, drawn.prompts, drawn.nearest_each),
+            seen: html.seen(drawn.prompts),
         }
 
     inputs = [text, audio, video, image, *weights.values(), mix, seed, steps, guidance, pictures, model, prior, kept]
@@ -192,7 +192,7 @@ def create_tab(context: AppContext) -> None:
         chosen = EXAMPLES[index]
         shares = [chosen.weights.get(kind, 1) for kind in KINDS]
         files = [context.sample(chosen.files.get(kind)) for kind in ("audio", "video", "image")]
-        return [chosen.text, *files, *shares, (), gr.Row(visible=False)]
+        return [chosen.text, *files, *shares, [], gr.Row(visible=False)]
 
     fill = examples.click(
         example,
@@ -211,8 +211,8 @@ def create_tab(context: AppContext) -> None:
     @guarded
     def bring_back(file: str | None = None) -> dict[Any, Any]:
         if file is None:
-            return {}
-        back = restore(read_png(file), context.engine, Path(file).name)
+            return {kept: [], kept_row: gr.Row(visible=False)}
+        back = restore(settings_of(file, context.decode_worker), context.engine, Path(file).name)
         return {
             text: back.text,
             **dict.fromkeys((audio, video, image)),
@@ -235,7 +235,7 @@ def create_tab(context: AppContext) -> None:
     restored = restorer.upload(
         bring_back,
         restorer,
-        [*controls, kept, kept_row, kept_note, stage, restorer],
+        [*controls, kept_row, kept_note, stage, restorer, kept],
         api_name="restore",
         show_progress="hidden",
     )
@@ -247,23 +247,24 @@ def create_tab(context: AppContext) -> None:
         show_progress="hidden",
         queue=False,
     )
-    forget.click(lambda: ((), gr.Row(visible=False)), None, [kept, kept_row], api_visibility="private", show_progress="hidden")
+    forget.click(lambda: ([], gr.Row(visible=False)), None, [kept, kept_row], api_visibility="private", show_progress="hidden")
 
 
 def summary(drawn: Drawn) -> dict[str, Any]:
-    """For programs: what made the pictures, and what the prompts were taken for."""
-    first = drawn.settings[0]
+    """For programs: what made the pictures, and what the prompts were understood as."""
+    first, request = drawn.settings[0], drawn.settings[0].request
     return {
-        "seeds": [s.seed + s.index for s in drawn.settings],
-        "mix": first.mix,
-        "steps": first.steps,
-        "guidance": first.guidance,
-        "prior_strength": first.prior_strength,
+        "seeds": [s.request.seed for s in drawn.settings],
+        "mix": request.mix,
+        "steps": request.steps,
+        "guidance": request.guidance,
+        "prior_strength": request.prior_strength,
         "checkpoint": first.checkpoint,
         "decoder": first.decoder,
+        "notes": [n.as_dict() for n in drawn.notes],
         "concepts": [{"name": n, "cosine": round(c, 4)} for n, c in drawn.nearest],
         "prompts": [
             {"kind": p.kind, "value": p.name, "weight": p.weight, "concepts": [n for n, _ in near]}
-            for p, near in zip(drawn.parts, drawn.apart, strict=True)
+            for p, near in zip(drawn.prompts, drawn.nearest_each, strict=True)
         ],
     }

@@ -8,8 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from ..checkpoint import describe
 from ..errors import InputError
+from ..loading import describe
+from ..request import Request
 from . import html
 from .components import FileTile
 from .concept_map import ConceptMap
@@ -17,7 +18,7 @@ from .context import AppContext, session_of
 from .engine import Job, Progress
 from .errors import guarded_stream
 from .limits import words
-from .prompts import Part, embed_parts, nearest, upload
+from .prompts import nearest, words_and_file
 from .results import Table, tables
 
 WIDE, HIGH, EDGE = 1100.0, 760.0, 50.0
@@ -26,8 +27,8 @@ WIDE, HIGH, EDGE = 1100.0, 760.0, 50.0
 def explore_tab(context: AppContext) -> None:
     label = next((name for name in context.engine.models if context.engine.concepts(name) is not None), None)
     table = context.engine.concepts(label) if label is not None else None
-    if label is not None and table is not None:
-        map_of(context, label, ConceptMap.of(table))
+    if label is not None and table is not None and table.places is not None:
+        map_of(context, label, ConceptMap(table, table.places))
     with gr.Accordion("How well it works", open=False, elem_id="results"):
         found = tables()
         gr.HTML("".join(table_html(t) for t in found) or html.note("This installation carries no evaluation results."))
@@ -64,26 +65,22 @@ def map_of(context: AppContext, label: str, concepts: ConceptMap) -> None:
         file: str | None = None,
         request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
     ) -> Iterator[Any]:
-        parts = []
         said = words(text, "the words", context.limits.text)
-        if said:
-            parts.append(Part("text", said, 1.0))
-        if file is not None:
-            media = context.decode_worker.decode("any", upload(file, "file"), context.engine.rate(label))
-            parts.append(Part(media.kind, media.name, 1.0, media))
-        if not parts:
+        rate = context.engine.rate(label) if file is not None else 0
+        prompts = words_and_file(context.decode_worker, said, file, "file", rate)
+        if not prompts:
             raise InputError("nothing to place: write words, or add a file")
 
         def work(job: Job[Any]) -> Any:
-            return embed_parts(context.engine.pipeline(label), parts, "lerp").mixed.cpu()
+            return context.engine.pipeline(label).mixed(Request((prompts,)))[0][0].cpu()
 
         for vector in context.engine.run(work, session_of(request), "place"):
             if not isinstance(vector, Progress):
                 spot, numbers = concepts.place(vector)
                 found = nearest(context.engine.concepts(label), vector)
                 yield {
-                    plane: map_svg(concepts, spot.tolist(), numbers, " + ".join(p.name for p in parts)),
-                    near: html.understood(found, parts[:1], [found]),
+                    plane: map_svg(concepts, spot.tolist(), numbers, " + ".join(p.name for p in prompts)),
+                    near: html.understood(found, prompts[:1], [found]),
                     details: {
                         "place": [round(v, 4) for v in spot.tolist()],
                         "concepts": [{"name": n, "cosine": round(c, 4)} for n, c in found],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -13,10 +13,12 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..mixing import mix, path
+from ..notes import Note, collected
+from ..request import Prompt, Request
 from .decode_worker import DecodeWorker
 from .engine import Engine, Job, Progress
 from .limits import choice, steps_and_guidance, whole, words
-from .prompts import Part, embed_parts, upload
+from .prompts import words_and_file
 
 BATCH = 4  # pictures drawn at a time: what is seen of the work, and how soon it stops
 
@@ -29,6 +31,7 @@ class Way:
     names: list[str]
     stops: list[int]
     closed: bool
+    notes: list[Note] = field(default_factory=list)
 
     @property
     def labels(self) -> list[str]:
@@ -74,7 +77,8 @@ class Travel:
         between = whole(self.between, "pictures from stop to stop", 1, limits.frames)
         closed = bool(self.closed)
         rate = engine.rate(model.label) if any(f is not None for f in self.files) else 0
-        stations = self.stations(decode_worker, limits.text, rate)
+        with collected() as told:
+            stations = self.stations(decode_worker, limits.text, rate)
         legs = len(stations) if closed else len(stations) - 1
         total = legs * between + (0 if closed else 1)
         if total > limits.frames:
@@ -83,40 +87,39 @@ class Travel:
         def work(job: Job[Way]) -> Way:
             pipeline = engine.pipeline(model.label)
             job.report(Progress(0, total, "reading the prompts"))
-            points = [embed_parts(pipeline, parts, "lerp").mixed for parts in stations]
+            with collected() as notes:
+                points = list(pipeline.mixed(Request(tuple(stations)))[0])
             pictures: list[Image.Image] = []
 
-            def step_end(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            def step_end(*_: Any) -> None:
                 job.check()
-                return tensors
 
             for part in route(points, between, closed, method).split(BATCH):
-                pictures += pipeline(
-                    image_embeds=pipeline.embed_scale(part),
-                    seed=[seed] * len(part),
-                    num_inference_steps=steps,
-                    guidance_scale=guidance,
-                    callback_on_step_end=step_end,
+                pictures += pipeline.draw(
+                    Request(
+                        image_embeds=pipeline.embed_scale(part),
+                        seed=(seed,) * len(part),
+                        steps=steps,
+                        guidance=guidance,
+                        callback_on_step_end=step_end,
+                    )
                 ).images
                 job.report(Progress(len(pictures), total, "drawing the way", pictures[-BATCH:]))
-            names = [" + ".join(p.name for p in parts) for parts in stations]
-            return Way(pictures, names, [i * between for i in range(len(stations))], closed)
+            names = [" + ".join(p.name for p in prompts) for prompts in stations]
+            return Way(
+                pictures, names, [i * between for i in range(len(stations))], closed, list(dict.fromkeys([*told, *notes]))
+            )
 
         yield from engine.run(work, session, "travel")
 
-    def stations(self, decode_worker: DecodeWorker, longest: int, rate: int) -> list[list[Part]]:
+    def stations(self, decode_worker: DecodeWorker, longest: int, rate: int) -> list[tuple[Prompt, ...]]:
         """The stations that hold something."""
         out = []
         for text, file in zip(self.texts, self.files, strict=True):
-            parts = []
             said = words(text, "a station's text", longest)
-            if said:
-                parts.append(Part("text", said, 1.0))
-            if file is not None:
-                media = decode_worker.decode("any", upload(file, "a station's file"), rate)
-                parts.append(Part(media.kind, media.name, 1.0, media))
-            if parts:
-                out.append(parts)
+            prompts = words_and_file(decode_worker, said, file, "a station's file", rate)
+            if prompts:
+                out.append(prompts)
         if len(out) < 2:
             raise InputError("a way needs two stations or more: write words, or add a file, in at least two of them")
         return out

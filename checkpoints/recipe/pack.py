@@ -1,0 +1,155 @@
+"""Everything that training a decoder needs, in one file that is small enough to carry to another machine.
+
+A safetensors file: pictures as AVIF sheets of 8 x 8 of them (a third of what they take without loss, at 38 dB), embeddings and
+movq in fp16, and as JSON what each picture shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import VQModel
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unialign_gen.errors import InputError
+
+from . import rows
+
+SIDE, GRID = 64, 8  # pixels of a picture; pictures in a row and in a column of a sheet
+MOST = 55 * 10**6  # bytes
+AUTOENCODER = "movq."
+
+
+@dataclass
+class Pack:
+    """What a pack holds.
+
+    Attributes:
+        pictures: uint8 (N, 64, 64, 3), as they came out of the pack.
+        embeddings: unit vectors (N, d), fp32.
+        rows: for each picture `thing`, what it shows whatever its colour; `group`, the same for pictures that may stand for
+            each other; `kind`, plain, recoloured or composition; `concept`, whether it shows one of the table; `captions`.
+        movq: the autoencoder whose latents are drawn.
+        space: a digest of the head that made the embeddings.
+    """
+
+    pictures: Tensor
+    embeddings: Tensor
+    rows: list[dict[str, Any]]
+    movq: VQModel
+    space: str
+
+
+def pictures_of(root: Path, chosen: np.ndarray | None = None) -> Tensor:
+    """The pictures at these places of the data folder uint8 (N, 64, 64, 3), or up to 200 held-out ones."""
+    if chosen is None:
+        held_out = [i for i, row in enumerate(rows.read(root)) if row.split == "test"]
+        chosen = np.array(held_out[:: max(1, len(held_out) // 200)][:200])
+    return torch.from_numpy(np.load(root / "pictures64.npy", mmap_mode="r")[chosen])
+
+
+def training_rows(root: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Where in `pictures64.npy` the decoders' training pictures are (N,), and what a `Pack` says of them.
+
+    They are of tier A and the training split. Two compositions stand for each other if they have one caption, other pictures if
+    they show one thing in one colour.
+
+    Raises:
+        InputError: the data folder holds no pictures yet.
+    """
+    every = rows.read(root)
+    place = {row.id: row for row in every}
+    chosen, said = [], []
+    for i, row in enumerate(every):
+        if row.tier == "A" and row.split == "train":
+            captions = row.captions or [row.style]
+            thing = captions[0].lower() if row.kind == "composition" else place[row.variant_of or row.id].name
+            shown = {"thing": thing, "group": f"{thing}|{row.colour}", "kind": row.kind, "concept": bool(row.concepts)}
+            chosen.append(i)
+            said.append(shown | {"captions": captions})
+    return np.array(chosen), said
+
+
+def write(root: Path, file: Path, quality: int = 70) -> int:
+    """Packs the decoders' training pictures with their embeddings and movq; returns the file's size in bytes.
+
+    Args:
+        root: the data folder: `pictures64.npy`, `rows.jsonl`, `embeddings.npy`, `space`, `autoencoder/movq`.
+        quality: AVIF's, 0 to 100.
+
+    Raises:
+        InputError: a part is missing, or the pack would have more than 55 MB.
+    """
+    for name in ("pictures64.npy", "embeddings.npy", "space/head.safetensors", "autoencoder/movq"):
+        if not (root / name).exists():
+            raise InputError(f"{root / name} is not there: run the recipe's stages before this one")
+    chosen, shown = training_rows(root)
+    pictures = pictures_of(root, chosen).numpy()
+    embeddings = np.load(root / "embeddings.npy", mmap_mode="r")[chosen]
+    movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
+    blobs = [encode(pictures[at : at + GRID * GRID], quality) for at in range(0, len(pictures), GRID * GRID)]
+    tensors = {
+        "sheets": torch.frombuffer(bytearray(b"".join(blobs)), dtype=torch.uint8),
+        "ends": torch.tensor([len(b) for b in blobs]).cumsum(0),
+        "embeddings": torch.from_numpy(embeddings.astype(np.float16)),
+        "rows": torch.frombuffer(bytearray(zlib.compress(json.dumps(shown).encode(), 9)), dtype=torch.uint8),
+        **{AUTOENCODER + name: value.half().contiguous() for name, value in movq.state_dict().items()},
+    }
+    size = sum(t.nbytes for t in tensors.values())
+    if size > MOST:
+        raise InputError(f"the pack has {size / 1e6:.0f} MB, more than 55: choose a quality lower than {quality}")
+    part = file.with_name(file.name + ".part")
+    config = {k: v for k, v in movq.config.items() if k != "_name_or_path"}
+    space = hashlib.sha256((root / "space" / "head.safetensors").read_bytes()).hexdigest()
+    save_file(tensors, part, {"movq": json.dumps(config), "space": space})
+    part.replace(file)
+    return file.stat().st_size
+
+
+def read(file: Path) -> Pack:
+    """What `write` wrote.
+
+    Raises:
+        InputError: the file is no pack.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            config, space = json.loads(opened.metadata()["movq"]), opened.metadata()["space"]
+            found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  not a dictionary
+        shown = json.loads(zlib.decompress(found["rows"].numpy().tobytes()))
+        movq = VQModel.from_config(config)
+        movq.load_state_dict({k.removeprefix(AUTOENCODER): v.float() for k, v in found.items() if k.startswith(AUTOENCODER)})
+        data, ends = found["sheets"].numpy(), [0, *found["ends"].tolist()]
+        sheets = [decode(data[a:b].tobytes()) for a, b in itertools.pairwise(ends)]
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, zlib.error, SafetensorError) as error:
+        raise InputError(f"{file} is not a pack that can be read: make one with `pack` ({error})") from error
+    embeddings = torch.nn.functional.normalize(found["embeddings"].float(), dim=1)
+    return Pack(torch.from_numpy(np.concatenate(sheets))[: len(shown)], embeddings, shown, movq.eval(), space)
+
+
+def encode(pictures: np.ndarray, quality: int) -> bytes:
+    """Up to 64 pictures uint8 (n, 64, 64, 3) as one AVIF picture of 512 x 512; places that are left are white."""
+    full = np.full((GRID * GRID, SIDE, SIDE, 3), 255, np.uint8)
+    full[: len(pictures)] = pictures
+    sheet = full.reshape(GRID, GRID, SIDE, SIDE, 3).swapaxes(1, 2).reshape(GRID * SIDE, GRID * SIDE, 3)
+    out = io.BytesIO()
+    Image.fromarray(sheet).save(out, "AVIF", quality=quality, subsampling="4:4:4", speed=8, max_threads=1)
+    return out.getvalue()
+
+
+def decode(data: bytes) -> np.ndarray:
+    """uint8 (64, 64, 64, 3): the pictures of a sheet."""
+    sheet = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    return sheet.reshape(GRID, SIDE, GRID, SIDE, 3).swapaxes(1, 2).reshape(-1, SIDE, SIDE, 3)

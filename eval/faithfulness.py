@@ -1,0 +1,195 @@
+"""Do drawings keep what prompts say? Colour, variety, pairs, counts and read-back on fixed lists of prompts.
+
+Each is a count that a decoder which draws one stock picture a thing cannot reach.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from unialign_gen.data.manifest import read
+
+from .data import Prompt, prompts
+from .intervals import Estimate, bootstrap, wilson
+from .judge import Judge
+
+HUES = {"red": 15, "orange": 40, "yellow": 70, "green": 165, "blue": 250, "purple": 320, "pink": 345}  # degrees, each up to
+BACKGROUND, PALE, DARK, LEAST = 240, 64, 50, 0.15
+COLOURS = ("red", "yellow", "green", "blue", "purple")
+COLOURED = ("car", "bird", "cat", "frog", "flower", "house", "butterfly", "apple", "fish", "hat")
+THINGS = (
+    *("dog", "cat", "cow", "pig", "horse", "elephant", "lion", "rabbit", "bird", "owl", "penguin", "frog", "fish"),
+    *("butterfly", "turtle", "car", "bus", "train", "airplane", "bicycle", "guitar", "drum", "clock", "sun"),
+)
+PAIRS = tuple((THINGS[i], THINGS[(i + apart) % len(THINGS)]) for apart in (5, 11) for i in range(20))
+NUMBERS = {2: "two", 3: "three", 4: "four"}
+COUNTED = tuple(itertools.product(NUMBERS, ("apples", "balls", "stars", "cats", "birds", "flowers", "cars")))[:20]
+SEEDS, REAL = 8, 24
+SPOT = 20  # pixels of a picture of 64 x 64: smaller spots are no things
+NONSENSE = (
+    *("asdfgh qwerty", "zzxqv", "blorptang", "wug fep dax", "kjhgfd", "xxxxxx", "vrelm ostrik", "gnarb the flim", "qwop zxcv"),
+    *("ftmch", "mimsy borogoves", "slithy toves gimble", "lorem ipsum dolor", "sphinxen tarvok", "hjkl hjkl", "prx 77 kq"),
+    *("foo bar baz qux", "trellomi", "ouiaeu", "bcdfg", "猫", "собака", "کتاب", "犬と猫", "дом", "זאב", "ξύλο", "강아지"),
+    *("ein schmetterling", "une grenouille verte", "ptak na drzewie", "sinek uçuyor", "kupu-kupu", "mbwa mwekundu"),
+    *("🫠🫥", "?!?!", "%%%", "12345 67890", "...", "<div></div>"),
+)
+
+
+def evaluate(
+    pipeline: Any,
+    root: Path,
+    draw: Callable[[Sequence[Prompt]], list[Image.Image]],
+    judge: Judge,
+    limit: int,
+    understood: Callable[[Sequence[str]], list[bool]] | None = None,
+    **embed: Any,
+) -> dict[str, Any]:
+    """Every measure on at most `limit` prompts of each list.
+
+    Args:
+        root: the data set, for real pictures of things and real captions.
+        draw: one picture a prompt.
+        understood: whether texts mean anything to the checkpoint, if it says so.
+        embed: options of `pipeline.embed`.
+
+    Returns:
+        By measure `value`, its 95 % interval `ci95`, and `n`. Where the judge is asked, `n` counts what it knows. The variety
+        of a thing that it names in fewer than two of eight drawings is nought.
+    """
+    found: dict[str, Any] = {}
+    asked = [(c, t) for c in COLOURS for t in COLOURED][:: max(1, 50 // min(50, limit))]
+    wanted = [Prompt("text", f"a {c} {t}", [t]) for c, t in asked]
+    coloured = draw(wanted)
+    right = [dominant_hue(p) == c for p, (c, _) in zip(coloured, asked, strict=True)]
+    named = [t in top for top, (_, t) in zip(judge.top(coloured), asked, strict=True)]
+    known = [t in judge.concepts for _, t in asked]
+    found["colour"] = share(right)
+    found["colour, thing named"] = share([r and n for r, n, k in zip(right, named, known, strict=True) if k])
+    points, pictures = [p.value for p in wanted], list(coloured)
+
+    things = [t for t in THINGS if t in judge.concepts][:limit]
+    wanted = [Prompt("text", with_article(t), [t]) for t in things for _ in range(SEEDS)]
+    drawn = draw(wanted)
+    named = [p.concepts[0] in top for top, p in zip(judge.top(drawn), wanted, strict=True)]
+    features = judge.features(drawn)
+    ratios = []
+    for i, thing in enumerate(things):
+        part = slice(i * SEEDS, (i + 1) * SEEDS)
+        real = real_pictures(root, thing)
+        if len(real) > 1:
+            ratios.append(spread(features[part][torch.tensor(named[part])]) / spread(judge.features(real)))
+    found["variety"] = estimate(ratios)
+    found["variety, thing named"] = share(named)
+    points, pictures = points + [p.value for p in wanted], pictures + drawn
+
+    pairs = [pair for pair in PAIRS if set(pair) <= set(judge.concepts)][:limit]
+    wanted = [Prompt("text", f"{with_article(a)} and {with_article(b)}", [a, b]) for a, b in pairs]
+    drawn = draw(wanted)
+    found["pairs"] = share([both_named(judge, p, *pair) for p, pair in zip(drawn, pairs, strict=True)])
+    points, pictures = points + [p.value for p in wanted], pictures + drawn
+
+    counts = COUNTED[:limit]
+    wanted = [Prompt("text", f"{NUMBERS[n]} {things}", []) for n, things in counts]
+    drawn = draw(wanted)
+    found["counts"] = share([components(p) == n for p, (n, _) in zip(drawn, counts, strict=True)])
+    points, pictures = points + [p.value for p in wanted], pictures + drawn
+
+    asked_for, seen = pipeline.embed(text=points, **embed).cpu(), pipeline.aligner.embed("image", pictures).cpu()
+    found["read-back"] = estimate((asked_for * seen).sum(1).tolist())
+    if understood is not None:
+        captions = [p.value for p in prompts(root, "held_out", limit)["text"]]
+        found["nonsense called so"] = share([not u for u in understood(NONSENSE[:limit])])
+        found["captions called nonsense"] = share([not u for u in understood(captions)])
+    return found
+
+
+def share(hits: Sequence[bool]) -> dict[str, Any]:
+    """A share with Wilson's interval."""
+    n = len(hits)
+    return {"value": sum(hits) / n if n else 0.0, "ci95": list(wilson(sum(hits), n)), "n": n}
+
+
+def estimate(values: Sequence[float]) -> dict[str, Any]:
+    """A mean with its bootstrap interval."""
+    found: Estimate = bootstrap(values) if len(values) else Estimate(0.0, 0.0, 0.0)
+    return {"value": found.value, "ci95": [found.low, found.high], "n": len(values)}
+
+
+def with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def ink(picture: Image.Image) -> np.ndarray:
+    """Where a picture is not its near-white background (h, w)."""
+    return np.asarray(picture.convert("RGB")).min(-1) < BACKGROUND
+
+
+def dominant_hue(picture: Image.Image) -> str | None:
+    """The name of the hue that most of a thing's coloured pixels have; None where hardly any are coloured."""
+    hue, saturation, value = np.moveaxis(np.asarray(picture.convert("HSV")).astype(int), -1, 0)
+    there = ink(picture)
+    coloured = there & (saturation >= PALE) & (value >= DARK)
+    if coloured.sum() <= LEAST * there.sum():
+        return None
+    degrees = hue[coloured] * 360 / 256
+    bins = np.digitize(degrees, list(HUES.values())) % len(HUES)  # beyond pink comes red again
+    return list(HUES)[int(np.bincount(bins, minlength=len(HUES)).argmax())]
+
+
+def spread(features: Tensor) -> float:
+    """Mean cosine distance between pictures with features (N, d); 0 for fewer than two."""
+    n = len(features)
+    if n < 2:
+        return 0.0
+    total = F.normalize(features.double(), dim=1).sum(0).square().sum()  # sum of all cosines, n of them a picture's own
+    return 1 - (float(total) - n) / (n * (n - 1))
+
+
+def real_pictures(root: Path, thing: str) -> list[Image.Image]:
+    """Up to 24 pictures of a thing, spread over the data set."""
+    rows = [r for r in read(root) if r.kind == "picture" and thing in r.concepts]
+    return [Image.open(root / r.path).convert("RGB") for r in rows[:: max(1, len(rows) // REAL)][:REAL]]
+
+
+def both_named(judge: Judge, picture: Image.Image, a: str, b: str) -> bool:
+    """Whether the judge names both things: each in a half of its own, or both in the whole, within five."""
+    width, height = picture.size
+    halves = []
+    for left in (0, width - width // 2):
+        page = Image.new("RGB", (height, height), "white")
+        page.paste(picture.crop((left, 0, left + width // 2, height)), ((height - width // 2) // 2, 0))
+        halves.append(page)
+    first, second, whole = (set(top) for top in judge.top([*halves, picture]))
+    return (a in first and b in second) or (b in first and a in second) or {a, b} <= whole
+
+
+def components(picture: Image.Image) -> int:
+    """The number of separate things on white: connected spots of at least 20 pixels at 64 x 64."""
+    grey = Image.fromarray((ink(picture) * 255).astype(np.uint8)).resize((64, 64), Image.Resampling.BOX)
+    there = torch.from_numpy(np.asarray(grey) >= 128)[None].float()
+    label = there * torch.arange(1, 64 * 64 + 1).view(1, 64, 64)
+    while True:  # every pixel takes its neighbours' largest label until none changes
+        wider = F.max_pool2d(label, 3, stride=1, padding=1) * there
+        if torch.equal(wider, label):
+            break
+        label = wider
+    sizes = torch.bincount(label.long().flatten())[1:]
+    return int((sizes >= SPOT).sum())
+
+
+def table(found: dict[str, Any]) -> str:
+    """The measures for a person to read."""
+    lines = [f"{'drawings keep':<28}{'value':>7}  {'95 % interval':<15}{'N':>6}"]
+    for name, row in found.items():
+        low, high = row["ci95"]
+        lines.append(f"{name:<28}{row['value']:>7.3f}  {f'{low:.3f} - {high:.3f}':<15}{row['n']:>6}")
+    return "\n".join(lines)

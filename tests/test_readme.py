@@ -1,0 +1,46 @@
+"""What the README offers is run: its commands as they stand, its Python, its links."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from unialign_gen.cli import app
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+COMMANDS = [line.split("#")[0] for line in re.findall(r"^    (unialign-gen .+)$", TEXT, re.M)]
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if not c.startswith("unialign-gen demo")])
+def test_a_command_runs(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    words = shlex.split(line)[1:]
+    few = ["--steps", "1", *(["--seconds", "1"] if words[0] == "animate" else [])]
+    result = CliRunner().invoke(app, [*words, *few])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / words[words.index("--out") + 1]).stat().st_size > 0
+
+
+def test_the_python_runs(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    code = re.search(r"```python\n(.*?)```", TEXT, re.S)[1]
+    scope = {}
+    exec(code, scope)
+    assert scope["picture"].size == (128, 128)
+    assert capsys.readouterr().out.strip() == "[]"  # as its comment says: nothing
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name
+)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#[^)]*)?\)", page.read_text()):
+        assert not target or (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_it_is_short():
+    assert len(TEXT.split()) < 1200

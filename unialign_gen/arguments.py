@@ -1,0 +1,218 @@
+"""The keyword arguments of a call, as a `Request`: how prompts and weights are written, said once for every method."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from .errors import InputError
+from .request import OPTIONS, Mix, OutputType, Prompt, Request, checked, plain, short
+
+Weights = Mapping[str, float | Sequence[float]] | Sequence[float] | float
+
+
+def inputs_of(kind: str, value: Any) -> list[tuple[Any, ...]]:
+    """A modality's argument as the inputs of each prompt: a list is a batch, a tuple a mix inside one prompt."""
+    if kind == "embeds" and hasattr(value, "ndim"):
+        value = list(value) if value.ndim == 2 else [value]
+    if kind == "audio" and isinstance(value, tuple) and len(value) == 2 and isinstance(plain(value[0]), int):
+        return [(value,)]  # (rate, samples), as gradio hands sound over
+    batch = value if isinstance(value, list) else [value]
+    if not batch:
+        raise InputError(f"{kind} is an empty list")
+    return [item if isinstance(item, tuple) else (item,) for item in batch]
+
+
+def weights_of(name: str, weight: Any, count: int) -> list[float]:
+    """The weights of `count` inputs: one for each, or one for all."""
+    weight = plain(weight)
+    values = [weight] * count if isinstance(weight, int | float) else None
+    if values is None:
+        if isinstance(weight, str | bytes | Mapping) or not hasattr(weight, "__iter__"):
+            raise InputError(f"weights must be numbers, got {short(weight)} for {name}")
+        values = [plain(v) for v in weight]
+    bad = [v for v in values if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v)]
+    if bad:
+        raise InputError(f"weights must be finite numbers, got {short(bad[0])} for {name}")
+    if len(values) != count:
+        raise InputError(f"{len(values)} weights for {count} {name} inputs: give one for each, or one for all")
+    return [float(v) for v in values]
+
+
+def prompts_of(given: Mapping[str, Any], weights: Weights | None) -> tuple[tuple[Prompt, ...], ...]:
+    """The inputs of every prompt of a batch.
+
+    Args:
+        given: modality to one input, a tuple of inputs (mixed) or a list (a batch) of either.
+        weights: modality to weight; or, without names, one for each input in their order, or one for all.
+
+    Raises:
+        InputError: lists of different lengths, or weights that do not match the inputs.
+    """
+    rows = {kind: inputs_of(kind, value) for kind, value in given.items() if value is not None}
+    lengths = {kind: len(batch) for kind, batch in rows.items() if len(batch) > 1}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"lists of different lengths: {lengths}")
+    named = weights if isinstance(weights, Mapping) else {}
+    unknown = [str(kind) for kind in named if kind not in rows]
+    if unknown:
+        raise InputError(f"a weight for {', '.join(sorted(unknown))}, but no such prompt was given")
+    prompts = []
+    for i in range(max(lengths.values(), default=1) if rows else 0):
+        inputs: list[Prompt] = []
+        for kind, batch in rows.items():
+            row = batch[i if len(batch) > 1 else 0]
+            values = weights_of(kind, named.get(kind, 1.0), len(row))
+            inputs += [Prompt(kind, value, weight) for value, weight in zip(row, values, strict=True)]
+        if weights is not None and not isinstance(weights, Mapping):
+            inputs = [replace(p, weight=w) for p, w in zip(inputs, weights_of("prompt", weights, len(inputs)), strict=True)]
+        prompts.append(tuple(inputs))
+    return tuple(prompts)
+
+
+def ask(
+    text: Any = None,
+    audio: Any = None,
+    video: Any = None,
+    image: Any = None,
+    embeds: Any = None,
+    image_embeds: Any = None,
+    weights: Weights | None = None,
+    mix: Mix = "lerp",
+    prior_strength: float | None = None,
+    seed: int | Sequence[int] | None = None,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    num_images_per_prompt: int = 1,
+    generator: Any = None,
+    latents: Any = None,
+    height: int | None = None,
+    width: int | None = None,
+    output_type: OutputType = "pil",
+    return_dict: bool = True,
+    callback_on_step_end: Callable[..., Any] | None = None,
+    callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    batch: int = 8,
+    decoder_prompt: str | Sequence[str] | None = None,
+    negative_decoder_prompt: str | Sequence[str] | None = None,
+    noise_level: int | None = None,
+    eta: float | None = None,
+    cross_attention_kwargs: dict[str, Any] | None = None,
+    **others: Any,
+) -> Request:
+    """The arguments of a call, checked.
+
+    Args:
+        text: a string, which may also be called `prompt`. audio, video, image: a file or an array, see `media`.
+            embeds: a vector (d,) of any norm. A list of any of these is a batch (lists of one length; a single input joins
+            every prompt of it), a tuple is a mix inside one prompt.
+        image_embeds: embeddings (B, d) at the decoder's own scale, used as they are in place of any prompt.
+        weights: modality to weight, or to a sequence of weights for a tuple; without names one for each input in order.
+            Equal by default, negative allowed.
+        mix: `lerp`, `slerp` or `spherical_mean`, see `mixing.mix`.
+        prior_strength: 0 to 1, how far prompts move towards what the decoder knows, see `EmbeddingPrior`; the checkpoint's
+            own by default. `embeds` and `image_embeds` stay where they are.
+        seed: prompt i, picture j draws from `seed + i * num_images_per_prompt + j`; a sequence gives one a prompt.
+        num_inference_steps, guidance_scale: the checkpoint's own by default; guidance 1 or less turns it off.
+        generator, latents, callback_on_step_end: as in diffusers; latents (B * n, C, h, w) of unit variance. The callback
+            may return new `latents`, or None.
+        height, width: in pixels; the decoder's own by default.
+        output_type: `pil`; `np` (B, H, W, 3) or `pt` (B, 3, H, W) in [0, 1]; `latent`.
+        return_dict: False for a tuple of the images alone.
+        batch: pictures that `best_of` and `interpolate` draw at a time.
+        decoder_prompt, negative_decoder_prompt: words for a decoder's own text input, one for all or one a prompt; they do
+            not move the embedding.
+        noise_level: of Stable UnCLIP, noise on the embedding, 0 to 999, more for more variation.
+        eta, cross_attention_kwargs: as in diffusers.
+        others: prompts of modalities of one's own, by name.
+
+    Raises:
+        InputError: an argument that cannot be used; one line says which and why.
+
+    Example:
+        >>> request = ask(text="a robot", audio="cow.flac", weights={"text": 0.6, "audio": 0.4}, seed=3)
+        >>> [(p.kind, p.weight) for p in request.prompts[0]]
+        [('text', 0.6), ('audio', 0.4)]
+    """
+    if "prompt" in others:
+        if text is not None:
+            raise InputError("prompt is another name of text: give one of them")
+        text = others.pop("prompt")
+    given = {"text": text, "audio": audio, "video": video, "image": image, "embeds": embeds, **others}
+    if image_embeds is not None:
+        unwanted = [k for k, v in {**given, "weights": weights, "prior_strength": prior_strength}.items() if v is not None]
+        if unwanted:
+            raise InputError(
+                f"image_embeds are used as they are: leave out {', '.join(unwanted)}, or give them as embeds to mix"
+            )
+    if seed is not None and (generator is not None or latents is not None):
+        raise InputError("give a seed, a generator or latents, not several of them")
+    values = (decoder_prompt, negative_decoder_prompt, noise_level, eta, cross_attention_kwargs)
+    return checked(
+        Request,
+        prompts=prompts_of(given, weights),
+        mix=mix,
+        prior_strength=prior_strength,
+        seed=seed,
+        steps=num_inference_steps,
+        guidance=guidance_scale,
+        pictures=num_images_per_prompt,
+        height=height,
+        width=width,
+        batch=batch,
+        options={name: plain(value) for name, value in zip(OPTIONS, values, strict=True) if value is not None},
+        image_embeds=image_embeds,
+        generator=generator,
+        latents=latents,
+        callback_on_step_end=callback_on_step_end,
+        callback_on_step_end_tensor_inputs=tuple(callback_on_step_end_tensor_inputs),
+        output_type=output_type,
+        return_dict=return_dict,
+    )
+
+
+P = ParamSpec("P")
+S = TypeVar("S")
+R = TypeVar("R")
+
+
+def _signed(method: Callable[..., Any], call: Callable[..., Any], before: Sequence[str]) -> None:
+    """Shows `call` with the parameters of `ask`, also to whoever inspects it."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    first = [inspect.Parameter(name, kind) for name in before]
+    call.__signature__ = inspect.Signature([*first, *inspect.signature(ask).parameters.values()])  # type: ignore[attr-defined]
+    call.__doc__ = f"{inspect.cleandoc(method.__doc__ or '')}\n\n{inspect.cleandoc(ask.__doc__ or '').split(chr(10), 2)[2]}"
+
+
+def _takes(build: Callable[P, Request]) -> Callable[[Callable[[S, Request], R]], Callable[Concatenate[S, P], R]]:
+    def decorate(method: Callable[[S, Request], R]) -> Callable[Concatenate[S, P], R]:
+        @wraps(method)
+        def call(self: S, *args: P.args, **options: P.kwargs) -> R:
+            return method(self, build(*args, **options))
+
+        _signed(method, call, ["self"])
+        return call
+
+    return decorate
+
+
+def _takes_count(
+    build: Callable[P, Request],
+) -> Callable[[Callable[[S, int, Request], R]], Callable[Concatenate[S, int, P], R]]:
+    def decorate(method: Callable[[S, int, Request], R]) -> Callable[Concatenate[S, int, P], R]:
+        @wraps(method)
+        def call(self: S, count: int, /, *args: P.args, **options: P.kwargs) -> R:
+            return method(self, count, build(*args, **options))
+
+        _signed(method, call, ["self", "count"])
+        return call
+
+    return decorate
+
+
+takes_request = _takes(ask)  # a method of a Request, called with the arguments of `ask`, which an editor shows
+takes_count_and_request = _takes_count(ask)

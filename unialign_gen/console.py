@@ -1,0 +1,90 @@
+"""What a command prints: results, notes, and one line for what a user got wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import typer
+
+from .errors import InputError
+from .notes import Note
+
+
+def show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    if category in (UserWarning, FutureWarning):
+        sys.stderr.write(f"warning: {message}\n")
+
+
+@dataclass
+class Settings:
+    """How much is said on stderr."""
+
+    quiet: bool = False
+
+
+settings = Settings()
+
+
+def stage(what: str) -> None:
+    """Says on stderr what a command is about to do, so that it is not silent while it loads."""
+    if not settings.quiet and first_process():
+        sys.stderr.write(f"{what} ...\n")
+        sys.stderr.flush()
+
+
+def show_progress() -> bool:
+    """Whether bars are drawn: where a person looks, and has not asked for quiet."""
+    return not settings.quiet and sys.stderr.isatty()
+
+
+def first_process() -> bool:
+    """Of several processes that share one command the first alone speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What the user got wrong is one line on stderr and exit code 2."""
+    try:
+        yield
+    except InputError as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        raise SystemExit(2) from error
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """What the user got wrong is one line on stderr and exit code 2; a warning is one line too."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        warnings.showwarning = show_warning  # type: ignore[assignment]
+        try:
+            with one_line_errors():
+                command(*args, **kwargs)
+        except Exception as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's; not imported here
+                raise
+            sys.stderr.write("error: the device's memory is full: use --dtype float16, fewer pictures or another --device\n")
+            raise SystemExit(2) from error
+
+    return run
+
+
+def report(result: dict[str, Any], as_json: bool, line: str, notes: Sequence[Note] = ()) -> None:
+    """Prints a command's result, its notes on stderr; of several processes that share one command the first alone."""
+    if not first_process():
+        return
+    if as_json:
+        typer.echo(json.dumps({**result, "notes": [n.as_dict() for n in notes]}))
+        return
+    for found in notes:
+        sys.stderr.write(f"note: {found}\n")
+    typer.echo(line)
