@@ -82,7 +82,7 @@ def main(
     for modalities in range(2, 10):
         for name, loss in (
             ("InfoNCE", InfoNCE(tau)),
-            ("UniAlign", UniAlign("anchor", tau=0.5, tau_centroid=0.5, alignment_weight=6)),
+            ("UniAlign", UniAlign("anchor", tau=0.5, tau_centroid=0.5, tau_alignment=0.5, alignment_weight=3)),
         ):
             runs = [study(modalities, loss, steps, seed, tau) for seed in range(seeds)]
             row: dict = {k: sum(r[k] for r in runs) / seeds for k in runs[0]}

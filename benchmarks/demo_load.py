@@ -32,7 +32,7 @@ from typing import Any
 import httpx
 from PIL import Image, ImageChops
 
-from unialign_gen.checkpoint import shipped_folder
+from unialign_gen.loading import shipped_folder
 from unialign_gen.picture_settings import read_picture
 
 SAMPLES = shipped_folder() / "samples"

@@ -35,7 +35,7 @@ import typer
 from unialign_gen.data.decode import decoders, ordered
 from unialign_gen.data.extract import run as extract
 from unialign_gen.data.extract_config import ExtractConfig, cores, open_encoders
-from unialign_gen.data.sources import CorpusConfig
+from unialign_gen.data.sources import LABELS, CorpusConfig
 from unialign_gen.encoders.kaldi import fbank
 from unialign_gen.media import load_clip
 
@@ -175,7 +175,7 @@ def fbank_speeds(repeats: int, count: int = 20) -> dict[str, float]:
 
 def extraction_speeds(root: Path, paths: list[Path], repeats: int) -> dict[str, float]:
     """Whole runs with the starter's encoders, loading them included in neither."""
-    which = CorpusConfig("vggsound", root)
+    which = CorpusConfig("vggsound", root, captions=LABELS)
     config = ExtractConfig(which, ENCODERS, Path("unused"), shard_size=max(8, len(paths) // 2))
     encoders = open_encoders(config)
     rate = int(getattr(encoders["audio"], "rate"))  # noqa: B009

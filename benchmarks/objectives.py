@@ -6,6 +6,10 @@
 Peers, all forward and backward on the same inputs: naive autograd (whole B x B matrices), open_clip's ClipLoss over all pairs,
 GRAM's volume as a batched determinant, PMRL through the full SVD, both written from the papers. Peak memory is what the process
 held beyond the inputs (VmHWM, reset before each cell; Linux). A cell whose matrices alone would pass --limit is left out.
+
+`over_floor` is an objective's time over that of the matrix products which it cannot avoid without holding a B x B matrix, at
+the rate of one large product measured in the same run. `busy` is the processor's time over the wall clock's: far below the
+number of threads where other processes are in the way, so compare ratios of one run only.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import ctypes
 import gc
 import itertools
 import json
+import math
 import statistics
 import sys
 import time
@@ -26,7 +31,7 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor
 
-from unialign_gen.objectives import GRAM, PMRL, AnchoredInfoNCE, InfoNCE, UniAlign, cross_volumes
+from unialign_gen.objectives import OBJECTIVES, UniAlign, build, cross_volumes
 from unialign_gen.objectives.pmrl import singular_values
 
 Z = dict[str, Tensor]
@@ -42,7 +47,8 @@ def naive_uniformity(z: Tensor) -> Tensor:
 def naive_unialign(z: Z) -> Tensor:
     anchor, rest = z["image"].detach(), [v for n, v in z.items() if n != "image"]
     stack = torch.stack([anchor, *rest], 1)
-    loss = sum(naive_uniformity(v) for v in z.values()) + sum((anchor - v).square().sum(1).mean() for v in rest) / len(rest)
+    alignment = sum((anchor - v).square().sum(1).mean() for v in rest) / len(rest) / (2 * TAU**2)
+    loss = sum(naive_uniformity(v) for v in z.values()) + alignment
     volume = torch.linalg.det(stack @ stack.mT).clamp(min=1e-6).sqrt().mean()
     return loss + 0.1 * (naive_uniformity(F.normalize(stack.mean(1), dim=1)) + volume)
 
@@ -79,17 +85,31 @@ def published_pmrl(z: Z) -> Tensor:
     return F.cross_entropy(s / 0.05, torch.zeros_like(target)) + F.cross_entropy(lead @ lead.T / 0.1, target)
 
 
+# Products of (B, d) with (d, B) or (B, B) with (B, d), forward and backward. A log-sum-exp of B x B logits: the logits, once
+# more in the backward, a gradient for either side: 4; half the logits and one gradient, 2, where both sides are one set.
+PRODUCTS: dict[str, Callable[[int], int]] = {
+    "unialign": lambda m: 2 * (m + 1),
+    "infonce": lambda m: 4 * math.comb(m, 2),
+    "anchored_infonce": lambda m: 4 * (m - 1),
+    "gram": lambda m: 4 * (m - 1),
+    "triangle": lambda m: 4 * (m - 1),
+    "pmrl": lambda m: 2,
+    "modgap": lambda m: 4 * math.comb(m, 2) + 2,
+    "symile": lambda m: 4 * m,
+    "cauchy_schwarz": lambda m: 12 * (m - 1),
+    "siglip": lambda m: 4 * math.comb(m, 2),
+    "scalar": lambda m: 4 * (m - 1),
+    "mean_of_others": lambda m: 4 * m,
+}
+
 CONTESTANTS: dict[str, Callable[[Z], Tensor]] = {
-    "UniAlign": UniAlign(),
-    "UniAlign geodesic": UniAlign(uniformity_geometry="geodesic", alignment_geometry="geodesic"),
+    **{name: build(name) for name in OBJECTIVES},
+    "unialign, volume weight 1": UniAlign(volume_weight=1.0),
+    "unialign geodesic": UniAlign(uniformity_geometry="geodesic", alignment_geometry="geodesic"),
     "UniAlign, naive autograd": naive_unialign,
-    "InfoNCE": InfoNCE(),
-    "AnchoredInfoNCE": AnchoredInfoNCE(),
     "InfoNCE, naive autograd": naive_infonce,
     "ClipLoss over all pairs (open_clip)": clip_loss,
-    "GRAM": GRAM(),
     "GRAM, batched determinant": published_gram,
-    "PMRL": PMRL(),
     "PMRL, full SVD": published_pmrl,
 }
 
@@ -114,19 +134,19 @@ def status(key: str) -> int:
     raise KeyError(key)
 
 
-def measure(run: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median seconds, and peak GB beyond what was held before; the first run warms up unless it is the only one."""
+def measure(run: Callable[[], object], repeats: int) -> tuple[float, float, float]:
+    """Median seconds, peak GB beyond what was held before, processor's over wall time. The first of several runs warms up."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
-    before, times = status("VmRSS"), []
+    before, times, began = status("VmRSS"), [], time.process_time()
     for _ in range(repeats):
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
         if times[0] > 20:
             break
-    return statistics.median(times[1:] or times), (status("VmHWM") - before) / 1e9
+    return statistics.median(times[1:] or times), (status("VmHWM") - before) / 1e9, (time.process_time() - began) / sum(times)
 
 
 def embeddings(b: int, d: int, m: int) -> Z:
@@ -147,12 +167,18 @@ def cells(
     rows = []
     for b, d, m in itertools.product(batches, dims, modalities):
         z = embeddings(b, d, m)
+        x = next(iter(z.values())).detach()[:4096]
+        product = measure(lambda x=x: x @ x.T, 4)[0] * (b / len(x)) ** 2
         for name, loss in CONTESTANTS.items():
-            if (only and name not in only) or 4 * matrices(name, b, m, d) > limit * 1e9:
+            if (only and name not in only) or 4 * matrices(name, b, m, d) > limit * 1e9 or (name == "triangle" and m != 3):
                 continue
-            seconds, peak = measure(lambda loss=loss, z=z: step(loss, z), repeats)
-            rows.append({"objective": name, "batch": b, "dim": d, "modalities": m, "seconds": seconds, "peak_gb": peak})
-            typer.echo(f"{name:<38}{b:>7}{d:>6}{m:>3}{seconds:>9.3f} s{peak:>8.2f} GB", err=True)
+            seconds, peak, busy = measure(lambda loss=loss, z=z: step(loss, z), repeats)
+            row = {"objective": name, "batch": b, "dim": d, "modalities": m, "seconds": seconds, "peak_gb": peak, "busy": busy}
+            if name in PRODUCTS:
+                row["over_floor"] = seconds / (product * PRODUCTS[name](m))
+            rows.append(row)
+            floor = f"{row['over_floor']:>7.2f} x floor" if "over_floor" in row else ""
+            typer.echo(f"{name:<38}{b:>7}{d:>6}{m:>3}{seconds:>9.3f} s{peak:>8.2f} GB{floor}", err=True)
     return rows
 
 
@@ -166,11 +192,11 @@ def ratios(repeats: int) -> dict[str, float]:
         rows = [torch.stack(r, -1) for r in ((one, dots[0], dots[1]), (dots[0], one, dots[2]), (dots[1], dots[2], one))]
         return torch.linalg.det(torch.stack(rows, -2)).abs().sqrt()
 
-    closed, _ = measure(lambda: cross_volumes(z3[0], z3[1:]), repeats)
-    batched, _ = measure(batched_det, repeats)
+    closed, *_ = measure(lambda: cross_volumes(z3[0], z3[1:]), repeats)
+    batched, *_ = measure(batched_det, repeats)
     z = [F.normalize(torch.randn(512, 512), dim=1) for _ in range(3)]
-    gram, _ = measure(lambda: singular_values(z), repeats)
-    svd, _ = measure(lambda: torch.linalg.svd(torch.stack(z, 2), full_matrices=True), 1)
+    gram, *_ = measure(lambda: singular_values(z), repeats)
+    svd, *_ = measure(lambda: torch.linalg.svd(torch.stack(z, 2), full_matrices=True), 1)
     return {
         "volume 2048 x 2048, batched det / ours": batched / closed,
         "singular vectors B 512 d 512, full SVD / ours": svd / gram,
@@ -190,13 +216,14 @@ def main(
     """Prints the table, then the ratios."""
     rows = cells(batch, dim, modalities, objective or [], limit, repeats)
     if large:
-        rows += cells([32768], [1024], [3], ["UniAlign"], limit, 1)
+        rows += cells([32768], [1024], [3], ["unialign"], limit, 1)
     result = {"threads": torch.get_num_threads(), "torch": torch.__version__, "cells": rows, "ratios": ratios(repeats)}
     for b, d, m in itertools.product(batch, dim, modalities):
         at = {r["objective"]: r["seconds"] for r in rows if (r["batch"], r["dim"], r["modalities"]) == (b, d, m)}
         for peer in ("UniAlign, naive autograd", "ClipLoss over all pairs (open_clip)"):
-            if peer in at and "UniAlign" in at:
-                result["ratios"][f"UniAlign / {peer}, B {b} d {d} M {m}"] = at["UniAlign"] / at[peer]
+            for ours in ("unialign", "unialign, volume weight 1"):
+                if peer in at and ours in at:
+                    result["ratios"][f"{ours} / {peer}, B {b} d {d} M {m}"] = at[ours] / at[peer]
     if as_json:
         json.dump(result, sys.stdout, indent=1)
         return

@@ -94,13 +94,7 @@ def draw(pipeline: Any, wanted: Sequence[Prompt], seed: int, best_of: int = 1, *
 
 
 def evaluate(
-    pipeline: Any,
-    root: Path,
-    limit: int = 200,
-    seed: int = 0,
-    judge: Judge | None = None,
-    best_of: int = 1,
-    **options: Any,
+    pipeline: Any, root: Path, limit: int = 200, seed: int = 0, judge: Judge | None = None, best_of: int = 1, **options: Any
 ) -> dict[str, Any]:
     """Scores of both splits, beside the ceiling (the judge on the real pictures) and chance.
 

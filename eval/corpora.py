@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unialign_gen.data import cache
 from unialign_gen.data.manifest import Row, default_root, read
-from unialign_gen.data.sources import CorpusConfig
+from unialign_gen.data.sources import LABELS, CorpusConfig
 from unialign_gen.errors import InputError
 from unialign_gen.output import make_folder
 
@@ -41,15 +41,16 @@ def choose(
             raise InputError("--dataset vggsound needs --root, the folder with vggsound.csv and the clips")
         if split not in (None, "train", "test"):
             raise InputError(f"VGGSound has no split {split!r}: choose train or test")
+        said = captions or LABELS
         return CorpusConfig(
-            "vggsound", root, "train" if split == "train" else "test", csv, captions=captions, select=clips, seed=seed
+            "vggsound", root, "train" if split == "train" else "test", csv, captions=said, select=clips, seed=seed
         )
     if dataset == "table":
         if root is None:
             raise InputError(
                 "--dataset table needs --root, a JSONL or CSV file with columns id, text, audio, video, image, label"
             )
-        return CorpusConfig("table", manifest=root, captions=captions, select=clips, seed=seed)
+        return CorpusConfig("manifest", manifest=root, captions=captions, select=clips, seed=seed)
     if dataset == "starter":
         split = split or "held_out"
         if split not in SPLITS:
@@ -58,7 +59,7 @@ def choose(
         manifest = out / f"{split}.jsonl"
         lines = [json.dumps(entry, ensure_ascii=False) for entry in triples(root or default_root(), split)]
         cache.write_whole(manifest, ("\n".join(lines) + "\n").encode())
-        return CorpusConfig("table", manifest=manifest, select=clips, seed=seed)
+        return CorpusConfig("manifest", manifest=manifest, select=clips, seed=seed)
     raise InputError(f"unknown dataset {dataset!r}: choose from {', '.join(DATASETS)}")
 
 

@@ -64,8 +64,8 @@ def draw(
     return drawn
 
 
-def meet(process: Process) -> None:
-    """Waits until every process has come here; does nothing where there is one."""
+def barrier(process: Process) -> None:
+    """Waits until every process has come here, in a group that the first call begins; does nothing where there is one."""
     if process.world < 2:
         return
     import torch.distributed as dist
@@ -75,8 +75,8 @@ def meet(process: Process) -> None:
     dist.barrier()
 
 
-def part() -> None:
-    """Ends what `meet` began."""
+def destroy_process_group() -> None:
+    """Ends the group that `barrier` began."""
     import torch.distributed as dist
 
     if dist.is_initialized():

@@ -8,40 +8,51 @@ a matrix that is not symmetric is taken, so that nothing is complex or NaN, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.stats import linregress
 from torch import Tensor
 
-from .moments import Moments
+from unialign_gen.deprecated import renamed
+from unialign_gen.errors import InputError
+
+from .moments import Moments, check_features, moments
 
 
-def frechet_distance(a: Moments, b: Moments) -> float:
-    """Of two statistics; at least 0.
+def frechet_distance(x: Tensor | Moments, y: Tensor | Moments) -> float:
+    """Of features (N, d) and (M, d), of statistics of them, or of one of each; at least 0.
+
+    Of two sets of features by whichever factors are smaller: with fewer rows than columns their covariances are never made.
 
     Raises:
-        InputError: they were measured by different extractors or resizes.
+        InputError: statistics of different extractors or resizes, fewer than two rows, or features that are not finite.
+
+    Example:
+        >>> x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+        >>> round(frechet_distance(x, x + 2), 6)  # the same covariance: |shift|^2
+        12.0
     """
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        check_features(x, y)
+        (mx, fx), (my, fy) = feature_factor(x), feature_factor(y)
+        return distance(mx, my, float(fx.square().sum()), float(fy.square().sum()), trace_root(fx, fy))
+    a = x if isinstance(x, Moments) else moments([x], y.source)  # type: ignore[union-attr]
+    b = y if isinstance(y, Moments) else moments([y], a.source)
     a.check_comparable(b)
     root = trace_root(factor(a.cov), factor(b.cov))
     return distance(a.mean, b.mean, float(a.cov.trace()), float(b.cov.trace()), root)
 
 
-def frechet_of_features(x: Tensor, y: Tensor) -> float:
-    """Of features (N, d) and (M, d), by whichever factors are smaller."""
-    (mx, fx), (my, fy) = feature_factor(x), feature_factor(y)
-    return distance(mx, my, float(fx.square().sum()), float(fy.square().sum()), trace_root(fx, fy))
-
-
 def distance(m1: Tensor, m2: Tensor, trace1: float, trace2: float, root: float) -> float:
+    """From means (d,), traces of the covariances and tr (S1 S2)^(1/2)."""
     return max(0.0, float((m1 - m2).square().sum()) + trace1 + trace2 - 2 * root)
 
 
 def trace_root(f1: Tensor, f2: Tensor) -> float:
     """tr (S1 S2)^(1/2) from factors (d, r1) and (d, r2)."""
-    return float(torch.linalg.svdvals(f1.T @ f2).sum())
+    return float(torch.linalg.svdvals(f1.T @ f2).sum())  # (r1, r2)
 
 
 def factor(cov: Tensor) -> Tensor:
@@ -61,12 +72,12 @@ def feature_factor(x: Tensor) -> tuple[Tensor, Tensor]:
     mean = x.mean(0)
     centred = x - mean
     if len(x) > x.shape[1]:
-        return mean, factor(centred.T @ centred / (len(x) - 1))
-    return mean, centred.T / max(1, len(x) - 1) ** 0.5
+        return mean, factor(centred.T @ centred / (len(x) - 1))  # (d, d)
+    return mean, centred.T / max(1, len(x) - 1) ** 0.5  # (d, N)
 
 
 @dataclass
-class Infinity:
+class Extrapolation:
     """A distance extrapolated to infinitely many pictures.
 
     value: the intercept; error: its standard error in the fit, which does not know that the subsets share pictures;
@@ -79,7 +90,7 @@ class Infinity:
     points: list[tuple[int, float]]
 
 
-def frechet_infinity(x: Tensor, y: Tensor, points: int = 15, smallest: float = 0.5, seed: int = 0) -> Infinity:
+def frechet_infinity(x: Tensor, y: Tensor, points: int = 15, smallest: float = 0.5, seed: int = 0) -> Extrapolation:
     """Chong & Forsyth 2020 (arXiv 1911.07023): the distance is linear in 1/N, so its value at 1/N = 0 has no bias from N.
 
     Args:
@@ -89,14 +100,20 @@ def frechet_infinity(x: Tensor, y: Tensor, points: int = 15, smallest: float = 0
         smallest: the first of them, as a share of N.
 
     Raises:
-        ValueError: fewer than 8 pictures.
+        InputError: fewer than 8 pictures, or features that are not finite.
+
+    Example:
+        >>> x = torch.randn(4060, 8, generator=torch.Generator().manual_seed(0))
+        >>> frechet_infinity(x[:60], x[60:]).value < frechet_distance(x[:60], x[60:])
+        True
     """
+    check_features(x, y)
     if len(x) < 8:
-        raise ValueError(f"at least 8 pictures are needed to extrapolate, got {len(x)}")
+        raise InputError(f"at least 8 pictures are needed to extrapolate, got {len(x)}")
     mean, reference = feature_factor(y)
     trace = float(reference.square().sum())
     x = x.double()
-    projected = x @ reference
+    projected = x @ reference  # (N, r)
     rng = np.random.RandomState(seed)
     found = []
     for size in np.unique(np.linspace(smallest * len(x), len(x), points).round().astype(int)).tolist():
@@ -106,8 +123,8 @@ def frechet_infinity(x: Tensor, y: Tensor, points: int = 15, smallest: float = 0
         spread = float((part - middle).square().sum()) / (size - 1)
         root = product_root(cross - cross.mean(0)) / (size - 1) ** 0.5
         found.append((size, distance(middle, mean, spread, trace, root)))
-    value, slope, error = line([1 / n for n, _ in found], [d for _, d in found])
-    return Infinity(value, error, slope, found)
+    fit = linregress([1 / n for n, _ in found], [d for _, d in found])
+    return Extrapolation(float(fit.intercept), float(fit.intercept_stderr), float(fit.slope), found)
 
 
 def product_root(cross: Tensor) -> float:
@@ -115,12 +132,4 @@ def product_root(cross: Tensor) -> float:
     return float(torch.linalg.svdvals(cross if len(cross) <= cross.shape[1] else torch.linalg.qr(cross, mode="r").R).sum())
 
 
-def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
-    """Least squares y = a + b x: a, b and the standard error of a."""
-    at, values = np.asarray(x), np.asarray(y)
-    middle, n = at.mean(), len(at)
-    spread = ((at - middle) ** 2).sum()
-    slope = ((at - middle) * (values - values.mean())).sum() / spread
-    intercept = values.mean() - slope * middle
-    residual = ((values - intercept - slope * at) ** 2).sum() / max(1, n - 2)
-    return float(intercept), float(slope), float((residual * (1 / n + middle**2 / spread)) ** 0.5)
+__getattr__ = renamed(__name__, {"frechet_of_features": "frechet_distance", "Infinity": "Extrapolation"})

@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from unialign_gen import checkpoint as checkpoints
 from unialign_gen.data.extract import Process
 from unialign_gen.data.extract_config import digest as digest_of_weights
+from unialign_gen.loading import load_pipeline
 from unialign_gen.output import make_folder
 
 from . import methods
-from .drawing import draw, meet
+from .drawing import barrier, draw
 from .methods import Method
 from .pictures import Cell
 from .study import FRAMES, SELF, Plan, Study, prepare
@@ -63,7 +63,7 @@ def cells_of(study: Study, decoder: str, pipeline: Any) -> list[tuple[Cell, Tens
 
 
 def load_decoder(plan: Plan, decoder: str | None, device: str) -> Any:
-    pipeline = checkpoints.load_pipeline(
+    pipeline = load_pipeline(
         plan.checkpoint,
         device=device,
         dtype=plan.dtype,
@@ -86,7 +86,7 @@ def run(plan: Plan, process: Process | None = None) -> Study | None:
         options = {"num_inference_steps": plan.steps, "guidance_scale": plan.guidance}
         draw(pipeline, cells_of(study, name, pipeline), study.ids, plan.out, plan.batch, process, **options)
         study.pipelines[name] = pipeline
-    meet(process)
+    barrier(process)
     return study if process.rank == 0 else None
 
 

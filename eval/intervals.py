@@ -8,15 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+BLOCK = 2**18  # clips drawn at a time
 
-def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval (1927) of a share `hits / n`, 95 % by default; (0, 1) for n = 0."""
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """Wilson's score interval (1927) of a share `hits / n`, 95 %; (0, 1) for n = 0."""
     if n == 0:
         return 0.0, 1.0
-    p = hits / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, n).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,6 @@ class Estimate:
     value: float
     low: float
     high: float
-
-    def summary(self) -> list[float]:
-        return [self.value, self.low, self.high]
 
 
 def bootstrap(
@@ -49,10 +48,10 @@ def bootstrap(
         return Estimate(math.nan, math.nan, math.nan)
     rng = np.random.default_rng(seed)
     means = []
-    for _ in range(times):
-        at = rng.integers(0, len(found), len(found))
-        means.append((found[at] * heavy[at]).sum() / heavy[at].sum())
-    low, high = np.quantile(means, [0.025, 0.975])
+    for part in range(0, times, max(1, BLOCK // len(found))):
+        at = rng.integers(0, len(found), (min(times - part, max(1, BLOCK // len(found))), len(found)))  # (times, clips)
+        means.append((found * heavy)[at].sum(1) / heavy[at].sum(1))
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return Estimate(float((found * heavy).sum() / heavy.sum()), float(low), float(high))
 
 

@@ -15,10 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.encoders import load_encoder
 from unialign_gen.encoders.base import Encoder
 from unialign_gen.errors import InputError
+from unialign_gen.loading import shipped_folder
 
 
 class Judge:

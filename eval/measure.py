@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,12 @@ from tqdm import tqdm
 from unialign_gen.data.extract_config import digest as digest_of_weights
 
 from . import features, figures, scores
-from .extractors import Extractor
+from .extractors import Extractor, prepare_one
 from .figures import Row, row
 from .intervals import bootstrap, from_halves, halves
 from .judge import Judge
 from .pictures import Cell, file_name
-from .scores import Drawn
+from .scores import DrawnFeatures
 from .study import SELF, Study
 
 INITIALS = {"text": "T", "audio": "A", "video": "V", "image": "I"}
@@ -39,7 +40,7 @@ def image_space(checkpoint: str, pipeline: Any) -> Extractor:
     """The checkpoint's own image encoder and head, as an extractor of unit embeddings."""
     found = pipeline.aligner.part("image")
     name = f"{checkpoint} image space-{digest_of_weights(found.encoder)[:8]}"
-    return Extractor(name, "the encoder's own", lambda p: found.encoder.prepare([p])[0], found, "")
+    return Extractor(name, "the encoder's own", partial(prepare_one, found.encoder), found, "")
 
 
 def vocabulary(judge: Judge) -> dict[str, frozenset[str]]:
@@ -61,7 +62,9 @@ def cells(study: Study, decoder: str) -> list[Cell]:
     return [Cell(decoder, name, kind, seed) for kind, name in rows for seed in range(plan.seeds)]
 
 
-def load_drawn(study: Study, cell: Cell, extractors: Mapping[str, Extractor], space: Extractor, judge: Judge | None) -> Drawn:
+def load_drawn(
+    study: Study, cell: Cell, extractors: Mapping[str, Extractor], space: Extractor, judge: Judge | None
+) -> DrawnFeatures:
     """A cell's pictures as features, kept beside the pictures."""
     files = cell.files(study.plan.out, study.ids)
     folder = study.plan.out / "measured" / cell.decoder / cell.method / cell.kind / str(cell.seed)
@@ -73,7 +76,7 @@ def load_drawn(study: Study, cell: Cell, extractors: Mapping[str, Extractor], sp
         names = vocabulary(judge)
         wanted = [names.get(label or "", frozenset()) for label in study.labels]
         hits = scores.judged(top_concepts(judge, found["judge"]), wanted)
-    return Drawn(found, image, study.embedded[cell.method, number][cell.kind], hits)
+    return DrawnFeatures(found, image, study.embedded[cell.method, number][cell.kind], hits)
 
 
 @torch.no_grad()
@@ -81,11 +84,12 @@ def top_concepts(judge: Judge, x: Tensor, k: int = 5) -> list[list[str]]:
     return [[judge.concepts[i] for i in best] for best in judge.probe(x).topk(k, dim=1).indices.tolist()]
 
 
-def names_of(extractor: Extractor) -> tuple[str, str]:
-    """What the two distances in its features are called: FID and KID are Inception's alone."""
+def names_of(extractor: Extractor) -> tuple[str, str, str]:
+    """What the three distances in its features are called: FID, KID and MIND are Inception's alone."""
     if extractor.distance == "FID":
-        return "FID", "KID"
-    return extractor.distance, extractor.distance.replace("Frechet", "kernel")
+        return "FID", "KID", "MIND"
+    name = extractor.distance
+    return name, name.replace("Frechet", "kernel"), name.replace("Frechet", "sliced Wasserstein")
 
 
 def measure(study: Study, extractors: Mapping[str, Extractor], resamples: int = 100, seed: int = 0) -> dict[str, list[Row]]:
@@ -107,7 +111,7 @@ def measure(study: Study, extractors: Mapping[str, Extractor], resamples: int = 
     out: dict[str, list[Row]] = {"rows": [], "differences": [], "classes": []}
     for decoder, pipeline in study.pipelines.items():
         space = image_space(plan.checkpoint, pipeline)
-        sets: dict[tuple[str, str], list[Drawn]] = {}
+        sets: dict[tuple[str, str], list[DrawnFeatures]] = {}
         for cell in cells(study, decoder):
             sets.setdefault((cell.method, cell.kind), []).append(load_drawn(study, cell, extractors, space, judge))
         about = {"dataset": study.corpus.name, "checkpoint": plan.checkpoint, "decoder": decoder}
@@ -119,12 +123,12 @@ def measure(study: Study, extractors: Mapping[str, Extractor], resamples: int = 
     return out
 
 
-Table = dict[tuple[str, str], dict[str, list[float]]]
+Values = dict[tuple[str, str], dict[str, list[float]]]
 
 
 def add_distances(
     out: dict[str, list[Row]],
-    sets: Mapping[tuple[str, str], Sequence[Drawn]],
+    sets: Mapping[tuple[str, str], Sequence[DrawnFeatures]],
     real: Mapping[str, Tensor],
     extractors: Mapping[str, Extractor],
     parts: Sequence[np.ndarray],
@@ -133,7 +137,7 @@ def add_distances(
 ) -> None:
     """Distances between sets: means over draws, intervals from halves of the clips, each draw's value beside them."""
     for name, extractor in extractors.items():
-        values: Table = {}
+        values: Values = {}
         draws: dict[tuple[str, str], dict[str, list[float]]] = {}
         limits: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for key, drawn in tqdm(sets.items(), desc=f"distances, {name}", disable=None):
@@ -143,20 +147,20 @@ def add_distances(
             limits[key] = [scores.infinity(d.features[name], real[name]) for d in drawn]
         add_means(values)
         add_means(draws)
-        told = {**about, "extractor": extractor.name, "resize": extractor.resize}
+        source = {**about, "extractor": extractor.name, "resize": extractor.resize}
         for (method, kind), table in values.items():
             task = MEAN if kind == MEAN else task_of(kind)
             for metric, found in table.items():
                 made = row(
-                    metric, from_halves(found[0], found[1:], count, *bounds(metric)), count, method=method, task=task, **told
+                    metric, from_halves(found[0], found[1:], count, *bounds(metric)), count, method=method, task=task, **source
                 )
                 out["rows"].append(made | {"draws": draws[method, kind][metric]})
         for (method, kind), found_limits in limits.items():
             value, error = (float(np.mean(v)) for v in zip(*found_limits, strict=True))
             fitted = figures.Estimate(value, value - 1.959964 * error, value + 1.959964 * error)
             metric = f"{names_of(extractor)[0]}, N -> infinity (interval of the fit alone)"
-            out["rows"].append(row(metric, fitted, count, method=method, task=task_of(kind), **told))
-        compare(out, values, count, told)
+            out["rows"].append(row(metric, fitted, count, method=method, task=task_of(kind), **source))
+        compare(out, values, count, source)
 
 
 def bounds(metric: str) -> tuple[float, float]:
@@ -166,7 +170,7 @@ def bounds(metric: str) -> tuple[float, float]:
     return -math.inf if "kernel" in metric or metric == "KID" else 0.0, math.inf
 
 
-def add_means(values: Table) -> None:
+def add_means(values: Values) -> None:
     """The mean over T, A and T+A of each method that has all three."""
     for method in dict.fromkeys(m for m, _ in values):
         if all((method, kind) in values for kind in AVERAGED):
@@ -174,7 +178,7 @@ def add_means(values: Table) -> None:
             values[method, MEAN] = {metric: np.mean([t[metric] for t in tables], 0).tolist() for metric in tables[0]}
 
 
-def compare(out: dict[str, list[Row]], values: Table, count: int, about: Mapping[str, Any]) -> None:
+def compare(out: dict[str, list[Row]], values: Values, count: int, about: Mapping[str, Any]) -> None:
     """Differences between methods on the same clips and the same halves."""
     for kind in dict.fromkeys(k for _, k in values):
         for one, other in figures.pairs([m for m, k in values if k == kind]):
@@ -186,12 +190,12 @@ def compare(out: dict[str, list[Row]], values: Table, count: int, about: Mapping
                 out["differences"].append(made)
 
 
-def per_clip(drawn: Sequence[Drawn], space: str) -> dict[str, np.ndarray]:
+def per_clip(drawn: Sequence[DrawnFeatures], space: str) -> dict[str, np.ndarray]:
     """Figures that every clip has by itself (N,), means over draws."""
     agreement = f"agreement ({space})"
     found = {
         agreement: np.mean([scores.agreement(d) for d in drawn], 0),
-        f"{agreement}, strangers": np.mean([scores.agreement_of_strangers(d, i) for i, d in enumerate(drawn)], 0),
+        f"{agreement}, mismatched": np.mean([scores.mismatched_agreement(d, i) for i, d in enumerate(drawn)], 0),
     }
     for metric in drawn[0].hits:
         found[metric] = np.mean([d.hits[metric] for d in drawn], 0)
@@ -203,7 +207,7 @@ def per_clip(drawn: Sequence[Drawn], space: str) -> dict[str, np.ndarray]:
 
 
 def add_shares(
-    out: dict[str, list[Row]], sets: Mapping[tuple[str, str], Sequence[Drawn]], about: Mapping[str, Any], space: str
+    out: dict[str, list[Row]], sets: Mapping[tuple[str, str], Sequence[DrawnFeatures]], about: Mapping[str, Any], space: str
 ) -> None:
     """Figures clip by clip: bootstrap over clips, paired between methods."""
     found = {key: per_clip(drawn, space) for key, drawn in sets.items()}
@@ -224,7 +228,7 @@ def add_shares(
 
 def add_classes(
     out: dict[str, list[Row]],
-    sets: Mapping[tuple[str, str], Sequence[Drawn]],
+    sets: Mapping[tuple[str, str], Sequence[DrawnFeatures]],
     labels: Sequence[str | None],
     about: Mapping[str, Any],
 ) -> None:
@@ -245,8 +249,8 @@ def ceiling(study: Study, judge: Judge, real: Tensor, about: Mapping[str, Any]) 
     names = vocabulary(judge)
     hits = scores.judged(top_concepts(judge, real), [names.get(label or "", frozenset()) for label in study.labels])
     found = {**hits, "diversity (judge)": scores.spread(real)}
-    told = {**about, "method": "the clips' own pictures", "task": "-"}
-    return [row(m, bootstrap(v), int((~np.isnan(v)).sum()), **told) for m, v in found.items() if (~np.isnan(v)).any()]
+    source = {**about, "method": "the clips' own pictures", "task": "-"}
+    return [row(m, bootstrap(v), int((~np.isnan(v)).sum()), **source) for m, v in found.items() if (~np.isnan(v)).any()]
 
 
 def choose_examples(study: Study, count: int) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ A run is a folder of heads, or a released checkpoint of VAST, GRAM or PMRL, whos
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -96,12 +96,12 @@ def released(path: Path) -> dict[str, Tensor]:
 
 
 def released_head(kind: str, path: Path) -> nn.Module:
+    from unialign_gen.encoders.vast import contrastive_head
+
     weights = released(path)
     if kind not in weights:
         raise InputError(f"{path} has no head for {kind}: it has {', '.join(weights)}")
-    made = nn.Linear(weights[kind].shape[1], weights[kind].shape[0], bias=False)
-    made.weight = nn.Parameter(weights[kind].float(), requires_grad=False)
-    return made
+    return contrastive_head(weights[kind].float())
 
 
 def own_head(kind: str, aligner: Aligner) -> nn.Module:
@@ -114,20 +114,6 @@ def own_head(kind: str, aligner: Aligner) -> nn.Module:
     if aligner.folder is not None and (aligner.folder / kind / "head.json").is_file():
         return load_head(aligner.folder / kind)
     return nn.Identity()
-
-
-def open_aligner(checkpoint: str, sources: Mapping[str, str] | None = None, accept_license: bool = False) -> Aligner:
-    """Encoders and heads of a checkpoint; none is loaded before it is asked for."""
-    import torch
-
-    from unialign_gen import checkpoint as checkpoints
-    from unialign_gen import published
-
-    folder = checkpoints.find(checkpoint)
-    if checkpoint in checkpoints.PUBLISHED:
-        return published.aligner(published.replace_sources(published.read(folder), sources, accept_license))
-    checkpoints.refuse_sources(checkpoint, sources)
-    return checkpoints.load_aligner(folder, torch.float32)
 
 
 def digest(run: Path | None) -> str:

@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from unialign_gen.deprecated import renamed
 from unialign_gen.errors import InputError
 
 VERSION = 1
+INCEPTION = 2048  # width of the features that statistics of other programs are of
+FOREIGN = "another program's Inception"
+
+
+def check_features(*sets: Tensor, least: int = 2) -> None:
+    """Raises `InputError` unless all are finite features (N, d) of one width d and N is at least `least`."""
+    for x in sets:
+        if x.ndim != 2:
+            raise InputError(f"features are rows (pictures, width), got the shape {tuple(x.shape)}")
+        if len(x) < least:
+            raise InputError(f"at least {least} pictures are needed on each side, got {len(x)}")
+        if not bool(torch.isfinite(x).all()):
+            raise InputError("features hold NaN or infinite values: check the pictures and the extractor's weights")
+    if len({x.shape[1] for x in sets}) > 1:
+        raise InputError(f"features differ in width ({', '.join(str(x.shape[1]) for x in sets)}): extract both alike")
+
+
+def few_pictures(count: int, width: int) -> str:
+    """What to say of a Frechet distance of no more pictures than features."""
+    return (
+        f"{count} pictures for {width} features: a Frechet distance is far from 0 even between samples of one law, "
+        "compare at equal N only, or look at its limit in N, KID or MIND"
+    )
 
 
 @dataclass(frozen=True)
-class Source:
+class FeatureSource:
     """How features were made: extractor (its name and a digest of its weights), the resize before it, the pictures' digest."""
 
     extractor: str
@@ -26,15 +52,28 @@ class Source:
 
 @dataclass(frozen=True)
 class Moments:
-    """Statistics of features: mean (d,) and unbiased covariance (d, d), fp64, of n pictures."""
+    """Statistics of features: mean (d,) and unbiased covariance (d, d), fp64, of n pictures; n is 0 where it is not known."""
 
     mean: Tensor
     cov: Tensor
     n: int
-    source: Source
+    source: FeatureSource
+
+    @property
+    def foreign(self) -> bool:
+        """Whether another program made them, which does not say how."""
+        return self.source.extractor == FOREIGN
 
     def check_comparable(self, other: Moments) -> None:
-        """Raises `InputError` unless both were made by the same extractor after the same resize."""
+        """Raises `InputError` unless both were made by the same extractor after the same resize.
+
+        Statistics of other programs do not say how they were made: they count as any Inception's.
+        """
+        if self.foreign or other.foreign:
+            name = (other if self.foreign else self).source.extractor
+            if not name.startswith((FOREIGN, "inception-")):
+                raise InputError(f"an .npz of statistics is of Inception, not of {name}")
+            return
         for what in ("extractor", "resize"):
             mine, theirs = getattr(self.source, what), getattr(other.source, what)
             if mine != theirs:
@@ -54,11 +93,13 @@ class Moments:
 
     @classmethod
     def load(cls, path: Path) -> Moments:
-        """What `save` wrote.
+        """What `save` wrote, or an `.npz` of pytorch-fid, clean-fid or ADM.
 
         Raises:
             InputError: the file is missing, damaged, or no statistics.
         """
+        if path.suffix == ".npz":
+            return cls.from_npz(path)
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -70,15 +111,33 @@ class Moments:
             rows, columns = torch.triu_indices(len(mean), len(mean))
             cov = torch.zeros(len(mean), len(mean), dtype=torch.float64)
             cov[rows, columns] = cov[columns, rows] = upper.double()
-            source = Source(about["extractor"], about["resize"], about["pictures"])
+            source = FeatureSource(about["extractor"], about["resize"], about["pictures"])
         except (OSError, KeyError, ValueError, RuntimeError, IndexError, SafetensorError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path} is no file of statistics: make one with `unialign-gen eval statistics`") from error
         return cls(mean.double(), cov, int(about["n"]), source)
 
+    @classmethod
+    def from_npz(cls, path: Path) -> Moments:
+        """Arrays `mu` (d,) and `sigma` (d, d) of pytorch-fid, clean-fid or ADM; they do not say of how many pictures.
 
-def moments(batches: Iterable[Tensor], source: Source) -> Moments:
+        Raises:
+            InputError: the file is missing, damaged, or holds no such arrays.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                mean, cov = (torch.from_numpy(np.asarray(file[name], dtype=np.float64)) for name in ("mu", "sigma"))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} holds no statistics: an .npz has arrays mu (d,) and sigma (d, d)") from error
+        if mean.shape != (INCEPTION,) or cov.shape != (INCEPTION, INCEPTION):
+            raise InputError(f"{path} is of features {tuple(mean.shape)}: statistics of Inception are {INCEPTION} wide")
+        if not bool(torch.isfinite(mean).all() and torch.isfinite(cov).all()):
+            raise InputError(f"{path} holds NaN or infinite values")
+        return cls(mean, cov, 0, FeatureSource(FOREIGN, "not said"))
+
+
+def moments(batches: Iterable[Tensor], source: FeatureSource) -> Moments:
     """Statistics of features that come batch by batch (B, d): fp64 sums around the first batch's mean.
 
     Raises:
@@ -86,14 +145,14 @@ def moments(batches: Iterable[Tensor], source: Source) -> Moments:
     """
     n, start = 0, None
     for batch in batches:
-        x = batch.double()
+        x = batch.double()  # (B, d)
         if start is None:
             start = x.mean(0)
             total, outer = torch.zeros_like(start), torch.zeros(len(start), len(start), dtype=torch.float64, device=x.device)
         x = x - start
         n += len(x)
         total += x.sum(0)
-        outer.addmm_(x.T, x)
+        outer.addmm_(x.T, x)  # (d, d)
     if start is None or n < 2:
         raise InputError(f"statistics need at least two pictures, got {n}")
     if not bool(torch.isfinite(total).all()):
@@ -101,3 +160,6 @@ def moments(batches: Iterable[Tensor], source: Source) -> Moments:
     shift = total / n
     cov = (outer - n * torch.outer(shift, shift)) / (n - 1)
     return Moments(start + shift, (cov + cov.T) / 2, n, source)
+
+
+__getattr__ = renamed(__name__, {"Source": "FeatureSource"})

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .frechet import distance
-from .kid import cubic, mmd
+from .kid import polynomial_kernel, squared_mmd
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,6 @@ class Pair:
         traces = [float(k.trace() - k.mean() * len(k)) / (len(k) - 1) for k in (self.fake, self.real)]
         return distance(between, torch.zeros_like(between), traces[0], traces[1], root)
 
-    def kernel(self) -> float:
+    def kid(self) -> float:
         """Unbiased squared MMD over all rows, see `kid`."""
-        return mmd(*(cubic(k, self.width) for k in (self.fake, self.cross, self.real)))
+        return squared_mmd(*(polynomial_kernel(k, self.width) for k in (self.fake, self.cross, self.real)))

@@ -1,9 +1,8 @@
-"""Results of any number of runs as one page: HTML that holds everything in itself, Markdown, JSON and CSV."""
+"""Results of any number of runs as one page that holds everything in itself, and JSON; on request Markdown, LaTeX, CSV."""
 
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import textwrap
@@ -11,59 +10,76 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from PIL import Image
 
 from unialign_gen.data import cache
+from unialign_gen.errors import InputError
 from unialign_gen.output import make_folder
 
 from . import results
 from .figures import clean
-from .tables import Table, by_metric, of_classes, of_published
+from .tables import FigureTable, by_metric, charts, of_classes, of_published
 
-STYLE = """
-:root{color-scheme:light dark}
-body{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.5rem}h3{font-size:1rem;margin:1.6rem 0 .4rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem}
-small{opacity:.75}
-th,td{padding:.25rem .6rem;vertical-align:top;text-align:left;border-bottom:1px solid #8884;white-space:nowrap}
-.published{background:#8882;padding:.1rem .8rem .6rem;border-left:3px solid #888}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;font-size:.9rem}dd{margin:0;overflow-wrap:anywhere}
-figure{display:inline-block;margin:.2rem;font-size:.75rem;width:8.5rem;vertical-align:top}
-figure img{width:100%;border:1px solid #8884}.plot{max-width:100%}summary{cursor:pointer}
-"""
+Found = Sequence[tuple[Path, dict[str, Any]]]  # each result with the folder that its pictures are in
+PAGE, JOINED = "report.html", "report.json"
+FORMATS = {"markdown": "report.md", "latex": "report.tex", "csv": "figures.csv"}
+NOTE = "95 % intervals in brackets. Published numbers are quoted, not measured here, and of other data than the tables above."
+SIDES = (160, 112, 80, 64, 48, 32)  # of the pictures in a grid: the first with which all of them fit
+ROOM = 400_000  # bytes of all pictures of a page
+
+
+def write(found: Found, out: Path, name: str = "Evaluation", formats: Sequence[str] = ()) -> list[Path]:
+    """`report.html` and `report.json`, together below 2 MB for results of usual size, and the formats asked for.
+
+    Raises:
+        InputError: an unknown format.
+    """
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown:
+        raise InputError(f"unknown format {unknown[0]!r}: choose from {', '.join(FORMATS)}")
+    make_folder(out)
+    texts = {PAGE: page(found, name), JOINED: json.dumps(clean(results.joined([r for _, r in found])), separators=(",", ":"))}
+    rows = [r for _, result in found for r in result["rows"]]
+    made = {"markdown": lambda: markdown(found, name), "latex": lambda: latex(found), "csv": lambda: results.as_csv(rows)}
+    texts |= {FORMATS[f]: made[f]() for f in formats}
+    for file, text in texts.items():
+        cache.write_whole(out / file, (text.rstrip("\n") + "\n").encode())
+    return [out / file for file in texts]
+
+
+def page(found: Found, name: str) -> str:
+    """The page: `report.html.j2` filled."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    parts = [
+        {
+            "title": title_of(result),
+            "about": about_of(result),
+            "sections": sections(result),
+            "charts": charts(result["rows"]),
+            "grids": grids,
+            "plots": [(p["title"], plot(folder / p["path"])) for p in result.get("plots", [])],
+        }
+        for (folder, result), grids in zip(found, all_grids(found), strict=True)
+    ]
+    protocols = dict.fromkeys(result["protocol"] for _, result in found)
+    published = [of_published(t) for p in protocols for t in results.published()["tables"] if t["protocol"] == p]
+    return environment.get_template("report.html.j2").render(name=name, note=NOTE, results=parts, published=published)
 
 
 def title_of(result: dict[str, Any]) -> str:
-    about = result["about"]
-    return f"{result['protocol'].capitalize()}: {about.get('dataset', '')}"
-
-
-def write(found: Sequence[tuple[Path, dict[str, Any]]], out: Path, name: str = "Evaluation") -> list[Path]:
-    """`report.html`, `report.md`, `report.json` and `figures.csv` of results, each with the folder its pictures are in."""
-    make_folder(out)
-    joined = {"results": [result for _, result in found], "published": results.published()}
-    rows = [r for _, result in found for r in result["rows"]]
-    files = {
-        "report.html": page(found, name),
-        "report.md": markdown([result for _, result in found], name),
-        "report.json": json.dumps(clean(joined), ensure_ascii=False) + "\n",
-        results.TABLE: results.as_csv(rows),
-    }
-    for file, text in files.items():
-        cache.write_whole(out / file, text.encode())
-    return [out / file for file in files]
+    return f"{result['protocol'].capitalize()}: {result['about'].get('dataset', '')}"
 
 
 def about_of(result: dict[str, Any]) -> dict[str, str]:
     """What the numbers are to be read with, as text."""
-    return {
-        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for key, value in result["about"].items()
-    }
+    return {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in result["about"].items()}
 
 
-def sections(result: dict[str, Any]) -> list[tuple[str, list[Table], bool]]:
+def sections(result: dict[str, Any]) -> list[tuple[str, list[FigureTable], bool]]:
     """Title, tables, and whether it is folded away at first."""
     found = [("Figures", by_metric(result["rows"]), False)]
     if result.get("differences"):
@@ -73,101 +89,89 @@ def sections(result: dict[str, Any]) -> list[tuple[str, list[Table], bool]]:
     return found
 
 
-def published_of(protocol: str) -> list[Table]:
-    return [of_published(t) for t in results.published()["tables"] if t["protocol"] == protocol]
+def all_grids(found: Found) -> list[list[dict[str, Any]]]:
+    """Each result's examples as picture grids, all of them so small that they fit the page's room."""
+    for side in SIDES:
+        made = [grids(folder, result, side) for folder, result in found]
+        if sum(len(g["url"]) for part in made for g in part) <= ROOM:
+            break
+    return made
 
 
-NOTE = "95 % intervals in brackets. Published numbers are quoted, not measured here, and of other data than the tables above."
+def grids(folder: Path, result: dict[str, Any], side: int) -> list[dict[str, Any]]:
+    """One WebP of a result's examples, a clip a row, and one of its interpolations; the names of rows and columns beside it."""
+    found = []
+    examples, between = result.get("examples", []), result.get("interpolations", result.get("ways", []))
+    if examples:
+        columns = ["the clip's own", *(f"{p['decoder']}, {p['method']}, {p['task']}" for p in examples[0]["pictures"])]
+        files = [[e["reference"], *(p["path"] for p in e["pictures"])] for e in examples]
+        titles = [" / ".join(str(w) for w in (e["text"], e["label"]) if w) for e in examples]
+        found.append({"title": "Pictures", "columns": columns, "rows": titles, "url": grid(folder, files, side)})
+    if between:
+        titles = [b["title"] for b in between]
+        found.append(
+            {
+                "title": "Interpolations",
+                "columns": [],
+                "rows": titles,
+                "url": grid(folder, [b["pictures"] for b in between], side),
+            }
+        )
+    return found
 
 
-def markdown(found: Sequence[dict[str, Any]], name: str) -> str:
+def grid(folder: Path, files: Sequence[Sequence[str]], side: int) -> str:
+    """Pictures (rows of file names) as one WebP; a picture that is not there leaves a grey square."""
+    sheet = Image.new("RGB", (side * max(len(r) for r in files), side * len(files)), "gray")
+    for y, row in enumerate(files):
+        for x, name in enumerate(row):
+            if (folder / name).is_file():
+                with Image.open(folder / name) as opened:
+                    sheet.paste(opened.convert("RGB").resize((side - 2, side - 2), reducing_gap=2.0), (x * side, y * side))
+    return as_webp(sheet)
+
+
+def plot(path: Path) -> str | None:
+    """A plot inside the page; None where the file is gone."""
+    if not path.is_file():
+        return None
+    with Image.open(path) as opened:
+        return as_webp(opened.convert("RGB"))
+
+
+def as_webp(picture: Image.Image) -> str:
+    made = io.BytesIO()
+    picture.save(made, "WEBP", quality=50)
+    return f"data:image/webp;base64,{base64.b64encode(made.getvalue()).decode()}"
+
+
+def markdown(found: Found, name: str) -> str:
     parts = [f"# {name}", NOTE]
-    for result in found:
-        parts.append(f"## {title_of(result)}")
-        parts.append("\n".join(f"- {key}: {value}" for key, value in about_of(result).items()))
+    for _, result in found:
+        parts += [f"## {title_of(result)}", "\n".join(f"- {key}: {value}" for key, value in about_of(result).items())]
         for heading, tables, _ in sections(result):
             parts.append(f"### {heading}")
-            parts += [in_markdown(t) for t in tables]
-    for protocol in dict.fromkeys(result["protocol"] for result in found):
-        parts += [in_markdown(t) for t in published_of(protocol)]
-    return "\n\n".join(parts) + "\n"
+            for t in tables:
+                lines = [t.head, ["---"] * len(t.head), *t.rows]
+                cells = ("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines)
+                parts.append(f"**{t.title}**\n\n" + "\n".join(cells))
+    return "\n\n".join(parts)
 
 
-def in_markdown(table: Table) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
-
-    body = [line(table.head), line(["---"] * len(table.head)), *(line(r) for r in table.rows)]
-    return f"**{table.title}**\n\n" + "\n".join(body)
-
-
-def page(found: Sequence[tuple[Path, dict[str, Any]]], name: str) -> str:
-    parts = [f"<h1>{escape(name)}</h1><p>{escape(NOTE)}</p>"]
-    for folder, result in found:
-        parts.append(f"<h2>{escape(title_of(result))}</h2>")
-        terms = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in about_of(result).items())
-        parts.append(f"<dl>{terms}</dl>")
-        for heading, tables, folded in sections(result):
-            body = "".join(in_html(t) for t in tables)
-            parts.append(f"<details{'' if folded else ' open'}><summary><b>{escape(heading)}</b></summary>{body}</details>")
-        parts.append(pictures(folder, result))
-    for protocol in dict.fromkeys(result["protocol"] for _, result in found):
-        parts.append(f'<div class="published">{"".join(in_html(t) for t in published_of(protocol))}</div>')
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(name)}</title>'
-    return f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head><body>{"".join(parts)}</body></html>\n'
-
-
-def escape(text: Any) -> str:
-    return html.escape(str(text))
-
-
-def in_html(table: Table) -> str:
-    head = "".join(f"<th>{escape(c)}</th>" for c in table.head)
-    body = "".join("<tr>" + "".join(f"<td>{with_interval(c)}</td>" for c in r) + "</tr>" for r in table.rows)
-    return f'<h3>{escape(table.title)}</h3><div class="wide"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def with_interval(text: str) -> str:
-    """A cell; its interval is put below the number."""
-    number, bracket, interval = text.partition(" (")
-    if bracket and " to " in interval:
-        return f"{escape(number)}<br><small>{escape(interval.removesuffix(')'))}</small>"
-    return escape(text)
-
-
-def pictures(folder: Path, result: dict[str, Any]) -> str:
-    """Examples side by side, ways between two prompts, and plots; those whose files are gone are left out by name."""
+def latex(found: Found) -> str:
+    """A `tabular` (booktabs) of each table of figures."""
+    escapes = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}"})
     parts = []
-    for example in result.get("examples", []):
-        shown = [figure(folder / example["reference"], "the clip's own")]
-        for p in example["pictures"]:
-            shown.append(figure(folder / p["path"], f"{p['decoder']}, {p['method']}, {p['task']}"))
-        words = " / ".join(str(w) for w in (example["text"], example["label"]) if w)
-        parts.append(f"<h3>{escape(words)}</h3>{''.join(shown)}")
-    for way in result.get("ways", []):
-        parts.append(f"<h3>{escape(way['title'])}</h3>" + "".join(figure(folder / p, "") for p in way["pictures"]))
-    for plot in result.get("plots", []):
-        parts.append(f"<h3>{escape(plot['title'])}</h3>{image(folder / plot['path'], None)}")
-    return "<h3>Pictures</h3>" + "".join(parts) if parts else ""
-
-
-def figure(path: Path, caption: str) -> str:
-    return f"<figure>{image(path, 160)}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def image(path: Path, side: int | None) -> str:
-    """A picture inside the page, no larger than `side`."""
-    if not path.is_file():
-        return f"<p>{escape(path.name)} is not there</p>"
-    data, kind = path.read_bytes(), "png"
-    if side is not None:
-        with Image.open(path) as opened:
-            small = opened.convert("RGB")
-            small.thumbnail((side, side))
-            made = io.BytesIO()
-            small.save(made, "WEBP", quality=70)
-        data, kind = made.getvalue(), "webp"
-    return f'<img {"" if side else "class=plot "}alt="" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+    for _, result in found:
+        for t in by_metric(result["rows"]):
+            head, *body = [" & ".join(c.translate(escapes) for c in line) + " \\\\" for line in [t.head, *t.rows]]
+            lines = ["\\toprule", head, "\\midrule", *body, "\\bottomrule"]
+            parts.append(
+                "\n".join(
+                    [f"% {title_of(result)}; {t.title}", f"\\begin{{tabular}}{{{'l' * len(t.head)}}}", *lines, "\\end{tabular}"]
+                )
+            )
+    return "\n\n".join(parts)
 
 
 def brief(result: dict[str, Any], width: int = 110) -> str:

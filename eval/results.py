@@ -16,15 +16,14 @@ from unialign_gen.output import make_folder
 from .figures import DIMENSIONS, Row, clean
 
 PUBLISHED = Path(__file__).with_name("published.json")
-FILE, TABLE = "result.json", "figures.csv"
+FILE = "result.json"
 
 
 def write(folder: Path, protocol: str, about: dict[str, Any], found: dict[str, Any]) -> Path:
-    """`result.json` and `figures.csv` in a folder; `found` has `rows` and whatever else the protocol has."""
+    """`result.json` in a folder; `found` has `rows` and whatever else the protocol has."""
     make_folder(folder)
     text = json.dumps(clean({"protocol": protocol, "about": about, **found}), indent=1, ensure_ascii=False)
     cache.write_whole(folder / FILE, (text + "\n").encode())
-    cache.write_whole(folder / TABLE, as_csv(found["rows"]).encode())
     return folder / FILE
 
 
@@ -53,6 +52,33 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no result of `unialign-gen eval generation`, `retrieval` or `gap`") from error
     return found
+
+
+def joined(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Results in one small file: rows and differences as `packed` tables with four digits; no draws, classes or pictures."""
+    kept = [
+        {k: r[k] for k in ("protocol", "about")} | {k: packed(r.get(k, [])) for k in ("rows", "differences")} for r in found
+    ]
+    return {"results": kept, "published": published()}
+
+
+def packed(rows: Sequence[Row]) -> dict[str, Any]:
+    """Rows as one table: what all have in common once, then columns and their values, words as numbers of `levels`."""
+    rows = [{k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in r.items() if k != "draws"} for r in rows]
+    names = list(dict.fromkeys(k for r in rows for k in r))
+    common = {k: rows[0][k] for k in names if all(k in r and r[k] == rows[0][k] for r in rows)}
+    columns = [k for k in names if k not in common]
+    words = [k for k in columns if all(isinstance(r.get(k), str) for r in rows)]
+    levels = {k: list(dict.fromkeys(r[k] for r in rows)) for k in words}
+    values = [[levels[k].index(r[k]) if k in levels else r.get(k) for k in columns] for r in rows]
+    return {"common": common, "levels": levels, "columns": columns, "values": values}
+
+
+def unpacked(table: dict[str, Any]) -> list[Row]:
+    """The rows of a `packed` table; what a row does not have is None."""
+    levels = [table["levels"].get(k) for k in table["columns"]]
+    rows = [[v if n is None else n[v] for v, n in zip(values, levels, strict=True)] for values in table["values"]]
+    return [{**table["common"], **dict(zip(table["columns"], row, strict=True))} for row in rows]
 
 
 def published() -> dict[str, Any]:

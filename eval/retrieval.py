@@ -1,25 +1,33 @@
-"""Retrieval between texts and clips: ranks by any score, in blocks, so that 100 thousand against 100 thousand fits.
+"""Retrieval between texts and clips by any score, in tiles, so that 100 thousand against 100 thousand fits.
 
-A text has one right clip; a clip has one or more right texts, and the best of them counts. Ties count half: a model that gives
-everything the same score gets the rank of chance, not the first. T-VA by volume is GRAM's (arXiv 2412.11959) and UniAlign's.
+A text has one right clip and a clip one or more right texts; where captions repeat, the clips of all equal captions may count
+as right. Ties count by expectation over their orders (McSherry & Najork 2008): the right one of two equal scores is first half
+the time, and a model that gives everything the same score is at chance. Volume is GRAM's (arXiv 2412.11959) and UniAlign's, the
+query-weighted centroid SCALAR's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from unialign_gen.data.cache import counted
 from unialign_gen.errors import InputError
 from unialign_gen.objectives.volume import cross_dets, tuple_terms
 
-ROWS, COLUMNS = 256, 4096  # a tile of scores stays in a core's cache while it is compared four times
+__all__ = ["Cosine", "Volume", "QueryWeightedCentroid", "DualSoftmax", "ranks", "recalls"]
+
+ROWS, COLUMNS = 256, 4096  # a tile of scores stays in a core's cache while it is compared
+COMPARED = 64  # up to so many right ones a query each is compared with the tile; more are sorted
 TIE = 1e-6  # fp32 products of unit vectors err by about 1e-7
 AT = (1, 5, 10)
+DEPTH = 10  # of nDCG
 
 
 class Score(Protocol):
@@ -29,101 +37,77 @@ class Score(Protocol):
     clips: int
     tie: float  # scores no further apart are equal
 
-    def block(self, rows: slice) -> Tensor:
-        """(rows, clips)."""
-        ...
-
-    def own(self, rows: slice, owner: Tensor) -> Tensor:
-        """Of each row's own clip (rows,)."""
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        """(rows, columns): some texts with some clips."""
         ...
 
 
 class Cosine:
-    """Dot products of unit embeddings of texts (Q, d) and clips (N, d)."""
+    """Dot products of unit embeddings of texts (Q, d) and clips (N, d), such as of one modality or of a centroid.
+
+    Example:
+        >>> z = torch.eye(3)
+        >>> recalls(ranks(Cosine(z, z), torch.arange(3)).to_clip)["R@1"]
+        1.0
+    """
 
     tie = TIE
 
     def __init__(self, text: Tensor, clip: Tensor):
         self.text, self.clip, self.texts, self.clips = text, clip, len(text), len(clip)
 
-    def block(self, rows: slice) -> Tensor:
-        return self.text[rows] @ self.clip.T
-
-    def own(self, rows: slice, owner: Tensor) -> Tensor:
-        return (self.text[rows] * self.clip[owner]).sum(1)
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        return self.text[rows] @ self.clip[columns].T
 
 
 class Volume:
-    """Minus the Gram determinant of a text (Q, d) with a clip's modalities (N, d each): ranks by volume, its root."""
+    """Minus the Gram determinant of a text (Q, d) with a clip's modalities (N, d each): ranks by volume, its root.
+
+    A modality that a clip does not have is a row of zeros: the volume is then that of the others.
+
+    Example:
+        >>> z = torch.eye(3)
+        >>> ranks(Volume(z, [z]), torch.arange(3)).to_clip.rank
+        array([1., 1., 1.])
+    """
 
     tie = TIE
 
     def __init__(self, text: Tensor, rest: Sequence[Tensor]):
         self.text, self.rest, self.texts, self.clips = text, list(rest), len(text), len(rest[0])
-        self.terms = tuple_terms(self.rest)
+        self.det, self.adjugate = tuple_terms(self.rest)  # (N,), (N, K, K)
 
-    def block(self, rows: slice) -> Tensor:
-        return -cross_dets(self.text[rows], self.rest, *self.terms)
-
-    def own(self, rows: slice, owner: Tensor) -> Tensor:
-        det, adjugate = (t[owner] for t in self.terms)
-        dots = torch.stack([(self.text[rows] * r[owner]).sum(1) for r in self.rest], dim=1)
-        return (dots[:, None] @ adjugate @ dots[:, :, None])[:, 0, 0] - det
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        rest = [r[columns] for r in self.rest]
+        return -cross_dets(self.text[rows], rest, self.det[columns], self.adjugate[columns])
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """Rank of the right one, from 1, halves for ties: of each text's clip (Q,), and of each clip's best text (N,)."""
+class QueryWeightedCentroid:
+    """Cosine of a text t with the centroid of a clip's modalities weighted by their own cosines with it (SCALAR, eq 1 to 3).
 
-    to_clip: np.ndarray
-    to_text: np.ndarray
+    w_m = softmax_m(<t, z^m> / tau) over the modalities that are there (rows that are not zero), and the score is
+    sum_m w_m <t, z^m> / |sum_m w_m z^m|, from dot products alone.
 
-
-def blocks(count: int) -> list[slice]:
-    return [slice(at, min(at + ROWS, count)) for at in range(0, count, ROWS)]
-
-
-def ranks(score: Score, owner: Tensor) -> Ranks:
-    """Both directions.
-
-    Args:
-        owner: of each text, the number of its clip (Q,). Every clip has a text.
-
-    Raises:
-        InputError: a clip without a text, or scores that are not finite.
+    Example:
+        >>> z, same = torch.eye(3), torch.full((3, 3), 3**-0.5)
+        >>> ranks(QueryWeightedCentroid(z, [z, same]), torch.arange(3)).to_clip.rank
+        array([1., 1., 1.])
     """
-    check_owner(score, owner)
-    own = torch.cat([score.own(part, owner[part]) for part in blocks(score.texts)])
-    if not bool(own.isfinite().all()):
-        raise InputError("scores hold NaN or infinite values")
-    best = torch.full((score.clips,), -torch.inf).scatter_reduce(0, owner, own, "amax")
-    ahead, level = torch.zeros(score.texts), torch.zeros(score.texts)
-    better, as_good = torch.zeros(score.clips), torch.zeros(score.clips)
-    for part in blocks(score.texts):
-        found = score.block(part)
-        mine, right = owner[part], own[part, None]
-        for at in range(0, score.clips, COLUMNS):
-            tile, top = found[:, at : at + COLUMNS], best[at : at + COLUMNS]
-            ones = torch.empty_like(tile)
-            ahead[part] += torch.gt(tile, right + score.tie, out=ones).sum(1)
-            level[part] += torch.ge(tile, right - score.tie, out=ones).sum(1)
-            better[at : at + COLUMNS] += torch.gt(tile, top + score.tie, out=ones).sum(0)
-            as_good[at : at + COLUMNS] += torch.ge(tile, top - score.tie, out=ones).sum(0)
-        level_too = found.gather(1, mine[:, None])[:, 0] >= best[mine] - score.tie  # own texts are no rivals of each other
-        as_good.index_add_(0, mine, -level_too.float())
-    to_clip, to_text = 1 + ahead + (level - ahead - 1) / 2, 1 + better + (as_good - better) / 2
-    return Ranks(to_clip.double().numpy(), to_text.double().numpy())
 
+    tie = TIE
 
-def check_owner(score: Score, owner: Tensor) -> None:
-    if len(owner) != score.texts or len(torch.unique(owner)) != score.clips or int(owner.max()) >= score.clips:
-        raise InputError("every clip needs at least one text, and every text one clip")
+    def __init__(self, text: Tensor, rest: Sequence[Tensor], tau: float = 0.1):
+        self.text, self.rest, self.tau, self.texts, self.clips = text, list(rest), tau, len(text), len(rest[0])
+        stack = torch.stack(self.rest)  # (K, N, d)
+        self.has = stack.any(2)  # (K, N)
+        self.gram = torch.einsum("knd,lnd->kln", stack, stack)  # (K, K, N)
 
-
-def recalls(ranks: np.ndarray) -> dict[str, float]:
-    """R@1, R@5, R@10 as shares, median rank, and how many queries."""
-    shares = {f"R@{k}": float((ranks <= k).mean()) for k in AT}
-    return {**shares, "median_rank": float(np.median(ranks)), "n": len(ranks)}
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        dots = torch.stack([self.text[rows] @ r[columns].T for r in self.rest])  # (K, rows, columns)
+        weights = (dots / self.tau).masked_fill(~self.has[:, None, columns], -torch.inf).softmax(0).nan_to_num(0.0)
+        pairs = [(k, m) for k in range(len(dots)) for m in range(len(dots))]
+        square = sum(weights[k] * weights[m] * self.gram[k, m, columns] for k, m in pairs)  # |centroid|^2
+        return (weights * dots).sum(0) / torch.as_tensor(square).clamp(min=1e-12).sqrt()  # 0 where a clip has nothing
 
 
 class DualSoftmax:
@@ -134,6 +118,11 @@ class DualSoftmax:
 
     Raises:
         InputError: texts and clips are not one to one.
+
+    Example:
+        >>> z = torch.eye(3)
+        >>> ranks(DualSoftmax(Cosine(z, z), torch.arange(3), "text"), torch.arange(3)).to_clip.rank
+        array([1., 1., 1.])
     """
 
     tie = 0.0  # most of these scores are tiny
@@ -142,19 +131,198 @@ class DualSoftmax:
         if score.texts != score.clips or len(torch.unique(owner)) != score.texts:
             raise InputError("DSL needs pairs one to one: these clips have several captions")
         self.score, self.over, self.scale, self.texts, self.clips = score, over, scale, score.texts, score.clips
-        self.total = torch.full((score.clips,), -torch.inf)
-        if over == "text":
-            for part in blocks(score.texts):
-                self.total = torch.logaddexp(self.total, (scale * score.block(part)).logsumexp(0))
+        self.total = torch.full((score.clips,), -torch.inf)  # log of the sum over the queries
+        for rows, columns in tiles(score):
+            part, dim = (columns, 0) if over == "text" else (rows, 1)
+            self.total[part] = torch.logaddexp(self.total[part], (scale * score.tile(rows, columns)).logsumexp(dim))
 
-    def block(self, rows: slice) -> Tensor:
-        found = self.score.block(rows)
-        logits = self.scale * found
-        total = self.total if self.over == "text" else logits.logsumexp(1, keepdim=True)
-        return found * (logits - total).exp()
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        found = self.score.tile(rows, columns)
+        return found * (self.scale * found - (self.total[columns] if self.over == "text" else self.total[rows, None])).exp()
 
-    def own(self, rows: slice, owner: Tensor) -> Tensor:
-        return self.block(rows).gather(1, owner[:, None])[:, 0]
+
+def slices(count: int, size: int) -> list[slice]:
+    return [slice(at, min(at + size, count)) for at in range(0, count, size)]
+
+
+def tiles(score: Score) -> list[tuple[slice, slice]]:
+    return [(rows, columns) for rows in slices(score.texts, ROWS) for columns in slices(score.clips, COLUMNS)]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One direction, a number for each of n queries, expectations where scores tie.
+
+    Attributes:
+        rank: of the first right one, from 1.
+        hits: k -> the chance that a right one is among the first k.
+        ap: average precision over the right ones. ndcg: of the first 10.
+    """
+
+    rank: np.ndarray
+    hits: dict[int, np.ndarray]
+    ap: np.ndarray
+    ndcg: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rank)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Both directions: of each text (Q,), looking for clips, and of each clip (N,), looking for texts."""
+
+    to_clip: Ranking
+    to_text: Ranking
+
+
+@dataclass(frozen=True)
+class Rights:
+    """The right ones of one direction's queries, padded to the most that one has: scores (n, r), -inf where there are fewer.
+
+    slot: of each pair, its place (P,) in the flattened (n, r). better, tied: how many wrong ones score higher, or the same.
+    """
+
+    scores: Tensor
+    slot: Tensor
+    better: Tensor
+    tied: Tensor
+
+    @classmethod
+    def of(cls, query: Tensor, scores: Tensor, count: int) -> Rights:
+        """From pairs: the query of each (P,) and its score (P,)."""
+        order = query.argsort(stable=True)
+        counts = torch.bincount(query, minlength=count)
+        most = int(counts.max())
+        place = torch.empty_like(query)
+        place[order] = torch.arange(len(query)) - counted(counts)[query[order]]
+        slot = query * most + place
+        padded = torch.full((count * most,), -torch.inf, dtype=scores.dtype)
+        padded[slot] = scores
+        zeros = torch.zeros(count, most, dtype=torch.int64)
+        return cls(padded.view(count, most), slot, zeros, zeros.clone())
+
+    def count(self, part: slice, tile: Tensor, tie: float) -> None:
+        """Counts a tile (queries of `part`, candidates) whose right ones are at -inf."""
+        right = self.scores[part]
+        above = counts_above(tile, right + tie, strictly=True)
+        self.better[part] += above
+        self.tied[part] += counts_above(tile, right - tie, strictly=False) - above
+
+
+def counts_above(tile: Tensor, levels: Tensor, strictly: bool) -> Tensor:
+    """How many of each row of a tile (n, c) lie above, or not below, each of the row's levels (n, r): (n, r)."""
+    if levels.shape[1] <= COMPARED:
+        compare, ones = (torch.gt if strictly else torch.ge), torch.empty_like(tile)
+        columns = [compare(tile, levels[:, i, None], out=ones).sum(1) for i in range(levels.shape[1])]
+        return torch.stack(columns, dim=1).long()
+    ordered, order = levels.contiguous().sort(dim=1)
+    passed = torch.searchsorted(ordered, tile.contiguous(), right=not strictly)  # (n, c): levels that each entry is above
+    histogram = torch.zeros(len(tile), levels.shape[1] + 1, dtype=torch.int64)
+    histogram.scatter_add_(1, passed, torch.ones_like(passed))
+    above = len(tile[0]) - histogram.cumsum(1)[:, :-1]  # (n, r), of ordered levels
+    return torch.empty_like(above).scatter_(1, order, above)
+
+
+def ranks(score: Score, owner: Tensor, groups: Tensor | None = None) -> Ranks:
+    """Both directions.
+
+    Args:
+        owner: of each text, the number of its clip (Q,). Every clip has a text.
+        groups: of each text, a number that equal captions share (Q,): the clips of equal captions, and their texts, are then
+            right as well. Without it only a text's own clip is, as published tables have it.
+
+    Raises:
+        InputError: a clip without a text, or scores that are not finite.
+
+    Example:
+        >>> clip = torch.eye(2)
+        >>> text = clip[[0, 0]]  # both clips have the caption of the first
+        >>> recalls(ranks(Cosine(text, clip), torch.arange(2)).to_clip)["R@1"]
+        0.5
+        >>> recalls(ranks(Cosine(text, clip), torch.arange(2), groups=torch.zeros(2, dtype=torch.int64)).to_clip)["R@1"]
+        1.0
+    """
+    if len(owner) != score.texts or len(torch.unique(owner)) != score.clips or int(owner.max()) >= score.clips:
+        raise InputError("every clip needs at least one text, and every text one clip")
+    text, clip = right_pairs(owner, groups)
+    starts = torch.searchsorted(text, torch.arange(score.texts + 1))  # pairs are sorted by text
+    places = []  # of each tile: which pairs lie in it, and where
+    for rows, columns in tiles(score):
+        at = torch.arange(int(starts[rows.start]), int(starts[rows.stop]))
+        at = at[(clip[at] >= columns.start) & (clip[at] < columns.stop)]
+        places.append((rows, columns, at, text[at] - rows.start, clip[at] - columns.start))
+    own = torch.empty(len(text))  # (P,), entries of the very tiles that they are compared with
+    for rows, columns, at, i, j in places:
+        if len(at):
+            own[at] = score.tile(rows, columns)[i, j]
+    if not bool(own.isfinite().all()):
+        raise InputError("scores hold NaN or infinite values")
+    forth, back = Rights.of(text, own, score.texts), Rights.of(clip, own, score.clips)
+    for rows, columns, _, i, j in places:
+        tile = score.tile(rows, columns)
+        tile[i, j] = -torch.inf  # right ones are no rivals
+        forth.count(rows, tile, score.tie)
+        back.count(columns, tile.T, score.tie)
+    return Ranks(measured(forth, score.clips, score.tie), measured(back, score.texts, score.tie))
+
+
+def right_pairs(owner: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(text, clip) of every right pair (P,) each, sorted by text."""
+    if groups is None:
+        return torch.arange(len(owner)), owner
+    known = torch.unique(torch.stack([groups, owner], dim=1), dim=0)  # (G, 2): which clips a caption has
+    first = torch.searchsorted(known[:, 0].contiguous(), groups)
+    counts = torch.searchsorted(known[:, 0].contiguous(), groups, right=True) - first
+    text = torch.repeat_interleave(torch.arange(len(owner)), counts)
+    within = torch.arange(len(text)) - counted(counts)[text]
+    return text, known[first[text] + within, 1]
+
+
+def measured(rights: Rights, candidates: int, tie: float) -> Ranking:
+    """Every figure of one direction, with expectations over the orders of ties."""
+    scores, order = rights.scores.sort(dim=1, descending=True)  # (n, r)
+    there = scores > -torch.inf
+    ahead = torch.searchsorted(-scores, -(scores + tie))  # right ones that are better
+    level = (torch.searchsorted(-scores, -(scores - tie), right=True) - ahead).clamp(min=1)  # and as good, with itself
+    before = rights.better.gather(1, order) + ahead  # (n, r): all that come before the tie, and all in it
+    size = rights.tied.gather(1, order) + level
+    steps = torch.arange(1, candidates + 2, dtype=torch.float64)
+    harmonic = F.pad((1 / steps).cumsum(0), (1, 0))
+    gains = F.pad((torch.where(steps <= DEPTH, 1 / (1 + steps).log2(), 0.0)).cumsum(0), (1, 0))
+    end = before + size
+    inverse = (harmonic[end.clamp(max=candidates)] - harmonic[before.clamp(max=candidates)]) * there
+    share = (level - 1) / (size - 1).clamp(min=1)  # of the others in the tie that are right
+    precision = ((ahead + 1) * inverse + share * (size - (before + 1) * inverse)) / size * there
+    gain = (gains[end.clamp(max=candidates)] - gains[before.clamp(max=candidates)]) / size * there
+    total = there.sum(1)
+    first, wrong, right = before[:, 0], rights.tied.gather(1, order)[:, 0], level[:, 0]
+    hits = {}
+    for k in AT:
+        miss = torch.ones(len(first), dtype=torch.float64)  # chance that the places left to the tie hold wrong ones alone
+        for i in range(k):
+            drawn = i < k - first
+            miss = torch.where(drawn, miss * (wrong - i).clamp(min=0) / (wrong + right - i).clamp(min=1), miss)
+        hits[k] = (1 - miss).numpy()
+    return Ranking(
+        (first + (wrong + right + 1) / (right + 1)).double().numpy(),
+        hits,
+        (precision.sum(1) / total).numpy(),
+        (gain.sum(1) / gains[total.clamp(max=DEPTH)]).numpy(),
+    )
+
+
+def recalls(ranking: Ranking) -> dict[str, float]:
+    """R@1, R@5, R@10 as shares of n queries, mAP, nDCG@10 and the median rank.
+
+    Example:
+        >>> z = torch.eye(2)
+        >>> recalls(ranks(Cosine(z, z), torch.arange(2)).to_text)
+        {'R@1': 1.0, 'R@5': 1.0, 'R@10': 1.0, 'mAP': 1.0, 'nDCG@10': 1.0, 'median_rank': 1.0, 'n': 2}
+    """
+    shares = {f"R@{k}": float(hits.mean()) for k, hits in ranking.hits.items()}
+    quality = {"mAP": float(ranking.ap.mean()), f"nDCG@{DEPTH}": float(ranking.ndcg.mean())}
+    return {**shares, **quality, "median_rank": float(np.median(ranking.rank)), "n": len(ranking)}
 
 
 def dual_softmax_ranks(score: Score, owner: Tensor, scale: float = 1.0) -> Ranks:
@@ -163,38 +331,20 @@ def dual_softmax_ranks(score: Score, owner: Tensor, scale: float = 1.0) -> Ranks
     return Ranks(forth, ranks(DualSoftmax(score, owner, "clip", scale), owner).to_text)
 
 
-Scorer = Callable[[int, list[int]], Sequence[float]]
+def equal_rows(x: Tensor, near: float = 1e-4, window: int = 8) -> Tensor:
+    """A number (Q,) for each row of features (Q, d) that rows share which are equal but for rounding: those of equal captions.
 
-
-def rescored_ranks(score: Score, owner: Tensor, by_text: Scorer, by_clip: Scorer, top: int = 50) -> Ranks:
-    """Ranks after a matching model, "+ITM", has put each query's `top` candidates in a new order.
-
-    Args:
-        by_text: (text, its candidate clips) -> a score for each, higher is better; by_clip: (clip, its candidate texts).
-
-    A right one that was not among the candidates keeps its rank.
+    Rows are sorted along one direction; neighbours there whose difference is below `near` of their length are equal.
     """
-    plain = ranks(score, owner)
-    count, reverse = min(top, score.clips), min(top, score.texts)
-    to_clip, to_text = plain.to_clip.copy(), plain.to_text.copy()
-    values, texts = torch.empty(0, score.clips), torch.empty(0, score.clips, dtype=torch.int64)
-    for part in blocks(score.texts):
-        found = score.block(part)
-        for i, row in enumerate(found.topk(count, dim=1).indices.tolist(), part.start):
-            to_clip[i] = reordered(to_clip[i], by_text(i, row), [c == int(owner[i]) for c in row])
-        values = torch.cat([values, found])
-        texts = torch.cat([texts, torch.arange(part.start, part.stop)[:, None].expand_as(found)])
-        values, picked = values.topk(min(reverse, len(values)), dim=0)
-        texts = texts.gather(0, picked)
-    for j, column in enumerate(texts.T.tolist()):
-        to_text[j] = reordered(to_text[j], by_clip(j, column), [int(owner[t]) == j for t in column])
-    return Ranks(to_clip, to_text)
-
-
-def reordered(before: float, scores: Sequence[float], right: Sequence[bool]) -> float:
-    """The rank of the best right candidate by the new scores; as before if none is right."""
-    given, mine = np.asarray(scores, dtype=np.float64), np.asarray(right)
-    if not mine.any():
-        return before
-    best, others = given[mine].max(), given[~mine]
-    return 1 + int((others > best).sum()) + int((others == best).sum()) / 2
+    x = x.float()
+    norms = x.norm(dim=1).clamp(min=1e-12)
+    u = torch.randn(x.shape[1], generator=torch.Generator().manual_seed(0))
+    order = (x @ u / norms).argsort()
+    found = torch.arange(len(x))  # each row's leader, an earlier one along the direction
+    for step in range(window, 0, -1):
+        one, other = order[:-step], order[step:]
+        same = (x[one] - x[other]).norm(dim=1) < near * norms[one]
+        found[other[same]] = one[same]
+    while not torch.equal(found, found[found]):
+        found = found[found]
+    return torch.unique(found, return_inverse=True)[1]

@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .frechet import frechet_infinity
-from .manifold import manifold
+from .mind import random_directions, sliced
 from .pairs import Pair
+from .prdc import prdc
 
-NEIGHBOURS = 5
+NEIGHBOURS, DIRECTIONS = 5, 1000
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One cell's pictures as features, row i of clip i.
+class DrawnFeatures:
+    """One set of drawn pictures as features, row i of clip i.
 
     Attributes:
         features: by extractor, (N, d).
@@ -38,19 +39,22 @@ def distances(fake: Tensor, real: Tensor, names: Sequence[str], parts: Sequence[
     """Distances and shares between features of generated and real pictures (N, d): on all, then on each part.
 
     Args:
-        names: what the Frechet and the kernel distance are called in these features.
+        names: what the Frechet, the kernel and the sliced distance are called in these features.
         parts: row numbers; the same rows of both sets.
     """
-    frechet, kernel = names
+    frechet, kernel, monge = names
     pair = Pair.of(fake, real)
+    u = random_directions(fake.shape[1], DIRECTIONS, torch.Generator().manual_seed(2020))  # (K, d)
+    a, b = fake.double() @ u.T, real.double() @ u.T  # (N, K)
     found: dict[str, list[float]] = {}
     for rows in [np.arange(len(fake)), *parts]:
         at = torch.from_numpy(rows)
         some = pair.take(at, at)
         found.setdefault(frechet, []).append(some.frechet())
-        found.setdefault(kernel, []).append(some.kernel())
+        found.setdefault(kernel, []).append(some.kid())
+        found.setdefault(monge, []).append(sliced(a[at], b[at], fake.shape[1]))
         if len(rows) > NEIGHBOURS:
-            for name, value in manifold(fake[at], real[at]).summary().items():
+            for name, value in prdc(fake[at], real[at])._asdict().items():
                 found.setdefault(name, []).append(value)
     return {name: values for name, values in found.items() if len(values) == 1 + len(parts)}
 
@@ -63,12 +67,12 @@ def infinity(fake: Tensor, real: Tensor, seed: int = 0) -> tuple[float, float]:
     return found.value, found.error
 
 
-def agreement(drawn: Drawn) -> np.ndarray:
+def agreement(drawn: DrawnFeatures) -> np.ndarray:
     """Cosine of each prompt's embedding and its picture's, in the checkpoint's image space (N,)."""
     return (drawn.prompt * drawn.image).sum(1).double().numpy()
 
 
-def agreement_of_strangers(drawn: Drawn, seed: int = 0) -> np.ndarray:
+def mismatched_agreement(drawn: DrawnFeatures, seed: int = 0) -> np.ndarray:
     """The same with another clip's prompt (N,): what a picture that ignores its prompt gets."""
     step = 1 + int(np.random.default_rng(seed).integers(len(drawn.prompt) - 1)) if len(drawn.prompt) > 1 else 0
     return (drawn.prompt.roll(step, 0) * drawn.image).sum(1).double().numpy()

@@ -1,8 +1,13 @@
-"""The retrieval protocol: tables 1 and 2 over kept features, for any number of methods."""
+"""The retrieval protocol: tables 1 and 2 over kept features, for any number of methods.
+
+Every pathway by itself (T-V, T-A), the modalities together by centroid, by volume and by query-weighted centroid, and what
+together gains over the best pathway alone; where captions repeat in both readings, strict and with equal captions right.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,41 +22,75 @@ from .embeddings import Features, owners, pooled, rows
 from .figures import Row, pairs, row
 from .intervals import bootstrap
 from .methods import Method, head
-from .retrieval import AT, Cosine, Ranks, Score, Scorer, Volume, dual_softmax_ranks, ranks, recalls, rescored_ranks
+from .retrieval import (
+    AT,
+    DEPTH,
+    Cosine,
+    QueryWeightedCentroid,
+    Ranking,
+    Ranks,
+    Score,
+    Volume,
+    dual_softmax_ranks,
+    equal_rows,
+    ranks,
+)
 
 if TYPE_CHECKING:
     from unialign_gen.aligner import Aligner
 
 INITIALS = {"video": "V", "audio": "A", "image": "I"}
+RATES = (0.1, 0.3, 0.5, 0.7, 0.9)  # shares of a clip's modalities that are taken away
+EQUAL = ", equal captions right"
+Table = dict[tuple[str, str], tuple[list[Ranks], Tensor]]  # (subset, score) -> a method's runs, and the texts' clips
 
 
-def subsets(features: Features, others: Sequence[str]) -> dict[str, Tensor]:
+def subsets(features: Features, others: Sequence[str], ids: frozenset[str] | None = None) -> dict[str, Tensor]:
     """Which samples (bool, (N,)) a table is of: all that have text and the first modality, and those that have all of them.
 
-    MSR-VTT's 1000 test clips and the 884 with sound are these two.
+    MSR-VTT's 1000 test clips and the 884 with sound are these two. `ids` narrows both.
     """
     has = {m: features.features(m).counts > 0 for m in ("text", *others)}
+    if ids is not None:
+        has["text"] = has["text"] & torch.tensor([i in ids for i in features.ids])
     every = has["text"] & has[others[0]]
     whole = torch.stack(list(has.values())).all(0)
+    if not bool(whole.any()):
+        raise InputError(f"no sample has all of text, {', '.join(others)}: leave one of them out (--modality)")
     if len(others) > 1 and bool((every != whole).any()):
         return {f"with {others[0]}": every, f"with {' and '.join(others)}": whole}
     return {"all": every}
 
 
-def scores(text: Tensor, clips: dict[str, Tensor]) -> dict[str, Score]:
-    """Every way to score texts (Q, d) against clips by their modalities (N, d each), by its name."""
-    found: dict[str, Score] = {}
-    for name, z in clips.items():
-        found[f"T-{initial(name)} cosine"] = Cosine(text, z)
-    if len(clips) > 1:
-        joint = "".join(initial(name) for name in clips)
-        found[f"T-{joint} cosine"] = Cosine(text, F.normalize(torch.stack(list(clips.values())).mean(0), dim=1))
-        found[f"T-{joint} volume"] = Volume(text, list(clips.values()))
-    return found
-
-
 def initial(modality: str) -> str:
     return INITIALS.get(modality, modality)
+
+
+def scores_of(text: Tensor, clips: dict[str, Tensor], ids: Sequence[str], missing: bool) -> Iterator[tuple[str, Score]]:
+    """Texts (Q, d) against the clips' modalities (N, d each), every score by name: each alone, then all of them together."""
+    for modality, z in clips.items():
+        yield f"T-{initial(modality)} cosine", Cosine(text, z)
+    if len(clips) < 2:
+        return
+    name = f"T-{''.join(initial(m) for m in clips)}"
+    for rate in (None, *(RATES if missing else ())):
+        rest = list((clips if rate is None else without(clips, ids, rate)).values())  # rows of zeros are what is missing
+        gone = "" if rate is None else f", {rate:.0%} missing"
+        yield f"{name} centroid{gone}", Cosine(text, F.normalize(torch.stack(rest).sum(0), dim=1))
+        yield f"{name} volume{gone}", Volume(text, rest)
+        yield f"{name} query-weighted centroid{gone}", QueryWeightedCentroid(text, rest)
+
+
+def without(clips: dict[str, Tensor], ids: Sequence[str], rate: float) -> dict[str, Tensor]:
+    """Modalities of clips taken away, each with chance `rate` by a hash of clip and modality; every clip keeps one at least."""
+
+    def chance(clip: str, modality: str) -> float:
+        return int.from_bytes(hashlib.sha256(f"{clip}:{modality}".encode()).digest()[:6], "big") / 2**48
+
+    drawn = torch.tensor([[chance(i, m) for m in clips] for i in ids])  # (N, M)
+    keep = drawn >= rate
+    keep[torch.arange(len(ids)), drawn.argmax(1)] = True
+    return {m: z * keep[:, i, None] for i, (m, z) in enumerate(clips.items())}
 
 
 def measure(
@@ -59,18 +98,15 @@ def measure(
     method: Method,
     others: Sequence[str],
     aligner: Aligner | None,
-    dsl: float | None = None,
-    scorers: tuple[Scorer, Scorer] | None = None,
-) -> dict[tuple[str, str], tuple[list[Ranks], Tensor]]:
-    """(subset, score) -> the ranks of each of the method's runs, and the texts' owners.
-
-    Args:
-        dsl: also rows "+DSL" with this scale, where pairs are one to one.
-        scorers: also rows "+ITM": a matching model's scores by text and by clip, numbered as in the subset.
-    """
+    chosen: dict[str, Tensor],
+    groups: Tensor,
+    dsl: float | None,
+    missing: bool,
+) -> Table:
+    """The ranks of a method's runs; see `evaluate`."""
     captions = features.features("text")
     owner = owners(captions)
-    found: dict[tuple[str, str], tuple[list[Ranks], Tensor]] = {}
+    found: Table = {}
     for run in method.runs:
         text = rows(captions, head("text", run, aligner))
         clips = {m: pooled(features.features(m), head(m, run, aligner)).z for m in others}
@@ -79,27 +115,33 @@ def measure(
             raise InputError(
                 f"{method.name}: embeddings differ in width ({sorted(widths)}): a modality has no head of this space"
             )
-        for subset, keep in subsets(features, others).items():
-            number = keep.cumsum(0) - 1
-            mine, kept = keep[owner], {m: z[keep] for m, z in clips.items()}
-            if subset == f"with {others[0]}":
-                kept = {others[0]: kept[others[0]]}
-            of = number[owner[mine]]
-            for label, score in scores(text[mine], kept).items():
-                found.setdefault((subset, label), ([], of))[0].append(ranks(score, of))
-                if dsl is not None and len(of) == int(keep.sum()):
-                    found.setdefault((subset, f"{label} +DSL"), ([], of))[0].append(dual_softmax_ranks(score, of, dsl))
-                if scorers is not None:
-                    found.setdefault((subset, f"{label} +ITM"), ([], of))[0].append(rescored_ranks(score, of, *scorers))
+        for subset, keep in chosen.items():
+            mine, kept = keep[owner], others[:1] if subset == f"with {others[0]}" else others
+            of, equal = (keep.cumsum(0) - 1)[owner[mine]], groups[mine]  # the texts' clips, numbered within the subset
+            ids = [i for i, there in zip(features.ids, keep.tolist(), strict=True) if there]
+            for label, score in scores_of(text[mine], {m: clips[m][keep] for m in kept}, ids, missing):
+                made = {label: ranks(score, of)}
+                if len(torch.unique(equal)) < len(equal):
+                    made[label + EQUAL] = ranks(score, of, equal)
+                if dsl is not None and len(of) == len(ids):
+                    made[f"{label} +DSL"] = dual_softmax_ranks(score, of, dsl)
+                for name, found_ranks in made.items():
+                    found.setdefault((subset, name), ([], of))[0].append(found_ranks)
     return found
 
 
-def per_clip(hits: np.ndarray, owner: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+def per_clip(values: np.ndarray, owner: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
     """Means of (queries,) over each clip's queries, and how many there are: what is drawn anew together."""
     if owner is None:
-        return hits, np.ones(len(hits))
+        return values, np.ones(len(values))
     counts = np.bincount(owner.numpy())
-    return np.bincount(owner.numpy(), weights=hits) / counts, counts
+    return np.bincount(owner.numpy(), weights=values) / counts, counts
+
+
+def figures_of(runs: Sequence[Ranking]) -> dict[str, np.ndarray]:
+    """Figures of each query (n,), means over runs."""
+    found = {f"R@{k}": np.mean([r.hits[k] for r in runs], 0) for k in AT}
+    return found | {"mAP": np.mean([r.ap for r in runs], 0), f"nDCG@{DEPTH}": np.mean([r.ndcg for r in runs], 0)}
 
 
 def evaluate(
@@ -108,41 +150,87 @@ def evaluate(
     others: Sequence[str],
     aligner: Aligner | None = None,
     dsl: float | None = None,
-    scorers: tuple[Scorer, Scorer] | None = None,
+    missing: bool = False,
+    ids: frozenset[str] | None = None,
     **dimensions: Any,
-) -> dict[str, list[Row]]:
-    """`rows` and paired `differences` of every method, score, subset and direction.
+) -> dict[str, Any]:
+    """`rows` and paired `differences` of every method, score, subset and direction, and what the `captions` allow.
 
-    Recalls are means over a method's runs, with intervals over clips; median ranks are means over runs and have none.
+    Figures are means over a method's runs, with intervals over clips; median ranks are means over runs and have none.
+
+    Args:
+        dsl: also rows "+DSL" with this scale, where pairs are one to one.
+        missing: also with modalities taken away, at five rates.
+        ids: only these samples.
 
     Raises:
         InputError: the features lack text or another modality, or the heads do not fit.
     """
-    missing = [m for m in ("text", *others) if m not in features.modalities]
-    if missing or not others:
+    lacking = [m for m in ("text", *others) if m not in features.modalities]
+    if lacking or not others:
         raise InputError(f"retrieval needs text and another modality; the features have {', '.join(features.modalities)}")
-    found = {m.name: measure(features, m, others, aligner, dsl, scorers) for m in tqdm(methods, desc="methods", disable=None)}
-    out: dict[str, list[Row]] = {"rows": [], "differences": []}
+    chosen = subsets(features, others, ids)
+    captions = features.features("text")
+    groups = equal_rows(captions.values)
+    facts = {name: caption_facts(owners(captions), groups, keep) for name, keep in chosen.items()}
+    progress = tqdm(methods, desc="methods", disable=None)
+    found = {m.name: measure(features, m, others, aligner, chosen, groups, dsl, missing) for m in progress}
+    out: dict[str, Any] = {"rows": [], "differences": [], "captions": facts}
     for subset, label in next(iter(found.values())):
         for arrow in ("to_clip", "to_text"):
-            target = label.split()[0].removeprefix("T-")
-            task = f"T->{target}" if arrow == "to_clip" else f"{target}->T"
-            about = {**dimensions, "task": task, "subset": subset, "label": label}
-            hits: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
+            about = {**dimensions, "task": task_of(label, arrow), "subset": subset, "label": label}
+            values: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
             for name, table in found.items():
-                runs, owner = table[(subset, label)]
-                every = np.stack([getattr(r, arrow) for r in runs])
-                for k in AT:
-                    hits[name, k] = per_clip((every <= k).mean(0), owner if arrow == "to_clip" else None)
-                    out["rows"].append(row(f"R@{k}", bootstrap(*hits[name, k]), every.shape[1], method=name, **about))
-                medians = [recalls(r)["median_rank"] for r in every]
-                out["rows"].append(
-                    {**about, "method": name, "metric": "median rank", "value": float(np.mean(medians)), "n": every.shape[1]}
-                )
+                runs, owner = table[subset, label]
+                ways = [getattr(r, arrow) for r in runs]
+                over = owner if arrow == "to_clip" else None
+                values[name] = {metric: per_clip(v, over) for metric, v in figures_of(ways).items()}
+                for metric, (of, counts) in values[name].items():
+                    out["rows"].append(row(metric, bootstrap(of, counts), int(counts.sum()), method=name, **about))
+                median = float(np.mean([np.median(r.rank) for r in ways]))
+                out["rows"].append({**about, "method": name, "metric": "median rank", "value": median, "n": len(ways[0])})
+                out["rows"] += gains(values[name], table, subset, label, arrow, about | {"method": name})
             for one, other in pairs(list(found)):
-                for k in AT:
-                    (a, counts), (b, _) = hits[one, k], hits[other, k]
-                    out["differences"].append(
-                        row(f"R@{k}", bootstrap(a - b, counts), int(counts.sum()), method=f"{one} - {other}", **about)
-                    )
+                for metric, (a, counts) in values[one].items():
+                    gap = bootstrap(a - values[other][metric][0], counts)
+                    out["differences"].append(row(metric, gap, int(counts.sum()), method=f"{one} - {other}", **about))
     return out
+
+
+def task_of(label: str, arrow: str) -> str:
+    target = label.split()[0].removeprefix("T-")
+    return f"T->{target}" if arrow == "to_clip" else f"{target}->T"
+
+
+def gains(
+    values: dict[str, tuple[np.ndarray, np.ndarray]], table: Table, subset: str, label: str, arrow: str, about: dict[str, Any]
+) -> list[Row]:
+    """R@1 of modalities together minus that of the best of them alone, clip by clip; none for a pathway alone or "+DSL"."""
+    reading = EQUAL if label.endswith(EQUAL) else ""
+    if label.endswith((f"cosine{reading}", "+DSL")) or "missing" in label:
+        return []
+    alone = {}
+    for (there, other), (runs, owner) in table.items():
+        if there == subset and other.endswith(f" cosine{reading}"):
+            hits = figures_of([getattr(r, arrow) for r in runs])["R@1"]
+            alone[other] = per_clip(hits, owner if arrow == "to_clip" else None)[0]
+    together, counts = values["R@1"]
+    best = max(alone, key=lambda name: float((alone[name] * counts).sum()))
+    gain = bootstrap(together - alone[best], counts)
+    return [row("gain in R@1 over the best pathway alone", gain, int(counts.sum()), **about, pathway=best)]
+
+
+def caption_facts(owner: Tensor, groups: Tensor, keep: Tensor) -> dict[str, Any]:
+    """How many captions there are, how many distinct, and the best R@1 that the strict reading allows a perfect model."""
+    mine = keep[owner]
+    of, groups = (keep.cumsum(0) - 1)[owner[mine]], groups[mine]
+    pairs_of, at = torch.unique(torch.stack([groups, of], 1), dim=0, return_inverse=True)
+    clips_of_caption = torch.bincount(pairs_of[:, 0], minlength=int(groups.max()) + 1)[groups]
+    own, size = torch.bincount(at)[at], torch.bincount(groups)[groups]  # copies of a text at its clip, and everywhere
+    best = torch.zeros(int(of.max()) + 1, dtype=torch.float64).scatter_reduce(0, of, own.double() / size, "amax")
+    return {
+        "captions": len(groups),
+        "distinct": len(torch.unique(groups)),
+        "strict ceiling of R@1, text to clip": float((1 / clips_of_caption.double()).mean()),
+        "strict ceiling of R@1, clip to text": float(best.mean()),
+    }

@@ -13,7 +13,7 @@ unialign=${UNIALIGN:-unialign-gen}
 config=$(dirname "$0")/../unialign_gen/configs/starter.yaml
 export UNIALIGN_DATA="${UNIALIGN_DATA:-${XDG_CACHE_HOME:-$HOME/.cache}/unialign_gen/starter-data}" OMP_NUM_THREADS=1
 
-ours="name: unialign, tau: 0.5, tau_centroid: 0.5, alignment_weight: 10"
+ours="name: unialign, tau: 0.5, tau_centroid: 0.5, tau_alignment: null, alignment_weight: 10"
 seed=0
 while [ "$seed" -lt "$draws" ]; do
     while IFS="|" read -r place objective; do

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from unialign_gen import checkpoint as checkpoints
-from unialign_gen import published
 from unialign_gen.data.cache import FeatureCache
 from unialign_gen.data.corpus import Corpus
 from unialign_gen.data.extract import Process
@@ -20,11 +18,12 @@ from unialign_gen.data.extract import run as extract_features
 from unialign_gen.data.extract_config import ExtractConfig
 from unialign_gen.data.sources import CorpusConfig, read_corpus
 from unialign_gen.errors import InputError
+from unialign_gen.loading import PUBLISHED, description, find, open_aligner
 from unialign_gen.media import load_clip, load_image
 
-from . import prompts
-from .drawing import meet
-from .methods import Method, open_aligner
+from . import prompt_embeddings
+from .drawing import barrier
+from .methods import Method
 from .pictures import file_name, open_folder, save
 
 SELF = "self-reconstruction"
@@ -74,10 +73,10 @@ class Plan:
     def own_sources(self) -> dict[str, str]:
         """Sources, less a sound encoder outside the checkpoint's space: only methods' heads use it."""
         given = dict(self.sources)
-        if self.checkpoint in checkpoints.PUBLISHED and "audio_head" not in given:
-            described = published.read(checkpoints.find(self.checkpoint))
+        if self.checkpoint in PUBLISHED and "audio_head" not in given:
+            described = description.read(find(self.checkpoint))
             encoder = given.get("audio_encoder") or described["encoders"]["audio"]["encoder"]
-            if encoder in published.OUTSIDE:
+            if encoder in description.OUTSIDE:
                 given = {part: source for part, source in given.items() if part not in ("audio", "audio_encoder")}
         return given
 
@@ -88,7 +87,7 @@ def check_heads(plan: Plan) -> None:
     Raises:
         InputError: one has none; its embeddings would mean nothing to the decoder.
     """
-    if "audio" not in prompts.needed(plan.kinds) or plan.own_sources == dict(plan.sources):
+    if "audio" not in prompt_embeddings.needed(plan.kinds) or plan.own_sources == dict(plan.sources):
         return
     for method in plan.methods:
         for run in method.runs:
@@ -127,21 +126,20 @@ class Study:
 
 def encoder_entries(plan: Plan, modalities: Sequence[str]) -> dict[str, str | dict[str, Any]]:
     """Where `extract` finds the checkpoint's encoders."""
-    if plan.checkpoint not in checkpoints.PUBLISHED:
+    if plan.checkpoint not in PUBLISHED:
         return dict.fromkeys(modalities, plan.checkpoint)
-    described = published.replace_sources(published.read(checkpoints.find(plan.checkpoint)), plan.sources, plan.accept_license)[
+    described = description.replace_sources(description.read(find(plan.checkpoint)), plan.sources, plan.accept_license)[
         "encoders"
     ]
     found: dict[str, str | dict[str, Any]] = {}
     for name in modalities:
-        entry = described["image" if name == "video" else name]
-        found[name] = {k: v for k, v in entry.items() if v is not None}
+        found[name] = description.config_of(described["image" if name == "video" else name])
     return found
 
 
 def modalities_of(corpus: Corpus, kinds: Sequence[str]) -> list[str]:
     """What the encoders have to look at: what the prompts need, and the picture, or the video it is taken from."""
-    wanted = prompts.needed([*kinds, "image"])
+    wanted = prompt_embeddings.needed([*kinds, "image"])
     if any(s.image is None and s.video is not None for s in corpus.samples) and "video" not in wanted:
         wanted.append("video")
     if not any(s.image for s in corpus.samples):
@@ -173,7 +171,7 @@ def prepare(plan: Plan, process: Process) -> Study:
         shard_size=64,
     )
     extract_features(config, process)
-    meet(process)
+    barrier(process)
     features = FeatureCache.open(folder)
     aligner = open_aligner(plan.checkpoint, plan.own_sources, plan.accept_license)
     embedded: dict[tuple[str, int], dict[str, Tensor]] = {}
@@ -181,9 +179,9 @@ def prepare(plan: Plan, process: Process) -> Study:
     mixed = [k for k in plan.kinds if k != "image"]
     for method in plan.methods if mixed else ():
         for number, run in enumerate(method.runs):
-            embedded[method.name, number], there = prompts.embed(features, mixed, run, aligner, plan.frame)
+            embedded[method.name, number], there = prompt_embeddings.embed(features, mixed, run, aligner, plan.frame)
             has &= there
-    own, there = prompts.embed(features, ["image"], None, aligner, plan.frame)
+    own, there = prompt_embeddings.embed(features, ["image"], None, aligner, plan.frame)
     embedded[SELF, 0] = own
     keep = (has & there).nonzero()[:, 0]
     if len(keep) < 2:

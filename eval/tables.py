@@ -8,12 +8,13 @@ from typing import Any
 
 from .figures import Row
 
-PERCENT = ("R@", "judge", "precision", "recall", "coverage", "separability")
-LOWER = ("FID", "KID", "distance", "gap", "median rank", "Hoelder", "alignment", "separability", "zeta", "chi")
+PERCENT = ("R@", "gain in R@", "mAP", "nDCG", "judge", "precision", "recall", "coverage", "separability")
+CHARTED = ("FID", "Frechet distance", "judge top-1", "R@1", "gap")  # the metrics that a page draws
+LOWER = ("FID", "KID", "MIND", "distance", "gap", "median rank", "Hoelder", "alignment", "separability", "zeta", "chi")
 
 
 @dataclass(frozen=True)
-class Table:
+class FigureTable:
     """A title, column heads, and rows of cells that are text already."""
 
     title: str
@@ -43,14 +44,16 @@ def cell(r: Row, signed: bool = False) -> str:
 
 def better(metric: str) -> str:
     """Which way is good, where there is one."""
-    if metric.endswith("strangers"):
+    if metric.endswith(("mismatched", "strangers")):
         return ""
-    if metric.startswith(("agreement", "judge", "R@", "precision", "recall", "density", "coverage", "cosine")):
+    if metric.startswith(
+        ("agreement", "judge", "R@", "gain", "mAP", "nDCG", "precision", "recall", "density", "coverage", "cosine")
+    ):
         return ", higher is better"
     return ", lower is better" if any(word in metric for word in LOWER) else ""
 
 
-def by_metric(rows: Sequence[Row], signed: bool = False) -> list[Table]:
+def by_metric(rows: Sequence[Row], signed: bool = False) -> list[FigureTable]:
     """A table for each metric (and dataset, subset): decoder and method down, task across."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for r in rows:
@@ -70,7 +73,7 @@ def by_metric(rows: Sequence[Row], signed: bool = False) -> list[Table]:
             [*(k if len(names) == 2 else k[1:]), *(cell(found[k, c], signed) if (k, c) in found else "" for c in columns)]
             for k in keys
         ]
-        tables.append(Table(title, [*names, *columns], body))
+        tables.append(FigureTable(title, [*names, *columns], body))
     return tables
 
 
@@ -83,11 +86,11 @@ def column(r: Row) -> str:
     return f"{r['task']} {label}".strip()
 
 
-def of_published(table: dict[str, Any]) -> Table:
+def of_published(table: dict[str, Any]) -> FigureTable:
     """A table of the paper."""
     heads = list(table["rows"][0])
     body = [[said(r[h]) for h in heads] for r in table["rows"]]
-    return Table(f"Published, table {table['number']}: {table['title']}", heads, body)
+    return FigureTable(f"Published, table {table['number']}: {table['title']}", heads, body)
 
 
 def said(value: Any) -> str:
@@ -98,7 +101,7 @@ def said(value: Any) -> str:
     return str(value)
 
 
-def of_classes(rows: Sequence[Row]) -> list[Table]:
+def of_classes(rows: Sequence[Row]) -> list[FigureTable]:
     """Figures by class: one table a decoder and task, classes down, methods across."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for r in rows:
@@ -113,5 +116,22 @@ def of_classes(rows: Sequence[Row]) -> list[Table]:
         for name in dict.fromkeys(r["class"] for r in group):
             cells = [number(found[name, m].get(metric), metric) for m in methods for metric in metrics]
             body.append([name, str(found[name, methods[0]]["n"]), *cells])
-        tables.append(Table(f"By class: {decoder} {task}".strip(), heads, body))
+        tables.append(FigureTable(f"By class: {decoder} {task}".strip(), heads, body))
     return tables
+
+
+def charts(rows: Sequence[Row], most: int = 24) -> list[dict[str, Any]]:
+    """Bars with intervals of the main metrics: a title, and of each bar its label, text, and lengths between 0 and 1."""
+    found = []
+    for metric in dict.fromkeys(r["metric"] for r in rows if r["metric"].startswith(CHARTED) and "infinity" not in r["metric"]):
+        mine = [r for r in rows if r["metric"] == metric and r["value"] is not None and r.get("low") is not None][:most]
+        top = max((r["high"] for r in mine), default=0.0)
+        if top <= 0:
+            continue
+        bars = []
+        for r in mine:
+            low, value, high = (round(max(0.0, r[k]) / top, 4) for k in ("low", "value", "high"))
+            label = " ".join(part for part in (*key(r), column(r)) if part)
+            bars.append({"label": label[:52], "text": number(r["value"], metric), "low": low, "value": value, "high": high})
+        found.append({"title": f"{metric}{better(metric)}", "bars": bars})
+    return found

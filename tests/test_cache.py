@@ -1,4 +1,5 @@
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -94,3 +95,15 @@ def test_bad_caches_are_one_clear_line(cache, tmp_path):
     (folder / "index.json").write_text('{"format": 99}')
     with pytest.raises(InputError, match="format 99"):
         FeatureCache.open(folder)
+
+
+def test_a_disk_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    create(tmp_path / "cache", INDEX)
+    create(tmp_path / "cache", INDEX)
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["index.json"]
+    with pytest.raises(InputError, match=r"was made with media.frames = 8, this run has 4"):
+        create(tmp_path / "cache", {**INDEX, "media": {"frames": 4}})

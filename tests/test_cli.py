@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from unialign_gen.cli import app
 from unialign_gen.cli.prompts import parse_weights
 from unialign_gen.errors import InputError
+from unialign_gen.film.sheets import grid
 from unialign_gen.output import make_folder
-from unialign_gen.sheets import grid
 
 
 def run(*arguments: str):

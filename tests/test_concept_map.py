@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from unialign_gen.checkpoint import find
 from unialign_gen.concepts import ConceptTable, lay_out, spread
 from unialign_gen.demo.concept_map import ConceptMap
+from unialign_gen.loading import find
 
 
 @pytest.fixture(scope="module")

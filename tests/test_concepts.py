@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unialign_gen.checkpoint import find
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.errors import InputError
+from unialign_gen.loading import find
 
 
 @pytest.fixture

@@ -1,14 +1,16 @@
 import csv
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 from conftest import write_video
 
-from unialign_gen.data import captions, retrieval, table, vggsound
+from unialign_gen.data import captions, manifest_corpus, retrieval, vggsound
 from unialign_gen.data.files import MediaFolder
 from unialign_gen.data.sources import CorpusConfig, read_corpus
 from unialign_gen.errors import InputError
+from unialign_gen.notes import collected
 
 # id, start, label, split, and where the file lies; none for a clip that was never downloaded
 LISTED = [
@@ -46,7 +48,7 @@ def test_every_naming_of_files_is_found_and_the_rest_is_listed(root):
     assert [s.label for s in corpus.samples[:2]] == ["playing bass drum, loud", 'a "quoted" label']
     assert corpus.samples[-1].audio.endswith("sound_only__000030.wav")
     assert corpus.samples[0].audio == corpus.samples[0].video
-    assert corpus.samples[0].text == ("A video of playing bass drum, loud.",)
+    assert corpus.samples[0].text == ()
     assert len(vggsound.read(root, "train").samples) == 1
     assert len(vggsound.read(root, None).samples) == 6
 
@@ -128,10 +130,16 @@ def test_captions_beside_the_clips(root, tmp_path):
         {"id": "plain_id-00.mp4", "captions": ["a dog", " ", "it barks"]},
     ]
     (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
-    by_id = {s.id: s.text for s in vggsound.read(root, captions=tmp_path / "c.jsonl").samples}
+    config = CorpusConfig("vggsound", root, "test", captions=tmp_path / "c.jsonl")
+    with collected() as notes:
+        by_id = {s.id: s.text for s in read_corpus(config).samples}
     assert by_id["---1_cCGK4M_000001"] == ("a drum",)
     assert by_id["plain_id-00_000020"] == ("a dog", "it barks")
-    assert by_id["sound_only__000030"] == ("A video of rain.",)
+    assert by_id["sound_only__000030"] == ()  # no label stands in for a caption unasked
+    assert [str(n) for n in notes] == [f"captions: {tmp_path}/c.jsonl has captions of 2 of the 5 samples of vggsound test"]
+    labels = {s.id: s.text for s in read_corpus(replace(config, captions="labels")).samples}
+    assert labels["sound_only__000030"] == ("A video of rain.",)
+    assert all(labels.values())
     (tmp_path / "c.csv").write_text('id,caption\nx,"one, two"\nx,three\n')
     assert captions.read(tmp_path / "c.csv") == {"x": ("one, two", "three")}
 
@@ -153,7 +161,7 @@ def test_captions_of_ids_that_differ_in_the_suffix_alone_stay_apart(tmp_path):
         (tmp_path / name).write_bytes(b"a clip")
     (tmp_path / "m.csv").write_text("id,video\na.mp4,a.mp4\na.avi,a.avi\n")
     (tmp_path / "c.csv").write_text("id,caption\na.mp4,one\na.avi,two\n")
-    config = CorpusConfig("table", manifest=tmp_path / "m.csv", captions=tmp_path / "c.csv")
+    config = CorpusConfig("manifest", manifest=tmp_path / "m.csv", captions=tmp_path / "c.csv")
     assert {s.id: s.text for s in read_corpus(config).samples} == {"a.mp4": ("one",), "a.avi": ("two",)}
 
 
@@ -181,25 +189,50 @@ def test_a_manifest_of_any_columns(tmp_path):
         {"id": "two", "video": str(tmp_path / "v.mp4"), "depth": "d.bin"},
         {"id": "three", "text": "c", "image": "gone.png"},
         {"id": "four"},
+        {"id": "five", "video": "gone.mp4"},
         {"text": "only words"},
     ]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    corpus = table.read(tmp_path / "m.jsonl")
-    one, two, five = corpus.samples
+    corpus = manifest_corpus.read(tmp_path / "m.jsonl")
+    one, two, three, five = corpus.samples
     assert (one.text, one.audio, one.video, one.label) == (("a", "b"), str(tmp_path / "a.wav"), None, "x")
     assert (two.video, two.audio) == (str(tmp_path / "v.mp4"), str(tmp_path / "v.mp4"))
     assert two.file("depth") == str(tmp_path / "d.bin")
-    assert (five.id, five.text) == ("5", ("only words",))
-    assert [m.id for m in corpus.missing] == ["three", "four"]
+    assert (five.id, five.text) == ("6", ("only words",))
+    assert (three.text, three.image) == (("c",), None)
+    assert three.absent == {"image": f"no such file: {tmp_path / 'gone.png'}"}
+    assert [m.id for m in corpus.missing] == ["four", "five"]
     (tmp_path / "m.csv").write_text("id,text,video,audio\none,hello,v.mp4,\n")
-    (sample,) = table.read(tmp_path / "m.csv").samples
+    (sample,) = manifest_corpus.read(tmp_path / "m.csv").samples
     assert (sample.text, sample.audio) == (("hello",), None)
+
+
+def test_the_first_editions_kind_table_is_a_manifest(tmp_path):
+    with pytest.warns(FutureWarning, match="corpus kind table is now called manifest"):
+        assert CorpusConfig("table", manifest=tmp_path / "m.csv") == CorpusConfig("manifest", manifest=tmp_path / "m.csv")
+
+
+def test_captions_of_other_samples_are_an_error(root, tmp_path):
+    (tmp_path / "c.csv").write_text("id,caption\nsomeone_else,a cat\n")
+    with pytest.raises(InputError, match=r"captions of none of the 5 samples of vggsound test: its first id is 'someone_else'"):
+        read_corpus(CorpusConfig("vggsound", root, "test", captions=tmp_path / "c.csv"))
+    (tmp_path / "m.csv").write_text("id,text\na,hello\n")
+    with pytest.raises(InputError, match="labels: m has no labels"):
+        read_corpus(CorpusConfig("manifest", manifest=tmp_path / "m.csv", captions="labels"))
+
+
+def test_the_rest_is_all_but_the_chosen(root):
+    chosen = read_corpus(CorpusConfig("vggsound", root, "test", select=2, seed=3))
+    rest = read_corpus(CorpusConfig("vggsound", root, "rest", held_out=2, seed=3))
+    assert len(rest.samples) == 4
+    assert set(rest.ids) == set(vggsound.read(root, None).ids) - set(chosen.ids)
+    assert "training000_000012" in rest.ids
 
 
 def test_two_samples_of_one_id_are_refused(tmp_path):
     (tmp_path / "m.csv").write_text("id,text\na,x\na,y\n")
     with pytest.raises(InputError, match="line 3: id 'a' is that of line 2 too"):
-        table.read(tmp_path / "m.csv")
+        manifest_corpus.read(tmp_path / "m.csv")
 
 
 @pytest.mark.parametrize("name", ["msrvtt", "didemo", "activitynet"])

@@ -9,9 +9,9 @@ import torch
 from conftest import tone, write_video
 from PIL import Image
 
-from unialign_gen import decoding, media
 from unialign_gen.errors import InputError
-from unialign_gen.media import load_clip, load_sound, load_video
+from unialign_gen.media import files, load_clip, load_sound, load_video
+from unialign_gen.media import reading as decoding
 
 CODECS = [
     ("mp4", "libx264", {"bf": "3", "b-pyramid": "normal"}),
@@ -147,7 +147,7 @@ def test_a_cut_off_file_says_so(tmp_path):
     clip = load_clip(path, 8, 16000)
     assert len(clip.frames) == 8
     assert clip.notes
-    assert clip.notes[0].startswith("cut off: ")
+    assert clip.notes[0].kind == "cut"
 
 
 def test_damage_inside_a_file_is_noted(tmp_path):
@@ -162,7 +162,7 @@ def test_damage_inside_a_file_is_noted(tmp_path):
         data[at : at + len(packet)] = bytes(len(packet))
     path.write_bytes(data)
     clip = load_clip(path, 8)
-    assert clip.notes[0].startswith("damaged: ")
+    assert clip.notes[0].kind == "damaged"
     assert np.array_equal(clip.frames[0], whole.frames[0])
 
 
@@ -191,7 +191,7 @@ def test_patience_ends(tmp_path):
 
 def test_pictures_that_are_too_large_are_refused(tmp_path, monkeypatch):
     path = write_video(tmp_path / "v.mp4")
-    monkeypatch.setattr(media, "MAX_FRAME_PIXELS", 63 * 64)
+    monkeypatch.setattr(files, "MAX_FRAME_PIXELS", 63 * 64)
     with pytest.raises(InputError):
         load_video(path)
 

@@ -10,14 +10,15 @@ import av
 import httpx
 import numpy as np
 import pytest
+from conftest import tone, write_wav
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 from typer.testing import CliRunner
 
-from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.cli import app
 from unialign_gen.demo.limits import Limits
+from unialign_gen.loading import shipped_folder
 from unialign_gen.picture_settings import read_picture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,11 +85,40 @@ def test_the_guide_states_the_limits_and_the_endpoints(client):
 def test_restore_gives_the_settings_back(client):
     asked = {"text": "a tree", "text_weight": -0.5, "seed": 9, "steps": 2, "mix": "slerp", "prior_strength": 0.2}
     pictures, *_ = client.predict(**asked, api_name="/create")
-    text, _, _, _, weight, *_, mix, seed, steps, guidance, count, model, prior, _, _, _ = client.predict(
+    text, _, _, _, weight, *_, mix, seed, steps, guidance, count, model, prior, _, _, _, kept = client.predict(
         handle_file(pictures[0]["image"]), api_name="/restore"
     )
     assert (text, weight, mix, seed, steps, guidance, count, model) == ("a tree", -0.5, "lerp", 9, 2, 3, 1, "starter")
     assert prior == 0.2
+    assert kept == []
+
+
+def test_restore_leaves_nothing_behind_that_a_call_does_not_name(client):
+    asked = {"audio": handle_file(SAMPLES / "cow.flac"), "seed": 1, "steps": 1}
+    pictures, *_ = client.predict(**asked, api_name="/create")
+    *_, kept = client.predict(handle_file(pictures[0]["image"]), api_name="/restore")
+    assert [(p["kind"], p["value"]) for p in kept] == [("audio", "cow.flac")]
+    _, details, *_ = client.predict(text="a tree", steps=1, api_name="/create")
+    assert [p["kind"] for p in details["prompts"]] == ["text"]
+    _, details, *_ = client.predict(text="a tree", steps=1, kept=kept, api_name="/create")
+    assert [p["kind"] for p in details["prompts"]] == ["text", "audio"]
+    *_, cleared = client.predict(None, api_name="/restore")
+    assert cleared == []
+    with pytest.raises(AppError, match="kept of a picture cannot be used"):
+        client.predict(text="a tree", kept=[{"kind": "audio", "value": "/etc/passwd"}, 3], api_name="/create")
+
+
+@pytest.mark.parametrize("name", ["after.png", "re_zitxt.png"])
+def test_pictures_that_an_optimiser_had_are_restored(client, name):
+    text, *_ = client.predict(handle_file(Path(__file__).parent / "media" / name), api_name="/restore")
+    assert text
+
+
+def test_what_was_lost_reaches_the_page_and_programs(client, tmp_path):
+    silent = write_wav(tmp_path / "silent.wav", 0 * tone(1, 16000), 16000)
+    _, details, *_, understood, _ = client.predict(text="a \u732b", audio=handle_file(silent), steps=1, api_name="/create")
+    assert [n["kind"] for n in details["notes"]] == ["silent", "unknown words"]
+    assert "silent.wav is silent" in understood
 
 
 def test_travel_exports_a_gif_and_a_film(client, starter):
@@ -142,7 +172,7 @@ def test_a_job_is_stopped_from_its_own_client_only(client, served):
         ("/create", {"text": "a", "image": "cow.flac"}, "cow.flac is not a picture"),
         ("/create", {"text": "a", "audio": "README.md"}, "README.md is not a sound"),
         ("/create", {"text": "a", "steps": 51}, "50"),
-        ("/restore", {"file": "cow.flac"}, "not a PNG"),
+        ("/restore", {"file": "cow.flac"}, "cow.flac cannot be read"),
         ("/travel", {"text_1": "", "text_2": ""}, "two stations"),
         ("/animate", {}, "nothing to play"),
         ("/place", {}, "nothing to place"),

@@ -10,7 +10,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.cli import app
 from unialign_gen.demo.create import Create, Drawn
 from unialign_gen.demo.decode_worker import DecodeWorker
@@ -20,8 +19,9 @@ from unialign_gen.demo.models import on_disk
 from unialign_gen.demo.preview import Previewer, clean_estimate, decode_latents
 from unialign_gen.demo.snippets import command, python
 from unialign_gen.errors import InputError
+from unialign_gen.loading import shipped_folder
 from unialign_gen.picture_settings import PictureSettings, read_picture, save_picture
-from unialign_gen.request import Prompt, Request
+from unialign_gen.request import Prompt, Request, write_prompt
 
 SAMPLES = shipped_folder() / "samples"
 LIMITS = Limits()
@@ -89,7 +89,9 @@ def test_settings_from_a_png_draw_the_picture_again_without_the_files(engine, de
     back = read_picture(tmp_path / "a.png").request
     prompts = back.prompts[0]
     weights = {p.kind: p.weight for p in prompts}
-    again = drawn(engine, decode_worker, text=prompts[0].value, kept=prompts, weights=weights, seed=back.seed)
+    again = drawn(
+        engine, decode_worker, text=prompts[0].value, kept=[write_prompt(p) for p in prompts], weights=weights, seed=back.seed
+    )
     assert same(first.pictures[0], again.pictures[0])
     assert again.settings[0].to_json() == first.settings[0].to_json()
 
@@ -225,7 +227,7 @@ def test_answers_belong_to_their_requests(engine, decode_worker, starter):
         ({"text": "a", "files": {"audio": {"path": 1}}}, "must be a file"),
         ({"text": "a", "files": {"image": str(SAMPLES / "cow.flac")}}, "cow.flac is not a picture"),
         ({"text": "a", "files": {"audio": str(SAMPLES / "cow.flac")}, "weights": {"audio": -1}, "mix": "slerp"}, "negative"),
-        ({"kept": (Prompt("audio", "x.wav", 1.0, (1.0,)),)}, "another model"),
+        ({"kept": [write_prompt(Prompt("audio", "x.wav", 1.0, (1.0,)))]}, "another model"),
     ],
 )  # fmt: skip
 def test_requests_that_cannot_be_drawn(engine, decode_worker, request_, said):

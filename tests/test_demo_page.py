@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.demo.models import Model
+from unialign_gen.loading import shipped_folder
 from unialign_gen.picture_settings import read_picture
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")

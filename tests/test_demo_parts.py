@@ -172,7 +172,7 @@ def test_settings_that_the_page_cannot_draw(engine, changed, words):
 
 
 def test_a_checkpoint_that_is_asked_for_comes_first():
-    from unialign_gen.checkpoint import find
+    from unialign_gen.loading import find
 
     folder = str(find("starter"))
     assert on_disk(folder)[:2] == [Model.of("starter, from a folder", folder), Model.of("starter", "starter")]
@@ -196,7 +196,7 @@ def test_a_model_knows_its_own_steps_and_guidance(starter):
 
 def test_a_model_knows_its_own_prior(starter, engine):
     """A second decoder's lies with the encoders; a model without one draws at 0, whatever a program sends it."""
-    from unialign_gen.checkpoint import find
+    from unialign_gen.loading import find
 
     first, published = Model.of("starter", "starter"), Model.of("k", "kandinsky")
     below = Model.of("below", str(find("starter", "stable-unclip")))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from unialign_gen import diagnostics
-from unialign_gen.objectives import GapShift
+from unialign_gen.errors import InputError
 
 
 def unit(n, d, seed=0, dtype=torch.float64):
@@ -118,17 +118,86 @@ def test_gap_sees_a_shift_and_its_removal():
     assert close["separability"] == pytest.approx(0.5, abs=0.06)
     assert far["separability"] > 0.95
     assert far["distance"] == pytest.approx(float((moved["a"].mean(0) - moved["b"].mean(0)).norm()))
-    mended = diagnostics.modality_gap(GapShift("a").fit(moved)(moved))["a|b"]
-    assert mended["distance"] < 0.3 * far["distance"]
 
 
 def test_bad_options_are_named():
     z = around(3)
-    with pytest.raises(ValueError, match="bandwidth"):
+    with pytest.raises(InputError, match="bandwidth"):
         diagnostics.hoelder_divergence(z, {"m0": 0.1})
-    with pytest.raises(ValueError, match="anchor 'x'"):
+    with pytest.raises(InputError, match="anchor 'x'"):
         diagnostics.conflicts(z, "x")
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(InputError, match="positive"):
         diagnostics.conflicts(z, "m0", weights={"m1": 0})
-    with pytest.raises(ValueError, match="at least 4"):
+    with pytest.raises(InputError, match="at least 4"):
         diagnostics.modality_gap({n: x[:3] for n, x in z.items()})
+
+
+def test_the_bound_is_given_only_where_it_holds():
+    z = around(3, spread=3.0)
+    assert diagnostics.conflicts(z, "m0").bound is not None
+    assert diagnostics.conflicts(z, "m0", weights={"m1": 2.0, "m2": 2.0}).bound is not None
+    skewed = diagnostics.conflicts(z, "m0", weights={"m1": 1.0, "m2": 0.001})
+    assert skewed.bound is None  # chi is near 0 there, far below what eq 7 would say
+    assert "bound" not in skewed.summary()
+    assert float(skewed.chi.mean()) < diagnostics.corollary_2_bound(3, skewed.mean_cosine)
+    assert diagnostics.conflicts(z, "m0", masks={"m1": torch.arange(50) > 3}).bound is None
+    for rows in (5, 20, 50):  # mu is that of the measured samples
+        some = diagnostics.conflicts(z, "m0", rows=rows)
+        assert float(some.chi.mean()) >= some.bound - 1e-12
+    close = diagnostics.conflicts(around(4, spread=1e-9), "m0")
+    assert float(close.chi.min()) >= 0
+
+
+def test_masks_equal_leaving_the_rows_out():
+    z, mask = around(3), torch.arange(50) < 30
+    junk = dict(z, m1=torch.where(mask[:, None], z["m1"], math.nan))
+    cut = {n: x[:30] for n, x in z.items()}
+    everywhere = dict.fromkeys(z, mask)
+    for measure in (diagnostics.mean_cosine, diagnostics.hoelder_divergence):
+        assert measure(junk, masks=everywhere) == pytest.approx(measure(cut), abs=1e-12)
+    assert diagnostics.modality_gap(junk, masks=everywhere) == diagnostics.modality_gap(cut)
+    assert diagnostics.alignment(z["m0"], junk["m1"], mask=mask) == pytest.approx(diagnostics.alignment(cut["m0"], cut["m1"]))
+    assert diagnostics.uniformity(junk["m1"], mask=mask) == pytest.approx(diagnostics.uniformity(cut["m1"]))
+    got, want = diagnostics.conflicts(junk, "m0", masks=everywhere), diagnostics.conflicts(cut, "m0")
+    assert torch.allclose(got.zeta, want.zeta)
+    assert torch.allclose(got.chi, want.chi)
+
+
+def test_conflicts_of_a_sample_are_over_what_it_has():
+    """Pull and push by autograd, where the second modality lacks the last twenty samples."""
+    z, mask, tau = around(3), torch.arange(50) < 30, 0.2
+    anchor = z["m0"].clone().requires_grad_()
+    (pull,) = torch.autograd.grad((anchor * (z["m1"] * mask[:, None] + z["m2"])).sum() / tau, anchor)
+    lse = (anchor[:30] @ z["m1"][:30].T / tau).logsumexp(1).sum() + (anchor @ z["m2"].T / tau).logsumexp(1).sum()
+    (push,) = torch.autograd.grad(lse, anchor)
+    got = diagnostics.conflicts(z, "m0", tau, masks={"m1": mask})
+    assert torch.allclose(got.zeta, F.cosine_similarity(pull, push), atol=1e-9)
+    assert torch.allclose(got.chi, 1 - pull.norm(dim=1) * tau / (1.0 + mask.double()), atol=1e-9)
+
+
+def test_separability_is_a_half_where_sets_mix_and_its_interval_stays_within_reach():
+    z = unit(400, 12)
+    same = diagnostics.modality_gap({"a": z, "b": z.clone()})["a|b"]
+    assert same["separability"] == 0.5
+    found = [diagnostics.modality_gap({"a": unit(400, 12, s), "b": unit(400, 12, 100 + s)})["a|b"] for s in range(20)]
+    assert sum(f["separability"] for f in found) / 20 == pytest.approx(0.5, abs=0.02)
+    assert sum(f["interval"][0] <= 0.5 <= f["interval"][1] for f in found) >= 17
+    apart = diagnostics.modality_gap({"a": z, "b": -z.abs()})["a|b"]
+    for gap in (*found, same, apart):
+        low, high = gap["interval"]
+        assert 0 <= low <= gap["separability"] <= high <= 1
+
+
+def test_masks_that_leave_nothing_are_named():
+    z, none = around(3), torch.zeros(50, dtype=torch.bool)
+    for measure, message in [
+        (lambda m: diagnostics.conflicts(z, "m0", masks=m), "no sample has 'm0' and another"),
+        (lambda m: diagnostics.modality_gap(z, masks=m), "at least 4 samples with both"),
+        (lambda m: diagnostics.hoelder_divergence(z, masks=m), "at least 2 samples of each modality"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            measure({"m0": none})
+    with pytest.raises(InputError, match="no sample has two"):
+        diagnostics.mean_cosine(z, {"m0": none, "m1": none})
+    with pytest.raises(InputError, match="tau"):
+        diagnostics.conflicts(z, "m0", tau=math.nan)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from PIL import Image
 
-from unialign_gen.checkpoint import find
 from unialign_gen.encoders import load_encoder, save_encoder
 from unialign_gen.encoders.aisfx import FRAMES, HOP, MELS, RATE, WINDOW, AiSFX, low_pass, mel_filters
 from unialign_gen.errors import InputError
+from unialign_gen.loading import find
 
 ALIGNER = find("starter") / "aligner"
 

@@ -13,8 +13,8 @@ from unialign_gen.cli import app
 from unialign_gen.data import cache
 from unialign_gen.eval import report, results, tables
 from unialign_gen.eval.extractors import load
-from unialign_gen.eval.features import extract, pictures_in
-from unialign_gen.eval.frechet import frechet_of_features
+from unialign_gen.eval.features import extract, picture_folder
+from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.heads import Head, save_head
 
 D = 8
@@ -43,7 +43,7 @@ def test_distance_of_folders_and_of_their_statistics(folders, tmp_path):
     done = run("distance", a, b, "--extractor", "judge", "--json")
     found = json.loads(done.stdout.strip().splitlines()[-1])
     judge = load("judge")
-    expected = frechet_of_features(*(extract(judge, pictures_in(f)) for f in folders))
+    expected = frechet_distance(*(extract(judge, picture_folder(f).files) for f in folders))
     name = "Frechet distance (EfficientNet-Lite2)"
     assert found[name] == pytest.approx(expected, rel=1e-5)
     assert (found["n"], found["n_reference"], found["extractor"]) == (10, 12, judge.name)
@@ -111,15 +111,28 @@ def test_retrieval_and_gap_write_results_and_one_report(features, tmp_path):
     about = {"label": "T-A cosine", "task": "T->A", "metric": "R@1"}
     by_method = {r["method"]: r["value"] for r in rows if all(r[k] == v for k, v in about.items())}
     assert by_method["good"] > by_method["bad"] + 0.3
-    assert {"T-AI volume", "T-AI cosine +DSL"} <= {r["label"] for r in rows}
+    assert {"T-AI volume", "T-AI centroid +DSL"} <= {r["label"] for r in rows}
     assert Image.open(tmp_path / "g" / "tsne.png").width > 100
-    done = run("report", tmp_path / "r", tmp_path / "g" / "result.json", "--out", tmp_path / "page", "--title", "Both")
+    formats = [part for f in ("markdown", "latex", "csv") for part in ("--format", f)]
+    done = run(
+        "report", tmp_path / "r", tmp_path / "g" / "result.json", "--out", tmp_path / "page", "--title", "Both", *formats
+    )
     assert done.exit_code == 0, done.output
     page = (tmp_path / "page" / "report.html").read_text()
     assert "<h1>Both</h1>" in page
-    assert "data:image/png" in page
+    assert page.count("data:image/webp") == 1  # the map
+    assert page.count("<svg") >= 2
     assert "58.7" in page  # table 1, published
     assert "good - bad" in (tmp_path / "page" / "report.md").read_text()
+    assert (tmp_path / "page" / "figures.csv").read_text().startswith("dataset,checkpoint,method,task,")
+    tex = (tmp_path / "page" / "report.tex").read_text()
+    assert tex.count("\\begin{tabular}") == tex.count("\\end{tabular}") > 10
+    assert "50.0 %" not in tex.replace("\\%", "")
+    packed = json.loads((tmp_path / "page" / "report.json").read_text())["results"][0]["rows"]
+    back = results.unpacked(packed)
+    assert [(r["method"], r["metric"], r["label"]) for r in back] == [(r["method"], r["metric"], r["label"]) for r in rows]
+    assert [r["value"] for r in back] == pytest.approx([r["value"] for r in rows], rel=1e-3)
+    assert run("report", tmp_path / "r", "--out", tmp_path, "--format", "word").exit_code == 2
 
 
 def test_a_folder_without_results_is_named(tmp_path):

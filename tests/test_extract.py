@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import time
 from pathlib import Path
 
@@ -20,14 +21,14 @@ from typer.testing import CliRunner
 from unialign_gen import config
 from unialign_gen.cli import app
 from unialign_gen.data import extract
-from unialign_gen.data.cache import FeatureCache
+from unialign_gen.data.cache import FeatureCache, read_descriptions
 from unialign_gen.data.extract_config import ExtractConfig
 from unialign_gen.errors import InputError
 from unialign_gen.media import load_image, load_sound, load_video
 
 CLIPS, SHARDS = 7, 4
 SETTINGS = {
-    "corpus": {"kind": "vggsound", "split": "test"},
+    "corpus": {"kind": "vggsound", "split": "test", "captions": "labels"},
     "encoders": {"text": "starter", "audio": "starter", "video": "starter"},
     "frames": 2,
     "shard_size": 2,
@@ -192,7 +193,7 @@ def test_other_numbers_of_processes_take_over(clips, whole, tmp_path):
         ({"frames": 3}, "frames = 2, this run has 3"),
         ({"shard_size": 3}, "shards = 4, this run has 3"),
         ({"store": "float16"}, "store"),
-        ({"corpus": {"kind": "vggsound", "split": "test", "limit": 6}}, "corpus.samples = 7, this run has 6"),
+        ({"corpus": {**SETTINGS["corpus"], "limit": 6}}, "corpus.samples = 7, this run has 6"),
         ({"encoders": {"text": "starter"}}, "encoders.audio"),
         ({"encoders": {**SETTINGS["encoders"], "video": {"encoder": "text"}}}, "unknown encoder"),
     ],
@@ -240,7 +241,7 @@ def test_any_columns_and_a_modality_of_ones_own(tmp_path):
     Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
     path = tmp_path / "c.yaml"
     encoders = {"text": "starter", "image": "starter", "signal": {"encoder": "mean", "file": str(tmp_path / "mean.py")}}
-    corpus = {"kind": "table", "manifest": str(tmp_path / "m.jsonl")}
+    corpus = {"kind": "manifest", "manifest": str(tmp_path / "m.jsonl")}
     path.write_text(yaml.safe_dump({"corpus": corpus, "encoders": encoders, "out": str(tmp_path / "out"), "store": "float16"}))
     run(path)
     cache = FeatureCache.open(tmp_path / "out")
@@ -251,6 +252,53 @@ def test_any_columns_and_a_modality_of_ones_own(tmp_path):
     assert signal[0].tolist() == [[4.5, 5.5, 6.5]]
     assert [(p["id"], p["modality"], p["kind"]) for p in cache.problems()] == [("b", "signal", "broken")]
     assert load_image(tmp_path / "a.png").size == (30, 20)
+
+
+def test_the_file_of_an_encoder_is_part_of_what_a_cache_was_made_with(tmp_path):
+    (tmp_path / "mean.py").write_text(ENCODER)
+    np.savetxt(tmp_path / "a.txt", np.arange(12).reshape(4, 3))
+    (tmp_path / "m.csv").write_text("id,signal\na,a.txt\n")
+    encoders = {"signal": {"encoder": "mean", "file": str(tmp_path / "mean.py")}}
+    corpus = {"kind": "manifest", "manifest": str(tmp_path / "m.csv")}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"corpus": corpus, "encoders": encoders, "out": str(tmp_path / "out")}))
+    run(tmp_path / "c.yaml")
+    assert run(tmp_path / "c.yaml")["complete"]
+    described = read_descriptions(tmp_path / "out")
+    assert described == {"signal": {"encoder": "mean", "file": str(tmp_path / "out" / "signal.py")}}
+    assert (tmp_path / "out" / "signal.py").read_text() == ENCODER
+    (tmp_path / "mean.py").write_text(ENCODER.replace("x.mean(1)", "x.mean(1) * 2"))
+    with pytest.raises(InputError, match=r"was made with encoders.signal.digest"):
+        run(tmp_path / "c.yaml")
+
+
+def test_a_row_loses_only_the_modality_whose_file_is_missing(tmp_path):
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
+    (tmp_path / "m.csv").write_text("id,text,image\na,hello,a.png\nb,you,b.png\n")
+    encoders = {"text": "starter", "image": "starter"}
+    corpus = {"kind": "manifest", "manifest": str(tmp_path / "m.csv")}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"corpus": corpus, "encoders": encoders, "out": str(tmp_path / "out")}))
+    assert run(tmp_path / "c.yaml")["samples"] == 2
+    cache = FeatureCache.open(tmp_path / "out")
+    assert (cache.features("text").counts.tolist(), cache.features("image").counts.tolist()) == ([1, 1], [1, 0])
+    (row,) = [json.loads(line) for line in (tmp_path / "out" / "report.jsonl").read_text().splitlines()]
+    assert (row["id"], row["modality"], row["kind"]) == ("b", "image", "missing")
+    assert row["reason"] == f"no such file: {tmp_path / 'b.png'}"
+
+
+def test_sources_are_for_the_encoders_that_are_there(clips, tmp_path):
+    path = settings(tmp_path, clips)
+    for arguments, message in (
+        (["--source", "decoder=x"], "sources.decoder: no encoder here is of it"),
+        (["--source", "image"], "write PART=FOLDER"),
+        (["--set", "encoders.audio=stable-unclip"], "give one .--source audio=..."),
+        (["--set", "encoders.audio=nobody"], "unknown checkpoint"),
+        (["--set", "encoders.audio={encoder: bets}"], "unknown encoder 'bets'"),
+        (["--set", "frame=3"], "frame: unknown key, did you mean frames"),
+    ):
+        result = CliRunner().invoke(app, ["extract", str(path), *arguments])
+        assert result.exit_code == 2
+        assert re.search(message, result.stderr), result.stderr
+        assert not (tmp_path / "out").exists()  # nothing is left behind
 
 
 @pytest.mark.parametrize(
@@ -264,7 +312,7 @@ def test_a_bad_file_of_a_encoder_is_one_line(tmp_path, text, message):
         (tmp_path / "t.py").write_text(text)
     encoders = f"{{signal: {{encoder: t, file: {tmp_path}/t.py}}}}"
     (tmp_path / "c.yaml").write_text(
-        f"corpus: {{kind: table, manifest: {tmp_path}/m.csv}}\nencoders: {encoders}\nout: {tmp_path}/out"
+        f"corpus: {{kind: manifest, manifest: {tmp_path}/m.csv}}\nencoders: {encoders}\nout: {tmp_path}/out"
     )
     with pytest.raises(InputError, match=message):
         run(tmp_path / "c.yaml")
@@ -273,7 +321,7 @@ def test_a_bad_file_of_a_encoder_is_one_line(tmp_path, text, message):
 def test_what_no_sample_has_is_refused(tmp_path):
     (tmp_path / "m.csv").write_text("id,text\na,hello\n")
     (tmp_path / "c.yaml").write_text(
-        f"corpus: {{kind: table, manifest: {tmp_path}/m.csv}}\nencoders: {{audio: starter}}\nout: {tmp_path}/out"
+        f"corpus: {{kind: manifest, manifest: {tmp_path}/m.csv}}\nencoders: {{audio: starter}}\nout: {tmp_path}/out"
     )
     with pytest.raises(InputError, match=r"encoders.audio: no sample of m has audio"):
         run(tmp_path / "c.yaml")

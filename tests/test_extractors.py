@@ -1,25 +1,38 @@
 """Networks and resizes against torch-fidelity, Pillow and transformers, with random weights; no weights are downloaded."""
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from unialign_gen.errors import InputError
 from unialign_gen.eval import extractors, inception
-from unialign_gen.eval.features import cached, digest, extract, measure, pictures_in
-from unialign_gen.eval.resize import bicubic, channels, tf1
+from unialign_gen.eval.features import cached, digest, extract, features_of, measure, picture_folder
+from unialign_gen.eval.frechet import frechet_distance
+from unialign_gen.eval.inception import bicubic, channels, tf1
+from unialign_gen.eval.moments import FeatureSource, Moments, moments
+from unialign_gen.eval.sets import compare
+
+
+def random_inception():
+    """torch-fidelity's network with random weights; its constructor always loads some, here none."""
+    with (
+        mock.patch.object(feature_extractor_inceptionv3, "load_state_dict_from_url", return_value={}),
+        mock.patch.object(FeatureExtractorInceptionV3, "load_state_dict"),
+    ):
+        return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """A file laid out as the published one, random inside."""
     torch.manual_seed(0)
-    net = inception.Inception()
+    net = random_inception()
     for module in net.modules():
         if isinstance(module, torch.nn.Conv2d):  # else features fade to nothing, and distances to rounding errors
             module.weight.data = 0.8 * torch.nn.init.kaiming_normal_(module.weight)
@@ -32,13 +45,17 @@ def weights(tmp_path_factory):
     return path
 
 
+def to_pil(pixels):
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
 def pictures(folder: Path, count: int = 5, sizes=((40, 30), (64, 64), (330, 310))) -> list[Path]:
     rng = np.random.default_rng(0)
     folder.mkdir(exist_ok=True)
     for i in range(count):
         width, height = sizes[i % len(sizes)]
         Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-    return pictures_in(folder)
+    return picture_folder(folder).files
 
 
 def test_inception_is_torch_fidelitys_bit_for_bit(weights):
@@ -46,7 +63,7 @@ def test_inception_is_torch_fidelitys_bit_for_bit(weights):
     pixels = torch.randint(0, 256, (2, 3, 50, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = theirs(pixels)[0]
-        ours = inception.load(weights)(tf1(pixels, inception.SIDE))
+        ours = inception.network(weights)(torch.stack([tf1(to_pil(p), inception.SIDE) for p in pixels]))
     assert torch.equal(ours, expected)
     assert float(expected.std()) > 1e-3
 
@@ -58,13 +75,6 @@ def test_the_extractor_is_the_same_network_to_rounding(weights, tmp_path):
     for file, row in zip(files, found, strict=True):
         expected = theirs(channels(Image.open(file))[None])[0][0]
         assert torch.allclose(row, expected, atol=2e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("size", [(32, 32), (299, 299), (50, 401), (500, 333)])
-def test_tf1_is_torch_fidelitys_bit_for_bit(size):
-    pixels = torch.randint(0, 256, (2, 3, *size), generator=torch.Generator().manual_seed(0)).float()
-    expected = interpolate_bilinear_2d_like_tensorflow1x(pixels, size=(299, 299), align_corners=False)
-    assert torch.equal(tf1(pixels, 299), expected)
 
 
 def test_bicubic_is_pillows_in_floating_point():
@@ -117,6 +127,7 @@ def test_choices_are_checked():
         (("inception", None, "area"), "unknown resize"),
         (("clip",), "give a folder"),
         (("dinov2", Path("/nowhere")), "no folder"),
+        (("smell:anything",), "unknown encoder"),
     ):
         with pytest.raises(InputError, match=words):
             extractors.load(*arguments)
@@ -184,26 +195,94 @@ def test_features_are_kept_and_made_anew_when_a_picture_changes(tmp_path):
 def test_statistics_of_a_folder_are_those_of_its_features(tmp_path):
     judge = extractors.load("judge")
     files = pictures(tmp_path / "set", 5)
-    found = measure(judge, files, batch=2)
+    found = measure(judge, tmp_path / "set")
     x = extract(judge, files).double()
     assert torch.allclose(found.mean, x.mean(0), atol=1e-5)
     assert torch.allclose(found.cov, torch.cov(x.T), atol=1e-4)
     assert (found.n, found.source.extractor, found.source.pictures) == (5, judge.name, digest(files))
 
 
+def test_pictures_are_known_by_their_content(tmp_path):
+    """A picture without an ending counts, a text file does not and is said; a broken picture is said, or an error on demand."""
+    judge, folder = extractors.load("judge"), tmp_path / "set"
+    files = pictures(folder, 4)
+    whole = extract(judge, files)
+    files[1].rename(folder / "1_without_an_ending")
+    (folder / "notes.txt").write_text("about these pictures")
+    (folder / ".hidden.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match="1 files are no pictures"):
+        found, kept, left_out = features_of(judge, folder)
+    assert torch.allclose(found, whole, atol=1e-5)
+    assert (kept, left_out) == (digest([files[0], folder / "1_without_an_ending", *files[2:]]), 0)
+    (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:900])
+    with pytest.warns(UserWarning, match=r"1 pictures cannot be read.*2.png"):
+        found, _, left_out = features_of(judge, folder)
+    assert torch.allclose(found, whole[[0, 1, 3]], atol=1e-5)
+    assert left_out == 1
+    with pytest.raises(InputError, match=r"2.png"):
+        features_of(judge, folder, strict=True)
+    with pytest.raises(InputError, match=r"2.png"):
+        measure(judge, folder, strict=True)
+    for file in files:
+        file.unlink(missing_ok=True)
+    (folder / "1_without_an_ending").unlink()
+    with pytest.raises(InputError, match="no pictures in"):
+        features_of(judge, folder)
+
+
+def test_features_of_a_folder_are_kept_between_calls(tmp_path):
+    judge = extractors.load("judge")
+    pictures(tmp_path / "set", 4)
+    first, *_ = features_of(judge, tmp_path / "set", tmp_path / "cache")
+
+    def never(_):
+        raise AssertionError("extracted again")
+
+    blind = extractors.Extractor(judge.name, judge.resize, judge.prepare, never, judge.distance)
+    assert torch.equal(features_of(blind, tmp_path / "set", tmp_path / "cache")[0], first)
+    other = extractors.Extractor(judge.name, "another resize", judge.prepare, never, judge.distance)
+    with pytest.raises(AssertionError):
+        features_of(other, tmp_path / "set", tmp_path / "cache")
+
+
+def test_npz_of_other_programs_are_read(tmp_path):
+    """mu and sigma of pytorch-fid, clean-fid and ADM; ADM's samples, arr_0."""
+    x = torch.randn(40, 2048, generator=torch.Generator().manual_seed(0)).double()
+    np.savez(tmp_path / "stats.npz", mu=x.mean(0).numpy(), sigma=np.cov(x.numpy(), rowvar=False))
+    found = Moments.load(tmp_path / "stats.npz")
+    ours = moments([x], FeatureSource("inception-1a2b3c4d", "pillow bicubic 299"))
+    assert frechet_distance(found, ours) < 1e-6
+    assert frechet_distance(x + 1, ours) == pytest.approx(2048)
+    with pytest.raises(InputError, match="of Inception"):
+        frechet_distance(found, moments([x], FeatureSource("clip-1", "x")))
+    np.savez(tmp_path / "narrow.npz", mu=np.zeros(3), sigma=np.eye(3))
+    np.savez(tmp_path / "other.npz", mean=np.zeros(3))
+    (tmp_path / "bad.npz").write_bytes(b"PK")
+    np.save(tmp_path / "code.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "code.npy").rename(tmp_path / "code.npz")
+    for name in ("narrow", "other", "bad", "code", "missing"):
+        with pytest.raises(InputError):
+            Moments.load(tmp_path / f"{name}.npz")
+    judge = extractors.load("judge")
+    files = pictures(tmp_path / "set", 3, ((64, 64),))
+    np.savez(tmp_path / "samples.npz", np.stack([np.asarray(Image.open(f)) for f in files]))
+    assert torch.allclose(features_of(judge, tmp_path / "samples.npz")[0], extract(judge, files), atol=1e-6)
+    same = compare(tmp_path / "samples.npz", tmp_path / "set", judge)
+    assert same[judge.distance] < 1e-6
+    assert (same["n"], same["n_reference"]) == (3, 3)
+
+
 def test_a_folder_without_pictures_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(InputError, match="no pictures"):
-        pictures_in(tmp_path)
+        picture_folder(tmp_path)
     with pytest.raises(InputError, match="no folder"):
-        pictures_in(tmp_path / "missing")
+        picture_folder(tmp_path / "missing")
 
 
 def test_kid_of_folders_is_torch_fidelitys(weights, tmp_path):
     """From files to a number, the same weights and the original's resize on both sides."""
     import torch_fidelity
-
-    from unialign_gen.eval.sets import compare
 
     rng = np.random.default_rng(0)
     for name, lift in (("a", 0), ("b", 60)):

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from unialign_gen.cli import app
 from unialign_gen.errors import InputError
 from unialign_gen.film import Plan, Track, Window, listen, make_film, picture_count, windows
-from unialign_gen.film_writer import FilmWriter
+from unialign_gen.film.writer import FilmWriter
 from unialign_gen.media import load_sound, sound_blocks
 
 
@@ -154,6 +154,7 @@ def test_the_command_writes_a_film_and_says_so(tmp_path):
         "pictures": 2,
         "windows": 2,
         "seed": 0,
+        "notes": [],
     }
 
 

@@ -1,5 +1,7 @@
 """The generation protocol: its parts on made-up numbers, and whole, on the starter, killed and shared among processes."""
 
+import base64
+import io
 import json
 import os
 import signal
@@ -21,12 +23,12 @@ from unialign_gen.cli import app
 from unialign_gen.data.cache import Ragged, counted
 from unialign_gen.data.manifest import Row, write
 from unialign_gen.errors import InputError
-from unialign_gen.eval import measure, prompts, scores
+from unialign_gen.eval import measure, prompt_embeddings, report, scores
 from unialign_gen.eval.corpora import choose, triples
 from unialign_gen.eval.drawing import blocks, seed_of
 from unialign_gen.eval.judge import Judge
 from unialign_gen.eval.pictures import Cell, file_name, open_folder
-from unialign_gen.eval.scores import Drawn
+from unialign_gen.eval.scores import DrawnFeatures
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "gray")
 
@@ -36,11 +38,16 @@ def unit(n, d=6, seed=0):
 
 
 def test_kinds_of_prompts_are_read_and_checked():
-    assert prompts.parse_kinds("text, audio,audio+text,video+text+audio") == ["text", "audio", "text+audio", "text+audio+video"]
-    assert prompts.needed(["audio", "text+audio"]) == ["text", "audio"]
+    assert prompt_embeddings.parse_kinds("text, audio,audio+text,video+text+audio") == [
+        "text",
+        "audio",
+        "text+audio",
+        "text+audio+video",
+    ]
+    assert prompt_embeddings.needed(["audio", "text+audio"]) == ["text", "audio"]
     for wrong in ("smell", "text+text", "text,text", "audio+text,text+audio", ""):
         with pytest.raises(InputError, match="--prompts"):
-            prompts.parse_kinds(wrong)
+            prompt_embeddings.parse_kinds(wrong)
     assert [measure.task_of(k) for k in ("text", "text+audio")] == ["T->I", "(T+A)->I"]
 
 
@@ -124,7 +131,7 @@ class Kept:
 
 def test_prompts_are_mixed_on_the_sphere_with_equal_weights():
     kept = Kept()
-    z, has = prompts.embed(kept, ["text", "text+audio", "text+audio+video", "image"], None, None, frame=5)
+    z, has = prompt_embeddings.embed(kept, ["text", "text+audio", "text+audio+video", "image"], None, None, frame=5)
     assert has.tolist() == [True, True, False]
     text, audio = kept.kept["text"].values, kept.kept["audio"].values
     assert torch.allclose(z["text"][:2], text[[0, 2]], atol=1e-6)  # the first caption of each
@@ -137,11 +144,11 @@ def test_prompts_are_mixed_on_the_sphere_with_equal_weights():
 
 def test_agreement_tells_a_prompt_that_is_followed_from_one_that_is_not():
     prompt = unit(200)
-    follows = Drawn({}, F.normalize(prompt + 0.3 * unit(200, seed=1), dim=1), prompt, {})
-    ignores = Drawn({}, unit(200, seed=1), prompt, {})
+    follows = DrawnFeatures({}, F.normalize(prompt + 0.3 * unit(200, seed=1), dim=1), prompt, {})
+    ignores = DrawnFeatures({}, unit(200, seed=1), prompt, {})
     assert scores.agreement(follows).mean() > 0.9
     assert abs(scores.agreement(ignores).mean()) < 0.1
-    assert abs(scores.agreement_of_strangers(follows).mean()) < 0.1
+    assert abs(scores.mismatched_agreement(follows).mean()) < 0.1
 
 
 def test_spread_is_its_definition():
@@ -191,7 +198,7 @@ def clips(root: Path, count: int = 6) -> Path:
 def command(tmp_path_factory):
     root = tmp_path_factory.mktemp("clips")
     options = f"--dataset table --root {clips(root)} --prompts text,audio,text+audio,image --steps 1 --seeds 2 --batch 4"
-    return ["eval", "generation", *options.split(), "--resamples", "2", "--examples", "2", "--ways", "1"]
+    return ["eval", "generation", *options.split(), "--resamples", "2", "--examples", "2", "--interpolations", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +246,7 @@ def test_what_was_left_out_and_what_was_used_is_said(whole):
 def test_the_distance_is_that_of_the_pictures_on_disk(whole):
     from unialign_gen.eval.extractors import load
     from unialign_gen.eval.features import extract
-    from unialign_gen.eval.frechet import frechet_of_features
+    from unialign_gen.eval.frechet import frechet_distance
 
     out, result = whole
     judge = load("judge")
@@ -247,21 +254,43 @@ def test_the_distance_is_that_of_the_pictures_on_disk(whole):
     names = sorted(p.name for p in folder.glob("*.png"))
     fake, real = (extract(judge, [f / n for n in names]) for f in (folder, out / "reference"))
     row = value(result["rows"], metric="Frechet distance (EfficientNet-Lite2)", task="T->I")
-    assert row["draws"][1] == pytest.approx(frechet_of_features(fake, real), rel=1e-4)
+    assert row["draws"][1] == pytest.approx(frechet_distance(fake, real), rel=1e-4)
 
 
-def test_the_report_holds_pictures_tables_and_published_numbers(whole):
-    out, _ = whole
-    page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
-    assert page.count("data:image/webp") >= 2 * 5 + 8
+def test_the_report_holds_pictures_tables_and_published_numbers(whole, tmp_path):
+    out, result = whole
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/webp") == 2  # a grid of examples, one of interpolations
     assert 'src="http' not in page
-    for written in (page, text):
-        assert "106.97" in written
-        assert "Published, table 3" in written
-        assert "N = 6" in written
-    assert (out / "figures.csv").read_text().startswith("dataset,checkpoint,decoder,method,task,")
-    joined = json.loads((out / "report.json").read_text())
+    for words in ("106.97", "Published, table 3", "N = 6", "<svg"):
+        assert words in page
+    assert len(page) < 1_000_000
+    files = report.write([(out, result)], tmp_path, "x", ["csv"])
+    assert [f.name for f in files] == ["report.html", "report.json", "figures.csv"]
+    assert sum(f.stat().st_size for f in files[:2]) < 2_000_000
+    assert (tmp_path / "figures.csv").read_text().startswith("dataset,checkpoint,decoder,method,task,")
+    joined = json.loads((tmp_path / "report.json").read_text())
     assert joined["published"]["tables"][2]["rows"][0]["mean"] == 32.99
+
+
+def test_a_grid_has_a_row_a_clip_and_shrinks_to_fit(tmp_path, monkeypatch):
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "a.png")
+    examples = [
+        {
+            "reference": "a.png",
+            "text": "t",
+            "label": None,
+            "pictures": [{"decoder": "k", "method": "m", "task": "T->I", "path": "gone.png"}],
+        }
+    ]
+    result = {"examples": examples * 3}
+    (found,) = report.grids(tmp_path, result, 32)
+    sheet = Image.open(io.BytesIO(base64.b64decode(found["url"].partition(",")[2])))
+    assert sheet.size == (64, 96)
+    assert sheet.getpixel((10, 70))[0] > 200 > sheet.getpixel((50, 70))[0]
+    monkeypatch.setattr(report, "ROOM", 1)
+    ((smallest,),) = report.all_grids([(tmp_path, result)])
+    assert len(smallest["url"]) < len(found["url"]) + 1
 
 
 def test_a_second_run_draws_nothing_and_finds_the_same(whole, command, monkeypatch):

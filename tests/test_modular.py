@@ -23,8 +23,8 @@ from diffusers.modular_pipelines.stable_diffusion_xl.modular_blocks_stable_diffu
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.errors import InputError
+from unialign_gen.loading import shipped_folder
 from unialign_gen.media import Sound
 from unialign_gen.mixing import mix
 from unialign_gen.pipelines import EmbedScale

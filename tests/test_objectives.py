@@ -13,10 +13,15 @@ from unialign_gen.objectives import (
     GRAM,
     OBJECTIVES,
     PMRL,
+    SCALAR,
     TRIANGLE,
     AnchoredInfoNCE,
-    GapShift,
+    CauchySchwarz,
     InfoNCE,
+    MeanOfOthers,
+    ModGap,
+    SigLIP,
+    Symile,
     UniAlign,
     anchor_alignment,
     build,
@@ -57,7 +62,7 @@ def naive_uniformity(z, tau, geodesic=False):
     return out / len(z)
 
 
-def naive_unialign(z, tau, tau_c, w, uniform, aligned, geodesic=(False, False)):
+def naive_unialign(z, tau, tau_c, w, uniform, aligned, geodesic=(False, False), tau_a=None):
     anchor = unit(z["image"])
     fixed = anchor.detach()
     others = [unit(z[n]) for n in z if n != "image"]
@@ -66,6 +71,8 @@ def naive_unialign(z, tau, tau_c, w, uniform, aligned, geodesic=(False, False)):
         align = sum(torch.arccos((fixed * o).sum(1)).square().mean() for o in others) / len(others)
     else:
         align = sum((fixed - o).square().sum(1).mean() for o in others) / len(others)
+    if tau_a is not None:
+        align = align / (2 * tau_a**2)
     stack = torch.stack([fixed, *others], 1)
     vol = 0.0
     if uniform:
@@ -121,27 +128,121 @@ def naive_pmrl(z, tau1, tau2):
     return F.cross_entropy(s / tau1, torch.zeros_like(target)) + F.cross_entropy(lead @ lead.T / tau2, target)
 
 
+def cross(x, y, logits):
+    target = torch.arange(len(x))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def naive_modgap(z, tau, weights=(1, 1, 1)):
+    u = {n: unit(x) for n, x in z.items()}
+    pairs = list(itertools.combinations(u.values(), 2))
+    contrast = sum(cross(x, y, x @ y.T / tau) for x, y in pairs) / len(pairs)
+    distance = sum((x - y).square().sum(1).mean() for x, y in pairs) / len(pairs)
+    middle = unit(sum(u.values()) / len(u))
+    spread = torch.pdist(middle).pow(2).mul(-2).exp().mean().log()
+    return weights[0] * contrast + weights[1] * distance + weights[2] * spread
+
+
+def naive_symile(z, tau, seed=0):
+    u = {n: unit(x) for n, x in z.items()}
+    generator = torch.Generator().manual_seed(hash((seed, 0)))
+    total = 0.0
+    for a in u:
+        others = [x[torch.randperm(len(x), generator=generator)] for n, x in u.items() if n != a]
+        logits = u[a] @ math.prod(others[1:], start=others[0]).T
+        own = math.prod(u.values()).sum(1)
+        logits = torch.where(torch.eye(len(own)) > 0, own, logits)
+        total = total + F.cross_entropy(logits / tau, torch.arange(len(own)))
+    return total / len(u)
+
+
+def naive_cauchy_schwarz(z, tau, sigma, weight):
+    a, total = unit(z["image"]), 0.0
+
+    def kernel(x, y):
+        return torch.exp(-(x[:, None] - y[None]).square().sum(2) / (2 * sigma**2)).mean()
+
+    for n in z:
+        if n != "image":
+            y = unit(z[n])
+            apart = kernel(a, a).log() + kernel(y, y).log() - 2 * kernel(a, y).log()
+            total = total + cross(a, y, a @ y.T / tau) + weight * apart
+    return total
+
+
+def naive_siglip(z, scale, bias):
+    total, sign = 0.0, 2 * torch.eye(12, dtype=torch.float64) - 1
+    for x, y in itertools.combinations([unit(x) for x in z.values()], 2):
+        total = total - F.logsigmoid(sign * (scale * x @ y.T + bias)).sum() / len(x)
+    return total
+
+
+def naive_scalar(z, tau, tau_w, smoothing):
+    t, rest = unit(z["text"]), torch.stack([unit(x) for n, x in z.items() if n != "text"], 1)  # (B, K, d)
+    weights = (torch.einsum("id,jkd->ijk", t, rest) / tau_w).softmax(2)
+    middle = torch.einsum("ijk,jkd->ijd", weights, rest)
+    logits = torch.einsum("id,ijd->ij", t, middle / middle.norm(dim=2, keepdim=True)) / tau
+    target = torch.arange(len(t))
+    rows = F.cross_entropy(logits, target, label_smoothing=smoothing)
+    return (rows + F.cross_entropy(logits.T, target, label_smoothing=smoothing)) / 2
+
+
+def naive_mean_of_others(z, tau):
+    u, total = {n: unit(x) for n, x in z.items()}, 0.0
+    for m in u:
+        rest = unit(sum(x for n, x in u.items() if n != m))
+        total = total + cross(u[m], rest, u[m] @ rest.T / tau)
+    return total / len(u)
+
+
 PAIRS = {("image", "text"): 2.0, ("text", "image"): 0.5}
 CASES = {
     "unialign": (
         UniAlign(tau=0.5, tau_centroid=0.3, volume_weight=0.4),
+        lambda z: naive_unialign(z, 0.5, 0.3, (1, 1, 0.4), True, True, tau_a=0.5),
+    ),
+    "unialign as printed": (
+        UniAlign(tau=0.5, tau_centroid=0.3, volume_weight=0.4, tau_alignment=None),
         lambda z: naive_unialign(z, 0.5, 0.3, (1, 1, 0.4), True, True),
     ),
     "unialign geodesic": (
         UniAlign(tau=0.6, tau_centroid=0.3, uniformity_geometry="geodesic", alignment_geometry="geodesic"),
-        lambda z: naive_unialign(z, 0.6, 0.3, (1, 1, 0.1), True, True, (True, True)),
+        lambda z: naive_unialign(z, 0.6, 0.3, (1, 1, 0.1), True, True, (True, True), tau_a=0.6),
     ),
     "unialign mixed": (
-        UniAlign(tau=0.5, uniformity_weight=0.3, alignment_weight=2, alignment_geometry="geodesic", centroid_uniformity=False),
-        lambda z: naive_unialign(z, 0.5, 0.07, (0.3, 2, 0.1), False, True, (False, True)),
+        UniAlign(
+            tau=0.5,
+            tau_alignment=0.8,
+            uniformity_weight=0.3,
+            alignment_weight=2,
+            alignment_geometry="geodesic",
+            centroid_uniformity=False,
+        ),
+        lambda z: naive_unialign(z, 0.5, 0.07, (0.3, 2, 0.1), False, True, (False, True), tau_a=0.8),
     ),
     "infonce": (InfoNCE(0.2, weights=PAIRS), lambda z: naive_infonce(z, 0.2, PAIRS)),
     "anchored": (AnchoredInfoNCE(tau=0.2), lambda z: naive_anchored(z, 0.2)),
     "gram": (GRAM(tau=0.2), lambda z: naive_tuple(z, 0.2, 0.1, volume_of)),
     "triangle": (TRIANGLE(tau=0.2), lambda z: naive_tuple(z, 0.2, 0.1, area_of)),
+    "triangle without root": (
+        TRIANGLE(tau=0.2, root=False),
+        lambda z: naive_tuple(z, 0.2, 0.1, lambda vectors: 2 * area_of(vectors) ** 2),
+    ),
     "pmrl": (PMRL(0.3, 0.2), lambda z: naive_pmrl(z, 0.3, 0.2)),
+    "modgap": (
+        ModGap(tau=0.2, infonce_weight=0.5, alignment_weight=2, uniformity_weight=3),
+        lambda z: naive_modgap(z, 0.2, (0.5, 2, 3)),
+    ),
+    "symile": (Symile(tau=0.3, learnable=False).eval(), lambda z: naive_symile(z, 0.3)),
+    "cauchy_schwarz": (
+        CauchySchwarz(tau=0.2, bandwidth=0.7, divergence_weight=1.5),
+        lambda z: naive_cauchy_schwarz(z, 0.2, 0.7, 1.5),
+    ),
+    "siglip": (SigLIP(tau=0.2, bias=-2, learnable=False), lambda z: naive_siglip(z, 5, -2)),
+    "scalar": (SCALAR(tau=0.2, tau_weights=0.3).eval(), lambda z: naive_scalar(z, 0.2, 0.3, 0.1)),
+    "mean_of_others": (MeanOfOthers(tau=0.2), lambda z: naive_mean_of_others(z, 0.2)),
 }
-SIZES = [(name, m) for name in CASES for m in (2, 3, 4, 5) if name != "triangle" or m == 3]
+SIZES = [(name, m) for name in CASES for m in (2, 3, 4, 5) if not name.startswith("triangle") or m == 3]
 
 
 def both(loss, z):
@@ -211,9 +312,10 @@ def test_masks_equal_the_batch_without_the_missing_rows():
     mask = torch.tensor([True] * 7 + [False] * 5)
     kept = {n: x[:7] for n, x in z.items()}
     junk = dict(z, text=torch.where(mask[:, None], z["text"], math.nan))
-    for loss in (GRAM(), TRIANGLE(), PMRL(), InfoNCE(0.2)):
-        names = ["text", "image", "audio"] if isinstance(loss, InfoNCE) else list(z)
-        masks = dict.fromkeys(names, mask) if isinstance(loss, InfoNCE) else {"text": mask}
+    complete = (GRAM(), TRIANGLE(), PMRL())  # where one is missing the sample does not count
+    others = [CASES[n][0] for n in ("infonce", "anchored", "modgap", "cauchy_schwarz", "siglip", "scalar", "mean_of_others")]
+    for loss in (*complete, *others):
+        masks = {"text": mask} if loss in complete else dict.fromkeys(z, mask)
         inputs = {n: x.detach().requires_grad_() for n, x in junk.items()}
         value, grads = both(lambda x, loss=loss, masks=masks: loss(x, masks), inputs)
         leaves = {n: x.detach().requires_grad_() for n, x in kept.items()}
@@ -232,7 +334,7 @@ def test_unialign_counts_what_is_there():
     assert parts["uniformity/text"].item() == pytest.approx(naive_uniformity(z["text"][:7], 0.5).item(), rel=1e-9)
     a, t, s = (unit(z[n]) for n in ("image", "text", "audio"))
     distances = [*(a - t)[:7].square().sum(1), *(a - s).square().sum(1)]
-    assert parts["alignment"].item() == pytest.approx(sum(distances).item() / 19, rel=1e-9)
+    assert parts["alignment"].item() == pytest.approx(sum(distances).item() / 19 / (2 * 0.5**2), rel=1e-9)
     three = torch.linalg.det(torch.stack([a, t, s], 1)[:7] @ torch.stack([a, t, s], 1)[:7].mT).sqrt()
     two = torch.linalg.det(torch.stack([a, s], 1)[7:] @ torch.stack([a, s], 1)[7:].mT).sqrt()
     assert parts["volume"].item() == pytest.approx(torch.cat([three, two]).mean().item(), rel=1e-9)
@@ -315,7 +417,7 @@ def test_cross_volumes_equal_every_determinant(m):
 
 
 @settings(deadline=None, max_examples=15)
-@given(seed=st.integers(0, 10_000), name=st.sampled_from(list(CASES)))
+@given(seed=st.integers(0, 10_000), name=st.sampled_from([n for n in CASES if n != "symile"]))  # its product knows axes
 def test_rotation_of_space_changes_nothing(seed, name):
     z = {n: x.detach() for n, x in batch(3).items()}
     rotation, _ = torch.linalg.qr(raw(7, 7, seed))
@@ -324,7 +426,7 @@ def test_rotation_of_space_changes_nothing(seed, name):
 
 
 @settings(deadline=None, max_examples=15)
-@given(order=st.permutations(range(12)), name=st.sampled_from(list(CASES)))
+@given(order=st.permutations(range(12)), name=st.sampled_from([n for n in CASES if n != "symile"]))  # it shuffles places
 def test_order_of_samples_changes_nothing(order, name):
     z = {n: x.detach() for n, x in batch(3).items()}
     loss = CASES[name][0]
@@ -332,7 +434,9 @@ def test_order_of_samples_changes_nothing(order, name):
 
 
 @settings(deadline=None, max_examples=15)
-@given(order=st.permutations(["text", "audio", "video"]), name=st.sampled_from(["unialign", "anchored", "pmrl"]))
+@given(
+    order=st.permutations(["text", "audio", "video"]), name=st.sampled_from(["unialign", "anchored", "pmrl", "cauchy_schwarz"])
+)
 def test_names_of_the_other_modalities_change_nothing(order, name):
     z = {n: x.detach() for n, x in batch(4).items()}
     renamed = {"image": z["image"]} | {new: z[old] for new, old in zip(order, ["text", "audio", "video"], strict=True)}
@@ -380,17 +484,6 @@ def test_weighted_centroid():
     z = [x.detach() for x in batch(3).values()]
     want = unit(0.5 * unit(z[0]) + 0.3 * unit(z[1]) + 0.2 * unit(z[2]))
     assert torch.allclose(centroid(z, [5, 3, 2]), want)
-
-
-def test_gap_shift_brings_the_means_together():
-    z = {n: x.detach() + 3 * raw(1, 7, 50 + i) for i, (n, x) in enumerate(batch(3, b=400).items())}
-    shift = GapShift("image").fit(z)
-    before = (unit(z["image"]).mean(0) - unit(z["text"]).mean(0)).norm()
-    moved = shift(z)
-    assert torch.allclose(moved["image"], unit(z["image"]))
-    assert float((moved["image"].mean(0) - moved["text"].mean(0)).norm()) < 0.3 * float(before)
-    with pytest.raises(ValueError, match="depth"):
-        shift({"depth": z["text"]})
 
 
 # Errors.

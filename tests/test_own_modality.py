@@ -1,22 +1,19 @@
-"""The guide's example of a modality of one's own, and clips in VGGSound's layout, from files to pictures."""
+"""The guide's example of a modality of one's own, from files to pictures."""
 
-import importlib.util
 import json
-import math
+import shutil
 from pathlib import Path
 
+import pytest
 import torch
-import torch.nn.functional as F
 import yaml
-from conftest import write_video
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 import unialign_gen
 from unialign_gen.aligner import Part
 from unialign_gen.cli import app
-from unialign_gen.configs import configs_folder
-from unialign_gen.heads import load_head
+from unialign_gen.heads import encoder_beside, load_head
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "examples" / "silhouette.py"
 
@@ -38,75 +35,97 @@ def shape(draw, kind, box, fill):
         draw.polygon([(left, bottom), ((left + right) // 2, top), (right, bottom)], fill=fill)
 
 
-def test_the_guides_modality_from_files_to_pictures(tmp_path):
+@pytest.fixture(scope="module")
+def outlines(tmp_path_factory):
+    """Sixty pictures with captions and outlines, and a run that was trained from them by the guide's example."""
+    root = tmp_path_factory.mktemp("outlines")
     g = torch.Generator().manual_seed(0)
     rows = []
     for i in range(60):
         kind = ("disc", "bar", "triangle")[i % 3]
+        colour = ("red", "blue", "green")[i % 3]
         x, y, side = (int(v) for v in torch.randint(8, 40, (3,), generator=g))
         box = (x, y, x + side + 30, y + side + 30)
-        for name, fill in (("image", ("red", "blue", "green")[i % 3]), ("silhouette", "black")):
+        for name, fill in (("image", colour), ("silhouette", "black")):
             page = Image.new("RGB", (128, 128), "white")
             shape(ImageDraw.Draw(page), kind, box, fill)
-            page.save(tmp_path / f"{name}-{i}.png")
-        rows.append({"id": str(i), "image": f"image-{i}.png", "silhouette": f"silhouette-{i}.png", "label": kind})
-    (tmp_path / "outlines.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+            page.save(root / f"{name}-{i}.png")
+        files = {"image": f"image-{i}.png", "silhouette": f"silhouette-{i}.png"}
+        rows.append({"id": str(i), "text": f"a {colour} {kind}", "label": kind, **files})
+    (root / "outlines.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    encoders = {"image": "starter", "text": "starter", "silhouette": {"encoder": "silhouette", "file": str(EXAMPLE)}}
     extract = {
-        "corpus": {"kind": "table", "manifest": str(tmp_path / "outlines.jsonl")},
-        "encoders": {"image": "starter", "silhouette": {"encoder": "silhouette", "file": str(EXAMPLE)}},
-        "out": str(tmp_path / "features"),
+        "corpus": {"kind": "manifest", "manifest": str(root / "outlines.jsonl")},
+        "encoders": encoders,
+        "out": str(root / "features"),
     }
     train = {
-        "out": str(tmp_path / "run"),
-        "caches": {"pictures": str(tmp_path / "features")},
+        "out": str(root / "run"),
+        "caches": {"pictures": str(root / "features")},
         "heads": {"silhouette": {"hidden": 64}},
         "streams": [{"draw": {"pictures": 1}, "modalities": ["image", "silhouette"], "batch": 24}],
-        "objective": {"name": "unialign", "tau": 0.5, "tau_centroid": 0.5, "alignment_weight": 6},
+        "objective": {"name": "unialign", "tau": 0.5, "tau_centroid": 0.5, "alignment_weight": 3},
         "steps": 60,
         "lr": 2e-3,
         "trackers": [],
         "evaluation": {"held_out": 0.3, "metric": "label1"},
     }
     for name, content in (("extract", extract), ("run", train)):
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
-    assert run("extract", tmp_path / "extract.yaml", "--json")["complete"]
-    assert run("train", tmp_path / "run.yaml", "--json")["metrics"]["label1"] > 0.8  # of three kinds
+        (root / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    assert run("extract", root / "extract.yaml", "--json")["complete"]
+    assert run("train", root / "run.yaml", "--json")["metrics"]["label1"] > 0.8  # of three kinds
+    return root
 
-    spec = importlib.util.spec_from_file_location("silhouette", EXAMPLE)
-    silhouette = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(silhouette)
-    generate = unialign_gen.load("starter")
-    encoder = silhouette.Silhouette({"encoder": "silhouette"})
-    generate.aligner.add_part("silhouette", Part(encoder, load_head(tmp_path / "run" / "heads" / "silhouette")))
-    outlines = generate.aligner("silhouette", [tmp_path / f"silhouette-{i}.png" for i in range(6)])
-    pictures = generate.embed(image=[str(tmp_path / f"image-{i}.png") for i in range(6)])
+
+def check_outlines(outlines, points):
+    """Outlines (6, 256) lie nearer to pictures of their own kind of thing."""
+    pictures = unialign_gen.load("starter").embed(image=[str(outlines / f"image-{i}.png") for i in range(6)])
     same = torch.tensor([[i % 3 == j % 3 for j in range(6)] for i in range(6)])
-    close = outlines @ pictures.T
+    close = points @ pictures.T
     assert float(close[same].mean()) > float(close[~same].mean()) + 0.1
-    assert generate(embeds=outlines[0], seed=0, num_inference_steps=1).images[0].size == (128, 128)
 
 
-def test_clips_in_vggsounds_layout_from_files_to_pictures(tmp_path, monkeypatch):
-    """The shipped configurations, with no step between them."""
-    labels = ["dog barking", "cat meowing"]
-    lines = []
-    for i in range(10):
-        name = ("-" if i == 0 else "v") + f"ideo{i:06d}"
-        if i != 7:  # a clip that is no longer there
-            write_video(tmp_path / f"{name}_{30:06d}.mp4", seconds=1.0 + 0.1 * i)
-        lines.append(f'{name},30,"{labels[i % 2]}",train')
-    (tmp_path / "vggsound.csv").write_text("\n".join(lines) + "\n")
-    for key, folder in (("CLIPS", "."), ("FEATURES", "features"), ("RUN", "run")):
-        monkeypatch.setenv(key, str(tmp_path / folder))
-    found = run("extract", configs_folder() / "clips-extract.yaml", "--set", "frames=2", "--json")
-    assert (found["samples"], found["missing"]) == (9, 1)
-    small = ["--set", "steps=6", "--set", "streams=[{draw: {clips: 1}, modalities: [video, text, audio], batch: 6}]"]
-    trained = run("train", configs_folder() / "clips.yaml", *small, "--set", "trackers=[]", "--json")
-    assert math.isclose(trained["step"], trained["steps"])
+def test_the_guides_modality_from_files_to_pictures(outlines):
+    folder = outlines / "run" / "heads" / "silhouette"
+    generate = unialign_gen.load("starter")
+    generate.aligner.add_part("silhouette", Part(encoder_beside(folder), load_head(folder)))
+    points = generate.aligner("silhouette", [outlines / f"silhouette-{i}.png" for i in range(6)])
+    check_outlines(outlines, points)
+    assert generate(embeds=points[0], seed=0, num_inference_steps=1).images[0].size == (128, 128)
+
+
+def test_a_run_holds_all_that_its_modality_needs(outlines, tmp_path, monkeypatch):
+    """Encoder's file, description and head go with the folder; the example and the features are not asked for again."""
+    shutil.copytree(outlines / "run", tmp_path / "moved")
+    folder = tmp_path / "moved" / "heads" / "silhouette"
+    assert json.loads((folder / "encoder.json").read_text()) == {"encoder": "silhouette", "file": "encoder.py"}
+    assert (folder / "encoder.py").read_text() == EXAMPLE.read_text()
+    encoder = encoder_beside(folder)
+    assert encoder(encoder.prepare([outlines / "silhouette-0.png"])).shape == (1, 768)
+    assert encoder_beside(outlines) is None
+
+
+def test_retrieval_over_ones_own_modality(outlines, tmp_path):
+    table = ["--features", outlines / "features", "--method", f"ours={outlines / 'run'}", "--modality", "silhouette"]
+    found = run("eval", "retrieval", *table, "--out", tmp_path, "--json")
+    assert any("silhouette" in json.dumps(row) for row in found["rows"])
+
+
+@pytest.mark.skip(reason="needs Aligner.use_heads to take modalities that the checkpoint does not have")
+def test_ones_own_modality_is_a_prompt_like_any_other(outlines, tmp_path):
     out = tmp_path / "dog.png"
-    run("generate", "--heads", tmp_path / "run", "--text", "a dog", "--steps", 1, "--out", out, "--json")
-    assert Image.open(out).size == (128, 128)
-    new = unialign_gen.load("starter", heads=tmp_path / "run").embed(text="a dog", prior_strength=0)
-    head = load_head(tmp_path / "run" / "heads" / "text")
-    encoder = unialign_gen.load("starter").aligner.part("text").encoder
-    assert torch.allclose(new, F.normalize(head(encoder(encoder.prepare(["a dog"]))), dim=1), atol=1e-5)
+    run("generate", "--heads", outlines / "run", "--text", "a dog", "--steps", 1, "--out", out, "--json")  # needs no outline
+    generate = unialign_gen.load("starter", heads=outlines / "run")
+    assert "silhouette" in generate.aligner.modalities
+    files = [str(outlines / f"silhouette-{i}.png") for i in range(6)]
+    check_outlines(outlines, generate.embed(silhouette=files))
+    mixed = generate(silhouette=files[0], text="red", weights={"silhouette": 0.8, "text": 0.2}, seed=0, num_inference_steps=1)
+    generate.save_pretrained(tmp_path / "saved")
+    again = unialign_gen.load(str(tmp_path / "saved"))
+    assert torch.allclose(again.embed(silhouette=files), generate.embed(silhouette=files), atol=1e-6)
+    same = again(silhouette=files[0], text="red", weights={"silhouette": 0.8, "text": 0.2}, seed=0, num_inference_steps=1)
+    assert list(same.images[0].getdata()) == list(mixed.images[0].getdata())
+    protocol = ["--dataset", "table", "--root", outlines / "outlines.jsonl", "--clips", 4, "--seeds", 1, "--steps", 1]
+    method = ["--method", f"ours={outlines / 'run'}", "--prompts", "silhouette,text+silhouette", "--extractor", "judge"]
+    found = run("eval", "generation", *protocol, *method, "--out", tmp_path / "results", "--json")
+    assert {"silhouette", "text+silhouette"} <= {row["prompts"] for row in found["rows"]}

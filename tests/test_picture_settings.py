@@ -85,7 +85,7 @@ def test_texts_that_are_no_settings(text):
 def test_pictures_without_settings(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "plain.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    for name, line in (("plain.png", "holds no settings"), ("broken.png", "not a picture")):
+    for name, line in (("plain.png", "holds no settings"), ("broken.png", "cannot be read")):
         with pytest.raises(InputError, match=line) as caught:
             read_picture(tmp_path / name)
         assert str(tmp_path) not in str(caught.value)

@@ -13,9 +13,9 @@ from scipy.stats import multivariate_normal, vonmises_fisher
 from typer.testing import CliRunner
 
 import unialign_gen
-from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.cli import app
 from unialign_gen.errors import InputError
+from unialign_gen.loading import shipped_folder
 from unialign_gen.mixing import mix
 from unialign_gen.pipelines import EmbeddingPrior
 
@@ -238,7 +238,7 @@ def test_the_command_line_takes_a_strength(tmp_path):
 
 
 def test_a_films_moments_are_moved(starter, tmp_path, monkeypatch):
-    from unialign_gen import film
+    from unialign_gen.film import make as film
 
     sound = write_wav(tmp_path / "a.wav", tone(1, 44100), 44100)
     seen = []

@@ -6,22 +6,33 @@ shape and place of every tensor, so a size that comes out to the byte means that
 """
 
 import hashlib
+import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from test_stable_unclip import words
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from unialign_gen.aligner import Aligner
-from unialign_gen.checkpoint import shipped_folder
-from unialign_gen.encoders import clip_image
 from unialign_gen.errors import InputError
-from unialign_gen.memory import architecture, component_class, encoder_parts, main, on_meta, parameter_count, peak_bytes, table
 from unialign_gen.pipelines import EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
 
+SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "memory.py"
+spec = importlib.util.spec_from_file_location("memory", SCRIPT)
+memory = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(memory)
+architecture, component_class, encoder_parts = memory.architecture, memory.component_class, memory.encoder_parts
+main, on_meta, parameter_count, peak_bytes, table = (
+    memory.main,
+    memory.on_meta,
+    memory.parameter_count,
+    memory.peak_bytes,
+    memory.table,
+)
 NAMES = ("stable-unclip", "kandinsky")
 
 
@@ -70,9 +81,17 @@ def test_all_tensors_of_stable_unclip_together(built):
     # andreinknv/stable-diffusion.rs converts the five components with weights and counts 1834 tensors; the vision encoder is
     # one of them, and both CLIP files hold their position numbers, which are no weights
     decoder = sum(len(shapes(m)) for (name, _), m in built.items() if name == "stable-unclip")
-    with torch.device("meta"):
-        vision = clip_image.build(shipped_folder(), {"model": "ViT-H-14"})
+    vision = transformers_vision(1280, 5120, 32, 16, 1024)
     assert decoder + len(shapes(vision)) + 2 == architecture("stable-unclip")["together"]["tensors"] == 1834
+
+
+def transformers_vision(width, wide, layers, heads, dim):
+    """A ViT/14 of CLIP in transformers' words, on the meta device."""
+    sizes = {"hidden_size": width, "intermediate_size": wide, "num_hidden_layers": layers, "num_attention_heads": heads}
+    with torch.device("meta"):
+        return CLIPVisionModelWithProjection(
+            CLIPVisionConfig(**sizes, projection_dim=dim, patch_size=14, image_size=224, hidden_act="gelu")
+        )
 
 
 def file_bytes(tensors, kind="F32", numbers=None, padded=False):
@@ -130,9 +149,9 @@ def test_encoders_have_the_published_counts():
 
 
 def test_kandinskys_image_encoder_is_the_published_one_to_the_byte():
-    with torch.device("meta"):
-        encoder = clip_image.build(shipped_folder(), {"model": "ViT-bigG-14"})
-    tensors = {k.removeprefix("net."): v for k, v in shapes(encoder).items() if not k.endswith("position_ids")}
+    encoder = transformers_vision(1664, 8192, 48, 16, 1280)
+    assert count(encoder) == encoder_parts("kandinsky")["image"]  # that of open_clip's model of this name
+    tensors = {k: v for k, v in shapes(encoder).items() if not k.endswith("position_ids")}
     published = architecture("kandinsky")["image_encoder_file"]
     assert file_bytes(tensors, "F16", ("vision_model.embeddings.position_ids", 257), padded=True) == published["bytes"]
     assert len(tensors) + 1 == published["tensors"]
@@ -447,9 +466,9 @@ def test_parameters_are_counted_without_memory():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_cards_table_is_the_commands(name):
-    card = (shipped_folder() / name / "README.md").read_text("utf-8")
-    assert table(name) in card
+def test_the_documents_table_is_the_scripts(name):
+    document = (SCRIPT.parent.parent / "docs" / "memory.md").read_text("utf-8")
+    assert table(name) in document
 
 
 def test_the_command_is_one_line_when_it_cannot(capsys):

@@ -1,6 +1,7 @@
 """Published checkpoints put together from local folders in hub layout: tiny random models of the published classes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionMode
 from typer.testing import CliRunner
 
 import unialign_gen
-from unialign_gen.calibrate import measure, pictures_in
-from unialign_gen.checkpoint import image_part
+from unialign_gen.checkpoints.recipe.pictures import tier
 from unialign_gen.cli import app
 from unialign_gen.errors import InputError
+from unialign_gen.loading import calibration_folder, describe, dtype_of, open_aligner, shipped_folder
+from unialign_gen.loading.scale import measure, pictures_in, shipped_pictures, text_to_image_shift
+from unialign_gen.notes import collected
 
 FEW = {"num_inference_steps": 2}
 
@@ -95,7 +98,7 @@ def test_calibrate_then_generate(hub, home, kind, name, dim):
     assert found["count"] == 5
     assert len(found["skipped"]) == 1
     theirs = CLIPModel.from_pretrained(sources(hub, kind)["image"])
-    part = image_part(name, sources(hub, kind))
+    part = open_aligner(name, sources(hub, kind)).part("image")
     pixels = part.encoder.prepare([Image.open(f) for f in sorted((hub / "pictures").glob("*.png"))])
     with torch.no_grad():
         norms = theirs.visual_projection(theirs.vision_model(pixels).pooler_output).norm(dim=1)
@@ -140,17 +143,120 @@ def test_the_same_weights_give_the_picture_of_diffusers(hub, home):
     assert np.abs(ours(text="a dog", **options).images - expected).max() < 1e-3
 
 
-def test_saved_it_is_complete_and_needs_no_sources(hub, home, tmp_path):
+def test_saving_writes_only_what_is_loaded_and_names_the_rest(hub, home, tmp_path):
     calibrated(hub, "unclip", "stable-unclip")
     ours = unialign_gen.load("stable-unclip", sources=sources(hub, "unclip"))
     ours.set_progress_bar_config(disable=True)
-    ours.save_pretrained(tmp_path / "own")
+    ours.embed(text="a dog")
+    with collected() as notes:
+        ours.save_pretrained(tmp_path / "own")
+    assert [n.kind for n in notes] == ["not saved"]
+    assert str(hub / "clip-h") in notes[0].text
+    assert list(ours.aligner.parts) == ["text"]
+    assert (tmp_path / "own" / "aligner" / "text" / "model.safetensors").is_file()
+    assert sorted(p.name for p in (tmp_path / "own" / "aligner" / "image").iterdir()) == ["config.json"]
     again = unialign_gen.load(str(tmp_path / "own"))
     again.set_progress_bar_config(disable=True)
     assert torch.allclose(ours.embed(text="a dog"), again.embed(text="a dog"), atol=1e-6)
     assert again.embed_scale.embed_norm == ours.embed_scale.embed_norm
     a, b = (p(text="a dog", seed=0, output_type="np", **FEW).images for p in (ours, again))
     assert np.abs(a - b).max() < 1e-4
+    picture = hub / "pictures" / "0.png"
+    assert torch.allclose(ours.embed(image=picture), again.embed(image=picture), atol=1e-6)  # from its source
+
+
+def test_half_precision_files(hub, home, tmp_path):
+    """`variant="fp16"` opens again, by name and by itself; a variant that is not there and pickles are one line."""
+    calibrated(hub, "kandinsky", "kandinsky")
+    given = sources(hub, "kandinsky")
+    half = KandinskyV22Pipeline.from_pretrained(hub / "kandinsky", dtype=torch.float16)
+    half.save_pretrained(tmp_path / "half", variant="fp16")
+    assert (tmp_path / "half" / "unet" / "diffusion_pytorch_model.fp16.safetensors").is_file()
+    found = [
+        unialign_gen.load("kandinsky", sources=given | {"decoder": str(tmp_path / "half")}, variant=v) for v in (None, "fp16")
+    ]
+    for pipeline in found:
+        assert pipeline.unet.dtype == torch.float32
+        for mine, theirs in zip(pipeline.unet.parameters(), half.unet.parameters(), strict=True):
+            assert torch.equal(mine, theirs.float())
+    with pytest.raises(InputError, match="no weights of the variant fp16"):
+        unialign_gen.load("kandinsky", sources=given, variant="fp16")
+
+    own = unialign_gen.load("starter", dtype="float16")
+    assert own.unet.dtype == torch.float16
+    own.save_pretrained(tmp_path / "own", variant="fp16")
+    assert (tmp_path / "own" / "unet" / "diffusion_pytorch_model.fp16.safetensors").is_file()
+    again = unialign_gen.load(str(tmp_path / "own"), dtype="fp16")
+    assert all(torch.equal(a, b) for a, b in zip(own.unet.parameters(), again.unet.parameters(), strict=True))
+
+    pickled = tmp_path / "pickled"
+    shutil.copytree(hub / "kandinsky", pickled)
+    (pickled / "unet" / "diffusion_pytorch_model.safetensors").rename(pickled / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pickles \(.bin\) only, which are not read") as caught:
+        unialign_gen.load("kandinsky", sources=given | {"decoder": str(pickled)})
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_call_says_in_words_is_understood_or_one_line(starter):
+    for dtype, kind in (("bfloat16", torch.bfloat16), (np.float16, torch.float16), (torch.float32, torch.float32)):
+        assert dtype_of(dtype) == kind
+    for wrong, says in (({"dtype": "int8"}, "dtype 'int8'"), ({"device": "gpu"}, "'gpu' is not"), ({"dtype": 3}, "dtype '3'")):
+        with pytest.raises(InputError, match=says):
+            unialign_gen.load("starter", **wrong)
+
+
+@pytest.mark.parametrize(("kind", "name", "dim"), [("unclip", "stable-unclip", 1024), ("kandinsky", "kandinsky", 1280)])
+def test_a_missing_scale_is_measured_and_said(hub, home, kind, name, dim):
+    with collected() as notes:
+        pipeline = unialign_gen.load(name, sources=sources(hub, kind))
+    assert [n.kind for n in notes] == ["measured scale"]
+    assert "64 pictures" in notes[0].text
+    theirs = CLIPModel.from_pretrained(sources(hub, kind)["image"])
+    aligner = open_aligner(name, sources(hub, kind))
+    pictures = shipped_pictures()
+    pixels = aligner.part("image").encoder.prepare([Image.open(p) for p in pictures])
+    tokens = aligner.part("text").encoder.prepare(list(pictures.values()))
+    with torch.no_grad():
+        seen = theirs.get_image_features(pixel_values=pixels).pooler_output
+        read = theirs.get_text_features(input_ids=tokens, attention_mask=torch.ones_like(tokens)).pooler_output
+    assert pipeline.embed_scale.embed_norm == pytest.approx(seen.norm(dim=1).mean().item(), rel=1e-4)
+    unit = [torch.nn.functional.normalize(x, dim=1).mean(0) for x in (seen, read)]
+    shift = text_to_image_shift(calibration_folder(name))
+    assert shift.shape == (dim,)
+    assert torch.allclose(shift, unit[0] - unit[1], atol=1e-4)
+    assert bool(pipeline.embed_scale.negative_image_embeds.any()) == (kind == "kandinsky")
+    assert {r["name"]: r for r in describe()}[name]["needs"]["embed_scale"]["on_disk"]
+    with collected() as notes:
+        unialign_gen.load(name, sources=sources(hub, kind))
+    assert not notes  # measured once
+
+
+def test_the_pictures_that_ship_are_small_permissive_and_described():
+    folder = shipped_folder() / "samples" / "pictures"
+    rows = [line.split("\t") for line in (folder / "ATTRIBUTION.tsv").read_text("utf-8").splitlines()[1:]]
+    assert len(rows) == len({row[0] for row in rows}) == len({row[1] for row in rows}) == 64
+    assert {row[0] for row in rows} == {p.name for p in folder.glob("*.webp")}
+    assert {tier(row[3]) for row in rows} == {"A"}
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 600_000
+
+
+@pytest.mark.parametrize("name", ["stable-unclip", "kandinsky"])
+def test_a_description_says_licence_size_and_revision_in_fields(name):
+    described = json.loads((shipped_folder() / name / "checkpoint.json").read_text())
+    for entry in (described["decoder"], *described["encoders"].values()):
+        assert entry["licence"]
+        assert entry["citation"]
+        assert "revision" in entry or entry.get("checkpoint", 0) is None
+    parts = json.loads((shipped_folder() / name / "architecture.json").read_text())["components"]
+    whole = sum(4 * part.get("parameters", 0) for part in parts.values())
+    assert described["decoder"]["bytes"]["fp32"] == pytest.approx(whole, rel=0.01)
+
+
+def test_a_model_by_name_as_a_source(hub, home):
+    calibrated(hub, "unclip", "stable-unclip")
+    expected = unialign_gen.load("stable-unclip", sources=sources(hub, "unclip")).embed(text="a dog")
+    given = sources(hub, "unclip") | {"text": f"hf:{hub / 'clip-h'}"}
+    assert torch.allclose(unialign_gen.load("stable-unclip", sources=given).embed(text="a dog"), expected, atol=1e-6)
 
 
 def test_sound_through_beats_and_a_trained_head(hub, home, tmp_path):
@@ -188,8 +294,9 @@ def test_imagebind_is_opt_in(hub, home, tmp_path):
 
 def test_what_is_missing_is_one_line_with_a_way_out(hub, home, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    no_image = {k: v for k, v in sources(hub, "unclip").items() if k != "image"}
     with pytest.raises(InputError, match="calibrate --checkpoint stable-unclip"):
-        unialign_gen.load("stable-unclip", sources=sources(hub, "unclip"))
+        unialign_gen.load("stable-unclip", sources=no_image)
     calibrated(hub, "unclip", "stable-unclip")
     with pytest.raises(InputError, match=r"sd2-community.*local folder.*--source decoder=FOLDER"):
         unialign_gen.load("stable-unclip")
@@ -209,7 +316,7 @@ def test_what_is_missing_is_one_line_with_a_way_out(hub, home, monkeypatch):
 def test_only_what_is_needed_is_downloaded():
     from fnmatch import fnmatch
 
-    from unialign_gen.published import wanted_files
+    from unialign_gen.loading.description import wanted_files
 
     files = [
         "model_index.json",
@@ -230,12 +337,12 @@ def test_only_what_is_needed_is_downloaded():
 
 def test_calibration_is_for_raw_embeddings(hub, home, tmp_path):
     with pytest.raises(InputError, match="nothing to calibrate"):
-        measure(image_part("starter"), pictures_in(hub / "pictures"))
+        measure(open_aligner("starter").part("image"), pictures_in(hub / "pictures"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no pictures"):
         pictures_in(tmp_path / "empty")
     with pytest.raises(InputError, match="at least 2"):
-        measure(image_part("stable-unclip", sources(hub, "unclip")), [hub / "pictures" / "broken.jpg"])
+        measure(open_aligner("stable-unclip", sources(hub, "unclip")).part("image"), [hub / "pictures" / "broken.jpg"])
 
 
 def test_models_says_what_is_here(hub, home):
@@ -284,8 +391,8 @@ def test_a_part_that_does_not_fit_the_space_is_one_line(hub, home, tmp_path):
 
 
 def test_pe_av_is_named_by_its_source():
-    from unialign_gen.checkpoint import shipped_folder
-    from unialign_gen.published import read, replace_sources
+    from unialign_gen.loading import shipped_folder
+    from unialign_gen.loading.description import read, replace_sources
 
     given = {"audio": "someone/pe-av@abc", "audio_encoder": "pe_av"}
     entry = replace_sources(read(shipped_folder() / "kandinsky"), given, False)["encoders"]["audio"]
@@ -295,7 +402,7 @@ def test_pe_av_is_named_by_its_source():
 def test_damaged_weights_are_one_line(hub, home, tmp_path):
     import shutil
 
-    from unialign_gen.checkpoint import find
+    from unialign_gen.loading import find
 
     shutil.copytree(find("starter") / "aligner" / "audio", tmp_path / "audio")
     from unialign_gen.aligner import load_part
@@ -311,7 +418,7 @@ def test_damaged_weights_are_one_line(hub, home, tmp_path):
 
 def test_a_part_that_was_added_is_saved_and_found_again(tmp_path):
     from unialign_gen.aligner import Aligner, Part
-    from unialign_gen.checkpoint import find
+    from unialign_gen.loading import find
 
     aligner = Aligner.from_pretrained(find("starter") / "aligner")
     own = aligner.part("audio")

@@ -9,7 +9,21 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from unialign_gen.objectives import GRAM, PMRL, TRIANGLE, AnchoredInfoNCE, InfoNCE, UniAlign, kernel
+from unialign_gen.objectives import (
+    GRAM,
+    PMRL,
+    SCALAR,
+    TRIANGLE,
+    AnchoredInfoNCE,
+    CauchySchwarz,
+    InfoNCE,
+    MeanOfOthers,
+    ModGap,
+    SigLIP,
+    Symile,
+    UniAlign,
+    kernel,
+)
 
 B, FEATURES, DIM = 16, 10, 6
 LOSSES = {
@@ -17,9 +31,15 @@ LOSSES = {
     "unialign geodesic": lambda: UniAlign(tau=0.5, uniformity_geometry="geodesic", alignment_geometry="geodesic"),
     "infonce": lambda: InfoNCE(0.2, learnable=True),
     "anchored": lambda: AnchoredInfoNCE(tau=0.2, learnable=True),
-    "gram": lambda: GRAM(tau=0.2),
+    "gram": lambda: GRAM(tau=0.2, learnable=True),
     "triangle": lambda: TRIANGLE(tau=0.2),
     "pmrl": lambda: PMRL(0.3, 0.2),
+    "modgap": lambda: ModGap(tau=0.2),
+    "symile": lambda: Symile(tau=0.2),
+    "cauchy_schwarz": lambda: CauchySchwarz(tau=0.2, bandwidth=0.7),
+    "siglip": lambda: SigLIP(tau=0.2, bias=-2.0),
+    "scalar": lambda: SCALAR(tau=0.2, masked=0.9, steps=1e-9),
+    "mean_of_others": lambda: MeanOfOthers(tau=0.2),
 }
 
 
@@ -31,6 +51,8 @@ class Heads(nn.Module):
         torch.manual_seed(0)
         self.heads = nn.ModuleDict({n: nn.Linear(FEATURES, DIM) for n in ("image", "text", "audio")})
         self.loss = loss
+        if hasattr(loss, "calls"):
+            loss.calls += 1  # past the first step, where no view is masked
 
     def forward(self, features, masks):
         return self.loss({n: head(features[n]) for n, head in self.heads.items()}, masks)
@@ -54,6 +76,14 @@ def step(model, rows, masked):
     return value.item(), [torch.zeros(()) if p.grad is None else p.grad.clone() for p in inner.parameters()]
 
 
+def alone(rows, wrap=lambda module: module):
+    """The gradient of a temperature that is in no wrapper, beside a head that is."""
+    torch.manual_seed(0)
+    loss, head = InfoNCE(0.2, learnable=True).double(), wrap(nn.Linear(FEATURES, DIM).double())
+    loss({n: head(x[rows]) for n, x in data(False)[0].items()}).backward()
+    return loss.temperature.log_scale.grad
+
+
 def worker(rank, world, path, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=world)
@@ -64,6 +94,7 @@ def worker(rank, world, path, folder):
         for masked in (False, True):
             model = DistributedDataParallel(Heads(make()).double(), find_unused_parameters=False)
             out[name, masked] = step(model, rows, masked)
+    out["alone"] = alone(rows, DistributedDataParallel)
     ragged = {n: x[: 4 + rank] for n, x in data(False)[0].items()}
     broken = {n: x[:4].clone() for n, x in data(False)[0].items()}
     if rank == world - 1:
@@ -80,7 +111,7 @@ def worker(rank, world, path, folder):
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_equal_one_process(world, tmp_path):
-    mp.spawn(worker, (world, tmp_path / "meet", tmp_path), nprocs=world)
+    mp.spawn(worker, (world, tmp_path / "store", tmp_path), nprocs=world)
     results = [torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in range(world)]
     for name, make in LOSSES.items():
         for masked in (False, True):
@@ -89,6 +120,7 @@ def test_ranks_equal_one_process(world, tmp_path):
                 assert got_value == pytest.approx(value, rel=1e-9), (name, masked)
                 for a, b in zip(got, grads, strict=True):
                     assert torch.allclose(a, b, atol=1e-7 * max(1.0, float(b.abs().max()))), (name, masked)
+    assert all(float(r["alone"]) == pytest.approx(float(alone(slice(None))), rel=1e-9) for r in results)
     assert all("drop the last" in r["ragged"] for r in results)
     assert "text: row 2 is NaN" in results[-1]["broken"]
     assert all(f"rank {world - 1}" in r["broken"] for r in results[:-1])

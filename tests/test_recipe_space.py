@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from typer.testing import CliRunner
 
-from unialign_gen.checkpoints.recipe import heads, known, recall, space
-from unialign_gen.checkpoints.recipe.rows import Picture
+from unialign_gen.checkpoints.recipe import heads, known, recall, space, stages
+from unialign_gen.checkpoints.recipe.__main__ import app
+from unialign_gen.checkpoints.recipe.rows import FIVE, Picture
 from unialign_gen.concepts import ConceptTable
+from unialign_gen.errors import InputError
 from unialign_gen.heads import Head
 
 
@@ -178,11 +181,7 @@ def test_a_concepts_point_is_the_mean_of_its_pictures_or_else_of_its_name():
 
 def test_pairs_are_counted_by_both_parts():
     rows = [picture(n, [n], [n], split="test") for n in ("dog", "cat", "car")]
-    rows.append(
-        picture(
-            "both", captions=["a dog and a cat", "a dog next to a cat"], kind="composition", parts=["dog", "cat"], split="test"
-        )
-    )
+    rows.append(picture("pair-unseen-0", captions=["a dog and a cat"], kind="composition", parts=["dog", "cat"], split="test"))
     rows.append(picture("twice", ["car"], ["two cars"], kind="composition", parts=["car", "car"], split="test"))
     axes = torch.eye(8)
     z = torch.stack([axes[0], axes[1], axes[2], F.normalize(axes[0] + axes[1], dim=0), axes[2]])
@@ -205,7 +204,83 @@ def test_pairs_are_counted_by_both_parts():
 def test_labels_and_caches_hold_what_each_stream_draws(tmp_path):
     from unialign_gen.data.cache import read_about
 
+    assert heads.missing(tmp_path, "x")
     heads.write_cache(tmp_path, "x", ["a", "b"], ["dog|cat", "car"], {"image": [torch.ones(1, 4), torch.ones(2, 4)]})
-    assert read_about(tmp_path / "x" / "shard-00000.safetensors")["labels"] == ["dog|cat", "car"]
+    assert read_about(tmp_path / "caches" / "x" / "shard-00000.safetensors")["labels"] == ["dog|cat", "car"]
+    assert not heads.missing(tmp_path, "x")
     assert heads.label(["dog", "cat"], "A|B") == "dog|cat"
     assert heads.label([], "A|B") == "a b"
+
+
+def test_texts_that_say_nothing_are_of_many_kinds_and_the_same_every_time():
+    found = heads.nonsense(400)
+    assert found == heads.nonsense(400)
+    assert len(set(found)) > 380
+    assert all(text.strip() for text in found)
+    assert any(text.isascii() and text.replace(" ", "").isalpha() for text in found)
+    assert any(not text.isascii() for text in found)
+    assert any(not any(c.isalpha() for c in text) for text in found)
+
+
+def test_colour_words_are_told_by_the_nearest_of_five():
+    rows = [picture("apple", ["apple"], ["apple"], split="test")]
+    rows += [
+        picture(f"apple+{c}", ["apple"], [f"a {c} apple"], "recoloured", c, split="test", variant_of="apple") for c in FIVE
+    ]
+    z = torch.cat([torch.eye(6)[5:], torch.eye(6)[:5]])
+
+    class Said:
+        def __call__(self, texts):
+            return torch.stack([torch.eye(6)[next(i for i, c in enumerate(FIVE) if c in t)] for t in texts])
+
+    assert recall.colour_words(rows, z, Said(), lambda x: x) == {"colours": 5, "colour": 1.0}
+    assert recall.colour_words(rows, z, Said(), lambda x: x.roll(1, 1))["colour"] == 0.0
+
+
+def test_a_stage_begins_again_at_its_last_file(tmp_path):
+    calls = []
+
+    def make():
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return {"a": 1}
+
+    path = tmp_path / "done" / "x.json"
+    with pytest.raises(KeyboardInterrupt):
+        stages.kept(path, make)
+    assert not path.exists()
+    assert stages.kept(path, make) == stages.kept(path, make) == {"a": 1}
+    assert len(calls) == 2
+
+
+def test_a_space_is_trained_once_for_its_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(space, "HIDDEN", 16)
+    rows, features = small()
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(vars(r)) + "\n" for r in rows))
+    np.save(tmp_path / "pictures64.npy", np.zeros((len(rows), 64, 64, 3), np.uint8))
+    monkeypatch.setattr(stages.Data, "image", features)
+    monkeypatch.setattr(stages.Data, "texts", Texts())
+    trained = []
+    once = space.train
+    monkeypatch.setattr(space, "train", lambda data: (trained.append(1), once(data, steps=2, batch=8))[1])
+    (tmp_path / "heads").mkdir()
+    stages.space(tmp_path)
+    first = (tmp_path / "space.json").read_text()
+    assert not (tmp_path / "heads").exists()  # they were of the space before
+    stages.space(tmp_path)
+    assert len(trained) == 1
+    (tmp_path / "rows.jsonl").write_text((tmp_path / "rows.jsonl").read_text().replace("dog0", "dog9"))
+    stages.space(tmp_path)
+    assert len(trained) == 2
+    assert (tmp_path / "space.json").read_text() != first
+
+
+def test_what_is_missing_is_one_line(tmp_path):
+    for stage, match in ((stages.space, "rows"), (stages.recall, "run `heads` first"), (stages.assemble, "run `heads` first")):
+        with pytest.raises(InputError, match=match):
+            stage(tmp_path)
+    done = CliRunner().invoke(app, ["recall", "--root", str(tmp_path)])
+    assert done.exit_code == 2
+    assert done.output.startswith("Error: ")
+    assert done.output.count("\n") == 1

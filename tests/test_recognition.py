@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unialign_gen.checkpoint import find
 from unialign_gen.checkpoints.recipe import encoders
 from unialign_gen.checkpoints.recipe import recognition as recipe
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, load_head, save_head
+from unialign_gen.loading import find
 from unialign_gen.pipelines import EmbeddingPrior
 from unialign_gen.recognition import Recognition
 

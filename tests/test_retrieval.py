@@ -1,18 +1,30 @@
-"""Ranks by brute force on whole matrices, and against scikit-learn and torchmetrics."""
+"""Ranks by brute force on whole matrices and over every order of ties, and against scikit-learn and torchmetrics."""
+
+from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import average_precision_score, ndcg_score
 
 from unialign_gen.errors import InputError
 from unialign_gen.eval import retrieval
-from unialign_gen.eval.retrieval import Cosine, Volume, dual_softmax_ranks, ranks, recalls, rescored_ranks
+from unialign_gen.eval.retrieval import (
+    Cosine,
+    DualSoftmax,
+    QueryWeightedCentroid,
+    Volume,
+    dual_softmax_ranks,
+    equal_rows,
+    ranks,
+    recalls,
+)
 from unialign_gen.objectives.volume import gram_volume
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
+def small_tiles(monkeypatch):
     monkeypatch.setattr(retrieval, "ROWS", 7)
     monkeypatch.setattr(retrieval, "COLUMNS", 11)
 
@@ -21,109 +33,182 @@ def unit(n, d=6, seed=0):
     return F.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
-def naive(scores, owner):
-    """(Q, N) scores -> ranks of both directions, ties half."""
-    s, owner = scores.double().numpy(), owner.numpy()
-    to_clip = [1 + (r > r[o]).sum() + ((r == r[o]).sum() - 1) / 2 for r, o in zip(s, owner, strict=True)]
-    to_text = []
-    for j in range(s.shape[1]):
-        best, others = s[owner == j, j].max(), s[owner != j, j]
-        to_text.append(1 + (others > best).sum() + (others == best).sum() / 2)
-    return np.array(to_clip), np.array(to_text)
+def whole(score):
+    return score.tile(slice(0, score.texts), slice(0, score.clips)).double().numpy()
+
+
+def relevance(owner, clips, groups=None):
+    """(Q, N): which clip is right for which text."""
+    owner = owner.numpy()
+    right = owner[:, None] == np.arange(clips)
+    if groups is not None:
+        same = groups.numpy()[:, None] == groups.numpy()
+        right = (same @ right) > 0
+    return right
+
+
+def naive(scores, right):
+    """Rank of the best right one of each row, where nothing ties."""
+    return np.array([1 + (r[~ok] > r[ok].max()).sum() for r, ok in zip(scores, right, strict=True)])
 
 
 @pytest.mark.parametrize("captions", [1, 3])
 def test_cosine_ranks_by_brute_force(captions):
     clip, owner = unit(30), torch.arange(30).repeat_interleave(captions)
     text = F.normalize(clip[owner] + unit(30 * captions, seed=1), dim=1)
-    found = ranks(Cosine(text, clip), owner)
-    to_clip, to_text = naive(text @ clip.T, owner)
-    assert np.array_equal(found.to_clip, to_clip)
-    assert np.array_equal(found.to_text, to_text)
-    assert len(found.to_clip) == 30 * captions
-    assert len(found.to_text) == 30
+    score = Cosine(text, clip)
+    found = ranks(score, owner)
+    assert np.array_equal(found.to_clip.rank, naive(whole(score), relevance(owner, 30)))
+    assert np.array_equal(found.to_text.rank, naive(whole(score).T, relevance(owner, 30).T))
+    assert (len(found.to_clip), len(found.to_text)) == (30 * captions, 30)
 
 
 def test_owners_in_any_order_and_uneven():
     owner = torch.tensor([2, 0, 1, 2, 2, 0])
-    text, clip = unit(6), unit(3, seed=1)
-    found = ranks(Cosine(text, clip), owner)
-    to_clip, to_text = naive(text @ clip.T, owner)
-    assert np.array_equal(found.to_clip, to_clip)
-    assert np.array_equal(found.to_text, to_text)
+    score = Cosine(unit(6), unit(3, seed=1))
+    found = ranks(score, owner)
+    assert np.array_equal(found.to_clip.rank, naive(whole(score), relevance(owner, 3)))
+    assert np.array_equal(found.to_text.rank, naive(whole(score).T, relevance(owner, 3).T))
 
 
 @pytest.mark.parametrize("more", [1, 2, 3])
 def test_volume_ranks_by_brute_force(more):
     rest = [unit(20, seed=s) for s in range(more)]
     text = F.normalize(sum(rest) + 0.7 * unit(20, seed=9), dim=1)
-    volumes = torch.stack([gram_volume([t.expand(20, -1), *rest]) for t in text])
+    volumes = torch.stack([gram_volume([t.expand(20, -1), *rest]) for t in text]).numpy()
     found = ranks(Volume(text, rest), torch.arange(20))
-    to_clip, to_text = naive(-volumes, torch.arange(20))
-    assert np.array_equal(found.to_clip, to_clip)
-    assert np.array_equal(found.to_text, to_text)
+    assert np.array_equal(found.to_clip.rank, naive(-volumes, np.eye(20, dtype=bool)))
+    assert np.array_equal(found.to_text.rank, naive(-volumes.T, np.eye(20, dtype=bool)))
 
 
-def test_a_model_that_says_nothing_gets_the_rank_of_chance():
+def test_a_volume_without_a_modality_is_that_of_the_others():
+    rest, text = [unit(20, seed=s) for s in range(2)], unit(8, seed=9)
+    rest[0][::2], rest[1][1::4] = 0, 0
+    found = whole(Volume(text, rest))
+    for j in range(20):
+        there = [r[j].expand(8, -1) for r in rest if r[j].any()]
+        assert np.allclose(-found[:, j], gram_volume([text, *there]).double().square(), atol=1e-5)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_query_weighted_centroids_are_their_formula(missing):
+    rest, text = [unit(13, seed=s) for s in range(3)], unit(5, seed=9)
+    if missing:
+        rest[0][::2], rest[2][::3] = 0, 0
+    found = whole(QueryWeightedCentroid(text, rest))
+    for i, t in enumerate(text):
+        for j in range(13):
+            there = torch.stack([r[j] for r in rest if r[j].any()])
+            centroid = ((there @ t) / 0.1).softmax(0) @ there
+            assert found[i, j] == pytest.approx(float(F.cosine_similarity(centroid, t, dim=0)), abs=1e-5)
+    nothing = QueryWeightedCentroid(text, [torch.zeros(5, 6), torch.zeros(5, 6)])
+    assert np.array_equal(whole(nothing), np.zeros((5, 5)))
+
+
+def expected(scores, right):
+    """Every figure of one query as the mean over all orders of its candidates that the scores allow."""
+    found = []
+    for order in permutations(range(len(scores))):
+        order = np.array(order)
+        ranked = right[order[np.argsort(-scores[order], kind="stable")]]
+        places = np.flatnonzero(ranked) + 1
+        gain = (1 / np.log2(1 + places[places <= 10])).sum() / (1 / np.log2(1 + np.arange(1, right.sum() + 1))).sum()
+        found.append([places[0], places[0] <= 1, places[0] <= 5, (np.arange(1, len(places) + 1) / places).mean(), gain])
+    return np.mean(found, axis=0)
+
+
+@pytest.mark.parametrize("compared", [0, 64])
+@pytest.mark.parametrize("seed", range(6))
+def test_ties_count_by_expectation(seed, compared, monkeypatch):
+    """Scores of few values, several right ones a query, by both ways of counting: against the mean over every order."""
+    monkeypatch.setattr(retrieval, "COMPARED", compared)
+    generator = torch.Generator().manual_seed(seed)
+    owner = torch.cat([torch.arange(5), torch.randint(0, 5, (1,), generator=generator)])
+    groups = torch.randint(0, 3, (6,), generator=generator)
+    text = torch.randint(0, 3, (6, 5), generator=generator).float() / 2
+    for groups_or_none in (None, groups):
+        right = relevance(owner, 5, groups_or_none)
+        found = ranks(Cosine(text, torch.eye(5)), owner, groups_or_none)
+        for direction, scores, ok in ((found.to_clip, text, right), (found.to_text, text.T, right.T)):
+            for i in range(len(scores)):
+                mine = [direction.rank[i], direction.hits[1][i], direction.hits[5][i], direction.ap[i], direction.ndcg[i]]
+                assert np.allclose(mine, expected(scores[i].numpy(), ok[i])), i
+
+
+def test_a_model_that_says_nothing_is_at_chance():
     same = unit(1).expand(41, -1)
     found = ranks(Cosine(same, same), torch.arange(41))
-    assert set(found.to_clip) == set(found.to_text) == {21.0}
-    assert recalls(found.to_clip)["R@10"] == 0
+    for direction in (found.to_clip, found.to_text):
+        assert set(direction.rank) == {21.0}
+        assert recalls(direction)["R@1"] == pytest.approx(1 / 41)
+        assert recalls(direction)["R@10"] == pytest.approx(10 / 41)
     twice = ranks(Cosine(same[:20], same[:10]), torch.arange(10).repeat_interleave(2))
-    assert set(twice.to_clip) == {5.5}
-    assert set(twice.to_text) == {10.0}  # 18 rivals of other clips, ties half
+    assert set(twice.to_clip.rank) == {5.5}
+    assert np.allclose(twice.to_text.rank, 7)  # the first of 2 among 20: 21 / 3
+    assert np.allclose(twice.to_text.hits[1], 0.1)
 
 
-def test_duplicates_of_the_right_clip_share_its_rank():
+def test_a_random_model_is_at_chance():
+    found = ranks(Cosine(unit(400), unit(400, seed=1)), torch.arange(400))
+    assert recalls(found.to_clip)["R@10"] == pytest.approx(10 / 400, abs=0.02)
+    assert recalls(found.to_text)["median_rank"] == pytest.approx(200, abs=25)
+
+
+def test_two_equal_scores_are_right_half_the_time():
     clip = unit(5)
     clip[3] = clip[1]
-    found = ranks(Cosine(clip, clip), torch.arange(5))
-    assert found.to_clip.tolist() == [1, 1.5, 1, 1.5, 1]
-    assert recalls(found.to_clip)["R@1"] == pytest.approx(0.6)
+    found = ranks(Cosine(clip, clip), torch.arange(5)).to_clip
+    assert found.rank.tolist() == [1, 1.5, 1, 1.5, 1]
+    assert recalls(found)["R@1"] == pytest.approx(0.8)
 
 
-def test_recalls_are_torchmetrics():
+def test_a_perfect_model_on_repeated_captions():
+    """50 captions of two clips each: strictly half are right, both directions; with equal captions right all are."""
+    captions = unit(50, 32).repeat_interleave(2, 0)
+    clips = F.normalize(captions + 0.05 * unit(100, 32, seed=1), dim=1)
+    groups = equal_rows(captions)
+    strict, equal = ranks(Cosine(captions, clips), torch.arange(100)), ranks(Cosine(captions, clips), torch.arange(100), groups)
+    for direction in (strict.to_clip, strict.to_text):
+        assert recalls(direction)["R@1"] == pytest.approx(0.5, abs=0.07)
+    for direction in (equal.to_clip, equal.to_text):
+        assert {k: recalls(direction)[k] for k in ("R@1", "mAP", "nDCG@10")} == {"R@1": 1, "mAP": 1, "nDCG@10": 1}
+
+
+def test_equal_rows_are_found_but_for_rounding():
+    x = unit(40, 16)[torch.randint(0, 40, (300,), generator=torch.Generator().manual_seed(1))]
+    noisy = 5 * x * (1 + 1e-6 * torch.randn(300, 16, generator=torch.Generator().manual_seed(2)))
+    found = equal_rows(noisy)
+    assert np.array_equal(found[:, None] == found, (x[:, None] == x).all(2))
+
+
+def test_figures_are_scikit_learns_and_torchmetrics():
     from torchmetrics.functional.retrieval import retrieval_recall
 
-    text, clip = unit(40), unit(40, seed=1)
-    found = recalls(ranks(Cosine(text, clip), torch.arange(40)).to_clip)
+    text, clip, owner = unit(40), unit(20, seed=1), torch.arange(20).repeat(2)
+    found = ranks(Cosine(text, clip), owner)
     scores = text @ clip.T
+    right = relevance(owner, 20)
+    ap = [average_precision_score(r, s) for r, s in zip(right.T, scores.T.numpy(), strict=True)]
+    assert np.allclose(found.to_text.ap, ap)
+    ndcg = [ndcg_score(r[None], s[None], k=10) for r, s in zip(right.T, scores.T.numpy(), strict=True)]
+    assert np.allclose(found.to_text.ndcg, ndcg)
     for k in (1, 5, 10):
-        theirs = np.mean([float(retrieval_recall(s, torch.arange(40) == i, top_k=k)) for i, s in enumerate(scores)])
-        assert found[f"R@{k}"] == pytest.approx(theirs)
-    order = scores.argsort(dim=1, descending=True)
-    assert found["median_rank"] == np.median([order[i].tolist().index(i) + 1 for i in range(40)])
+        # torchmetrics takes scores of 0 and less for not found
+        theirs = np.mean(
+            [float(retrieval_recall(s + 2, torch.from_numpy(r), top_k=k)) for s, r in zip(scores, right, strict=True)]
+        )
+        assert recalls(found.to_clip)[f"R@{k}"] == pytest.approx(theirs)
 
 
 def test_dual_softmax_is_its_formula_and_needs_pairs():
     text, clip = unit(25), unit(25, seed=1)
     s = (text @ clip.T).double()
     found = dual_softmax_ranks(Cosine(text, clip), torch.arange(25), scale=20)
-    assert np.array_equal(found.to_clip, naive(s * (20 * s).softmax(0), torch.arange(25))[0])
-    assert np.array_equal(found.to_text, naive(s * (20 * s).softmax(1), torch.arange(25))[1])
+    eye = np.eye(25, dtype=bool)
+    assert np.array_equal(found.to_clip.rank, naive((s * (20 * s).softmax(0)).numpy(), eye))
+    assert np.array_equal(found.to_text.rank, naive((s * (20 * s).softmax(1)).numpy().T, eye))
     with pytest.raises(InputError, match="one to one"):
-        dual_softmax_ranks(Cosine(text, clip[:5]), torch.arange(5).repeat_interleave(5))
-
-
-def test_rescoring_reorders_the_candidates_only():
-    text, clip, owner = unit(30), unit(10, seed=1), torch.arange(10).repeat_interleave(3)
-    plain = ranks(Cosine(text, clip), owner)
-
-    def knows_clips(i, candidates):
-        return [float(c == int(owner[i])) for c in candidates]
-
-    def knows_texts(j, candidates):
-        return [float(int(owner[t]) == j) for t in candidates]
-
-    found = rescored_ranks(Cosine(text, clip), owner, knows_clips, knows_texts, top=4)
-    assert np.array_equal(found.to_clip, np.where(plain.to_clip <= 4, 1, plain.to_clip))
-    assert np.array_equal(found.to_text, np.where(plain.to_text <= 4, 1, plain.to_text))
-    same = rescored_ranks(Cosine(text, clip), owner, lambda i, c: [0.0] * len(c), lambda j, t: [0.0] * len(t), top=4)
-    assert set(same.to_clip[plain.to_clip <= 4]) == {2.5}
-    scores = (text @ clip.T).numpy()
-    again = rescored_ranks(Cosine(text, clip), owner, lambda i, c: scores[i, c], lambda j, t: scores[t, j], top=4)
-    assert np.array_equal(again.to_clip, plain.to_clip)
-    assert np.array_equal(again.to_text, plain.to_text)
+        DualSoftmax(Cosine(text, clip[:5]), torch.arange(5).repeat_interleave(5), "text")
 
 
 def test_clips_without_a_text_are_refused():
@@ -135,22 +220,15 @@ def test_clips_without_a_text_are_refused():
 
 def test_no_matrix_of_all_against_all_is_held(monkeypatch):
     monkeypatch.setattr(retrieval, "ROWS", 256)
+    monkeypatch.setattr(retrieval, "COLUMNS", 1024)
     seen = []
 
     class Counting(Cosine):
-        def block(self, rows):
-            out = super().block(rows)
+        def tile(self, rows, columns):
+            out = super().tile(rows, columns)
             seen.append(tuple(out.shape))
             return out
 
     z = unit(3000, 8)
-    assert set(ranks(Counting(z, z), torch.arange(3000)).to_clip) == {1.0}
-    assert max(rows for rows, _ in seen) == 256
-
-
-@pytest.mark.parametrize("more", [1, 2, 3])
-def test_own_scores_are_entries_of_the_blocks(more):
-    rest, text, owner = [unit(9, seed=s) for s in range(more)], unit(20, seed=8), torch.arange(20) % 9
-    for score in (Volume(text, rest), Cosine(text, rest[0])):
-        entries = score.block(slice(3, 17)).gather(1, owner[3:17, None])[:, 0]
-        assert torch.allclose(score.own(slice(3, 17), owner[3:17]), entries, atol=3e-7)
+    assert set(ranks(Counting(z, z), torch.arange(3000)).to_clip.rank) == {1.0}
+    assert max(seen) == (256, 1024)

@@ -7,7 +7,6 @@ import scipy.signal
 import torch
 from safetensors.torch import load_file, save_file
 
-from unialign_gen.checkpoint import find
 from unialign_gen.checkpoints.recipe import encoders as recipe
 from unialign_gen.encoders import load_encoder, save_encoder
 from unialign_gen.encoders.aisfx import AiSFX
@@ -17,6 +16,7 @@ from unialign_gen.encoders.concatenated import Concatenated, resample
 from unialign_gen.encoders.quantised import pack, unpack
 from unialign_gen.encoders.yamnet import FRAMES, LEVEL, MELS, RATE, YAMNet, mel_filters, same
 from unialign_gen.errors import InputError
+from unialign_gen.loading import find
 
 AUDIO = find("starter") / "aligner" / "audio"
 

@@ -28,8 +28,8 @@ from transformers import (
 
 import unialign_gen
 from unialign_gen.aligner import Aligner
-from unialign_gen.checkpoint import shipped_folder
 from unialign_gen.errors import InputError
+from unialign_gen.loading import shipped_folder
 from unialign_gen.pipelines import EmbedScale, UniAlignStableUnCLIPPipeline
 
 D = 256

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -16,22 +17,26 @@ import torch.nn.functional as F
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import unialign_gen
 from unialign_gen.config import load
 from unialign_gen.data.cache import FORMAT, FeatureCache, Ragged, Shard, counted, create, write_shard
 from unialign_gen.errors import InputError
-from unialign_gen.heads import Head, load_head, save_head
+from unialign_gen.heads import Head, heads_in, load_head, save_head
 from unialign_gen.objectives import OBJECTIVES, UniAlign
 from unialign_gen.training import evaluation
 from unialign_gen.training.batches import Batches
-from unialign_gen.training.config import HeadConfig, StreamConfig, TrainConfig
+from unialign_gen.training.config import EvaluationConfig, HeadConfig, StreamConfig, TrainConfig
 from unialign_gen.training.evaluation import recall_at_1
 from unialign_gen.training.features import held_out, read
+from unialign_gen.training.folder import RunFolder
 from unialign_gen.training.model import Heads, whole_batch_gradients
 from unialign_gen.training.rows import Rows, StreamBatch
+from unialign_gen.training.seeds import derived
 from unialign_gen.training.state import objective_of, prepare
 from unialign_gen.training.streams import Stream, systematic
+from unialign_gen.training.trackers import tracker_options
 from unialign_gen.training.train import train
 
 WIDTH = {"image": 1664, "text": 12, "audio": 10}  # the starter's image head takes 1664 features
@@ -148,32 +153,101 @@ def test_balance_draws_labels_equally_often():
     assert counts[2] == 0
 
 
-def test_pairs_have_the_anchors_label_and_lenders_their_share(caches):
+def test_pairs_have_the_anchors_label_and_caches_their_share(caches):
     sources = {"clips": source(caches), "sounds": source(caches, "sounds")}
     pairs = {"audio": {"clips": 1.0, "sounds": 3.0}}
-    config = StreamConfig({"clips": 1.0}, ["image", "audio"], batch=60, balance=0, pairs=pairs)
+    config = StreamConfig({"clips": 1.0}, ["image", "audio"], batch=8, balance=0, pairs=pairs)
     stream = Stream("s", config, sources, "image", seed=0)
-    lenders, labels = Counter(), Counter()
-    for step in range(40):
+    used, labels = Counter(), Counter()
+    for step in range(150):
         drawn = stream.draw(step)
-        lender, sample = drawn.lent["audio"]
-        for own, which, lent in zip(drawn.labels.tolist(), lender.tolist(), sample.tolist(), strict=True):
-            name = sorted(config.pairs["audio"])[which]
+        cache, sample = drawn.paired["audio"]
+        assert len(set(zip(drawn.caches.tolist(), drawn.samples.tolist(), strict=True))) == 8
+        there = [pair for pair in zip(cache.tolist(), sample.tolist(), strict=True) if pair[0] >= 0]
+        assert len(set(there)) == len(there) >= 6
+        for own, which, other in zip(drawn.labels.tolist(), cache.tolist(), sample.tolist(), strict=True):
             label = stream.labels[own]
-            assert label in sources[name].labels[lent]
-            assert not sources[name].held_out[lent]
-            assert int(sources[name].rows["audio"].counts[lent]) > 0
             labels[label] += 1
+            if which < 0:
+                continue
+            name = sorted(config.pairs["audio"])[which]
+            assert label in sources[name].labels[other]
+            assert not sources[name].held_out[other]
+            assert int(sources[name].rows["audio"].counts[other]) > 0
             if label != "bell":  # which the sounds do not have
-                lenders[name] += 1
-    assert lenders["sounds"] / lenders.total() == pytest.approx(0.75, abs=0.04)
+                used[name] += 1
+    assert used["sounds"] / used.total() == pytest.approx(0.75, abs=0.04)
     assert all(count / labels.total() == pytest.approx(0.25, abs=0.02) for count in labels.values())
+
+
+def test_a_label_with_fewer_samples_than_rows_leaves_the_rest_without(caches):
+    """One recording for all: the second picture of its label has no sound, not the same again."""
+    clips = source(caches, share=0.0)
+    one = read("one", FeatureCache.open(caches / "sounds"), {"audio"}, 0.0, seed=0)
+    one.labels = [["cat"] if i == 0 else [] for i in range(len(one))]
+    config = StreamConfig({"clips": 1.0}, ["image", "audio"], batch=12, pairs={"audio": {"one": 1.0}})
+    stream = Stream("s", config, {"clips": clips, "one": one}, "image", seed=0)
+    cache, _ = stream.draw(0).paired["audio"]
+    assert sorted(cache.tolist()) == [-1] * 11 + [0]
+    run = TrainConfig(
+        Path("x"), {"clips": caches / "clips", "one": caches / "sounds"}, {"audio": HeadConfig()}, [config], steps=1
+    )
+    points = {"clips": torch.randn(len(clips), 4)}
+    for rows in ("one", "mean"):
+        run.heads["audio"].rows = rows
+        made = Batches(run, stream, {"clips": clips, "one": one}, points, {}, {}).batch(0, 0, 1).rows["audio"]
+        assert made.present.tolist() == (cache >= 0).tolist()
+
+
+def test_no_batch_holds_a_sample_twice(caches):
+    """Over the ends of epochs, where a label is rare, and where samples have several labels."""
+    clips = source(caches)
+    clips.labels = [["rare"] if i < 3 else ["cat", "dog", "car"] for i in range(len(clips))]
+    usable = int((~clips.held_out).sum())
+    for balance in (1.0, 0.5, 0.0):
+        for batch in (7, usable - 1, usable):
+            config = StreamConfig({"clips": 1.0}, ["image", "text"], batch=batch, balance=balance)
+            stream = Stream("s", config, {"clips": clips}, "image", seed=3)
+            for step in range(30):
+                assert len(set(stream.draw(step).samples.tolist())) == batch
+    with pytest.raises(InputError, match=rf"s: a batch of {usable + 1} is larger than its set of {usable} samples"):
+        Stream("s", StreamConfig({"clips": 1.0}, ["image"] * 2, batch=usable + 1), {"clips": clips}, "image", seed=3)
+
+
+def test_a_step_is_drawn_the_same_in_any_order(caches):
+    config = StreamConfig({"clips": 1.0}, ["image", "text"], batch=11)
+    streams = [Stream("s", config, {"clips": source(caches)}, "image", seed=3) for _ in range(2)]
+    forward = [streams[0].draw(step).samples.tolist() for step in range(20)]
+    assert [streams[1].draw(step).samples.tolist() for step in reversed(range(20))] == forward[::-1]
+
+
+def test_streams_steps_and_seeds_draw_independently(caches, tmp_path):
+    """Two equal streams of a run, and neighbouring seeds: neither the same samples nor the same noise."""
+    stream = StreamConfig({"clips": 1.0}, ["image", "text"], batch=16, balance=0.0)
+    heads = {"text": HeadConfig(noise=1.0)}
+    drawn, noise = [], []
+    for seed in (0, 1):
+        config = settings(caches, tmp_path, streams=[stream, replace(stream)], heads=heads, seed=seed)
+        for batches in prepare(config).batches:
+            for step in (0, 1):
+                drawn.append(batches.stream.draw(step).samples)
+                silent = Batches(replace(config, heads={"text": HeadConfig()}), *vars_of(batches))
+                noise.append(batches.batch(step, 0, 1).rows["text"].values - silent.batch(step, 0, 1).rows["text"].values)
+    for values in (drawn, noise):
+        assert all(not torch.equal(a, b) for i, a in enumerate(values) for b in values[:i])
+    flat = torch.stack([n.flatten() for n in noise])
+    assert (torch.corrcoef(flat) - torch.eye(len(flat))).abs().max() < 0.3
+    assert len({derived(*key) for key in ((), (0,), (0, 0), (1,), (0, 1), (1, 0), (2**40,))}) == 7
+
+
+def vars_of(batches):
+    return batches.stream, batches.sources, batches.points, {}, batches.spread
 
 
 def test_what_cannot_be_drawn_is_said(caches):
     with pytest.raises(InputError, match="no sample of sounds has audio and image"):
         Stream(
-            "streams[0]", StreamConfig({"sounds": 1.0}, ["image", "audio"]), {"sounds": source(caches, "sounds")}, "image", 0
+            "streams[0]", StreamConfig({"sounds": 1.0}, ["image", "audio"], 4), {"sounds": source(caches, "sounds")}, "image", 0
         )
 
 
@@ -376,7 +450,91 @@ def test_two_processes_lose_what_one_does(caches, tmp_path):
     assert losses(tmp_path / "parts-one") == pytest.approx(losses(tmp_path / "unialign-one"), rel=1e-4)
 
 
+@pytest.mark.parametrize("call", ["rename", "replace"])
+def test_kept_heads_are_whole_at_any_moment(tmp_path, monkeypatch, call):
+    """A kill at every step of writing: first heads appear together or not at all, later ones leave none out."""
+    torch.manual_seed(0)
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    real = {"rename": Path.rename, "replace": os.replace}
+    kills = 0
+
+    def killed_at(number):
+        calls = [0]
+
+        def move(*arguments):
+            calls[0] += 1
+            if calls[0] == number:
+                raise KeyboardInterrupt
+            return real[call](*arguments)
+
+        return move
+
+    for generation in range(3):
+        heads = Heads({"text": Head(6, 4, 8), "audio": Head(5, 4, 8)})
+        for number in range(1, 6):
+            with monkeypatch.context() as patch:
+                patch.setattr(Path if call == "rename" else os, call, killed_at(number))
+                try:
+                    folder.keep(heads, {})
+                except KeyboardInterrupt:
+                    kills += 1
+            if generation or (folder.path / "heads").exists():
+                found = heads_in(folder.path)
+                assert set(found) == {"text", "audio"}
+                assert [load_head(found[m]).config["features"] for m in ("audio", "text")] == [5, 6]
+        folder.keep(heads, {})
+        assert load_head(folder.path / "heads" / "text").linear.weight.equal(heads.heads["text"].linear.weight)
+    assert kills == {"rename": 1, "replace": 11}[call]
+    assert sorted(p.name for p in folder.path.iterdir()) == ["heads"]
+
+
+def test_training_works_off_the_main_thread(caches, tmp_path):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(train(settings(caches, tmp_path / "run", steps=2))))
+    thread.start()
+    thread.join()
+    assert found[0].finished
+
+
+def test_two_runs_of_one_process_may_differ_in_precision(caches, tmp_path):
+    assert train(settings(caches, tmp_path / "a", steps=1)).finished
+    assert train(settings(caches, tmp_path / "b", steps=1, precision="bf16")).finished
+
+
+def test_an_identity_start_gives_the_features(caches, tmp_path):
+    features = torch.randn(50, 6) * 3 + 1
+    head = Head(6, 6, 8, dropout=0.5).eval()
+    head.fit_standardisation(features)
+    head.start_as_identity()
+    assert torch.allclose(head(features), features, atol=1e-5)
+    assert all(p.requires_grad for p in head.parameters())
+    with pytest.raises(InputError, match=r"heads.text.init: .* 12 features and 256 dimensions"):
+        prepare(settings(caches, tmp_path, heads={"text": HeadConfig(init="identity"), "audio": HeadConfig()}))
+
+
 # what a user gets wrong
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"checkpoint": "nobody"},
+        {"caches": {"clips": Path("/nowhere")}},
+        {"objective": {"name": "unialing"}},
+        {"objective": {"name": "unialign", "anchor": "depth"}},
+        {"heads": {"text": HeadConfig(start=Path("/nowhere")), "audio": HeadConfig()}},
+        {"evaluation": EvaluationConfig(held_out=0.15, metric="depth/r1")},
+        {"trackers": ["nonsense"]},
+        {"streams": [StreamConfig({"clips": 1.0}, ["image", "text", "audio"], batch=1000)]},
+    ],
+)
+def test_wrong_names_leave_nothing_behind(caches, tmp_path, change):
+    config = settings(caches, tmp_path / "run")
+    evaluation = {"evaluation": change.get("evaluation", config.evaluation)}
+    with pytest.raises(InputError):
+        train(replace(config, **{**change, **evaluation}))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -387,8 +545,11 @@ def test_two_processes_lose_what_one_does(caches, tmp_path):
         ({"streams": [StreamConfig({"clops": 1.0}, ["image", "text"])]}, "no cache is called clops"),
         ({"streams": [StreamConfig({"clips": 1.0}, ["text", "audio"])]}, "must hold the anchor, image"),
         ({"streams": [StreamConfig({"clips": 1.0}, ["image", "depth"])]}, "depth has no entry in heads"),
-        ({"streams": [StreamConfig({"clips": 0.0}, ["image", "text"])]}, "a weight above 0"),
-        ({"ema": 2.0}, "ema must be between 0 and 1"),
+        ({"streams": [StreamConfig({}, ["image", "text"])]}, "needs a cache"),
+        ({"streams": [StreamConfig({"clips": 1.0}, ["image", "text"])]}, "heads.audio: no stream uses it"),
+        ({"ema": 2.0}, "ema: expected less than 1, got 2"),
+        ({"lr": float("nan")}, "lr: expected a finite number, got nan"),
+        ({"betas": (0.9,)}, r"betas\[1\]: missing"),
     ],
 )
 def test_contradictions_are_one_line(caches, tmp_path, change, words):
@@ -433,8 +594,21 @@ def test_what_can_be_measured_is_known_beforehand(caches, missing):
 
 
 def test_trackers_get_the_metrics_and_absent_ones_are_said(caches, tmp_path):
-    train(settings(caches, tmp_path / "run", steps=2, trackers=["tensorboard"]))
-    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
+    for steps in (2, 4):  # the second goes on with the run, and does not tell its configuration again
+        train(settings(caches, tmp_path / "run", steps=steps, save_every=1, trackers=["tensorboard"]))
+    place = tmp_path / "run" / "unialign_gen"
+    assert len(list(place.glob("events.out.tfevents*"))) == 2
+    (told,) = place.rglob("hparams.yml")
+    told = yaml.safe_load(told.read_text())
+    assert (told["lr"], told["objective.name"], told["heads.text.hidden"]) == (3e-3, "unialign", 16)
+    events = EventAccumulator(str(place))
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4]
+    run_id = json.loads((tmp_path / "run" / "about.json").read_text())["id"]
+    options = tracker_options(tmp_path / "run", run_id, 2)
+    assert options["wandb"] == {"name": "run", "dir": str(tmp_path / "run"), "id": run_id, "resume": "allow"}
+    train(settings(caches, tmp_path / "run", steps=5, trackers=[]))
+    assert json.loads((tmp_path / "run" / "about.json").read_text())["id"] == run_id
     with pytest.raises(InputError, match="trackers: nonsense is not there"):
         train(settings(caches, tmp_path / "other", trackers=["nonsense"]))
 
@@ -468,7 +642,7 @@ def clips(tmp_path_factory):
         Image.new("RGB", (32, 32), colours[i % 4]).save(root / f"{i}.png")
         rows.append({"id": str(i), "image": f"{i}.png", "text": [colours[i % 4], f"a {colours[i % 4]} page"]})
     (root / "table.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    corpus = CorpusConfig("table", manifest=root / "table.jsonl")
+    corpus = CorpusConfig("manifest", manifest=root / "table.jsonl")
     run(ExtractConfig(corpus, {"image": "starter", "text": "starter"}, root / "cache", workers=1), progress=None)
     (root / "3.png").write_bytes(b"broken since")
     return root, corpus
@@ -543,7 +717,18 @@ def test_shipped_configurations_are_valid(monkeypatch):
     from unialign_gen.configs import configs_folder
     from unialign_gen.data.extract_config import ExtractConfig
 
-    for name in ("CLIPS", "FEATURES", "RUN", "VGGSOUND", "IMAGEBIND", "BEATS", "VAST150K", "EVA_CLIP", "UNIALIGN_DATA"):
+    for name in (
+        "CLIPS",
+        "CAPTIONS",
+        "FEATURES",
+        "RUN",
+        "VGGSOUND",
+        "IMAGEBIND",
+        "BEATS",
+        "VAST150K",
+        "EVA_CLIP",
+        "UNIALIGN_DATA",
+    ):
         monkeypatch.setenv(name, f"/{name.lower()}")
     files = sorted(configs_folder().glob("*.yaml"))
     assert len(files) >= 8
@@ -553,3 +738,19 @@ def test_shipped_configurations_are_valid(monkeypatch):
             assert objective_of(config).anchor == config.anchor
     paper = load(TrainConfig, configs_folder() / "vggsound-kandinsky.yaml")
     assert (paper.epochs, paper.lr, paper.streams[0].batch, paper.objective["volume_weight"]) == (50, 2e-5, 512, 0.1)
+
+
+def test_an_objective_that_cannot_use_a_streams_modalities_is_said_before_the_first_batch(caches, tmp_path):
+    with pytest.raises(InputError, match="objective: TRIANGLE: 3 modalities are needed, got"):
+        prepare(settings(caches, tmp_path / "a", objective={"name": "triangle"}))
+    with pytest.raises(InputError, match="objective: UniAlign: tau is a finite number above 0, got True"):
+        prepare(settings(caches, tmp_path / "b", objective={"name": "unialign", "tau": True}))
+    with pytest.raises(InputError, match=r"objective: file:.*no such Python file"):
+        prepare(settings(caches, tmp_path / "c", objective={"name": f"file:{tmp_path}/none.py:Mine"}))
+
+
+def test_terms_of_every_objective_are_logged(caches, tmp_path):
+    config = settings(caches, tmp_path / "run", objective={"name": "modgap"}, steps=2)
+    train(config)
+    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"alignment", "centroid_uniformity"} <= set(row)

@@ -1,6 +1,7 @@
 """Encoders of VAST, GRAM and PMRL, and PE-AV, against open_clip, timm, transformers, torchvision and formulas written out."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import open_clip
@@ -13,16 +14,22 @@ from safetensors.torch import save_file
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize
 from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer, PeAudioConfig, PeAudioFeatureExtractor
 from transformers.models.pe_audio.modeling_pe_audio import PeAudioModel
+from typer.testing import CliRunner
 
-from unialign_gen.checkpoint import find
+from unialign_gen.aligner import Aligner, Part, save_part
+from unialign_gen.cli import app
 from unialign_gen.encoders import bert, eva_clip, load_encoder, save_encoder
-from unialign_gen.encoders.base import Encoder
-from unialign_gen.encoders.vast import load, make_part, published_encoders, split_checkpoint
+from unialign_gen.encoders.beats import BEATs
+from unialign_gen.encoders.vast import CONFIGS, READ_AS, contrastive_head, split_checkpoint, write_split
 from unialign_gen.errors import InputError
+from unialign_gen.heads import heads_in, load_head
+from unialign_gen.loading import find
+from unialign_gen.training.config import HeadConfig
+from unialign_gen.training.state import new_head
 
 EVA = {"img_size": 28, "patch_size": 14, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2.5}
 BERT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-BERT |= {"vocab_size": 30522, "max_position_embeddings": 64}
+BERT |= {"vocab_size": 30522, "max_position_embeddings": 96}
 TEXTS = ["a dog barks", "Two caf\u00e9s, un-believably LOUD!", "rain " * 90]
 
 
@@ -154,15 +161,13 @@ def test_bert_is_transformers_class_token(tmp_path, vocabulary, old):
     assert torch.equal(load_encoder(tmp_path / "saved")(tokens), encoder(tokens))
 
 
-class Sound(Encoder):
-    """Stands for BEATs, whose encoder has tests of its own: its weights only have to arrive."""
-
-    def __init__(self):
-        super().__init__()
-        self.encoder = torch.nn.Linear(5, 12)
-
-    def forward(self, x):
-        return self.encoder(x)
+BEATS = {"embed_dim": 8, "encoder_layers": 1, "encoder_embed_dim": 12, "encoder_ffn_embed_dim": 16}
+BEATS |= {"encoder_attention_heads": 2, "conv_pos": 8, "conv_pos_groups": 2, "num_buckets": 8, "max_distance": 10}
+TINY = {
+    "video": CONFIGS["video"] | {"architecture": EVA},
+    "text": CONFIGS["text"] | {"architecture": BERT},
+    "audio": CONFIGS["audio"] | BEATS,
+}
 
 
 def released(eva_model):
@@ -170,7 +175,7 @@ def released(eva_model):
     torch.manual_seed(0)
     trunk = {k.removeprefix("visual.trunk."): v for k, v in eva_model.state_dict().items() if k.startswith("visual.")}
     text = lively(BertForMaskedLM(BertConfig(**BERT, is_decoder=True, add_cross_attention=True)))
-    sound = Sound().state_dict()
+    sound = lively(BEATs(CONFIGS["audio"] | BEATS)).state_dict() | {"predictor.weight": torch.ones(3, 12)}
     state = {f"vision_encoder.visual.{k}": v for k, v in trunk.items()}
     state |= {f"vision_encoder.text.{k}": v for k, v in eva_model.text.state_dict().items()}
     state |= {f"multimodal_encoder.{k}": v for k, v in text.state_dict().items()}
@@ -201,12 +206,12 @@ def test_a_released_checkpoint_comes_apart(tmp_path, vocabulary, eva_model, age)
     assert set(split.unused.values()) >= {"cross-attention of the matching and the decoder", "the decoder's word prediction"}
 
     (tmp_path / "vocab.txt").write_text(vocabulary)
-    encoders = {"video": eva_clip.EvaClip(EVA), "text": bert.Bert(bert.find_tokenizer(tmp_path), BERT), "audio": Sound()}
-    if age == "new":  # in one go, from the file; the others by hand
-        torch.save({"model": state}, tmp_path / "released.pt")
-        parts = load(tmp_path / "released.pt", encoders)
-    else:
-        parts = {kind: make_part(kind, encoder, split) for kind, encoder in encoders.items()}
+    torch.save({"model": state}, tmp_path / "released.pt")
+    write_split(tmp_path / "released.pt", tmp_path / "out", tmp_path, "didemo", configs=TINY)
+    heads = {kind: tmp_path / "out" / "heads" / kind for kind in ("video", "text", "audio")}
+    assert heads_in(tmp_path / "out") == heads
+    parts = {kind: Part(load_encoder(tmp_path / "out" / "encoders" / kind), load_head(heads[kind])) for kind in heads}
+    assert (parts["video"].encoder.resize, parts["audio"].encoder.slices) == ("squash", 2)
     plain = {k.removeprefix("module."): v for k, v in released(eva_model).items()}
 
     clips = torch.randn(2, 3, 3, 28, 28, generator=torch.Generator().manual_seed(1))
@@ -217,14 +222,33 @@ def test_a_released_checkpoint_comes_apart(tmp_path, vocabulary, eva_model, age)
     reader = BertModel(BertConfig(**BERT), add_pooling_layer=False).eval()
     prefix = "multimodal_encoder.bert."
     reader.load_state_dict({k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}, strict=False)
-    tokens = encoders["text"].prepare(TEXTS)
+    tokens = parts["text"].encoder.prepare(TEXTS)
+    assert tokens.shape == (3, 2, 70)
     with torch.no_grad():
         read = reader(input_ids=tokens[:, 0], attention_mask=tokens[:, 1]).last_hidden_state[:, 0]
     unit = parts["text"](tokens)
     assert torch.allclose(unit, F.normalize(read @ plain["contra_head_t.linear.weight"].T), atol=1e-5)
     assert torch.allclose(unit.norm(dim=1), torch.ones(3), atol=1e-5)
     assert float(torch.cdist(unit, unit)[0, 1]) > 1e-3  # [CLS] sees what follows: nothing is causal
-    assert parts["audio"](torch.ones(1, 5)).shape == (1, 16)
+    sound = parts["audio"].encoder
+    mels = sound.prepare([torch.randn(16000, generator=torch.Generator().manual_seed(2))])
+    assert torch.allclose(parts["audio"](mels), F.normalize(sound(mels) @ plain["contra_head_a.linear.weight"].T), atol=1e-5)
+
+    start = SimpleNamespace(heads={"text": HeadConfig(start=heads["text"], dropout=0.0)})
+    trained = new_head(start, "text", torch.randn(4, 32), 16)  # what a training run goes on from
+    assert torch.equal(trained.linear.weight, plain["contra_head_t.linear.weight"])
+
+    # a contrastive head is saved with its aligner, and found again
+    aligner = Aligner(16, ())
+    for kind, part in parts.items():
+        aligner.add_part(kind, part)
+    aligner.save_pretrained(tmp_path / "saved")
+    again = Aligner.from_pretrained(tmp_path / "saved")
+    assert torch.equal(again.part("text")(tokens), unit)
+    assert torch.equal(again.part("audio")(mels), parts["audio"](mels))
+    with pytest.raises(InputError, match="cannot be saved"):
+        save_part(Part(parts["text"].encoder, torch.nn.Linear(32, 16)), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_what_is_not_known_is_listed_and_what_is_torn_refused(eva_model):
@@ -241,10 +265,6 @@ def test_what_is_not_known_is_listed_and_what_is_torn_refused(eva_model):
         split_checkpoint({k: v for k, v in state.items() if not k.startswith("contra_head_a.")})
     with pytest.raises(InputError, match="no checkpoint of VAST"):
         split_checkpoint({"model": torch.ones(1)})
-    with pytest.raises(InputError, match="does not fit EvaClip"):
-        make_part("video", eva_clip.EvaClip({**EVA, "depth": 1}), split_checkpoint(state))
-    with pytest.raises(InputError, match="has no audio"):
-        make_part("audio", Sound(), split_checkpoint(no_sound))
 
 
 @pytest.fixture(scope="module")
@@ -295,14 +315,49 @@ def test_another_model_is_no_pe_av(tmp_path):
         encoder_at(tmp_path / "encoder", "pe_av", source=str(tmp_path))
 
 
-def test_the_published_encoders_are_full_size_and_unknown_weights_are_named(tmp_path, vocabulary, eva_model):
+def test_the_split_command_names_what_it_leaves_out_and_what_does_not_fit(tmp_path, vocabulary, eva_model, monkeypatch):
+    monkeypatch.setattr(write_split, "__defaults__", ("vast", None, TINY))
     (tmp_path / "vocab.txt").write_text(vocabulary)
-    (tmp_path / "tokenizer.json").write_text(bert.find_tokenizer(tmp_path))
-    with torch.device("meta"):
-        encoders = published_encoders(tmp_path / "tokenizer.json")
-    assert {k: t.dim for k, t in encoders.items()} == {"video": 1408, "text": 768, "audio": 768}
-    assert sum(p.numel() for t in encoders.values() for p in t.parameters()) > 1.2e9
     torch.save(released(eva_model) | {"surprise.weight": torch.zeros(1)}, tmp_path / "released.pt")
-    small = {"video": eva_clip.EvaClip(EVA), "text": bert.Bert(bert.find_tokenizer(tmp_path), BERT), "audio": Sound()}
-    with pytest.warns(UserWarning, match=r"surprise\.weight"):
-        assert set(load(tmp_path / "released.pt", small)) == {"video", "text", "audio"}
+    command = ["split", str(tmp_path / "released.pt"), "--out", str(tmp_path / "out"), "--tokenizer", str(tmp_path)]
+    done = CliRunner().invoke(app, [*command, "--tokens", "30", "--json"])
+    assert done.exit_code == 0, done.output
+    assert "surprise.weight" in done.stderr
+    found = json.loads(done.stdout)
+    assert set(found["encoders"]) == {"video", "text", "audio"}
+    assert json.loads((tmp_path / "out" / "encoders" / "text" / "config.json").read_text())["length"] == 30
+    for more, says in (([], "not empty"), (["--out", str(tmp_path / "b"), "--dataset", "imagenet"], "unknown data set")):
+        again = CliRunner().invoke(app, command + more)
+        assert again.exit_code == 2
+        assert says in again.stderr
+    with pytest.raises(InputError, match="do not fit"):
+        write_split(
+            tmp_path / "released.pt",
+            tmp_path / "c",
+            tmp_path,
+            configs=TINY | {"video": CONFIGS["video"] | {"architecture": {**EVA, "depth": 1}}},
+        )
+
+
+def test_full_size_encoders_of_the_released_checkpoints(tmp_path, vocabulary):
+    (tmp_path / "vocab.txt").write_text(vocabulary)
+    with torch.device("meta"):
+        encoders = [eva_clip.build(tmp_path, CONFIGS["video"]), bert.build(tmp_path, CONFIGS["text"]), BEATs(CONFIGS["audio"])]
+    assert [encoder.dim for encoder in encoders] == [1408, 768, 768]
+    assert sum(p.numel() for encoder in encoders for p in encoder.parameters()) > 1.2e9
+    assert {kind for reading in READ_AS.values() for kind in reading} == set(CONFIGS)
+    assert contrastive_head(torch.randn(512, 768)).config["hidden"] == 0
+
+
+def test_squashed_frames_are_torchvisions():
+    with torch.device("meta"):
+        encoder = eva_clip.EvaClip({**EVA, "img_size": 224}, resize="squash")
+    rng = np.random.default_rng(1)
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    theirs = Compose([Resize((224, 224), antialias=False), Normalize(mean, std)])
+    for width, height in ((640, 361), (120, 200)):
+        frame = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        expected = theirs(torch.from_numpy(frame.transpose(2, 0, 1)[None] / 255.0)).float()
+        assert torch.allclose(encoder.prepare([Image.fromarray(frame)])[0], expected, atol=1e-6)
+    with pytest.raises(InputError, match="unknown resize"):
+        eva_clip.EvaClip(EVA, resize="pad")

@@ -89,7 +89,7 @@ def load(
         >>> generate("a red car", seed=0, num_inference_steps=1).images[0].mode
         'RGB'
     """
-    from .checkpoint import load_pipeline
+    from .loading import load_pipeline
 
     return load_pipeline(checkpoint, decoder=decoder, **options)
 

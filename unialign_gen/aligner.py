@@ -21,9 +21,11 @@ from .encoders.registry import NOWHERE
 from .errors import InputError
 from .heads import Head, load_head, save_head
 from .media import Clip, Source, load_image, load_sound, load_video
+from .media.sound import SILENT
 from .mixing import mix
-from .notes import Note
+from .notes import Note, note
 from .request import MODALITIES
+from .text import clean_text
 
 FRAMES = 8
 SOUND_IN_VIDEO = 0.3
@@ -96,13 +98,18 @@ class Aligner(ModelMixin, ConfigMixin):
         self.place = torch.nn.Parameter(self.place.to(dtype), requires_grad=False)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Writes the configuration and every modality's files; those not loaded are copied."""
+        """Writes the configuration and every modality's files.
+
+        What is not loaded is copied; of a published encoder, which lies elsewhere, only the description is written.
+        """
         path = Path(save_directory)
         path.mkdir(parents=True, exist_ok=True)
         config = {"_class_name": "Aligner", "embed_dim": self.config["embed_dim"], "encoders": list(self.config["encoders"])}
         (path / self.config_name).write_text(json.dumps(config, indent=2) + "\n")
         for kind in self.config["encoders"]:
-            if kind in self.given:
+            if kind in self.configs and kind not in self.parts:
+                save_description(self.configs[kind], self.heads.get(kind), path / kind)
+            elif kind in self.given:
                 save_part(self.part(kind), path / kind)
             elif self.folder is not None and (self.folder / kind).resolve() != (path / kind).resolve():
                 shutil.copytree(self.folder / kind, path / kind, dirs_exist_ok=True)
@@ -216,14 +223,15 @@ class Aligner(ModelMixin, ConfigMixin):
         if modality not in self.modalities:
             raise InputError(f"unknown modality {modality!r}: this checkpoint knows {', '.join(self.modalities)}")
         if modality == "text":
-            for text in inputs:
-                if not isinstance(text, str) or not text.strip():
-                    raise InputError(f"a text prompt is empty: {text!r}")
-            return self("text", list(inputs))
+            texts = [clean_text(text) for text in inputs]
+            for text in texts:
+                self.part("text").encoder.tell_unread(text)
+            return self("text", texts)
         if modality == "image":
             return self("image", [load_image(picture) for picture in inputs])
         if modality == "audio":  # one by one: recordings differ in length
-            return torch.cat([self("audio", [load_sound(sound, self.sound_rate)]) for sound in inputs])
+            downmix = self.part("audio").encoder.downmix
+            return torch.cat([self("audio", [load_sound(sound, self.sound_rate, downmix)]) for sound in inputs])
         if modality == "video":
             return torch.stack([self.embed_video(video) for video in inputs])
         return self(modality, list(inputs))
@@ -232,9 +240,10 @@ class Aligner(ModelMixin, ConfigMixin):
         """A file, or a `media.Clip` with sound at the encoder's rate -> (embed_dim,): the mean over `frames` frames, mixed
         with a share `sound` of the sound track."""
         hear = "audio" in self.config["encoders"] and sound > 0
-        clip = video if isinstance(video, Clip) else load_video(video, frames, rate=self.sound_rate if hear else None)
+        downmix = self.part("audio").encoder.downmix if hear else "mean"
+        clip = load_video(video, frames, self.sound_rate if hear else None, downmix)
         seen = mix(list(self("image", clip.frames)))
-        if hear and clip.sound is not None and float(clip.sound.abs().max()) > 1e-4:
+        if hear and clip.sound is not None and float(clip.sound.abs().max()) > SILENT:
             seen = mix([seen, self("audio", [clip.sound])[0]], [1 - sound, sound])
         return seen
 
@@ -253,10 +262,26 @@ class Embeddings(Tensor):
 
 
 def save_part(part: Part, folder: Path) -> None:
-    """An encoder with its head into `folder`."""
+    """An encoder with its head into `folder`.
+
+    Raises:
+        InputError: a head of a kind that cannot be written; nothing is written then.
+    """
+    if not isinstance(part.head, Head | torch.nn.Identity):
+        raise InputError(f"a head of the kind {type(part.head).__name__} cannot be saved: make it a unialign_gen.heads.Head")
     save_encoder(part.encoder, folder)
     if isinstance(part.head, Head):
         save_head(part.head, folder)
+
+
+def save_description(config: Mapping[str, Any], head: Path | None, folder: Path) -> None:
+    """An encoder that was never loaded, as the description that it loads from, with its head; said as a note."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "head"}, indent=2) + "\n")
+    if head or config.get("head"):
+        save_head(load_head(head or Path(config["head"])), folder)
+    source = config.get("source") or config.get("checkpoint") or config["encoder"]
+    note("not saved", f"{folder.name}: the encoder was not loaded, so that {source} is named in place of its weights")
 
 
 def load_part(folder: Path, dtype: torch.dtype = torch.float32) -> Part:

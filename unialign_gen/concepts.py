@@ -18,6 +18,10 @@ from .errors import InputError
 class ConceptTable:
     """Named concepts, and how near an embedding lies to each.
 
+    >>> import torch
+    >>> ConceptTable(["cat", "dog"], torch.eye(2)).nearest(torch.tensor([[0.2, 0.9]]), k=1)
+    [['dog']]
+
     Attributes:
         names: of the concepts.
         points: the unit mean embedding of each one's training pictures, or, where it has none, of its name (concepts, d).

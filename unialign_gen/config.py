@@ -1,4 +1,4 @@
-"""Configurations: a YAML file, checked against dataclasses, whose types and defaults are the schema.
+"""Configurations: a YAML file, checked by pydantic against dataclasses, whose types and defaults are the schema.
 
 A mistake is one line with the file, the dotted key and what was expected there.
 """
@@ -7,35 +7,94 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
+import json
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from os import environ
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from string import Template
+from typing import Annotated, Any, TypeVar, cast, dataclass_transform
 
+import yaml
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from .deprecated import current_config
 from .errors import InputError
 
 T = TypeVar("T")
 
+WORDS = {"yes": True, "on": True, "no": False, "off": False}  # of YAML 1.1
+NUMBER = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+# what a type is called, by pydantic's kind of error
+EXPECTED = {
+    "string": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "path": "a path",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "keys and values",
+    "dataclass": "keys and values",
+    "finite_number": "a finite number",
+}
+BOUNDS = {
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "too_long": "at most {max_length} values",
+    "too_short": "at least {min_length} values",
+}
 
-class MismatchError(Exception):
-    """A value that does not fit, with its dotted key; becomes an `InputError` that names the file."""
 
-    def __init__(self, key: str, problem: str):
-        super().__init__(problem)
-        self.key, self.problem = key, problem
+def as_options(value: Any) -> Any:
+    """Free options, in which the words `yes`, `no`, `on` and `off` are true and false."""
+    if isinstance(value, dict):
+        return {key: as_options(item) for key, item in value.items()}
+    return WORDS.get(value.lower(), value) if isinstance(value, str) else value
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Options = Annotated[dict[str, Any], BeforeValidator(as_options)]
+Flag = Annotated[bool, BeforeValidator(as_options)]
+
+
+@dataclass_transform(field_specifiers=(dataclasses.field, dataclasses.Field))
+def schema(cls: type[T]) -> type[T]:
+    """A dataclass that refuses unknown fields and values of another type in one line, made from YAML or in Python.
+
+    A `ValueError` that its `__post_init__` raises is a mistake too.
+    """
+    made = pydantic_dataclass(cls, config=ConfigDict(extra="forbid"))
+    check = made.__init__
+
+    names = [field.name for field in dataclasses.fields(made)]
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  it takes the place of the class's own
+        kwargs = dict(zip(names, args, strict=False)) | kwargs
+        try:
+            check(self, **kwargs)
+        except ValidationError as error:
+            raise InputError(explained(error, cls, kwargs)) from error
+
+    made.__init__ = __init__  # type: ignore[method-assign,misc]
+    return cast(type[T], made)
 
 
 def load(cls: type[T], path: str | Path, overrides: Sequence[str] = (), section: str | None = None) -> T:
     """The configuration in a YAML file, as an instance of the dataclass `cls`.
 
-    Types may be bool, int, float, str, Path, None, Any, Literal, dataclasses, and list, tuple, dict and unions of them.
-    In paths `~` and `$NAME` are expanded; a relative path starts at the current folder. A `ValueError` that a
-    `__post_init__` raises is a mistake at that key.
+    Scalars are those of YAML 1.2: `7e-2` is a number and `no` a word. In all strings `$NAME` and a leading `~` are expanded,
+    `$$` is a dollar. A relative path starts at the current folder.
 
     Args:
-        overrides: entries `dotted.key=VALUE` that replace what the file says; the value is YAML too.
+        overrides: entries `dotted.key=VALUE` or `list.0.key=VALUE` that replace what the file says; the value is YAML too.
         section: the key whose value is meant; the rest of the file is not looked at.
 
     Raises:
@@ -43,18 +102,58 @@ def load(cls: type[T], path: str | Path, overrides: Sequence[str] = (), section:
     """
     path = Path(path).expanduser()
     try:
-        tree = parse(path.read_text("utf-8"), str(path))
+        tree = current_config(parse(path.read_text("utf-8"), str(path)))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"no configuration at {path}: {getattr(error, 'strerror', None) or error}") from error
     for entry in overrides:
         put(tree, entry)
+    tree = current_config(tree)
+    if section is not None and section not in tree:
+        raise InputError(f"{path}: {section}: missing, expected keys and values")
     try:
-        if section is not None and section not in tree:
-            raise MismatchError(section, "missing, expected keys and values")
-        return cast(T, convert(cls, tree[section] if section else tree, section or ""))
-    except MismatchError as error:
-        where = f"{path}: {error.key}" if error.key else str(path)
-        raise InputError(f"{where}: {error.problem}") from error
+        given = expanded(tree[section] if section else tree, section or "")
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    try:
+        return cast(T, convert(cls, given, section or ""))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def convert(kind: Any, value: Any, key: str = "") -> Any:
+    """A value out of YAML as a type.
+
+    Raises:
+        InputError: it is not of that type; the line begins with the key, or the key inside it, that is wrong.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        raise InputError(explained(error, kind, value, key)) from error
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.2's scalars, and a key that is there twice is refused, of which PyYAML silently takes the last."""
+
+    yaml_implicit_resolvers: typing.ClassVar[dict[str, Any]] = {}  # in place of YAML 1.1's, in which no is false
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for at, key in enumerate(keys):
+            if key in keys[:at]:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+for tag, pattern, first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?\d+", list("-+0123456789")),
+    ("float", NUMBER.pattern, list("-+.0123456789")),
+    ("merge", r"<<", ["<"]),
+):
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{pattern})\Z"), first)
+Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
 
 
 def parse(text: str, name: str) -> dict[str, Any]:
@@ -63,184 +162,150 @@ def parse(text: str, name: str) -> dict[str, Any]:
     Raises:
         InputError: it is not YAML, not a mapping, or has a key twice.
     """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Refuses a key that is there twice, of which PyYAML silently takes the last."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            for at, key in enumerate(keys):
-                if key in keys[:at]:
-                    raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", node.start_mark)
-            return super().construct_mapping(node, deep)
-
     try:
         tree = yaml.load(text, Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{name}{line}: not YAML: {getattr(error, 'problem', None) or error}") from error
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
-        raise InputError(f"{name}: expected keys and values, got {kind_of(tree)}")
+        raise InputError(f"{name}: expected keys and values, got {shown(tree)}")
     return tree
 
 
 def put(tree: dict[str, Any], entry: str) -> None:
-    """Puts an override `dotted.key=VALUE` into a tree.
+    """Puts an override `dotted.key=VALUE` into a tree; numbers, `streams.0.batch` or `streams[0].batch`, reach into lists.
 
     Raises:
-        InputError: it is not of that form, or leads through something that is no mapping.
+        InputError: it is not of that form, or leads through something that holds nothing by that name.
     """
     key, equals, text = entry.partition("=")
     if not equals or not key:
-        raise InputError(f"{entry!r}: write KEY=VALUE, such as media.frames=4")
+        raise InputError(f"{entry!r}: write KEY=VALUE, such as frames=4 or streams.0.batch=64")
     value = parse(f"value: {text}", entry)["value"]
-    *way, last = key.split(".")
-    for name in way:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            raise InputError(f"{entry!r}: {name} holds a value, not keys")
-    tree[last] = value
+    place: Any = tree
+    *way, last = re.sub(r"\[(\d+)\]", r".\1", key).split(".")
+    for at, name in enumerate([*way, last]):
+        here = ".".join(way[:at])
+        name_or_number: Any = name
+        if isinstance(place, list):
+            if not name.isdecimal() or int(name) >= len(place):
+                raise InputError(f"{entry!r}: {here} is a list of {len(place)}: give a number from 0 to {len(place) - 1}")
+            name_or_number = int(name)
+        elif not isinstance(place, dict):
+            raise InputError(f"{entry!r}: {here} holds a value, not keys")
+        if at == len(way):
+            place[name_or_number] = value
+        elif isinstance(place, dict):
+            place = place.setdefault(name, {})
+        else:
+            place = place[name_or_number]
 
 
-def convert(kind: Any, value: Any, key: str) -> Any:
-    """A YAML value as a type.
+def expanded(value: Any, key: str = "") -> Any:
+    """The value with `$NAME` and `~` replaced in all its strings; one that thereby becomes a number is a number.
 
     Raises:
-        MismatchError: it is not of that type.
+        ValueError: a variable is not set.
     """
-    origin = get_origin(kind)
-    if kind is Any:
+    if isinstance(value, dict):
+        return {name: expanded(item, joined(key, name)) for name, item in value.items()}
+    if isinstance(value, list):
+        return [expanded(item, f"{key}[{i}]") for i, item in enumerate(value)]
+    if not isinstance(value, str) or not (value.startswith("~") or "$" in value):
         return value
-    if origin in (Union, types.UnionType):
-        return convert_union(get_args(kind), value, key)
-    if origin is Literal:
-        choices = get_args(kind)
-        if not any(type(c) is type(value) and c == value for c in choices):
-            raise MismatchError(key, f"expected {one_of(choices)}, got {show(value)}{did_you_mean(value, choices)}")
-        return value
-    if dataclasses.is_dataclass(kind):
-        return convert_dataclass(cast(type, kind), value, key)
-    if origin in (list, tuple, Sequence):
-        if not isinstance(value, list):
-            raise MismatchError(key, f"expected a list, got {show(value)}")
-        items = [convert(get_args(kind)[0], item, f"{key}[{i}]") for i, item in enumerate(value)]
-        return tuple(items) if origin is tuple else items
-    if origin in (dict, Mapping):
-        if not isinstance(value, dict):
-            raise MismatchError(key, f"expected keys and values, got {show(value)}")
-        key_kind, value_kind = get_args(kind)
-        return {convert(key_kind, name, key): convert(value_kind, item, joined(key, str(name))) for name, item in value.items()}
-    return convert_plain(kind, value, key)
-
-
-def convert_plain(kind: Any, value: Any, key: str) -> Any:
-    if kind in (None, type(None)) and value is None:
-        return None
-    if kind is bool and isinstance(value, bool):
-        return value
-    if kind is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML 1.1 takes 1e-4 for a string
-        except ValueError:
-            pass
-    if kind is str and isinstance(value, str):
-        return value
-    if kind is Path and isinstance(value, str):
-        expanded = os.path.expandvars(value)
-        if "$" in expanded:
-            raise MismatchError(key, f"{value} names a variable that is not set")
-        return Path(expanded).expanduser()
-    raise MismatchError(key, f"expected {name_of(kind)}, got {show(value)}")
-
-
-def convert_union(kinds: tuple[Any, ...], value: Any, key: str) -> Any:
-    problems = []
-    for kind in kinds:
-        try:
-            return convert(kind, value, key)
-        except MismatchError as error:
-            problems.append((kind, error))
-    for kind, problem in problems:  # what is wrong inside a mapping says more than that none of the types fits
-        if isinstance(value, dict) and (dataclasses.is_dataclass(kind) or get_origin(kind) is dict):
-            raise problem
-    wanted = [name_of(kind) for kind in kinds if kind is not type(None)]
-    if len(wanted) == 1:
-        raise problems[0][1]
-    raise MismatchError(key, f"expected {' or '.join(wanted)}, got {show(value)}")
-
-
-def convert_dataclass(cls: type, value: Any, key: str) -> Any:
-    if not isinstance(value, dict):
-        raise MismatchError(key, f"expected keys and values, got {show(value)}")
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    hints = typing.get_type_hints(cls)
-    for name in value:
-        if name not in fields:
-            raise MismatchError(joined(key, str(name)), f"unknown key{did_you_mean(name, fields) or known(fields)}")
-    for name, field in fields.items():
-        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if needed and name not in value:
-            raise MismatchError(joined(key, name), f"missing, expected {name_of(hints[name])}")
-    given = {name: convert(hints[name], item, joined(key, name)) for name, item in value.items()}
     try:
-        return cls(**given)
+        text = Template(value).substitute(environ)
+    except KeyError as error:
+        raise ValueError(f"{key}: {value} names a variable that is not set: {error.args[0]}") from error
     except ValueError as error:
-        raise MismatchError(key, str(error)) from error
+        raise ValueError(f"{key}: {value}: write $NAME for a variable, $$ for a dollar") from error
+    if NUMBER.fullmatch(text):
+        return yaml.load(text, Loader)
+    return str(Path(text).expanduser()) if text.startswith("~") else text
 
 
-def joined(key: str, name: str) -> str:
-    return f"{key}.{name}" if key else name
+def explained(error: ValidationError, cls: type, given: Any, section: str = "") -> str:
+    """The first mistake of a validation: its dotted key, what was expected, and what was there."""
+    found = [(key_of(given, e["loc"], e["type"]), e) for e in error.errors(include_url=False)]
+    # a union gives an error for each of its types; the one inside a mapping says most
+    same = [(key, e) for key, e in found if key[: len(found[0][0])] == found[0][0]]
+    key, first = max(same, key=lambda entry: len(entry[0]))
+    where = section
+    for part in key:
+        where = f"{where}[{part}]" if isinstance(part, int) else joined(where, part)
+    if first["type"] == "value_error":
+        problem = str(first["ctx"]["error"])
+    elif first["type"] == "missing":
+        problem = "missing"
+    elif first["type"] == "unexpected_keyword_argument":
+        names = fields_at(cls, key[:-1])
+        problem = f"unknown key{near(key[-1], names) or ': the keys here are ' + ', '.join(names)}"
+    else:
+        wanted = dict.fromkeys(expectation(e) for k, e in found if k == key)
+        choices = re.findall(r"'([^']*)'", " ".join(wanted))
+        problem = f"expected {' or '.join(wanted)}, got {shown(first['input'])}{near(first['input'], choices)}"
+    return f"{where}: {problem}" if where else problem
 
 
-def one_of(choices: Sequence[Any]) -> str:
-    return " or ".join(show(c) for c in choices)
+def key_of(given: Any, loc: Sequence[int | str], kind: str) -> tuple[int | str, ...]:
+    """Where an error is, without the names of a union's types, which pydantic puts among the keys."""
+    key: list[int | str] = []
+    for at, part in enumerate(loc):
+        places = given if isinstance(given, Mapping) else range(len(given)) if isinstance(given, list | tuple) else ()
+        if part in places:
+            given = given[part]
+        elif kind != "missing" or at < len(loc) - 1:
+            continue
+        key.append(part)
+    return tuple(key)
 
 
-def known(names: Mapping[str, Any]) -> str:
-    return f": the keys here are {', '.join(names)}"
+def expectation(error: Any) -> str:
+    """What pydantic wanted, in plain words."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind in BOUNDS:
+        return BOUNDS[kind].format(**context)
+    name = EXPECTED.get(re.sub(r"_(type|parsing|from_float|exact).*", "", kind))
+    return name or error["msg"].removeprefix("Input should be ")
 
 
-def did_you_mean(value: Any, choices: Any) -> str:
-    near = difflib.get_close_matches(str(value), [str(c) for c in choices], 1)
-    return f", did you mean {near[0]}?" if near else ""
+def fields_at(kind: Any, key: Sequence[int | str]) -> list[str]:
+    """The fields of the dataclass that a key leads to."""
+    for part in key:
+        kind = typing.get_type_hints(kind)[str(part)] if dataclasses.is_dataclass(kind) else typing.get_args(kind)[-1]
+        if isinstance(kind, types.UnionType):
+            kind = next(k for k in typing.get_args(kind) if dataclasses.is_dataclass(k) or typing.get_args(k))
+    return [field.name for field in dataclasses.fields(kind)]
 
 
-def show(value: Any) -> str:
-    if isinstance(value, dict | list):
-        return kind_of(value)
+def joined(key: str, name: Any) -> str:
+    return f"{key}.{name}" if key else str(name)
+
+
+def near(value: Any, choices: Sequence[str]) -> str:
+    found = difflib.get_close_matches(str(value), choices, 1)
+    return f", did you mean {found[0]}?" if found else ""
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "keys and values"
+    if isinstance(value, list | tuple):
+        return "a list"
     return "nothing" if value is None else repr(value) if isinstance(value, str) else str(value).lower()
 
 
-def kind_of(value: Any) -> str:
-    return "keys and values" if isinstance(value, dict) else "a list" if isinstance(value, list) else f"{value!r}"
-
-
-def name_of(kind: Any) -> str:
-    """A type as a reader of the message would call it."""
-    names = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", Path: "a path", dict: "keys"}
-    origin = get_origin(kind)
-    if origin in (Union, types.UnionType):
-        return " or ".join(name_of(k) for k in get_args(kind) if k is not type(None))
-    if origin is Literal:
-        return one_of(get_args(kind))
-    if origin in (list, tuple, Sequence):
-        return "a list"
-    if dataclasses.is_dataclass(kind) or origin in (dict, Mapping):
-        return "keys and values"
-    return names.get(kind, getattr(kind, "__name__", str(kind)))
-
-
 def to_dict(config: Any) -> Any:
-    """A configuration as plain values that YAML and JSON can hold, paths as strings."""
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
-    if isinstance(config, Mapping):
-        return {str(k): to_dict(v) for k, v in config.items()}
-    if isinstance(config, list | tuple):
-        return [to_dict(v) for v in config]
-    return str(config) if isinstance(config, Path) else config
+    """A configuration as plain values that YAML and JSON can hold and `load` takes, paths as strings."""
+    return as_read(TypeAdapter(type(config)).dump_python(config, mode="json", warnings=False))
+
+
+def as_read(value: Any) -> Any:
+    """The value with every dollar doubled, so that reading it expands nothing."""
+    if isinstance(value, dict):
+        return {key: as_read(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_read(item) for item in value]
+    return value.replace("$", "$$") if isinstance(value, str) else value

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
-KEYS = {"tower": "encoder", "towers": "encoders"}  # of configurations, old to new
+KEYS = {"tower": "encoder", "towers": "encoders"}  # of encoders' and checkpoints' JSON, old to new
+CONFIG_KEYS = {"towers": "encoders", "tower_rate": "encoder_rate", "cool": "decay_fraction"}  # of configuration files
 
 
 def current_keys(config: Any) -> Any:
@@ -15,6 +18,32 @@ def current_keys(config: Any) -> Any:
     return [current_keys(value) for value in config] if isinstance(config, list) else config
 
 
+def current_config(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration file's keys with old ones renamed; of its entries only those of `encoders`, since others are names
+    that users chose."""
+    for old in sorted(CONFIG_KEYS.keys() & config.keys()):
+        warn_renamed(f"{old}:", f"{CONFIG_KEYS[old]}:")
+    config = {CONFIG_KEYS.get(key, key): value for key, value in config.items()}
+    encoders = config.get("encoders")
+    if isinstance(encoders, dict):
+        if any("tower" in entry for entry in encoders.values() if isinstance(entry, dict)):
+            warn_renamed("tower:", "encoder:")
+        config["encoders"] = {name: current_keys(entry) for name, entry in encoders.items()}
+    return config
+
+
 def warn_renamed(old: str, new: str) -> None:
     """Says once a place that an old name was used."""
     warnings.warn(f"{old} is now called {new}; the old name goes with the next release", FutureWarning, stacklevel=3)
+
+
+def renamed(module: str, names: dict[str, str]) -> Callable[[str], Any]:
+    """A module's `__getattr__` that answers to old names, with a warning."""
+
+    def find(old: str) -> Any:
+        if old not in names:
+            raise AttributeError(f"module {module!r} has no attribute {old!r}")
+        warn_renamed(f"{module}.{old}", f"{module}.{names[old]}")
+        return getattr(sys.modules[module], names[old])
+
+    return find

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from .errors import InputError
 from .recognition import Recognition
 
+if TYPE_CHECKING:
+    from .encoders.base import Encoder
+
 
 class Head(nn.Module):
     """Standardisation, a linear path and a two-layer path beside it: (B, features) -> (B, embed_dim), not normalised.
@@ -21,7 +24,7 @@ class Head(nn.Module):
     Args:
         features: width of the encoder's features.
         embed_dim: width of the shared space.
-        hidden: width of the two-layer path.
+        hidden: width of the two-layer path; 0 leaves it out.
         dropout: on its hidden layer and, half of it, on the features; in training only.
         recognises: what is recognised in the features is added to the vector of both paths, which is brought to norm 1 first:
             the arguments of a `Recognition` each, without `embed_dim`.
@@ -43,7 +46,9 @@ class Head(nn.Module):
         self.register_buffer("std", torch.ones(features))
         self.drop = nn.Dropout(dropout / 2)
         self.linear = nn.Linear(features, embed_dim)
-        self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, embed_dim))
+        self.mlp: nn.Sequential | None = None
+        if hidden:
+            self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, embed_dim))
         self.recognitions = nn.ModuleList(Recognition(embed_dim=embed_dim, **one) for one in recognises)
         self.config: dict[str, Any] = {"features": features, "embed_dim": embed_dim, "hidden": hidden}
         if recognises:
@@ -54,9 +59,24 @@ class Head(nn.Module):
         self.mean.copy_(features.mean(0))
         self.std.copy_(features.std(0).clamp(min=1e-4))
 
+    @torch.no_grad()
+    def start_as_identity(self) -> None:
+        """Makes the head give features as they are, so that training starts from the encoder's own space.
+
+        Raises:
+            ValueError: features are not as wide as the space.
+        """
+        width, embed_dim = self.linear.in_features, self.linear.out_features
+        if width != embed_dim:
+            raise ValueError(f"an identity needs equal widths, not {width} features and {embed_dim} dimensions")
+        self.linear.weight.copy_(torch.diag(self.std))  # undoes the standardisation
+        self.linear.bias.copy_(self.mean)
+        for parameter in self.mlp[-1].parameters() if self.mlp is not None else ():
+            parameter.zero_()
+
     def forward(self, features: Tensor) -> Tensor:
         x = self.drop((features - self.mean) / self.std)
-        out = self.linear(x) + self.mlp(x)
+        out = self.linear(x) if self.mlp is None else self.linear(x) + self.mlp(x)
         if not self.recognitions:
             return out
         return F.normalize(out, dim=-1) + sum(recognition(features) for recognition in self.recognitions)
@@ -86,6 +106,33 @@ def load_head(folder: Path) -> Head:
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(f"no head in {folder} that fits: {error}") from error
     return head.eval().requires_grad_(False)
+
+
+def encoder_beside(folder: Path, dtype: torch.dtype | None = None) -> Encoder | None:
+    """The frozen encoder that a training run's head goes on, in `dtype`; None where the folder does not say.
+
+    It is kept beside the head where it was trained too (`model.safetensors`); otherwise `encoder.json` has its folder or its
+    description. An encoder of one's own is defined by the Python file beside the head, which is run: name no run whose code
+    you would not run.
+
+    Raises:
+        InputError: it cannot be had any more, such as weights that were moved.
+    """
+    from .encoders.registry import NOWHERE, load_encoder, register_file
+
+    try:
+        described: dict[str, Any] = json.loads((folder / "encoder.json").read_text("utf-8"))
+    except FileNotFoundError:
+        described = {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'encoder.json'} is damaged: {error}") from error
+    if file := described.pop("file", None):
+        register_file(str(described.get("encoder")), folder / file)
+    if (folder / "model.safetensors").is_file():
+        return load_encoder(folder, dtype)
+    if "folder" in described:
+        return load_encoder(Path(described["folder"]), dtype)
+    return load_encoder(NOWHERE, dtype, described) if described else None
 
 
 def heads_in(folder: str | Path) -> dict[str, Path]:

@@ -16,14 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
+from .notes import note
 
 Method = Literal["lerp", "slerp", "spherical_mean"]
 METHODS: tuple[Method, ...] = ("lerp", "slerp", "spherical_mean")
 CANCELLED = 1e-4
+STEPS, SETTLED = 2000, 1e-9  # of the spherical mean, in radians
 
 
 def check_weights(weights: Sequence[float], count: int) -> list[float]:
-    """The weights as finite floats.
+    """The weights as finite floats, the largest of them 1 or -1: only their ratios count, and no sum of them overflows.
 
     Raises:
         InputError: their number is not `count`, one is not a finite number, or all are zero.
@@ -35,7 +37,8 @@ def check_weights(weights: Sequence[float], count: int) -> list[float]:
         raise InputError(f"weights must be finite numbers, got {values}")
     if not any(values):
         raise InputError("all weights are zero: at least one prompt must count")
-    return values
+    largest = max(abs(w) for w in values)
+    return [w / largest for w in values]
 
 
 def check_embedding(embedding: Tensor) -> Tensor:
@@ -127,19 +130,26 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     return walk(a, tangent(a, b) * t)
 
 
-def spherical_mean(points: Sequence[Tensor], weights: Sequence[float], steps: int = 50) -> Tensor:
+def spherical_mean(points: Sequence[Tensor], weights: Sequence[float], steps: int = STEPS) -> Tensor:
     """Weighted Karcher mean of unit vectors (..., d), by the fixed-point iteration of Buss & Fillmore 2001.
 
-    Starts at the heaviest point; a point opposite to the current mean pulls through the plane of `perpendicular`.
+    Starts at the heaviest point; a point opposite to the current mean pulls through the plane of `perpendicular`. Where it has
+    not settled after `steps` a note says so, which happens where points stand almost opposite and no mean is clearly the best.
     """
     total = sum(weights)
-    mean = points[max(range(len(points)), key=lambda i: weights[i])]
+    stack = torch.stack(list(points)).double()  # (n, ..., d)
+    shares = (
+        torch.tensor([w / total for w in weights], dtype=torch.float64).reshape(-1, *[1] * (stack.ndim - 1)).to(stack.device)
+    )
+    mean = stack[max(range(len(points)), key=lambda i: weights[i])]
     for _ in range(steps):
-        step = torch.stack([tangent(mean, p) * (w / total) for p, w in zip(points, weights, strict=True)]).sum(0)
+        step = (tangent(mean, stack) * shares).sum(0)
         mean = walk(mean, step)
-        if float(step.norm(dim=-1).max()) < 1e-7:
+        if float(step.norm(dim=-1).max()) < SETTLED:
             break
-    return mean
+    else:
+        note("not settled", f"the spherical mean of {len(points)} prompts still moves after {steps} steps: they point apart")
+    return mean.to(points[0].dtype)
 
 
 def to_decoder(embedding: Tensor, embed_norm: float) -> Tensor:

@@ -58,3 +58,30 @@ def collected() -> Iterator[list[Note]]:
         yield notes
     finally:
         _collecting.reset(token)
+
+
+# Every kind that reading a prompt gives, with its sentence, so that the words are the same wherever they are shown.
+SENTENCES = {
+    "silent": "{name} is silent",
+    "too short": "{name} is {seconds:.3g} s long: that is too short to mean much",
+    "part heard": "of the {length:.1f} s of {name} {heard:.1f} s are heard, at its start, middle and end",
+    "loud channel": "the channels of {name} cancel out when mixed: the loudest, {channel} of {channels}, is heard alone",
+    "dropped samples": "samples of {name} that are not finite or absurdly loud are taken as 0 ({count} of them)",
+    "dropped pixels": "pixels of {name} that are not finite are shown black, or white where infinite ({count} of them)",
+    "clipped": "{share:.0%} of the samples of {name} are above full scale: they are clipped",
+    "track": "{name} has {count} tracks of {what}: number {track}, counted from 0, is used",
+    "skipped track": "{name}: its first track of {what} has no decoder here ({codec}): number {track}, counted from 0, is used",
+    "cut": "{name} is cut off: {there} of {stated} are there",
+    "damaged": "{name} is damaged: packets that cannot be decoded are left out ({count} of them)",
+    "no sound": "{reason}; the pictures of the video are used alone",
+    "colour profile": "the colour profile of {name} cannot be used: its colours are taken as sRGB",
+    "still": "{name} is one picture, not a moving one",
+    "unknown words": "the text encoder has no word for {words}: what that means may be lost",
+    "truncated": "the text is longer than the encoder's {limit} tokens: not read is {rest}",
+    "settings not kept": "the settings are too long for {name}: use PNG or WebP to keep them with the picture",
+}
+
+
+def tell(kind: str, **facts: object) -> None:
+    """A note of one of the kinds in `SENTENCES`."""
+    note(kind, SENTENCES[kind].format(**facts))

@@ -1,11 +1,77 @@
-"""Folders that results are written to: checked before the work, made when there is something to write."""
+"""Where results are written: checked before the work, made when there is something to write, there whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError
+
+
+def check_output(
+    path: Path, suffixes: tuple[str, ...], inputs: Iterable[str | Path] = (), overwrite: bool = True, option: str = "--out"
+) -> Path:
+    """The path, if a file can be written there.
+
+    Args:
+        suffixes: that its name may end in.
+        inputs: files that are read, none of which may be the same file under any name.
+        overwrite: whether a file may be there already.
+
+    Raises:
+        InputError: it cannot, with the reason.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"{option} {path}: the name must end in {', '.join(suffixes)}")
+    try:
+        folder, there = path.resolve().parent.is_dir(), path.exists()
+    except (OSError, ValueError) as error:  # too long, or no name at all
+        raise InputError(
+            f"{option} {str(path)[:100]!r} cannot be written: {getattr(error, 'strerror', None) or error}"
+        ) from error
+    check_folder(path.parent)
+    if not folder:
+        raise InputError(f"{option} {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise InputError(f"{option} {path} is a folder: name a file")
+    if not there:
+        return path
+    for source in map(Path, inputs):
+        if source.exists() and path.samefile(source):
+            raise InputError(f"{option} {path} is the input {source} itself: name another file")
+    if not overwrite:
+        raise InputError(f"{option} {path} is there already, and --no-overwrite was given: name another file")
+    if not path.is_file():
+        raise InputError(f"{option} {path} is no regular file: name another file")
+    if not os.access(path, os.W_OK):
+        raise InputError(f"{option} {path} may not be overwritten: name another file")
+    return path
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; at the end of the block the file takes the place of `path`, after an error it is gone.
+
+    An earlier file stays until then, whatever ends the block. A link is followed, and a file's permissions are kept.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    target = path.resolve()
+    beside = target.with_name(f".{target.stem[:100]}.{os.getpid()}.part{target.suffix}")
+    try:
+        yield beside
+        if target.exists():
+            shutil.copymode(target, beside)
+        beside.replace(target)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            beside.unlink()
 
 
 def check_folder(path: Path) -> Path:

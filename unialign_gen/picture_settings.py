@@ -14,8 +14,6 @@ from .request import Request
 if TYPE_CHECKING:
     from PIL import Image
 
-KEYWORD = "unialign_gen"
-MOST_BYTES = 1_000_000  # of the text: sixteen prompts with embeddings of the widest space
 LONGEST_NAME = 100
 
 
@@ -58,15 +56,10 @@ def parse(text: str, name: str = "the text") -> PictureSettings:
 
 
 def save_picture(picture: Image.Image, path: Path, settings: PictureSettings) -> None:
-    """Writes the picture with its settings inside."""
-    from PIL.PngImagePlugin import PngInfo
+    """Writes a PNG, JPEG or WebP picture with its settings inside, see `media.settings`."""
+    from .media.settings import save_picture
 
-    if path.suffix.lower() != ".png":
-        picture.save(path)
-        return
-    info = PngInfo()
-    info.add_itxt(KEYWORD, settings.to_json())
-    picture.save(path, format="PNG", pnginfo=info)
+    save_picture(picture, path, settings.to_json())
 
 
 def read_picture(path: str | Path) -> PictureSettings:
@@ -75,17 +68,9 @@ def read_picture(path: str | Path) -> PictureSettings:
     Raises:
         InputError: no picture, none of our settings in it, or settings that are damaged.
     """
-    from PIL import Image
+    from .media.settings import read_settings
 
-    name = Path(path).name
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            text = picture.info.get(KEYWORD) or getattr(picture, "text", {}).get(KEYWORD)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{name} is not a picture that can be read") from error
-    if not isinstance(text, str):
-        raise InputError(f"{name} holds no settings of this program")
-    if len(text) > MOST_BYTES:
-        raise InputError(f"{name}: its settings are too long to be ours")
-    return parse(text, name)
+    text = read_settings(path)
+    if text is None:
+        raise InputError(f"{Path(path).name} holds no settings of this program")
+    return parse(text, Path(path).name)

@@ -15,6 +15,10 @@ class Recognition(nn.Module):
     (Jacobs et al. 1991). It lets a head use what its encoder knows by name of kinds of pictures, or of sounds, that the head
     itself has met few of, and stays shut for all others.
 
+    >>> recognition = Recognition(width=8, classes=3, embed_dim=4)
+    >>> recognition(torch.randn(2, 10)).shape
+    torch.Size([2, 4])
+
     Args:
         width: how many of the encoder's features, counted from the first, classifier and gate read.
         classes: number of classes.

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint import shipped_folder
 from .concepts import ConceptTable, concept_table
-from .sheets import Cell, sheet
+from .film.sheets import Cell, sheet
+from .loading import shipped_folder
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unialign_gen.data.manifest import Row
-from unialign_gen.encoders import load_encoder
+from unialign_gen.encoders import aisfx, load_encoder, yamnet
 from unialign_gen.encoders.aisfx import RATE
-from unialign_gen.encoders.base import Encoder
 from unialign_gen.encoders.efficientnet import SIDE
 from unialign_gen.media import load_sound
 
@@ -27,10 +26,11 @@ from .progress import Progress
 
 CHUNK = 1024  # pictures or texts a file
 BATCH = 64
+FRAMES = {"YAMNet": yamnet.FRAMES, "AiSFX": aisfx.FRAMES}  # of a block
 VERSIONS = {"rec": 5, "fx": 5, "font": 2, "speech": 2}  # of each sound that is trained on: itself, and augmented
 
 
-def fast(encoder: Encoder, example: Tensor) -> Callable[[Tensor], np.ndarray]:
+def fast(encoder: torch.nn.Module, example: Tensor) -> Callable[[Tensor], np.ndarray]:
     """The encoder in OpenVINO, fp32: several times as fast on a processor as in PyTorch, equal to 1e-6."""
     import openvino
 
@@ -149,6 +149,26 @@ def augment(samples: Tensor, others: Tensor, generator: torch.Generator) -> Tens
     return F.pad(samples, (int(uniform() * RATE), 0)) if uniform() < 0.5 else samples
 
 
+class Blocks(torch.nn.Module):
+    """A sound encoder's network, of blocks (N, frames, bands)."""
+
+    def __init__(self, part: torch.nn.Module):
+        super().__init__()
+        self.part = part
+
+    def forward(self, blocks: Tensor) -> Tensor:
+        return self.part.embed(blocks)
+
+
+def fast_sounds(root: Path) -> Any:
+    """The sound encoders, with their networks in OpenVINO."""
+    encoder: Any = load_encoder(root / "encoders" / "audio")
+    for part, bands in zip(encoder.parts.values(), encoder.bands, strict=True):
+        run = fast(Blocks(part), torch.zeros(2, FRAMES[type(part).__name__], bands))
+        part.embed = lambda blocks, run=run: torch.from_numpy(run(blocks))
+    return encoder
+
+
 @torch.no_grad()
 def of_sounds(root: Path, rows: Sequence[Row]) -> list[Tensor]:
     """Features (versions, width) of each sound: as it is first, then, of those that are trained on, augmented versions."""
@@ -158,7 +178,7 @@ def of_sounds(root: Path, rows: Sequence[Row]) -> list[Tensor]:
     for row in rows:
         path = root / "features" / "audio" / f"{row.id}.npy"
         if not path.exists():
-            encoder = encoder or load_encoder(root / "encoders" / "audio")
+            encoder = encoder or fast_sounds(root)
             sound = load_sound(root / row.path, RATE)
             generator = torch.Generator().manual_seed(int(unit_hash("augment", row.id) * 2**31))
             versions = VERSIONS[row.style] if row.split == "train" else 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,10 +16,11 @@ from unialign_gen.concepts import ConceptTable
 from unialign_gen.data.manifest import Row
 from unialign_gen.eval.concepts import shares
 from unialign_gen.eval.data import Prompt
+from unialign_gen.understanding import Understanding
 
 from .concepts import article
 from .features import TextFeatures
-from .rows import Picture
+from .rows import FIVE, Picture
 
 SPLITS = {"held_out": ("test",), "other_makers": ("cross",), "together": ("test", "cross")}
 Heads = Mapping[str, Callable[[Tensor], Tensor]]
@@ -75,12 +78,11 @@ def said_once(said: Sequence[tuple[str, list[str]]]) -> list[tuple[str, list[str
 def mixing(
     rows: Sequence[Picture], embeds: Tensor, texts: TextFeatures, table: ConceptTable, text: Callable[[Tensor], Tensor]
 ) -> dict[str, float]:
-    """Pairs and colours, on held-out pictures: what the issue of mixing is measured by.
+    """Does a picture of two things mean both? Held-out pairs.
 
     `composition_cosine` and `composition_both`: side-by-side compositions against the mix of their parts, and the share whose
     own embedding has both parts' concepts among the five nearest; `mix_both` and `sentence_both` the same share of the mix and
-    of "an A and a B"; `count_cosine`, of one thing several times, against one. `colour`: the share of "a red A" that lies
-    nearest to the red one of five recoloured pictures of the thing.
+    of "an A and a B"; `count_cosine`, of one thing several times, against one.
     """
     place = {row.id: n for n, row in enumerate(rows)}
 
@@ -112,24 +114,39 @@ def mixing(
 
 
 def colour_words(
-    embeds: Tensor, names: Sequence[str], shown: Sequence[str], texts: TextFeatures, text: Callable[[Tensor], Tensor]
+    rows: Sequence[Picture], embeds: Tensor, texts: TextFeatures, text: Callable[[Tensor], Tensor]
 ) -> dict[str, float]:
-    """The share of "a red A" that lies nearest to the red one of five recoloured pictures of the thing.
-
-    Args:
-        embeds: of each thing in each of the colours `shown` (things, colours, d).
-        names: of the things.
-    """
-    said = texts([article(f"{colour} {name}") for name in names for colour in shown])
-    z = F.normalize(text(said), dim=1).unflatten(0, (len(names), len(shown)))  # (things, colours said, d)
-    nearest = torch.einsum("tsd,tcd->tsc", z, embeds).argmax(2)
-    return {"things": len(names), "colour": float((nearest == torch.arange(len(shown))).float().mean())}
+    """The share of "a red A" that lies nearest to the red one of a held-out thing's five recoloured pictures."""
+    place = {row.id: n for n, row in enumerate(rows)}
+    things = [row for row in rows if row.split == "test" and row.kind == "plain" and f"{row.id}+{FIVE[0]}" in place]
+    shown = embeds[[place[f"{row.id}+{colour}"] for row in things for colour in FIVE]].unflatten(0, (-1, len(FIVE)))
+    said = texts([article(f"{colour} {row.name}") for row in things for colour in FIVE])
+    z = F.normalize(text(said), dim=1).unflatten(0, (-1, len(FIVE)))  # (things, colours said, d)
+    nearest = torch.einsum("tsd,tcd->tsc", z, shown).argmax(2)
+    return {"colours": len(said), "colour": float((nearest == torch.arange(len(FIVE))).float().mean())}
 
 
-def lines(result: dict[str, dict[str, Any]]) -> str:
-    """The result for a person to read."""
+def refused(
+    rows: Sequence[Row], understanding: Understanding, texts: TextFeatures, text: Callable[[Tensor], Tensor]
+) -> dict[str, float]:
+    """The share of prompts that are called not understood: random letters, and captions of held-out and of other makers."""
+    dice = random.Random(0)
+    letters = ["".join(dice.choices(string.ascii_lowercase, k=dice.randint(3, 9))) for _ in range(400)]
+    asked = {"nonsense": [" ".join(letters[i : i + 1 + i % 3]) for i in range(0, 400, 4)]}
+    for name, split in (("held_out", "test"), ("other_makers", "cross")):
+        said = [c for r in rows if r.kind == "picture" and r.split == split and r.concepts for c in r.captions]
+        asked[name] = list(dict.fromkeys(said))
+    out = {}
+    for name, prompts in asked.items():
+        found = understanding(F.normalize(text(texts(prompts)), dim=1), "text", guesses=1)
+        out[f"refused_{name}"] = float(np.mean([not one.understood for one in found])) if prompts else 0.0
+    return out
+
+
+def lines(result: dict[str, dict[str, Any]], meaning: dict[str, float]) -> str:
+    """Both for a person to read."""
     out = [f"{'prompt':<13}{'split':<14}{'top-1':>7}{'top-5':>8}{'N':>6}"]
     for name, splits in result.items():
         for split, s in splits.items():
             out.append(f"{name:<13}{split:<14}{s['top1']:>7.1%}{s['top5']:>8.1%}{s['n']:>6}")
-    return "\n".join(out)
+    return "\n".join([*out, "", *(f"{name:<27}{value:>7.3f}" for name, value in meaning.items())])

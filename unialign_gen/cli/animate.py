@@ -10,9 +10,27 @@ import typer
 
 from ..console import guarded, report
 from ..errors import InputError
-from .app import app, check_output
+from ..notes import collected
+from ..output import check_output
+from .app import app
 from .loading import load
-from .options import AcceptLicense, AsJson, Checkpoint, Decoder, Device, Dtype, Guidance, PriorStrength, Seed, Source, Steps
+from .options import (
+    AcceptLicense,
+    AsJson,
+    Checkpoint,
+    Decoder,
+    Device,
+    Dtype,
+    Guidance,
+    NoOverwrite,
+    PriorStrength,
+    Seed,
+    Source,
+    Start,
+    Steps,
+    TrackNumber,
+    Variant,
+)
 
 
 @app.command()
@@ -26,18 +44,22 @@ def animate(
     fps: Annotated[int, typer.Option(min=1, max=120, help="Frames a second.")] = 24,
     smooth: Annotated[float, typer.Option(help="Seconds over which the picture follows; larger is calmer.")] = 0.5,
     window: Annotated[float, typer.Option(help="Seconds of sound that are heard for one moment.")] = 2.3,
-    seconds: Annotated[float | None, typer.Option(help="Only so much of the recording, from its start.")] = None,
+    start: Start = 0.0,
+    seconds: Annotated[float | None, typer.Option(help="Only so much of the recording.")] = None,
+    track: TrackNumber = None,
     side: Annotated[int, typer.Option(min=16, max=2048, help="Width and height in pixels.")] = 512,
     checkpoint: Checkpoint = "starter",
     decoder: Decoder = None,
     source: Source = None,
     accept_license: AcceptLicense = False,
+    variant: Variant = None,
     steps: Steps = None,
     guidance: Guidance = None,
     prior_strength: PriorStrength = None,
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    no_overwrite: NoOverwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a film of a recording, with its sound.
@@ -45,21 +67,19 @@ def animate(
     The picture follows the sound through time.
     """
     from ..film import Plan, make_film
-    from ..media import check_file
+    from ..media import Excerpt, check_file
 
-    check_output(out, (".mp4",))
     check_file(sound)
-    if out.resolve() == sound.resolve():
-        raise InputError(f"--out {out} is the recording itself: give another name")
+    check_output(out, (".mp4",), [sound], not no_overwrite)
     if text is not None and not text.strip():
         raise InputError("a text prompt is empty")
     plan = Plan(pictures=pictures, fps=fps, smooth=smooth, window=window, seconds=seconds, side=side)
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, variant=variant)
     pipeline.set_progress_bar_config(disable=True)
     from tqdm import tqdm
 
     base = pipeline.embed(text=text, prior_strength=prior_strength)[0] if text is not None else None
-    with tqdm(unit="picture", disable=not sys.stderr.isatty(), leave=False) as bar:
+    with collected() as notes, tqdm(unit="picture", disable=not sys.stderr.isatty(), leave=False) as bar:
 
         def progress(done: int, total: int, _: list[Any]) -> None:
             bar.total = total
@@ -67,7 +87,7 @@ def animate(
 
         told = make_film(
             pipeline,
-            sound,
+            Excerpt(sound, start, None, track),
             out,
             plan,
             seed,
@@ -78,4 +98,6 @@ def animate(
             num_inference_steps=steps,
             guidance_scale=guidance,
         )
-    report({"file": str(out), **told, "seed": seed}, as_json, f"{out}: {told['seconds']:g} s, {told['pictures']} pictures")
+    report(
+        {"file": str(out), **told, "seed": seed}, as_json, f"{out}: {told['seconds']:g} s, {told['pictures']} pictures", notes
+    )

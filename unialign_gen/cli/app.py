@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -14,7 +13,6 @@ from typer.core import TyperGroup
 
 from .. import __version__, console
 from ..errors import InputError
-from ..output import check_folder
 
 
 class WordsOrCommand(TyperGroup):
@@ -66,22 +64,4 @@ def named_after(names: Sequence[str], suffix: str) -> Path:
     path, number = Path(stem + suffix), 2
     while path.exists():
         path, number = Path(f"{stem}-{number}{suffix}"), number + 1
-    return path
-
-
-def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
-    """The path, if a file of one of these suffixes can be written there.
-
-    Raises:
-        InputError: another suffix, no folder, or no permission.
-    """
-    if path.suffix.lower() not in suffixes:
-        raise InputError(f"--out {path}: the name must end in {', '.join(suffixes)}")
-    check_folder(path.parent)
-    if not path.resolve().parent.is_dir():
-        raise InputError(f"--out {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise InputError(f"--out {path} is a folder: name a file")
-    if path.exists() and not os.access(path, os.W_OK):
-        raise InputError(f"--out {path} may not be overwritten: name another file")
     return path

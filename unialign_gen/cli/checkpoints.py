@@ -1,4 +1,4 @@
-"""What checkpoints there are and what they need: `models`, `calibrate`."""
+"""What checkpoints there are and what they need: `models`, `calibrate`, `split`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..console import guarded, report
 from ..errors import InputError
 from ..output import check_folder
 from .app import app
-from .loading import check_device, parse_sources
+from .loading import parse_sources
 from .options import AsJson, Checkpoint, Device, Source
 
 
@@ -19,7 +19,7 @@ from .options import AsJson, Checkpoint, Device, Source
 @guarded
 def models(as_json: AsJson = False) -> None:
     """List the checkpoints, what each needs and what is here."""
-    from ..checkpoint import describe
+    from ..loading import describe
 
     rows = describe()
     lines = []
@@ -38,7 +38,9 @@ def models(as_json: AsJson = False) -> None:
 @app.command()
 @guarded
 def calibrate(
-    images: Annotated[Path, typer.Option(help="A folder of pictures, a few hundred like those you will make.")],
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of pictures like those you will make; the 64 of the package by default.")
+    ] = None,
     checkpoint: Checkpoint = "stable-unclip",
     out: Annotated[Path | None, typer.Option(help="A folder; by default where the checkpoint looks for it.")] = None,
     limit: Annotated[int, typer.Option(min=2, help="At most so many pictures.")] = 1000,
@@ -47,26 +49,22 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Measure the norm of raw image embeddings, which a published decoder needs, and write it as its embed_scale."""
-    from ..checkpoint import PUBLISHED, SHIPPED, calibration_folder, find, image_part, unconditional_is_zero
+    from ..loading import PUBLISHED, SHIPPED, calibration_folder, check_device, find, open_aligner, unconditional_is_zero
 
     folder = find(checkpoint)
-    if not images.is_dir():
+    if images is not None and not images.is_dir():
         raise InputError(f"--images {images}: no such folder")
     place = out or (calibration_folder(checkpoint) if not (folder / "aligner").is_dir() else folder / "embed_scale")
     if out is None and checkpoint not in SHIPPED + PUBLISHED and not Path(checkpoint).expanduser().is_dir():
         raise InputError(f"{checkpoint} is not a folder of yours: name one with --out")
     check_folder(place)
     check_device(device)
-    from ..calibrate import measure, pictures_in
-    from ..pipelines import EmbedScale
+    from ..loading.scale import measure, pictures_in, shipped_pictures
 
-    files = pictures_in(images)[:limit]
-    part = image_part(checkpoint, parse_sources(source)).to(device)
-    found = measure(part, files)
-    scale = EmbedScale(part.encoder.dim, found.embed_norm, found.embed_norm_std)
-    if not unconditional_is_zero(folder):
-        scale.negative_image_embeds.copy_(found.negative)
-    scale.save_pretrained(place)
+    files = (list(shipped_pictures()) if images is None else pictures_in(images))[:limit]
+    aligner = open_aligner(checkpoint, parse_sources(source)).to(device)
+    found = measure(aligner.part("image"), files, zero_unconditional=unconditional_is_zero(folder))
+    found.save(place)
     result = {
         "embed_norm": found.embed_norm,
         "embed_norm_std": found.embed_norm_std,
@@ -76,3 +74,32 @@ def calibrate(
     }
     norm = f"embed_norm {found.embed_norm:.4f}, spread {found.embed_norm_std:.4f}"
     report(result, as_json, f"{norm}, {found.count} pictures, {len(found.skipped)} skipped\n{place}")
+
+
+@app.command()
+@guarded
+def split(
+    released: Annotated[Path, typer.Argument(help="A released checkpoint of VAST, GRAM or PMRL, its model_step .pt file.")],
+    out: Annotated[
+        Path, typer.Option(help="A new folder: encoders/MODALITY for a configuration's encoders, heads/MODALITY for start.")
+    ],
+    tokenizer: Annotated[Path, typer.Option(help="BERT base uncased's folder, with a tokenizer.json or a vocab.txt.")],
+    dataset: Annotated[
+        str, typer.Option(help="Whose way of reading sound, frames and captions: vast, msrvtt, vatex, audiocaps, didemo ...")
+    ] = "vast",
+    tokens: Annotated[int | None, typer.Option(min=3, help="The most of a caption; the data set's by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Split a released retrieval checkpoint into its encoders and contrastive heads."""
+    from ..output import make_folder
+
+    if not released.is_file():
+        raise InputError(f"no file {released}: give the released .pt file")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out} is not empty: name a new folder")
+    check_folder(out)
+    from ..encoders.vast import write_split
+
+    written = write_split(released, make_folder(out), tokenizer, dataset, tokens)
+    result = {"out": str(out), "encoders": {kind: str(path) for kind, path in written.items()}, "heads": str(out / "heads")}
+    report(result, as_json, "\n".join([*(f"{kind}: {path}" for kind, path in written.items()), f"heads: {out / 'heads'}"]))

@@ -10,42 +10,53 @@ import typer
 
 from ..console import guarded, report
 from ..errors import InputError
+from ..notes import collected
 from ..output import check_folder
 from .app import app
-from .options import AsJson, Device, Dtype
+from .options import AcceptLicense, AsJson, Config, Device, Dtype, Source
 
 
 @app.command()
 @guarded
 def extract(
-    config: Annotated[Path, typer.Argument(help="A YAML file, see docs/data.md.")],
-    override: Annotated[
+    config: Config,
+    overrides: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE in place of what the file says, such as corpus.limit=100.")
     ] = None,
+    source: Source = None,
+    accept_license: AcceptLicense = False,
     as_json: AsJson = False,
 ) -> None:
     """Decode a corpus once, run the frozen encoders over it, and keep their features; resumes where it was."""
     from ..config import load
+    from ..configs import find_config
     from ..data.extract_config import ExtractConfig
+    from .loading import parse_sources
 
-    settings = load(ExtractConfig, config, override or ())
+    extract_config = load(ExtractConfig, find_config(config, "extract"), overrides or ())
+    sources = extract_config.sources | parse_sources(source)
+    accept_license = accept_license or extract_config.accept_license
+    extract_config = replace(extract_config, sources=sources, accept_license=accept_license)
     from ..data.extract import run
-    from .loading import check_device
+    from ..loading import check_device
 
-    check_device(settings.device)
-    found = run(settings)
+    check_device(extract_config.device)
+    with collected() as notes:
+        found = run(extract_config)
     lines = [f"{found['corpus']}: {found['samples']} samples, digest {found['digest'][:16]}, {found['missing']} missing"]
+    if found["texts"]:
+        lines.append(f"{found['texts']} texts, {found['label_sentences']} of them are labels as sentences")
     lines.append(f"{found['shards']} of {found['of_shards']} shards in {found['out']}")
     if found["complete"]:
         counts = ", ".join(f"{n} {kind}" for kind, n in found["problems"].items())
         lines.append(f"report.jsonl: {counts}")
-    report(found, as_json, "\n".join(lines))
+    report(found, as_json, "\n".join(lines), notes)
 
 
 @app.command()
 @guarded
 def caption(
-    config: Annotated[Path, typer.Argument(help="A YAML file with a corpus in it, such as that of extract.")],
+    config: Config,
     model: Annotated[str, typer.Option(help="An image-text model of transformers: a folder, or a repository[@REVISION].")],
     out: Annotated[Path, typer.Option(help="A .jsonl file; the corpus takes it as captions.")],
     prompt: Annotated[str | None, typer.Option(help="What a chat model is asked, or a caption begins with.")] = None,
@@ -55,11 +66,12 @@ def caption(
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 2,
     device: Device = "cpu",
     dtype: Dtype = "float32",
-    override: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE in place of what the file says.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE in place of what the file says.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write captions of a corpus with a captioning model over frames of its videos; resumes where it was."""
     from ..config import load
+    from ..configs import find_config
     from ..data.sources import CorpusConfig, read_corpus
 
     if out.suffix != ".jsonl":
@@ -67,18 +79,18 @@ def caption(
     check_folder(out.parent)
     if dtype not in ("float32", "float16", "bfloat16"):
         raise InputError(f"--dtype {dtype!r}: choose from float32, float16, bfloat16")
-    which = load(CorpusConfig, config, override or (), section="corpus")
-    corpus = read_corpus(replace(which, captions=None))  # the file to be written may be named there already
+    corpus_config = load(CorpusConfig, find_config(config, "extract"), overrides or (), section="corpus")
+    corpus = read_corpus(replace(corpus_config, captions=None))  # the file to be written may be named there already
     from transformers.utils import logging
 
     from ..data.caption import run
     from ..data.captioner import Captioner
-    from .loading import check_device
+    from ..loading import check_device
 
     logging.disable_progress_bar()
     check_device(device)
     captioner = Captioner(model, prompt, tokens, device, dtype)
     settings = {"model": model, "prompt": captioner.prompt, "frames": frames, "tokens": tokens, "dtype": dtype}
     found = run(corpus, captioner, out, settings, frames, batch_size, workers)
-    told = ", ".join(f"{found[name]} {name}" for name in ("captioned", "before", "broken", "without"))
-    report(found, as_json, f"{told}\n{out}")
+    counts = ", ".join(f"{found[name]} {name}" for name in ("captioned", "before", "broken", "without"))
+    report(found, as_json, f"{counts}\n{out}")

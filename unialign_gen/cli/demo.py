@@ -9,7 +9,6 @@ import typer
 from ..console import guarded
 from ..errors import InputError
 from .app import app
-from .loading import check_device
 from .options import Device, Dtype
 
 
@@ -25,16 +24,12 @@ def demo(
     dtype: Dtype = "float32",
 ) -> None:
     """Serve the page, for a browser and as an API."""
-    from ..checkpoint import PUBLISHED, SHIPPED, find
+    from ..loading import PUBLISHED, SHIPPED, check_device, dtype_of, find
 
     if checkpoint is not None and checkpoint not in SHIPPED + PUBLISHED:
         find(checkpoint)
-    import torch
-
     check_device(device)
-    kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if dtype not in kinds:
-        raise InputError(f"--dtype {dtype!r}: choose from {', '.join(kinds)}")
+    kind = dtype_of(dtype)
     from ..demo.server import serve
 
     try:
@@ -44,7 +39,7 @@ def demo(
             share=share,
             checkpoint=checkpoint,
             device=device,
-            dtype=kinds[dtype],
+            dtype=kind,
             open_browser=open_browser,
         )
     except OSError as error:

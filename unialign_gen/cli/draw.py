@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +11,9 @@ import typer
 
 from ..console import guarded, report, stage
 from ..notes import collected
+from ..output import check_output, written
 from ..picture_settings import PictureSettings, save_picture
-from .app import app, check_output, named_after
+from .app import app, named_after
 from .loading import load
 from .options import (
     AcceptLicense,
@@ -27,15 +29,17 @@ from .options import (
     Image,
     Mix,
     MixOption,
+    NoOverwrite,
     PriorStrength,
     Seed,
     Source,
     Steps,
     Text,
+    Variant,
     Video,
     Weight,
 )
-from .prompts import one_prompt, request_of
+from .prompts import files_of, one_prompt, request_of
 
 BATCH = 8  # pictures drawn at a time
 
@@ -58,6 +62,7 @@ def generate(
     source: Source = None,
     accept_license: AcceptLicense = False,
     heads: Heads = None,
+    variant: Variant = None,
     steps: Steps = None,
     guidance: Guidance = None,
     prior_strength: PriorStrength = None,
@@ -66,6 +71,7 @@ def generate(
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    no_overwrite: NoOverwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw one prompt, which may mix several inputs."""
@@ -78,8 +84,10 @@ def generate(
         guidance_scale=guidance,
     )
     out = named_after([p.name for p in asked.prompts[0]], ".png") if out is None else out
-    check_output(out, (".png", ".jpg", ".jpeg", ".webp"))
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads)
+    names = [out] if num_images == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(num_images)]
+    for name in names:
+        check_output(name, (".png", ".jpg", ".jpeg", ".webp"), files_of(asked), not no_overwrite)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
     with collected() as notes:
         stage("encoding the prompt")
         ready = pipeline.encoded(asked)
@@ -90,12 +98,13 @@ def generate(
             for at in range(0, num_images, together)
             if (count := min(together, num_images - at))
         ]
-    names = [out] if num_images == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(num_images)]
     drawn = [(picture, result.request.picture(i)) for result in results for i, picture in enumerate(result.images)]
-    for name, (picture, made) in zip(names, drawn, strict=True):
-        save_picture(picture, name, PictureSettings(made, checkpoint, decoder or ""))
+    with collected() as more, ExitStack() as files_there:  # all of them or none
+        for name, (picture, made) in zip(names, drawn, strict=True):
+            file = files_there.enter_context(written(name))
+            save_picture(picture, file, PictureSettings(made, checkpoint, decoder or ""))
     files = [str(n) for n in names]
-    report({"files": files, "seed": seed, "checkpoint": checkpoint}, as_json, "\n".join(files), notes)
+    report({"files": files, "seed": seed, "checkpoint": checkpoint}, as_json, "\n".join(files), [*notes, *more])
 
 
 @app.command()
@@ -111,24 +120,26 @@ def interpolate(
     source: Source = None,
     accept_license: AcceptLicense = False,
     heads: Heads = None,
+    variant: Variant = None,
     steps: Steps = None,
     guidance: Guidance = None,
     prior_strength: PriorStrength = None,
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    no_overwrite: NoOverwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw the way between two prompts, all from one noise."""
-    check_output(out, (".png", ".gif", ".mp4"))
     ends = [one_prompt("--from", start), one_prompt("--to", end)]
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads)
+    check_output(out, (".png", ".gif", ".mp4"), [v for e in ends for k, v in e.items() if k != "text"], not no_overwrite)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
     with collected() as notes:
         a, b = (pipeline.embed(**e, prior_strength=prior_strength)[0] for e in ends)
         pictures = pipeline.interpolate(
             a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance
         ).images
-    from ..sheets import save_sequence
+    from ..film.sheets import save_sequence
 
     save_sequence(pictures, out)
     report({"files": [str(out)], "frames": frames, "seed": seed}, as_json, str(out), notes)
@@ -148,9 +159,11 @@ def embed(
     source: Source = None,
     accept_license: AcceptLicense = False,
     heads: Heads = None,
+    variant: Variant = None,
     prior_strength: PriorStrength = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    no_overwrite: NoOverwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the unit embeddings of prompts and of their mix.
@@ -158,8 +171,8 @@ def embed(
     As they are drawn; with --prior-strength 0 as they were encoded.
     """
     asked = request_of(text, audio, video, image, weight, mix=mix.value, prior_strength=prior_strength)
-    check_output(out, (".safetensors",))
-    pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads)
+    check_output(out, (".safetensors",), files_of(asked), not no_overwrite)
+    pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads, variant)
     import torch
     from safetensors.torch import save_file
 
@@ -173,7 +186,8 @@ def embed(
         tensors[prompt.kind] = torch.cat([*([tensors[prompt.kind]] if prompt.kind in tensors else []), vector[None]])
     tensors = {kind: value.cpu().contiguous() for kind, value in tensors.items()}
     strength_used = str(strength_of(pipeline.prior, prior_strength))
-    save_file(tensors, out, metadata={"checkpoint": checkpoint, "normalised": "true", "prior_strength": strength_used})
+    with written(out) as file:
+        save_file(tensors, file, metadata={"checkpoint": checkpoint, "normalised": "true", "prior_strength": strength_used})
     shapes = {k: list(v.shape) for k, v in tensors.items()}
     report({"file": str(out), "shapes": shapes}, as_json, f"{out}: {', '.join(f'{k} {v}' for k, v in shapes.items())}", notes)
 
@@ -185,15 +199,17 @@ def showcase(
     checkpoint: Checkpoint = "starter",
     decoder: Decoder = None,
     best_of: BestOf = 4,
+    no_overwrite: NoOverwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw a labelled sheet of examples.
 
     Words, sounds, mixes, a video, a way between two prompts.
     """
-    check_output(out, (".png",))
+    check_output(out, (".png",), overwrite=not no_overwrite)
     pipeline = load(checkpoint, "cpu", "float32", decoder)
     from ..showcase import draw_sheet
 
-    draw_sheet(pipeline, best_of=best_of).save(out)
+    with written(out) as file:
+        draw_sheet(pipeline, best_of=best_of).save(file)
     report({"files": [str(out)]}, as_json, str(out))

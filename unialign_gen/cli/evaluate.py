@@ -26,8 +26,11 @@ def concepts(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Whether pictures show what prompts say: the judge on prompts of the data set, and colour, variety, pairs and counts."""
-    from ..checkpoint import find
+    """Whether pictures show what prompts say.
+
+    The judge on prompts of the data set, and colour, variety, pairs, counts, read-back and nonsense on fixed lists.
+    """
+    from ..loading import find
 
     find(checkpoint, decoder)
     from ..eval.concepts import evaluate as run

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..console import guarded, report
-from ..errors import InputError
-from ..output import check_folder
-from .app import check_output, evaluate
-from .measuring import ExtractorOption, MethodOption, Out, ResizeOption, WeightsOption, extractors, finish, methods_of
+from ..output import check_folder, check_output, written
+from .app import evaluate
+from .measuring import (
+    ExtractorOption,
+    MethodOption,
+    Out,
+    ResizeOption,
+    StrictOption,
+    WeightsOption,
+    cache_folder,
+    extractors,
+    finish,
+    methods_of,
+)
 from .options import AcceptLicense, AsJson, Checkpoint, Device, Dtype, Guidance, Source, Steps
 
 
@@ -44,7 +55,10 @@ def generation(
     resize: ResizeOption = "bicubic",
     resamples: Annotated[int, typer.Option(min=2, help="Halves of the clips that intervals of distances come from.")] = 100,
     examples: Annotated[int, typer.Option(min=0, help="Clips shown in the report.")] = 8,
-    ways: Annotated[int, typer.Option(min=0, help="Clips of which the way from text to sound is drawn.")] = 2,
+    interpolations: Annotated[
+        int, typer.Option(min=0, help="Clips that are drawn between their text and their sound, in 8 steps.")
+    ] = 2,
+    ways: Annotated[int | None, typer.Option(min=0, hidden=True)] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     as_json: AsJson = False,
@@ -53,19 +67,23 @@ def generation(
 
     Everything is kept in --out: run the same command again to go on, or with more methods or draws to add them.
     """
-    from ..checkpoint import find
+    from ..loading import find
 
+    if ways is not None:
+        warnings.warn("--ways is now called --interpolations; the old name goes with the next release", stacklevel=2)
+        interpolations = ways
     methods = tuple(methods_of(method))
     decoders: tuple[str | None, ...] = tuple(decoder or (["kandinsky"] if checkpoint == "starter" else [])) or (None,)
     for name in decoders:
         find(checkpoint, name)
-    from ..eval import prompts
+    from ..eval import prompt_embeddings
     from ..eval.corpora import choose
     from ..eval.study import Plan
-    from .loading import check_device, kinds_of_numbers, parse_sources, quiet
+    from ..loading import check_device, dtype_of
+    from .loading import parse_sources, quiet
 
     check_folder(out)
-    chosen = tuple(prompts.parse_kinds(kinds))
+    chosen = tuple(prompt_embeddings.parse_kinds(kinds))
     corpus = choose(dataset, root, split, clips, select_seed, out, csv, captions)
     check_device(device)
     plan = Plan(
@@ -81,32 +99,24 @@ def generation(
         guidance,
         batch,
         device,
-        kinds_of_numbers(dtype),
+        dtype_of(dtype),
         parse_sources(source),
         accept_license,
     )
     loaded = extractors(extractor or (["judge"] if checkpoint == "starter" else None), weights, resize, device)
     quiet()
     from ..eval import drawing, measure
-    from ..eval import ways as between
+    from ..eval import interpolations as between
     from ..eval.generation import describe, run
 
     study = run(plan)
     if study is not None:
         found: dict[str, Any] = dict(measure.measure(study, loaded, resamples))
         found["examples"] = measure.choose_examples(study, examples)
-        found["ways"] = between.draw(study, "text", "audio", ways, 8)
+        found["interpolations"] = between.draw(study, "text", "audio", interpolations, 8)
         found["left_out"] = study.left_out
         finish(out, "generation", describe(study), found, as_json)
-    drawing.part()
-
-
-def pictures_or_statistics(place: Path, loaded: Any) -> Any:
-    """Statistics of a folder of pictures, or those in a file."""
-    from ..eval.features import measure, pictures_in
-    from ..eval.moments import Moments
-
-    return measure(loaded, pictures_in(place)) if place.is_dir() else Moments.load(place)
+    drawing.destroy_process_group()
 
 
 @evaluate.command()
@@ -117,16 +127,18 @@ def statistics(
     extractor: Annotated[str, typer.Option(help="inception, judge, clip or dinov2.")] = "inception",
     weights: WeightsOption = None,
     resize: ResizeOption = "bicubic",
+    strict: StrictOption = False,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Mean and covariance of pictures' features, in a file that `eval distance` takes in place of the pictures."""
     check_output(out, (".safetensors",))
     loaded = extractors([extractor], weights, resize, device)[extractor]
-    found = pictures_or_statistics(pictures, loaded) if pictures.is_dir() else None
-    if found is None:
-        raise InputError(f"no folder {pictures}: give a folder of pictures")
-    found.save(out)
+    from ..eval.features import measure
+
+    found = measure(loaded, pictures, strict)
+    with written(out) as file:
+        found.save(file)
     report(
         {"file": str(out), "n": found.n, **vars(found.source)},
         as_json,
@@ -137,21 +149,29 @@ def statistics(
 @evaluate.command()
 @guarded
 def distance(
-    pictures: Annotated[Path, typer.Argument(help="A folder of pictures, or a file of statistics.")],
+    pictures: Annotated[
+        Path, typer.Argument(help="A folder of pictures, a file of statistics, or an .npz of pytorch-fid, clean-fid or ADM.")
+    ],
     reference: Annotated[Path, typer.Argument(help="What they are compared with: either, too.")],
-    extractor: Annotated[str, typer.Option(help="inception (FID, KID), judge, clip or dinov2.")] = "inception",
+    extractor: Annotated[
+        str, typer.Option(help="inception (FID, KID), judge, clip, dinov2, or an encoder as LIBRARY:NAME.")
+    ] = "inception",
     weights: WeightsOption = None,
     resize: ResizeOption = "bicubic",
     subset_size: Annotated[int, typer.Option(min=2, help="Of the kernel distance; less where a set is smaller.")] = 1000,
+    cache: Annotated[
+        str | None, typer.Option(help="Where features are kept; by default in the user's cache, none keeps nothing.")
+    ] = None,
+    strict: StrictOption = False,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """How far two sets of pictures are apart: FID and its like, and, of two folders, KID, precision, recall and more."""
+    """How far two sets of pictures are apart: FID and its like, and, of two folders, KID, MIND, precision, recall and more."""
     loaded = extractors([extractor], weights, resize, device)[extractor]
     from ..eval.sets import compare
 
-    found = compare(pictures, reference, loaded, subset_size)
-    lines = [f"{k}: {v:.6g}" if isinstance(v, float) else f"{k}: {v}" for k, v in found.items()]
+    found = compare(pictures, reference, loaded, subset_size, cache_folder(cache), strict)
+    lines = [f"{k}: {'not said' if v is None else f'{v:.6g}' if isinstance(v, float) else v}" for k, v in found.items()]
     report(found, as_json, "\n".join(lines))
 
 
@@ -161,13 +181,14 @@ def write_report(
     result: Annotated[list[Path], typer.Argument(help="Folders of results, or their result.json.")],
     out: Out,
     title: Annotated[str, typer.Option(help="Of the page.")] = "Evaluation",
+    formats: Annotated[list[str] | None, typer.Option("--format", help="Also markdown, latex or csv; can be repeated.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Results of several runs on one page: HTML, Markdown, JSON and CSV, the published numbers beside them."""
+    """Results of several runs on one page, the published numbers beside them: HTML, JSON; Markdown, LaTeX, CSV on request."""
     from ..eval import report as pages
     from ..eval import results
 
     check_folder(out)
     found = [(path if path.is_dir() else path.parent, results.read(path)) for path in result]
-    files = [str(f) for f in pages.write(found, out, title)]
+    files = [str(f) for f in pages.write(found, out, title, formats or [])]
     report({"files": files}, as_json, "\n".join(files))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..console import guarded
+from ..errors import InputError
 from ..output import check_folder, make_folder
 from .app import evaluate
 from .measuring import Features, MethodOption, Out, SpaceOption, finish, methods_of
@@ -23,7 +25,7 @@ def opened(
     features: Path, checkpoint: str, source: list[str] | None, accept_license: bool
 ) -> tuple[FeatureCache, Aligner | None]:
     from ..data.cache import FeatureCache
-    from ..eval.methods import open_aligner
+    from ..loading import open_aligner
     from .loading import parse_sources
 
     cache = FeatureCache.open(features)
@@ -45,6 +47,19 @@ def about_of(cache: FeatureCache, checkpoint: str, methods: list[Method], modali
     }
 
 
+def read_ids(path: Path, known: list[str]) -> list[str]:
+    """The ids in a file, one a line, all of them known."""
+    try:
+        wanted = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"--ids {path}: {error}") from error
+    unknown = sorted(set(wanted) - set(known))
+    if unknown or not wanted:
+        example = f", such as {unknown[0]}" if unknown else ""
+        raise InputError(f"--ids {path}: {len(unknown)} of {len(wanted)} are not in the features{example}")
+    return wanted
+
+
 @evaluate.command()
 @guarded
 def retrieval(
@@ -58,19 +73,34 @@ def retrieval(
     dsl: Annotated[
         float | None, typer.Option(help="Also rows +DSL, the dual softmax, with this scale (1 as published).")
     ] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Also with 10, 30, 50, 70 and 90 % of the clips' modalities taken away.")
+    ] = False,
+    ids: Annotated[Path | None, typer.Option(help="A file of the samples' ids to look among, one a line.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """R@1, R@5, R@10 and median rank between texts and clips, both ways, by cosine and by volume."""
+    """R@1, R@5, R@10, mAP, nDCG and median rank between texts and clips, both ways: each modality alone, all together by
+    centroid, volume and query-weighted centroid, and what together gains."""
     check_folder(out)
     methods = methods_of(method)
     cache, aligner = opened(features, checkpoint, source, accept_license)
-    others = modality or [m for m in ("video", "audio", "image") if m in cache.modalities and m != "text"]
+    there = [m for m in cache.modalities if m != "text"]
+    others = modality or [m for m in ("video", "audio", "image", *there) if m in there]
+    others = list(dict.fromkeys(others))
     if not modality and "video" in others and "image" in others:
         others.remove("image")
     from ..eval.search import evaluate as run
 
     about = about_of(cache, checkpoint, methods, ["text", *others])
-    found = run(cache, methods, others, aligner, dsl, dataset=about["dataset"], checkpoint=checkpoint)
+    left_out = [m for m in there if m not in others]
+    if left_out:
+        warnings.warn(f"{', '.join(left_out)} is left out: name it with --modality to look for it too", stacklevel=2)
+        about["left out"] = left_out
+    chosen = frozenset(read_ids(ids, cache.ids)) if ids else None
+    if ids:
+        about["ids"] = f"{len(chosen or ())} of {ids.name}"
+    found = run(cache, methods, others, aligner, dsl, missing, chosen, dataset=about["dataset"], checkpoint=checkpoint)
+    about["captions"] = found.pop("captions")
     finish(out, "retrieval", about, found, as_json)
 
 
@@ -106,9 +136,9 @@ def gap(
         "bandwidth": bandwidth,
         "samples": f"at most {limit}, seed {seed}",
     }
-    told = {"dataset": about["dataset"], "checkpoint": checkpoint}
+    named = {"dataset": about["dataset"], "checkpoint": checkpoint}
     found: dict[str, Any] = dict(
-        protocol.evaluate(cache, methods, modalities, aligner, anchor, tau, bandwidth, limit, resamples, seed, **told)
+        protocol.evaluate(cache, methods, modalities, aligner, anchor, tau, bandwidth, limit, resamples, seed, **named)
     )
     if plot:
         maps = {

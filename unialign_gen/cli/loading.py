@@ -9,8 +9,6 @@ from ..console import show_progress, stage
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    import torch
-
     from ..pipelines import UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
 
 
@@ -23,26 +21,6 @@ def parse_sources(entries: list[str] | None) -> dict[str, str]:
             raise InputError(f"--source {entry!r}: write PART=FOLDER, such as decoder=/models/unclip")
         out[part] = value
     return out
-
-
-def check_device(device: str) -> None:
-    """Whether this machine has it."""
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device!r} is not available here") from error
-
-
-def kinds_of_numbers(dtype: str) -> torch.dtype:
-    """float32, float16 or bfloat16 by its name."""
-    import torch
-
-    kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if dtype not in kinds:
-        raise InputError(f"--dtype {dtype!r}: choose from {', '.join(kinds)}")
-    return kinds[dtype]
 
 
 def quiet() -> None:
@@ -62,8 +40,9 @@ def load(
     source: list[str] | None = None,
     accept_license: bool = False,
     heads: Path | None = None,
+    variant: str | None = None,
 ) -> UniAlignKandinskyPipeline | UniAlignStableUnCLIPPipeline:
-    from ..checkpoint import find
+    from ..loading import dtype_of, find
 
     find(checkpoint, decoder)
     stage(f"loading {checkpoint}")
@@ -71,15 +50,15 @@ def load(
     from .. import load as load_pipeline
 
     quiet()
-    check_device(device)
     pipeline = load_pipeline(
         checkpoint,
         device=device,
-        dtype=kinds_of_numbers(dtype),
+        dtype=dtype_of(dtype),
         decoder=decoder,
         sources=sources,
         accept_license=accept_license,
         heads=heads,
+        variant=variant,
     )
     pipeline.set_progress_bar_config(disable=not show_progress(), leave=False)
     return pipeline

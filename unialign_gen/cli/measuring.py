@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,9 @@ WeightsOption = Annotated[
     typer.Option("--weights", help="EXTRACTOR=PATH: Inception's weight file, or the folder of clip or dinov2."),
 ]
 ResizeOption = Annotated[str, typer.Option("--resize", help="Before Inception: bicubic (Pillow's, antialiased) or tf1.")]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Stop at a picture that cannot be read, instead of leaving it out.")
+]
 Features = Annotated[Path, typer.Option(help="A folder that `unialign-gen extract` made.")]
 SpaceOption = Annotated[
     str, typer.Option("--checkpoint", help="Whose heads stand in for those a method does not have; none for no such heads.")
@@ -46,7 +50,7 @@ def extractors(names: list[str] | None, weights: list[str] | None, resize: str, 
     places: dict[str, Path] = {}
     for entry in weights or []:
         name, equals, value = entry.partition("=")
-        if not equals or not value or name not in EXTRACTORS:
+        if not equals or not value or (name not in EXTRACTORS and ":" not in name):
             raise InputError(f"--weights {entry!r}: write EXTRACTOR=PATH, such as inception=FILE or dinov2=FOLDER")
         places[name] = Path(value).expanduser()
     chosen = list(dict.fromkeys(names or ["inception"]))
@@ -54,6 +58,13 @@ def extractors(names: list[str] | None, weights: list[str] | None, resize: str, 
     if unused:
         raise InputError(f"--weights for {', '.join(sorted(unused))}, but --extractor does not name it")
     return {n: load(n, places.get(n), resize if n == "inception" else "bicubic", device) for n in chosen}
+
+
+def cache_folder(given: str | None) -> Path | None:
+    """Where features of pictures are kept; None for nowhere."""
+    if given is not None:
+        return None if given == "none" else Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unialign_gen" / "features"
 
 
 def methods_of(entries: list[str] | None) -> list[Method]:
@@ -64,16 +75,17 @@ def methods_of(entries: list[str] | None) -> list[Method]:
 
 def finish(out: Path, protocol: str, about: dict[str, Any], found: dict[str, Any], as_json: bool) -> None:
     """Writes result and report, and shows the tables."""
+    from ..data.cache import write_whole
     from ..eval import report, results
     from ..eval.figures import clean
 
     path = results.write(out, protocol, about, found)
     result = results.read(path)
-    files = report.write([(out, result)], out)
+    write_whole(out / report.PAGE, report.page([(out, result)], report.title_of(result)).encode())
     if as_json:
         import json
 
         typer.echo(json.dumps(clean({"protocol": protocol, "about": about, "rows": found["rows"], "out": str(out)})))
         return
     typer.echo(report.brief(result))
-    sys.stdout.write("\n" + "\n".join(str(f) for f in [path, *files]) + "\n")
+    sys.stdout.write("\n" + "\n".join(str(f) for f in (path, out / report.PAGE)) + "\n")

@@ -55,4 +55,17 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, mps ...")]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 MixOption = Annotated[Mix, typer.Option(help="How prompts are mixed.")]
+Config = Annotated[
+    str, typer.Argument(help="A YAML file, or the name of a configuration that comes with the package, such as clips.")
+]
 Heads = Annotated[Path | None, typer.Option(help="A training run, whose heads replace the checkpoint's own.")]
+NoOverwrite = Annotated[bool, typer.Option("--no-overwrite", help="Stop if the output is there already.")]
+Start = Annotated[float, typer.Option(min=0, help="Seconds into the sound or video at which the part that counts begins.")]
+Seconds = Annotated[float | None, typer.Option(help="Only so much of the sound or video; to its end by default.")]
+TrackNumber = Annotated[
+    int | None,
+    typer.Option("--track", min=0, help="Which of several tracks, counted from 0; by default the file's own choice."),
+]
+Variant = Annotated[
+    str | None, typer.Option(help="Of the weight files, such as fp16; taken by itself where a folder has no other weights.")
+]

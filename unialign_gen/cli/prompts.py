@@ -8,6 +8,7 @@ from typing import Any
 from ..arguments import ask
 from ..errors import InputError
 from ..request import MODALITIES, Request
+from ..text import clean_text
 
 
 def parse_weights(entries: list[str] | None) -> dict[str, tuple[float, ...] | float]:
@@ -55,8 +56,7 @@ def check_prompt(kind: str, value: str) -> None:
     from ..media import check_file
 
     if kind == "text":
-        if not value.strip():
-            raise InputError("a text prompt is empty")
+        clean_text(value)
     else:
         check_file(value)
 
@@ -68,3 +68,12 @@ def one_prompt(option: str, entry: str) -> dict[str, Any]:
         raise InputError(f"{option} {entry!r}: write text:WORDS, audio:FILE, video:FILE or image:FILE")
     check_prompt(kind, value)
     return {kind: value}
+
+
+def files_of(request: Request) -> list[str]:
+    """The files that a request reads."""
+
+    found = [
+        getattr(p.value, "source", p.value) for prompt in request.prompts for p in prompt if p.kind not in ("text", "embeds")
+    ]
+    return [str(f) for f in found if isinstance(f, str | Path)]

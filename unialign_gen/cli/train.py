@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..console import guarded, report
 from .app import app
-from .options import AsJson
+from .options import AsJson, Config
 
 
 @app.command()
 @guarded
 def train(
-    config: Annotated[Path, typer.Argument(help="A YAML file; those that come with the package are in configs/.")],
+    config: Config,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE in place of what the file says; repeatable.")
     ] = None,
@@ -23,12 +22,13 @@ def train(
 ) -> None:
     """Train heads from cached features; run it again to go on. `accelerate launch -m unialign_gen train CONFIG` for several."""
     from ..config import load
+    from ..configs import find_config
     from ..training.config import TrainConfig
 
-    read = load(TrainConfig, config, overrides or ())
+    train_config = load(TrainConfig, find_config(config, "train"), overrides or ())
     from ..training.train import train as run
 
-    done = run(read)
+    done = run(train_config)
     numbers = ", ".join(f"{name} {value:.3f}" for name, value in done.metrics.items())
     state = f"{done.step} steps, heads in {done.heads}" if done.finished else f"stopped at step {done.step} of {done.steps}"
     result = {"step": done.step, "steps": done.steps, "metrics": done.metrics, "heads": str(done.heads) if done.heads else None}

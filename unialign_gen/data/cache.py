@@ -4,6 +4,7 @@
     shard-00000.safetensors     for each modality `NAME` (R, width) and `NAME.offsets` (N + 1), int64; ids, labels and what
                                 could not be read are in its metadata
     report.jsonl                missing and broken files, written when the last shard is there
+    encoders.json, NAME.py      where the encoders are, and those that a Python file of one's own defines
 
 A shard belongs to a fixed stretch of the corpus, whoever computes it, and appears under its name only when it is whole.
 """
@@ -25,7 +26,7 @@ from ..output import make_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-INDEX, REPORT = "index.json", "report.jsonl"
+INDEX, REPORT, ENCODERS = "index.json", "report.jsonl", "encoders.json"
 FORMAT = 1
 
 
@@ -150,19 +151,46 @@ def create(folder: Path, index: Mapping[str, Any]) -> None:
     """
     make_folder(folder)
     path = folder / INDEX
-    part = part_of(path)
-    part.write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    if not path.exists():
+        part = part_of(path)
+        part.write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        try:
+            os.link(part, path)  # fails where there is one already, in one step
+            part.unlink()
+        except FileExistsError:
+            part.unlink()
+        except OSError:  # a disk without hard links: of processes that begin at the same moment the last one's stays
+            part.replace(path)
+    difference = first_difference(read_index(folder), json.loads(json.dumps(index)))
+    if difference is not None:
+        key, old, new = difference
+        raise InputError(
+            f"{folder} was made with {key} = {brief(old)}, this run has {brief(new)}: choose another folder or delete it"
+        )
+
+
+def write_descriptions(folder: Path, places: Mapping[str, Path | dict[str, Any]]) -> None:
+    """Keeps beside the features where their encoders are, and copies of Python files that define encoders.
+
+    So that a run trained from the cache can say what its heads go on. Not part of the index: weights may be moved.
+    """
+    described = {}
+    for modality, place in places.items():
+        entry = {"folder": str(place)} if isinstance(place, Path) else dict(place)
+        if "file" in entry:
+            write_whole(folder / f"{modality}.py", Path(entry["file"]).read_bytes())
+            entry["file"] = f"{modality}.py"
+        described[modality] = entry
+    write_whole(folder / ENCODERS, (json.dumps(described, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_descriptions(folder: Path) -> dict[str, dict[str, Any]]:
+    """What `write_descriptions` kept, by modality, with the path of a Python file absolute; empty for an older cache."""
     try:
-        os.link(part, path)  # fails where there is one already, in one step
-    except FileExistsError:
-        difference = first_difference(read_index(folder), json.loads(json.dumps(index)))
-        if difference is not None:
-            key, old, new = difference
-            raise InputError(
-                f"{folder} was made with {key} = {brief(old)}, this run has {brief(new)}: choose another folder or delete it"
-            ) from None
-    finally:
-        part.unlink()
+        found: dict[str, dict[str, Any]] = json.loads((folder / ENCODERS).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {m: e | ({"file": str((folder / e["file"]).resolve())} if "file" in e else {}) for m, e in found.items()}
 
 
 def brief(value: Any) -> str:

@@ -15,7 +15,7 @@ TEMPLATE = "A video of {label}."
 
 
 def sentence(label: str) -> str:
-    """The caption of a sample that has none: its label in `TEMPLATE`."""
+    """A label as a caption, in `TEMPLATE`."""
     return TEMPLATE.format(label=label.strip())
 
 

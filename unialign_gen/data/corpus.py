@@ -15,6 +15,7 @@ class Sample:
         text: its captions.
         label: the class it belongs to, where the corpus has classes.
         extra: files of further modalities, by the modality's name.
+        absent: why a modality that is listed is not there, by its name.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Sample:
     image: str | None = None
     label: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+    absent: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def file(self, modality: str) -> str | None:
         """The file of a modality other than text, if it has one."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InputError
 from ..media import Clip, load_clip, load_image
+from ..notes import collected
 from .corpus import Sample
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
-SILENT = 1e-4
 
 
 @dataclass
@@ -32,22 +32,23 @@ class Prepared:
     Attributes:
         inputs: by modality, a batch of the encoder's own form: 1 sound, 1 picture, `frames` frames.
         problems: rows of the report: `id`, `modality`, `path`, `kind`, `reason`. Of the kinds `broken` and `absent` nothing
-            is in the cache; `noted` says what is wrong with a file that was used.
+            is in the cache; `noted` says what is wrong with a file that was used, and `note` is the kind of that note.
     """
 
     sample: Sample
     inputs: dict[str, Tensor] = field(default_factory=dict)
     problems: list[dict[str, str]] = field(default_factory=list)
 
-    def blame(self, modality: str, kind: str, reason: str) -> None:
+    def blame(self, modality: str, kind: str, reason: str, **more: str) -> None:
         path = self.sample.file(modality) or ""
         line = " ".join(reason.split())
-        self.problems.append({"id": self.sample.id, "modality": modality, "path": path, "kind": kind, "reason": line})
+        self.problems.append({"id": self.sample.id, "modality": modality, "path": path, "kind": kind, "reason": line, **more})
 
 
 def prepare(sample: Sample, encoders: Mapping[str, Encoder], frames: int, patience: float) -> Prepared:
     """Decodes what the encoders need of a sample, each file once. Nothing that a file does raises: it is a problem."""
     out = Prepared(sample)
+    downmix = encoders["audio"].downmix if "audio" in encoders else "mean"
     clips: dict[str, Clip | str] = {}  # a file that cannot be opened has a reason in place of a clip
     for path in dict.fromkeys(sample.file(m) for m in ("video", "audio") if m in encoders):
         if path is None:
@@ -55,7 +56,7 @@ def prepare(sample: Sample, encoders: Mapping[str, Encoder], frames: int, patien
         rate = getattr(encoders["audio"], "rate", None) if "audio" in encoders and path == sample.audio else None
         count = frames if "video" in encoders and path == sample.video else 0
         try:
-            clips[path] = load_clip(path, count, rate, patience)
+            clips[path] = load_clip(path, count, rate, patience, downmix)
         except Exception as error:
             clips[path] = described(error)
     for modality, encoder in encoders.items():
@@ -63,9 +64,12 @@ def prepare(sample: Sample, encoders: Mapping[str, Encoder], frames: int, patien
         if modality == "text" or path is None:
             continue
         try:
-            given = inputs(modality, path, clips, out)
-            if given:
-                out.inputs[modality] = encoder.prepare(given)
+            with collected() as notes:  # here, since a thread has no other list
+                given = inputs(modality, path, clips, out)
+                if given:
+                    out.inputs[modality] = encoder.prepare(given)
+            for found in notes:
+                out.blame(modality, "noted", found.text, note=found.kind)
         except Exception as error:
             out.blame(modality, "broken", described(error))
     return out
@@ -87,14 +91,13 @@ def inputs(modality: str, path: str, clips: Mapping[str, Clip | str], out: Prepa
     if modality in clip.problems:
         raise InputError(clip.problems[modality])
     while clip.notes:  # once, though both modalities are of the same file
-        out.blame(modality, "noted", clip.notes.pop())
+        found = clip.notes.pop(0)
+        out.blame(modality, "noted", found.text, note=found.kind)
     if modality == "video":
         return clip.frames
     if clip.sound is None:
         out.blame(modality, "absent", "has no sound")
         return []
-    if float(clip.sound.abs().max()) < SILENT:
-        out.blame(modality, "noted", "is silent")
     return [clip.sound]
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +21,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import decoding
 from ..errors import InputError
+from ..media.sound import LISTEN_SECONDS, WINDOWS
 from . import cache
+from .captions import sentence
 from .corpus import Corpus, Sample
 from .decode import Prepared, decoders, ordered, prepare
-from .extract_config import ExtractConfig, describe, open_encoders
+from .extract_config import ExtractConfig, describe, open_encoders, places
 from .sources import read_corpus
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from ..encoders.base import Encoder
 
 AHEAD = 3  # samples that wait for each decoding thread
+# on a terminal the bar moves all the time; a log gets a line every half minute of what is done and how long the rest takes
+LOG_PACE: dict[str, float] = {} if sys.stderr.isatty() else {"mininterval": 30, "delay": 30}
 
 
 @dataclass
@@ -54,7 +58,7 @@ class Process:
         return f"{name}:{self.local}" if name == "cuda" and self.world > 1 else name
 
 
-def run(config: ExtractConfig, process: Process | None = None, progress: bool | None = True) -> dict[str, Any]:
+def run(config: ExtractConfig, process: Process | None = None, progress: bool = True) -> dict[str, Any]:
     """Makes this process's share of the cache that the configuration describes, or what of it is not there yet.
 
     Returns:
@@ -69,17 +73,20 @@ def run(config: ExtractConfig, process: Process | None = None, progress: bool | 
     corpus = read_corpus(config.corpus)
     for modality in config.encoders:
         if not any(s.text if modality == "text" else s.file(modality) for s in corpus.samples):
-            raise InputError(f"encoders.{modality}: no sample of {corpus.name} has {modality}")
+            captions = ": name a file of captions, or write `captions: labels`"
+            advice = captions if modality == "text" and corpus.samples[0].label else ""
+            raise InputError(f"encoders.{modality}: no sample of {corpus.name} has {modality}{advice}")
     encoders = open_encoders(config)
     index = make_index(config, corpus, encoders)
     cache.create(config.out, index)
+    cache.write_descriptions(config.out, places(config))
     todo = [n for n in range(index["shards"]) if n % process.world == process.rank and not is_done(config, corpus, n)]
     device = process.device(config.device)
     for encoder in encoders.values():
         encoder.to(device)
         if device.startswith("cpu"):  # convolutions are a third faster so
             encoder.to(memory_format=torch.channels_last)
-    quiet = None if progress and process.rank == 0 else True
+    quiet = not progress or process.rank > 0
     for number, shard in shards(config, corpus, encoders, todo, device, quiet):
         cache.write_shard(config.out, number, shard)
     return finish(config, corpus, index)
@@ -89,10 +96,7 @@ def make_index(config: ExtractConfig, corpus: Corpus, encoders: dict[str, Encode
     """Everything that the features depend on. Sizes of batches are not in it: they change the last digits at most."""
     from .. import __version__
 
-    told: dict[int, dict[str, Any]] = {}
-    for encoder in encoders.values():
-        if id(encoder) not in told:
-            told[id(encoder)] = describe(encoder)
+    described = {id(encoder): describe(encoder) for encoder in {id(e): e for e in encoders.values()}.values()}
     return {
         "format": cache.FORMAT,
         "version": __version__,
@@ -105,10 +109,10 @@ def make_index(config: ExtractConfig, corpus: Corpus, encoders: dict[str, Encode
         "shards": -(-len(corpus.samples) // config.shard_size),
         "shard_size": config.shard_size,
         "frames": config.frames,
-        "sound": {"seconds": decoding.LISTEN_SECONDS, "windows": decoding.WINDOWS},
+        "sound": {"seconds": LISTEN_SECONDS, "windows": WINDOWS},
         "dtype": config.dtype,
         "store": config.store,
-        "encoders": {modality: told[id(encoder)] for modality, encoder in encoders.items()},
+        "encoders": {modality: described[id(encoder)] for modality, encoder in encoders.items()},
     }
 
 
@@ -141,7 +145,7 @@ def shards(
     encoders: dict[str, Encoder],
     numbers: Sequence[int],
     device: str,
-    quiet: bool | None,
+    quiet: bool,
 ) -> Iterator[tuple[int, cache.Shard]]:
     """The shards of these numbers, one after the other; decoding goes on into the next while one is computed."""
     from tqdm import tqdm
@@ -150,7 +154,7 @@ def shards(
     decode = partial(prepare, encoders=encoders, frames=config.frames, patience=config.patience)
     with (
         decoders(config.workers) as pool,
-        tqdm(total=len(todo), unit="sample", disable=quiet, smoothing=0.05) as bar,
+        tqdm(total=len(todo), desc="extracting", unit="sample", disable=quiet, smoothing=0.05, **LOG_PACE) as bar,
     ):
         results = ordered(pool, decode, todo, AHEAD * config.workers + 1)
         try:
@@ -178,8 +182,10 @@ def compute(
     if "text" in encoders:
         rows = of_texts(encoders["text"], samples, config.batch("text"), config.dtype, device)
         features["text"] = cache.Ragged(rows.to(stores), cache.counted(torch.tensor([len(s.text) for s in samples])))
-    for place, _ in enumerate(samples):
+    for place, sample in enumerate(samples):
         prepared = next(results)
+        for modality in sorted(sample.absent.keys() & encoders.keys()):
+            prepared.blame(modality, "missing", sample.absent[modality])
         problems += [(place, problem) for problem in prepared.problems]
         for modality, made in prepared.inputs.items():
             batches[modality].add(place, made)
@@ -266,6 +272,8 @@ def finish(config: ExtractConfig, corpus: Corpus, index: dict[str, Any]) -> dict
         "digest": index["corpus"]["ids"],
         "samples": len(corpus.samples),
         "missing": len(corpus.missing),
+        "texts": sum(len(s.text) for s in corpus.samples) if "text" in config.encoders else 0,
+        "label_sentences": sum(s.label is not None and s.text == (sentence(s.label),) for s in corpus.samples),
         "shards": index["shards"] - absent,
         "of_shards": index["shards"],
     }

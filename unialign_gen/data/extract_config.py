@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..config import Count, Flag, Options, Positive, schema
 from ..errors import InputError
 from .sources import CorpusConfig
 
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
 
     from ..encoders.base import Encoder
 
-WHEREABOUTS = ("source", "checkpoint", "revision", "head", "licence", "accept_license")
+LOCATION_KEYS = ("source", "checkpoint", "revision", "head", "licence", "accept_license")  # no part of what an encoder is
+FILE_KEYS = ("checkpoint", "file", "head", "source")  # hold paths; a source may be a repository's name too
+PACKAGE = Path(__file__).parent.parent
 
 
 def cores() -> int:
@@ -25,15 +30,18 @@ def cores() -> int:
     return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
-@dataclass
+@schema
 class ExtractConfig:
     """What `unialign-gen extract` does.
 
     Attributes:
-        encoders: by modality, a checkpoint's name, a folder (of a checkpoint or of one encoder), or a description,
-            in which `file` may name the Python file that defines it.
+        encoders: by modality, a checkpoint's name, a folder (of a checkpoint or of one encoder), a model by name
+            (`open_clip:ViT-H-14/laion2b_s32b_b79k`, `hf:FOLDER_OR_REPOSITORY`, `timm:MODEL`), or a description, in which
+            `file` may name the Python file that defines it.
             `video` falls back on the checkpoint's image encoder: a row for each frame. `text` gives a row for each caption.
         out: folder of the cache.
+        sources: in place of what the named checkpoints say, `image` or `text` to a folder, `audio` to a weight file, and so on.
+        accept_license: use encoders whose licence is not permissive.
         frames: of a video.
         dtype: that the encoders compute in.
         store: dtype of the features on disk.
@@ -46,26 +54,26 @@ class ExtractConfig:
     """
 
     corpus: CorpusConfig
-    encoders: dict[str, str | dict[str, Any]]
+    encoders: dict[str, str | Options]
     out: Path
-    frames: int = 8
+    frames: Count = 8
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     store: Literal["float32", "float16"] = "float32"
     device: str = "cpu"
-    batch_size: int | dict[str, int] | None = None
-    shard_size: int = 512
-    workers: int = field(default_factory=cores)
-    patience: float = 300.0
+    batch_size: Count | dict[str, Count] | None = None
+    shard_size: Count = 512
+    workers: Count = field(default_factory=cores)
+    patience: Positive = 300.0
+    sources: dict[str, str] = field(default_factory=dict)
+    accept_license: Flag = False
 
     def __post_init__(self) -> None:
         if not self.encoders:
             raise InputError("encoders is empty: name at least one modality")
-        sizes = self.batch_size.values() if isinstance(self.batch_size, dict) else [self.batch_size or 1]
-        if self.batch_size == 0 or min(sizes, default=1) < 1:
-            raise InputError("batch_size must be at least 1")
-        for name, value in [("frames", self.frames), ("shard_size", self.shard_size), ("workers", self.workers)]:
-            if value < 1:
-                raise InputError(f"{name} is {value}: at least 1")
+        parts = {part for modality in self.encoders for part in parts_of(modality)}
+        unused = sorted({name.partition("_")[0] for name in self.sources} - parts)
+        if unused:
+            raise InputError(f"sources.{unused[0]}: no encoder here is of it, but of {', '.join(self.encoders)}")
 
     def batch(self, modality: str) -> int:
         given = self.batch_size.get(modality) if isinstance(self.batch_size, dict) else self.batch_size
@@ -83,65 +91,111 @@ def open_encoders(config: ExtractConfig) -> dict[str, Encoder]:
     dtype = getattr(torch, config.dtype)
     opened: dict[str, Encoder] = {}
     encoders = {}
-    for modality, entry in config.encoders.items():
-        place = entry if isinstance(entry, dict) else locate(modality, entry)
+    for modality, place in places(config).items():
         key = str(place)
         if key not in opened:
-            opened[key] = load(place, dtype)
+            opened[key] = open_encoder(place, dtype)
         encoders[modality] = opened[key]
     return encoders
 
 
-def load(place: Path | dict[str, Any], dtype: torch.dtype) -> Encoder:
+def places(config: ExtractConfig) -> dict[str, Path | dict[str, Any]]:
+    """Where each modality's encoder is: a folder, or a description.
+
+    Raises:
+        InputError: as `locate`.
+    """
+    accept = config.accept_license
+    return {modality: locate(modality, entry, config.sources, accept) for modality, entry in config.encoders.items()}
+
+
+def open_encoder(place: Path | dict[str, Any], dtype: torch.dtype) -> Encoder:
+    """The encoder in a folder or of a description, frozen.
+
+    Raises:
+        InputError: it cannot be had.
+    """
     from ..encoders import load_encoder
     from ..encoders.registry import NOWHERE, register_file
 
-    if isinstance(place, dict) and "file" in place:
-        place = {**place}
-        register_file(str(place.get("encoder")), place.pop("file"))
-    return load_encoder(NOWHERE, dtype, place) if isinstance(place, dict) else load_encoder(place, dtype)
+    if isinstance(place, Path):
+        return load_encoder(place, dtype)
+    if "file" in place:
+        register_file(str(place.get("encoder")), place["file"])
+    return load_encoder(NOWHERE, dtype, {key: value for key, value in place.items() if key != "file"})
 
 
-def locate(modality: str, name: str) -> Path | dict[str, Any]:
-    """The folder of a modality's encoder, or its description where a published checkpoint has one.
+def parts_of(modality: str) -> tuple[str, ...]:
+    """The parts of a checkpoint that read a modality, the best first: frames go through the image encoder."""
+    return (modality, "image") if modality == "video" else (modality,)
+
+
+def locate(
+    modality: str, entry: str | Mapping[str, Any], sources: Mapping[str, str] | None = None, accept_license: bool = False
+) -> Path | dict[str, Any]:
+    """The folder of a modality's encoder, or its description, in which paths are absolute.
+
+    Args:
+        entry: a checkpoint's name or folder, an encoder's folder, `LIBRARY:NAME`, or a description.
+        sources: of a published checkpoint's parts, in place of those that it names.
 
     Raises:
         InputError: no such checkpoint or folder, or it has no encoder for the modality.
     """
-    from .. import published
-    from ..checkpoint import PUBLISHED, find
+    from ..encoders.registry import NAMED, named
+    from ..loading import PUBLISHED, description, find
 
-    folder = Path(name).expanduser()
+    if not isinstance(entry, str) or named(entry):
+        made = {"encoder": entry} if isinstance(entry, str) else dict(entry)
+        if str(made.get("encoder")).partition(":")[0] in NAMED:  # whose models are of several modalities
+            made = {"modality": "image" if modality == "video" else modality} | made
+        if accept_license and made.get("licence"):
+            made["accept_license"] = made["licence"]
+        return made | {key: absolute(made[key], key) for key in FILE_KEYS if made.get(key)}
+    folder = Path(entry).expanduser()
     if (folder / "config.json").is_file():
-        return folder
-    kinds = (modality, "image") if modality == "video" else (modality,)
-    root = find(name)
-    if name in PUBLISHED:
-        entries = published.read(root)["encoders"]
-        for kind in kinds:
-            if entries.get(kind, {}).get("source"):
-                return {k: v for k, v in entries[kind].items() if v is not None}
+        return folder.resolve()
+    root = find(entry)
+    if entry in PUBLISHED:
+        encoders = description.replace_sources(description.read(root), sources, accept_license)["encoders"]
+        for part in parts_of(modality):
+            found = encoders.get(part, {})
+            if found.get("source") or found.get("checkpoint") or named(str(found.get("encoder"))):
+                return description.config_of(found)
         raise InputError(
-            f"encoders.{modality}: {name} names no source for it, describe the encoder instead (encoder: KIND, ...)"
+            f"encoders.{modality}: {entry} names no source for it: give one (--source {modality}=...), or describe the encoder "
+            "instead (encoder: KIND, ...)"
         )
-    for kind in kinds:
-        if (root / "aligner" / kind / "config.json").is_file():
-            return root / "aligner" / kind
-    raise InputError(f"encoders.{modality}: {name} has no encoder for it")
+    for part in parts_of(modality):
+        if (root / "aligner" / part / "config.json").is_file():
+            return (root / "aligner" / part).resolve()
+    raise InputError(f"encoders.{modality}: {entry} has no encoder for it")
+
+
+def absolute(value: str, key: str) -> str:
+    """A path that does not depend on the current folder; a repository's name is left as it is."""
+    path = Path(value).expanduser()
+    return str(path.resolve()) if key != "source" or path.exists() else value
 
 
 def describe(encoder: Encoder) -> dict[str, Any]:
-    """An encoder in a cache's index: its configuration without where it came from, its width, a digest of its weights."""
-    told = {k: v for k, v in encoder.config.items() if k not in WHEREABOUTS}
-    return {"config": told, "dim": encoder.dim, "rate": getattr(encoder, "rate", None), "digest": digest(encoder)}
+    """An encoder in a cache's index: its configuration without where it came from, its width, a digest of what it is."""
+    config = {k: v for k, v in encoder.config.items() if k not in LOCATION_KEYS}
+    return {"config": config, "dim": encoder.dim, "rate": getattr(encoder, "rate", None), "digest": digest(encoder)}
 
 
 def digest(encoder: Encoder) -> str:
-    """SHA-256 of the weights: names, dtypes, shapes and values."""
+    """SHA-256 of the weights, names, dtypes, shapes and values, and of the Python file of an encoder from outside the package.
+
+    For what the package itself defines its version stands in the index.
+    """
     import torch
 
     total = hashlib.sha256()
     for name, value in sorted(encoder.state_dict().items()):
         total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    file = inspect.getsourcefile(type(encoder).forward)
+    if file is not None and "encoder" in encoder.config and not Path(file).is_relative_to(PACKAGE):
+        total.update(Path(file).read_bytes())
     return total.hexdigest()

@@ -2,50 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator, Field
+
+from ..config import Count, Flag, schema
+from ..deprecated import warn_renamed
 from ..errors import InputError
-from . import captions, retrieval, table, vggsound
-from .corpus import Corpus
+from ..notes import note
+from . import captions, manifest_corpus, retrieval, vggsound
+from .corpus import Corpus, Sample
 from .files import without_suffix
 
 NEEDS = {
     "vggsound": ("root",),
-    "table": ("manifest",),
+    "manifest": ("manifest",),
     **dict.fromkeys(retrieval.NAMES, ("root", "annotations")),
 }
+LABELS = Path("labels")  # in place of a file of captions: each label as a sentence
 
 
-@dataclass
+def current_kind(value: Any) -> Any:
+    """The first edition called a `manifest` a `table`."""
+    if value != "table":
+        return value
+    warn_renamed("corpus kind table", "manifest")
+    return "manifest"
+
+
+@schema
 class CorpusConfig:
     """Which samples.
 
     Attributes:
-        kind: the reader. `table` is a manifest of one's own.
+        kind: the reader. `manifest` is a list of one's own.
         root: folder of the media files.
-        split: of VGGSound.
+        split: of VGGSound. `rest` is both splits without the `held_out` test clips that `select` would choose.
+        held_out: how many test clips `rest` leaves out.
         csv: VGGSound's list, if it is not in `root`.
         annotations: captions of a retrieval corpus, in its published form.
-        manifest: the file of a `table`.
-        captions: a file of captions by id, in place of those that the corpus has.
+        manifest: the file of a `manifest` corpus.
+        captions: a file of captions by id, which go before those that the corpus has; `labels` makes a sentence of each label.
         with_sound: only samples that have a sound track; each file is opened to see.
         select: so many of the samples, chosen by a hash of the id and `seed`.
         limit: the first so many.
     """
 
-    kind: Literal["vggsound", "msrvtt", "didemo", "activitynet", "audiocaps", "table"]
+    kind: Annotated[
+        Literal["vggsound", "msrvtt", "didemo", "activitynet", "audiocaps", "manifest"], BeforeValidator(current_kind)
+    ]
     root: Path | None = None
-    split: Literal["train", "test"] | None = "train"
+    split: Literal["train", "test", "rest"] | None = "train"
     csv: Path | None = None
     annotations: Path | None = None
     manifest: Path | None = None
     captions: Path | None = None
-    with_sound: bool = False
-    select: int | None = None
-    seed: int = 0
-    limit: int | None = None
+    with_sound: Flag = False
+    select: Count | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    limit: Count | None = None
+    held_out: Count = 1024
 
     def __post_init__(self) -> None:
         for name in NEEDS[self.kind]:
@@ -57,14 +76,22 @@ def read_corpus(config: CorpusConfig) -> Corpus:
     """The samples that the configuration names.
 
     Raises:
-        InputError: a folder or file is not there or cannot be understood, or no sample's files are there.
+        InputError: a folder or file is not there or cannot be understood, no sample's files are there, or the captions are
+            of none of the samples.
     """
     if config.kind == "vggsound":
-        corpus = vggsound.read(config.root or "", config.split, config.csv, config.captions)
-    elif config.kind == "table":
-        corpus = recaptioned(table.read(config.manifest or ""), config.captions)
+        root = config.root or ""
+        if config.split == "rest":
+            corpus = vggsound.read(root, None, config.csv)
+            test = vggsound.read(root, "test", config.csv)
+            corpus = vggsound.without(corpus, vggsound.select(test, config.held_out, config.seed))
+        else:
+            corpus = vggsound.read(root, config.split, config.csv)
+    elif config.kind == "manifest":
+        corpus = manifest_corpus.read(config.manifest or "")
     else:
-        corpus = recaptioned(retrieval.read(config.kind, config.annotations or "", config.root or ""), config.captions)
+        corpus = retrieval.read(config.kind, config.annotations or "", config.root or "")
+    corpus = captioned(corpus, config.captions)
     if config.with_sound:
         corpus = retrieval.with_sound(corpus)
     if config.select is not None:
@@ -77,8 +104,33 @@ def read_corpus(config: CorpusConfig) -> Corpus:
     return corpus
 
 
-def recaptioned(corpus: Corpus, path: Path | None) -> Corpus:
-    """The corpus with the captions of a side file, where that has some."""
+def captioned(corpus: Corpus, path: Path | None) -> Corpus:
+    """The corpus with the captions of a file beside it, where that has some, or with its labels as sentences.
+
+    Raises:
+        InputError: the file has captions of none of the samples, or there are no labels.
+    """
+    if path is None or not corpus.samples:
+        return corpus
+    if path == LABELS:
+        if not any(s.label for s in corpus.samples):
+            raise InputError(f"captions: labels: {corpus.name} has no labels, name a file of captions")
+        said = [replace(s, text=(captions.sentence(s.label),)) if s.label else s for s in corpus.samples]
+        return replace(corpus, samples=said)
     written = captions.read(path)
-    named = [(s, written.get(s.id) or written.get(without_suffix(s.id))) for s in corpus.samples]
-    return replace(corpus, samples=[replace(s, text=text or s.text) for s, text in named])
+    found = [next((written[name] for name in caption_ids(s) if written.get(name)), ()) for s in corpus.samples]
+    count = sum(map(bool, found))
+    if not count:
+        first = next(iter(written), None)
+        raise InputError(
+            f"captions: {path} has captions of none of the {len(found)} samples of {corpus.name}: its first id is {first!r}, "
+            f"theirs {corpus.samples[0].id!r}"
+        )
+    if count < len(found):
+        note("captions", f"{path} has captions of {count} of the {len(found)} samples of {corpus.name}")
+    return replace(corpus, samples=[replace(s, text=text or s.text) for s, text in zip(corpus.samples, found, strict=True)])
+
+
+def caption_ids(sample: Sample) -> list[str]:
+    """The ids that a sample's captions may have: its own, without a file's suffix, and without a clip's start, `_SSSSSS`."""
+    return [sample.id, without_suffix(sample.id), re.sub(r"_\d{6}\Z", "", sample.id)]

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from . import captions as caption_file
 from .corpus import Corpus, Missing, Sample
 from .files import MediaFolder, clip_names, without_suffix
 
@@ -36,15 +35,13 @@ def read(
     root: str | Path,
     split: str | None = "test",
     csv: str | Path | None = None,
-    captions: str | Path | None = None,
 ) -> Corpus:
-    """The clips of a split whose files are below `root`, in the order of the list.
+    """The clips of a split whose files are below `root`, in the order of the list. They have labels and no captions.
 
     Args:
         root: a folder, at any depth below which the files lie, named in any way of `files.clip_names`.
         split: `train`, `test`, or None for both.
         csv: the list; by default `vggsound.csv` or `{split}.csv` in `root`.
-        captions: a file of captions by id (see `captions.read`); a clip that has none gets its label as a sentence.
 
     Raises:
         InputError: no such folder or list, or a row that is not of VGGSound's form.
@@ -52,7 +49,6 @@ def read(
     if split not in (*SPLITS, None):
         raise InputError(f"unknown split {split!r} of VGGSound: choose train or test")
     path = find_list(Path(root).expanduser(), split) if csv is None else Path(csv).expanduser()
-    written = caption_file.read(captions)
     folder = MediaFolder(root)
     samples: list[Sample] = []
     missing: list[Missing] = []
@@ -69,8 +65,7 @@ def read(
         if audio is None:
             missing.append(Missing(row.id, folder.reason(names)))
             continue
-        text = written.get(row.id) or written.get(row.youtube) or (caption_file.sentence(row.label),)
-        samples.append(Sample(row.id, text, audio, video, label=row.label))
+        samples.append(Sample(row.id, (), audio, video, label=row.label))
     return Corpus(f"vggsound {split or 'train and test'}", samples, missing)
 
 
@@ -112,6 +107,13 @@ def published(cells: list[str]) -> Row | None:
 def older(cells: list[str]) -> Row | None:
     youtube, _, start = without_suffix(cells[0].strip()).rpartition("_")
     return Row(youtube, int(start), cells[1].strip(), None) if youtube and start.isdecimal() else None
+
+
+def without(corpus: Corpus, other: Corpus) -> Corpus:
+    """The corpus without another's samples."""
+    names = set(other.ids)
+    kept = [sample for sample in corpus.samples if sample.id not in names]
+    return Corpus(f"{corpus.name} without {other.name}", kept, corpus.missing)
 
 
 def select(corpus: Corpus, count: int = 1024, seed: int = 0) -> Corpus:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import shipped_folder
+from ..loading import shipped_folder
 from .decode_worker import DecodeWorker
 from .engine import Engine
 from .limits import Limits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from .decode_worker import DecodeWorker
 from .engine import Engine, Job, Progress
 from .limits import choice, prior_strength, steps_and_guidance, whole
 from .preview import Previewer
-from .prompts import method_for, nearest, prompts_of_page
+from .prompts import kept_prompts, method_for, nearest, prompts_of_page
 
 MIXES = ("lerp", "slerp")
 
@@ -42,7 +42,7 @@ class Create:
     text: Any = None
     files: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
-    kept: Sequence[Prompt] = ()
+    kept: Any = None
     mix: Any = "lerp"
     seed: Any = 0
     steps: Any = None
@@ -66,7 +66,8 @@ class Create:
         prior = prior_strength(model, self.prior)
         seed = whole(self.seed, "seed", 0, limits.seed)
         rate = engine.rate(model.label) if any(v is not None for v in self.files.values()) else 0
-        prompts = prompts_of_page(decode_worker, limits, self.text, self.files, self.weights, self.kept, rate)
+        with collected() as told:
+            prompts = prompts_of_page(decode_worker, limits, self.text, self.files, self.weights, kept_prompts(self.kept), rate)
         request = checked(
             Request,
             prompts=(prompts,),
@@ -90,7 +91,9 @@ class Create:
             settings = [PictureSettings(r, model.checkpoint, model.decoder or "") for r in made]
             table = engine.concepts(model.label)
             near_each = [nearest(table, v, 3) for v in each]
-            return Drawn(drawn.images, settings, nearest(table, mixed), near_each, prompts, notes)
+            return Drawn(
+                drawn.images, settings, nearest(table, mixed), near_each, prompts, list(dict.fromkeys([*told, *notes]))
+            )
 
         yield from engine.run(work, session, "create")
 

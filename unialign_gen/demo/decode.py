@@ -1,4 +1,8 @@
-"""The process that opens strangers' files: of bounded memory, unable to write, and told of one file at a time.
+"""The process that opens strangers' files, with nothing but the bytes that it is handed.
+
+Before the first file it gives up, for good, what a file could misuse it for: no file, socket or pipe can be opened any more
+(`RLIMIT_NOFILE` 0), nothing can be written but the answer, memory is bounded, and where the kernel has Landlock no file can
+be made, renamed or removed either. It can still compute and read the clock. On Windows none of this holds.
 
 Its answers are JSON and plain arrays, never a pickle. Time is bounded by its parent, `decode_worker`.
 """
@@ -6,9 +10,12 @@ Its answers are JSON and plain arrays, never a pickle. Time is bounded by its pa
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import io
 import json
 import os
 import sys
+import wave
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,20 +23,31 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .. import decoding, media
+from .. import media
 from ..errors import InputError
+from ..media.files import choose_track, tracks
+from ..media.pictures import listed, opened_picture
+from ..media.reading import seconds_of
+from ..media.settings import read_settings
+from ..notes import collected
 from .limits import Limits
 
-PICTURES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO")
-# no playlists and no concat: such a file would make FFmpeg open others
-CONTAINERS = "aac,ac3,aiff,amr,asf,au,avi,caf,flac,flv,gif,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav,webm"
+PICTURES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "MPO")
+RECORDINGS = "WAV, MP3, FLAC, OGG, Opus, M4A, AAC, AIFF, MP4, MOV, WebM, MKV or AVI"
+MOVING = ("GIF", "WEBP", "PNG", "AVIF")
 FILM_RATE = 44100
 
 
+class Named(io.BytesIO):
+    """A file's bytes, with the name that messages call it by."""
+
+    def __init__(self, data: bytes, name: str):
+        super().__init__(data)
+        self.name = name
+
+
 def narrow(limits: Limits) -> None:
-    """Bounds this process for good: its memory, no writing, and what FFmpeg may open."""
-    torch.set_num_threads(1)
-    media.CONTAINER_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    """Gives up what decoding does not need, see the top of this file; file descriptors above 3 are closed."""
     try:
         import resource
     except ImportError:  # Windows: the parent's clock still applies
@@ -37,98 +55,172 @@ def narrow(limits: Limits) -> None:
     with contextlib.suppress(OSError, ValueError):  # where there is no /proc, memory is not bounded by the system
         now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (now + limits.decode_bytes,) * 2)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.closerange(4, 1024)
+    no_file_changes()
+    for limit in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_NOFILE):
+        resource.setrlimit(limit, (0, 0))
+
+
+def no_file_changes() -> bool:
+    """Landlock: every right to files that its first version knows is given up. False where the kernel has none of it.
+
+    The numbers are those of Linux's `landlock_create_ruleset` and `landlock_restrict_self`, the same on every machine, and
+    of `PR_SET_NO_NEW_PRIVS`.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    rights = ctypes.c_uint64((1 << 13) - 1)
+    ruleset = libc.syscall(444, ctypes.byref(rights), ctypes.c_size_t(8), 0)
+    if ruleset < 0:
+        return False
+    libc.prctl(38, 1, 0, 0, 0)
+    done = libc.syscall(446, ruleset, 0) == 0
+    os.close(ruleset)
+    return done
+
+
+def warm_up() -> None:
+    """Decodes something of each kind, so that all code is loaded before files can be opened no more."""
+    for form in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"):
+        made = io.BytesIO()
+        with contextlib.suppress(Exception):  # this Pillow may lack one
+            Image.new("RGB", (8, 8)).save(made, form, icc_profile=srgb_profile(), exif=Image.Exif())
+            media.load_image(made.getvalue())
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(8000))
+    with collected():
+        media.load_sound(sound.getvalue(), 16000)
+        with contextlib.suppress(InputError):
+            media.load_video(sound.getvalue(), rate=16000)
+    for encoding in ("ascii", "latin-1", "utf-16-be", "utf-16-le", "idna"):
+        "".encode(encoding)
+
+
+def srgb_profile() -> bytes:
+    from PIL import ImageCms
+
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def main() -> None:
-    """Serves one parent: a line of JSON in, a line of JSON and the arrays it names out, until the parent is gone.
+    """Serves one parent: a line of JSON and a file in, a line of JSON and the arrays it names out, until the parent is gone.
 
-    A request has `kind` (`image`, `audio`, `video`; `any`, which is found out; `track`, a recording for a film), `path`
-    and `rate`, of the sound in Hz.
+    A request has `kind` (`image`, `audio`, `video`; `any`, which is found out; `track`, a recording for a film; `settings`,
+    the text in a picture), `name`, `size` of the file in bytes, and `rate`, of the sound in Hz.
     """
     limits = Limits(**json.loads(sys.argv[1]))
-    narrow(limits)
-    out = os.fdopen(os.dup(1), "wb")
+    torch.set_num_threads(1)
+    warm_up()
+    out = os.fdopen(os.dup2(1, 3), "wb")
     os.dup2(2, 1)  # what a library prints must not end up among the answers
+    narrow(limits)
     out.write(b"{}\n")
     out.flush()
     for line in sys.stdin.buffer:
-        answer(json.loads(line), limits, out)
+        request = json.loads(line)
+        answer(request, sys.stdin.buffer.read(request["size"]), limits, out)
 
 
-def answer(request: dict[str, Any], limits: Limits, out: BinaryIO) -> None:
-    path = request["path"]
-    name = Path(path).name
+def answer(request: dict[str, Any], data: bytes, limits: Limits, out: BinaryIO) -> None:
+    name = request["name"]
     arrays: list[np.ndarray] = []
-    try:
-        kind, arrays, extra = decode(request["kind"], path, request["rate"], limits)
-        header = {"kind": kind, "arrays": [[list(a.shape), str(a.dtype)] for a in arrays], **extra}
-    except InputError as error:
-        header = {"error": str(error).replace(path, name)}
-    except Exception:  # out of memory, or a decoder's own mistake
-        header = {"error": f"{name} cannot be decoded within this page's limits of memory"}
+    with collected() as notes:
+        try:
+            kind, arrays, extra = decode(request["kind"], Named(data, name), request["rate"], limits)
+            header = {"kind": kind, "arrays": [[list(a.shape), str(a.dtype)] for a in arrays], **extra}
+        except InputError as error:
+            header = {"error": str(error)}
+        except MemoryError:
+            header = {"error": f"{name} needs more memory to be decoded than this page gives to one file"}
+        except Exception as error:  # a decoder's own mistake
+            header = {"error": f"{name} cannot be decoded: its decoder failed ({type(error).__name__})"}
+    header["notes"] = [note.as_dict() for note in notes]
     out.write(json.dumps(header).encode() + b"\n")
     for array in arrays:
         out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     out.flush()
 
 
-def decode(kind: str, path: str, rate: int, limits: Limits) -> tuple[str, list[np.ndarray], dict[str, Any]]:
+def decode(kind: str, file: Named, rate: int, limits: Limits) -> tuple[str, list[np.ndarray], dict[str, Any]]:
     """What was found, its arrays, and what else is to be said of it."""
+    if kind == "settings":
+        return kind, [], {"text": read_settings(file)}
     if kind == "any":
-        kind = kind_of(path)
+        kind = kind_of(file)
     if kind == "image":
-        check_picture(path, limits)
-        return kind, [np.asarray(media.load_image(path))], {}
-    seconds = check_container(path, kind, limits)
+        check_picture(file, limits)
+        return kind, [np.asarray(media.load_image(file, PICTURES))], {}
+    seconds = check_container(file, kind, limits)
     if kind == "track":
-        blocks = list(media.sound_blocks(path, FILM_RATE, channels=2, seconds=limits.film_seconds))
+        blocks = list(media.sound_blocks(file, FILM_RATE, channels=2, seconds=limits.film_seconds))
         whole = (torch.cat(blocks, 1).clamp(-1, 1) * 32767).round().to(torch.int16)
         return kind, [whole.T.numpy()], {"seconds": seconds}
     if kind == "audio":
-        return kind, [media.load_sound(path, rate).numpy()], {"seconds": seconds}
-    clip = media.load_video(path, rate=rate)
+        return kind, [media.load_sound(file, rate).numpy()], {"seconds": seconds}
+    clip = media.load_video(file, rate=rate)
     sound = [] if clip.sound is None else [clip.sound.numpy()]
     return "video", [*(np.asarray(f) for f in clip.frames), *sound], {"sound": clip.sound is not None, "seconds": seconds}
 
 
-def kind_of(path: str) -> str:
-    """`image`, `video` or `audio`, by the content."""
-    media.check_file(path)
-    with contextlib.suppress(Exception), Image.open(path, formats=PICTURES) as picture:
-        if not (picture.format == "GIF" and getattr(picture, "n_frames", 1) > 1):
-            return "image"
-    with media.opened(path) as container:
-        moving = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
-        return "video" if moving else "audio"
+def kind_of(file: Named) -> str:
+    """`image`, `video` or `audio`, by the content.
 
-
-def check_picture(path: str, limits: Limits) -> None:
-    """Its format and size, before it is decoded."""
-    media.check_file(path)
+    Raises:
+        InputError: none of them, or a format that is not taken.
+    """
+    taken = f"give a picture ({listed(PICTURES)}), a sound or a video ({RECORDINGS})"
     try:
-        with Image.open(path, formats=PICTURES) as picture:
-            width, height = picture.size
-    except Exception as error:
-        raise InputError(f"{path} is not a picture that can be read") from error
+        with opened_picture(file) as (picture, _):
+            if picture.format in MOVING and getattr(picture, "n_frames", 1) > 1:
+                return "video"
+            if picture.format in PICTURES:
+                return "image"
+            raise InputError(f"{file.name} is a {picture.format} picture, which this page does not take: {taken}")
+    except InputError as error:
+        if "not a picture" not in str(error):
+            raise
+    try:
+        with media.opened(file) as container:
+            return "video" if tracks(container, "video") else "audio"
+    except InputError as error:
+        raise InputError(f"{error}; {taken}") from error
+
+
+def check_picture(file: Named, limits: Limits) -> None:
+    """Its format and size, before it is decoded."""
+    with opened_picture(file, PICTURES) as (picture, _):
+        width, height = picture.size
     if width * height > limits.pixels:
         raise InputError(
-            f"{path} has {width} x {height} pixels: at most {limits.pixels // 1_000_000} megapixels are taken here"
+            f"{file.name} has {width} x {height} pixels: at most {limits.pixels // 1_000_000} megapixels are taken here"
         )
 
 
-def check_container(path: str, kind: str, limits: Limits) -> float | None:
+def check_container(file: Named, kind: str, limits: Limits) -> float | None:
     """Length and frame size as the file states them, before anything is decoded; the length in seconds, if stated."""
-    with media.opened(path) as container:
-        streams = container.streams.video if kind == "video" else container.streams.audio
-        if not streams:
-            raise InputError(f"{path} has no {'video' if kind == 'video' else 'sound'}")
-        seconds = decoding.seconds_of(container, streams[0])
-        if seconds is not None and seconds > limits.media_seconds:
-            raise InputError(f"{path} is {seconds:.0f} s long: at most {limits.media_seconds:.0f} s are taken here")
-        if kind == "video":
-            width, height = container.streams.video[0].width, container.streams.video[0].height
-            if width * height > limits.frame_pixels:
-                raise InputError(f"{path} has frames of {width} x {height} pixels: that is too large here")
+    size = moving_picture(file) if kind == "video" else None
+    seconds = None
+    if size is None:
+        with media.opened(file) as container, collected():
+            stream = choose_track(container, "video" if kind == "video" else "audio", file.name)
+            if stream is None:
+                raise InputError(f"{file.name} has no {'video' if kind == 'video' else 'sound'}")
+            seconds = seconds_of(container, stream)
+            size = (stream.width, stream.height) if kind == "video" else (0, 0)
+    if seconds is not None and seconds > limits.media_seconds:
+        raise InputError(f"{file.name} is {seconds:.0f} s long: at most {limits.media_seconds:.0f} s are taken here")
+    if size[0] * size[1] > limits.frame_pixels:
+        raise InputError(f"{file.name} has frames of {size[0]} x {size[1]} pixels: that is too large here")
     return seconds
+
+
+def moving_picture(file: Named) -> tuple[int, int] | None:
+    """The size of an animated picture; None for any other file."""
+    with contextlib.suppress(InputError), opened_picture(file, MOVING) as (picture, _):
+        return picture.size
+    return None

@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from ..errors import InputError
-from ..media import Clip, Sound
+from ..media import Clip, Sound, check_file
+from ..notes import note
 from .limits import Limits
 
 CODE = "from unialign_gen.demo.decode import main; main()"
@@ -37,18 +38,27 @@ class Media:
     seconds: float | None = None
 
 
+class DecoderDiedError(OSError):
+    """The process has ended, of itself or since its time was over."""
+
+
 class Worker:
-    """A process that decodes, see `decode.main`. Whatever goes wrong with it is an `OSError` or a `ValueError`."""
+    """A process that decodes, see `decode.main`.
+
+    Raises:
+        DecoderDiedError: it does not start.
+    """
 
     def __init__(self, limits: Limits):
         paths = os.pathsep.join(p for p in sys.path if p)
         self.files = 0
+        self.late = False  # killed since its time was over
         self.process = subprocess.Popen(
             [sys.executable, "-c", CODE, json.dumps(asdict(limits))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -56,12 +66,18 @@ class Worker:
         with self.killed_after(START_SECONDS):
             self.header()
 
+    def kill(self) -> None:
+        self.late = True
+        self.process.kill()
+
     @contextmanager
     def killed_after(self, seconds: float) -> Iterator[None]:
-        clock = threading.Timer(seconds, self.process.kill)
+        clock = threading.Timer(seconds, self.kill)
         clock.start()
         try:
             yield
+        except (OSError, ValueError) as error:
+            raise DecoderDiedError from error
         finally:
             clock.cancel()
 
@@ -71,12 +87,17 @@ class Worker:
             raise OSError("the decoder has ended")
         return json.loads(line)
 
-    def ask(self, kind: str, path: str, rate: int, seconds: float) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """A header and its arrays, within so many seconds."""
+    def ask(self, kind: str, path: Path, rate: int, seconds: float) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """A header and its arrays, within so many seconds.
+
+        Raises:
+            DecoderDiedError: the process has ended.
+        """
         self.files += 1
+        data = path.read_bytes()
         with self.killed_after(seconds):
-            asked = {"kind": kind, "path": os.path.abspath(path), "rate": rate}  # it may have started in another folder
-            self.into.write(json.dumps(asked).encode() + b"\n")
+            self.into.write(json.dumps({"kind": kind, "name": path.name, "size": len(data), "rate": rate}).encode() + b"\n")
+            self.into.write(data)
             self.into.flush()
             header, arrays = self.header(), []
             for shape, name in header.get("arrays", []):
@@ -87,7 +108,8 @@ class Worker:
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
-        self.out.close()
+        with suppress(OSError):
+            self.out.close()
         with suppress(OSError):  # what was still to be written has no reader any more
             self.into.close()
 
@@ -121,37 +143,65 @@ class DecodeWorker:
             worker.end()
 
     def decode(self, kind: str, path: str, rate: int = 44100) -> Media:
-        """An upload as `image`, `audio`, `video`, `any` of them, or `track`; sound at `rate` Hz.
+        """An upload as `image`, `audio`, `video`, `any` of them, or `track`; sound at `rate` Hz. Its notes are noted here.
 
         Raises:
             InputError: it cannot be read, or not within the limits.
         """
+        header, arrays = self.asked(kind, path, rate)
+        return Media(header["kind"], Path(path).name, assemble(header, arrays, rate, Path(path).name), header.get("seconds"))
+
+    def settings(self, path: str) -> str | None:
+        """The text that this program left in a picture, None where there is none.
+
+        Raises:
+            InputError: no picture, or a damaged one.
+        """
+        return self.asked("settings", path, 0)[0].get("text")
+
+    def asked(self, kind: str, path: str, rate: int) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """One answer of a process; a process that dies is replaced, and the file tried once more."""
         name = Path(path).name
-        with self.places:
-            worker = None
-            try:
-                worker = self.take()
-                header, arrays = worker.ask(kind, path, rate, self.limits.decode_seconds)
-            except (OSError, ValueError) as error:
-                if worker is not None:
-                    worker.end()
-                raise InputError(f"{name} cannot be decoded within this page's limits of time and memory") from error
-            self.give_back(worker)
+        try:
+            file = check_file(path)
+        except InputError as error:
+            raise InputError(str(error).replace(path, name)) from error
+        for last in (False, True):
+            with self.places:
+                worker = None
+                try:
+                    worker = self.take()
+                    header, arrays = worker.ask(kind, file, rate, self.limits.decode_seconds)
+                except DecoderDiedError as error:
+                    if worker is not None:
+                        worker.end()
+                    if worker is not None and worker.late:
+                        raise InputError(
+                            f"{name} takes longer to decode than the {self.limits.decode_seconds:g} s it may"
+                        ) from error
+                    if last:
+                        raise InputError(f"{name} cannot be decoded: its decoder broke down twice") from error
+                    continue
+                self.give_back(worker)
+            break
+        for found in header.get("notes", []):
+            note(found["kind"], found["text"])
         if "error" in header:
             raise InputError(str(header["error"]))
-        return Media(header["kind"], name, assemble(header, arrays, rate), header.get("seconds"))
+        return header, arrays
 
     def close(self) -> None:
         while self.idle:
             self.idle.pop().end()
 
 
-def assemble(header: dict[str, Any], arrays: list[np.ndarray], rate: int) -> Image.Image | Sound | Clip | np.ndarray:
+def assemble(header: dict[str, Any], arrays: list[np.ndarray], rate: int, name: str) -> Image.Image | Sound | Clip | np.ndarray:
     if header["kind"] == "image":
         return Image.fromarray(arrays[0])
     if header["kind"] == "audio":
-        return Sound(torch.from_numpy(arrays[0]), rate)
+        return Sound(torch.from_numpy(arrays[0]), rate, name)
     if header["kind"] == "track":
         return arrays[0]
     frames = arrays[:-1] if header["sound"] else arrays
-    return Clip([Image.fromarray(f) for f in frames], torch.from_numpy(arrays[-1]) if header["sound"] else None)
+    sound = torch.from_numpy(arrays[-1]) if header["sound"] else None
+    return Clip([Image.fromarray(f) for f in frames], sound, name=name)

@@ -13,9 +13,9 @@ from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
-from ..checkpoint import find
 from ..concepts import ConceptTable
 from ..errors import InputError
+from ..loading import find
 from .limits import Limits
 from .models import Model, on_disk
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..film import Plan, make_film
+from ..notes import collected
 from .decode import FILM_RATE
 from .decode_worker import DecodeWorker
 from .engine import Engine, Job, Progress
@@ -64,14 +65,16 @@ class Animate:
         )
         if self.sound is None:
             raise InputError("nothing to play: add a recording, or record one")
-        track = decode_worker.decode("track", upload(self.sound, "sound"))
+        with collected() as told:
+            track = decode_worker.decode("track", upload(self.sound, "sound"))
         assert isinstance(track.value, np.ndarray)
         recording = save_wav(track.value, folder / "recording.wav")
 
         def work(job: Job[Film]) -> Film:
             pipeline = engine.pipeline(model.label)
             job.report(Progress(0, 1, "listening"))
-            base = pipeline.embed(text=said)[0] if said else None
+            with collected() as notes:
+                base = pipeline.embed(text=said)[0] if said else None
 
             def step_end(*_: Any) -> None:
                 job.check()
@@ -93,6 +96,7 @@ class Animate:
             cut = track.seconds is not None and track.seconds > made["seconds"] + 0.1
             what = f"{made['seconds']:.1f} s, {made['pictures']} pictures"
             what += f"; the first {limits.film_seconds:.0f} s of {track.name}" if cut else ""
+            what = "; ".join([what, *(n.text for n in dict.fromkeys([*told, *notes]))])
             return Film(folder / "film.mp4", made["seconds"], int(made["pictures"]), what)
 
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checkpoint import DECODERS, describe, own_prior, own_settings
+from ..loading import DECODERS, describe, own_prior, own_settings
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import InputError
-from ..request import Mix, Prompt, checked
+from ..request import Mix, Prompt, checked, read_prompts
 from .decode_worker import DecodeWorker
 from .limits import Limits, decimal, words
 
@@ -48,6 +48,18 @@ def prompts_of_page(
     if not prompts:
         raise InputError("nothing to draw: write a prompt, or add a sound, a video or a picture")
     return tuple(prompts)
+
+
+def kept_prompts(kept: Any) -> tuple[Prompt, ...]:
+    """The prompts whose files a picture stands for, in their JSON form, as `/restore` gave them; none for an empty one.
+
+    Raises:
+        InputError: they are no such prompts.
+    """
+    try:
+        return read_prompts(kept) if kept else ()
+    except InputError as error:
+        raise InputError(f"what is kept of a picture cannot be used: {error}") from error
 
 
 def words_and_file(decode_worker: DecodeWorker, said: str, file: Any, name: str, rate: int) -> tuple[Prompt, ...]:

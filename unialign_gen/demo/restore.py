@@ -1,12 +1,15 @@
-"""Settings out of a PNG, as the page's controls can show them."""
+"""Settings out of a picture, as the page's controls can show them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
-from ..picture_settings import PictureSettings
-from ..request import Prompt
+from ..picture_settings import PictureSettings, parse
+from ..request import write_prompt
+from .decode_worker import DecodeWorker
 from .engine import Engine
 from .limits import decimal, whole
 
@@ -15,7 +18,7 @@ KINDS = {"audio": "sound", "video": "video", "image": "picture"}
 
 @dataclass
 class Restored:
-    """Values of the controls, the prompts whose files the PNG stands for, and what to say."""
+    """Values of the controls, the prompts whose files the picture stands for, and what to say."""
 
     text: str
     weights: dict[str, float]
@@ -26,7 +29,7 @@ class Restored:
     prior: float
     pictures: int
     model: str
-    kept: tuple[Prompt, ...]
+    kept: list[dict[str, Any]]
     said: str
 
 
@@ -63,4 +66,18 @@ def restore(settings: PictureSettings, engine: Engine, name: str) -> Restored:
         files = ", ".join(f"{p.value} ({KINDS[p.kind]})" for p in kept)
         said += f" The picture itself stands for {files}; adding a file takes its place."
     mix = "lerp" if request.mix == "lerp" else "slerp"
-    return Restored(text, weights, mix, seed, steps, guidance, prior, 1, model.label, kept, said)
+    written = [write_prompt(p) for p in kept]
+    return Restored(text, weights, mix, seed, steps, guidance, prior, 1, model.label, written, said)
+
+
+def settings_of(file: str, decode_worker: DecodeWorker) -> PictureSettings:
+    """What a picture that was uploaded keeps of how it was made.
+
+    Raises:
+        InputError: nothing, or something damaged.
+    """
+    name = Path(file).name
+    text = decode_worker.settings(file)
+    if text is None:
+        raise InputError(f"{name} holds no settings of this program")
+    return parse(text, name)

@@ -29,11 +29,12 @@ def tables(checkpoint: str = "starter") -> list[Table]:
 
 def tables_of(report: str) -> list[Table]:
     """The tables of a report's main metrics, each titled with its protocol."""
+    from ..eval.results import unpacked
     from ..eval.tables import by_metric
 
     out = []
     for result in json.loads(report)["results"]:
-        rows = [r for r in result["rows"] if shown(r["metric"])]
+        rows = [r for r in unpacked(result["rows"]) if shown(r["metric"])]
         out += [Table(f"{result['protocol'].capitalize()}: {t.title}", t.head, t.rows) for t in by_metric(rows)]
     return out
 

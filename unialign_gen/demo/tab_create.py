@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..picture_settings import read_picture, save_picture
+from ..picture_settings import save_picture
 from . import html
 from .components import FileTile, PictureTile, SoundTile, VideoTile
 from .context import DRAWING, AppContext, session_of
@@ -17,7 +17,7 @@ from .drawing import drawing_sliders, follow_model, model_choice, prior_slider
 from .engine import Progress
 from .errors import guarded, guarded_stream
 from .examples import EXAMPLES
-from .restore import restore
+from .restore import restore, settings_of
 from .snippets import command, python
 from .stop import stopping
 
@@ -42,7 +42,7 @@ def create_tab(context: AppContext) -> None:
             elem_id=f"weight-{kind}",
         )
 
-    kept = gr.State(())
+    kept = gr.JSON([], visible="hidden", label="kept", elem_id="kept-prompts")  # no state: who draws names them
     with gr.Row(equal_height=False):
         with gr.Column(scale=6, min_width=320):
             with gr.Group():
@@ -101,8 +101,8 @@ def create_tab(context: AppContext) -> None:
                     )
                     model = model_choice(context, "model")
                 restorer = FileTile(
-                    label="Settings from a PNG that was drawn here",
-                    file_types=[".png"],
+                    label="Settings from a picture that was drawn here",
+                    file_types=[".png", ".jpg", ".jpeg", ".webp"],
                     height=92,
                     elem_classes="ua-file",
                     elem_id="restore",
@@ -150,7 +150,7 @@ def create_tab(context: AppContext) -> None:
         pictures: int = 1,
         model: str = models[0],
         prior_strength: float | None = None,
-        kept: Any = (),
+        kept: Any = None,
         request: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in
     ) -> Iterator[Any]:
         shares = dict(zip(KINDS, (text_weight, audio_weight, video_weight, image_weight), strict=True))
@@ -192,7 +192,7 @@ def create_tab(context: AppContext) -> None:
         chosen = EXAMPLES[index]
         shares = [chosen.weights.get(kind, 1) for kind in KINDS]
         files = [context.sample(chosen.files.get(kind)) for kind in ("audio", "video", "image")]
-        return [chosen.text, *files, *shares, (), gr.Row(visible=False)]
+        return [chosen.text, *files, *shares, [], gr.Row(visible=False)]
 
     fill = examples.click(
         example,
@@ -211,8 +211,8 @@ def create_tab(context: AppContext) -> None:
     @guarded
     def bring_back(file: str | None = None) -> dict[Any, Any]:
         if file is None:
-            return {}
-        back = restore(read_picture(file), context.engine, Path(file).name)
+            return {kept: [], kept_row: gr.Row(visible=False)}
+        back = restore(settings_of(file, context.decode_worker), context.engine, Path(file).name)
         return {
             text: back.text,
             **dict.fromkeys((audio, video, image)),
@@ -235,7 +235,7 @@ def create_tab(context: AppContext) -> None:
     restored = restorer.upload(
         bring_back,
         restorer,
-        [*controls, kept, kept_row, kept_note, stage, restorer],
+        [*controls, kept_row, kept_note, stage, restorer, kept],
         api_name="restore",
         show_progress="hidden",
     )
@@ -247,7 +247,7 @@ def create_tab(context: AppContext) -> None:
         show_progress="hidden",
         queue=False,
     )
-    forget.click(lambda: ((), gr.Row(visible=False)), None, [kept, kept_row], api_visibility="private", show_progress="hidden")
+    forget.click(lambda: ([], gr.Row(visible=False)), None, [kept, kept_row], api_visibility="private", show_progress="hidden")
 
 
 def summary(drawn: Drawn) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from ..checkpoint import describe
 from ..errors import InputError
+from ..loading import describe
 from ..request import Request
 from . import html
 from .components import FileTile

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from ..sheets import save_sequence
+from ..film.sheets import save_sequence
 from . import html
 from .components import FileTile
 from .context import DRAWING, AppContext, session_of

@@ -77,7 +77,8 @@ class Travel:
         between = whole(self.between, "pictures from stop to stop", 1, limits.frames)
         closed = bool(self.closed)
         rate = engine.rate(model.label) if any(f is not None for f in self.files) else 0
-        stations = self.stations(decode_worker, limits.text, rate)
+        with collected() as told:
+            stations = self.stations(decode_worker, limits.text, rate)
         legs = len(stations) if closed else len(stations) - 1
         total = legs * between + (0 if closed else 1)
         if total > limits.frames:
@@ -105,7 +106,9 @@ class Travel:
                 ).images
                 job.report(Progress(len(pictures), total, "drawing the way", pictures[-BATCH:]))
             names = [" + ".join(p.name for p in prompts) for prompts in stations]
-            return Way(pictures, names, [i * between for i in range(len(stations))], closed, notes)
+            return Way(
+                pictures, names, [i * between for i in range(len(stations))], closed, list(dict.fromkeys([*told, *notes]))
+            )
 
         yield from engine.run(work, session, "travel")
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import kaldi
 from .base import Encoder
 from .blocks import mean_over_blocks
 
@@ -21,14 +22,9 @@ LOG_MAX = 9.457798957824707
 
 @cache
 def mel_filters() -> Tensor:
-    """Triangles on the HTK mel scale, 0 to 22,050 Hz, each with weights that sum to 1: (1025, 96)."""
-    top = 2595 * math.log10(1 + RATE / 2 / 700)
-    corners = 700 * (10 ** (torch.linspace(0, top, MELS + 2) / 2595) - 1)
-    bins = torch.linspace(0, RATE / 2, WINDOW // 2 + 1)
-    rise = (bins[:, None] - corners[None, :-2]) / (corners[1:-1] - corners[:-2])
-    fall = (corners[None, 2:] - bins[:, None]) / (corners[2:] - corners[1:-1])
-    weights = torch.minimum(rise, fall).clamp(min=0)
-    return weights / weights.sum(0).clamp(min=1e-8)
+    """Triangles on the mel scale, straight in Hz, 0 to 22,050 Hz, each with weights that sum to 1: (1025, 96)."""
+    weights = kaldi.mel_filters(RATE, WINDOW, MELS, 0.0, dtype=torch.float64, straight_in_mel=False)
+    return (weights / weights.sum(0).clamp(min=1e-8)).float()
 
 
 class Block(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +14,20 @@ class Encoder(nn.Module):
 
     Attributes:
         dim: width of the features.
+        downmix: how a sound encoder wants channels mixed, the `mean` of them or the `left` one alone, see `media.load_sound`.
         config: what `encoders.load_encoder` needs to build it again; `encoder` names its kind.
     """
 
     dim: int
+    downmix: Literal["mean", "left"] = "mean"
     config: dict[str, Any]
 
     def prepare(self, inputs: list[Any]) -> Tensor:
         """Raw inputs of the encoder's modality, as one batch for `forward`."""
         raise TypeError(f"{type(self).__name__} does not say how to prepare its inputs")
+
+    def tell_unread(self, text: str) -> None:
+        """Notes of what a text encoder cannot read of a text; see `unialign_gen.text.tell_unread`."""
 
     def collate(self, parts: list[Tensor]) -> Tensor:
         """Batches that `prepare` made, one after the other, as if it had prepared them together.
@@ -38,9 +43,6 @@ class Encoder(nn.Module):
         return torch.cat(
             [F.pad(p, (0, 0) * (p.ndim - 2) + (0, n), value=float("nan")) for p, n in zip(parts, short, strict=True)]
         )
-
-    def compute_buffers(self) -> None:
-        """Fills the buffers that no weight file holds; most encoders have none."""
 
     def extra_files(self) -> dict[str, str]:
         """Text files that belong to the encoder, by name, such as a tokenizer."""

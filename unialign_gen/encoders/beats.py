@@ -19,7 +19,7 @@ from ..errors import InputError
 from .base import Encoder
 from .kaldi import fbank
 from .published import load_pickle
-from .registry import stored_weights
+from .quantised import stored_weights
 
 RATE = 16000
 MEAN, STD = 15.41663, 6.55582  # of AudioSet's mels, for samples at the scale of 16 bit integers
@@ -42,7 +42,7 @@ ARCHITECTURE: dict[str, Any] = {
     "conv_bias": False,
 }
 FIXED: dict[str, Any] = {"layer_norm_first": False, "activation_fn": "gelu", "relative_position_embedding": True}
-OURS: dict[str, Any] = {"mels": 128, "window": 1000, "pooling": "mean"}
+OURS: dict[str, Any] = {"mels": 128, "window": 1000, "pooling": "mean", "slices": 0}
 POOLINGS = ("mean", "attention")
 
 
@@ -93,10 +93,10 @@ class Attention(nn.Module):
         """(B, N, width), biases (heads, N, N), tokens that may be attended to (B, N) -> (B, N, width)."""
         query, key, value = (
             project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        bias = self.gate(query) * positions if self.gated else positions.unsqueeze(0)
+        )  # (B, heads, N, width / heads) each
+        bias = self.gate(query) * positions if self.gated else positions.unsqueeze(0)  # (B or 1, heads, N, N)
         bias = bias.masked_fill(~valid[:, None, None, :], float("-inf"))
-        y = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        y = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)  # (B, heads, N, width / heads)
         return self.out_proj(y.transpose(1, 2).flatten(2))
 
 
@@ -144,7 +144,7 @@ class Transformer(nn.Module):
         x = x.masked_fill(~valid.unsqueeze(2), 0)  # as if nothing followed the sound, also for the convolution
         x = self.layer_norm(x + self.pos_conv(x.transpose(1, 2)).transpose(1, 2))
         places = torch.arange(x.shape[1], device=x.device)
-        distance = places[None, :] - places[:, None]
+        distance = places[None, :] - places[:, None]  # (N, N), key less query
         positions = self.table(position_buckets(distance, self.buckets, self.max_distance)).permute(2, 0, 1)
         for layer in self.layers:
             x = layer(x, positions, valid)
@@ -196,9 +196,11 @@ class BEATs(Encoder):
 
     Args:
         config: the published `cfg` or a part of it; what it does not say is as in BEATs iter3+. Settings that change
-            nothing at inference (dropout and the like) are ignored. Three settings are ours: `mels`, bands, 128 (64 in
+            nothing at inference (dropout and the like) are ignored. Four settings are ours: `mels`, bands, 128 (64 in
             VAST, GRAM and PMRL); `window`, frames of 10 ms in a window, 1000 (1024 in VAST); `pooling`, `mean` or
-            `attention`, whose query is one of the encoder's weights.
+            `attention`, whose query is one of the encoder's weights; `slices`, how many windows are read, and filled up, as
+            VAST, GRAM and PMRL do, see `published_slices` (which also read the left channel of a stereo file); 0 reads all
+            of a sound and nothing else.
 
     Raises:
         InputError: a setting that no published model has and that is not implemented, or one of ours out of range.
@@ -212,6 +214,8 @@ class BEATs(Encoder):
         self.dim = settings["encoder_embed_dim"]
         self.patch, self.mels, self.window = settings["input_patch_size"], settings["mels"], settings["window"]
         self.config = {"encoder": "beats", **settings}
+        self.slices = settings["slices"]
+        self.downmix = "left" if self.slices else "mean"  # of a stereo file; the published code read one channel
         inner = settings["embed_dim"]
         self.patch_embedding = nn.Conv2d(1, inner, self.patch, stride=self.patch, bias=settings["conv_bias"])
         self.layer_norm = nn.LayerNorm(inner)
@@ -222,7 +226,7 @@ class BEATs(Encoder):
     def prepare(self, sounds: list[Tensor]) -> Tensor:
         """Mono sounds (samples,) at 16 kHz in [-1, 1] -> (B, frames, mels), padded with NaN frames to the longest.
 
-        A sound too short for one patch (175 ms) is padded with silence.
+        A sound too short for one patch (175 ms) is padded with silence. With `slices` all have slices * window frames.
 
         Raises:
             InputError: a sound is empty or no vector of finite samples.
@@ -232,6 +236,9 @@ class BEATs(Encoder):
     def mel(self, sound: Tensor) -> Tensor:
         if sound.numel() == 0:
             raise InputError("a sound is empty: it needs at least one sample")
+        if self.slices:
+            mels = (fbank(sound * 2**15, RATE, self.mels) - MEAN) / (2 * STD)
+            return published_slices(mels, self.window, self.slices)
         shortest = FRAME + (self.patch - 1) * HOP
         sound = F.pad(sound.float(), (0, max(0, shortest - sound.shape[-1])))
         return (fbank(sound * 2**15, RATE, self.mels) - MEAN) / (2 * STD)
@@ -258,7 +265,7 @@ class BEATs(Encoder):
 
     def encode(self, mels: Tensor, valid: Tensor) -> Tensor:
         """One window each, (B, frames, mels) without NaN, and its valid tokens (B, N) -> (B, N, 768)."""
-        patches = self.patch_embedding(mels.unsqueeze(1)).flatten(2).transpose(1, 2)
+        patches = self.patch_embedding(mels.unsqueeze(1)).flatten(2).transpose(1, 2)  # (B, N, embed_dim)
         return self.encoder(self.post_extract_proj(self.layer_norm(patches)), valid)
 
     def forward(self, mels: Tensor) -> Tensor:
@@ -267,6 +274,26 @@ class BEATs(Encoder):
         if self.pool is not None:
             return self.pool(tokens, valid)
         return tokens.sum(1) / valid.sum(1, keepdim=True).to(tokens.dtype)
+
+
+def published_slices(mels: Tensor, window: int, count: int) -> Tensor:
+    """The part of a sound that VAST, GRAM and PMRL read: normalised mels (frames, bands) -> (count * window, bands).
+
+    Zeros, which are the mean of AudioSet's mels, fill the sound up to whole windows, and one whole window of them follows a
+    sound that needs none. The windows are dealt to `count` equal stretches, the first ones longer, and the middle one of each
+    is read.
+
+    >>> published_slices(torch.ones(1500, 64), 1024, 1)[:, 0].sum()
+    tensor(1024.)
+    >>> published_slices(torch.ones(1500, 64), 1024, 2)[:, 0].sum()
+    tensor(1500.)
+    """
+    frames = len(mels)
+    missing = max(count * window - frames, window - frames % window)
+    pieces = F.pad(mels, (0, 0, 0, missing)).unflatten(0, (-1, window))  # (windows, window, bands)
+    stretches = torch.tensor_split(torch.arange(len(pieces)), count)
+    middles = torch.stack([stretch[(len(stretch) + 1) // 2 - 1] for stretch in stretches])
+    return pieces[middles].flatten(0, 1)
 
 
 def read_settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -278,6 +305,8 @@ def read_settings(config: dict[str, Any]) -> dict[str, Any]:
     settings = known | {k: v for k, v in config.items() if k in known}
     if settings["pooling"] not in POOLINGS:
         raise InputError(f"unknown pooling {settings['pooling']!r}: choose from {', '.join(POOLINGS)}")
+    if not isinstance(settings["slices"], int) or settings["slices"] < 0:
+        raise InputError(f"slices must be a whole number, 0 for all of a sound, got {settings['slices']!r}")
     for name in ("mels", "window"):
         if settings[name] < settings["input_patch_size"]:
             raise InputError(f"{name} = {settings[name]} is less than one patch of {settings['input_patch_size']}")

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..text import tell_unread
 from .base import Encoder
 from .published import find_weights, read_state, resolve
-from .registry import stored_weights
+from .quantised import stored_weights
 
 LENGTH = 40  # of captions in the published configurations; captions of several modalities had 70
 BASE: dict[str, Any] = {
@@ -37,6 +38,9 @@ class Bert(Encoder):
         sizes: the architecture in the words of transformers' `BertConfig`; `BASE` is the published one.
         length: most tokens of a text, [CLS] and [SEP] included.
         origin: entries kept in the configuration that say where the weights came from.
+
+    Raises:
+        InputError: a length beyond what the model reads.
     """
 
     def __init__(
@@ -52,18 +56,14 @@ class Bert(Encoder):
         from transformers.models.bert.modeling_bert import BertModel
 
         self.net = BertModel(BertConfig(**sizes), add_pooling_layer=False)
-        self.positions = int(sizes["max_position_embeddings"])
+        if length > sizes["max_position_embeddings"]:
+            raise InputError(f"length {length} is more than the {sizes['max_position_embeddings']} tokens that this BERT reads")
         self.dim = int(sizes["hidden_size"])
         self.config = {**(origin or {}), "encoder": "bert", "architecture": dict(sizes), "length": length}
         self.tokenizer_json = tokenizer_json
         self.tokenizer = Tokenizer.from_str(tokenizer_json)
         self.tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
         self.tokenizer.enable_truncation(length)
-
-    def compute_buffers(self) -> None:
-        """Positions and token types, which transformers does not save."""
-        self.net.embeddings.position_ids = torch.arange(self.positions).unsqueeze(0)
-        self.net.embeddings.token_type_ids = torch.zeros(1, self.positions, dtype=torch.long)
 
     def extra_files(self) -> dict[str, str]:
         return {"tokenizer.json": self.tokenizer_json}
@@ -72,6 +72,9 @@ class Bert(Encoder):
         """Texts -> (B, 2, length) token ids and mask, padded to the longest, cut at the encoder's length."""
         rows = self.tokenizer.encode_batch(texts)
         return torch.tensor([[r.ids, r.attention_mask] for r in rows])
+
+    def tell_unread(self, text: str) -> None:
+        tell_unread(self.tokenizer, text, self.config["length"])
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, 2, length) -> (B, dim), not normalised."""

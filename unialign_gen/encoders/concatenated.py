@@ -37,11 +37,6 @@ class Concatenated(Encoder):
         self.dim = sum(part.dim for part in parts.values())
         self.config = {"encoder": "concatenated", "parts": {name: part.config for name, part in parts.items()}}
 
-    def compute_buffers(self) -> None:
-        for part in self.parts.values():
-            assert isinstance(part, Encoder)
-            part.compute_buffers()
-
     def prepare(self, sounds: list[Tensor]) -> Tensor:
         """Mono sounds (samples,) at `rate` -> (B, frames of the longest part, all bands), NaN where a part has no frame."""
         prepared = []

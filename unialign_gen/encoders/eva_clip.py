@@ -17,11 +17,12 @@ from torch import Tensor
 
 from ..errors import InputError
 from .base import Encoder
-from .clip_layouts import PREPROCESS
 from .published import find_weights, read_state
-from .registry import stored_weights
+from .quantised import stored_weights
 
 STEMS = ("open_clip_model", "model", "open_clip_pytorch_model", "pytorch_model", "EVA01_CLIP_g_14_psz14_s11B")
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, of RGB in [0, 1]
+RESIZES = ("crop", "squash")
 GIANT: dict[str, Any] = {
     "img_size": 224,
     "patch_size": 14,
@@ -41,29 +42,37 @@ class EvaClip(Encoder):
         sizes: the architecture in the words of timm's `Eva`; `GIANT` is the published one.
         antialias: whether frames are smoothed before they are made smaller. The published code did not, with the
             versions it names; features of smoothed frames differ slightly from those its heads were trained on.
+        resize: `crop` brings the shortest side to `side` and cuts the centre out, as published for MSR-VTT; `squash` brings
+            both sides there, as published for DiDeMo, ActivityNet and VATEX.
         origin: entries kept in the configuration that say where the weights came from.
+
+    Raises:
+        InputError: an unknown resize.
     """
 
-    def __init__(self, sizes: Mapping[str, Any] = GIANT, antialias: bool = False, origin: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        sizes: Mapping[str, Any] = GIANT,
+        antialias: bool = False,
+        resize: str = "crop",
+        origin: Mapping[str, Any] | None = None,
+    ):
         super().__init__()
+        if resize not in RESIZES:
+            raise InputError(f"unknown resize {resize!r}: choose from {', '.join(RESIZES)}")
         from timm.models.eva import Eva
 
         self.net = Eva(**sizes, num_classes=0, global_pool="token")
         self.side = int(sizes["img_size"])
-        self.antialias = antialias
+        self.antialias, self.resize = antialias, resize
         self.dim = int(sizes["embed_dim"])
         self.config = {**(origin or {}), "encoder": "eva_clip", "architecture": dict(sizes), "antialias": antialias}
-
-    def compute_buffers(self) -> None:
-        """The keys' biases, which are zero and in no weight file."""
-        for block in self.net.blocks:
-            if block.attn.k_bias is not None:
-                block.attn.k_bias = torch.zeros_like(block.attn.q_bias)
+        self.config["resize"] = resize
 
     def prepare(self, videos: list[Image.Image | Sequence[Image.Image]]) -> Tensor:
         """Videos, each its frames in order, as many in each -> (B, frames, 3, side, side); a picture is one frame.
 
-        Bilinear with the shortest side at `side`, the centre cut out, CLIP's mean and spread.
+        Bilinear, by `resize`, with CLIP's mean and spread.
 
         Raises:
             InputError: a video has no frames, or the videos have different numbers of them.
@@ -81,12 +90,12 @@ class EvaClip(Encoder):
         raw = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
         pixels = raw.view(height, width, 3).permute(2, 0, 1).double().unsqueeze(0) / 255  # doubles, as published
         short, side = min(width, height), self.side
-        size = (side * height // short, side * width // short)
+        size = (side, side) if self.resize == "squash" else (side * height // short, side * width // short)
         pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=self.antialias)[0]
         top, left = round((size[0] - side) / 2), round((size[1] - side) / 2)
         pixels = pixels[:, top : top + side, left : left + side]
-        mean, std = torch.tensor(PREPROCESS["mean"]), torch.tensor(PREPROCESS["std"])
-        return ((pixels - mean[:, None, None]) / std[:, None, None]).float()
+        mean, std = (torch.tensor(x)[:, None, None] for x in (MEAN, STD))
+        return ((pixels - mean) / std).float()
 
     def frames(self, pixels: Tensor) -> Tensor:
         """(B, frames, 3, side, side) -> (B, frames, dim), a feature for each frame."""
@@ -109,7 +118,7 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def build(folder: Path, config: dict[str, Any]) -> EvaClip:
-    return EvaClip(config.get("architecture", GIANT), config.get("antialias", False), config)
+    return EvaClip(config.get("architecture", GIANT), config.get("antialias", False), config.get("resize", "crop"), config)
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from ..errors import InputError
 from .base import Encoder
 from .kaldi import fbank
 from .published import load_pickle
-from .registry import stored_weights
+from .quantised import stored_weights
 
 RATE = 16000
 MELS, FRAMES = 128, 204
@@ -114,6 +114,7 @@ class ImageBindAudio(Encoder):
     """
 
     rate = RATE
+    downmix = "left"  # as the published code reads stereo
 
     def __init__(self, depth: int = 12, width: int = 768, heads: int = 12, dim: int = 1024):
         super().__init__()
@@ -147,17 +148,17 @@ class ImageBindAudio(Encoder):
         """At most 2 s -> (128, 204); takes the clip's mean from it, in place."""
         clip -= clip.mean()
         clip = F.pad(clip, (0, max(0, SHORTEST - len(clip))))
-        mel = fbank(clip, RATE, MELS, window="hanning", htk_compat=True)
+        mel = fbank(clip, RATE, MELS, window="hanning")
         mel = F.pad(mel, (0, 0, 0, max(0, FRAMES - len(mel))))[:FRAMES]
         return (mel.T - MEAN) / STD
 
     def forward(self, mels: Tensor) -> Tensor:
         """(B, 3, 128, 204) -> (B, dim), of length 1 at most."""
-        x = self.patches(mels.flatten(0, 1).unsqueeze(1)).flatten(2).transpose(1, 2)
-        x = torch.cat([self.summary.expand(len(x), -1, -1), self.patch_norm(x)], dim=1) + self.positions
+        x = self.patches(mels.flatten(0, 1).unsqueeze(1)).flatten(2).transpose(1, 2)  # (3 B, 228, width)
+        x = torch.cat([self.summary.expand(len(x), -1, -1), self.patch_norm(x)], dim=1) + self.positions  # (3 B, 229, width)
         for block in self.blocks:
             x = block(x)
-        x = F.normalize(self.project(self.last_norm(x[:, 0])), dim=1)
+        x = F.normalize(self.project(self.last_norm(x[:, 0])), dim=1)  # (3 B, dim)
         return x.unflatten(0, mels.shape[:2]).mean(1)
 
 

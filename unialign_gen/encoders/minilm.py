@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..text import tell_unread
 from .base import Encoder
 
 LENGTH = 128
@@ -41,11 +42,6 @@ class MiniLM(Encoder):
         self.tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
         self.tokenizer.enable_truncation(LENGTH)
 
-    def compute_buffers(self) -> None:
-        """Positions and token types, which transformers does not save."""
-        self.net.embeddings.position_ids = torch.arange(512).unsqueeze(0)
-        self.net.embeddings.token_type_ids = torch.zeros(1, 512, dtype=torch.long)
-
     def extra_files(self) -> dict[str, str]:
         return {"tokenizer.json": self.tokenizer_json}
 
@@ -53,6 +49,9 @@ class MiniLM(Encoder):
         """Texts -> (B, 2, length) token ids and mask, padded to the longest, cut at 128 tokens."""
         rows = self.tokenizer.encode_batch([t.strip() for t in texts])
         return torch.tensor([[r.ids, r.attention_mask] for r in rows])
+
+    def tell_unread(self, text: str) -> None:
+        tell_unread(self.tokenizer, text, LENGTH)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, 2, length) -> (B, 384)."""

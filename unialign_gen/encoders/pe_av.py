@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import InputError
 from .base import Encoder
 from .published import find_weights, read_json, read_state, resolve
-from .registry import stored_weights
+from .quantised import stored_weights
 
 RATE = 48000
 # where the sound side is, the first that a file has: a whole PE-AV keeps its encoder under one of two names
@@ -53,20 +53,14 @@ class PEAudio(Encoder):
         self.dim, self.rate = dim, rate
         self.config = {**(origin or {}), "encoder": "pe_av", "architecture": dict(sizes), "dim": dim, "rate": rate}
 
-    def compute_buffers(self) -> None:
-        """The rotary frequencies, which transformers does not save."""
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves and casts as any module does, but keeps the rotary frequencies in fp32: rounded, late frames turn wrongly."""
         from transformers.models.pe_audio.modeling_pe_audio import PeAudioEncoderRotaryEmbedding
 
-        with torch.device("cpu"):
-            self.net.rotary_emb = PeAudioEncoderRotaryEmbedding(config=self.net.config)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moves and casts as any module does, but keeps the frequencies in fp32: rounded, late frames would turn wrongly."""
         super()._apply(fn, recurse)
         place = self.head.proj.weight.device
         if place.type != "meta":
-            self.compute_buffers()
-            self.net.rotary_emb.to(place)
+            self.net.rotary_emb = PeAudioEncoderRotaryEmbedding(config=self.net.config).to(place)
         return self
 
     def prepare(self, sounds: list[Tensor]) -> Tensor:

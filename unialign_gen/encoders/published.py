@@ -18,6 +18,7 @@ from ..errors import InputError
 
 SAFE = (".safetensors", ".safetensors.index.json")
 PICKLED = (".bin", ".bin.index.json", ".pt", ".pth")
+VARIANTS = ("fp16", "bf16")  # of weight files, taken by themselves where a folder has no other weights
 WRAPPERS = ("state_dict", "model", "module")  # names under which trainers keep the weights beside other things
 
 
@@ -51,7 +52,9 @@ def resolve(source: str, revision: str | None, files: Iterable[str], subfolder: 
     return Path(root) / subfolder
 
 
-def find_weights(source: str, revision: str | None, stems: Sequence[str], subfolder: str = "") -> Path:
+def find_weights(
+    source: str, revision: str | None, stems: Sequence[str], subfolder: str = "", variant: str | None = None
+) -> Path:
     """The weight file of a published model: single or, by its index, sharded; safetensors before pickles.
 
     Args:
@@ -59,19 +62,42 @@ def find_weights(source: str, revision: str | None, stems: Sequence[str], subfol
         revision: branch, tag or commit of the repository.
         stems: names the file may have, without the ending, the best first.
         subfolder: where in the folder or repository the model is.
+        variant: of the files, such as `fp16`. Without one a file without a variant is taken, one of `VARIANTS` where there is
+            no other, and a pickle last.
 
     Raises:
         InputError: there is none.
     """
     if Path(source).expanduser().is_file():
         return Path(source).expanduser()
-    for endings in (SAFE, PICKLED):
-        shards = [f"{s}-*-of-*{endings[0]}" for s in stems]
+    wanted = [of_variant(SAFE, variant)] if variant else [SAFE, *(of_variant(SAFE, v) for v in VARIANTS), PICKLED]
+    for endings in wanted:
+        shards = [f"{s}-*-of-*.safetensors" if endings is not PICKLED else f"{s}-*-of-*.bin" for s in stems]
         folder = resolve(source, revision, [s + e for s in stems for e in endings] + shards, subfolder)
         for name in (s + e for s in stems for e in endings):
             if (folder / name).is_file():
                 return folder / name
+    if variant:
+        raise InputError(f"no weights of the variant {variant} in {source}: expected {stems[0]}.{variant}{SAFE[0]}")
     raise InputError(f"no weights in {source}: expected {stems[0]}{SAFE[0]} or one of {', '.join(stems)}{PICKLED[0]}")
+
+
+def of_variant(endings: Sequence[str], variant: str) -> tuple[str, ...]:
+    """Endings of a variant's weight files: `.fp16.safetensors`, `.safetensors.index.fp16.json`.
+
+    >>> of_variant(SAFE, "fp16")
+    ('.fp16.safetensors', '.safetensors.index.fp16.json')
+    """
+    return tuple(e.replace(".json", f".{variant}.json") if e.endswith(".json") else f".{variant}{e}" for e in endings)
+
+
+def variant_of(path: Path) -> str | None:
+    """The variant in a weight file's name, None where there is none.
+
+    >>> variant_of(Path("model.fp16.safetensors")), variant_of(Path("model.safetensors"))
+    ('fp16', None)
+    """
+    return next((v for v in VARIANTS if f".{v}." in path.name), None)
 
 
 def read_state(path: Path, wanted: Callable[[str], bool] | None = None) -> dict[str, Tensor]:
@@ -85,7 +111,7 @@ def read_state(path: Path, wanted: Callable[[str], bool] | None = None) -> dict[
         InputError: the file is damaged or missing, or is a pickle that would run code.
     """
     keep = wanted or (lambda name: True)
-    if path.name.endswith(".index.json"):
+    if ".index." in path.name and path.suffix == ".json":
         try:
             shards: dict[str, str] = read_json(path)["weight_map"]
         except (KeyError, TypeError) as error:

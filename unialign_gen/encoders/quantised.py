@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,3 +44,10 @@ def unpack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif name not in scales:
             unpacked[name] = value
     return unpacked
+
+
+def stored_weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights in `folder/model.safetensors`, those in eight bits as fp32."""
+    from safetensors.torch import load_file
+
+    return unpack(load_file(folder / "model.safetensors"))

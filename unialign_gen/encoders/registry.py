@@ -1,5 +1,8 @@
 """Which encoders there are, and how one is written to a folder and read again.
 
+A configuration names its kind: `{"encoder": "beats", "checkpoint": "BEATs_iter3.pt"}`. Models of three libraries need no file
+here: `open_clip:MODEL/TAG`, `hf:FOLDER_OR_REPOSITORY` and `timm:MODEL` are kind and name in one, see their files.
+
 Adding an encoder is adding a file to this package: the file's name is the encoder's kind, and it defines
 
 - `build(folder, config) -> Encoder`: the architecture that `config` describes, weights not needed yet;
@@ -16,7 +19,7 @@ import importlib.util
 import json
 import os
 import pkgutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -25,13 +28,14 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from .base import Encoder
 
 NOWHERE = Path(os.devnull)  # the folder of an encoder that is described and not kept anywhere: no file can be in it
 # modules of this package that are no encoders
-SHARED = {"base", "blocks", "clip_layouts", "quantised", "kaldi", "published", "registry", "vast"}
+SHARED = {"base", "blocks", "clip", "quantised", "kaldi", "published", "registry", "vast"}
+CLIP = ("clip_image", "clip_text")  # either of two layouts, see `clip.py`
+NAMED = {"open_clip": "model", "hf": "source", "timm": "model"}  # kinds that take `KIND:NAME`, and the key the name is of
 
 
 class EncoderModule(Protocol):
@@ -44,7 +48,14 @@ _registered: dict[str, EncoderModule] = {}
 
 
 def register(kind: str, module: EncoderModule) -> None:
-    """Makes an encoder from outside the package known as `kind`; `module` is anything that has `build`."""
+    """Makes an encoder from outside the package known as `kind`; `module` is anything that has `build`.
+
+    >>> from types import SimpleNamespace
+    >>> register("silhouette", SimpleNamespace(build=lambda folder, config: None))
+    >>> "silhouette" in kinds()
+    True
+    >>> del _registered["silhouette"]
+    """
     _registered[kind] = module
 
 
@@ -69,9 +80,48 @@ def register_file(kind: str, path: str | Path) -> None:
 
 
 def kinds() -> list[str]:
-    """The kinds of encoders there are, by name."""
+    """The kinds of encoders there are, by name.
+
+    >>> {"beats", "clip_image", "hf", "open_clip", "timm"} <= set(kinds())
+    True
+    """
     package = Path(__file__).parent
-    return sorted({m.name for m in pkgutil.iter_modules([str(package)])} - SHARED | set(_registered))
+    return sorted({m.name for m in pkgutil.iter_modules([str(package)])} - SHARED | {*_registered, *CLIP})
+
+
+def named(name: str) -> bool:
+    """Whether a name is of the form `open_clip:MODEL/TAG`, `hf:FOLDER_OR_REPOSITORY` or `timm:MODEL`.
+
+    >>> named("open_clip:ViT-H-14/laion2b_s32b_b79k"), named("starter")
+    (True, False)
+    """
+    kind, colon, rest = name.partition(":")
+    return bool(colon and rest and kind in NAMED)
+
+
+def current(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with its kind apart from a name, old keys renamed, and a CLIP's layout settled.
+
+    >>> current(NOWHERE, {"encoder": "open_clip:ViT-B-32/openai", "modality": "text"})
+    {'encoder': 'open_clip', 'modality': 'text', 'model': 'ViT-B-32', 'pretrained': 'openai'}
+
+    Raises:
+        InputError: a CLIP whose source cannot be had.
+    """
+    made = dict(current_keys(dict(config)))
+    kind = made["encoder"]
+    if named(kind):
+        kind, _, name = kind.partition(":")
+        made["encoder"], made[NAMED[kind]] = kind, name
+        if kind == "open_clip" and "/" in name:
+            made["model"], _, made["pretrained"] = name.partition("/")
+        if kind == "hf" and "@" in name and not Path(name).expanduser().exists():
+            made["source"], _, made["revision"] = name.partition("@")
+    elif kind in CLIP:
+        from .clip import by_layout
+
+        made = by_layout(folder, made)
+    return made
 
 
 def module_of(kind: str) -> EncoderModule:
@@ -91,6 +141,13 @@ def save_encoder(encoder: Encoder, folder: Path, quantised: Collection[str] = ()
     """Writes `config.json`, `model.safetensors` and the files that belong to the encoder.
 
     Weights are in the encoder's dtype, those that `quantised` names in int8 with a scale for each row.
+
+    >>> import tempfile
+    >>> from unialign_gen.encoders.yamnet import YAMNet
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_encoder(YAMNet(), Path(folder))
+    ...     load_encoder(Path(folder)).dim
+    1024
     """
     from safetensors.torch import save_file
 
@@ -109,42 +166,45 @@ def load_encoder(folder: Path, dtype: torch.dtype | None = None, config: dict[st
 
     With a `config` the encoder is the one that it describes; the folder is then `NOWHERE`.
 
+    >>> from unialign_gen.loading import shipped_folder
+    >>> text = load_encoder(shipped_folder() / "starter" / "aligner" / "text")
+    >>> text(text.prepare(["a dog", "a cat"])).shape
+    torch.Size([2, 384])
+
     Raises:
         InputError: the folder holds no encoder, one of an unknown kind, or weights that do not fit it.
     """
     import torch
+    from accelerate import init_empty_weights
     from safetensors import SafetensorError
 
+    from .quantised import stored_weights
+
+    where = f"in {folder}" if config is None else "as described"
     try:
-        config = json.loads((folder / "config.json").read_text()) if config is None else config
-        config = current_keys(config)
+        config = current(folder, json.loads((folder / "config.json").read_text()) if config is None else config)
         kind = config["encoder"]
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"no encoder in {folder}: {error}") from error
+        raise InputError(f"no encoder {where}: {error}") from error
     module = module_of(kind)
     try:
         state = getattr(module, "weights", stored_weights)(folder, config)
-        with torch.device("meta"):  # no time spent on weights that are about to be replaced
+        # no memory for weights that are about to be replaced; buffers that no file holds are made at once
+        with init_empty_weights(include_buffers=False):
             encoder = module.build(folder, config)
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise InputError(f"no {kind} encoder in {folder}: {error}") from error
+        raise InputError(f"no {kind} encoder {where}: {error}") from error
     dtype = dtype or torch.float32
     try:
         missing, unexpected = encoder.load_state_dict(
             {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}, strict=False, assign=True
         )
     except RuntimeError as error:  # shapes that differ; the first line only says that there are some
-        raise InputError(f"weights in {folder} do not fit: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"weights of {kind} {where} do not fit: {' '.join(str(error).split())[:200]}") from error
     if missing or unexpected:
-        raise InputError(f"weights in {folder} do not fit: missing {missing[:3]}, unknown {unexpected[:3]}")
-    encoder.compute_buffers()
-    return encoder.eval().requires_grad_(False)
-
-
-def stored_weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights in `folder/model.safetensors`, those in eight bits as fp32."""
-    from safetensors.torch import load_file
-
-    from .quantised import unpack
-
-    return unpack(load_file(folder / "model.safetensors"))
+        raise InputError(f"weights of {kind} {where} do not fit: missing {missing[:3]}, unknown {unexpected[:3]}")
+    return encoder.to(dtype).eval().requires_grad_(False)

@@ -5,29 +5,29 @@ those of VAST (Chen et al. 2023, MIT). A unit vector of a modality is head(poole
 
 - video, EVA-01-CLIP g/14: class token of each frame behind the last norm, mean over the frames, 1408 -> 512;
 - text, BERT base: last layer at [CLS], 768 -> 512;
-- audio, BEATs with 64 mel: mean over the tokens of a slice of 1024 spectrogram frames, mean over the slices, 768 -> 512.
+- audio, BEATs with 64 mel: mean over the tokens of slices of 1024 spectrogram frames, filled up with zeros, 768 -> 512.
 
-The heads are linear and have no bias.
+The heads are linear and have no bias. What is read of a sound, a frame and a caption depends on the data set: `READ_AS`.
 """
 
 from __future__ import annotations
 
+import json
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from ..errors import InputError
+from ..heads import Head, save_head
+from ..notes import note
 from . import bert, eva_clip
 from .published import read_state
-
-if TYPE_CHECKING:
-    from ..aligner import Part
-    from .base import Encoder
+from .registry import load_encoder
 
 HEADS = {"video": "contra_head_v", "text": "contra_head_t", "audio": "contra_head_a"}
 ENCODERS = {"video": "vision_encoder.visual.", "text": "multimodal_encoder.bert.", "audio": "audio_encoder."}
@@ -114,63 +114,91 @@ def fits(kind: str, name: str) -> bool:
     return kind == "audio" or bert.is_encoder(name)
 
 
-def make_part(kind: str, encoder: Encoder, split: Split) -> Part:
-    """An encoder with the checkpoint's weights in it and its head, frozen: prepared inputs to unit vectors (B, 512).
+# how the released code reads each data set: slices of a sound, frames, and the most tokens of a caption (70 after fine-tuning)
+READ_AS: dict[str, dict[str, dict[str, Any]]] = {
+    name: {"audio": {"slices": slices}, "video": {"resize": resize}, "text": {"length": length}}
+    for name, slices, resize, length in (
+        ("vast", 1, "crop", 40),
+        ("msrvtt", 1, "crop", 40),
+        ("vatex", 1, "squash", 40),
+        ("audiocaps", 1, "squash", 40),
+        ("didemo", 2, "squash", 70),
+        ("activitynet", 2, "squash", 70),
+        ("clotho", 3, "crop", 40),
+    )
+}
+CONFIGS: dict[str, dict[str, Any]] = {  # the published sizes are the kinds' own defaults
+    "video": {"encoder": "eva_clip"},
+    "text": {"encoder": "bert"},
+    "audio": {"encoder": "beats", "mels": 64, "window": 1024},
+}
 
-    Args:
-        kind: `video`, `text` or `audio`.
-        encoder: one of the checkpoint's architecture; its weights are replaced.
-        split: the checkpoint.
 
-    Raises:
-        InputError: the checkpoint has no such modality, or its weights do not fit the encoder.
+def contrastive_head(weight: Tensor) -> Head:
+    """A contrastive head (512, width) as one of ours, linear and without a bias: it saves, loads and trains as any other.
+
+    >>> head = contrastive_head(torch.ones(2, 3))
+    >>> head(torch.tensor([[1.0, 2.0, 3.0]]))
+    tensor([[6., 6.]])
     """
-    from ..aligner import Part
-
-    if kind not in split.parts:
-        raise InputError(f"the checkpoint has no {kind}: it has {', '.join(split.parts)}")
-    weights, head_weights = split.parts[kind]
-    head = nn.Linear(head_weights["weight"].shape[1], head_weights["weight"].shape[0], bias=False)
-    try:
-        encoder.load_state_dict(weights, assign=True)
-        encoder.compute_buffers()
-        head.load_state_dict(head_weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"the checkpoint's {kind} does not fit {type(encoder).__name__}: {reason}") from error
-    part = Part(encoder, head)
-    part.eval().requires_grad_(False)
-    return part
+    head = Head(weight.shape[1], weight.shape[0], hidden=0)
+    with torch.no_grad():
+        head.linear.weight.copy_(weight)
+        head.linear.bias.zero_()
+    return head.eval().requires_grad_(False)
 
 
-def published_encoders(tokenizer: Path) -> dict[str, Encoder]:
-    """The three encoders at the published sizes, without weights; `tokenizer` is BERT base uncased's `tokenizer.json`.
-
-    1.2 billion parameters: under `torch.device("meta")` they take no memory until `load` fills them.
-    """
-    from .beats import BEATs
-
-    return {
-        "video": eva_clip.EvaClip(),
-        "text": bert.Bert(tokenizer.read_text("utf-8")),
-        "audio": BEATs({"mels": 64, "window": 1024}),
-    }
-
-
-def load(path: Path, encoders: Mapping[str, Encoder]) -> dict[str, Part]:
-    """Encoders with heads out of a released checkpoint, for the modalities that it has.
+def write_split(
+    path: Path,
+    out: Path,
+    tokenizer: Path,
+    dataset: str = "vast",
+    tokens: int | None = None,
+    configs: Mapping[str, Mapping[str, Any]] = CONFIGS,
+) -> dict[str, Path]:
+    """A released checkpoint as folders: `out/encoders/MODALITY` for `encoders:`, and `out/heads/MODALITY` for `start:`.
 
     Args:
         path: the released `.pt` file; only tensors are read from it.
-        encoders: `published_encoders`, or smaller ones of the same kinds.
+        tokenizer: BERT base uncased's folder, with a `tokenizer.json` or a `vocab.txt`.
+        dataset: whose way of reading sound, frames and captions the encoders take over, one of `READ_AS`.
+        tokens: the most of a caption, where it is not the data set's; the pretrained checkpoints read 40 of any.
+        configs: of the encoders, where they are not of the published sizes.
+
+    Returns:
+        the folders of the encoders by modality.
 
     Raises:
-        InputError: the file cannot be read, is no such checkpoint, or does not fit an encoder.
-
-    Warns:
-        of weights that no released checkpoint is known to have; they are left out.
+        InputError: the file cannot be read, is no such checkpoint, or does not fit an encoder; no tokenizer; no such data set.
     """
+    from safetensors.torch import save_file
+
+    if dataset not in READ_AS:
+        raise InputError(f"unknown data set {dataset!r}: choose from {', '.join(READ_AS)}")
+    vocabulary = bert.find_tokenizer(tokenizer)
+    reading = {kind: dict(entry) for kind, entry in READ_AS[dataset].items()}
+    reading["text"]["length"] = tokens or reading["text"]["length"]
     split = split_checkpoint(read_state(path))
     if split.unknown:
-        warnings.warn(f"{len(split.unknown)} unknown weights in {path} are left out: {split.unknown[:3]} ...", stacklevel=2)
-    return {kind: make_part(kind, encoders[kind], split) for kind in split.parts}
+        few = ", ".join(split.unknown[:3])
+        note(
+            "unknown weights",
+            f"{len(split.unknown)} weights in {path} are of no released checkpoint and are left out: {few} ...",
+        )
+    written = {}
+    for kind, (state, head) in split.parts.items():
+        place = out / "encoders" / kind
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "config.json").write_text(json.dumps({**configs[kind], **reading[kind]}, indent=2) + "\n")
+        if kind == "text":
+            (place / "tokenizer.json").write_text(vocabulary, "utf-8")
+        if kind == "audio":  # the released file has BEATs' classifier too
+            state = {name: value for name, value in state.items() if not name.startswith("predictor.")}
+        save_file({name: value.contiguous().clone() for name, value in state.items()}, place / "model.safetensors")
+        made = contrastive_head(head["weight"].float())
+        found = load_encoder(place)  # whether all of it fits
+        if found.dim != made.config["features"]:
+            raise InputError(f"{path}: its {kind} head takes {made.config['features']} features, the encoder gives {found.dim}")
+        save_head(made, out / "heads" / kind)
+        written[kind] = place
+    return written

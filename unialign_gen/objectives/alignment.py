@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from . import ranks
 from .angles import geodesic2
 from .batch import as_unit, full_precision
@@ -14,30 +15,42 @@ from .batch import as_unit, full_precision
 
 @full_precision
 def anchor_alignment(
-    anchor: Tensor, others: Sequence[Tensor], geodesic: bool = False, masks: Sequence[Tensor | None] | None = None
+    anchor: Tensor,
+    others: Sequence[Tensor],
+    geodesic: bool = False,
+    masks: Sequence[Tensor | None] | None = None,
+    tau: float | None = None,
 ) -> Tensor:
     """Eq 10: the mean over samples and other modalities of d(z^a, z^n)^2. Scalar in [0, 4], geodesic in [0, pi^2].
 
     Args:
         anchor, others: embeddings (B, d), brought to unit length.
         masks: for each of `others`, bool (B,): the samples that have it and the anchor. Every pair that is there counts once.
+        tau: divides the squared distance by 2 tau^2, the negative logarithm of uniformity's kernel; None is eq 10 as printed.
 
     Raises:
-        ValueError: no others; a row that is zero, NaN or infinite.
+        InputError: no others; a row that is zero, NaN or infinite.
+
+    >>> image, text = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])        # at right angles: d^2 = 2
+    >>> anchor_alignment(image, [text]), anchor_alignment(image, [text], tau=0.5)
+    (tensor(2.), tensor(4.))
     """
     if not others:
-        raise ValueError("alignment needs a modality beside the anchor")
+        raise InputError("alignment needs a modality beside the anchor")
     masks = masks or [None] * len(others)
     unit = [as_unit(z, keep=m) for z, m in zip(others, masks, strict=True)]
     present = None if any(m is None for m in masks) else torch.stack([m for m in masks if m is not None]).any(0)
-    return of_unit(as_unit(anchor, keep=present), unit, geodesic, masks)
+    return of_unit(as_unit(anchor, keep=present), unit, geodesic, masks, tau)
 
 
-def of_unit(anchor: Tensor, others: Sequence[Tensor], geodesic: bool, masks: Sequence[Tensor | None]) -> Tensor:
+def of_unit(
+    anchor: Tensor, others: Sequence[Tensor], geodesic: bool, masks: Sequence[Tensor | None], tau: float | None
+) -> Tensor:
     """`anchor_alignment` of rows that are unit vectors already."""
+    # ((M - 1) b,), one modality after the other
     distances = torch.cat([geodesic2(anchor, z) if geodesic else (anchor - z).square().sum(1) for z in others])
     keep = None
     if any(m is not None for m in masks):
         everything = torch.ones(len(anchor), dtype=torch.bool, device=anchor.device)
         keep = torch.cat([everything if m is None else m for m in masks])
-    return ranks.mean(distances, keep)
+    return ranks.mean(distances, keep) * (1.0 if tau is None else 1 / (2 * tau**2))

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from . import ranks
 
 P = ParamSpec("P")
@@ -47,19 +48,19 @@ def as_unit(z: Tensor, name: str = "embeddings", keep: Tensor | None = None) -> 
     """Rows of z (B, d) at unit length, in fp32 (fp64 stays). Rows outside `keep` may hold anything and become zeros.
 
     Raises:
-        ValueError: a row that is zero, NaN or infinite.
+        InputError: a row that is zero, NaN or infinite.
     """
     unit, wrong = _unit(z, name, keep)
     if wrong:
-        raise ValueError(wrong)
+        raise InputError(wrong)
     return unit
 
 
 def _unit(z: Tensor, name: str, keep: Tensor | None) -> tuple[Tensor, str | None]:
-    z = z if z.dtype == torch.float64 else z.float()
+    z = z if z.dtype == torch.float64 else z.float()  # (B, d)
     if keep is not None:
         z = torch.where(keep[:, None], z, 0)
-    norm = torch.linalg.vector_norm(z, dim=1, keepdim=True)
+    norm = torch.linalg.vector_norm(z, dim=1, keepdim=True)  # (B, 1)
     fine = (norm[:, 0] > 0) & norm[:, 0].isfinite()
     if keep is not None:
         fine = fine | ~keep
@@ -78,7 +79,11 @@ def nothing(z: Iterable[Tensor]) -> Tensor:
 
 @dataclass
 class Batch:
-    """Unit embeddings (b, d) by modality, and which of their rows are there: bool (b,), or None where all are."""
+    """Unit embeddings (b, d) by modality, and which of their rows are there: bool (b,), or None where all are.
+
+    >>> Batch({"image": torch.eye(2)}, {"image": None}).names
+    ['image']
+    """
 
     z: dict[str, Tensor]
     keep: dict[str, Tensor | None]
@@ -92,28 +97,34 @@ class Batch:
         masks = [m for m in (self.keep[n] for n in names) if m is not None]
         return torch.stack(masks).all(0) if masks else None
 
+    def there(self, names: Iterable[str]) -> Tensor:
+        """(b, K), true where a sample has the k-th of the named modalities."""
+        everything = torch.ones_like(next(iter(self.z.values()))[:, 0], dtype=torch.bool)
+        return torch.stack([everything if m is None else m for m in (self.keep[n] for n in names)], 1)
+
 
 @full_precision
-def prepare(embeddings: Embeddings, masks: Masks | None = None, anchor: str | None = None, exactly: int | None = None) -> Batch:
+def prepare(embeddings: Embeddings, masks: Masks | None = None, wrong: str | None = None) -> Batch:
     """Checks and normalises a batch, on all ranks alike.
 
     Args:
         embeddings: two or more modalities, (B, d) each, of any norm but zero.
         masks: modality to bool (B,), true where the sample has it; a modality without a mask has all.
-        anchor: a modality that has to be there.
-        exactly: the number of modalities that the objective is for.
+        wrong: what the caller found, if anything: raised on every rank.
 
     Raises:
-        ValueError: fewer than two samples or modalities, shapes that differ, a row that is zero, NaN or infinite, a mask of a
-            wrong shape or of an unknown modality, an anchor that is not there, ranks that disagree on the number of rows.
+        InputError: fewer than two samples or modalities, shapes that differ, a row that is zero, NaN or infinite, a mask of a
+            wrong shape or of an unknown modality, ranks that disagree on the number of rows.
+
+    >>> batch = prepare({"image": 5 * torch.eye(2), "text": torch.ones(2, 2)}, {"text": torch.tensor([True, False])})
+    >>> batch.z["image"], batch.both("image", "text")
+    (tensor([[1., 0.],
+            [0., 1.]]), tensor([ True, False]))
     """
     names, masks = list(embeddings), dict(masks or {})
-    wrong: str | None = None
-    if len(names) < 2 or (exactly is not None and len(names) != exactly):
-        wrong = f"{exactly or 'at least 2'} modalities are needed, got {names}"
-    elif anchor is not None and anchor not in embeddings:
-        wrong = f"the anchor {anchor!r} is not among the modalities {names}"
-    elif set(masks) - set(names):
+    if wrong is None and len(names) < 2:
+        wrong = f"at least 2 modalities are needed, got {names}"
+    if wrong is None and set(masks) - set(names):
         wrong = f"mask for {sorted(set(masks) - set(names))}, which is not among the modalities {names}"
     rows = dim = None
     z: dict[str, Tensor] = {}

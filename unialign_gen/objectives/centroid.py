@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .batch import as_unit, full_precision
 
 SHORTEST = 1e-6  # of the weighted sum; antipodal modalities cancel and have no direction
@@ -23,7 +25,10 @@ def centroid(
         masks: for each modality, bool (B,) of the samples that have it, or None. A sample's centroid is over what it has.
 
     Raises:
-        ValueError: weights that do not fit; a row that is zero, NaN or infinite.
+        InputError: weights that do not fit; a row that is zero, NaN or infinite.
+
+    >>> centroid([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 5.0]])], weights=[3, 4])
+    tensor([[0.6000, 0.8000]])
     """
     masks = masks or [None] * len(embeddings)
     return of_unit([as_unit(z, keep=m) for z, m in zip(embeddings, masks, strict=True)], weights, masks)
@@ -33,12 +38,12 @@ def check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
     """The weights to use.
 
     Raises:
-        ValueError: not one a modality, a negative one, or all zero.
+        InputError: not one a modality, a negative one, or all zero.
     """
     if weights is None:
         return [1.0] * count
-    if len(weights) != count or min(weights) < 0 or sum(weights) <= 0:
-        raise ValueError(f"the centroid of {count} modalities needs {count} weights >= 0, not all 0, got {list(weights)}")
+    if len(weights) != count or not min(weights) >= 0 or not 0 < sum(weights) < math.inf:
+        raise InputError(f"the centroid of {count} modalities needs {count} weights >= 0, not all 0, got {list(weights)}")
     return list(weights)
 
 
@@ -48,7 +53,7 @@ def of_unit(z: Sequence[Tensor], weights: Sequence[float] | None, masks: Sequenc
     Vectors that cancel give their short sum divided by `SHORTEST`: finite, not of unit length, as is its gradient.
     """
     factors = check_weights(weights, len(z))
-    mean = torch.zeros_like(z[0])
+    mean = torch.zeros_like(z[0])  # (b, d)
     for w, part, mask in zip(factors, z, masks, strict=True):
         mean = mean + w * (part if mask is None else part * mask[:, None])
     mean = mean / sum(factors)

@@ -1,21 +1,24 @@
-"""InfoNCE over pairs of modalities: all of them (eq 1 of UniAlign), or each with one anchor."""
+"""InfoNCE over pairs of modalities: all of them (eq 1 of UniAlign), each with one anchor, each with the mean of the others."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from itertools import permutations
+from collections.abc import Mapping, Sequence
+from itertools import combinations, permutations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..errors import InputError
 from . import ranks
-from .batch import Batch, Embeddings, Masks, full_precision, nothing, prepare
+from .batch import Batch, nothing
+from .centroid import of_unit as unit_centroid
 from .kernel import pair_lse
+from .objective import Objective, Temperature
+from .options import Tau, Weight, typed
 
 
 def dot_block(rows: list[Tensor], columns: list[Tensor], parameters: list[Tensor]) -> Tensor:
-    """Cosines times a shared scale: the logits of InfoNCE."""
+    """Cosines times a shared scale: the logits of InfoNCE, (r, c)."""
     return (rows[0] * parameters[0]) @ columns[0].T
 
 
@@ -26,127 +29,132 @@ def directions(x: Tensor, y: Tensor, scale: Tensor, keep: Tensor | None) -> tupl
     """
     if keep is not None and int(ranks.total(keep.sum())) == 0:
         return nothing([x, y]), nothing([x, y])
-    forward, backward, _ = pair_lse(dot_block, [x], [y], [scale], keep)
+    forward, backward, _, _ = pair_lse(dot_block, [x], [y], [scale], keep)
     positive = scale * ranks.mean((x * y).sum(1), keep)
     return forward - positive, backward - positive
 
 
-class Temperature(nn.Module):
-    """The factor 1 / tau of the logits: fixed, or learnt as its logarithm, as in CLIP (at most 100)."""
-
-    MOST = math.log(100)
-
-    def __init__(self, tau: float, learnable: bool):
-        super().__init__()
-        if not tau > 0:
-            raise ValueError(f"tau must be positive, got {tau}")
-        log_scale = torch.tensor(-math.log(tau))
-        if learnable:
-            self.log_scale = nn.Parameter(log_scale)
-        else:
-            self.register_buffer("log_scale", log_scale, persistent=False)
-        self.learnable = learnable
-
-    def forward(self, like: Tensor) -> Tensor:
-        log_scale = self.log_scale.clamp(max=self.MOST) if self.learnable else self.log_scale
-        return log_scale.to(like.device, like.dtype).exp()
+def symmetric(x: Tensor, y: Tensor, scale: Tensor, keep: Tensor | None) -> Tensor:
+    """The mean of both `directions`: CLIP's loss."""
+    return torch.stack(directions(x, y, scale, keep)).mean()
 
 
 def pair_of(name: tuple[str, str] | str) -> tuple[str, str]:
     """("image", "text") as it is; "image->text", which a YAML file can hold, as that.
 
     Raises:
-        ValueError: neither.
+        InputError: neither.
     """
     parts = tuple(p.strip() for p in name.split("->")) if isinstance(name, str) else tuple(name)
     if len(parts) != 2 or not all(parts):
-        raise ValueError(f"a pair of modalities is written m->n, got {name!r}")
+        raise InputError(f"a pair of modalities is written m->n, got {name!r}")
     return parts[0], parts[1]
 
 
-class InfoNCE(nn.Module):
+class InfoNCE(Objective):
     """Eq 1: the weighted mean over ordered pairs of modalities m != n of the contrast of m's samples with n's.
 
-    The paper sums over samples; here it is their mean, so that the loss does not grow with the batch.
+    The paper sums over samples; here it is their mean, so that the loss does not grow with the batch. Parts are the contrasts
+    of the ordered pairs, by the name `m->n`.
 
     Args:
         tau: temperature of the cosines.
-        learnable: learn 1 / tau (a parameter of this module; give it to the optimiser).
+        learnable: learn 1 / tau, at most 100 (a parameter of this module; give it to the optimiser).
         weights: ordered pair -> w_mn >= 0; a pair that is not named weighs 1. A pair is (m, n) or, as in `parts`, "m->n".
+
+    Raises:
+        InputError: an option out of its range; a pair that is not written m->n.
+
+    >>> z = torch.eye(2)
+    >>> InfoNCE(tau=1.0)({"image": z, "text": z})                                    # log(e + 1) - 1
+    tensor(0.3133)
     """
 
-    def __init__(
-        self, tau: float = 0.07, learnable: bool = False, weights: Mapping[tuple[str, str] | str, float] | None = None
-    ):
+    @typed
+    def __init__(self, tau: Tau = 0.07, learnable: bool = False, weights: Mapping[tuple[str, str] | str, Weight] | None = None):
         super().__init__()
         self.temperature = Temperature(tau, learnable)
         self.weights = {pair_of(pair): w for pair, w in (weights or {}).items()}
-        if any(w < 0 for w in self.weights.values()):
-            raise ValueError(f"pair weights must not be negative, got {self.weights}")
 
-    def pair_weights(self, names: list[str]) -> dict[tuple[str, str], float]:
-        """w_mn for every ordered pair of these modalities.
-
-        Raises:
-            ValueError: a weight for a pair that is not there; weights that are all 0.
-        """
+    def problem(self, names: Sequence[str]) -> str | None:
         pairs = list(permutations(names, 2))
-        if set(self.weights) - set(pairs):
-            raise ValueError(f"weights for {sorted(set(self.weights) - set(pairs))}, which are no pairs of {names}")
-        weights = {pair: self.weights.get(pair, 1.0) for pair in pairs}
-        if sum(weights.values()) == 0:
-            raise ValueError("every pair of modalities has weight 0")
-        return weights
+        if unknown := sorted(set(self.weights) - set(pairs)):
+            return f"InfoNCE: weights for {unknown}, which are no pairs of {list(names)}"
+        if pairs and not any(self.weights.get(pair, 1.0) for pair in pairs):
+            return "InfoNCE: every pair of modalities has weight 0"
+        return super().problem(names)
 
-    @full_precision
-    def parts(self, embeddings: Embeddings, masks: Masks | None = None) -> dict[str, Tensor]:
-        """The contrast of each ordered pair, by the name `m->n`, before weights."""
-        return self._parts(prepare(embeddings, masks))
-
-    def _parts(self, batch: Batch) -> dict[str, Tensor]:
-        weights, out = self.pair_weights(batch.names), {}
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        out: dict[str, Tensor] = {}
         scale = self.temperature(next(iter(batch.z.values())))
-        for i, m in enumerate(batch.names):
-            for n in batch.names[i + 1 :]:
-                if weights[m, n] or weights[n, m]:
-                    out[f"{m}->{n}"], out[f"{n}->{m}"] = directions(batch.z[m], batch.z[n], scale, batch.both(m, n))
+        for m, n in combinations(batch.names, 2):
+            if self.weights.get((m, n), 1.0) or self.weights.get((n, m), 1.0):
+                out[f"{m}->{n}"], out[f"{n}->{m}"] = directions(batch.z[m], batch.z[n], scale, batch.both(m, n))
         return out
 
-    @full_precision
-    def forward(self, embeddings: Embeddings, masks: Masks | None = None) -> Tensor:
-        """Scalar; arguments and errors as in `batch.prepare`."""
-        batch = prepare(embeddings, masks)
-        weights, parts = self.pair_weights(batch.names), self._parts(batch)
-        summed = [w * parts[f"{m}->{n}"] for (m, n), w in weights.items() if w]
-        return torch.stack(summed).sum() / sum(weights.values())
+    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
+        weights = {name: self.weights.get(pair_of(name), 1.0) for name in parts}
+        return torch.stack([weights[name] * part for name, part in parts.items()]).sum() / sum(weights.values())
 
 
-class AnchoredInfoNCE(nn.Module):
+class AnchoredInfoNCE(Objective):
     """InfoNCE of every modality with one anchor, both ways: what ImageBind, VAST and LanguageBind train with.
 
-    The mean over the other modalities of (a->n + n->a) / 2; with two modalities CLIP's loss.
+    The mean over the other modalities of (a->n + n->a) / 2; with two modalities CLIP's loss. Parts are the other modalities'.
 
     Args:
         anchor: the modality that every other is contrasted with.
         tau, learnable: as in `InfoNCE`.
+
+    >>> z = torch.eye(2)
+    >>> AnchoredInfoNCE(tau=1.0).parts({"image": z, "text": z})
+    {'text': tensor(0.3133)}
     """
 
-    def __init__(self, anchor: str = "image", tau: float = 0.07, learnable: bool = False):
+    @typed
+    def __init__(self, anchor: str = "image", tau: Tau = 0.07, learnable: bool = False):
         super().__init__()
-        self.anchor = anchor
+        self.anchor: str = anchor
         self.temperature = Temperature(tau, learnable)
 
-    @full_precision
-    def parts(self, embeddings: Embeddings, masks: Masks | None = None) -> dict[str, Tensor]:
-        """Each modality's symmetric contrast with the anchor, by its name."""
-        batch = prepare(embeddings, masks, self.anchor)
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
         anchor = batch.z[self.anchor]
-        scale, out = self.temperature(anchor), {}
+        scale, others = self.temperature(anchor), [n for n in batch.names if n != self.anchor]
+        return {n: symmetric(anchor, batch.z[n], scale, batch.both(self.anchor, n)) for n in others}
+
+    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack(list(parts.values())).mean()
+
+
+class MeanOfOthers(Objective):
+    """InfoNCE of each modality with the normalised mean of a sample's other modalities, both ways: a plain baseline.
+
+    Parts are the modalities'; the loss is their mean. The mean is over what a sample has.
+
+    Args:
+        tau, learnable: as in `InfoNCE`.
+
+    >>> z = torch.eye(2)
+    >>> MeanOfOthers(tau=1.0)({"image": z, "text": z, "audio": z})
+    tensor(0.3133)
+    """
+
+    @typed
+    def __init__(self, tau: Tau = 0.07, learnable: bool = False):
+        super().__init__()
+        self.temperature = Temperature(tau, learnable)
+
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        out = {}
+        scale = self.temperature(next(iter(batch.z.values())))
         for name in batch.names:
-            if name != self.anchor:
-                out[name] = torch.stack(directions(anchor, batch.z[name], scale, batch.both(self.anchor, name))).mean()
+            others = [n for n in batch.names if n != name]
+            keep = None
+            if any(m is not None for m in batch.keep.values()):
+                keep = batch.there([name])[:, 0] & batch.there(others).any(1)
+            rest = unit_centroid([batch.z[n] for n in others], None, [batch.keep[n] for n in others])
+            out[name] = symmetric(batch.z[name], rest, scale, keep)
         return out
 
-    def forward(self, embeddings: Embeddings, masks: Masks | None = None) -> Tensor:
-        """Scalar; arguments and errors as in `batch.prepare`."""
-        return torch.stack(list(self.parts(embeddings, masks).values())).mean()
+    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack(list(parts.values())).mean()

@@ -2,29 +2,60 @@
 
 `self_lse` is for one set of embeddings against itself (uniformity): the kernel matrix is symmetric, so on one process only the
 tiles on and above the diagonal are computed. `pair_lse` is for logits between two sets (InfoNCE and its kin), in both
-directions at once, for any function that makes a block of logits.
+directions at once, for any function that makes a block of logits; `pair_softplus` for a sigmoid loss over them.
 
 Across ranks each computes the rows of its own samples against all. Its backward needs the log-sum-exp of all rows, B
-numbers that the forward gathered, and communicates nothing: see `ranks`.
+numbers that the forward gathered, and communicates nothing: see `ranks`. First derivatives only: a second is refused.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from . import ranks
 from .angles import angle_slope, squared_angle
 from .batch import full_precision
 
-TILE = 1024
+TILE, SMALL = 1024, 128  # rows of a tile, at most and at least
 BLOCK = 2**23  # numbers in a block of logits of `pair_lse`
 
 Block = Callable[..., Tensor]  # (row tensors, column tensors, parameters) -> logits (rows, columns)
+Pair = tuple[int, int]
+
+
+class _Refuse(torch.autograd.Function):
+    """A gradient that has no derivative of its own, and says so instead of giving a wrong one."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, *inputs: Tensor) -> Tensor:  # type: ignore[override]
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> None:  # type: ignore[override]
+        raise InputError("the chunked objectives have first derivatives only: a second one needs the formula in plain torch")
+
+
+def first_order(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
+    """A backward in full precision whose results cannot be differentiated; inputs are among `ctx.saved_tensors`."""
+
+    @wraps(backward)
+    def run(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            out = full_precision(backward)(ctx, *grads)
+        if not torch.is_grad_enabled():
+            return out
+        inputs = [t for t in (*ctx.saved_tensors, *grads) if t is not None and t.requires_grad]
+        return tuple(None if g is None else _Refuse.apply(g, *inputs) for g in out)
+
+    return run
 
 
 def exp_(x: Tensor) -> Tensor:
@@ -45,7 +76,7 @@ class RunningLse:
 
     def add(self, at: slice, terms: Tensor) -> None:
         """Terms (rows of `at`, k)."""
-        top = torch.maximum(self.top[at], terms.amax(1))
+        top = torch.maximum(self.top[at], terms.amax(1))  # (rows,)
         shift = torch.where(top == -torch.inf, 0, top)  # -inf - -inf has no value
         self.sum[at] = self.sum[at] * (self.top[at] - shift).exp() + exp_(terms - shift[:, None]).sum(1)
         self.top[at] = top
@@ -61,9 +92,9 @@ def kernel_terms(dots: Tensor, tau: float, geodesic: bool) -> Tensor:
     return squared_angle(2 - 2 * dots).div_(-2 * tau**2)
 
 
-def kernel_slope(dots: Tensor, tau: float, geodesic: bool) -> Tensor | float:
-    """The derivative of `kernel_terms` with respect to the dot products."""
-    return angle_slope(2 - 2 * dots) / tau**2 if geodesic else 1 / tau**2
+def kernel_slope(dots: Tensor) -> Tensor:
+    """The derivative of the geodesic `kernel_terms` by the dot products, times tau^2; the Euclidean one's is 1 everywhere."""
+    return angle_slope(2 - 2 * dots)
 
 
 def slices(count: int, size: int) -> Iterator[slice]:
@@ -71,118 +102,171 @@ def slices(count: int, size: int) -> Iterator[slice]:
         yield slice(at, min(at + size, count))
 
 
+def rounds(count: int) -> Iterator[list[Pair]]:
+    """All pairs i <= j of `count` blocks, in rounds whose pairs share no block (a round-robin tournament)."""
+    yield [(i, i) for i in range(count)]
+    seats = count + count % 2
+    for k in range(seats - 1):
+        ring = [seats - 1, *((k + i) % (seats - 1) for i in range(seats - 1))]
+        pairs = [(min(p), max(p)) for p in zip(ring[: seats // 2], reversed(ring[seats // 2 :]), strict=True)]
+        yield [p for p in pairs if p[1] < count]
+
+
+def each(work: Callable[[int, int], None], pairs: Sequence[Pair], device: torch.device) -> None:
+    """Calls work(i, j) for pairs that share nothing; on a processor side by side, each on one of torch's threads.
+
+    Whole tiles side by side, rather than every operation split over all threads: where other processes are busy, an operation
+    of a millisecond waits again and again for that of its threads which has just lost its core.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or len(pairs) == 1:
+        for pair in pairs:
+            work(*pair)
+        return
+    inference = torch.is_inference_mode_enabled()
+
+    def alone(pair: Pair) -> None:
+        with torch.inference_mode(inference), torch.no_grad():  # both are a thread's own
+            work(*pair)
+
+    with ThreadPoolExecutor(min(threads, len(pairs)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        list(pool.map(alone, pairs))
+    torch.set_num_threads(threads)  # what new threads get; this one's own count never changed
+
+
 class _SelfLse(torch.autograd.Function):
-    """Mean over kept rows of log sum_{j != i} exp(terms_ij)."""
+    """Of kept rows the mean of log sum_{j != i} exp(terms_ij), or (`pooled`) the log of the sum over all i != j."""
 
     @staticmethod
-    def tiles(rows: int, columns: int, offset: Tensor, symmetric: bool) -> Iterator[tuple[slice, slice, Tensor | None]]:
-        """Row and column slices, and the mask of a tile's diagonal entries where it has any."""
-        for r in slices(rows, TILE):
-            for c in slices(columns, TILE):
-                if symmetric and c.start < r.start:
-                    continue
-                same = offset[r, None] == torch.arange(c.start, c.stop, device=offset.device)
-                yield r, c, same if bool(same.any()) else None
+    def tiles(rows: int, columns: int, symmetric: bool) -> tuple[list[slice], list[slice], Iterable[list[Pair]]]:
+        """Slices of rows and of columns, and the pairs of them in rounds that share no row (nor column, if symmetric)."""
+        size = min(TILE, max(SMALL, -(-rows // (2 * torch.get_num_threads()))))
+        r, c = list(slices(rows, size)), list(slices(columns, size if symmetric else TILE))
+        return r, c, rounds(len(r)) if symmetric else ([(i, j) for i in range(len(r))] for j in range(len(c)))
 
     @staticmethod
     @full_precision
-    def forward(ctx: Any, z: Tensor, tau: float, geodesic: bool, keep: Tensor | None) -> Tensor:  # type: ignore[override]
-        everything = ranks.gather(z)
-        mine = torch.arange(len(z), device=z.device) + ranks.rank() * len(z)  # this rank's rows among all
+    def forward(ctx: Any, z: Tensor, tau: float, geodesic: bool, keep: Tensor | None, pooled: bool) -> Tensor:  # type: ignore[override]
+        everything = ranks.gather(z)  # (B, d)
+        mine = torch.arange(len(z), device=z.device) + ranks.rank() * len(z)  # (b,), this rank's rows among all
         local = None if keep is None else keep.nonzero()[:, 0]
         if keep is not None:
             kept = ranks.gather(keep)
             everything, position = everything[kept], kept.cumsum(0) - 1
             mine = position[mine[local]]
-        rows = everything[mine] if ranks.world() > 1 else everything
         symmetric = ranks.world() == 1
+        rows = everything if symmetric else everything[mine]  # (b, d)
         lse = RunningLse(len(rows), everything)
-        for r, c, same in _SelfLse.tiles(len(rows), len(everything), mine, symmetric):
-            terms = kernel_terms(rows[r] @ everything[c].T, tau, geodesic)
-            if same is not None:
-                terms = terms.masked_fill_(same, -torch.inf)
-            lse.add(r, terms)
-            if symmetric and r != c:
-                lse.add(c, terms.T)
-        own = lse.value()
+        r, c, order = _SelfLse.tiles(len(rows), len(everything), symmetric)
+
+        def work(i: int, j: int) -> None:
+            terms = kernel_terms(rows[r[i]] @ everything[c[j]].T, tau, geodesic)  # (tile, tile)
+            without_self(terms, mine[r[i]], c[j], -torch.inf)
+            lse.add(r[i], terms)
+            if symmetric and i != j:
+                lse.add(c[j], terms.T)
+
+        for pairs in order:
+            each(work, pairs, z.device)
+        own = lse.value()  # (b,)
         count = len(everything)
-        result = ranks.total(own.sum()) / max(count, 1)
         if symmetric:
             every = own
         else:  # positions without a sample stay unused: gathered in full width, then selected
             padded = own.new_zeros(len(z))
             padded[slice(None) if local is None else local] = own
             every = ranks.gather(padded)
-            every = every if keep is None else every[kept]
-        ctx.save_for_backward(everything, rows, own, every, mine, local)
-        ctx.settings = (tau, geodesic, symmetric, len(z))
+            every = every if keep is None else every[kept]  # (B,)
+        result = every.logsumexp(0) if pooled else ranks.total(own.sum()) / max(count, 1)
+        if pooled:  # every term is weighed against the one sum of all
+            own, every = result.expand_as(own), result.expand_as(every)
+        ctx.save_for_backward(z, everything, rows, own, every, mine, local)
+        ctx.settings = (tau, geodesic, symmetric, 1 if pooled else max(count, 1))
         return result
 
     @staticmethod
-    @full_precision
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
-        everything, rows, own, every, mine, local = ctx.saved_tensors
-        tau, geodesic, symmetric, length = ctx.settings
-        out = torch.zeros_like(rows)
-        for r, c, same in _SelfLse.tiles(len(rows), len(everything), mine, symmetric):
-            dots = rows[r] @ everything[c].T
-            slope = kernel_slope(dots, tau, geodesic)
+    @first_order
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        z, everything, rows, own, every, mine, local = ctx.saved_tensors
+        tau, geodesic, symmetric, count = ctx.settings
+        out = torch.zeros_like(rows)  # (b, d)
+        r, c, order = _SelfLse.tiles(len(rows), len(everything), symmetric)
+
+        def work(i: int, j: int) -> None:
+            dots = rows[r[i]] @ everything[c[j]].T  # (tile, tile)
+            slope = kernel_slope(dots) if geodesic else None
             terms = kernel_terms(dots, tau, geodesic)
-            weight = exp_(terms - own[r, None])
-            weight += exp_(terms.sub_(every[c]))
-            weight *= slope
-            if same is not None:
-                weight.masked_fill_(same, 0)
-            out[r].addmm_(weight, everything[c])
-            if symmetric and r != c:
-                out[c].addmm_(weight.T, rows[r])
-        out *= grad * ranks.world() / max(len(everything), 1)
+            weight = exp_(terms - own[r[i], None])
+            weight += exp_(terms.sub_(every[c[j]]))
+            if slope is not None:
+                weight *= slope
+            without_self(weight, mine[r[i]], c[j], 0)
+            out[r[i]].addmm_(weight, everything[c[j]])
+            if symmetric and i != j:
+                out[c[j]].addmm_(weight.T, rows[r[i]])
+
+        for pairs in order:
+            each(work, pairs, z.device)
+        out *= grad * ranks.world() / (count * tau**2)
         if local is not None:
-            whole = out.new_zeros(length, out.shape[1])
+            whole = torch.zeros_like(z)
             whole[local] = out
             out = whole
-        return out, None, None, None
+        return out, None, None, None, None
 
 
-def self_lse(z: Tensor, tau: float, geodesic: bool = False, keep: Tensor | None = None) -> Tensor:
+def without_self(tile: Tensor, mine: Tensor, columns: slice, value: float) -> None:
+    """Puts `value` where a tile's row (its place among all is `mine`) meets itself among the columns."""
+    at = ((mine >= columns.start) & (mine < columns.stop)).nonzero()[:, 0]
+    tile[at, mine[at] - columns.start] = value
+
+
+def self_lse(z: Tensor, tau: float, geodesic: bool = False, keep: Tensor | None = None, pooled: bool = False) -> Tensor:
     """mean_i log sum_{j != i} exp(-d(z_i, z_j)^2 / 2 tau^2) over unit rows (b, d) of all ranks. Scalar.
 
     The gradient has both halves, s_ij being in row i's sum and in row j's. `keep` (b,) leaves samples out; at least two
-    have to remain.
+    have to remain. `pooled` gives the logarithm of the sum over all pairs i != j instead.
     """
-    return _SelfLse.apply(z, tau, geodesic, keep)
+    return _SelfLse.apply(z, tau, geodesic, keep, pooled)
 
 
 class _PairLse(torch.autograd.Function):
-    """(mean_i LSE_j, mean_j LSE_i, mean_ij) of a matrix of logits that only ever exists block by block."""
+    """(mean_i LSE_j, mean_j LSE_i, mean_ij, LSE_ij) of logits that only ever exist block by block.
+
+    With `softplus` only one number: the mean over i of sum_j softplus(l_ij).
+    """
 
     @staticmethod
     @full_precision
     def forward(  # type: ignore[override]
-        ctx: Any, block: Block, counts: tuple[int, int], keep: Tensor | None, *tensors: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx: Any, block: Block, counts: Pair, keep: Tensor | None, softplus: bool, width: int, *tensors: Tensor
+    ) -> Tensor | tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
         n_rows, n_columns = counts
-        local = [t.detach() if keep is None else t.detach()[keep] for t in tensors[: n_rows + n_columns]]
-        spread = [ranks.gather(t) for t in tensors[: n_rows + n_columns]]
+        local = [t.detach() if keep is None else t.detach()[keep] for t in tensors[: n_rows + n_columns]]  # (b, ...)
+        spread = [ranks.gather(t) for t in tensors[: n_rows + n_columns]]  # (B, ...)
         if keep is not None:
             kept = ranks.gather(keep)
             spread = [t[kept] for t in spread]
         parameters = [t.detach() for t in tensors[n_rows + n_columns :]]
-        size, mine = len(spread[0]), len(local[0])
+        size, mine, like = len(spread[0]), len(local[0]), spread[0]
         single = ranks.world() == 1
-        by_row, by_column = RunningLse(mine, spread[0]), RunningLse(mine, spread[0])
-        entries = spread[0].new_zeros(())
-        step = max(1, BLOCK // max(size, 1))
+        by_row, by_column = RunningLse(mine, like), RunningLse(mine, like)
+        entries = like.new_zeros(())
+        step = max(1, BLOCK // max(size * width, 1))
         for r in slices(mine, step):
-            logits = block([t[r] for t in local[:n_rows]], spread[n_rows:], parameters)
+            logits = block([t[r] for t in local[:n_rows]], spread[n_rows:], parameters)  # (step, B)
+            if softplus:
+                entries += torch.nn.functional.softplus(logits).sum()
+                continue
             by_row.add(r, logits)
             entries += logits.sum()
             if single:
                 by_column.add(slice(None), logits.T)
-        if not single:
+        if not single and not softplus:
             for c in slices(mine, step):
                 by_column.add(c, block(spread[:n_rows], [t[c] for t in local[n_rows:]], parameters).T)
-        own_row, own_column = by_row.value(), by_column.value()
+        own_row, own_column = by_row.value(), by_column.value()  # (b,)
         sums = ranks.total(torch.stack([own_row.sum(), own_column.sum(), entries]))
         if single:
             all_row, all_column = own_row, own_column
@@ -190,24 +274,41 @@ class _PairLse(torch.autograd.Function):
             whole = own_row.new_zeros(2, len(tensors[0]))
             whole[:, slice(None) if keep is None else keep] = torch.stack([own_row, own_column])
             both = ranks.gather(whole.T)
-            all_row, all_column = (both if keep is None else both[kept]).unbind(1)
-        ctx.save_for_backward(own_row, own_column, all_row, all_column, keep, *local, *spread, *parameters)
-        ctx.settings = (block, n_rows, n_columns, step, len(tensors[0]), ctx.needs_input_grad[3:])
+            all_row, all_column = (both if keep is None else both[kept]).unbind(1)  # (B,)
+        pooled = all_row.logsumexp(0)
+        ctx.save_for_backward(*tensors, own_row, own_column, all_row, all_column, pooled, keep, *local, *spread, *parameters)
+        ctx.settings = (block, n_rows, n_columns, step, len(tensors), softplus, ctx.needs_input_grad[5:])
         count = max(size, 1)
-        return sums[0] / count, sums[1] / count, sums[2] / count**2
+        return sums[2] / count if softplus else (sums[0] / count, sums[1] / count, sums[2] / count**2, pooled)
 
     @staticmethod
-    @full_precision
-    def backward(ctx: Any, g_row: Tensor, g_column: Tensor, g_mean: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        own_row, own_column, all_row, all_column, keep, *rest = ctx.saved_tensors
-        block, n_rows, n_columns, step, length, wanted = ctx.settings
+    @first_order
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        block, n_rows, n_columns, step, given, softplus, wanted = ctx.settings
+        length = len(ctx.saved_tensors[0])
+        own_row, own_column, all_row, all_column, pooled, keep, *rest = ctx.saved_tensors[given:]
         sides = n_rows + n_columns
         local, spread, parameters = rest[:sides], rest[sides : 2 * sides], rest[2 * sides :]
-        mine, size, single = len(local[0]), len(spread[0]), ranks.world() == 1
-        scale = ranks.world() / max(size, 1)
+        mine, size, single = len(local[0]), max(len(spread[0]), 1), ranks.world() == 1
         out: list[Tensor | None] = [
             torch.zeros_like(t) if w else None for t, w in zip([*local, *parameters], wanted, strict=True)
         ]
+
+        def weights(logits: Tensor, row_lse: Tensor, column_lse: Tensor) -> Tensor:
+            """The derivative of the outputs, with their gradients, by each logit: (r, c)."""
+            g_row, g_column, g_mean, g_pooled = (*grads, None, None, None)[:4]
+            if softplus and g_row is not None:
+                return logits.sigmoid().mul_(g_row / size)
+            weight = torch.zeros_like(logits)
+            if g_row is not None:
+                weight += exp_(logits - row_lse[:, None]).mul_(g_row / size)
+            if g_column is not None:
+                weight += exp_(logits - column_lse).mul_(g_column / size)
+            if g_mean is not None:
+                weight += g_mean / size**2
+            if g_pooled is not None:
+                weight += exp_(logits - pooled).mul_(g_pooled)
+            return weight
 
         def pull(
             row: list[Tensor], column: list[Tensor], row_lse: Tensor, column_lse: Tensor, targets: list[tuple[int, slice]]
@@ -217,15 +318,14 @@ class _PairLse(torch.autograd.Function):
                 t.detach().requires_grad_(at >= 0 and wanted[at])
                 for t, (at, _) in zip([*row, *column, *parameters], targets, strict=True)
             ]
-            with torch.enable_grad():
-                logits = block(inputs[: len(row)], inputs[len(row) : sides], inputs[sides:])
-            free = logits.detach()
-            weight = exp_(free - row_lse[:, None]).mul_(g_row)
-            weight += exp_(free - column_lse).mul_(g_column)
-            weight += g_mean / max(size, 1)
             asked = [(k, t) for k, t in enumerate(inputs) if t.requires_grad]
-            grads = torch.autograd.grad(logits, [t for _, t in asked], weight * scale, allow_unused=True)
-            for (k, _), g in zip(asked, grads, strict=True):
+            if not asked:
+                return
+            with torch.enable_grad():
+                logits = block(inputs[: len(row)], inputs[len(row) : sides], inputs[sides:])  # (r, c)
+            weight = weights(logits.detach(), row_lse, column_lse) * ranks.world()
+            found = torch.autograd.grad(logits, [t for _, t in asked], weight, allow_unused=True)
+            for (k, _), g in zip(asked, found, strict=True):
                 at, where = targets[k]
                 target = out[at]
                 if g is not None and target is not None:
@@ -253,7 +353,7 @@ class _PairLse(torch.autograd.Function):
                 whole = g.new_zeros(length, *g.shape[1:])
                 whole[keep] = g
                 out[k] = whole
-        return None, None, None, *out
+        return None, None, None, None, None, *out
 
 
 def pair_lse(
@@ -262,7 +362,8 @@ def pair_lse(
     columns: Sequence[Tensor],
     parameters: Sequence[Tensor] = (),
     keep: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    width: int = 1,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Both log-sum-exps and the mean of the B x B logits between two sides, over the samples of all ranks.
 
     Args:
@@ -270,9 +371,17 @@ def pair_lse(
         rows, columns: tensors (b, ...) of this rank's samples, one or more a side.
         parameters: tensors that all blocks share, such as a learnable temperature.
         keep: bool (b,), the samples that take part; at least one.
+        width: matrices (r, c) that `block` holds at once, for the size of its blocks.
 
     Returns:
-        mean_i log sum_j exp l_ij, mean_j log sum_i exp l_ij, mean_ij l_ij. Scalars.
+        mean_i log sum_j exp l_ij, mean_j log sum_i exp l_ij, mean_ij l_ij, log sum_ij exp l_ij. Scalars.
     """
     counts = (len(rows), len(columns))
-    return _PairLse.apply(block, counts, keep, *rows, *columns, *parameters)
+    return _PairLse.apply(block, counts, keep, False, width, *rows, *columns, *parameters)
+
+
+def pair_softplus(
+    block: Block, rows: Sequence[Tensor], columns: Sequence[Tensor], parameters: Sequence[Tensor], keep: Tensor | None = None
+) -> Tensor:
+    """mean_i sum_j log(1 + exp l_ij), arguments as in `pair_lse`. Scalar."""
+    return _PairLse.apply(block, (len(rows), len(columns)), keep, True, 1, *rows, *columns, *parameters)

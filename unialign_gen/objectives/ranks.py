@@ -1,8 +1,9 @@
-"""What the objectives ask of torch.distributed: nothing when it is not initialised, no communication in any backward.
+"""What the objectives ask of torch.distributed: nothing when it is not initialised, next to nothing in a backward.
 
 Every rank holds b rows of a batch of B = world x b. A forward gathers embeddings and sums numbers; a backward computes
 the gradient of the local rows from what the forward gathered, times the world size, because DistributedDataParallel
-averages gradients. After that average the parameters' gradients equal those of one process with the whole batch.
+averages gradients. After that average the parameters' gradients equal those of one process with the whole batch. Only two
+backwards communicate: a learnt temperature's, one number, and that of `gather_with_grad`, which Symile's shuffles need.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from ..errors import InputError
 
 
 def world() -> int:
@@ -41,24 +44,55 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+class _Shared(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor) -> Tensor:  # type: ignore[override]
+        return parameter.view_as(parameter)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return total(grad) / world()
+
+
+def shared(parameter: Tensor) -> Tensor:
+    """A parameter that every rank holds; its gradient is averaged over ranks, so that they stay equal without a wrapper."""
+    return _Shared.apply(parameter) if world() > 1 else parameter
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.rows = len(rows)
+        return gather(rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return total(grad)[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+
+
+def gather_with_grad(rows: Tensor) -> Tensor:
+    """As `gather`, with gradient: what any rank's loss asks of this rank's rows (b, ...) comes back to them."""
+    return _Gather.apply(rows) if world() > 1 else rows
+
+
 def agree(rows: int, complaint: str | None, device: torch.device) -> None:
     """Raises on every rank what is wrong on any of them, so that none is left waiting for the others.
 
     Raises:
-        ValueError: `complaint`, or that of another rank; ranks with different numbers of rows.
+        InputError: `complaint`, or that of another rank; ranks with different numbers of rows.
     """
     if world() == 1:
         if complaint:
-            raise ValueError(complaint)
+            raise InputError(complaint)
         return
     seen = gather(torch.tensor([[rows, complaint is not None]], device=device)).tolist()
     if complaint:
-        raise ValueError(complaint)
+        raise InputError(complaint)
     bad = [r for r, (_, failed) in enumerate(seen) if failed]
     if bad:
-        raise ValueError(f"the embeddings of rank {bad[0]} cannot be used; its own error says why")
+        raise InputError(f"the embeddings of rank {bad[0]} cannot be used; its own error says why")
     if len({n for n, _ in seen}) > 1:
-        raise ValueError(
+        raise InputError(
             f"every rank needs the same number of rows, got {[n for n, _ in seen]}: drop the last, ragged batch (drop_last)"
         )
 

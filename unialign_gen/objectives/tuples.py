@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import ranks
-from .batch import Embeddings, Masks, full_precision, nothing, prepare
-from .kernel import Block, pair_lse
+from .batch import Batch, nothing
+from .kernel import pair_lse
+from .objective import Objective, Temperature
+from .options import Share, Tau, typed
 from .volume import cross_dets, of_unit, safe_root, tuple_terms
 
 
@@ -16,30 +20,30 @@ def smoothed(lse: Tensor, positive: Tensor, mean_logit: Tensor, smoothing: float
     return lse - (1 - smoothing) * positive - smoothing * mean_logit
 
 
-class TupleContrast(nn.Module):
+class TupleContrast(Objective):
     """InfoNCE between the anchor's vectors and the other modalities' tuples with logit -size / tau, both ways.
 
-    Only samples that have every modality take part.
+    Only samples that have every modality take part. Parts are `anchor->tuple` and `tuple->anchor`; the loss is their mean.
+    The authors of GRAM and TRIANGLE learn tau (`learnable`) and add a matching loss of a fusion encoder over image and text
+    tokens, which is no function of embeddings and is not here.
 
     Args:
         anchor: the modality that stands alone (the text, in the papers).
         tau: temperature of the size.
-        smoothing: label smoothing in [0, 1).
+        smoothing: label smoothing in [0, 1), 0.1 in the authors' code.
+        learnable: learn 1 / tau, at most 100; the authors' code learns tau itself, without bounds.
     """
 
-    modalities: int | None = None
-
-    def __init__(self, anchor: str = "text", tau: float = 0.07, smoothing: float = 0.1):
-        super().__init__()
-        if not tau > 0 or not 0 <= smoothing < 1:
-            raise ValueError(f"tau must be positive and smoothing in [0, 1), got {tau} and {smoothing}")
-        self.anchor, self.tau, self.smoothing = anchor, tau, smoothing
+    def setup(self, anchor: str, tau: float | Tensor, smoothing: float, learnable: bool) -> None:
+        self.anchor: str = anchor
+        self.smoothing = smoothing
+        self.temperature = Temperature(tau, learnable)
 
     def tuple_side(self, rest: list[Tensor]) -> list[Tensor]:
         """The column tensors (b, ...) that `block` reads."""
         raise NotImplementedError
 
-    def block(self, rows: list[Tensor], columns: list[Tensor], parameters: list[Tensor]) -> Tensor:
+    def block(self, rows: list[Tensor], columns: list[Tensor]) -> Tensor:
         """Sizes (r, c), not negative."""
         raise NotImplementedError
 
@@ -47,38 +51,44 @@ class TupleContrast(nn.Module):
         """The size (b,) of each sample's own tuple."""
         raise NotImplementedError
 
-    @full_precision
-    def parts(self, embeddings: Embeddings, masks: Masks | None = None) -> dict[str, Tensor]:
-        """`anchor->tuple` and `tuple->anchor`; zero, without gradient, where no sample is complete."""
-        batch = prepare(embeddings, masks, self.anchor, self.modalities)
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
         anchor, rest = batch.z[self.anchor], [batch.z[n] for n in batch.names if n != self.anchor]
         keep = batch.both(*batch.names)
         if keep is not None and int(ranks.total(keep.sum())) == 0:
             return dict.fromkeys(("anchor->tuple", "tuple->anchor"), nothing(batch.z.values()))
 
         def logits(rows: list[Tensor], columns: list[Tensor], parameters: list[Tensor]) -> Tensor:
-            return self.block(rows, columns, parameters) / -self.tau
+            return self.block(rows, columns) * -parameters[0]  # (r, c)
 
-        block: Block = logits
-        forward, backward, mean = pair_lse(block, [anchor], self.tuple_side(rest), keep=keep)
-        positive = ranks.mean(self.own(anchor, rest), keep) / -self.tau
+        scale = self.temperature(anchor)
+        forward, backward, mean, _ = pair_lse(logits, [anchor], self.tuple_side(rest), [scale], keep)
+        positive = ranks.mean(self.own(anchor, rest), keep) * -scale
         return {
             "anchor->tuple": smoothed(forward, positive, mean, self.smoothing),
             "tuple->anchor": smoothed(backward, positive, mean, self.smoothing),
         }
 
-    def forward(self, embeddings: Embeddings, masks: Masks | None = None) -> Tensor:
-        """Scalar, the mean of both directions; arguments and errors as in `batch.prepare`."""
-        return torch.stack(list(self.parts(embeddings, masks).values())).mean()
+    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack(list(parts.values())).mean()
 
 
 class GRAM(TupleContrast):
-    """Gramian contrast (Cicchetti et al., arXiv 2412.11959): the size is the volume sqrt(det G(anchor_i, rest_j))."""
+    """Gramian contrast (Cicchetti et al., arXiv 2412.11959): the size is the volume sqrt(det G(anchor_i, rest_j)).
+
+    >>> z = torch.eye(3)                                                             # own tuples have volume 0, others 0 or 1
+    >>> GRAM(tau=1.0, smoothing=0)({"text": z, "image": z, "audio": z.roll(1, 0)})
+    tensor(0.8620)
+    """
+
+    @typed
+    def __init__(self, anchor: str = "text", tau: Tau = 0.07, smoothing: Share = 0.1, learnable: bool = False):
+        super().__init__()
+        self.setup(anchor, tau, smoothing, learnable)
 
     def tuple_side(self, rest: list[Tensor]) -> list[Tensor]:
         return [*tuple_terms(rest), *rest]
 
-    def block(self, rows: list[Tensor], columns: list[Tensor], parameters: list[Tensor]) -> Tensor:
+    def block(self, rows: list[Tensor], columns: list[Tensor]) -> Tensor:
         return safe_root(cross_dets(rows[0], columns[2:], columns[0], columns[1]))
 
     def own(self, anchor: Tensor, rest: list[Tensor]) -> Tensor:
@@ -90,20 +100,35 @@ class TRIANGLE(TupleContrast):
 
     After "A TRIANGLE Enables Multimodal Alignment Beyond Cosine Similarity" (arXiv 2509.24734): half the root of
     |u|^2 |v|^2 - (u.v)^2, u and v the edges from the anchor, all of it from three dot products.
+
+    Args:
+        root: false leaves the root out, as the authors' code does: the size is then (|u|^2 |v|^2 - (u.v)^2) / 2.
+
+    >>> z = torch.eye(3)
+    >>> TRIANGLE(tau=1.0, root=False).parts({"text": z, "image": z, "audio": z}).keys()
+    dict_keys(['anchor->tuple', 'tuple->anchor'])
     """
 
     modalities = 3
 
+    @typed
+    def __init__(
+        self, anchor: str = "text", tau: Tau = 0.07, smoothing: Share = 0.1, learnable: bool = False, root: bool = True
+    ):
+        super().__init__()
+        self.setup(anchor, tau, smoothing, learnable)
+        self.root = root
+
     def tuple_side(self, rest: list[Tensor]) -> list[Tensor]:
         return [(rest[0] * rest[1]).sum(1), *rest]
 
-    def block(self, rows: list[Tensor], columns: list[Tensor], parameters: list[Tensor]) -> Tensor:
-        return triangle_area(rows[0] @ columns[1].T, rows[0] @ columns[2].T, columns[0])
+    def block(self, rows: list[Tensor], columns: list[Tensor]) -> Tensor:
+        return self.size(rows[0] @ columns[1].T, rows[0] @ columns[2].T, columns[0])
 
     def own(self, anchor: Tensor, rest: list[Tensor]) -> Tensor:
-        return triangle_area((anchor * rest[0]).sum(1), (anchor * rest[1]).sum(1), (rest[0] * rest[1]).sum(1))
+        return self.size((anchor * rest[0]).sum(1), (anchor * rest[1]).sum(1), (rest[0] * rest[1]).sum(1))
 
-
-def triangle_area(ab: Tensor, ac: Tensor, bc: Tensor) -> Tensor:
-    """Area in [0, 3 sqrt(3) / 4] of the triangle of three unit vectors from their dot products."""
-    return safe_root((2 - 2 * ab) * (2 - 2 * ac) - (1 - ab - ac + bc).square()) / 2
+    def size(self, ab: Tensor, ac: Tensor, bc: Tensor) -> Tensor:
+        """Area in [0, 3 sqrt(3) / 4] of the triangle of three unit vectors, or twice its square, from their dot products."""
+        squared = (2 - 2 * ab) * (2 - 2 * ac) - (1 - ab - ac + bc).square()
+        return (safe_root(squared) if self.root else squared) / 2

@@ -21,7 +21,11 @@ def uniformity(z: Tensor, tau: float = 0.07, geodesic: bool = False, mask: Tenso
         mask: bool (B,), the samples that are there; with fewer than two of them the value is 0, without gradient.
 
     Raises:
-        ValueError: fewer than two rows; a row that is zero, NaN or infinite.
+        InputError: fewer than two rows; a row that is zero, NaN or infinite.
+
+    >>> import torch
+    >>> uniformity(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), tau=1.0)                  # d^2 = 2
+    tensor(-1.)
     """
     wrong = complaint("embeddings", z, None, None)
     ranks.agree(len(z) if isinstance(z, Tensor) and z.ndim else 0, wrong, z.device)

@@ -22,8 +22,8 @@ GUARD = 1e-6  # determinants below this follow a parabola instead of the root, w
 class _SafeRoot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
-        x = x.clamp(min=0)
         ctx.save_for_backward(x)
+        x = x.clamp(min=0)
         out, small = x.sqrt(), x < GUARD
         if bool(small.any()):  # seldom: the whole matrix is not passed over again for it
             t = x[small] / GUARD
@@ -32,7 +32,7 @@ class _SafeRoot(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
-        (x,) = ctx.saved_tensors
+        x = ctx.saved_tensors[0].clamp(min=0)  # the input itself: a second derivative comes through here
         slope = torch.where(x < GUARD, (1.5 - x / GUARD) / GUARD**0.5, 0.5 * x.clamp(min=GUARD).rsqrt())
         return grad * slope
 
@@ -76,7 +76,11 @@ def gram_volume(embeddings: Sequence[Tensor], masks: Sequence[Tensor | None] | N
         masks: for each modality, bool (B,) or None. A sample's volume is that of the modalities it has.
 
     Raises:
-        ValueError: a row that is zero, NaN or infinite.
+        InputError: a row that is zero, NaN or infinite.
+
+    >>> x, y = torch.eye(2)
+    >>> gram_volume([x[None], torch.stack([y + x])])                             # 45 degrees apart: sin
+    tensor([0.7071])
     """
     masks = masks or [None] * len(embeddings)
     return of_unit([as_unit(z, keep=m) for z, m in zip(embeddings, masks, strict=True)], masks)
@@ -120,7 +124,12 @@ def cross_volumes(anchor: Tensor, rest: Sequence[Tensor]) -> Tensor:
     For retrieval by volume, lower is better: rank 2,048 texts against 2,048 clips of vision and sound.
 
     Raises:
-        ValueError: a row that is zero, NaN or infinite.
+        InputError: a row that is zero, NaN or infinite.
+
+    >>> texts, (vision, sound) = torch.eye(3)[:2], (torch.eye(3), torch.eye(3).roll(1, 0))
+    >>> cross_volumes(texts, [vision, sound])
+    tensor([[0., 0., 1.],
+            [1., 0., 0.]])
     """
     unit = [as_unit(r) for r in rest]
     return safe_root(cross_dets(as_unit(anchor), unit, *tuple_terms(unit)))

@@ -12,6 +12,7 @@ from .config import TrainConfig
 from .features import Source
 from .raw_inputs import RawInputs
 from .rows import Rows, StreamBatch
+from .seeds import derived
 from .streams import Draw, Stream
 
 
@@ -45,7 +46,7 @@ class Batches:
     def batch(self, step: int, rank: int, world: int) -> StreamBatch:
         """The rows rank, rank + world, ... of the step's batch. Chance is drawn for the whole batch in every process."""
         drawn = self.stream.draw(step)
-        generator = torch.Generator().manual_seed((self.config.seed * 1_000_033 + step) % 2**63)
+        generator = torch.Generator().manual_seed(derived(self.stream.seed, 2, step))
         mine = slice(rank, None, world)
         rows = {}
         for modality in self.stream.config.modalities:
@@ -67,8 +68,8 @@ class Batches:
         return out
 
     def _rows(self, modality: str, drawn: Draw, mine: slice, generator: torch.Generator) -> Rows:
-        if modality in drawn.lent:
-            names, (caches, samples) = sorted(self.stream.config.pairs[modality]), drawn.lent[modality]
+        if modality in drawn.paired:
+            names, (caches, samples) = sorted(self.stream.config.pairs[modality]), drawn.paired[modality]
         else:
             names, caches, samples = self.stream.names, drawn.caches, drawn.samples
         head, whole = self.config.heads[modality], len(samples)
@@ -108,7 +109,7 @@ class Batches:
         values, owner = [], []
         for at, (number, sample) in enumerate(zip(caches.tolist(), samples.tolist(), strict=True)):
             source = self.sources[names[number]]
-            if modality in source.rows:
+            if number >= 0 and modality in source.rows:
                 mine = source.rows[modality][sample]
                 values.append(mine.float())
                 owner.append(torch.full((len(mine),), at))

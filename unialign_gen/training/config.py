@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from ..config import Count, Options, Positive, Share, schema
 from ..data.extract_config import cores
 from ..data.sources import CorpusConfig
 from ..errors import InputError
 
 
-@dataclass
+@schema
 class HeadConfig:
     """A trained head.
 
@@ -20,43 +23,46 @@ class HeadConfig:
         dropout: on that path, and half of it on the features.
         noise: spread of Gaussian noise on the features, in units of each feature's own spread.
         rows: a sample with several rows (captions, frames) gives `one` at random, or the `mean` of their embeddings.
+        init: `identity` starts with features as they are, where they are as wide as the space: for an encoder that is
+            aligned already, such as CLIP's text or ImageBind's sound.
         start: a folder with a head to go on from, such as another run's `heads/text`.
     """
 
-    hidden: int = 768
-    dropout: float = 0.1
-    noise: float = 0.0
+    hidden: Count = 768
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     rows: Literal["one", "mean"] = "one"
+    init: Literal["random", "identity"] = "random"
     start: Path | None = None
 
 
-@dataclass
+@schema
 class StreamConfig:
     """A kind of batch; a step draws one batch of every stream and adds their losses.
 
     Attributes:
         draw: caches that samples come from, with how much each counts.
         modalities: what the batch holds; the anchor is one of them.
-        batch: samples, over all processes.
+        batch: samples, over all processes; no sample is twice in one.
         balance: how often a label is drawn grows with its number of samples to this power: 1 draws every sample equally
             often (in each epoch once, if there is a single cache and nothing is paired), 0 every label.
-        pairs: for modalities that the samples lack, caches that lend a sample of the same label, with how much each counts.
+        pairs: for modalities that the samples lack, caches that give a sample of the same label, with how much each counts.
         label_share: the share of its label's mean in the anchor, for what names a kind of thing and not one picture.
         detach: modalities that take part and get no gradient.
         weight: of this stream's loss.
     """
 
-    draw: dict[str, float]
+    draw: dict[str, Positive]
     modalities: list[str]
-    batch: int = 512
-    balance: float = 1.0
-    pairs: dict[str, dict[str, float]] = field(default_factory=dict)
-    label_share: float = 0.0
+    batch: Annotated[int, Field(ge=2)] = 512
+    balance: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    pairs: dict[str, dict[str, Positive]] = field(default_factory=dict)
+    label_share: Share = 0.0
     detach: list[str] = field(default_factory=list)
-    weight: float = 1.0
+    weight: Positive = 1.0
 
 
-@dataclass
+@schema
 class EvaluationConfig:
     """What is measured while training.
 
@@ -67,13 +73,13 @@ class EvaluationConfig:
         limit: at most so many samples.
     """
 
-    every: int = 500
-    held_out: float = 0.02
+    every: Annotated[int, Field(ge=0)] = 500
+    held_out: Annotated[float, Field(ge=0, le=0.9)] = 0.02
     metric: str = "r1"
-    limit: int = 2000
+    limit: Count = 2000
 
 
-@dataclass
+@schema
 class TrainConfig:
     """A training run.
 
@@ -93,7 +99,7 @@ class TrainConfig:
         anchor: the modality that the others are pulled towards.
         steps, epochs: how long; one of the two. An epoch is over the first stream's samples.
         lr, weight_decay, betas: AdamW.
-        warmup, cool: shares of the steps in which the rate rises linearly, and in which it falls as a cosine.
+        warmup, decay_fraction: shares of the steps in which the rate rises linearly, and in which it falls as a cosine.
         clip: largest norm of the gradient; 0 leaves it.
         precision: of heads and encoders; losses are in fp32 in any case.
         ema: decay of the moving average that is evaluated and kept; 0 keeps the weights themselves.
@@ -106,29 +112,29 @@ class TrainConfig:
     caches: dict[str, Path]
     heads: dict[str, HeadConfig]
     streams: list[StreamConfig]
-    objective: dict[str, Any] = field(default_factory=lambda: {"name": "unialign"})
-    encoders: dict[str, str | dict[str, Any]] = field(default_factory=dict)
+    objective: Options = field(default_factory=lambda: {"name": "unialign"})
+    encoders: dict[str, str | Options] = field(default_factory=dict)
     corpora: dict[str, CorpusConfig] = field(default_factory=dict)
-    frames: int = 8
-    workers: int = field(default_factory=cores)
-    encoder_rate: float = 1.0
+    frames: Count = 8
+    workers: Count = field(default_factory=cores)
+    encoder_rate: Positive = 1.0
     checkpoint: str = "starter"
     anchor_head: Path | None = None
-    embed_dim: int | None = None
+    embed_dim: Count | None = None
     anchor: str = "image"
-    steps: int | None = None
-    epochs: float | None = None
-    lr: float = 2e-5
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.98)
-    warmup: float = 0.02
-    cool: float = 0.98
-    clip: float = 1.0
+    steps: Count | None = None
+    epochs: Positive | None = None
+    lr: Positive = 2e-5
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.98)
+    warmup: Share = 0.02
+    decay_fraction: Share = 0.98
+    clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     precision: Literal["no", "bf16", "fp16"] = "no"
-    ema: float = 0.0
-    micro_batch: int = 0
-    seed: int = 0
-    save_every: int = 500
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    micro_batch: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+    save_every: Count = 500
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
@@ -153,20 +159,18 @@ class TrainConfig:
             raise InputError(f"encoders.{headless[0]}: a trained encoder needs an entry in heads too")
         for i, stream in enumerate(self.streams):
             self._check_stream(f"streams[{i}]", stream)
-        for name, low, high in (("warmup", 0, 1), ("cool", 0, 1), ("ema", 0, 1), ("evaluation.held_out", 0, 0.9)):
-            value = self.evaluation.held_out if "." in name else getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(f"{name} must be between {low} and {high}, got {value}")
-        if self.lr <= 0 or self.save_every < 1 or self.micro_batch < 0:
-            raise InputError("lr and save_every must be positive, micro_batch at least 0")
+        used = {m for stream in self.streams for m in stream.modalities}
+        unused = sorted(set(self.heads) - used)
+        if unused:
+            raise InputError(f"heads.{unused[0]}: no stream uses it; the streams have {', '.join(sorted(used))}")
 
     def _check_stream(self, where: str, stream: StreamConfig) -> None:
-        used = {*stream.draw, *(c for lenders in stream.pairs.values() for c in lenders)}
+        used = {*stream.draw, *(c for paired in stream.pairs.values() for c in paired)}
         unknown = sorted(used - set(self.caches))
         if unknown:
             raise InputError(f"{where}: no cache is called {', '.join(unknown)}: there are {', '.join(self.caches)}")
-        if not stream.draw or min([*stream.draw.values(), *(v for p in stream.pairs.values() for v in p.values())]) <= 0:
-            raise InputError(f"{where}: draw needs a cache, and every cache a weight above 0")
+        if not all([stream.draw, *stream.pairs.values()]):
+            raise InputError(f"{where}: draw, and every entry of pairs, needs a cache")
         if self.anchor not in stream.modalities or len(stream.modalities) < 2:
             raise InputError(f"{where}: modalities must hold the anchor, {self.anchor}, and at least one more")
         for entry, values in (("pairs", stream.pairs), ("detach", stream.detach)):
@@ -178,5 +182,5 @@ class TrainConfig:
             raise InputError(f"{where}: {', '.join(untrained)} has no entry in heads")
         if self.anchor in stream.pairs:
             raise InputError(f"{where}.pairs: the anchor, {self.anchor}, is what the samples are drawn by")
-        if stream.batch < 2:
-            raise InputError(f"{where}: a batch of {stream.batch} has nothing to contrast")
+        if len(set(stream.modalities)) < len(stream.modalities):
+            raise InputError(f"{where}: modalities names one twice: {', '.join(stream.modalities)}")

@@ -1,4 +1,9 @@
-"""The run folder: configuration, versions, metrics, the state to resume from, and the heads that are kept."""
+"""The run folder: configuration, versions, metrics, the state to resume from, and the heads that are kept.
+
+`heads/MODALITY` holds `head.json` and `head.safetensors`; beside them lies a trained encoder (`config.json`,
+`model.safetensors`), and `encoder.json` says where the encoder is that the head goes on: its description, or `folder`. Its
+`file`, if it has one, is `encoder.py` beside it, which defines an encoder of one's own.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +12,22 @@ import os
 import platform
 import shutil
 import subprocess
+import uuid
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from .. import __version__
-from ..config import to_dict
+from ..config import load, to_dict
 from ..encoders import save_encoder
 from ..encoders.base import Encoder
 from ..errors import InputError
 from ..heads import Head, save_head
-from ..output import make_folder
+from ..output import check_folder, make_folder
 from .config import TrainConfig
 from .model import Heads
 
@@ -54,26 +61,35 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
 
-    def start(self, config: TrainConfig) -> None:
-        """Makes the folder, or finds a run of the same configuration to go on with.
+    def check(self, config: TrainConfig) -> None:
+        """Finds that the folder can be made, or that it holds a run of the same configuration to go on with. Writes nothing.
 
         Raises:
-            InputError: it holds a run of another configuration; the line names the entry.
+            InputError: it cannot be written to, or holds a run of another configuration; the line names the entry.
         """
+        check_folder(self.path)
+        file = self.path / CONFIG
+        if not (file.is_file() and (self.path / STATE).is_file()):
+            return
+        now, before = to_dict(config), to_dict(load(TrainConfig, file))
+        for key in now:
+            if key not in FREE and before[key] != now[key]:
+                raise InputError(
+                    f"{self.path} holds a run with another {key}: choose another folder, or delete it to start anew"
+                )
+
+    def start(self, config: TrainConfig) -> str:
+        """Makes the folder, writes configuration and versions, and returns the run's id, which stays when it is resumed."""
         import yaml
 
         make_folder(self.path)
-        now = to_dict(config)
-        file = self.path / CONFIG
-        if file.is_file() and (self.path / STATE).is_file():
-            before = yaml.safe_load(file.read_text("utf-8"))
-            for key in now:
-                if key not in FREE and before.get(key) != now[key]:
-                    raise InputError(
-                        f"{self.path} holds a run with another {key}: choose another folder, or delete it to start anew"
-                    )
-        self.replace(CONFIG, yaml.safe_dump(now, sort_keys=False, allow_unicode=True).encode())
-        self.replace(ABOUT, (json.dumps(about(), indent=2) + "\n").encode())
+        try:
+            name = str(json.loads((self.path / ABOUT).read_text())["id"])
+        except (OSError, ValueError, KeyError):
+            name = uuid.uuid4().hex[:8]
+        self.replace(CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True).encode())
+        self.replace(ABOUT, (json.dumps({"id": name, **about()}, indent=2) + "\n").encode())
+        return name
 
     def replace(self, name: str, data: bytes) -> None:
         part = self.path / f".{name}.part"
@@ -102,24 +118,44 @@ class RunFolder:
             kept = [line for line in lines if json.loads(line)["step"] <= step]
             self.replace(METRICS, "".join(line + "\n" for line in kept).encode())
 
-    def keep(self, trained: Heads) -> None:
-        """Writes the heads, a folder for each modality with its encoder if that was trained, in place of those kept before."""
-        part, old = self.path / f".{HEADS}.part", self.path / f".{HEADS}.old"
-        for folder in (part, old):
-            shutil.rmtree(folder, ignore_errors=True)
+    def keep(self, trained: Heads, descriptions: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> None:
+        """Writes the heads, a folder for each modality with its encoder if that was trained, in place of those kept before.
+
+        The first ones appear together; later ones take their place file by file, so that `heads` is whole at any moment.
+
+        Args:
+            descriptions: where each modality's encoder is, see `cache.read_descriptions`.
+        """
+        part = self.path / f".{HEADS}.part"
+        shutil.rmtree(part, ignore_errors=True)
         for name, head in trained.heads.items():
             assert isinstance(head, Head)
             save_head(head, part / name)
+            if name in descriptions:
+                write_description(descriptions[name], part / name)
             if name in trained.encoders:
                 encoder = trained.encoders[name]
                 assert isinstance(encoder, Encoder)
                 save_encoder(encoder, part / name)
         target = self.path / HEADS
-        if target.exists():
-            target.rename(old)
-        part.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        if not target.exists():
+            part.rename(target)
+            return
+        for path in sorted(p for p in part.rglob("*") if p.is_file()):
+            place = target / path.relative_to(part)
+            place.parent.mkdir(exist_ok=True)
+            os.replace(path, place)
+        shutil.rmtree(part)
 
     def note_problems(self, rows: list[dict[str, str]]) -> None:
         """Writes which media could not be read while an encoder was trained."""
         self.replace("problems.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def write_description(description: Mapping[str, Any], folder: Path) -> None:
+    """Writes `encoder.json`, and a copy of the Python file that defines the encoder."""
+    entry = dict(description)
+    if "file" in entry:
+        shutil.copyfile(Path(entry["file"]).expanduser(), folder / "encoder.py")
+        entry["file"] = "encoder.py"
+    (folder / "encoder.json").write_text(json.dumps(entry, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..encoders.base import Encoder
 from ..heads import Head
-from ..objectives import UniAlign
+from ..objectives import Objective
 from .rows import Rows, StreamBatch
 
 
@@ -44,11 +44,11 @@ class Heads(nn.Module):
 def loss_of(
     objective: nn.Module, z: Mapping[str, Tensor], batch: StreamBatch, anchor: str, detach: list[str]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The objective on a stream's embeddings: its value, and its terms where it has them."""
+    """The objective on a stream's embeddings: its value, and its terms if it is an `Objective` and not just a module."""
     inputs = {} if batch.anchor is None else {anchor: batch.anchor}
     inputs |= {name: points.detach() if name in detach else points for name, points in z.items()}
     masks = {name: rows.present for name, rows in batch.rows.items() if rows.present is not None}
-    if not isinstance(objective, UniAlign):
+    if not isinstance(objective, Objective):  # one's own, which need not have terms
         return objective(inputs, masks), {}
     terms = objective.parts(inputs, masks)
     return objective.total(terms), {name: term.detach() for name, term in terms.items()}

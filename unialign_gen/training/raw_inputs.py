@@ -47,8 +47,10 @@ class RawInputs:
         self.pool = ThreadPoolExecutor(config.workers, "decode")
 
     def rows(self, modality: str, names: Sequence[str], caches: Tensor, samples: Tensor, chance: Tensor) -> Rows:
-        """Prepared inputs of a modality for b samples; `chance` (b,) chooses among captions."""
-        picked = [self.samples[names[c]][s] for c, s in zip(caches.tolist(), samples.tolist(), strict=True)]
+        """Prepared inputs of a modality for b samples; `chance` (b,) chooses among captions. A cache of -1 is no sample."""
+        nobody = Sample("")
+        places = zip(caches.tolist(), samples.tolist(), strict=True)
+        picked = [self.samples[names[c]][s] if c >= 0 else nobody for c, s in places]
         encoder = self.encoders[modality]
         if modality == "text":
             at = [i for i, sample in enumerate(picked) if sample.text]

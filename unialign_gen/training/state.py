@@ -10,25 +10,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import frozen_head
-from ..data.cache import FeatureCache
-from ..data.extract_config import load as load_extracting
-from ..data.extract_config import locate
+from ..data.cache import FeatureCache, read_descriptions
+from ..data.extract_config import locate, open_encoder
 from ..encoders.base import Encoder
 from ..errors import InputError
 from ..heads import Head, load_head
-from ..objectives import OBJECTIVES, build
+from ..loading import frozen_head
+from ..objectives import Objective, build
+from ..objectives.registry import find
 from .batches import Batches
 from .config import TrainConfig
 from .features import Source, embed_mean, label_means, read
 from .model import Heads
 from .raw_inputs import RawInputs
+from .seeds import derived
 from .streams import Stream
 
 
 @dataclass
 class TrainState:
-    """What a run is made of, before its first step."""
+    """What a run is made of, before its first step.
+
+    Attributes:
+        points: unit embeddings (N, d) of a frozen anchor by cache.
+        means: unit means (d,) of the labels.
+        descriptions: where each modality's encoder is, as `cache.read_descriptions` has it.
+    """
 
     sources: dict[str, Source]
     points: dict[str, Tensor]
@@ -38,6 +45,7 @@ class TrainState:
     objective: nn.Module
     raw_inputs: RawInputs | None
     steps: int
+    descriptions: dict[str, dict[str, Any]]
 
 
 def prepare(config: TrainConfig) -> TrainState:
@@ -76,11 +84,20 @@ def prepare(config: TrainConfig) -> TrainState:
         spread[modality] = features.std(0)
         heads[modality] = new_head(config, modality, features, dim)
     streams = [
-        Stream(f"streams[{i}]", stream, sources, config.anchor, config.seed + i) for i, stream in enumerate(config.streams)
+        Stream(f"streams[{i}]", stream, sources, config.anchor, derived(config.seed, i))
+        for i, stream in enumerate(config.streams)
     ]
+    objective = objective_of(config)
     batches = [Batches(config, stream, sources, points, means, spread, raw_inputs) for stream in streams]
     steps = config.steps or math.ceil((config.epochs or 0) * len(streams[0]) / config.streams[0].batch)
-    return TrainState(sources, points, means, batches, Heads(heads, encoders), objective_of(config), raw_inputs, max(1, steps))
+    descriptions: dict[str, dict[str, Any]] = {}
+    for name in sorted(config.caches):
+        descriptions = read_descriptions(config.caches[name].expanduser()) | descriptions
+    for modality, entry in config.encoders.items():
+        if isinstance(entry, dict):
+            descriptions[modality] = entry
+    trained = Heads(heads, encoders)
+    return TrainState(sources, points, means, batches, trained, objective, raw_inputs, max(1, steps), descriptions)
 
 
 def fitting(source: Source, anchor: str, head: nn.Module) -> Any:
@@ -100,8 +117,7 @@ def trained_encoder(config: TrainConfig, modality: str, sources: dict[str, Sourc
     Raises:
         InputError: it cannot be had, or its features are not those of the caches.
     """
-    entry = config.encoders[modality]
-    encoder = load_extracting(entry if isinstance(entry, dict) else locate(modality, entry), torch.float32).requires_grad_(True)
+    encoder = open_encoder(locate(modality, config.encoders[modality]), torch.float32).requires_grad_(True)
     for source in sources.values():
         if modality in source.rows and source.width(modality) != encoder.dim:
             raise InputError(
@@ -116,6 +132,11 @@ def new_head(config: TrainConfig, modality: str, features: Tensor, dim: int) -> 
     if entry.start is None:
         head = Head(features.shape[1], dim, entry.hidden, entry.dropout)
         head.fit_standardisation(features)
+        if entry.init == "identity":
+            try:
+                head.start_as_identity()
+            except ValueError as error:
+                raise InputError(f"heads.{modality}.init: {error}: leave init out, or use an encoder of that width") from error
         return head
     kept = load_head(entry.start)
     if (kept.config["features"], kept.config["embed_dim"]) != (features.shape[1], dim):
@@ -129,13 +150,22 @@ def new_head(config: TrainConfig, modality: str, features: Tensor, dim: int) -> 
 
 
 def objective_of(config: TrainConfig) -> nn.Module:
+    """The objective, with the run's anchor where it has one, checked against every stream's modalities.
+
+    Raises:
+        InputError: no such objective, a bad option, or a stream whose modalities it cannot use.
+    """
     options = dict(config.objective)
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise InputError("objective: name is missing, such as unialign or infonce")
-    if "anchor" in inspect.signature(OBJECTIVES.get(name, nn.Module)).parameters:
-        options.setdefault("anchor", config.anchor)
     try:
-        return build(name, **options)
-    except (ValueError, TypeError) as error:
+        if "anchor" in inspect.signature(find(name)).parameters:
+            options.setdefault("anchor", config.anchor)
+        objective = build(name, **options)
+        if isinstance(objective, Objective):
+            for stream in config.streams:
+                objective.check_modalities(stream.modalities)
+    except (InputError, ValueError) as error:
         raise InputError(f"objective: {error}") from error
+    return objective

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import InputError
 from .config import StreamConfig
 from .features import Source
+from .seeds import derived
 
 
 @dataclass
@@ -23,39 +24,53 @@ class Draw:
     Attributes:
         caches, samples: of each row the anchor's cache (an index into `Stream.names`) and sample (B,).
         labels: the label by which it was drawn (B,), an index into `Stream.labels`; -1 for none.
-        lent: for each paired modality the lending cache and sample (B,) each.
+        paired: for each paired modality the cache and sample (B,) it comes from; cache -1 where the label has fewer samples
+            than rows, since none is in a batch twice.
     """
 
     caches: Tensor
     samples: Tensor
     labels: Tensor
-    lent: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    paired: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 @dataclass
-class Shelf:
+class LabelIndex:
     """A cache's samples sorted by label: entries starts[l] : starts[l + 1] of `samples` have label l."""
 
     samples: Tensor
     starts: Tensor
 
+    @classmethod
+    def of(cls, source: Source, usable: Tensor, numbers: Mapping[str, int]) -> LabelIndex:
+        """The usable samples (bool, N) of a source, by the number of their label."""
+        pairs = [(numbers[x], i) for i in usable.nonzero()[:, 0].tolist() for x in source.labels[i] if x in numbers]
+        pairs.sort()
+        counts = torch.bincount(torch.tensor([p[0] for p in pairs], dtype=torch.int64), minlength=len(numbers))
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+        return cls(torch.tensor([p[1] for p in pairs], dtype=torch.int64), starts)
+
     @property
     def counts(self) -> Tensor:
         return self.starts.diff()
 
-    def pick(self, labels: Tensor, chance: Tensor) -> Tensor:
-        """A sample (B,) of each label (B,), by a number in [0, 1)."""
+    def pick(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """A sample (B,) of each label (B,), none twice: -1 where a label has no more. In a random order of each label's."""
+        turn = torch.rand(len(self.starts) - 1, generator=generator)
         count = self.counts[labels]
-        return self.samples[self.starts[labels] + (chance * count).long().clamp(max=count - 1)]
+        nth = occurrence(labels)
+        place = self.starts[labels] + ((turn[labels] * count).long() + nth) % count.clamp(min=1)
+        return torch.where(nth < count, self.samples[place.clamp(max=max(0, len(self.samples) - 1))], -1)
 
 
-def shelve(source: Source, usable: Tensor, index: Mapping[str, int]) -> Shelf:
-    """The usable samples (bool, N) of a source, by label."""
-    pairs = [(index[label], i) for i in usable.nonzero()[:, 0].tolist() for label in source.labels[i] if label in index]
-    pairs.sort()
-    counts = torch.bincount(torch.tensor([p[0] for p in pairs], dtype=torch.int64), minlength=len(index))
-    starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-    return Shelf(torch.tensor([p[1] for p in pairs], dtype=torch.int64), starts)
+def occurrence(values: Tensor) -> Tensor:
+    """How often each value (B,) stands before its own place: [4, 2, 4, 4] -> [0, 0, 1, 2]."""
+    order = values.argsort(stable=True)
+    ordered = values[order]
+    first = torch.searchsorted(ordered, ordered)
+    out = torch.empty_like(order)
+    out[order] = torch.arange(len(values)) - first
+    return out
 
 
 def systematic(cumulative: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -64,33 +79,51 @@ def systematic(cumulative: Tensor, count: int, generator: torch.Generator) -> Te
     return torch.searchsorted(cumulative, at * cumulative[-1], right=True).clamp(max=len(cumulative) - 1)
 
 
+def without_replacement(odds: Tensor, owner: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """`count` indices (count,) of odds (N,), no two of one owner (N,).
+
+    Systematic sampling; what it draws of an owner a second time is drawn anew among the others, with their odds (the
+    largest of the logarithms plus Gumbel noise, Efraimidis and Spirakis 2006).
+    """
+    drawn = systematic(odds.cumsum(0), count, generator)
+    again = occurrence(owner[drawn]) > 0
+    if not bool(again.any()):
+        return drawn
+    noise = -torch.log(-torch.log(torch.rand(len(odds), generator=generator, dtype=torch.float64).clamp(1e-300, 1 - 1e-16)))
+    order = (odds.log() + noise).argsort(descending=True)
+    left = order[~torch.isin(owner[order], owner[drawn])]
+    drawn[again] = left[occurrence(owner[left]) == 0][: int(again.sum())]
+    return drawn
+
+
 class Stream:
     """Draws the batches of one `StreamConfig`.
 
     Raises:
-        InputError: no sample has what the stream asks for, or it is drawn by label and there are none.
+        InputError: no sample has what the stream asks for, fewer have it than a batch holds, or it is drawn by label and
+            there are none.
     """
 
     def __init__(self, where: str, config: StreamConfig, sources: Mapping[str, Source], anchor: str, seed: int):
         self.config, self.seed, self.where = config, seed, where
         self.names = sorted(config.draw)  # the order of entries in a file changes nothing
-        paired = set(config.pairs)
-        own = [m for m in config.modalities if m not in paired]
+        own = [m for m in config.modalities if m not in config.pairs]
         self.labels = sorted({label for n in sources.values() for labels in n.labels for label in labels})
-        index = {label: i for i, label in enumerate(self.labels)}
-        self.shelves: dict[str, list[Shelf]] = {}
-        self.odds: dict[str, Tensor] = {}
-        for modality, lenders in sorted(config.pairs.items()):
-            shelves = [shelve(sources[n], sources[n].has(modality) & ~sources[n].held_out, index) for n in sorted(lenders)]
-            odds = torch.tensor([lenders[n] for n in sorted(lenders)]) * torch.stack([s.counts > 0 for s in shelves], 1)
-            self.shelves[modality], self.odds[modality] = shelves, odds.cumsum(1)
-        lendable = torch.ones(len(self.labels), dtype=torch.bool)
-        for odds in self.odds.values():
-            lendable &= odds[:, -1] > 0
-        self._collect(sources, own, anchor, index, lendable)
+        numbers = {label: i for i, label in enumerate(self.labels)}
+        self.paired: dict[str, list[LabelIndex]] = {}
+        self.paired_odds: dict[str, Tensor] = {}  # (labels, paired caches), running sums
+        for modality, shares in sorted(config.pairs.items()):
+            names = sorted(shares)
+            found = [LabelIndex.of(sources[n], sources[n].has(modality) & ~sources[n].held_out, numbers) for n in names]
+            odds = torch.tensor([shares[n] for n in names]) * torch.stack([index.counts > 0 for index in found], 1)
+            self.paired[modality], self.paired_odds[modality] = found, odds.cumsum(1)
+        pairable = torch.ones(len(self.labels), dtype=torch.bool)
+        for odds in self.paired_odds.values():
+            pairable &= odds[:, -1] > 0
+        self._collect(sources, own, anchor, numbers, pairable)
 
     def _collect(
-        self, sources: Mapping[str, Source], own: list[str], anchor: str, index: Mapping[str, int], lendable: Tensor
+        self, sources: Mapping[str, Source], own: list[str], anchor: str, numbers: Mapping[str, int], pairable: Tensor
     ) -> None:
         """Lists what can be drawn, one entry for each sample and label, with its odds."""
         config = self.config
@@ -104,8 +137,8 @@ class Stream:
                 usable &= torch.stack(others).any(0)
             entries: list[tuple[int, int]] = []
             for i in usable.nonzero()[:, 0].tolist():
-                known = [index[label] for label in source.labels[i]]
-                fitting = [k for k in known if bool(lendable[k])] if config.pairs else known
+                known = [numbers[label] for label in source.labels[i]]
+                fitting = [k for k in known if bool(pairable[k])] if config.pairs else known
                 # without pairs and balance a sample is one entry, or several labels would draw it more often
                 if fitting and (config.pairs or config.balance != 1):
                     entries += [(i, k) for k in fitting]
@@ -114,7 +147,7 @@ class Stream:
             if not entries:
                 continue
             label = torch.tensor([k for _, k in entries])
-            count = torch.bincount(label[label >= 0], minlength=max(1, len(index))).clamp(min=1).double()
+            count = torch.bincount(label[label >= 0], minlength=max(1, len(numbers))).clamp(min=1).double()
             weight = torch.where(label >= 0, count[label.clamp(min=0)] ** (config.balance - 1), 1.0)
             caches.append(torch.full((len(entries),), number))
             samples.append(torch.tensor([i for i, _ in entries]))
@@ -124,9 +157,15 @@ class Stream:
             wanted = " and ".join(sorted({*own, *config.pairs}))
             raise InputError(f"{self.where}: no sample of {', '.join(self.names)} has {wanted} to train from")
         self.caches, self.samples, self.labels_of = torch.cat(caches), torch.cat(samples), torch.cat(labels)
-        self.cumulative = torch.cat(odds).cumsum(0)
+        self.odds = torch.cat(odds)
+        self.owner = (self.caches * (self.samples.max() + 1) + self.samples).unique(return_inverse=True)[1]
+        different = int(self.owner.max()) + 1
+        if different < config.batch:
+            raise InputError(
+                f"{self.where}: a batch of {config.batch} is larger than its set of {different} samples: lower batch"
+            )
         self.in_epochs = len(self.names) == 1 and config.balance == 1 and not config.pairs
-        self.orders: tuple[int, Tensor] | None = None
+        self.order = (-1, torch.zeros(0, dtype=torch.int64))  # an epoch and its entries
 
     def __len__(self) -> int:
         """Entries: those of an epoch."""
@@ -134,29 +173,38 @@ class Stream:
 
     def draw(self, step: int) -> Draw:
         """The batch of a step, the same in every process."""
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) % 2**63)
+        generator = torch.Generator().manual_seed(derived(self.seed, 0, step))
         batch = self.config.batch
-        entry = self._epoch(step) if self.in_epochs else systematic(self.cumulative, batch, generator)
+        entry = self._epoch(step) if self.in_epochs else without_replacement(self.odds, self.owner, batch, generator)
         drawn = Draw(self.caches[entry], self.samples[entry], self.labels_of[entry])
-        for modality, shelves in self.shelves.items():
-            cumulative = self.odds[modality][drawn.labels]
-            chance = torch.rand(batch, 2, generator=generator)
-            lender = (chance[:, :1] * cumulative[:, -1:] >= cumulative).sum(1)
+        for modality, indices in self.paired.items():
+            cumulative = self.paired_odds[modality][drawn.labels]
+            chance = torch.rand(batch, 1, generator=generator)
+            cache = (chance * cumulative[:, -1:] >= cumulative).sum(1)
             sample = torch.empty(batch, dtype=torch.int64)
-            for number, shelf in enumerate(shelves):
-                mine = lender == number
-                sample[mine] = shelf.pick(drawn.labels[mine], chance[mine, 1])
-            drawn.lent[modality] = (lender, sample)
+            for number, index in enumerate(indices):
+                mine = cache == number
+                sample[mine] = index.pick(drawn.labels[mine], generator)
+            sample = torch.where(occurrence(cache * 2**40 + sample) > 0, -1, sample)  # by two of its labels
+            drawn.paired[modality] = (torch.where(sample < 0, -1, cache), sample.clamp(min=0))
         return drawn
 
     def _epoch(self, step: int) -> Tensor:
-        """Entries (B,) of a step, each once an epoch; a batch may reach over the end of one."""
+        """Entries (B,) of a step, each once an epoch. A batch may reach over the end of one, and holds none twice even then."""
         n, start, stop = len(self), step * self.config.batch, (step + 1) * self.config.batch
         epochs = range(start // n, (stop - 1) // n + 1)
         return torch.cat([self._order(e)[max(start - e * n, 0) : min(stop - e * n, n)] for e in epochs])
 
     def _order(self, epoch: int) -> Tensor:
-        if self.orders is None or self.orders[0] != epoch:
-            generator = torch.Generator().manual_seed((self.seed * 7_368_787 + epoch) % 2**63)
-            self.orders = (epoch, torch.randperm(len(self), generator=generator))
-        return self.orders[1]
+        """The entries in the order of an epoch, which begins with none of those at the last one's end, of the same batch."""
+        at, order = self.order if self.order[0] <= epoch else (-1, self.order[1])
+        while at < epoch:
+            at, last = at + 1, order
+            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(derived(self.seed, 1, at)))
+            begun = at * len(self) % self.config.batch  # of the batch that the epoch begins in
+            if begun:
+                fresh = ~torch.isin(order, last[-begun:])
+                first = fresh & (fresh.cumsum(0) <= self.config.batch - begun)
+                order = torch.cat([order[first], order[~first]])
+        self.order = (at, order)
+        return order

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,12 +14,15 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
 
+from ..config import to_dict
 from ..errors import InputError
+from ..objectives import Objective
 from .config import TrainConfig
 from .evaluation import evaluate, measurable
 from .features import Source, embed_mean
@@ -26,9 +30,11 @@ from .folder import HEADS, RunFolder
 from .model import loss_of, whole_batch_gradients
 from .rows import Rows, StreamBatch
 from .schedule import warm_then_cool
+from .seeds import derived
 from .state import prepare
+from .trackers import flat, tracker_options
 
-LIVE_ROWS = 32  # samples that a trained encoder sees at a time when it is measured
+RAW_ROWS = 32  # samples that a trained encoder sees at a time when it is measured
 
 
 def seed(number: int, device: torch.device) -> None:
@@ -50,6 +56,10 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
+        """Listens for signals inside the block; in a thread other than the main one, which gets none, it does nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = {s: signal.signal(s, self) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
@@ -91,6 +101,8 @@ def train(config: TrainConfig, accelerator: Accelerator | None = None) -> Result
     absent = [name for name in config.trackers if name not in installed]
     if absent:
         raise InputError(f"trackers: {absent[0]} is not there: install it, or choose from {', '.join(sorted(installed))} or []")
+    if accelerator is None:
+        AcceleratorState._reset_state()  # of an earlier run in this process, perhaps of another precision
     accelerator = accelerator or Accelerator(
         mixed_precision=config.precision,
         log_with=config.trackers or None,
@@ -110,9 +122,7 @@ class Trainer:
             if stream.batch % self.world:
                 raise InputError(f"streams[{i}]: a batch of {stream.batch} cannot be shared by {self.world} processes")
         self.folder = RunFolder(config.out)
-        if accelerator.is_main_process:
-            self.folder.start(config)
-        accelerator.wait_for_everyone()
+        self.folder.check(config)
         self.state = prepare(config)
         self.plain = self.state.heads
         self.objective = self.state.objective.to(accelerator.device)
@@ -134,6 +144,8 @@ class Trainer:
         self._check_metric(measurable(self._measured, sources, means, config.anchor, limit))  # not after the first steps
         self.step, self.best = 0, -math.inf
         self.metrics: dict[str, float] = {}
+        accelerator.wait_for_everyone()  # until all have found the folder as it was
+        self.run_id = self.folder.start(config) if accelerator.is_main_process else ""
         self._resume()
 
     @property
@@ -186,7 +198,9 @@ class Trainer:
         accelerator, steps = self.accelerator, self.state.steps
         stop = Stop()
         if self.config.trackers:
-            accelerator.init_trackers("unialign_gen")
+            config = flat(to_dict(self.config)) if self.step == 0 else None  # a run that goes on has it
+            options = tracker_options(self.config.out, self.run_id, self.step)
+            accelerator.init_trackers("unialign_gen", config, {k: v for k, v in options.items() if k in self.config.trackers})
         bar = tqdm(total=steps, initial=min(self.step, steps), desc="training", disable=None if self.rank == 0 else True)
         with stop.listening(), bar:
             while self.step < steps and not self._any(stop.asked):
@@ -217,14 +231,14 @@ class Trainer:
     def update(self) -> dict[str, Any]:
         """One step; returns its row of the log."""
         config, accelerator = self.config, self.accelerator
-        factor = warm_then_cool(self.step / self.state.steps, config.warmup, config.cool)
+        factor = warm_then_cool(self.step / self.state.steps, config.warmup, config.decay_fraction)
         for group in self.optimiser.param_groups:
             group["lr"] = config.lr * factor * group["rate"]
         batches = [batch.to(accelerator.device) for batch in self._batches()]
         terms: dict[str, float] = {}
 
         def encode(rows: list[dict[str, Rows]], part: int) -> list[dict[str, Tensor]]:
-            seed(hash((config.seed, self.step, self.rank, part)) % 2**63, accelerator.device)
+            seed(derived(config.seed, self.step, self.rank, part), accelerator.device)
             with accelerator.autocast():
                 return self.heads(rows)
 
@@ -255,6 +269,8 @@ class Trainer:
         if not math.isfinite(row["loss"]):
             raise InputError(f"the loss is {row['loss']} at step {self.step + 1}: lower lr, or use precision bf16 or no")
         self.prepared.step()
+        if isinstance(self.objective, Objective):
+            self.objective.after_step()
         if self.average is not None:
             self.average.step(self.plain.parameters())
         return row
@@ -300,7 +316,7 @@ class Trainer:
             if score >= self.best:
                 self.best = score
                 if self.accelerator.is_main_process:
-                    self.folder.keep(self.plain)
+                    self.folder.keep(self.plain, state.descriptions)
             self.plain.train()
         return found
 
@@ -311,7 +327,7 @@ class Trainer:
         device, raw_inputs = self.accelerator.device, self.state.raw_inputs
         if raw_inputs is not None and modality in raw_inputs.encoders:
             parts = []
-            for some in samples.split(LIVE_ROWS):
+            for some in samples.split(RAW_ROWS):
                 nothing = torch.zeros(len(some))
                 rows = raw_inputs.rows(modality, [source.name], nothing.long(), some, nothing)
                 parts.append(self.plain.encode(modality, rows.to(device)).cpu())

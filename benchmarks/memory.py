@@ -1,0 +1,161 @@
+"""How much memory a published checkpoint's weights need, from its configuration alone: nothing is loaded or downloaded.
+
+`checkpoints/NAME/architecture.json` holds the published configurations and where each was read; models are built from them
+on the meta device, which gives shapes without memory. Offloading is counted as accelerate's `cpu_offload_with_hook` does
+it, which diffusers' `enable_model_cpu_offload` uses: a part goes to the device when it is called, after the part before it
+has left. Activations, and buffers that are no parameters, are not counted.
+
+    python benchmarks/memory.py stable-unclip
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from unialign_gen.errors import InputError
+from unialign_gen.loading import PUBLISHED, shipped_folder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DTYPES = {"fp16": 2, "fp32": 4}  # bytes a parameter
+
+
+def architecture(name: str) -> dict[str, Any]:
+    """The published configurations of a checkpoint's components.
+
+    Raises:
+        InputError: none are known under this name.
+    """
+    if name not in PUBLISHED:
+        raise InputError(f"no published sizes of {name!r}: known are {', '.join(PUBLISHED)}")
+    return json.loads((shipped_folder() / name / "architecture.json").read_text("utf-8"))
+
+
+def on_meta(kind: Any, config: Mapping[str, Any]) -> nn.Module:
+    """A model of a diffusers or transformers class with this configuration: shapes only, no memory."""
+    import torch
+
+    with torch.device("meta"):
+        if hasattr(kind, "config_class"):
+            return kind(kind.config_class(**config))
+        return kind.from_config(dict(config))
+
+
+def parameter_count(kind: Any, config: Mapping[str, Any]) -> int:
+    """How many parameters a diffusers or transformers class has with this configuration; shared ones count once."""
+    return size(on_meta(kind, config))
+
+
+def size(model: nn.Module) -> int:
+    """How many parameters a model has."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def component_class(entry: Mapping[str, Any]) -> Any:
+    """The class that an entry of `components` names."""
+    import diffusers
+    import transformers
+    from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+
+    if entry["class"] == StableUnCLIPImageNormalizer.__name__:  # diffusers does not export it
+        return StableUnCLIPImageNormalizer
+    return getattr({"diffusers": diffusers, "transformers": transformers}[entry["library"]], entry["class"])
+
+
+def decoder_parts(name: str) -> dict[str, int]:
+    """Parameters of each component of a checkpoint's decoder that has any."""
+    components = architecture(name)["components"]
+    return {
+        part: parameter_count(component_class(entry), entry["config"])
+        for part, entry in components.items()
+        if "parameters" in entry
+    }
+
+
+def encoder_parts(name: str) -> dict[str, int]:
+    """Parameters of the encoders a checkpoint can have, trained heads not among them: `image`, `text`, and sound encoders."""
+    import torch
+
+    from unialign_gen.encoders import open_clip
+    from unialign_gen.encoders.beats import BEATs
+    from unialign_gen.encoders.imagebind_audio import ImageBindAudio
+    from unialign_gen.encoders.registry import NOWHERE
+
+    encoders = architecture(name)["encoders"]
+    sound: dict[str, Any] = {"imagebind_audio": ImageBindAudio, "beats": BEATs}  # the classes: no weights, no licence
+    with torch.device("meta"):
+        found = {
+            kind: size(open_clip.build(NOWHERE, {"model": encoders[kind]["model"], "modality": kind}))
+            for kind in ("image", "text")
+        }
+        return found | {kind: size(sound[kind]()) for kind in encoders["audio"]}
+
+
+def peak_bytes(parts: Mapping[str, int], dtype_bytes: int, order: Sequence[str], offload: bool) -> int:
+    """The most bytes that weights occupy on the device at one time. Activations come on top.
+
+    Args:
+        parts: parameters of each part.
+        dtype_bytes: bytes a parameter, 2 for fp16.
+        order: the parts that offloading moves, in the order of their calls; all others stay on the device.
+        offload: move them, so that of those in `order` only one is there at a time.
+
+    Raises:
+        InputError: `order` names a part that is not there.
+    """
+    strange = [part for part in order if part not in parts]
+    if strange:
+        raise InputError(f"no part {', '.join(strange)}: the parts are {', '.join(parts)}")
+    if not offload:
+        return dtype_bytes * sum(parts.values())
+    moved = {part: parts[part] for part in order}
+    staying = sum(count for part, count in parts.items() if part not in moved)
+    return dtype_bytes * (staying + max(moved.values(), default=0))
+
+
+def table(name: str) -> str:
+    """Parameters and bytes of a checkpoint's parts, and the peak for a picture from sound, as a Markdown table.
+
+    GB are 10^9 bytes. In the pipeline `aligner` is the sound encoder: the others load only when their modality is asked for.
+    """
+    described = architecture(name)
+    from unialign_gen import pipelines
+
+    decoder, encoders = decoder_parts(name), encoder_parts(name)
+    sequence = getattr(pipelines, described["pipeline"]).model_cpu_offload_seq.split("->")
+    rows = [(part, f"{count:,}", [count * b for b in DTYPES.values()]) for part, count in decoder.items()]
+    rows += [(f"encoder `{part}`", f"{count:,}", [count * b for b in DTYPES.values()]) for part, count in encoders.items()]
+    for kind in described["encoders"]["audio"]:
+        parts = {"aligner": encoders[kind], **decoder}
+        order = [part for part in sequence if part in parts]
+        for offload, where in ((False, "all parts on the device"), (True, "`enable_model_cpu_offload`")):
+            peaks = [peak_bytes(parts, b, order, offload) for b in DTYPES.values()]
+            rows.append((f"peak, sound (`{kind}`) to picture, {where}", "", peaks))
+    lines = [f"| part | parameters | {' | '.join(DTYPES)} |", "|---|--:|--:|--:|"]
+    lines += [f"| {part} | {count} | {' | '.join(gigabytes(b) for b in sizes)} |" for part, count, sizes in rows]
+    return "\n".join(lines)
+
+
+def gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 5e6 else f"{count / 1e3:.0f} kB"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the table of the checkpoint that the only argument names; 2 and one line if there is no such checkpoint."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if len(given) != 1:
+            raise InputError(f"usage: python benchmarks/memory.py {'|'.join(PUBLISHED)}")
+        sys.stdout.write(table(given[0]) + "\n")
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

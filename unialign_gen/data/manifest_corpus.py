@@ -1,0 +1,68 @@
+"""A manifest of one's own: JSONL or CSV with any of the columns id, text, audio, video, image, label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .captions import rows, texts
+from .corpus import Corpus, Missing, Sample
+
+KNOWN = ("id", "text", "label")  # all other columns hold files
+
+
+def read(path: str | Path) -> Corpus:
+    """The samples of a manifest. Paths in it are absolute or start at the manifest's folder.
+
+    `text` is a string or, in JSONL, a list of strings. Any further column holds files of a modality of that name. A sample
+    without an id is called by its line number. A video's sound track is its sound where there is no audio column.
+    A file that is not there is missing in its modality alone (`Sample.absent`), a sample that has nothing else altogether.
+
+    Raises:
+        InputError: the file is not there, a row cannot be understood, or two samples have the same id.
+    """
+    path = Path(path).expanduser()
+    samples: list[Sample] = []
+    missing: list[Missing] = []
+    seen: dict[str, int] = {}
+    for number, row in rows(path):
+        sample = parse(row, path, number)
+        if sample.id in seen:
+            raise InputError(f"{path}, line {number}: id {sample.id!r} is that of line {seen[sample.id]} too")
+        seen[sample.id] = number
+        if sample.text or sample.audio or sample.video or sample.image or sample.extra:
+            samples.append(sample)
+        else:
+            missing.append(Missing(sample.id, next(iter(sample.absent.values()), "no text and no file")))
+    return Corpus(path.stem, samples, missing)
+
+
+def parse(row: dict[str, Any], path: Path, number: int) -> Sample:
+    where = f"{path}, line {number}"
+    given = {name: value for name, value in row.items() if value not in (None, "")}
+    name = given.get("id", str(number))
+    if not isinstance(name, str | int):
+        raise InputError(f"{where}: an id is a string")
+    files: dict[str, str] = {}
+    for column, value in given.items():
+        if column in KNOWN:
+            continue
+        if not isinstance(value, str):
+            raise InputError(f"{where}: column {column} holds the path of a file, got {value!r}")
+        files[column] = str((path.resolve().parent / Path(value).expanduser()).resolve())
+    if "audio" not in row and "video" in files:
+        files["audio"] = files["video"]
+    absent = {column: f"no such file: {file}" for column, file in files.items() if not Path(file).is_file()}
+    files = {column: file for column, file in files.items() if column not in absent}
+    label = given.get("label")
+    return Sample(
+        str(name),
+        texts(given["text"], where) if "text" in given else (),
+        files.pop("audio", None),
+        files.pop("video", None),
+        files.pop("image", None),
+        None if label is None else str(label),
+        files,
+        absent,
+    )

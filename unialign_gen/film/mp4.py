@@ -1,0 +1,74 @@
+"""An MP4 file, written as its parts come: H.264, and AAC beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ..errors import InputError
+from ..media.files import ffmpeg_name
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+RATE = 44100
+
+
+class Mp4:
+    """Frames of one size at `fps` a second; odd sizes lose a row or column, which H.264's colours need in pairs.
+
+    Args:
+        sound: whether there is a stereo track, of `RATE` Hz.
+
+    Raises:
+        InputError: `out` cannot be written.
+    """
+
+    def __init__(self, out: Path, width: int, height: int, fps: int, sound: bool = False):
+        import av
+
+        try:
+            self.container = av.open(ffmpeg_name(out), "w", format="mp4", options={"movflags": "+faststart"})
+        except (av.FFmpegError, OSError) as error:
+            raise InputError(f"{out} cannot be written") from error
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        self.video: Any = self.container.add_stream(codec, rate=fps)
+        self.video.width, self.video.height, self.video.pix_fmt = width // 2 * 2, height // 2 * 2, "yuv420p"
+        self.audio: Any = self.container.add_stream("aac", rate=RATE, layout="stereo") if sound else None
+        self.frames = self.samples = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self.container.mux(self.video.encode(None))
+                if self.audio is not None:
+                    self.container.mux(self.audio.encode(None))
+        finally:
+            self.container.close()
+
+    def add(self, pixels: NDArray[np.uint8]) -> None:
+        """The next frame, (height, width, 3)."""
+        import av
+
+        frame = av.VideoFrame.from_ndarray(
+            np.ascontiguousarray(pixels[: self.video.height, : self.video.width]), format="rgb24"
+        )
+        frame.pts = self.frames
+        self.frames += 1
+        self.container.mux(self.video.encode(frame))
+
+    def add_sound(self, block: Tensor) -> None:
+        """The next samples, (2, n)."""
+        import av
+
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block.numpy()), "fltp", "stereo")
+        frame.sample_rate, frame.pts = RATE, self.samples
+        self.samples += block.shape[1]
+        self.container.mux(self.audio.encode(frame))

@@ -1,0 +1,48 @@
+"""How a recording becomes a film."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+LONGEST = 600.0  # seconds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a recording becomes a film; times in seconds.
+
+    Attributes:
+        window, hop: length of what is heard for one moment, and the time from one moment to the next.
+        smooth: standard deviation of the kernel over time; larger is calmer.
+        pictures: pictures drawn for each second; between them the film fades.
+        fps: frames a second of the film.
+        side: width and height of the film in pixels.
+        seconds: only so much of the recording, from its start; all of it by default.
+        longest: a recording that is longer is refused.
+        batch: pictures drawn at a time, which bounds the memory.
+    """
+
+    window: float = 2.3
+    hop: float = 0.5
+    smooth: float = 0.5
+    pictures: float = 6.0
+    fps: int = 24
+    side: int = 512
+    seconds: float | None = None
+    longest: float = LONGEST
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("window", "hop", "smooth", "pictures", "fps", "side", "longest", "batch"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name} must be a number above zero, got {value}")
+        if self.seconds is not None and not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise InputError(f"seconds must be a number above zero, got {self.seconds}")
+        if self.pictures > self.fps:
+            raise InputError(f"{self.pictures:g} pictures a second need at least as many frames a second, got {self.fps}")
+        if self.side % 2:
+            raise InputError(f"side must be an even number of pixels, got {self.side}")

@@ -1,0 +1,81 @@
+"""Several pictures in one file: grids, labelled sheets, GIF and MP4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..output import written
+from .mp4 import Mp4
+
+MARGIN = 10
+LINE = 18
+
+
+def grid(pictures: Sequence[Image.Image], columns: int = 8) -> Image.Image:
+    """Pictures of one size in rows of `columns`, read as a page is."""
+    width, height = pictures[0].size
+    columns = min(columns, len(pictures))
+    page = Image.new("RGB", (width * columns, height * -(-len(pictures) // columns)), "white")
+    for i, picture in enumerate(pictures):
+        page.paste(picture, (i % columns * width, i // columns * height))
+    return page
+
+
+@dataclass
+class Cell:
+    """A picture with the words below it."""
+
+    picture: Image.Image
+    label: str
+
+
+def sheet(sections: Sequence[tuple[str, Sequence[Cell]]], side: int = 160, columns: int = 6) -> Image.Image:
+    """Titled sections of labelled pictures, `columns` in a row, each drawn `side` pixels wide; labels wrap to two lines."""
+    text, title = ImageFont.load_default(12), ImageFont.load_default(15)
+    step = side + MARGIN
+    heights = [28 + (side + 2 * LINE + MARGIN) * -(-len(cells) // columns) for _, cells in sections]
+    page = Image.new("RGB", (MARGIN + step * columns, MARGIN + sum(heights)), "white")
+    draw = ImageDraw.Draw(page)
+    y = MARGIN
+    for (name, cells), height in zip(sections, heights, strict=True):
+        draw.text((MARGIN, y), name, fill="black", font=title)
+        for i, cell in enumerate(cells):
+            x = MARGIN + (i % columns) * step
+            top = y + 28 + (i // columns) * (side + 2 * LINE + MARGIN)
+            page.paste(cell.picture.resize((side, side), Image.Resampling.LANCZOS), (x, top))
+            draw.rectangle((x, top, x + side - 1, top + side - 1), outline="#cccccc")
+            for n, line in enumerate(wrap(cell.label, side, draw, text)[:2]):
+                draw.text((x, top + side + 3 + n * (LINE - 3)), line, fill="#333333", font=text)
+        y += height
+    return page
+
+
+def wrap(label: str, width: int, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    lines = [""]
+    for word in label.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if draw.textlength(longer, font=font) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def save_sequence(pictures: Sequence[Image.Image], path: Path, rate: int = 8, back: bool = True) -> None:
+    """By suffix: `.png` a grid, `.gif` a loop, there and `back`, `.mp4` H.264 at `rate` frames a second."""
+    suffix = path.suffix.lower()
+    with written(path) as file:
+        if suffix == ".gif":
+            loop = [*pictures, *(list(pictures)[-2:0:-1] if back else [])]
+            loop[0].save(file, save_all=True, append_images=loop[1:], duration=1000 // rate, loop=0)
+        elif suffix == ".mp4":
+            with Mp4(file, *pictures[0].size, rate) as film:
+                for picture in pictures:
+                    film.add(np.asarray(picture.convert("RGB")))
+        else:
+            grid(pictures).save(file)

@@ -1,0 +1,191 @@
+"""From a checkpoint's name, folder or repository to a pipeline, or to a part of one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from . import description
+from .aligners import described_aligner, folder_aligner, refuse_sources
+from .devices import check_device, dtype_of
+from .folders import PUBLISHED, calibration_folder, find, prior_folder
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+
+    from ..pipelines import EmbedScale
+
+LIBRARIES = ("unialign_gen", "diffusers", "transformers")  # that parts of a saved pipeline may be of
+
+
+def load_pipeline(
+    checkpoint: str | Path = "starter",
+    device: Any = "cpu",
+    dtype: Any = None,
+    decoder: str | None = None,
+    sources: Mapping[str, str] | None = None,
+    accept_license: bool = False,
+    variant: str | None = None,
+    torch_dtype: Any = None,
+    heads: str | Path | None = None,
+) -> DiffusionPipeline:
+    """See `unialign_gen.load`."""
+    from ..heads import heads_in
+
+    folder = find(checkpoint, decoder)
+    own_heads = heads_in(heads) if heads is not None else {}
+    kind = dtype_of(dtype if dtype is not None else torch_dtype)
+    check_device(device)
+    if str(checkpoint) in PUBLISHED:
+        if "audio" in own_heads:  # encoders from outside a decoder's space are refused without a head
+            sources = {"audio_head": str(own_heads["audio"]), **(sources or {})}
+        described = description.replace_sources(description.read(folder), sources, accept_license)
+        pipeline = assemble(str(checkpoint), described, kind, variant, device)
+    else:
+        refuse_sources(checkpoint, sources)
+        pipeline = from_folder(folder, kind, variant)
+    pipeline.aligner.use_heads(own_heads)
+    return pipeline.to(device)
+
+
+def from_folder(folder: Path, dtype: torch.dtype, variant: str | None) -> DiffusionPipeline:
+    """The pipeline that `save_pretrained` wrote to a folder.
+
+    Raises:
+        InputError: it is damaged, of a class that is not ours, or its weights are pickles.
+    """
+    from safetensors import SafetensorError
+
+    from .. import pipelines
+    from ..encoders.published import first_line
+
+    try:
+        index = json.loads((folder / "model_index.json").read_text())
+        kind = index.get("_class_name")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{folder / 'model_index.json'} is damaged: {error}") from error
+    known = pipelines.KNOWN
+    if kind not in known:
+        raise InputError(f"{folder} holds a {kind}, which is none of {', '.join(known)}")
+    variant = description.variant_in(folder, variant)
+    try:
+        parts = shared_parts(folder, index, dtype) | variant_parts(folder, index, variant, dtype)
+        return known[kind].from_pretrained(folder, use_safetensors=True, dtype=dtype, local_files_only=True, **parts)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder} cannot be loaded: {first_line(error)}") from error
+
+
+def variant_parts(folder: Path, index: Mapping[str, Any], variant: str | None, dtype: torch.dtype) -> dict[str, Any]:
+    """The parts of a saved pipeline whose weights are of a variant: diffusers' own search fails on the aligner's folders."""
+    found = {}
+    for name, entry in index.items():
+        if variant and isinstance(entry, list) and list((folder / name).glob(f"*.{variant}.safetensors*")):
+            module, kind = entry
+            if module.split(".")[0] not in LIBRARIES:
+                raise InputError(f"{folder} wants a part of {module}: parts are of {', '.join(LIBRARIES)}")
+            load = getattr(import_module(module), kind).from_pretrained
+            found[name] = load(folder / name, variant=variant, dtype=dtype, use_safetensors=True, local_files_only=True)
+    return found
+
+
+def shared_parts(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """What a second decoder shares with the first, beside which it lies: encoders, prior, and the autoencoder."""
+    shared: dict[str, Any] = {}
+    if not (folder / "aligner").is_dir():
+        shared["aligner"] = folder_aligner(folder.parent, dtype)
+        if (prior := prior_folder(folder)) is not None:
+            from ..pipelines import EmbeddingPrior
+
+            shared["prior"] = EmbeddingPrior.from_pretrained(prior, dtype=dtype)
+    if "vae" in index and not (folder / "vae").is_dir():
+        from diffusers import VQModel
+        from torch.nn import Module
+
+        from ..pipelines.autoencoders import autoencoder_kl
+
+        vae = autoencoder_kl(VQModel.from_pretrained(folder.parent / "movq", dtype=dtype))
+        shared["vae"] = Module.to(vae, dtype)  # diffusers' own warns of modules to keep in fp32, of which there are none
+    return shared
+
+
+def assemble(
+    name: str, described: Mapping[str, Any], dtype: torch.dtype, variant: str | None = None, device: Any = "cpu"
+) -> DiffusionPipeline:
+    """The pipeline of a description. The vision encoder is not loaded unless a picture or a video is a prompt.
+
+    Args:
+        name: of the checkpoint: where its measured scale is kept.
+        variant: of the decoder's weight files, such as `fp16`.
+        device: where the scale is measured, if it must be.
+
+    Raises:
+        InputError: a part that cannot be had, or that does not fit.
+    """
+    import diffusers
+    from safetensors import SafetensorError
+
+    from .. import pipelines
+    from ..encoders.published import first_line
+
+    scale = embed_scale(name, described, device)
+    decoder = described["decoder"]
+    folder, variant = description.decoder_weights(decoder, variant)
+    options = {"dtype": dtype, "variant": variant, "use_safetensors": True, "local_files_only": True}
+    aligner = described_aligner(described, dtype)
+    defaults = {k: described[k] for k in ("default_steps", "default_guidance")}
+    try:
+        without = dict.fromkeys(decoder["without"])
+        parts = getattr(diffusers, decoder["class"]).from_pretrained(folder, **without, **options).components
+        check_width(folder, parts["unet"].config, decoder["width"], described["embed_dim"])
+        return getattr(pipelines, described["pipeline"])(aligner=aligner, embed_scale=scale, **parts, **defaults)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+        raise InputError(f"the decoder in {folder} cannot be loaded: {first_line(error)}") from error
+
+
+def check_width(folder: Path, config: Any, width: Mapping[str, int], wanted: int) -> None:
+    """Whether a decoder takes embeddings of this width; `width`: an entry of its UNet's configuration and a factor in it."""
+    (entry, factor), *_ = width.items()
+    found = (config.get(entry) or 0) // factor
+    if found != wanted:
+        raise InputError(
+            f"the decoder in {folder} takes embeddings of {found} dimensions, this space has {wanted}: give another"
+        )
+
+
+def embed_scale(name: str, described: Mapping[str, Any], device: Any = "cpu") -> EmbedScale:
+    """The decoder's measured scale: the caller's, the one that was measured before, or one that is measured now.
+
+    Raises:
+        InputError: it was not measured, and the image encoder is not on this disk.
+    """
+    from ..encoders.published import first_line
+    from ..pipelines import EmbedScale
+
+    own = described.get("embed_scale")
+    folder = Path(own).expanduser() if own else calibration_folder(name)
+    if not (folder / "config.json").is_file():
+        if own or not description.on_disk(described["encoders"]["image"]):
+            raise InputError(
+                f"{name} has no embed_norm yet, and nobody published one: with the image encoder on this disk it is measured "
+                f"by itself; run `unialign-gen calibrate --checkpoint {name} --source image=FOLDER`, or give a folder that "
+                "it wrote as the source embed_scale"
+            )
+        from .scale import measure_shipped
+
+        measure_shipped(name, described, device).save(folder)
+    try:
+        scale = EmbedScale.from_pretrained(folder)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"no embed_scale in {folder}: {first_line(error)}") from error
+    if scale.config["embed_dim"] != described["embed_dim"]:
+        raise InputError(f"{folder} is of {scale.config['embed_dim']} dimensions, {name} has {described['embed_dim']}")
+    return scale

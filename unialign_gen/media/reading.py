@@ -1,0 +1,307 @@
+"""Pictures and sound out of an open container, one pass over it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..notes import tell
+from .display import shown
+from .files import MAX_FRAME_PIXELS, Excerpt, tracks
+from .playhead import Playhead, times_of
+from .sound import LISTEN_SECONDS, Downmix, Listener, Piece, checked, listened, waveform, windows
+
+if TYPE_CHECKING:
+    import av
+    from av.container import InputContainer
+    from PIL import Image
+
+KEEP_BYTES = 32_000_000  # files up to this size are read once
+RUN_BYTES = 64_000_000  # between two keyframes of a larger file
+MAX_PACKETS = 20_000  # decoded for the pictures of one file
+STEPS_BACK = (0, 2, 10)  # seconds before a wanted time that a seek may have to start at
+REORDER = 32  # packets after the wanted one, since the order of decoding is not that of showing
+RUN_UP = 1.0  # seconds of sound decoded before a stretch, for codecs whose frames overlap
+
+
+class Reading:
+    """One pass over some streams of a container.
+
+    Args:
+        streams: those whose packets are kept if the file is small enough.
+        patience: seconds until an `InputError`, for files that decode without end.
+        name: of the file, for messages.
+        part: what of the file is wanted.
+    """
+
+    def __init__(self, container: InputContainer, streams: Sequence[Any], patience: float | None, name: str, part: Excerpt):
+        self.container, self.streams, self.name, self.part = container, streams, name, part
+        self.patience, self.began = patience, time.monotonic()
+        self.fed, self.failed = 0, 0
+        self.kept = self.keep() if streams and container.size <= KEEP_BYTES else None
+
+    def keep(self) -> dict[int, list[Any]]:
+        """The packets of the streams in the order of the file, as far as there are any."""
+        kept: dict[int, list[Any]] = {stream.index: [] for stream in self.streams}
+        for packet in self.demux(*self.streams):
+            kept[packet.stream.index].append(packet)
+        return kept
+
+    def demux(self, *streams: Any) -> Iterator[Any]:
+        """Packets from here on; where the data stops or is damaged they end."""
+        import av
+
+        try:
+            for packet in self.container.demux(*streams):
+                self.check()
+                if packet.size:
+                    yield packet
+        except av.FFmpegError:
+            return
+
+    def check(self) -> None:
+        if self.patience is not None and time.monotonic() - self.began > self.patience:
+            raise InputError(f"{self.name} takes more than {self.patience:g} s to decode")
+
+    def count(self) -> None:
+        """Called for each packet of pictures that is decoded."""
+        self.check()
+        self.fed += 1
+        if self.fed > MAX_PACKETS:
+            raise InputError(f"{self.name} takes more than {MAX_PACKETS} decoded frames: it has too few keyframes to seek to")
+
+    def pictures(self, stream: Any, count: int) -> list[Image.Image]:
+        """Those at the middles of `count` equal stretches.
+
+        Raises:
+            InputError: there is none that can be decoded.
+        """
+        frames = self.from_kept(stream, count) if self.kept is not None else self.by_seeking(stream, count)
+        if not frames:
+            raise InputError(f"{self.name}: no frame can be decoded (damaged or cut off)")
+        return [shown(frame, stream.sample_aspect_ratio) for frame in frames]
+
+    def span(self, length: float) -> tuple[float, float]:
+        """(start, length) in seconds of the wanted part of a stream of so many seconds.
+
+        Raises:
+            InputError: it begins behind the end.
+        """
+        start = self.part.start
+        if start and start >= length:
+            raise InputError(f"{self.name} is {length:.1f} s long: no part of it can begin at {start:g} s")
+        return start, min(length - start, self.part.seconds or length)
+
+    def from_kept(self, stream: Any, count: int) -> list[av.VideoFrame]:
+        packets = (self.kept or {})[stream.index]
+        if not packets:
+            return []
+        times = times_of(packets)
+        first, last = min(times), max(times)
+        step = 1.0 if isinstance(times, range) else packets[times.index(last)].duration
+        step = step or (last - first) / max(1, len(times) - 1) or 1
+        begin, whole = first, last + step - first
+        if not isinstance(times, range):
+            start, length = (t / float(stream.time_base) for t in self.span(whole * float(stream.time_base)))
+            begin, whole = first + start, length
+        wants = [begin + whole * (i + 0.5) / count for i in range(count)]
+        head = Playhead(decoder_for(stream), packets, times, wants, self.count)
+        frames = [frame for frame in map(head.at, wants) if frame is not None]
+        self.failed += head.failed
+        return frames
+
+    def by_seeking(self, stream: Any, count: int) -> list[av.VideoFrame]:
+        length = seconds_of(self.container, stream)
+        if length is None:
+            raise InputError(f"{self.name} does not say how long it is, and is too large to be read whole")
+        start, length = self.span(length)
+        codec = decoder_for(stream)
+        first = self.first_packet(stream) if codec.pix_fmt == "pal8" else []
+        frames = []
+        for i in range(count):
+            want = (stream.start_time or 0) + (start + length * (i + 0.5) / count) / float(stream.time_base)
+            packets = self.run(stream, want)
+            if packets:
+                if first and first[0].dts != packets[0].dts:
+                    packets = [*first, *packets]
+                head = Playhead(codec, packets, times_of(packets), [want], self.count)
+                frame = head.at(want)
+                frames += [] if frame is None else [frame]
+                self.failed += head.failed
+        return frames
+
+    def first_packet(self, stream: Any) -> list[Any]:
+        """The one that may carry a palette for all that follow."""
+        self.container.seek(0)
+        return [next(p) for p in [self.demux(stream)]]
+
+    def run(self, stream: Any, want: float) -> list[Any]:
+        """Packets from a keyframe at or before a time to a little behind it."""
+        import av
+
+        packets: list[Any] = []
+        for back in STEPS_BACK:  # containers without an index land anywhere
+            try:
+                self.container.seek(int(max(0, want - back / stream.time_base)), stream=stream)
+            except av.FFmpegError:
+                continue
+            packets = list(self.until(stream, want))
+            times = times_of(packets)
+            if any(p.is_keyframe and t <= want for p, t in zip(packets, times, strict=True)):
+                break
+        return packets
+
+    def until(self, stream: Any, want: float) -> Iterator[Any]:
+        """Packets from here to a little behind a time, at most `RUN_BYTES` of them."""
+        size, behind = 0, 0
+        for packet in self.demux(stream):
+            yield packet
+            size += packet.size
+            at = packet.pts if packet.pts is not None else packet.dts
+            behind += at is None or at > want
+            if behind > REORDER or size > RUN_BYTES:
+                return
+
+    def sound(self, stream: Any, rate: int, downmix: Downmix = "mean") -> Tensor:
+        """Mono samples (n,) at `rate` Hz: all of up to 30 s, of a longer sound 10 s at its start, middle and end.
+
+        Raises:
+            InputError: none can be decoded, or it is too short to be heard.
+        """
+        start, length = self.span(self.length(stream))
+        listener = Listener(self.name, downmix)
+        plan = windows(length)
+        limit = LISTEN_SECONDS if self.part.seconds is None else min(self.part.seconds, LISTEN_SECONDS)
+        before = self.failed
+        if len(plan) > 1:
+            parts = [listened(self.heard(stream, start + at), rate, wanted, listener) for at, wanted in plan]
+            samples = torch.cat(parts)
+            if len(samples) < limit * rate / 2:  # its times are wrong: what comes first, then
+                self.rewind(stream)
+                samples, plan = listened(self.heard(stream, None), rate, limit, listener), []
+        else:
+            samples = listened(self.heard(stream, start or None), rate, limit, listener)
+        if len(samples) == 0 and self.failed > before:
+            raise InputError(f"{self.name}: its sound cannot be decoded (damaged or cut off)")
+        if len(plan) > 1:
+            tell("part heard", name=self.name, length=length, heard=len(samples) / rate)
+        listener.tell()
+        return checked(samples, listener.seconds, self.name)
+
+    def length(self, stream: Any) -> float:
+        """Seconds from the first to the last sample of a stream: from its packets, or as the file states it."""
+        if self.kept is not None:
+            return self.reach([stream])
+        stated = seconds_of(self.container, stream)
+        if stated is not None:
+            return stated
+        ends = [(p.pts or 0) + (p.duration or 0) for p in self.demux(stream)]  # of a large file, read to its end for this
+        self.rewind(stream)
+        return float((max(ends, default=0) - (stream.start_time or 0)) * stream.time_base)
+
+    def rewind(self, stream: Any) -> None:
+        import av
+
+        with suppress(av.FFmpegError):
+            self.container.seek(0)
+        stream.codec_context.flush_buffers()
+
+    def heard(self, stream: Any, start: float | None) -> Iterator[Piece]:
+        """Decoded sound (channels, n) and its rate, from `start` seconds on.
+
+        Packets that cannot be decoded are left out, as players do.
+        """
+        import av
+
+        first = self.first_time(stream) if self.kept is not None else float((stream.start_time or 0) * stream.time_base)
+        begin = None if start is None else start + first
+        packets: Iterable[Any]
+        if self.kept is not None:
+            stream.codec_context.flush_buffers()
+            packets = self.kept[stream.index]
+            if begin is not None:
+                packets = [p for p in packets if p.pts is None or float(p.pts * stream.time_base) >= begin - RUN_UP]
+        else:
+            if begin is not None:
+                self.container.seek(int(max(0, begin - RUN_UP) / stream.time_base), stream=stream)
+                stream.codec_context.flush_buffers()
+            packets = self.demux(stream)
+        for packet in chain_end(packets):
+            self.check()
+            try:
+                frames = stream.codec_context.decode(packet)
+            except (av.FFmpegError, ValueError):
+                self.failed += begin is None  # behind a seek the first packets may lack what comes before them
+                continue
+            for frame in frames:
+                late = 0 if begin is None or frame.time is None else round((begin - frame.time) * frame.sample_rate)
+                if late < frame.samples:
+                    yield waveform(frame)[:, max(0, late) :], frame.sample_rate
+
+    def first_time(self, stream: Any) -> float:
+        """Seconds at which the first kept packet of a stream begins."""
+        times = [p.pts for p in (self.kept or {})[stream.index] if p.pts is not None]
+        return float(min(times, default=0) * stream.time_base)
+
+    def reach(self, streams: Sequence[Any]) -> float:
+        """Seconds from the first packet of the streams to the end of the last."""
+        spans = []
+        for stream in streams:
+            packets = (self.kept or {})[stream.index]
+            if packets and any(p.pts is not None for p in packets):
+                timed = [p for p in packets if p.pts is not None]
+                spans.append((min(p.pts for p in timed), max(p.pts + (p.duration or 0) for p in timed), stream.time_base))
+        return max((float((end - begin) * base) for begin, end, base in spans), default=0.0)
+
+    def tell(self) -> None:
+        """Notes of a file that could be read although something is wrong: damaged packets, an end before the stated one."""
+        if self.failed:
+            tell("damaged", name=self.name, count=self.failed)
+        if self.kept is not None:
+            for stream in self.streams:
+                there, stated = self.reach([stream]), self.stated(stream)
+                few = stream.type == "video" and len(self.kept[stream.index]) < 0.9 * stream.frames
+                if there and (few or there < stated - max(1.0, 0.1 * stated)):
+                    tell("cut", name=self.name, there=f"{there:.1f} s", stated=f"{max(there, stated):.1f} s")
+                    return
+
+    def stated(self, stream: Any) -> float:
+        """Seconds of a stream as the file states them; 0 where only the whole, which may be longer, has a length."""
+        if stream.duration:
+            return float(stream.duration * stream.time_base)
+        others = {s.index for kind in ("audio", "video") for s in tracks(self.container, kind)} - {
+            s.index for s in self.streams
+        }
+        return 0.0 if others else (self.container.duration or 0) / 1_000_000
+
+
+def decoder_for(stream: Any) -> Any:
+    """The stream's decoder; for VP8 and VP9 with transparency, which FFmpeg's own leave out, that of libvpx."""
+    import av
+
+    codec = stream.codec_context
+    library = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(codec.name)
+    if library is None or stream.metadata.get("alpha_mode") != "1" or library not in av.codecs_available:
+        return codec
+    made = av.CodecContext.create(library, "r")
+    made.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
+    return made
+
+
+def chain_end(packets: Iterable[Any]) -> Iterator[Any]:
+    """The packets and then None, which makes a decoder give what it holds back."""
+    yield from packets
+    yield None
+
+
+def seconds_of(container: InputContainer, stream: Any) -> float | None:
+    """Length in seconds, from the stream or the container, where either says."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1_000_000 if container.duration else None

@@ -1,0 +1,90 @@
+"""Text inside a picture's file, by Pillow: how a picture keeps what made it.
+
+PNG has text chunks for this (iTXt here; tEXt and zTXt, and chunks behind the pixels, are read too, since optimisers rewrite
+them). JPEG and WebP keep it as the `UserComment` of EXIF, which most programs copy.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import ExifTags, Image
+
+from ..errors import InputError
+from ..notes import tell
+from .files import binary, name_of
+
+if TYPE_CHECKING:
+    from .files import Source
+
+KEYWORD = "unialign_gen"
+MOST_BYTES = 2_000_000  # sixteen prompts with vectors of 8192 dimensions are 0.8 MB
+MOST_EXIF = 65_000  # in JPEG, whose segments have lengths of 16 bits
+FORMATS = ("PNG", "JPEG", "WEBP")
+ENCODINGS = {b"ASCII\0\0\0": "ascii", b"UNICODE\0": "utf-16-be"}  # EXIF 2.32, 4.6.5
+
+
+def save_picture(picture: Image.Image, path: Path, text: str) -> None:
+    """Writes a PNG, JPEG or WebP file with a text inside; a note where the text is too long for the format.
+
+    Raises:
+        InputError: a text of more than 2 MB.
+    """
+    if len(text.encode()) > MOST_BYTES:
+        raise InputError(f"settings of more than {MOST_BYTES // 1_000_000} MB are too long for a picture")
+    suffix = path.suffix.lower()
+    if suffix == ".png":
+        from PIL.PngImagePlugin import PngInfo
+
+        info = PngInfo()
+        info.add_itxt(KEYWORD, text)
+        picture.save(path, format="PNG", pnginfo=info)
+        return
+    comment = f"{KEYWORD}:{text}"
+    code, encoding = next((c, e) for c, e in ENCODINGS.items() if e != "ascii" or comment.isascii())
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = code + comment.encode(encoding)
+    if suffix in (".jpg", ".jpeg") and len(exif.tobytes()) > MOST_EXIF:
+        tell("settings not kept", name=path.name)
+        exif = Image.Exif()
+    picture.save(path, exif=exif, quality=95)
+
+
+def read_settings(source: Source) -> str | None:
+    """The text that `save_picture` left in a picture; None where there is none.
+
+    Raises:
+        InputError: no PNG, JPEG or WebP, a damaged one, or a text of more than 2 MB.
+    """
+    file = binary(source)
+    name = Path(name_of(source, "the picture")).name
+    try:
+        with Image.open(file, formats=FORMATS) as picture:
+            text = in_chunks(picture) if picture.format == "PNG" else None
+            text = text if text is not None else in_exif(picture)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's parsers raise whatever they meet
+        reason = "it is damaged, or no PNG, JPEG or WebP picture"
+        raise InputError(f"the settings of {name} cannot be read: {reason}") from error
+    if text is not None and len(text.encode()) > MOST_BYTES:
+        raise InputError(f"{name}: its settings are too long to be ours")
+    return text
+
+
+def in_chunks(picture: Any) -> str | None:
+    """From a PNG's text chunks; those behind the pixels are known once these are read."""
+    found = picture.info.get(KEYWORD)
+    if found is None:
+        picture.load()
+        found = picture.text.get(KEYWORD)
+    return str(found) if found is not None else None
+
+
+def in_exif(picture: Image.Image) -> str | None:
+    comment = picture.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+    if not isinstance(comment, bytes) or comment[:8] not in ENCODINGS:
+        return None
+    text = comment[8:].decode(ENCODINGS[comment[:8]])
+    return text.removeprefix(f"{KEYWORD}:") if text.startswith(f"{KEYWORD}:") else None

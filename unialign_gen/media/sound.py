@@ -1,0 +1,256 @@
+"""Sound: any file or array to mono samples at a wanted rate.
+
+Samples go through four steps: floats of full scale 1, the broken ones set to zero, mixed down, resampled. The last of
+them is FFmpeg's; a new resampler begins where the rate changes within a file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..notes import tell
+
+if TYPE_CHECKING:
+    import av
+    from numpy.typing import NDArray
+
+Downmix = Literal["mean", "left"]
+LISTEN_SECONDS = 30.0
+WINDOWS = 3
+SILENT = 1e-4  # a peak below this is no sound
+LOUDEST = 64.0  # times full scale: nothing that was recorded is above
+CANCELLED = 0.1  # of the energy that channels without any relation would keep in the mix
+SHORTEST, SHORT = 0.01, 0.1  # seconds: refused below the one, noted below the other
+TYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
+
+
+@dataclass
+class Sound:
+    """Sound that is in memory.
+
+    Attributes:
+        samples: (n,) or (channels, n), full scale 1.
+        rate: in Hz.
+        name: what messages call it.
+    """
+
+    samples: Tensor
+    rate: int
+    name: str = "the sound"
+
+
+def full_scale(samples: NDArray[Any]) -> NDArray[np.float32]:
+    """Samples of any type as floats whose full scale is 1; unsigned bytes have their zero at 128."""
+    kind = samples.dtype.kind
+    if kind == "f":
+        with np.errstate(over="ignore"):
+            return samples.astype(np.float32)
+    if kind == "u":
+        half = 2.0 ** (8 * samples.dtype.itemsize - 1)
+        return ((samples.astype(np.float64) - half) / half).astype(np.float32)
+    if kind == "i":
+        scale = np.float32(2.0 ** (1 - 8 * samples.dtype.itemsize))
+        return samples.astype(np.float32) * scale
+    raise InputError(f"samples must be numbers, got {samples.dtype}")
+
+
+def waveform(frame: av.AudioFrame) -> NDArray[np.float32]:
+    """A decoded frame as floats (channels, n)."""
+    name, channels = frame.format.name, frame.layout.nb_channels
+    kind = TYPES[name.removesuffix("p")]
+    if frame.format.is_planar:
+        return full_scale(np.stack([np.frombuffer(p, kind, frame.samples) for p in frame.planes]))
+    return full_scale(np.frombuffer(frame.planes[0], kind, frame.samples * channels).reshape(-1, channels).T)
+
+
+class Listener:
+    """Mixes blocks of one recording down, and keeps count of what is wrong with it.
+
+    Where channels cancel out in their mean, which recordings with a reversed plug do, the loudest is taken.
+
+    Args:
+        name: of the recording, for notes.
+        downmix: `mean` of the channels, or the `left` one alone.
+    """
+
+    def __init__(self, name: str, downmix: Downmix = "mean"):
+        self.name, self.downmix = name, downmix
+        self.energies: NDArray[np.float64] = np.zeros(0)  # of the channels so far
+        self.mixed = 0.0  # energy of their mean so far
+        self.alone: tuple[int, int] | None = None  # the channel that stands for all, and of how many
+        self.dropped = self.clipped = self.count = 0
+        self.seconds = 0.0  # heard so far
+
+    def mix(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(channels, n) -> (n,) in [-1, 1]."""
+        bad = ~(np.abs(block) <= LOUDEST)  # NaN compares false
+        if bad.any():
+            self.dropped += int(bad.sum())
+            block = np.where(bad, np.float32(0), block)
+        channels = len(block)
+        if channels == 1 or self.downmix == "left":
+            mono = block[0]
+        else:
+            mono = block.mean(0, dtype=np.float64)
+            energies = np.square(block, dtype=np.float64).sum(1)
+            if len(self.energies) != channels:
+                self.energies, self.mixed = np.zeros(channels), 0.0
+            self.energies, self.mixed = self.energies + energies, self.mixed + float(np.square(mono).sum())
+            if self.mixed < CANCELLED * self.energies.sum() / channels**2:
+                loudest = int(self.energies.argmax())
+                self.alone, mono = (loudest, channels), block[loudest]
+        self.count += mono.size
+        self.clipped += int((np.abs(mono) > 1).sum())
+        return np.clip(mono, -1, 1).astype(np.float32)
+
+    def tell(self) -> None:
+        """Notes of what was found."""
+        if self.dropped:
+            tell("dropped samples", name=self.name, count=self.dropped)
+        if self.alone:
+            tell("loud channel", name=self.name, channel=self.alone[0] + 1, channels=self.alone[1])
+        if self.clipped > 0.01 * self.count:
+            tell("clipped", name=self.name, share=self.clipped / self.count)
+
+
+class Resampler:
+    """Blocks (channels, n) of 1 or 2 channels, whose rate may change, to blocks at `rate` Hz, clipped to [-1, 1]."""
+
+    def __init__(self, rate: int, channels: int = 1):
+        self.rate, self.layout = rate, "mono" if channels == 1 else "stereo"
+        self.now: tuple[int, Any] | None = None  # the rate that comes in, and FFmpeg's resampler for it
+
+    def feed(self, block: NDArray[np.float32], rate: int) -> Iterator[Tensor]:
+        import av
+
+        if self.now is None or self.now[0] != rate:
+            yield from self.flush()
+            self.now = rate, av.AudioResampler("fltp", self.layout, self.rate)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=self.layout)
+        frame.sample_rate = rate
+        yield from self.taken(frame)
+
+    def flush(self) -> Iterator[Tensor]:
+        """What the resampler still holds."""
+        if self.now is not None:
+            yield from self.taken(None)
+            self.now = None
+
+    def taken(self, frame: av.AudioFrame | None) -> Iterator[Tensor]:
+        assert self.now is not None
+        for piece in self.now[1].resample(frame):
+            yield torch.from_numpy(piece.to_ndarray().copy()).clamp(-1, 1)
+
+
+Piece = tuple["NDArray[np.float32]", int]  # samples (channels, n) and their rate in Hz
+
+
+def gathered(pieces: Iterable[Piece], seconds: float) -> Iterator[Piece]:
+    """Neighbours of the same rate and number of channels joined until there are `seconds` of them."""
+    held: list[NDArray[np.float32]] = []
+    form: tuple[int, int] | None = None
+    got = 0
+    for samples, rate in pieces:
+        if held and ((len(samples), rate) != form or got >= seconds * rate):
+            assert form is not None
+            yield np.concatenate(held, 1), form[1]
+            held, got = [], 0
+        form = len(samples), rate
+        held.append(samples)
+        got += samples.shape[1]
+    if held and form is not None:
+        yield np.concatenate(held, 1), form[1]
+
+
+def until(pieces: Iterable[Piece], seconds: float) -> Iterator[Piece]:
+    """The first so many seconds."""
+    left = seconds
+    for samples, rate in pieces:
+        wanted = samples[:, : max(0, round(min(left * rate, samples.shape[1])))]
+        if wanted.shape[1]:
+            yield wanted, rate
+        left -= samples.shape[1] / rate
+        if left <= 0:
+            return
+
+
+def listened(pieces: Iterable[Piece], rate: int, seconds: float, listener: Listener) -> Tensor:
+    """Up to `seconds` of sound as mono samples (n,) at `rate` Hz."""
+    resampler = Resampler(rate)
+    out: list[Tensor] = []
+    for samples, native in gathered(until(pieces, seconds), math.inf):
+        listener.seconds += samples.shape[1] / native
+        out += resampler.feed(listener.mix(samples)[None], native)
+    out += resampler.flush()
+    return torch.cat(out, 1)[0][: round(seconds * rate)] if out else torch.zeros(0)
+
+
+def windows(length: float) -> list[tuple[float, float]]:
+    """(start, seconds) of what is heard of so many seconds: all of up to 30 s, else 10 s at the start, middle and end."""
+    if length <= LISTEN_SECONDS + 1:
+        return [(0.0, LISTEN_SECONDS)]
+    window = LISTEN_SECONDS / WINDOWS
+    return [(i * (length - window) / (WINDOWS - 1), window) for i in range(WINDOWS)]
+
+
+def check_rate(rate: Any, name: str) -> int:
+    """A sampling rate as a whole number of Hz.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        value = float(rate)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the sampling rate of {name} must be a number of Hz, got {rate!r}") from error
+    if not 1 <= value <= 10_000_000:
+        raise InputError(f"the sampling rate of {name} must be a number of Hz above 0, got {rate!r}")
+    return round(value)
+
+
+def from_memory(sound: Sound, rate: int, start: float, seconds: float | None, downmix: Downmix) -> Tensor:
+    """A sound in memory as mono samples (n,), by the same rules as a file."""
+    samples = torch.as_tensor(sound.samples).detach().cpu().numpy()
+    native = check_rate(sound.rate, sound.name)
+    if samples.ndim not in (1, 2) or samples.size == 0:
+        raise InputError(f"{sound.name} must be a non-empty array (n,) or (channels, n), got shape {samples.shape}")
+    samples = full_scale(np.atleast_2d(samples))[:, round(start * native) :]
+    if not samples.shape[1]:
+        raise InputError(f"{sound.name} is shorter than {start:g} s, where the part is to begin")
+    if seconds is not None:
+        samples = samples[:, : round(seconds * native)]
+    length = samples.shape[1] / native
+    listener = Listener(sound.name, downmix)
+    parts = []
+    for at, wanted in windows(length):
+        parts.append(listened([(samples[:, round(at * native) :], native)], rate, wanted, listener))
+    if len(parts) > 1:
+        tell("part heard", name=sound.name, length=length, heard=LISTEN_SECONDS)
+    listener.tell()
+    return checked(torch.cat(parts), listener.seconds, sound.name)
+
+
+def checked(samples: Tensor, seconds: float, name: str) -> Tensor:
+    """The samples, with a note if they are silent or short.
+
+    Args:
+        seconds: of sound that there were.
+
+    Raises:
+        InputError: too short to be heard at all.
+    """
+    if seconds < SHORTEST or len(samples) == 0:
+        raise InputError(f"{name} is too short to be heard: {seconds * 1000:.3g} ms")
+    if seconds < SHORT:
+        tell("too short", name=name, seconds=seconds)
+    if float(samples.abs().max()) < SILENT:
+        tell("silent", name=name)
+    return samples

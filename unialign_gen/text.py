@@ -1,0 +1,93 @@
+"""Text prompts: cleaned alike for every encoder, and what an encoder cannot read of them is noted."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .errors import InputError
+from .notes import tell
+
+JOINERS = "\u200c\u200d"  # they shape emoji and some scripts; between Latin letters they are invisible noise
+MOST_WORDS, MOST_QUOTED = 5, 80  # in a note: words, characters
+CRUMB = 2  # characters of a word's pieces
+
+
+def clean_text(text: Any) -> str:
+    """A text in Unicode's form NFKC, without invisible characters, its spaces single.
+
+    Full-width letters, ligatures and the like become the letters they stand for. Joiners stay between characters outside
+    ASCII, where emoji and Indic or Persian words need them. All other format and control characters go.
+
+    Raises:
+        InputError: no text, one with a lone surrogate, or one of which nothing is left.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"a text prompt must be a text, got {type(text).__name__}")
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise InputError("a text prompt holds half a character (a lone surrogate): it was decoded wrongly; give it as UTF-8")
+    normal = unicodedata.normalize("NFKC", text)
+    kept = "".join(c for i, c in enumerate(normal) if visible(normal, i))
+    found = " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in kept).split())
+    if not found:
+        raise InputError(f"a text prompt is empty: {text[:50]!r}")
+    return found
+
+
+def visible(text: str, at: int) -> bool:
+    """Whether a character counts: not a format character, nor a joiner beside ASCII."""
+    character = text[at]
+    if character in JOINERS:
+        return 0 < at < len(text) - 1 and not text[at - 1].isascii() and not text[at + 1].isascii()
+    return unicodedata.category(character) not in ("Cf", "Cn", "Co")
+
+
+def tell_unread(tokenizer: Any, text: str, limit: int, unknown: str = "[UNK]") -> None:
+    """Notes of what a tokenizer cuts off, and of the words that its encoder can hardly know.
+
+    Those are words without a token, or with none but crumbs: pieces of `CRUMB` characters or fewer, as a language gets that
+    was not in the training text.
+
+    Args:
+        tokenizer: of the tokenizers library, with truncation on.
+        limit: tokens that are read, the special ones included.
+    """
+    encoded = tokenizer.encode(text)
+    words: dict[int, list[int]] = {}
+    for i, word in enumerate(encoded.word_ids):
+        if word is not None:
+            words.setdefault(word, []).append(i)
+    spans = {w: (encoded.offsets[at[0]][0], encoded.offsets[at[-1]][1]) for w, at in words.items()}
+    if encoded.overflowing:
+        tell_truncated(text[max((end for _, end in spans.values()), default=0) :], limit)
+    strange = [
+        text[slice(*spans[w])]
+        for w, at in words.items()
+        if any(encoded.tokens[i] == unknown for i in at) or (len(at) > 1 and spans[w][1] - spans[w][0] <= CRUMB * len(at))
+    ]
+    strange = list(dict.fromkeys(word.strip() for word in strange))
+    if strange:
+        more = f" and {len(strange) - MOST_WORDS} more" if len(strange) > MOST_WORDS else ""
+        tell("unknown words", words=", ".join(quoted(w) for w in strange[:MOST_WORDS]) + more)
+
+
+def tell_cut(ids: Sequence[int], room: int, decode: Callable[[Sequence[int]], str], limit: int) -> None:
+    """Notes what a byte-level tokenizer, which knows every word, cuts off.
+
+    Args:
+        ids: of the whole text, without special tokens, of which the first `room` are read.
+        decode: ids to text. limit: tokens that are read, the special ones included.
+    """
+    if len(ids) > room:
+        tell_truncated(decode(ids[room:]), limit)
+
+
+def tell_truncated(rest: str, limit: int) -> None:
+    rest = rest.strip()
+    if rest:
+        tell("truncated", limit=limit, rest=quoted(rest if len(rest) <= MOST_QUOTED else f"{rest[: MOST_QUOTED - 3]}..."))
+
+
+def quoted(words: str) -> str:
+    return f'"{words}"'
