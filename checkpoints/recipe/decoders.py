@@ -164,18 +164,21 @@ class UnclipDenoiser(nn.Module):
     """The UNet and its text encoder: `forward(noisy, t, noised embeddings with their level, tokens)`; v (B, C, h, w).
 
     Args:
+        words: the tokenizer.
         captions: of the training pictures, at most four of each are used.
     """
 
     wordless: Tensor
     tokens: Tensor
 
-    def __init__(self, embed_dim: int, latent_channels: int, side: int, width: int, captions: Sequence[Sequence[str]]):
+    def __init__(
+        self, embed_dim: int, latent_channels: int, side: int, width: int, words: Any, captions: Sequence[Sequence[str]]
+    ):
         super().__init__()
         from transformers import CLIPTextConfig, CLIPTextModel
 
         self.unet = build_unet(Decoder.stable_unclip, embed_dim, latent_channels, side, width)
-        self.tokenizer = tokenizer([c for cs in captions for c in cs])
+        self.tokenizer = words
         self.text_encoder = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(self.tokenizer),
@@ -225,14 +228,18 @@ class UnclipDenoiser(nn.Module):
     def write(self, folder: Path) -> None:
         plain(self.unet).save_pretrained(folder / "unet")
         plain(self.text_encoder).save_pretrained(folder / "text_encoder")
-        self.tokenizer.save_pretrained(folder / "tokenizer")
 
 
-def tokenizer(captions: Sequence[str]) -> Any:
-    """A lower-case WordPiece tokenizer of 4096 pieces for texts of up to 16, fitted to captions."""
+def tokenizer(folder: Path, captions: Sequence[str]) -> Any:
+    """The tokenizer in `folder`: lower-case WordPiece of 4096 pieces for texts of up to 16, fitted to captions the first time.
+
+    Fitted again it would number its pieces in another way.
+    """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
+    if folder.exists():
+        return PreTrainedTokenizerFast.from_pretrained(folder)
     made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -240,7 +247,11 @@ def tokenizer(captions: Sequence[str]) -> Any:
     made.train_from_iterator(sorted(captions), trainers.WordPieceTrainer(vocab_size=PIECES, special_tokens=special))
     made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[CLS]", "eos_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=LENGTH, **names)
+    fitted = PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=LENGTH, **names)
+    part = folder.with_suffix(".part")
+    fitted.save_pretrained(part)
+    part.rename(folder)
+    return fitted
 
 
 def plain(model: Any) -> Any:
@@ -383,7 +394,9 @@ def train(
     if decoder is Decoder.kandinsky:
         model = KandinskyDenoiser(embeds.shape[1], shape[0], shape[1], width)
     else:
-        model = UnclipDenoiser(embeds.shape[1], shape[0], shape[1], width, [row["captions"] for row in packed.rows])
+        captions = [row["captions"] for row in packed.rows]
+        words = tokenizer(folder / "tokenizer", [c for cs in captions for c in cs])
+        model = UnclipDenoiser(embeds.shape[1], shape[0], shape[1], width, words, captions)
         first = out / Decoder.kandinsky.value / "unet"
         if first.exists() and not (folder / "state.pt").exists():
             borrow(model.unet, UNet2DConditionModel.from_pretrained(first, torch_dtype=torch.float32))
