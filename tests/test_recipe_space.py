@@ -258,7 +258,7 @@ def test_a_space_is_trained_once_for_its_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(space, "HIDDEN", 16)
     rows, features = small()
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(vars(r)) + "\n" for r in rows))
-    np.save(tmp_path / "pictures64.npy", np.zeros((len(rows), 64, 64, 3), np.uint8))
+    np.save(tmp_path / "pictures64.npy", np.random.default_rng(0).integers(0, 256, (len(rows), 64, 64, 3), np.uint8))
     monkeypatch.setattr(stages.Data, "image", features)
     monkeypatch.setattr(stages.Data, "texts", Texts())
     trained = []

@@ -37,7 +37,7 @@ def test_style_counts_for_less_than_what_tells_things_apart():
 def test_the_limit_refuses_its_share_of_real_prompts():
     near = torch.rand(2000, generator=torch.Generator().manual_seed(0))
     limit = Understanding.limit(near)
-    assert float((near < limit).float().mean()) == pytest.approx(0.05, abs=0.001)
+    assert float((near < limit).float().mean()) == pytest.approx(0.03, abs=0.001)
     known = Understanding(["a"], torch.eye(2)[:1], torch.eye(2), {"text": 0.5})
     seen = torch.tensor([[0.6, 0.8], [0.4, 0.9165]])
     assert [one.understood for one in known(seen, "text")] == [True, False]

@@ -35,8 +35,8 @@ class Understanding:
     """The known things of a checkpoint, and how near a prompt of each modality lies to one of them if it means anything.
 
     Nearness is the largest cosine to a known point after whitening, so that colour and style count for less than what tells
-    things apart. The limits are the lowest twentieth of real prompts that training never met (a one-class test in the sense of
-    Hendrycks & Gimpel 2017, on distances as in Lee et al. 2018).
+    things apart. A limit is what three in a hundred real prompts that training never met stay under (a one-class test in the
+    sense of Hendrycks & Gimpel 2017, on distances as in Lee et al. 2018).
 
     Args:
         names: of the known things.
@@ -93,6 +93,6 @@ class Understanding:
         ]
 
     @staticmethod
-    def limit(nearness: Tensor, refused: float = 0.05) -> float:
+    def limit(nearness: Tensor, refused: float = 0.03) -> float:
         """The limit under which a share of real prompts falls, by the nearness (N,) of each."""
         return float(torch.quantile(nearness.double(), refused))

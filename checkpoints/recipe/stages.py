@@ -219,7 +219,7 @@ def recall(root: Root = ROOT, as_json: Annotated[bool, typer.Option("--json", he
 
 @torch.no_grad()
 def understanding(have: Data, found: dict[str, Head]) -> tuple[EmbeddingPrior, Understanding]:
-    """The prior, and the limits under which a twentieth of real held-out prompts of each modality falls."""
+    """The prior, and the limits that few real held-out prompts of each modality stay under."""
     made, names = known.prior(*have.some(have.chosen(DECODER_TIERS)))
     result = Understanding(names, made.points, made.whitening, {})
     held = [n for n, r in enumerate(have.rows) if r.split == "test" and r.kind == "plain"]
