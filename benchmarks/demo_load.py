@@ -33,7 +33,7 @@ import httpx
 from PIL import Image, ImageChops
 
 from unialign_gen.loading import shipped_folder
-from unialign_gen.picture_settings import read_picture
+from unialign_gen.request.picture_settings import read_picture
 
 SAMPLES = shipped_folder() / "samples"
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,9 +15,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from unialign_gen.concepts import ConceptTable, concept_table
+from unialign_gen.concepts import ConceptTable, Understanding, concept_table
 from unialign_gen.pipelines.prior import strength_of
-from unialign_gen.understanding import Understanding
 
 from . import faithfulness
 from .data import SPLITS, Prompt, prompts

@@ -39,10 +39,10 @@ from diffusers.modular_pipelines import (
 from torch import Tensor
 
 from unialign_gen.aligner import Aligner
-from unialign_gen.arguments import ask, prompts_of
 from unialign_gen.errors import InputError
 from unialign_gen.mixing import METHODS, mix, to_decoder
 from unialign_gen.request import Prompt
+from unialign_gen.request.arguments import ask, prompts_of
 
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior

@@ -13,11 +13,11 @@ from diffusers import ImagePipelineOutput
 from torch import Tensor
 
 from unialign_gen.aligner import Aligner, Embeddings
-from unialign_gen.arguments import ask, takes_count_and_request, takes_request
 from unialign_gen.errors import InputError
 from unialign_gen.mixing import Method, check_embedding, mix, path
 from unialign_gen.notes import Note, collected
 from unialign_gen.request import Prompt, Request
+from unialign_gen.request.arguments import ask, takes_count_and_request, takes_request
 
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior, move_to_known

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from unialign_gen.cli import app
 from unialign_gen.demo.limits import Limits
 from unialign_gen.loading import shipped_folder
-from unialign_gen.picture_settings import read_picture
+from unialign_gen.request.picture_settings import read_picture
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = shipped_folder() / "samples"

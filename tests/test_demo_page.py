@@ -12,7 +12,7 @@ from PIL import Image
 
 from unialign_gen.demo.models import Model
 from unialign_gen.loading import shipped_folder
-from unialign_gen.picture_settings import read_picture
+from unialign_gen.request.picture_settings import read_picture
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

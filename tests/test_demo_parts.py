@@ -18,8 +18,8 @@ from unialign_gen.demo.restore import restore
 from unialign_gen.demo.results import tables, tables_of
 from unialign_gen.demo.travel import Way, route
 from unialign_gen.errors import InputError
-from unialign_gen.picture_settings import PictureSettings, parse
 from unialign_gen.request import Prompt, Request
+from unialign_gen.request.picture_settings import PictureSettings, parse
 
 EVIL = "<img src=x onerror=alert(1)>\"'"
 

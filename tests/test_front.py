@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from unialign_gen.cli import app
 from unialign_gen.cli.app import named_after
 from unialign_gen.cli.doctor import requirements
-from unialign_gen.picture_settings import read_picture
+from unialign_gen.request.picture_settings import read_picture
 
 FEW = ["--steps", "2"]
 

@@ -138,7 +138,7 @@ def test_animate_spares_an_earlier_film(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 def test_pictures_of_the_command_line_hold_what_made_them(tmp_path, suffix):
-    from unialign_gen.picture_settings import read_picture
+    from unialign_gen.request.picture_settings import read_picture
 
     out = tmp_path / f"a{suffix}"
     found = run("generate", "--text", "a cat", "--seed", 7, "--out", out, *FEW)

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 import unialign_gen
 from unialign_gen.checkpoint import find
 from unialign_gen.checkpoints.recipe import assemble, autoencoder, decoders
-from unialign_gen.concepts import ConceptTable, concept_table
+from unialign_gen.concepts import ConceptTable, Understanding, concept_table
 from unialign_gen.heads import load_head
 from unialign_gen.pipelines import EmbeddingPrior
-from unialign_gen.understanding import Understanding
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from unialign_gen.arguments import ask
 from unialign_gen.errors import InputError
 from unialign_gen.request import Prompt, Request
+from unialign_gen.request.arguments import ask
 
 
 def test_numbers_of_other_libraries_are_numbers():
@@ -74,7 +74,9 @@ def test_an_editor_sees_the_arguments():
 
 
 def test_a_mistake_is_found_before_anything_heavy_is_loaded():
-    code = "import sys; from unialign_gen.arguments import ask; ask('a'); print({'torch', 'diffusers'} & set(sys.modules))"
+    code = (
+        "import sys; from unialign_gen.request.arguments import ask; ask('a'); print({'torch', 'diffusers'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from unialign_gen.concepts import Understanding
 from unialign_gen.errors import InputError
 from unialign_gen.pipelines import EmbeddingPrior
-from unialign_gen.understanding import Understanding
 
 
 def unit(count, width, seed=0):

@@ -11,11 +11,10 @@ from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import 
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from unialign_gen.aligner import Aligner
-from unialign_gen.concepts import ConceptTable
+from unialign_gen.concepts import ConceptTable, Understanding
 from unialign_gen.heads import Head, save_head
 from unialign_gen.pipelines import EmbeddingPrior, EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
 from unialign_gen.pipelines.autoencoders import autoencoder_kl
-from unialign_gen.understanding import Understanding
 
 from .recognition import quantised
 from .space import EMBED_DIM

@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unialign_gen.concepts import ConceptTable
+from unialign_gen.concepts import ConceptTable, Understanding
 from unialign_gen.data.manifest import Row
 from unialign_gen.eval.concepts import shares
 from unialign_gen.eval.data import Prompt
-from unialign_gen.understanding import Understanding
 
 from .concepts import article
 from .features import TextFeatures

@@ -18,13 +18,12 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor
 
-from unialign_gen.concepts import ConceptTable
+from unialign_gen.concepts import ConceptTable, Understanding
 from unialign_gen.data import manifest
 from unialign_gen.encoders import load_encoder
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, heads_in, load_head, save_head
 from unialign_gen.pipelines import EmbeddingPrior
-from unialign_gen.understanding import Understanding
 
 from . import assemble as build
 from . import clips, encoders, features, known, packages, pictures, recognition, rows, sounds

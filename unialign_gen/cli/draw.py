@@ -12,7 +12,7 @@ import typer
 from ..console import guarded, report, stage
 from ..notes import collected
 from ..output import check_output, written
-from ..picture_settings import PictureSettings, save_picture
+from ..request.picture_settings import PictureSettings, save_picture
 from .app import app, named_after
 from .loading import load
 from .options import (

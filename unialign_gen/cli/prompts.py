@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..arguments import ask
 from ..errors import InputError
 from ..request import MODALITIES, Request
+from ..request.arguments import ask
 from ..text import clean_text
 
 

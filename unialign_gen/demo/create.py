@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 
 from ..notes import Note, collected
-from ..picture_settings import PictureSettings
 from ..request import Prompt, Request, checked
+from ..request.picture_settings import PictureSettings
 from .decode_worker import DecodeWorker
 from .engine import Engine, Job, Progress
 from .limits import choice, prior_strength, steps_and_guidance, whole

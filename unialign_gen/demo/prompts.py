@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import InputError
-from ..request import Mix, Prompt, checked, read_prompts
+from ..request.request import Mix, Prompt, checked, read_prompts
 from .decode_worker import DecodeWorker
 from .limits import Limits, decimal, words
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..picture_settings import PictureSettings, parse
-from ..request import write_prompt
+from ..request.picture_settings import PictureSettings, parse
+from ..request.request import write_prompt
 from .decode_worker import DecodeWorker
 from .engine import Engine
 from .limits import decimal, whole

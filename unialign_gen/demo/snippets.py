@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from ..picture_settings import PictureSettings
 from ..request import Prompt
+from ..request.picture_settings import PictureSettings
 
 
 def number(value: float | None) -> str:

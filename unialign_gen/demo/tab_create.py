@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..picture_settings import save_picture
+from ..request.picture_settings import save_picture
 from . import html
 from .components import FileTile, PictureTile, SoundTile, VideoTile
 from .context import DRAWING, AppContext, session_of

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
-from .errors import InputError
+from .. import __version__
+from ..errors import InputError
 from .request import Request
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def parse(text: str, name: str = "the text") -> PictureSettings:
 
 def save_picture(picture: Image.Image, path: Path, settings: PictureSettings) -> None:
     """Writes a PNG, JPEG or WebP picture with its settings inside, see `media.settings`."""
-    from .media.settings import save_picture
+    from ..media.settings import save_picture
 
     save_picture(picture, path, settings.to_json())
 
@@ -68,7 +68,7 @@ def read_picture(path: str | Path) -> PictureSettings:
     Raises:
         InputError: no picture, none of our settings in it, or settings that are damaged.
     """
-    from .media.settings import read_settings
+    from ..media.settings import read_settings
 
     text = read_settings(path)
     if text is None:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from .errors import InputError
+from ..errors import InputError
 
 Mix = Literal["lerp", "slerp", "spherical_mean"]
 OutputType = Literal["pil", "np", "pt", "latent"]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from .errors import InputError
+from ..errors import InputError
 from .request import OPTIONS, Mix, OutputType, Prompt, Request, checked, plain, short
 
 Weights = Mapping[str, float | Sequence[float]] | Sequence[float] | float
