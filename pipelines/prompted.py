@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,9 +15,10 @@ from diffusers import ImagePipelineOutput
 from torch import Tensor
 
 from unialign_gen.aligner import Aligner, Embeddings
+from unialign_gen.concepts import Understanding, checkpoint_folder
 from unialign_gen.errors import InputError
 from unialign_gen.mixing import Method, check_embedding, mix, path
-from unialign_gen.notes import Note, collected
+from unialign_gen.notes import Note, collected, tell
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_count_and_request, takes_request
 
@@ -120,6 +123,11 @@ class PromptedPipeline:
         if request.prior_strength and kinds == {"embeds"}:
             raise InputError("prior_strength moves prompts that are encoded; embeds are drawn where they are: leave it out")
         ready = self.encoded(request)
+        known = understanding_in(checkpoint_folder(self))
+        for prompt in {id(p): p for row in ready.prompts for p in row if p.kind != "embeds"}.values() if known else ():
+            (found,) = known(prompt.embedding[None], prompt.kind)
+            if not found.understood:
+                tell("not understood", name=repr(prompt.name), guesses=", ".join(found.nearest))
         return mix_prompts(ready.prompts, request, self.prior), ready
 
     def alone(self, request: Request) -> list[Tensor]:
@@ -234,6 +242,12 @@ class PromptedPipeline:
 
 
 NOT_CHOSEN = ("image_embeds", "output_type", "return_dict", "latents")  # options that do not go with `best_of`
+
+
+@lru_cache(maxsize=8)
+def understanding_in(folder: Path | None) -> Understanding | None:
+    """What a checkpoint's folder says of which prompts it understands; None where it says nothing."""
+    return None if folder is None else Understanding.from_checkpoint(folder)
 
 
 def encode_prompts(aligner: Aligner, prompts: Sequence[Sequence[Prompt]]) -> tuple[tuple[Prompt, ...], ...]:

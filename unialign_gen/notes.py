@@ -77,6 +77,7 @@ SENTENCES = {
     "colour profile": "the colour profile of {name} cannot be used: its colours are taken as sRGB",
     "still": "{name} is one picture, not a moving one",
     "unknown words": "the text encoder has no word for {words}: what that means may be lost",
+    "not understood": "{name} is like nothing that this checkpoint knows: the nearest it knows are {guesses}",
     "truncated": "the text is longer than the encoder's {limit} tokens: not read is {rest}",
     "settings not kept": "the settings are too long for {name}: use PNG or WebP to keep them with the picture",
 }

@@ -108,9 +108,13 @@ def spread(places: Tensor, boxes: Tensor, rounds: int = 400) -> Tensor:
     return places
 
 
+def checkpoint_folder(pipeline: Any) -> Path | None:
+    """The folder of the checkpoint that a pipeline's aligner was loaded from."""
+    folder = getattr(getattr(pipeline, "aligner", None), "folder", None)
+    return None if folder is None else folder.parent
+
+
 def concept_table(pipeline: Any) -> ConceptTable | None:
     """The concept table beside the pipeline's aligner, if the checkpoint has one."""
-    folder = getattr(getattr(pipeline, "aligner", None), "folder", None)
-    if folder is None or not (folder.parent / "concepts.json").is_file():
-        return None
-    return ConceptTable.from_checkpoint(folder.parent)
+    folder = checkpoint_folder(pipeline)
+    return ConceptTable.from_checkpoint(folder) if folder is not None and (folder / "concepts.json").is_file() else None

@@ -1,0 +1,36 @@
+"""A prompt that is like nothing known is said to be so, where the checkpoint knows its limits."""
+
+import shutil
+
+import pytest
+import torch
+
+import unialign_gen
+from unialign_gen.concepts import Understanding
+from unialign_gen.loading import find
+from unialign_gen.pipelines import prompted
+
+
+@pytest.fixture(scope="module")
+def knowing(tmp_path_factory):
+    """The starter with limits of understanding: three known names stand for everything."""
+    folder = tmp_path_factory.mktemp("known") / "starter"
+    shutil.copytree(find("starter"), folder, ignore=shutil.ignore_patterns("stable-unclip"))
+    prior = unialign_gen.load(folder).prior
+    names = [f"thing {i}" for i in range(len(prior.points))]
+    Understanding(names, prior.points, prior.whitening, {"text": 0.6}).save(folder)
+    return unialign_gen.load(folder)
+
+
+def test_nonsense_is_a_note_with_guesses_and_a_dog_is_none(knowing):
+    assert [n.kind for n in knowing.embed(text="a dog").notes] == []
+    found = knowing.embed(text="qwxz vbnk plorf").notes
+    assert "not understood" in [n.kind for n in found]
+    assert "thing " in next(n.text for n in found if n.kind == "not understood")
+    ready = torch.nn.functional.normalize(torch.randn(256, generator=torch.Generator().manual_seed(0)), dim=0)
+    assert knowing.embed(embeds=ready).notes == []  # what is given as an embedding is drawn as it is
+
+
+def test_a_checkpoint_without_limits_says_nothing(starter):
+    assert prompted.understanding_in(find("starter")) is None
+    assert "not understood" not in [n.kind for n in starter.embed(text="qwxz vbnk plorf").notes]
