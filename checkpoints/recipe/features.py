@@ -68,7 +68,7 @@ def of_pictures(root: Path, pixels: np.ndarray, kind: str = "image") -> np.ndarr
     out, progress = [], Progress(f"features of pictures ({kind})", len(pixels))
     for at in range(0, len(pixels), CHUNK):
         part = np.ascontiguousarray(pixels[at : at + CHUNK])
-        path = folder / f"{hashlib.sha256(part).hexdigest()[:24]}.npy"
+        path = folder / f"{hashlib.sha256(part.data).hexdigest()[:24]}.npy"
         if not path.exists():
             if run is None:
                 run = fast(load_encoder(root / "encoders" / kind), torch.zeros(2, 3, SIDE, SIDE))
@@ -154,7 +154,7 @@ class Blocks(torch.nn.Module):
 
     def __init__(self, part: torch.nn.Module):
         super().__init__()
-        self.part = part
+        self.part: Any = part
 
     def forward(self, blocks: Tensor) -> Tensor:
         return self.part.embed(blocks)

@@ -73,7 +73,8 @@ def label(concepts: Sequence[str], name: str) -> str:
 
 def nonsense(count: int) -> list[str]:
     """Texts that say nothing: random letters, made-up words, other scripts, emoji, digits and signs."""
-    dice, out = random.Random("nonsense"), []
+    dice = random.Random("nonsense")
+    out: list[str] = []
     while len(out) < count:
         words = []
         sort = dice.randrange(5)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.data import manifest
+from unialign_gen.data.manifest import Row
 from unialign_gen.encoders import load_encoder
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, heads_in, load_head, save_head
@@ -48,7 +49,7 @@ class Data:
     root: Path
 
     @cached_property
-    def manifest(self) -> list[manifest.Row]:
+    def manifest(self) -> list[Row]:
         return manifest.read(self.root)
 
     @cached_property
@@ -73,7 +74,7 @@ class Data:
             raise InputError(f"no embeddings in {self.root}: run `space` first") from error
 
     @cached_property
-    def sounds(self) -> list[manifest.Row]:
+    def sounds(self) -> list[Row]:
         return [r for r in self.manifest if r.kind == "sound"]
 
     def chosen(self, tiers: str, *kinds: str) -> list[int]:
@@ -105,10 +106,8 @@ def data(root: Root = ROOT, jobs: Jobs = 2) -> None:
     note("data: 5 minutes of downloads, 6 of drawing, 3 of sounds, 3 of variants")
     packages.fetch(root)
     drawn = kept(root / "done" / "pictures.json", lambda: pictures.build(root / "unpacked", root, jobs))
-    shown = [manifest.Row(**row) for row in drawn["rows"]]
-    heard = [
-        manifest.Row(**r) for r in kept(root / "done" / "sounds.json", lambda: sounds.build(root / "unpacked", root, jobs))
-    ]
+    shown = [Row(**row) for row in drawn["rows"]]
+    heard = [Row(**r) for r in kept(root / "done" / "sounds.json", lambda: sounds.build(root / "unpacked", root, jobs))]
     manifest.write(root, shown + heard)
     sounds.attribute(shown + heard, root / "ATTRIBUTION.tsv")
     kept(root / "done" / "clips.json", lambda: clips.build(root, shown + heard))
@@ -162,7 +161,7 @@ def recognise(have: Data) -> None:
 
     def published(classes: torch.nn.Linear, wordings: list[list[str]], x: Tensor, opened: list[bool], choice: Any) -> Any:
         gate = recognition.fit_gate(x[:, : classes.in_features], torch.tensor(opened), choice.decay)
-        named = sum(F.normalize(text(have.texts(wording)), dim=1) for wording in wordings)
+        named = torch.stack([F.normalize(text(have.texts(wording)), dim=1) for wording in wordings]).sum(0)
         return recognition.by_name(classes, gate, F.normalize(named, dim=1), known_things, choice)
 
     places = have.chosen(HEAD_TIERS, "plain")
