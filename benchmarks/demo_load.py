@@ -252,7 +252,7 @@ class Attacker:
     def create(self, **changed: Any) -> str:
         given = {
             "text": "a cat", "audio": None, "video": None, "image": None, "wt": 1, "wa": 1, "wv": 1, "wi": 1, "mix": "lerp",
-            "seed": 0, "steps": 1, "guidance": 3, "pictures": 1, "model": "starter", "prior": 0.7,
+            "seed": 0, "steps": 1, "guidance": 3, "pictures": 1, "model": "starter", "prior": 0.7, "kept": None,
         }  # fmt: skip
         return self.call("create", list({**given, **changed}.values()))
 

@@ -34,7 +34,7 @@ MEAN = "mean"
 
 def task_of(kind: str) -> str:
     """`text+audio` -> `(T+A)->I`, as table 3 writes it."""
-    names = "+".join(INITIALS[m] for m in kind.split("+"))
+    names = "+".join(INITIALS.get(m, m) for m in kind.split("+"))
     return f"({names})->I" if "+" in names else f"{names}->I"
 
 

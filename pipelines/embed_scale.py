@@ -20,6 +20,11 @@ class EmbedScale(ModelMixin, ConfigMixin):
 
     Buffer `negative_image_embeds` (1, embed_dim): for Kandinsky the embedding of an all-zero normalised picture, at
     decoder scale, so that guidance needs no vision encoder.
+
+    Example:
+        >>> scale = EmbedScale(embed_dim=2, embed_norm=10.0)
+        >>> scale(torch.tensor([[0.6, 0.8]]))
+        tensor([[6., 8.]])
     """
 
     negative_image_embeds: Tensor

@@ -23,6 +23,12 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         embed_scale: the norm the decoder expects, and its unconditional embedding.
         prior: what prompts are moved towards, if anything.
         default_steps, default_guidance: what a call uses when it names none.
+
+    Example:
+        >>> import unialign_gen
+        >>> generate = unialign_gen.load("starter")
+        >>> generate(text=["a red car", "a cat"], seed=0, num_inference_steps=1).images[1].size
+        (128, 128)
     """
 
     model_cpu_offload_seq = "aligner->unet->movq"

@@ -127,6 +127,14 @@ class UniAlignEmbedStep(ModularPipelineBlocks):
 
     Raises:
         InputError: a prompt, weight or count that cannot be used, or components that are missing or do not fit.
+
+    Example:
+        >>> import unialign_gen
+        >>> starter = unialign_gen.load("starter")
+        >>> pipeline = UniAlignEmbedStep().init_pipeline()
+        >>> pipeline.update_components(aligner=starter.aligner, embed_scale=starter.embed_scale, prior=starter.prior)
+        >>> pipeline(text="a barking dog", output="image_embeds").shape
+        torch.Size([1, 256])
     """
 
     @property
@@ -215,6 +223,11 @@ class UniAlignMixStep(ModularPipelineBlocks):
 
     Raises:
         InputError: no vectors, vectors of different lengths, not finite or zero; a bad weight, method or norm.
+
+    Example:
+        >>> pipeline = UniAlignMixStep().init_pipeline()
+        >>> pipeline(embeds=(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])), output="image_embeds")
+        tensor([[0.7071, 0.7071]])
     """
 
     @property

@@ -191,6 +191,9 @@ class PromptedPipeline:
         self.aligner.part("image")  # before anything is drawn in vain
         with collected() as notes:
             points, used = self.mixed(request)
+            for name, rows in request.options.items():
+                if isinstance(rows, list | tuple) and len(rows) != len(points):
+                    raise InputError(f"{len(rows)} values of {name} for {len(points)} prompts: give one, or one for each")
             seeds = None if request.seed is None else first_seeds(request.seed, len(points), count)
             images, chosen = [], []
             for i, point in enumerate(points):

@@ -35,6 +35,12 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         prior: what prompts are moved towards, if anything.
         image_normalizer, image_noising_scheduler, tokenizer, text_encoder, unet, scheduler, vae: as in diffusers.
         default_steps, default_guidance: what a call uses when it names none.
+
+    Example:
+        >>> import unialign_gen
+        >>> generate = unialign_gen.load("starter", decoder="stable-unclip")
+        >>> generate("a cat", decoder_prompt="pencil", noise_level=50, seed=0, num_inference_steps=1).images[0].size
+        (128, 128)
     """
 
     decoder_options = OPTIONS

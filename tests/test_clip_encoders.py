@@ -279,7 +279,7 @@ def test_a_configuration_names_a_model_in_one_word():
     assert locate("video", "timm:resnet10t") == {"encoder": "timm:resnet10t", "modality": "image"}
     named = {"encoder": "hf:FOLDER", "revision": "v1"}
     assert locate("audio", named) == named | {"modality": "audio"}
-    assert locate("audio", {"encoder": "beats", "checkpoint": "x"}) == {"encoder": "beats", "checkpoint": "x"}
+    assert locate("audio", {"encoder": "beats", "checkpoint": "/x"}) == {"encoder": "beats", "checkpoint": "/x"}
     kept = {"encoder": "hf", "source": "owner/name", "revision": "abc", "modality": "text"}
     assert current(NOWHERE, {"encoder": "hf:owner/name@abc", "modality": "text"}) == kept
 

@@ -45,7 +45,8 @@ def test_kinds_of_prompts_are_read_and_checked():
         "text+audio+video",
     ]
     assert prompt_embeddings.needed(["audio", "text+audio"]) == ["text", "audio"]
-    for wrong in ("smell", "text+text", "text,text", "audio+text,text+audio", ""):
+    assert prompt_embeddings.parse_kinds("outline+text") == ["text+outline"]  # one's own comes last
+    for wrong in ("sm ell", "text+text", "text,text", "audio+text,text+audio", ""):
         with pytest.raises(InputError, match="--prompts"):
             prompt_embeddings.parse_kinds(wrong)
     assert [measure.task_of(k) for k in ("text", "text+audio")] == ["T->I", "(T+A)->I"]

@@ -70,7 +70,8 @@ def test_an_interrupted_process_leaves_the_earlier_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("before")
     code = (
-        "import sys, time; from pathlib import Path; from unialign_gen.output import written\n"
+        "import signal, sys, time; from pathlib import Path; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from unialign_gen.output import written\n"
         "with written(Path(sys.argv[1])) as b:\n b.write_text('half'); print('there', flush=True); time.sleep(60)"
     )
     for number in (signal.SIGINT, signal.SIGKILL):

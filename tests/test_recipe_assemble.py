@@ -27,7 +27,9 @@ def made(tmp_path_factory):
     folder = root / "decoders"
     autoencoder.build((8, 8, 8), 4).save_pretrained(folder / "movq")
     decoders.KandinskyDenoiser(256, 4, 16, 32).write(folder / "kandinsky")
-    decoders.UnclipDenoiser(256, 4, 16, 32, [["a dog"], ["a cat"]]).write(folder / "stable-unclip")
+    decoders.UnclipDenoiser(
+        256, 4, 16, 32, decoders.tokenizer(folder / "stable-unclip" / "tokenizer", ["a dog", "a cat"]), [["a dog"], ["a cat"]]
+    ).write(folder / "stable-unclip")
     points = F.normalize(torch.randn(5, 256), dim=1)
     prior = EmbeddingPrior(256, 5, 8.0, 0.6, 2)
     prior.points.copy_(points)

@@ -177,7 +177,7 @@ def test_the_starters_own(places):
         features = {m: [torch.randn(1, widths[m], generator=g) for _ in range(40)] for m in modalities}
         write_cache(places / "caches" / name, features, [names[i % 8] for i in range(40)])
 
-    for name in ("concepts", "others", "words"):
+    for name in ("concepts", "others", "coloured", "compositions", "nonsense", "words"):
         write(name, "image", "text")
     for name in ("recordings", "effects", "renders", "speech"):
         write(name, "audio")

@@ -94,13 +94,15 @@ def test_what_is_cut_off_is_told(starter):
 
 def test_of_clip_too():
     pytest.importorskip("open_clip")
-    from tokenizers import Tokenizer
+    import open_clip
 
-    from unialign_gen.encoders.clip_text import open_clip_tokenizer
-    from unialign_gen.text import tell_unread
+    from unialign_gen.text import tell_cut
 
-    tokenizer = Tokenizer.from_str(open_clip_tokenizer())
-    tokenizer.enable_truncation(77)
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+
+    def tell_unread(tokenizer, text, limit):
+        tell_cut(tokenizer.encode, tokenizer.decode, text, limit)
+
     with collected() as notes:
         tell_unread(tokenizer, "dog " * 75 + "a red car", 77)
     assert [(n.kind, n.text.rpartition("not read is ")[2]) for n in notes] == [("truncated", '"a red car"')]

@@ -226,7 +226,8 @@ class Aligner(ModelMixin, ConfigMixin):
             InputError: a modality this checkpoint does not know, or an input that cannot be read.
         """
         if modality not in self.modalities:
-            raise InputError(f"unknown modality {modality!r}: this checkpoint knows {', '.join(self.modalities)}")
+            what = f"no {modality} encoder" if modality in MODALITIES else f"unknown modality {modality!r}"
+            raise InputError(f"{what}: this checkpoint knows {', '.join(self.modalities)}")
         if modality == "text":
             texts = [clean_text(text) for text in inputs]
             for text in texts:

@@ -66,21 +66,28 @@ def tell_unread(tokenizer: Any, text: str, limit: int, unknown: str = "[UNK]") -
         for w, at in words.items()
         if any(encoded.tokens[i] == unknown for i in at) or (len(at) > 1 and spans[w][1] - spans[w][0] <= CRUMB * len(at))
     ]
-    strange = list(dict.fromkeys(word.strip() for word in strange))
+    tell_strange(strange)
+
+
+def tell_cut(encode: Callable[[str], Sequence[int]], decode: Callable[[Sequence[int]], str], text: str, limit: int) -> None:
+    """The same of a tokenizer that is known by its functions alone and has a token for every byte, such as CLIP's.
+
+    Args:
+        encode: text to ids without special tokens, of which `limit - 2` are read. decode: ids to text.
+        limit: tokens that are read, the two special ones included.
+    """
+    ids = encode(text)
+    if len(ids) > limit - 2:
+        tell_truncated(decode(ids[limit - 2 :]), limit)
+    pieces = {word: len(encode(word)) for word in text.split()}
+    tell_strange([word for word, count in pieces.items() if count > 1 and len(word) <= CRUMB * count])
+
+
+def tell_strange(words: Sequence[str]) -> None:
+    strange = list(dict.fromkeys(word.strip() for word in words))
     if strange:
         more = f" and {len(strange) - MOST_WORDS} more" if len(strange) > MOST_WORDS else ""
         tell("unknown words", words=", ".join(quoted(w) for w in strange[:MOST_WORDS]) + more)
-
-
-def tell_cut(ids: Sequence[int], room: int, decode: Callable[[Sequence[int]], str], limit: int) -> None:
-    """Notes what a byte-level tokenizer, which knows every word, cuts off.
-
-    Args:
-        ids: of the whole text, without special tokens, of which the first `room` are read.
-        decode: ids to text. limit: tokens that are read, the special ones included.
-    """
-    if len(ids) > room:
-        tell_truncated(decode(ids[room:]), limit)
 
 
 def tell_truncated(rest: str, limit: int) -> None:

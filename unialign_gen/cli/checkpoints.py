@@ -48,7 +48,10 @@ def calibrate(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Measure the norm of raw image embeddings, which a published decoder needs, and write it as its embed_scale."""
+    """Measure the norm that a published decoder expects.
+
+    That of raw image embeddings; it is written as the decoder's embed_scale.
+    """
     from ..loading import PUBLISHED, SHIPPED, calibration_folder, check_device, find, open_aligner, unconditional_is_zero
 
     folder = find(checkpoint)
@@ -90,7 +93,10 @@ def split(
     tokens: Annotated[int | None, typer.Option(min=3, help="The most of a caption; the data set's by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Split a released retrieval checkpoint into its encoders and contrastive heads."""
+    """Split a released retrieval checkpoint into its parts.
+
+    Its encoders and contrastive heads, as folders.
+    """
     from ..output import make_folder
 
     if not released.is_file():

@@ -27,7 +27,10 @@ def extract(
     accept_license: AcceptLicense = False,
     as_json: AsJson = False,
 ) -> None:
-    """Decode a corpus once, run the frozen encoders over it, and keep their features; resumes where it was."""
+    """Run frozen encoders over a corpus, keep their features.
+
+    Each file is decoded once; the same command goes on where it was.
+    """
     from ..config import load
     from ..configs import find_config
     from ..data.extract_config import ExtractConfig
@@ -69,7 +72,10 @@ def caption(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE in place of what the file says.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write captions of a corpus with a captioning model over frames of its videos; resumes where it was."""
+    """Caption a corpus with a model over its videos' frames.
+
+    The same command goes on where it was.
+    """
     from ..config import load
     from ..configs import find_config
     from ..data.sources import CorpusConfig, read_corpus

@@ -42,18 +42,19 @@ def load(
     heads: Path | None = None,
     variant: str | None = None,
 ) -> UniAlignKandinskyPipeline | UniAlignStableUnCLIPPipeline:
-    from ..loading import dtype_of, find
+    from ..loading import check_device, dtype_of, find
 
     find(checkpoint, decoder)
+    sources, number = parse_sources(source), dtype_of(dtype)
+    check_device(device)
     stage(f"loading {checkpoint}")
-    sources = parse_sources(source)
     from .. import load as load_pipeline
 
     quiet()
     pipeline = load_pipeline(
         checkpoint,
         device=device,
-        dtype=dtype_of(dtype),
+        dtype=number,
         decoder=decoder,
         sources=sources,
         accept_license=accept_license,

@@ -20,7 +20,10 @@ def train(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train heads from cached features; run it again to go on. `accelerate launch -m unialign_gen train CONFIG` for several."""
+    """Train heads from cached features; run again to go on.
+
+    `accelerate launch -m unialign_gen train CONFIG` for several processes.
+    """
     from ..config import load
     from ..configs import find_config
     from ..training.config import TrainConfig

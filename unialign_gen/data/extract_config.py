@@ -196,6 +196,6 @@ def digest(encoder: Encoder) -> str:
         total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     file = inspect.getsourcefile(type(encoder).forward)
-    if file is not None and "encoder" in encoder.config and not Path(file).is_relative_to(PACKAGE):
+    if file is not None and "encoder" in getattr(encoder, "config", ()) and not Path(file).is_relative_to(PACKAGE):
         total.update(Path(file).read_bytes())
     return total.hexdigest()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..notes import note, tell
+from ..notes import note
 from ..text import tell_cut
 from .base import Encoder
 from .open_clip import saved_texts
@@ -101,16 +102,10 @@ class Transformers(Encoder):
 
     def tell_unread(self, text: str) -> None:
         if self.processor is None:
-            tell_cut(self.words.encode(text), self.words.context_length - 2, self.words.decode, self.words.context_length)
+            tell_cut(self.words.encode, self.words.decode, text, self.words.context_length)
             return
-        specials = self.processor.num_special_tokens_to_add()
-        ids = self.processor.encode(text, add_special_tokens=False)
-        tell_cut(ids, self.longest - specials, self.processor.decode, self.longest)
-        if self.processor.unk_token_id in ids:
-            words = [
-                w for w in text.split() if self.processor.unk_token_id in self.processor.encode(w, add_special_tokens=False)
-            ]
-            tell("unknown words", words=", ".join(f'"{w}"' for w in words[:5]))
+        encode = partial(self.processor.encode, add_special_tokens=False)
+        tell_cut(encode, self.processor.decode, text, self.longest)
 
     @property
     def longest(self) -> int:

@@ -13,6 +13,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,10 @@ class OpenClip(Encoder):
         return torch.stack([self.pixels(picture) for picture in inputs])
 
     def tell_unread(self, text: str) -> None:
-        words, length = getattr(self.tokenizer, "tokenizer", self.tokenizer), self.tokenizer.context_length
-        options = {"add_special_tokens": False} if words is not self.tokenizer else {}
-        tell_cut(words.encode(text, **options), length - 2, words.decode, length)
+        words, options = self.tokenizer, {}
+        if hasattr(words, "tokenizer"):  # one of transformers'
+            words, options = words.tokenizer, {"add_special_tokens": False}
+        tell_cut(partial(words.encode, **options), words.decode, text, self.tokenizer.context_length)
 
     def forward(self, prepared: Tensor) -> Tensor:
         """What `prepare` made of B inputs -> (B, dim), not normalised."""

@@ -119,7 +119,7 @@ def each(work: Callable[[int, int], None], pairs: Sequence[Pair], device: torch.
     of a millisecond waits again and again for that of its threads which has just lost its core.
     """
     threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1 or len(pairs) == 1:
+    if device.type != "cpu" or threads == 1 or len(pairs) <= 1:
         for pair in pairs:
             work(*pair)
         return
