@@ -20,8 +20,9 @@ from unialign_gen.demo.preview import Previewer, clean_estimate, decode_latents
 from unialign_gen.demo.snippets import command, python
 from unialign_gen.errors import InputError
 from unialign_gen.loading import shipped_folder
-from unialign_gen.request import Prompt, Request, write_prompt
+from unialign_gen.request import Prompt, Request
 from unialign_gen.request.picture_settings import PictureSettings, read_picture, save_picture
+from unialign_gen.request.request import write_prompt
 
 SAMPLES = shipped_folder() / "samples"
 LIMITS = Limits()

@@ -127,4 +127,4 @@ def test_ones_own_modality_is_a_prompt_like_any_other(outlines, tmp_path):
     protocol = ["--dataset", "table", "--root", outlines / "outlines.jsonl", "--clips", 4, "--seeds", 1, "--steps", 1]
     method = ["--method", f"ours={outlines / 'run'}", "--prompts", "silhouette,text+silhouette", "--extractor", "judge"]
     found = run("eval", "generation", *protocol, *method, "--out", tmp_path / "results", "--json")
-    assert {"(silhouette)->I", "(T+silhouette)->I"} <= {row.get("task") for row in found["rows"]}
+    assert {"silhouette->I", "(T+silhouette)->I"} <= {row.get("task") for row in found["rows"]}
