@@ -93,7 +93,10 @@ class PromptedPipeline:
             raise InputError(f"this decoder takes no {', '.join(sorted(unknown))}: leave it out")
         with collected() as notes:
             conditions, used = self.conditions(request)
-            images = self.sample(used, conditions)
+            try:
+                images = self.sample(used, conditions)
+            except ValueError as error:  # diffusers' own checks, of latents' shape and the like
+                raise InputError(" ".join(str(error).split())) from error
         return PictureOutput(images=images, notes=notes, request=used)
 
     def sample(self, request: Request, conditions: Conditions) -> Any:
@@ -123,12 +126,18 @@ class PromptedPipeline:
         if request.prior_strength and kinds == {"embeds"}:
             raise InputError("prior_strength moves prompts that are encoded; embeds are drawn where they are: leave it out")
         ready = self.encoded(request)
+        self.tell_not_understood(ready)
+        return mix_prompts(ready.prompts, request, self.prior), ready
+
+    def tell_not_understood(self, ready: Request) -> None:
+        """A note on every encoded prompt that is like nothing the checkpoint knows."""
         known = understanding_in(checkpoint_folder(self))
-        for prompt in {id(p): p for row in ready.prompts for p in row if p.kind != "embeds"}.values() if known else ():
+        if known is None:
+            return
+        for prompt in (p for row in ready.prompts for p in row if p.kind != "embeds"):
             (found,) = known(prompt.embedding[None], prompt.kind)
             if not found.understood:
                 tell("not understood", name=repr(prompt.name), guesses=", ".join(found.nearest))
-        return mix_prompts(ready.prompts, request, self.prior), ready
 
     def alone(self, request: Request) -> list[Tensor]:
         """The unit embedding (d,) of every input of the first prompt as it is drawn alone."""
@@ -149,6 +158,13 @@ class PromptedPipeline:
             generator = generators(request.seed, len(scaled), request.pictures)
         # repeated here, for every decoder alike: diffusers 0.42 does it in one place, not in another
         wanted = scaled.repeat_interleave(request.pictures, 0).to(self._execution_device, self.decoder_dtype)
+        count = len(wanted)
+        if isinstance(generator, list) and len(generator) != count:
+            raise InputError(f"{len(generator)} generators for {count} pictures: give one, or one for each")
+        latents = request.latents
+        if latents is not None and (not isinstance(latents, Tensor) or latents.ndim != 4 or len(latents) != count):
+            shape = tuple(getattr(latents, "shape", ())) or type(latents).__name__
+            raise InputError(f"latents must be a tensor ({count}, channels, height, width), one for each picture, got {shape}")
         used = replace(request, steps=steps, guidance=guidance)
         return Conditions(wanted, len(scaled), generator, steps, guidance), used
 

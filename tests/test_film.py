@@ -170,3 +170,12 @@ def test_mistakes_of_the_command(tmp_path, monkeypatch, options, words):
     assert words in result.stderr
     assert len([line for line in result.stderr.strip().splitlines() if not line.endswith(" ...")]) == 1  # beside stages
     assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_a_film_never_takes_the_place_of_its_recording(starter, tmp_path):
+
+    recording = write_wav(tmp_path / "a.wav", tone(1, 16000), 16000)
+    before = recording.read_bytes()
+    with pytest.raises(InputError, match="is the input"):
+        make_film(starter, recording, recording, Plan(pictures=1, fps=2, side=32), num_inference_steps=1)
+    assert recording.read_bytes() == before

@@ -104,3 +104,17 @@ def test_a_callback_may_return_nothing(starter):
     seen = []
     starter(text="a dog", num_inference_steps=2, callback_on_step_end=lambda pipe, step, t, now: seen.append(step))
     assert seen == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        ({"generator": [torch.Generator()]}, "1 generators for 2 pictures"),
+        ({"latents": torch.zeros(1, 8, 16, 16)}, r"latents must be a tensor \(2, "),
+        ({"latents": torch.zeros(2, 3, 4, 5)}, "latents shape"),
+        ({"latents": [1]}, "got list"),
+    ],
+)
+def test_noise_that_does_not_fit_is_one_line(starter, call, line):
+    with pytest.raises(InputError, match=line):
+        starter(text=["a", "b"], num_inference_steps=1, **call)

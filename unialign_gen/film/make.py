@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..mixing import mix
-from ..output import written
+from ..output import check_output, written
 from .plan import Plan
 from .track import Track, listen
 from .writer import FilmWriter
@@ -73,10 +73,12 @@ def make_film(
         `seconds` of the film, `pictures` drawn, `windows` heard.
 
     Raises:
-        InputError: the recording cannot be read, is silent or too long; or a bad option.
+        InputError: the recording cannot be read, is silent or too long, or is `out` itself; or a bad option.
     """
     from ..pipelines.prior import move_to_known
 
+    files = [source] if isinstance(source, str | Path) else []
+    check_output(out, (out.suffix.lower(),), files, option="the film")
     plan = plan or Plan()
     move = move_to_known(pipeline.prior, prior_strength)
     track = listen(pipeline.aligner, source, plan, check)
