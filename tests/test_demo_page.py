@@ -250,8 +250,9 @@ def test_a_bad_file_is_one_line_in_the_page(used, tmp_path):
     used.click("#draw")
     said = used.wait(".toast-body, .toast-wrap", "noise.png is not a picture").text
     assert "/" not in said.replace("noise.png", "")
-    used.upload("restore", tmp_path / "noise.png")
-    used.wait(".toast-wrap", "not a PNG")
+    (tmp_path / "other.png").write_bytes(b"\x89PNG nothing" * 40)
+    used.upload("restore", tmp_path / "other.png")
+    used.wait(".toast-wrap", "the settings of other.png cannot be read")
 
 
 def test_a_way_from_station_to_station(used):
