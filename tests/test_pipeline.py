@@ -257,6 +257,8 @@ def test_bad_calls_are_one_clear_line(starter, call, words):
 
 
 def test_unknown_checkpoints(tmp_path):
+    with pytest.raises(InputError, match=r"load has no option foo: it takes decoder, device"):
+        unialign_gen.load("starter", foo=1)
     with pytest.raises(InputError, match="unknown checkpoint"):
         unialign_gen.load("no-such-thing")
     (tmp_path / "model_index.json").write_text('{"_class_name": "Other"}')

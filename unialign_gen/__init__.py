@@ -82,13 +82,16 @@ def load(
             whose licence is not permissive).
 
     Raises:
-        InputError: no such checkpoint, or one that cannot be read.
+        InputError: no such checkpoint, one that cannot be read, or an option that is not there.
 
     Example:
         >>> generate = load("starter")
         >>> generate("a red car", seed=0, num_inference_steps=1).images[0].mode
         'RGB'
     """
+    unknown = sorted(set(options) - set(LoadOptions.__annotations__))
+    if unknown:
+        raise InputError(f"load has no option {', '.join(unknown)}: it takes decoder, {', '.join(LoadOptions.__annotations__)}")
     from .loading import load_pipeline
 
     return load_pipeline(checkpoint, decoder=decoder, **options)
