@@ -110,7 +110,7 @@ def travel_tab(context: AppContext) -> None:
         save_sequence(large, folder / "way.mp4")
         return {
             exports: [str(folder / "way.gif"), str(folder / "way.mp4")],
-            stage: "",
+            stage: html.notes(way.notes),
             player: film_strip(way),
         }
 
