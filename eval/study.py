@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from unialign_gen.data.extract import run as extract_features
 from unialign_gen.data.extract_config import ExtractConfig
 from unialign_gen.data.sources import CorpusConfig, read_corpus
 from unialign_gen.errors import InputError
-from unialign_gen.heads import heads_in
+from unialign_gen.heads import encoder_description, heads_in
 from unialign_gen.loading import PUBLISHED, description, find, open_aligner
 from unialign_gen.media import load_clip, load_image
 
@@ -151,13 +150,8 @@ def own_encoder(plan: Plan, modality: str) -> str | dict[str, Any]:
         folder = heads_in(run).get(modality)
         if folder is not None and (folder / "model.safetensors").is_file():
             return str(folder)
-        if folder is not None and (folder / "encoder.json").is_file():
-            found = json.loads((folder / "encoder.json").read_text("utf-8"))
-            return (
-                str(found["folder"])
-                if "folder" in found
-                else found | {k: str(folder / v) for k, v in found.items() if k == "file"}
-            )
+        if folder is not None and (described := encoder_description(folder)):
+            return str(described["folder"]) if "folder" in described else described
     raise InputError(f"--prompts: no method has an encoder and a head for {modality}")
 
 

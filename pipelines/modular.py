@@ -46,7 +46,7 @@ from unialign_gen.request.arguments import ask, prompts_of
 
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior
-from .prompted import checked_vector, encode_prompts, mix_prompts
+from .prompted import as_vector, checked_vector, encode_prompts, mix_prompts
 
 PROMPTS = {
     "text": "a string",
@@ -260,7 +260,7 @@ class UniAlignMixStep(ModularPipelineBlocks):
             raise InputError(f"embed_norm must be a finite number, got {norm!r}")
         weights = block.weights if isinstance(block.weights, Mapping) or block.weights is None else {"embeds": block.weights}
         prompts = prompts_of({"embeds": block.embeds}, weights)
-        width = vector(prompts[0][0].value).numel()
+        width = as_vector(prompts[0][0].value).numel()
         rows = torch.stack([mixed(row, width, block.mix, norm, components._execution_device) for row in prompts])
         block.image_embeds = rows.to(block.dtype)
         set_ip_adapter(block, block.image_embeds)
@@ -271,17 +271,9 @@ class UniAlignMixStep(ModularPipelineBlocks):
 def mixed(prompts: Sequence[Prompt], width: int, method: Any, norm: float | None, device: torch.device) -> Tensor:
     """The mix (width,) of a prompt's embeddings at the given norm, or at their own mean norm."""
     weights = [p.weight for p in prompts]
-    given = [vector(p.value).to(device) for p in prompts]
+    given = [as_vector(p.value).to(device) for p in prompts]
     unit = mix([checked_vector(v, width) for v in given], weights, method)
     if norm is None:
         lengths = [abs(w) * float(v.float().norm()) for w, v in zip(weights, given, strict=True)]
         norm = sum(lengths) / sum(map(abs, weights))
     return to_decoder(unit, norm)
-
-
-def vector(value: Any) -> Tensor:
-    """One embedding as a tensor."""
-    try:
-        return torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"embeds must be vectors of numbers, got {type(value).__name__}") from error

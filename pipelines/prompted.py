@@ -146,8 +146,6 @@ class PromptedPipeline:
 
     def conditions(self, request: Request) -> tuple[Conditions, Request]:
         """What the decoder samples from, and the request as it was used."""
-        steps = self.config["default_steps"] if request.steps is None else request.steps
-        guidance = self.config["default_guidance"] if request.guidance is None else request.guidance
         if request.image_embeds is None:
             unit, request = self.mixed(request)
             scaled = self.embed_scale(unit)
@@ -165,8 +163,15 @@ class PromptedPipeline:
         if latents is not None and (not isinstance(latents, Tensor) or latents.ndim != 4 or len(latents) != count):
             shape = tuple(getattr(latents, "shape", ())) or type(latents).__name__
             raise InputError(f"latents must be a tensor ({count}, channels, height, width), one for each picture, got {shape}")
-        used = replace(request, steps=steps, guidance=guidance)
-        return Conditions(wanted, len(scaled), generator, steps, guidance), used
+        steps, guidance = self.steps_and_guidance(request)
+        return Conditions(wanted, len(scaled), generator, steps, guidance), replace(request, steps=steps, guidance=guidance)
+
+    def steps_and_guidance(self, request: Request) -> tuple[int, float]:
+        """Those of a request, or the checkpoint's own where it names none."""
+        return (
+            self.config["default_steps"] if request.steps is None else request.steps,
+            self.config["default_guidance"] if request.guidance is None else request.guidance,
+        )
 
     def checked_embeds(self, image_embeds: Tensor) -> Tensor:
         """Embeddings (B, d) at decoder scale as they are, if that is what they are."""
@@ -230,8 +235,7 @@ class PromptedPipeline:
                     at += some
                 images.append(picture)
                 chosen.append(0 if seeds is None or best is None else seeds[i] + best)
-        steps = self.config["default_steps"] if request.steps is None else request.steps
-        guidance = self.config["default_guidance"] if request.guidance is None else request.guidance
+        steps, guidance = self.steps_and_guidance(request)
         used = replace(used, steps=steps, guidance=guidance, seed=None if seeds is None else tuple(chosen))
         return PictureOutput(images=images, notes=notes, request=used)
 
@@ -322,14 +326,23 @@ def checked_vector(value: Any, width: int, name: str = "embeds") -> Tensor:
     Raises:
         InputError: another shape, not finite, or zero.
     """
-    try:
-        vector = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"embeds must be vectors of numbers, got {type(value).__name__}") from error
+    vector = as_vector(value)
     if vector.shape != (width,):
         what = "embeds must have" if name == "embeds" else f"{name} was kept for another model: this one has"
         raise InputError(f"{what} {width} values a prompt, got shape {tuple(vector.shape)}")
     return check_embedding(vector)
+
+
+def as_vector(value: Any) -> Tensor:
+    """One embedding as a tensor.
+
+    Raises:
+        InputError: it is no array of numbers.
+    """
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"embeds must be vectors of numbers, got {type(value).__name__}") from error
 
 
 def first_seeds(seed: int | Sequence[int], count: int, per_prompt: int) -> list[int]:

@@ -120,19 +120,30 @@ def encoder_beside(folder: Path, dtype: torch.dtype | None = None) -> Encoder | 
     """
     from .encoders.registry import NOWHERE, load_encoder, register_file
 
-    try:
-        described: dict[str, Any] = json.loads((folder / "encoder.json").read_text("utf-8"))
-    except FileNotFoundError:
-        described = {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / 'encoder.json'} is damaged: {error}") from error
+    described = encoder_description(folder)
     if file := described.pop("file", None):
-        register_file(str(described.get("encoder")), folder / file)
+        register_file(str(described.get("encoder")), file)
     if (folder / "model.safetensors").is_file():
         return load_encoder(folder, dtype)
     if "folder" in described:
         return load_encoder(Path(described["folder"]), dtype)
     return load_encoder(NOWHERE, dtype, described) if described else None
+
+
+def encoder_description(folder: Path) -> dict[str, Any]:
+    """What a training run says of the encoder beside a head: its folder or its description, its Python file by its path; empty
+    where it says nothing.
+
+    Raises:
+        InputError: the description is damaged.
+    """
+    try:
+        described: dict[str, Any] = json.loads((folder / "encoder.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'encoder.json'} is damaged: {error}") from error
+    return described | {key: str(folder / value) for key, value in described.items() if key == "file"}
 
 
 def heads_in(folder: str | Path) -> dict[str, Path]:
