@@ -273,7 +273,9 @@ class Aligner(ModelMixin, ConfigMixin):
 
     def embed_video(self, video: Source | Clip, frames: int = FRAMES, sound: float = SOUND_IN_VIDEO) -> Tensor:
         """A file, or a `media.Clip` with sound at the encoder's rate -> (embed_dim,): the mean over `frames` frames, mixed
-        with a share `sound` of the sound track."""
+        with a share `sound` of the sound track. A video encoder that takes whole clips reads the file itself."""
+        if "video" in self.config["encoders"] and self.part("video").encoder.whole_clips:
+            return self("video", [video])[0]
         hear = "audio" in self.config["encoders"] and sound > 0
         downmix = self.part("audio").encoder.downmix if hear else "mean"
         clip = load_video(video, frames, self.sound_rate if hear else None, downmix)

@@ -66,7 +66,9 @@ def text(
         str, typer.Option(help="A space of sound and text: pe_av:FOLDER_OR_REPOSITORY, or hf:FOLDER_OR_REPOSITORY of a CLAP.")
     ],
     checkpoint: Checkpoint = "kandinsky",
-    captions: Annotated[Path | None, typer.Option(help="A file of captions, one a line; the package's 3,000 by default.")] = None,
+    captions: Annotated[
+        Path | None, typer.Option(help="A file of captions, one a line; the package's 3,000 by default.")
+    ] = None,
     sounds: Annotated[
         Path | None, typer.Option(help="A folder of any sounds, for their mean; the package's recordings by default.")
     ] = None,
@@ -114,7 +116,9 @@ def text(
 @guarded
 def pairs(
     out: Out,
-    features: Annotated[Path, typer.Option(help="Features of sounds and their pictures or videos, from `unialign-gen extract`.")],
+    features: Annotated[
+        Path, typer.Option(help="Features of sounds and their pictures or videos, from `unialign-gen extract`.")
+    ],
     checkpoint: Checkpoint = "kandinsky",
     as_json: AsJson = False,
 ) -> None:
@@ -181,7 +185,9 @@ def shift_of(checkpoint: str) -> Tensor | None:
         return None  # texts and pictures of a space that was trained for it lie together
     found = text_to_image_shift(calibration_folder(checkpoint))
     if found is None:
-        note("no shift", f"the shift from text to image was not measured: run `unialign-gen calibrate --checkpoint {checkpoint}`")
+        note(
+            "no shift", f"the shift from text to image was not measured: run `unialign-gen calibrate --checkpoint {checkpoint}`"
+        )
     return found
 
 

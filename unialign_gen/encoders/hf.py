@@ -68,6 +68,9 @@ class Transformers(Encoder):
         self.modality = modality
         self.tagger = bool(origin and origin.get("tags"))
         self.net = model_class(settings, self.tagger)(settings)
+        for module in self.net.modules():  # that CLAP counts among its weights
+            if "position_ids" in module._buffers and sizes["model_type"] == "clap_text_model":
+                module._non_persistent_buffers_set.add("position_ids")
         self.dim = width_of(self.net)
         self.config = {**(origin or {}), "encoder": "hf", "modality": modality, "architecture": dict(sizes)}
         self.processor: Any = None
@@ -228,16 +231,16 @@ def clip_pixels(side: int, preprocess: Mapping[str, Any]) -> Any:
 
 
 def open_processor(modality: str, place: Path) -> Any:
-    """The tokenizer, image processor or feature extractor of a folder.
+    """The tokenizer, image or video processor, or feature extractor of a folder.
 
     Raises:
         InputError: there is none.
     """
-    from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
+    import transformers
 
-    kinds = {"image": AutoImageProcessor, "text": AutoTokenizer, "audio": AutoFeatureExtractor}
+    kinds = {"image": "ImageProcessor", "text": "Tokenizer", "audio": "FeatureExtractor", "video": "VideoProcessor"}
     try:
-        return kinds[modality].from_pretrained(place, local_files_only=True)
+        return getattr(transformers, f"Auto{kinds[modality]}").from_pretrained(place, local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"nothing in {place} says how this model's {modality} is prepared: {first_line(error)}") from error
 
