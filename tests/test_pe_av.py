@@ -17,9 +17,8 @@ from unialign_gen.media import Clip
 SIDE = 16
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory, tokenizer):  # noqa: F811
-    """A folder as the hub has it, and the model in it."""
+def save_pe_av(folder, tokenizer):  # noqa: F811
+    """A folder as the hub has it, with a tiny model."""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16}
     codec = {"encoder_hidden_size": 4, "downsampling_ratios": [2, 4], "codebook_dim": 6}
     text = {"hidden_size": 20, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 49408}
@@ -28,12 +27,18 @@ def published(tmp_path_factory, tokenizer):  # noqa: F811
     vision["model_args"] = {"img_size": SIDE, "embed_dim": 32, "depth": 1, "num_heads": 2, "ref_feat_shape": (1, 1)}
     both = sizes | {"audio_config": sizes | {"dac_config": codec}, "video_config": sizes | {"vision_config": vision}}
     model = lively(PeAudioVideoModel(PeAudioVideoConfig(text_config=text, audio_video_config=both)))
-    folder = tmp_path_factory.mktemp("pe-av")
     model.save_pretrained(folder)
     way = {"do_resize": True, "do_rescale": True, "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     PeVideoVideoProcessor(size={"height": SIDE, "width": SIDE}, **way).save_pretrained(folder)
     tokenizer.model_max_length = 64
     tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory, tokenizer):  # noqa: F811
+    """The folder, and the model in it."""
+    folder = tmp_path_factory.mktemp("pe-av")
+    save_pe_av(folder, tokenizer)
     return folder, PeAudioVideoModel.from_pretrained(folder).eval()
 
 

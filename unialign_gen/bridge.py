@@ -207,7 +207,7 @@ def ridge(way: str, features: Tensor, targets: Tensor) -> Ridge:
 def from_captions(sound_space: Tensor, image_space: Tensor, sounds: Tensor, shift: Tensor | None) -> Ridge:
     """A head from captions: the map from a space of sound and text to one of text and image, at sounds' own mean.
 
-    In either space a modality lies apart (Liang et al. 2022): sounds are centred by their mean where captions are by theirs, and
+    In either space a modality lies apart (Liang et al. 2022): sounds are centred by their mean as captions are by theirs, and
     what comes out is moved by `shift` to where pictures lie.
 
     Args:

@@ -2,9 +2,9 @@
 
     {"encoder": "pe_av:facebook/pe-av-base", "modality": "audio"}      audio, text, video, or audio_video
 
-Licence as stated in facebookresearch/perception_models: LICENSE.PE, and the badge of its Perception Encoder models. Published as
-`facebook/pe-av-small`, `-base` and `-large`, for all frames and for 16. Networks, tokenizer and preparation of frames are
-transformers'. A text has an embedding for each of the others: `against` says which, `audio` by default.
+Licence as stated in facebookresearch/perception_models: LICENSE.PE, and the badge of its Perception Encoder models.
+Published as `facebook/pe-av-small`, `-base` and `-large`, for all frames and for 16. Networks, tokenizer and the preparation
+of frames are transformers'. A text has an embedding for each of the others: `against` says which, `audio` by default.
 """
 
 from __future__ import annotations
