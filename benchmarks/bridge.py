@@ -6,8 +6,8 @@ Prints a table: of held-out recordings and of other makers', how often the neare
 the nearest five, is what the sound is of. Needs the data folder that the recipe's `data`, `encode`, `space` and `heads` fill.
 
 - events: YAMNet and the names of its events, with the starter's own text head; no sound was ever seen with a picture or a name.
-- text: a space of sound and text that is made here as CLAP is, with the names of training sounds but no picture (a ridge from
-  the starter's sound features to MiniLM's sentence features), then the package's captions from MiniLM to the starter's space.
+- text: a space of sound and text that is made here as CLAP is, with the names of 1,000 training sounds but no picture (a ridge
+  from the starter's sound features to MiniLM's sentence features), then the captions from there to the starter's space.
 - pairs: sounds drawn from all training sounds, each with a training picture of the same concept.
 """
 
@@ -77,10 +77,11 @@ def heads(root: Path, rows: list[Row], counts: tuple[int, ...]) -> dict[str, tup
     made["events"] = from_events(layer, names, aligner("text", names), None)
 
     trained = [r for r in rows if r.split == "train" and r.concepts]
-    heard = features(root, trained)
-    sound_space = ridge("pairs", heard, embed(text, [r.concepts[0] for r in trained])).head
-    said = captions()
-    through = from_captions(embed(text, said), aligner("text", said), sound_space(heard), None)
+    named = dice.sample(trained, min(counts[-1], len(trained)))
+    heard = features(root, named)
+    sound_space = ridge("pairs", heard, embed(text, [r.concepts[0] for r in named])).head
+    said = embed(text, captions())
+    through = from_captions(said, F.normalize(text.head(said), dim=1), sound_space(heard), None)
     made["text"] = (nn.Sequential(sound_space, through.head), through.bridge)
 
     points, places = pictures(root)

@@ -226,7 +226,8 @@ def test_by_the_captions_of_a_clap(tmp_path, tokenizer):  # noqa: F811
     words = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = ClapConfig(text_config=words | {"vocab_size": 49408, "projection_dim": 12}, audio_config=audio, projection_dim=12)
     tokenizer.model_max_length = 64
-    for part in (ClapModel(config), ClapFeatureExtractor(feature_size=16, max_length_s=1, truncation="rand_trunc"), tokenizer):
+    extractor = ClapFeatureExtractor(feature_size=16, sampling_rate=8000, max_length_s=1, truncation="rand_trunc")
+    for part in (ClapModel(config), extractor, tokenizer):
         part.save_pretrained(tmp_path / "clap")
     (tmp_path / "captions.txt").write_text("\n".join(captions()[:40]))
     options = ("--space", f"hf:{tmp_path / 'clap'}", "--captions", tmp_path / "captions.txt", "--checkpoint", "starter")

@@ -119,6 +119,7 @@ def test_calibrate_then_generate(hub, home, kind, name, dim):
     pictures = pipeline(text="a dog", seed=0, **FEW).images
     assert len(pictures) == 1
     assert list(pipeline.aligner.parts) == ["text"]  # the vision encoder stays on the disk
+    assert text_to_image_shift(calibration_folder(name)).shape == (dim,)  # by the package's pictures and captions
     assert getattr(pipeline, "image_encoder", None) is None
     pipeline(text="a dog", image=hub / "pictures" / "0.png", seed=0, **FEW)
     assert set(pipeline.aligner.parts) == {"text", "image"}

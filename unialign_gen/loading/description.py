@@ -168,7 +168,7 @@ def on_disk(entry: Mapping[str, Any]) -> bool:
 
     files = wanted_files(entry["components"], None) if "components" in entry else ["*.json", "*.safetensors", "*.bin"]
     try:
-        root = snapshot_download(entry["source"], revision=entry["revision"], allow_patterns=files, local_files_only=True)
+        root = snapshot_download(entry["source"], revision=entry.get("revision"), allow_patterns=files, local_files_only=True)
     except Exception:  # the client raises several kinds of errors for "not there"
         return False
     weights = [p for ending in ("safetensors", "bin") for p in Path(root).rglob(f"*.{ending}")]
