@@ -70,7 +70,7 @@ def test_an_upscaler_enlarges_what_the_decoder_draws(enlarging, kind):
     for scale in (2, 8, None):
         large = enlarging(**options, upscale=scale).images
         large = torch.as_tensor(np.array(large[0])).float() if kind != "pt" else large[0].permute(1, 2, 0)
-        side = 128 * (scale or 8)
+        side = enlarging.sample_side * (scale or 8)
         assert large.shape == (side, side, 3)
         expected = F.interpolate(plain.permute(2, 0, 1)[None], size=(side, side), mode="nearest")[0].permute(1, 2, 0)
         assert (large - expected).abs().max() <= (1 if kind == "pil" else 1e-5)
