@@ -141,12 +141,12 @@ def test_from_an_empty_cache_to_a_picture(hub, tmp_path):  # noqa: F811
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=290,
     )
     assert done.returncode == 0, done.stderr
     notes = {n["kind"]: n["text"] for n in json.loads(done.stdout)["notes"]}
-    assert set(notes) == {"measured scale", "no sound head"}
     assert "cattle, bovinae" in notes["no sound head"]
+    assert "64 pictures" in done.stderr  # from which the scale was measured
     assert Image.open(tmp_path / "cow.png").size[0] >= 8
     kept = tmp_path / ".cache" / "unialign_gen" / "calibration" / "kandinsky" / "events"
     bridge = read_bridge(kept)
