@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from conftest import write_video
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_clip_encoders import lively, tokenizer  # noqa: F401  fixture
 from transformers import PeAudioVideoConfig, PeAudioVideoModel, PeVideoVideoProcessor
 
 from unialign_gen.aligner import Aligner, Part
+from unialign_gen.data.corpus import Sample
+from unialign_gen.data.decode import prepare
+from unialign_gen.data.extract_config import locate
 from unialign_gen.encoders import load_encoder, save_encoder
 from unialign_gen.encoders.registry import NOWHERE
 from unialign_gen.errors import InputError
@@ -132,6 +136,19 @@ def test_a_video_as_a_prompt_is_read_whole(published):
     z = aligner.embed("video", [frames])
     assert z.shape == (1, 20)
     assert torch.allclose(z.norm(dim=1), torch.ones(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("modality", ["video", "audio_video"])
+def test_a_corpus_is_extracted_by_whole_clips(published, tmp_path, modality):
+    folder, _ = published
+    write_video(tmp_path / "clip.mp4", seconds=1.0)
+    described = locate(modality, f"pe_av:{folder}")
+    assert described["modality"] == modality
+    encoder = load_encoder(NOWHERE, None, described)
+    extra = {} if modality == "video" else {modality: str(tmp_path / "clip.mp4")}
+    found = prepare(Sample("a", video=str(tmp_path / "clip.mp4"), extra=extra), {modality: encoder}, 4, 60)
+    assert not found.problems
+    assert encoder(found.inputs[modality]).shape == (1, 20)
 
 
 def test_what_is_wrong_is_one_line(published):
