@@ -33,7 +33,10 @@ from .model import Heads
 
 CONFIG, ABOUT, METRICS, STATE, HEADS = "config.yaml", "about.json", "metrics.jsonl", "state.pt", "heads"
 PACKAGES = ("torch", "accelerate", "diffusers", "transformers", "safetensors", "numpy")
-FREE = {"out", "steps", "epochs", "save_every", "trackers", "micro_batch", "workers"}  # what a resumed run may change
+FREE = {  # what a resumed run may change
+    *("out", "steps", "epochs", "save_every", "sharded_state", "trackers", "micro_batch", "workers"),
+    *("activation_checkpointing", "compile"),
+}
 
 
 def about() -> dict[str, Any]:
@@ -100,6 +103,12 @@ class RunFolder:
         part = self.path / f".{STATE}.part"
         torch.save(state, part)
         os.replace(part, self.path / STATE)
+
+    def forget_shares(self, name: str, among: bool) -> None:
+        """Removes the shares of states: those of one, or all but those of one."""
+        for path in self.path.glob("state-*"):
+            if (path.name == name) == among:
+                shutil.rmtree(path)
 
     def load_state(self) -> dict[str, Any] | None:
         """The state that was saved last, if there is one; read without unpickling code."""
