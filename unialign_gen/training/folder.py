@@ -104,16 +104,16 @@ class RunFolder:
         torch.save(state, part)
         os.replace(part, self.path / STATE)
 
-    def forget_shares(self, name: str, among: bool) -> None:
-        """Removes the shares of states: those of one, or all but those of one."""
+    def forget_shares(self, but: str) -> None:
+        """Removes the shares of all states but one."""
         for path in self.path.glob("state-*"):
-            if (path.name == name) == among:
+            if path.name != but:
                 shutil.rmtree(path)
 
     def load_state(self) -> dict[str, Any] | None:
         """The state that was saved last, if there is one; read without unpickling code."""
         path = self.path / STATE
-        return torch.load(path, weights_only=True, map_location="cpu") if path.is_file() else None
+        return torch.load(path, weights_only=True, map_location="cpu", mmap=True) if path.is_file() else None
 
     def log(self, row: Mapping[str, Any]) -> None:
         with (self.path / METRICS).open("a") as f:

@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import FullyShardedDataParallelPlugin, parse_flag_from_env
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
@@ -102,7 +102,7 @@ def fsdp_plugin() -> FullyShardedDataParallelPlugin | None:
 def shard(heads: Heads, plugin: FullyShardedDataParallelPlugin, device: torch.device, world: int) -> None:
     """Shares every weight out over all processes (FSDP2), block by block; each is whole only while its block computes."""
     mesh = init_device_mesh(device.type, (world,))
-    offload = CPUOffloadPolicy() if plugin.cpu_offload and device.type != "cpu" else OffloadPolicy()
+    offload = plugin.cpu_offload if device.type != "cpu" else OffloadPolicy()
     options = {"mesh": mesh, "reshard_after_forward": bool(plugin.reshard_after_forward), "offload_policy": offload}
     for module in (*blocks(heads.encoders), *heads.encoders.values(), *heads.heads.values(), heads):
         fully_shard(module, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 import signal
 import threading
 from collections.abc import Collection, Iterator
@@ -208,7 +209,7 @@ class Trainer:
         if self.config.sharded_state:
             shares = f"state-{self.step}"
             if main:
-                self.folder.forget_shares(shares, among=True)  # a kill may have left some
+                shutil.rmtree(self.folder.path / shares, ignore_errors=True)  # a kill may have left some
             self.accelerator.wait_for_everyone()
             save_shares(tensors, self.folder.path / shares)
         else:
@@ -229,7 +230,7 @@ class Trainer:
                 "metrics": self.metrics,
             }
         )
-        self.folder.forget_shares(shares, among=False)
+        self.folder.forget_shares(but=shares)
 
     def _keep(self) -> None:
         """Writes the trained weights as heads and encoders that load by themselves: all processes take part."""
@@ -271,7 +272,7 @@ class Trainer:
         return Result(self.step, steps, self.metrics, heads if heads.is_dir() else None)
 
     def _any(self, asked: bool) -> bool:
-        """Whether a process was asked to stop: they leave at the same step."""
+        """Whether it is so in any process: they stop, and keep what they trained, at the same step."""
         if self.world == 1:
             return asked
         flag = torch.tensor(float(asked), device=self.accelerator.device)
@@ -369,7 +370,7 @@ class Trainer:
             found = evaluate(self._measured, self._embed, state.sources, state.means, config.anchor, config.evaluation.limit)
             self._check_metric(found)
             score = found.get(config.evaluation.metric, math.inf)
-            if score >= self.best:
+            if self._any(self.accelerator.is_main_process and score >= self.best):  # its numbers count: a last bit may differ
                 self.best = score
                 self._keep()
             self.plain.train()
