@@ -124,7 +124,8 @@ class TrainConfig:
         precision: of heads and encoders; losses are in fp32 in any case.
         ema: decay of the moving average that is evaluated and kept; 0 keeps the weights themselves.
         micro_batch: rows a process that are encoded at a time, with the loss still over whole batches; 0 is all at once.
-        save_every: steps between two states to resume from. sharded_state: each process writes its share of them.
+        save_every: steps between two states to resume from. sharded_state: each of several processes writes its
+            share of them.
         trackers: of Accelerate, such as `tensorboard`, `wandb`; `metrics.jsonl` is written in any case.
     """
 
