@@ -220,8 +220,8 @@ def write_descriptions(folder: Path, places: Mapping[str, Path | dict[str, Any]]
     So that a run trained from the cache can say what its heads go on. Not part of the index: weights may be moved.
     """
     described = {}
-    for modality, place in places.items():
-        entry = {"folder": str(place)} if isinstance(place, Path) else dict(place)
+    for modality, where in places.items():
+        entry = {"folder": str(where)} if isinstance(where, Path) else dict(where)
         if "file" in entry:
             write_whole(folder / f"{modality}.py", Path(entry["file"]).read_bytes())
             entry["file"] = f"{modality}.py"

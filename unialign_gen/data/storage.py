@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,7 +60,7 @@ def placed(value: Any) -> Any:
 if TYPE_CHECKING:
     Location = Path
 else:
-    Location = Annotated[Any, BeforeValidator(placed), PlainSerializer(str, when_used="json")]
+    Location = Annotated[Any, BeforeValidator(placed), PlainSerializer(lambda value: value and str(value), when_used="json")]
 
 
 @contextmanager
@@ -74,7 +75,8 @@ def reached(location: object) -> Iterator[None]:
     except ImportError as error:
         raise InputError(f"{location} cannot be reached: {error}") from error
     except Exception as error:  # each store has errors of its own
-        raise InputError(f"{location} cannot be reached: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{location} cannot be reached: {type(error).__name__}: {reason}") from error
 
 
 def on_disk(path: Path) -> bool:
@@ -176,31 +178,29 @@ def copied(folder: Path, names: list[str], version: str) -> Path:
     return target
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stored:
-    """A file in a store, in a tar or in a table: bytes that are read when they are asked for.
+    """A file in a store, in a tar or in a table, whose bytes are read when they are asked for; media are read from it.
 
     Attributes:
         name: what messages and the report call it.
-        read: its bytes.
+        get: gives its bytes.
     """
 
     name: str
-    read: Callable[[], bytes]
+    get: Callable[[], bytes]
 
     def __str__(self) -> str:
         return self.name
 
-    def open(self) -> io.BytesIO:
-        """A file object.
+    def read(self) -> bytes:
+        """All of it.
 
         Raises:
             InputError: it cannot be read.
         """
         with reached(self.name):
-            file = Named(self.read())
-        file.name = self.name
-        return file
+            return self.get()
 
 
 class Named(io.BytesIO):
@@ -212,11 +212,31 @@ class Named(io.BytesIO):
 File = str | Stored
 
 
-def file_at(location: str, start: int | None = None, stop: int | None = None, name: str | None = None) -> File:
-    """A file by its path or URL, or bytes start to stop of it."""
-    if "://" not in location and start is None:
-        return location
-    return Stored(name or location, lambda: read_range(place(location), start or 0, stop))  # type: ignore[arg-type]
+def file_at(location: str) -> File:
+    """A file by its path or URL."""
+    return Stored(location, partial(read_url, location)) if "://" in location else location
+
+
+def read_url(location: str, start: int | None = None, stop: int | None = None) -> bytes:
+    """Bytes start to stop of a file by its path or URL."""
+    path = place(location)
+    if on_disk(path):
+        return path.read_bytes() if stop is None else read_range(path, start or 0, stop)
+    store: Any = path
+    return store.fs.cat_file(store.path, start=start, end=stop)
+
+
+def in_memory(file: File) -> str | Named:
+    """A file on the disk as it is, of any other its bytes, so that they are read once.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    if isinstance(file, str):
+        return file
+    found = Named(file.read())
+    found.name = file.name
+    return found
 
 
 def expanded(pattern: str) -> list[str]:

@@ -112,9 +112,7 @@ class Moments:
         """Of both sets of rows (Chan, Golub and LeVeque 1983)."""
         count = self.count + other.count
         apart, share = other.mean - self.mean, other.count / max(1, count)
-        return Moments(
-            count, self.mean + share * apart, self.squares + other.squares + self.count * share * apart.square()
-        )
+        return Moments(count, self.mean + share * apart, self.squares + other.squares + self.count * share * apart.square())
 
     @property
     def std(self) -> Tensor:

@@ -121,9 +121,7 @@ class Stream:
         for modality, shares in sorted(config.pairs.items()):
             names = sorted(shares)
             usable = [sources[n].has(modality) & ~sources[n].held_out for n in names]
-            found = [
-                LabelIndex.of(sources[n], u, numbers[n], len(self.labels)) for n, u in zip(names, usable, strict=True)
-            ]
+            found = [LabelIndex.of(sources[n], u, numbers[n], len(self.labels)) for n, u in zip(names, usable, strict=True)]
             odds = torch.tensor([shares[n] for n in names]) * torch.stack([index.counts > 0 for index in found], 1)
             self.paired[modality], self.paired_odds[modality] = found, odds.cumsum(1)
         pairable = torch.ones(len(self.labels), dtype=torch.bool)
