@@ -36,7 +36,7 @@ class Embedded:
 def rows(features: Ragged, head: nn.Module) -> Tensor:
     """Unit embeddings (R, d) of all rows, such as all captions."""
     parts = [F.normalize(head(part.float()).float(), dim=1) for part in features.values.split(ROWS)]
-    return torch.cat(parts) if parts else features.values.float()
+    return torch.cat(parts) if parts else features.values[:].float()
 
 
 def pooled(features: Ragged, head: nn.Module) -> Embedded:

@@ -140,18 +140,56 @@ def server():
     os.environ |= set_before
 
 
-def run_extraction(corpus: CorpusConfig, out: str) -> None:
+ENCODER = '''
+import torch
+from unialign_gen.encoders.base import Encoder
+
+class Small(Encoder):
+    """The mean colour of a picture, or the letters of a text."""
+    dim, config = 3, {"encoder": "small"}
+
+    def prepare(self, inputs):
+        def one(x):
+            if isinstance(x, str):
+                return torch.tensor([len(x), ord(x[-1]), x.count("t")]).float()
+            return torch.tensor(list(x.resize((1, 1)).getdata()[0])).float()
+        return torch.stack([one(x) for x in inputs])
+
+    def forward(self, x):
+        return x
+
+def build(folder, config):
+    return Small()
+
+def weights(folder, config):
+    return {}
+'''
+
+
+def small_extraction(corpus: CorpusConfig, out: str | Path, file: Path) -> None:
     torch.set_num_threads(1)
-    extract.run(extracting(corpus, out), progress=False)
+    encoder = {"encoder": "small", "file": str(file)}
+    config = replace(extracting(corpus, out), encoders={"image": encoder, "text": encoder})
+    extract.run(config, progress=False)
 
 
-def test_in_s3_killed_at_ten_moments(media, local, server, tmp_path):
+def small_training(cache: str | Path, out: Path) -> TrainConfig:
+    heads = {"text": HeadConfig(hidden=8), "image": HeadConfig(hidden=8)}
+    return replace(
+        training(cache, out), heads=heads, embed_dim=8, streams=[StreamConfig({"all": 1.0}, ["image", "text"], batch=4)]
+    )
+
+
+def test_in_s3_killed_at_ten_moments(media, server, tmp_path):
     """A process that is killed leaves whole objects or none; the last one's cache trains to the losses of the disk."""
+    (tmp_path / "small.py").write_text(ENCODER)
+    small_extraction(CorpusConfig("manifest", manifest=media / "m.jsonl"), tmp_path / "cache", tmp_path / "small.py")
+    train(small_training(tmp_path / "cache", tmp_path / "disk"))
     server.mkdir("bucket")
     server.put(f"{media}/", "bucket/media/", recursive=True)
     corpus = CorpusConfig("manifest", manifest="s3://bucket/media/m.jsonl")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["unialign_gen.data.extract", "timm", "transformers.models.bert.modeling_bert", "s3fs"])
+    context.set_forkserver_preload(["unialign_gen.data.extract", "unialign_gen.encoders", "s3fs", "test_storage"])
     dice, killed = random.Random(0), 0
 
     def shards() -> list[str]:
@@ -161,24 +199,23 @@ def test_in_s3_killed_at_ten_moments(media, local, server, tmp_path):
     for _ in range(10):
         there = shards()
         if len(there) == SHARDS:
-            server.rm(
-                [dice.choice(there), "bucket/cache/report.jsonl"] if server.exists("bucket/cache/report.jsonl") else there[0]
-            )
-        process = context.Process(target=run_extraction, args=(corpus, "s3://bucket/cache"))
+            server.rm(dice.choice(there))
+            there = shards()
+        process = context.Process(target=small_extraction, args=(corpus, "s3://bucket/cache", tmp_path / "small.py"))
         process.start()
-        wanted = len(shards()) + dice.choice([0, 0, 1])
-        while process.is_alive() and len(shards()) < wanted:
-            time.sleep(0.01)
-        time.sleep(dice.uniform(0, 0.5))
+        wanted, until = len(there) + dice.choice([0, 0, 1]), time.monotonic() + 30
+        while process.is_alive() and len(shards()) < wanted and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(dice.uniform(0, 0.3))
         killed += process.is_alive()
         process.kill()
         process.join()
-    run_extraction(corpus, "s3://bucket/cache")
+    small_extraction(corpus, "s3://bucket/cache", tmp_path / "small.py")
     assert killed >= 5
-    for path in (local / "cache").glob("*.safetensors"):
+    for path in (tmp_path / "cache").glob("*.safetensors"):
         assert server.cat_file(f"bucket/cache/{path.name}") == path.read_bytes()
-    train(training("s3://bucket/cache", tmp_path / "run"))
-    assert losses(tmp_path / "run") == losses(local / "run")
+    train(small_training("s3://bucket/cache", tmp_path / "run"))
+    assert losses(tmp_path / "run") == losses(tmp_path / "disk")
     with pytest.raises(InputError, match="no feature cache in s3://bucket/nothing"):
         FeatureCache.open("s3://bucket/nothing")
 

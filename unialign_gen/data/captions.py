@@ -27,9 +27,8 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         InputError: the file is not there or a line is not one JSON object.
     """
     with reached(path):
-        if not path.is_file():
-            raise InputError(f"no such file: {path}")
-    with path.open(encoding="utf-8-sig", newline="") as f:
+        file = path.open(encoding="utf-8-sig", newline="")
+    with file as f:
         if path.suffix.lower() in (".csv", ".tsv"):
             reader = csv.DictReader(f, dialect="excel-tab" if path.suffix.lower() == ".tsv" else "excel")
             for row in reader:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..data.cache import FeatureCache, Ragged, counted
@@ -31,6 +31,10 @@ def held_out(ids: list[str], share: float, seed: int) -> Tensor:
     limit = int(share * 2**32)
     digests = (hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in ids)
     return torch.tensor([int.from_bytes(d[:4], "big") < limit for d in digests], dtype=torch.bool)
+
+
+def whole(numbers: array[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)  # whose type an empty array would not tell
 
 
 @dataclass
@@ -52,7 +56,7 @@ class Labels:
         for labels in listed:
             numbers.extend(known.setdefault(label, len(known)) for label in labels)
             counts.append(len(labels))
-        return cls(list(known), Ragged(torch.tensor(numbers), counted(torch.tensor(counts))))
+        return cls(list(known), Ragged(whole(numbers), counted(whole(counts))))
 
     def __getitem__(self, sample: int) -> list[str]:
         return [self.names[k] for k in self.numbers[sample].tolist()]
@@ -135,7 +139,7 @@ def moments(sources: Iterable[Source], modality: str, spare: Path) -> Moments:
                 square, mean = torch.var_mean(rows.double(), 0, correction=0)
                 total += Moments(len(rows), mean, square * len(rows))
             check_finite(torch.stack([total.mean, total.squares]), source, modality)
-            save_file({"mean": total.mean, "squares": total.squares}, part)
+            part.write_bytes(save({"mean": total.mean, "squares": total.squares}))
 
         path = beside(source, spare, f"moments-{modality}")
         kept = load_file(made_once(path, make))
