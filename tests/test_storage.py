@@ -152,7 +152,7 @@ class Small(Encoder):
         def one(x):
             if isinstance(x, str):
                 return torch.tensor([len(x), ord(x[-1]), x.count("t")]).float()
-            return torch.tensor(list(x.resize((1, 1)).getdata()[0])).float()
+            return torch.tensor(x.resize((1, 1)).getpixel((0, 0))).float()
         return torch.stack([one(x) for x in inputs])
 
     def forward(self, x):
