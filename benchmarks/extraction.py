@@ -177,6 +177,8 @@ def decoding_speeds(paths: list[Path], repeats: int) -> dict[str, float]:
     read = torchcodec_reader()
     if read is not None:
         contenders["TorchCodec"] = all_of(read)
+        pairs = zip(ours(paths[0])[0], read(paths[0])[0], strict=True)
+        assert all(np.array_equal(np.asarray(a), b.permute(1, 2, 0).numpy()) for a, b in pairs)  # the same pictures
     stream = webdataset_reader(paths[0].parent / "0000.tar")
     if stream is not None:
         contenders["WebDataset reader"] = lambda: sum(1 for _ in stream())

@@ -17,9 +17,13 @@ ROWS = 8192
 class Features(Protocol):
     """What `data.cache.FeatureCache` offers."""
 
-    ids: list[str]
-    labels: list[str | None]
     modalities: dict[str, int]
+
+    @property
+    def ids(self) -> list[str]: ...
+
+    @property
+    def labels(self) -> list[str | None]: ...
 
     def features(self, modality: str) -> Ragged: ...
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import test_training
 import torch
 import torch.nn.functional as F
 from test_training import losses, settings, write_cache
@@ -18,6 +19,7 @@ from unialign_gen.training import features
 from unialign_gen.training.features import Labels, Moments, embed_mean, moments, read
 from unialign_gen.training.train import train
 
+caches = test_training.caches
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "training.py"
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import InputError
 from ..output import make_folder
@@ -81,11 +81,11 @@ class Ragged:
     """Rows by sample: `values[offsets[i] : offsets[i + 1]]` belong to sample i, which may have none.
 
     Attributes:
-        values: (R, width), in memory or mapped.
+        values: (R, width), in memory, or `MappedRows`, which is indexed alike; `values[:]` is in memory.
         offsets: (N + 1,), int64, not decreasing, from 0 to R.
     """
 
-    values: Tensor | MappedRows
+    values: Tensor
     offsets: Tensor
 
     def __len__(self) -> int:
@@ -165,6 +165,8 @@ def read_header(path: Path) -> dict[str, Any]:
         if 8 + length + max(entry["data_offsets"][1] for name, entry in found.items() if name != "__metadata__") != whole:
             raise ValueError("its length is wrong")
         return found
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: delete it and extract again ({error})") from error
 
@@ -177,7 +179,7 @@ def read_about(path: Path) -> dict[str, Any]:
     """
     try:
         return json.loads(read_header(path)["__metadata__"]["samples"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: delete it and extract again ({error})") from error
 
 
@@ -266,6 +268,8 @@ def read_index(folder: Path) -> dict[str, Any]:
         index = json.loads(text)
         version = index["format"]
     except (InputError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError) and not isinstance(error.__cause__, FileNotFoundError):
+            raise
         raise InputError(f"no feature cache in {folder}: make one with `unialign-gen extract`") from error
     if version != FORMAT:
         raise InputError(f"{folder} is a cache of format {version}, this version reads {FORMAT}: extract again")
@@ -351,7 +355,7 @@ class FeatureCache:
                     parts.append(f.get_tensor(modality))
             except (OSError, SafetensorError) as error:
                 raise InputError(f"{path} is damaged: delete it and extract again ({error})") from error
-        return Ragged(MappedRows(parts), counted(torch.cat(counts)))
+        return Ragged(cast("Tensor", MappedRows(parts)), counted(torch.cat(counts)))
 
     def problems(self) -> list[dict[str, str]]:
         """Rows of the report about samples of the cache: `id`, `modality`, `path`, `reason`."""

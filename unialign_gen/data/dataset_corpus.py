@@ -37,12 +37,12 @@ def read(root: str | Path, split: str | None = "train") -> Corpus:
     plain = [c for c in rows.column_names if c in (*TEXT, "label", "id")]
     if not media and not set(plain) & set(TEXT):
         raise InputError(f"{root} has no column of text, audio, video or pictures: its columns are {rows.column_names}")
-    names = rows.features["label"] if "label" in plain else None
+    names: Any = rows.features["label"] if "label" in plain else None
     samples: list[Sample] = []
     missing: list[Missing] = []
     for number, row in enumerate(rows.select_columns(plain)) if plain else enumerate({} for _ in range(len(rows))):
         name = str(row.get("id", number))
-        given = next((row[c] for c in TEXT if row.get(c)), [])
+        given: Any = next((row[c] for c in TEXT if row.get(c)), [])
         label = row.get("label")
         if label is not None and hasattr(names, "int2str"):
             label = names.int2str(label)

@@ -87,7 +87,8 @@ def read_range(path: Path, start: int, stop: int) -> bytes:
     """Bytes start to stop of a file, fewer where it ends before."""
     if not on_disk(path):
         store: Any = path
-        return store.fs.cat_file(store.path, start=start, end=stop)
+        with reached(path):
+            return store.fs.cat_file(store.path, start=start, end=stop)
     with path.open("rb") as f:
         f.seek(start)
         return f.read(stop - start)
@@ -101,10 +102,11 @@ def sizes(folder: Path) -> dict[str, int]:
         return {}
     store: Any = folder
     store.fs.invalidate_cache()  # others write there too
-    try:
-        listed = store.fs.ls(store.path, detail=True)
-    except FileNotFoundError:
-        return {}
+    with reached(folder):
+        try:
+            listed = store.fs.ls(store.path, detail=True)
+        except FileNotFoundError:
+            return {}
     return {entry["name"].rstrip("/").rpartition("/")[2]: entry["size"] for entry in listed if entry["type"] == "file"}
 
 
