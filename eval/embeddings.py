@@ -17,9 +17,13 @@ ROWS = 8192
 class Features(Protocol):
     """What `data.cache.FeatureCache` offers."""
 
-    ids: list[str]
-    labels: list[str | None]
     modalities: dict[str, int]
+
+    @property
+    def ids(self) -> list[str]: ...
+
+    @property
+    def labels(self) -> list[str | None]: ...
 
     def features(self, modality: str) -> Ragged: ...
 
@@ -36,7 +40,7 @@ class Embedded:
 def rows(features: Ragged, head: nn.Module) -> Tensor:
     """Unit embeddings (R, d) of all rows, such as all captions."""
     parts = [F.normalize(head(part.float()).float(), dim=1) for part in features.values.split(ROWS)]
-    return torch.cat(parts) if parts else features.values.float()
+    return torch.cat(parts) if parts else features.values[:].float()
 
 
 def pooled(features: Ragged, head: nn.Module) -> Embedded:

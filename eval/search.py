@@ -171,7 +171,7 @@ def evaluate(
         raise InputError(f"retrieval needs text and another modality; the features have {', '.join(features.modalities)}")
     chosen = subsets(features, others, ids)
     captions = features.features("text")
-    groups = equal_rows(captions.values)
+    groups = equal_rows(captions.values[:])
     facts = {name: caption_facts(owners(captions), groups, keep) for name, keep in chosen.items()}
     progress = tqdm(methods, desc="methods", disable=None)
     found = {m.name: measure(features, m, others, aligner, chosen, groups, dsl, missing) for m in progress}

@@ -11,6 +11,7 @@ from pydantic import Field
 from ..config import Count, Flag, Options, Positive, Share, schema
 from ..data.extract_config import cores
 from ..data.sources import CorpusConfig
+from ..data.storage import Location
 from ..errors import InputError
 
 
@@ -102,7 +103,7 @@ class TrainConfig:
 
     Attributes:
         out: the run folder.
-        caches: feature caches by name, folders that `unialign-gen extract` wrote.
+        caches: feature caches by name, folders that `unialign-gen extract` wrote, on the disk or in a store.
         heads: the modalities that are trained. The anchor is frozen unless it is among them.
         objective: `name` of the registry and its options.
         encoders: encoders that are trained too, by modality, named as for extraction.
@@ -130,7 +131,7 @@ class TrainConfig:
     """
 
     out: Path
-    caches: dict[str, Path]
+    caches: dict[str, Location]
     heads: dict[str, HeadConfig]
     streams: list[StreamConfig]
     objective: Options = field(default_factory=lambda: {"name": "unialign"})
