@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,14 @@ class Edit:
         """One of `img2img`, `inpaint`, `control`, `control+img2img`, `control+inpaint`."""
         plain = "" if self.picture is None else "img2img" if self.mask is None else "inpaint"
         return "+".join(filter(None, ["" if self.control is None else "control", plain]))
+
+    @property
+    def described(self) -> str:
+        """In words, for the settings inside a picture."""
+        names = [
+            Path(v).name if isinstance(v, str | Path) else "a picture" for v in (self.picture, self.control) if v is not None
+        ]
+        return f"{self.mode} of {' with '.join(n[:30] for n in names)}, strength {self.share:g}"
 
     @property
     def share(self) -> float:

@@ -66,6 +66,7 @@ class PromptedPipeline:
 
     decoder_options: ClassVar[tuple[str, ...]] = ()  # those of `request.OPTIONS` that this decoder takes
     modes: Mapping[str, Mode] = {}  # how it edits, by `Edit.mode`
+    moving: ClassVar[bool] = False  # whether it draws clips instead of pictures
     aligner: Aligner
     embed_scale: EmbedScale
     prior: EmbeddingPrior | None
@@ -276,6 +277,8 @@ class PromptedPipeline:
             given = getattr(request, name)
             if given is not None and given != getattr(plain, name):
                 raise InputError(f"best_of chooses one PIL picture a prompt: leave out {called}")
+        if self.moving:
+            raise InputError("best_of chooses among pictures, and this decoder draws clips: leave it out")
         if count < 1:
             raise InputError(f"candidates must be at least 1, got {count}")
         if count == 1:
@@ -443,3 +446,24 @@ def first_seeds(seed: int | Sequence[int], count: int, per_prompt: int) -> list[
 def generators(seed: int | Sequence[int], count: int, per_prompt: int) -> list[torch.Generator]:
     """One CPU generator a picture: prompt i, picture j draws from its prompt's first seed + j."""
     return [torch.Generator().manual_seed(s + j) for s in first_seeds(seed, count, per_prompt) for j in range(per_prompt)]
+
+
+def rows_of(name: str, given: str | Sequence[str] | None, prompts: int, pictures: int) -> list[str]:
+    """Words for each picture, from one text for all or one a prompt.
+
+    Raises:
+        InputError: several texts, and another number of prompts.
+    """
+    each = [given or ""] * prompts if given is None or isinstance(given, str) else list(given)
+    if len(each) != prompts:
+        raise InputError(f"{len(each)} values of {name} for {prompts} prompts: give one, or one for each")
+    return [row for row in each for _ in range(pictures)]
+
+
+def step_end(request: Request) -> dict[str, Any]:
+    """A request's callback as diffusers takes it, which wants to be given something back."""
+    callback = request.callback_on_step_end
+    return {
+        "callback_on_step_end": None if callback is None else lambda *now: callback(*now) or {},
+        "callback_on_step_end_tensor_inputs": list(request.callback_on_step_end_tensor_inputs),
+    }

@@ -28,8 +28,8 @@ def demo(
 
     if checkpoint is not None and checkpoint not in SHIPPED + PUBLISHED:
         find(checkpoint)
-    check_device(device)
-    kind = dtype_of(dtype)
+    device = check_device(device)
+    kind = dtype_of(dtype, device)
     from ..demo.server import serve
 
     try:
