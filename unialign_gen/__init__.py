@@ -76,7 +76,8 @@ def load(checkpoint: str | Path = "starter", *, decoder: str | None = None, **op
 
     Args:
         checkpoint: `starter` (comes with the package); `stable-unclip`, `kandinsky`, `sdxl-vit-h`, `sdxl-bigg`,
-            `sd15-vit-h` or `animatediff-vit-h` (published weights, see their cards); a folder that `save_pretrained` wrote, or a repository of the model hub that holds one (`OWNER/NAME[@REVISION]`).
+            `sd15-vit-h` or `animatediff-vit-h` (published weights, see their cards); a folder that `save_pretrained` wrote, or
+            a repository of the model hub that holds one (`OWNER/NAME[@REVISION]`).
         decoder: of the starter: `kandinsky` (its first) or `stable-unclip`.
         options: `device` ("cpu"; "auto" takes a GPU where there is one); `dtype`, fp32 by default, a torch dtype or its name
             ("auto" is fp16 on a GPU; `torch_dtype` is the same);

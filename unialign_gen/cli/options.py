@@ -27,7 +27,7 @@ Decoder = Annotated[
 Source = Annotated[
     list[str] | None,
     typer.Option(
-        help="PART=FOLDER, FILE or REPOSITORY[@REVISION] of a published checkpoint; parts: decoder, lora, image, text, audio ..."
+        help="PART=FOLDER, FILE or REPOSITORY[@REVISION] of a published checkpoint; parts: decoder, lora, image, text ..."
     ),
 ]
 AcceptLicense = Annotated[bool, typer.Option("--accept-license", help="Use parts whose licence is not permissive.")]
