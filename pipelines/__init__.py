@@ -15,6 +15,7 @@ from .ip_adapter import IPAdapterPipeline, MovingPipeline, adapter_class
 from .kandinsky import UniAlignKandinskyPipeline
 from .prior import EmbeddingPrior
 from .stable_unclip import UniAlignStableUnCLIPPipeline
+from .upscaler import Upscaler
 
 if TYPE_CHECKING:
     from .modular import UniAlignEmbedStep, UniAlignMixStep
@@ -30,6 +31,7 @@ __all__ = [
     "UniAlignKandinskyPipeline",
     "UniAlignMixStep",
     "UniAlignStableUnCLIPPipeline",
+    "Upscaler",
     "adapter_class",
     "register",
 ]

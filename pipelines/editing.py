@@ -126,6 +126,11 @@ class Canvas:
         small = [image and resized(image, size) for image in (original, mask, control)]
         return cls(size, original, mask, *small)
 
+    @property
+    def larger(self) -> bool:
+        """Whether the picture is larger than what is drawn."""
+        return self.original is not None and self.original.width > self.size[0]
+
     def finish(self, drawn: Sequence[Image.Image]) -> list[Image.Image]:
         """What was drawn, at the picture's own size, with its own pixels where the mask is black."""
         if self.original is None:
@@ -151,10 +156,9 @@ def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def as_hint(picture: Image.Image, count: int, like: Tensor) -> Tensor:
-    """A control map (count, 3, h, w) in [0, 1], as Kandinsky takes it."""
-    pixels = torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)  # (h, w, 3)
-    return pixels.permute(2, 0, 1)[None].expand(count, -1, -1, -1).to(like)
+def to_tensor(picture: Image.Image) -> Tensor:
+    """A picture (3, h, w) in [0, 1], as Kandinsky takes a control map."""
+    return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255).permute(2, 0, 1)
 
 
 def accepted(kind: type[DiffusionPipeline], **options: Any) -> dict[str, Any]:

@@ -68,11 +68,12 @@ def test_outside_the_mask_every_pixel_stays(starter):
 
 
 def test_strength_zero_is_the_picture_and_little_strength_is_near_it(starter):
-    picture = photograph((128, 128))
+    side = (starter.sample_side,) * 2
+    picture = photograph(side)
     for drawn in starter.edit(picture, text="a cat", strength=0, num_images_per_prompt=2).images:
         assert same(drawn, picture)
         assert drawn is not picture
-    assert same(starter.edit(picture, square((128, 128)), text="a cat", strength=0).images[0], picture)
+    assert same(starter.edit(picture, square(side), text="a cat", strength=0).images[0], picture)
 
     def distance(strength):
         drawn = starter.edit(picture, text="a cat", strength=strength, seed=0, num_inference_steps=8).images[0]
@@ -83,7 +84,7 @@ def test_strength_zero_is_the_picture_and_little_strength_is_near_it(starter):
 
 def test_the_starters_img2img_is_ddim_from_the_noised_picture(starter):
     # written down again: encode, add noise at the first timestep that is left, then DDIM with guidance
-    picture = photograph((128, 128))
+    picture = photograph((starter.sample_side,) * 2)
     scheduler, embeds = DDIMScheduler.from_config(starter.scheduler.config), starter.embed_scale(starter.embed(text="a cat"))
     scheduler.set_timesteps(4)
     steps = scheduler.timesteps[2:]
@@ -121,6 +122,7 @@ def test_what_cannot_be_edited_is_one_line(starter):
         "black all over": {"picture": picture, "mask": Image.new("L", (9, 9))},
         "none of them: at least 0.5": {"picture": picture, "strength": 0.1},
         "leave out latents": {"picture": picture, "output_type": "np"},
+        "output_type, upscale": {"picture": picture, "upscale": 2},
         "takes no noise_level": {"picture": picture, "noise_level": 3},
         "no such file|is missing|not found|no file": {"picture": "nowhere.png"},
     }.items():

@@ -32,6 +32,7 @@ from .options import (
     MixOption,
     NoOverwrite,
     PriorStrength,
+    PriorTemperature,
     Seconds,
     Seed,
     Source,
@@ -39,6 +40,7 @@ from .options import (
     Steps,
     Text,
     TrackNumber,
+    Upscale,
     Variant,
     Video,
     Weight,
@@ -73,6 +75,8 @@ def generate(
     steps: Steps = None,
     guidance: Guidance = None,
     prior_strength: PriorStrength = None,
+    prior_temperature: PriorTemperature = None,
+    upscale: Upscale = None,
     num_images: Annotated[int, typer.Option(min=1, max=1000, help="How many pictures.")] = 1,
     best_of: BestOf = 1,
     seed: Seed = 0,
@@ -86,6 +90,8 @@ def generate(
         *(text, audio, video, image, weight, (start, seconds, track)),
         mix=mix.value,
         prior_strength=prior_strength,
+        prior_temperature=prior_temperature,
+        upscale=upscale,
         seed=seed,
         num_inference_steps=steps,
         guidance_scale=guidance,
@@ -133,6 +139,7 @@ def interpolate(
     steps: Steps = None,
     guidance: Guidance = None,
     prior_strength: PriorStrength = None,
+    upscale: Upscale = None,
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -146,7 +153,7 @@ def interpolate(
     with collected() as notes:
         a, b = (pipeline.embed(**e, prior_strength=prior_strength)[0] for e in ends)
         pictures = pipeline.interpolate(
-            a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance
+            a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance, upscale=upscale
         ).images
     from ..film.sheets import save_sequence
 
