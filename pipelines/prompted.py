@@ -153,9 +153,7 @@ class PromptedPipeline:
             ways = f"it does {', '.join(self.modes)}" if self.modes else "it does not edit"
             raise InputError(f"this decoder has no {edit.mode}: {ways}")
         if request.latents is not None or request.output_type != "pil" or request.upscale is not None:
-            raise InputError(
-                "an edit begins with the picture and ends with PIL pictures of its size: leave out latents, output_type, upscale"
-            )
+            raise InputError("an edit ends with PIL pictures of the picture's size: leave out latents, output_type, upscale")
         self.check_options(request)
         with collected() as notes:
             canvas = Canvas.of(edit, request, self.sample_side, self.size_multiple)

@@ -121,7 +121,7 @@ def test_what_cannot_be_edited_is_one_line(starter):
         "strength must be": {"picture": picture, "strength": 1.5},
         "black all over": {"picture": picture, "mask": Image.new("L", (9, 9))},
         "none of them: at least 0.5": {"picture": picture, "strength": 0.1},
-        "leave out latents": {"picture": picture, "output_type": "np"},
+        "leave out latents, ": {"picture": picture, "output_type": "np"},
         "output_type, upscale": {"picture": picture, "upscale": 2},
         "takes no noise_level": {"picture": picture, "noise_level": 3},
         "no such file|is missing|not found|no file": {"picture": "nowhere.png"},

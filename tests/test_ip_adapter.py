@@ -253,3 +253,32 @@ def test_what_does_not_fit_is_one_line(decoder_hub, loaded, tmp_path):
         ours(embeds=rows(1024, 1), noise_level=3)
     with pytest.raises(InputError, match="keep its sources"):
         ours.save_pretrained(tmp_path / "out")
+
+
+def test_a_sound_becomes_a_film_with_its_sound(decoder_hub, tmp_path):
+    import av
+    from conftest import tone, write_wav
+    from typer.testing import CliRunner
+
+    from unialign_gen.cli import app
+    from unialign_gen.encoders.beats import BEATs
+    from unialign_gen.heads import Head, save_head
+
+    sizes = {"encoder_layers": 1, "encoder_embed_dim": 32, "encoder_ffn_embed_dim": 32, "encoder_attention_heads": 2}
+    sizes |= {"embed_dim": 16, "conv_pos": 16, "conv_pos_groups": 4}
+    torch.save({"cfg": sizes, "model": BEATs(sizes).state_dict()}, tmp_path / "beats.pt")
+    save_head(Head(32, 1024, 16), tmp_path / "head")
+    given = sources(decoder_hub, "animatediff-vit-h") | {"audio_encoder": "beats", "audio": str(tmp_path / "beats.pt")}
+    given |= {"audio_head": str(tmp_path / "head")}
+    sound = write_wav(tmp_path / "a.wav", tone(1, 16000), 16000)
+    command = ["animate", str(sound), "--decoder", "animatediff-vit-h", "--steps", "1", "--side", "32"]
+    command += ["--out", str(tmp_path / "a.mp4"), "--json", *(f"--source={k}={v}" for k, v in given.items())]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert '"pictures": 9' in done.stdout  # eight a second, and the last one
+    with av.open(str(tmp_path / "a.mp4")) as film:
+        assert {s.type for s in film.streams} == {"video", "audio"}
+        assert float(film.duration / av.time_base) == pytest.approx(1, abs=0.1)
+    refused = CliRunner().invoke(app, ["generate", "--text", "a", "--checkpoint", "animatediff-vit-h", *command[-len(given) :]])
+    assert refused.exit_code == 2
+    assert "use animate" in refused.output
