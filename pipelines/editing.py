@@ -166,14 +166,20 @@ def accepted(kind: type[DiffusionPipeline], **options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in inspect.signature(kind.__call__).parameters}
 
 
-def editor(pipeline: Any, mode: Mode, kind: type[DiffusionPipeline], loaded: dict[Mode, torch.nn.Module]) -> Any:
-    """An instance of `kind` with the pipeline's own components, and with those that the mode has of its own."""
-    parts = {n: getattr(pipeline, n) for n in inspect.signature(kind.__init__).parameters if hasattr(pipeline, n)}
+def editor(pipeline: Any, mode: Mode, kind: type[DiffusionPipeline], loaded: dict[Any, torch.nn.Module]) -> Any:
+    """An instance of `kind` with the pipeline's components, and the one that the mode has of its own, kept in `loaded`."""
+    parts = shared_parts(pipeline, kind)
     if mode.load is not None:
-        if mode not in loaded:
-            loaded[mode] = mode.load()
-        own = loaded[mode].to(pipeline._execution_device, pipeline.decoder_dtype)
-        parts[mode.component] = own.eval()
+        if mode.load not in loaded:
+            loaded[mode.load] = mode.load().eval()
+        parts[mode.component] = loaded[mode.load].to(pipeline._execution_device, pipeline.decoder_dtype)
     made = kind(**parts)
     made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
     return made
+
+
+def shared_parts(pipeline: Any, kind: type[DiffusionPipeline]) -> dict[str, Any]:
+    """What of a pipeline's components and settings another of diffusers' classes is made of."""
+    names, components = inspect.signature(kind.__init__).parameters, pipeline.components
+    settings = {n: v for n, v in pipeline.config.items() if n in names and n not in components}
+    return {n: part for n, part in components.items() if n in names} | settings

@@ -25,7 +25,7 @@ from unialign_gen.notes import Note, collected, tell
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_count_and_request, takes_request
 
-from .editing import Canvas, Edit, Mode, editor, to_tensor
+from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior, each, temperature_of
 from .upscaler import Upscaler
@@ -165,6 +165,8 @@ class PromptedPipeline:
                 images = [canvas.original.copy() for _ in conditions.image_embeds]
             else:
                 mode = self.modes[edit.mode]
+                if request.callback_on_step_end and not accepted(mode.kind, callback_on_step_end=True):
+                    raise InputError(f"this decoder's {edit.mode} has no callback: leave it out")
                 with diffusers_checks():
                     made = editor(self, mode, self.edit_kind(mode.kind), self.__dict__.setdefault("_edit_parts", {}))
                     drawn = self.sample_edit(made, edit, canvas, used, conditions)

@@ -195,7 +195,7 @@ def test_kandinskys_edits_are_diffusers_own_bit_for_bit(kandinskys, guidance):
         more = {} if own_unet is None else {"unet": UNet2DConditionModel.from_pretrained(root / own_unet, subfolder="unet")}
         if more:  # the same tensors
             _ = ours.edit(**edit_of(mode, picture, mask, depth), image_embeds=z, **options, **shared)
-            (found,) = (m for k, m in ours._edit_parts.items() if k.kind is kind)
+            found = ours._edit_parts[ours.modes[mode].load]
             assert all(torch.equal(v, found.state_dict()[k]) for k, v in more["unet"].state_dict().items())
             more = {"unet": found}
         own = diffusers_with(ours, kind, **more)
@@ -218,6 +218,8 @@ def edit_of(mode, picture, mask, depth):
 
 def test_kandinsky_redraws_what_is_marked_wholly(kandinskys):
     _, ours = kandinskys
+    with pytest.raises(InputError, match="control has no callback"):
+        ours.edit(control=photograph((64, 64)), image_embeds=rows(1280, 1), callback_on_step_end=print, **FEW)
     with pytest.raises(InputError, match="leave strength out"):
         ours.edit(photograph((64, 64)), square((64, 64)), image_embeds=rows(1280, 1), strength=0.5, num_inference_steps=4)
 
@@ -246,7 +248,7 @@ def test_edits_through_an_adapter_are_diffusers_own_bit_for_bit(decoder_hub, loa
     more, theirs = {}, {}
     if "control" in mode:
         folder = decoder_hub / f"controlnet-{name.split('-')[0]}"
-        (found,) = (m for k, m in ours._edit_parts.items() if k.kind is kind)
+        found = ours._edit_parts[ours.modes[mode].load]
         own = ControlNetModel.from_pretrained(folder).state_dict()
         assert all(torch.equal(v, found.state_dict()[k]) for k, v in own.items())
         more = {"controlnet": found}

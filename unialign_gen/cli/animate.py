@@ -71,6 +71,7 @@ def animate(
     The picture follows the sound through time.
     """
     from ..film import Plan, make_film
+    from ..loading import DECODERS, PUBLISHED
     from ..media import Excerpt, check_file
 
     check_file(sound)
@@ -78,6 +79,8 @@ def animate(
     if text is not None and not text.strip():
         raise InputError("a text prompt is empty")
     plan = Plan(pictures=pictures or 6.0, fps=fps, smooth=smooth, window=window, seconds=seconds, side=side)
+    if decoder in PUBLISHED and decoder not in DECODERS and checkpoint == "starter":
+        checkpoint, decoder = decoder, None  # a published decoder is a checkpoint of its own
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, variant=variant)
     pipeline.set_progress_bar_config(disable=True)
     if pictures is None and pipeline.moving:

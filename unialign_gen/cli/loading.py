@@ -42,10 +42,8 @@ def load(
     heads: Path | None = None,
     variant: str | None = None,
 ) -> AnyPipeline:
-    from ..loading import DECODERS, PUBLISHED, check_device, dtype_of, find
+    from ..loading import check_device, dtype_of, find
 
-    if checkpoint == "starter" and decoder in PUBLISHED and decoder not in DECODERS:
-        checkpoint, decoder = decoder, None  # a published decoder is a checkpoint of its own
     find(checkpoint, decoder)
     sources, device = parse_sources(source), check_device(device)
     number = dtype_of(dtype, device)

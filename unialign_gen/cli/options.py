@@ -21,9 +21,7 @@ Checkpoint = Annotated[
         help="starter, a published one (`models` lists them), a folder that save_pretrained wrote, or OWNER/NAME[@REVISION]."
     ),
 ]
-Decoder = Annotated[
-    str | None, typer.Option(help="The starter's decoder, kandinsky (its first) or stable-unclip; or a published one.")
-]
+Decoder = Annotated[str | None, typer.Option(help="The starter's decoder: kandinsky (its first) or stable-unclip.")]
 Source = Annotated[
     list[str] | None,
     typer.Option(

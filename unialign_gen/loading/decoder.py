@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
-    from ..pipelines import EmbedScale, Mode
+    from ..pipelines import EmbedScale
 
 WEIGHTS = "*model.safetensors"  # of a part that is a model
 
@@ -37,6 +37,7 @@ def put_together(
     import diffusers
 
     from .. import pipelines
+    from ..pipelines.editing import shared_parts
 
     decoder = described["decoder"]
     extra, kind = decoder.get("parts", {}), getattr(diffusers, decoder["class"])
@@ -54,11 +55,19 @@ def put_together(
     if not issubclass(front, kind):
         front = pipelines.adapter_class(front, kind)
     defaults = {k: described[k] for k in ("default_steps", "default_guidance")}
-    pipeline = front(aligner=aligner, embed_scale=scale, **made.components, **defaults)
+    pipeline = front(aligner=aligner, embed_scale=scale, **shared_parts(made, kind), **defaults)
     if "lora" in decoder:
         lora = part_file({"source": decoder["lora"], "revision": None, "file": "*.safetensors"})
         pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name, local_files_only=True)
-    pipeline.modes = {name: mode(entry, extra, dtype, variant) for name, entry in decoder.get("modes", {}).items()}
+    loaders = {name: partial(model, part, dtype, variant) for name, part in extra.items() if "class" in part}
+    pipeline.modes = {
+        name: pipelines.Mode(
+            getattr(diffusers, entry["class"]),
+            extra[entry["part"]]["component"] if "part" in entry else "",
+            loaders[entry["part"]] if "part" in entry else None,
+        )
+        for name, entry in decoder.get("modes", {}).items()
+    }
     return pipeline
 
 
@@ -152,16 +161,3 @@ def check_width(folder: Path, unet: Any, width: Mapping[str, int], wanted: int) 
         raise InputError(
             f"the decoder in {folder} takes embeddings of {found} dimensions, this space has {wanted}: give another"
         )
-
-
-def mode(entry: Mapping[str, str], extra: Mapping[str, Any], dtype: torch.dtype, variant: str | None) -> Mode:
-    """A way of editing: diffusers' class, and a part that is loaded when it is first asked for."""
-    import diffusers
-
-    from ..pipelines import Mode
-
-    kind = getattr(diffusers, entry["class"])
-    if "part" not in entry:
-        return Mode(kind)
-    part = extra[entry["part"]]
-    return Mode(kind, part["component"], partial(model, part, dtype, variant))
