@@ -100,17 +100,11 @@ class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings):
 
     def sample_edit(self, made: Any, edit: Edit, canvas: Canvas, request: Request, conditions: Conditions) -> Any:
         kind, (width, height) = type(made), canvas.size
-        options = accepted(kind, strength=edit.share, width=width, height=height)
-        if canvas.mask is not None:
-            options["mask_image"] = canvas.mask
-        if canvas.picture is None:
+        options = accepted(kind, strength=edit.share, width=width, height=height, mask_image=canvas.mask)
+        if canvas.picture is None:  # drawn along the map alone
             options["image"] = canvas.control
         else:
-            options["image"] = canvas.picture
-            options |= {} if canvas.control is None else {"control_image": canvas.control}
-        if canvas.control is not None:  # one map for all
-            name = "control_image" if "control_image" in options else "image"
-            options[name] = [canvas.control] * len(conditions.image_embeds)
+            options |= {"image": canvas.picture, **accepted(kind, control_image=canvas.control)}
         return self.run(made, kind, request, conditions, **options)
 
     def save_pretrained(self, *_: Any, **__: Any) -> None:
