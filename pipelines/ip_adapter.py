@@ -48,6 +48,11 @@ class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings):
 
     Words may be given beside, as `decoder_prompt` and `negative_decoder_prompt`; `set_ip_adapter_scale`, `load_lora_weights`
     and the like are diffusers' own. What is put together of published parts is not written down again as one folder.
+
+    Example:
+        >>> from diffusers import StableDiffusionPipeline
+        >>> adapter_class(IPAdapterPipeline, StableDiffusionPipeline).decoder_options
+        ('decoder_prompt', 'negative_decoder_prompt', 'eta', 'cross_attention_kwargs')
     """
 
     base: ClassVar[type[DiffusionPipeline]]
@@ -156,6 +161,11 @@ class MovingPipeline(IPAdapterPipeline):
     """AnimateDiff (Guo et al. 2023): clips instead of pictures. `images` holds for each a list of 16 frames.
 
     `along` leads one clip by a path of embeddings, one a frame, where diffusers repeats one embedding over all frames.
+
+    Example:
+        >>> from diffusers import AnimateDiffPipeline
+        >>> adapter_class(MovingPipeline, AnimateDiffPipeline).moving
+        True
     """
 
     moving: ClassVar[bool] = True
