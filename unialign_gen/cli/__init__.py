@@ -21,6 +21,7 @@ MODULES = (
     "doctor",
     "data",
     "train",
+    "bridge",
     "evaluate",
     "evaluate_generation",
     "evaluate_spaces",

@@ -55,7 +55,10 @@ def prepare(sample: Sample, encoders: Mapping[str, Encoder], frames: int, patien
         if path is None:
             continue
         rate = getattr(encoders["audio"], "rate", None) if "audio" in encoders and path == sample.audio else None
-        count = frames if "video" in encoders and path == sample.video else 0
+        framed = "video" in encoders and not encoders["video"].whole_clips
+        count = frames if framed and path == sample.video else 0
+        if not count and rate is None:
+            continue
         try:
             clips[path] = load_clip(in_memory(path), count, rate, patience, downmix)
         except Exception as error:
@@ -66,7 +69,7 @@ def prepare(sample: Sample, encoders: Mapping[str, Encoder], frames: int, patien
             continue
         try:
             with collected() as notes:  # here, since a thread has no other list
-                given = inputs(modality, path, clips, out)
+                given: list[Any] = [Path(path)] if encoder.whole_clips else inputs(modality, path, clips, out)
                 if given:
                     out.inputs[modality] = encoder.prepare(given)
             for found in notes:

@@ -148,8 +148,9 @@ def locate(
 
     if not isinstance(entry, str) or named(entry):
         made = {"encoder": entry} if isinstance(entry, str) else dict(entry)
-        if str(made.get("encoder")).partition(":")[0] in NAMED:  # whose models are of several modalities
-            made = {"modality": "image" if modality == "video" else modality} | made
+        kind = str(made.get("encoder")).partition(":")[0]
+        if kind in NAMED:  # whose models are of several modalities; PE-AV alone has one for video
+            made = {"modality": "image" if modality == "video" and kind != "pe_av" else modality} | made
         if accept_license and made.get("licence"):
             made["accept_license"] = made["licence"]
         return made | {key: absolute(made[key], key) for key in FILE_KEYS if made.get(key)}
