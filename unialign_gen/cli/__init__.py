@@ -19,6 +19,7 @@ MODULES = (
     "doctor",
     "data",
     "train",
+    "bench",
     "evaluate",
     "evaluate_generation",
     "evaluate_spaces",
