@@ -8,6 +8,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -371,13 +372,49 @@ def test_tiles_side_by_side_equal_tiles_in_a_row(threads, monkeypatch):
     assert all(torch.equal(r, runs[0]) for r in runs)  # to the bit
 
 
-def test_rounds_hold_every_pair_once_and_no_block_twice():
+def test_a_tournament_holds_every_pair_once():
     for count in (1, 2, 5, 8):
-        pairs = [p for r in kernel.rounds(count) for p in r]
-        assert sorted(pairs) == [(i, j) for i in range(count) for j in range(i, count)]
-        for r in list(kernel.rounds(count))[1:]:
-            blocks = [b for p in r for b in p]
-            assert len(blocks) == len(set(blocks))
+        assert sorted(kernel.tournament(count)) == [(i, j) for i in range(count) for j in range(i, count)]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_pairs_that_share_a_block_go_one_after_the_other_in_their_order(symmetric):
+    pairs = kernel.tournament(7)
+    running, began = set(), []
+
+    def work(i, j):
+        blocks = {i, j} if symmetric else {i}
+        assert not running & blocks
+        running.update(blocks)
+        began.append((i, j))
+        time.sleep(0.001)
+        running.difference_update(blocks)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        kernel.each(work, pairs, symmetric, torch.device("cpu"))
+        with pytest.raises(ZeroDivisionError):  # of one thread, and nobody waits for ever
+            kernel.each(lambda i, j: 1 // (i - 3), pairs, symmetric, torch.device("cpu"))
+    finally:
+        torch.set_num_threads(before)
+    for block in range(7):
+        mine = [p for p in pairs if block in (p if symmetric else p[:1])]
+        assert [p for p in began if p in mine] == mine
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_is_kept_for_the_backward_changes_nothing(name, monkeypatch):
+    """Kept logits and logits that are computed again give the same gradients, twice from one graph too."""
+    found = []
+    for kept in (kernel.KEPT, 0):
+        monkeypatch.setattr(kernel, "KEPT", kept)
+        z = {n: x.requires_grad_() for n, x in batch(b=20).items()}
+        value = build(name).double().eval()(z)
+        both = [torch.autograd.grad(value, list(z.values()), retain_graph=True, allow_unused=True) for _ in range(2)]
+        assert all(torch.equal(a, b) for a, b in zip(*both, strict=True) if a is not None)
+        found.append([value, *(g for g in both[0] if g is not None)])
+    assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(*found, strict=True))
 
 
 # The package.

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ..config import Count, Options, Positive, Share, schema
+from ..config import Count, Options, Share, schema
 from ..errors import InputError
 from .synthetic import Synthetic
 

@@ -67,7 +67,10 @@ def divide(dataset: Dataset, folder: Path) -> None:
     """Splits a cache by its ids, and gives its samples those rows of `pairs` that have their label and their split."""
     assert dataset.cache is not None
     cache = FeatureCache.open(dataset.cache)
-    about: dict[str, object] = {"cache": str(dataset.cache), "pairs": {m: [str(p) for p in v] for m, v in dataset.pairs.items()}}
+    about: dict[str, object] = {
+        "cache": str(dataset.cache),
+        "pairs": {m: [str(p) for p in v] for m, v in dataset.pairs.items()},
+    }
     features = {name: cache.features(name) for name in cache.modalities}
     candidates = {m: by_label([FeatureCache.open(p) for p in places], m) for m, places in dataset.pairs.items()}
     for split in synthetic.SPLITS:

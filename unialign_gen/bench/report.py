@@ -74,7 +74,8 @@ def searched(config: BenchConfig, name: str, result: dict[str, Any]) -> str:
     tried = "; ".join(f"{option} of {', '.join(map(str, values))}" for option, values in options.items())
     chosen = ", ".join(f"{option} {value}" for option, value in result["settings"].items())
     scores = [t["score"] for t in result["trials"]]
-    return f"{chosen} ({tried}" + (f"; {len(scores)} trials, validation score {min(scores):.3f} to {max(scores):.3f})" if scores else ")")
+    range_of = f"; {len(scores)} trials, validation score {min(scores):.3f} to {max(scores):.3f}" if scores else ""
+    return f"{chosen} ({tried}{range_of})"
 
 
 def averaged(runs: Sequence[dict[str, Any]], key: str) -> np.ndarray:
@@ -83,7 +84,7 @@ def averaged(runs: Sequence[dict[str, Any]], key: str) -> np.ndarray:
 
 
 def rows_of(runs: Sequence[dict[str, Any]], **about: Any) -> list[Row]:
-    """Means over seeds; intervals over samples where a figure is of samples, over seeds (1.96 standard errors) where it is not."""
+    """Means over seeds; intervals over samples, or over seeds (1.96 standard errors) where a figure is of the whole space."""
     made = []
     for key in runs[0]["samples"]:
         metric, task = key.split("|")

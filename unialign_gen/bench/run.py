@@ -88,7 +88,8 @@ def contest(config: BenchConfig, dataset: str, objective: str) -> None:
 
     if "unusable" in found or (wrong := unusable(entry, names)):
         found.setdefault("unusable", wrong)
-        return keep()
+        keep()
+        return
     if config.datasets[dataset].settings is None:
         found["settings"] = search(config, dataset, objective, found["trials"], keep)
     else:
@@ -106,7 +107,7 @@ def contest(config: BenchConfig, dataset: str, objective: str) -> None:
 
 def unusable(entry: Contestant, names: list[str]) -> str | None:
     """Why an objective is not for these modalities, such as TRIANGLE's three."""
-    objective = build(**{k: v for k, v in entry.objective.items()})
+    objective = build(**entry.objective)
     return objective.problem(names) if isinstance(objective, Objective) else None
 
 
@@ -198,9 +199,7 @@ def validated(config: BenchConfig, dataset: str, heads: dict[str, nn.Module]) ->
     return measure.validation_score(z, labels, config.query)
 
 
-def final(
-    config: BenchConfig, dataset: str, objective: str, settings: Settings, size: int | None, seed: int
-) -> dict[str, Any]:
+def final(config: BenchConfig, dataset: str, objective: str, settings: Settings, size: int | None, seed: int) -> dict[str, Any]:
     """One training with the chosen settings, measured on the test split."""
     data = config.datasets[dataset]
     folder = run_folder(config, dataset, objective) / f"{size or 'all'}-{seed}"
@@ -241,7 +240,8 @@ def pictures(
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Figures of the pictures of some test samples, see `generation.measure`."""
     data = config.datasets[dataset]
-    assert data.checkpoint is not None and data.pictures is not None
+    assert data.checkpoint is not None
+    assert data.pictures is not None
     rows = generation.choose(labels, data.pictures.prompts)
     chosen = {m: part[rows] for m, part in z.items()}
     names, wanted = [ids[i] for i in rows.tolist()], [labels[i] for i in rows.tolist()]

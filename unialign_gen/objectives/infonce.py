@@ -152,7 +152,7 @@ class MeanOfOthers(Objective):
             keep = None
             if any(m is not None for m in batch.keep.values()):
                 keep = batch.there([name])[:, 0] & batch.there(others).any(1)
-            rest = unit_centroid([batch.z[n] for n in others], None, [batch.keep[n] for n in others])
+            rest = unit_centroid(torch.stack([batch.z[n] for n in others], 1), None)
             out[name] = symmetric(batch.z[name], rest, scale, keep)
         return out
 

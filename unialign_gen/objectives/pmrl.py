@@ -50,7 +50,7 @@ def singular_values(z: Sequence[Tensor], fix_signs: bool = True) -> tuple[Tensor
     The vector's sign is arbitrary. `fix_signs` chooses the one that points along the first modality; otherwise it is that of
     LAPACK's decomposition of the matrix itself, which takes longer.
     """
-    values, leading = _Eigen.apply(gram_matrix(z))
+    values, leading = _Eigen.apply(gram_matrix(torch.stack(list(z), 1)))
     s = safe_root(values)  # (B, M)
     u = sum(w[:, None] * part for w, part in zip(leading.unbind(1), z, strict=True)) / s[:, :1]  # (B, d)
     towards = z[0] if fix_signs else torch.linalg.svd(torch.stack([x.detach() for x in z], 2), full_matrices=False)[0][..., 0]

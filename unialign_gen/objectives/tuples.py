@@ -12,7 +12,7 @@ from .batch import Batch, nothing
 from .kernel import pair_lse
 from .objective import Objective, Temperature
 from .options import Share, Tau, typed
-from .volume import cross_dets, of_unit, safe_root, tuple_terms
+from .volume import cross_dets, gram_matrix, of_gram, safe_root, tuple_terms
 
 
 def smoothed(lse: Tensor, positive: Tensor, mean_logit: Tensor, smoothing: float) -> Tensor:
@@ -92,7 +92,7 @@ class GRAM(TupleContrast):
         return safe_root(cross_dets(rows[0], columns[2:], columns[0], columns[1]))
 
     def own(self, anchor: Tensor, rest: list[Tensor]) -> Tensor:
-        return of_unit([anchor, *rest])
+        return of_gram(gram_matrix(torch.stack([anchor, *rest], 1)))
 
 
 class TRIANGLE(TupleContrast):
