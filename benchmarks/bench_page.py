@@ -108,9 +108,7 @@ def gap_figure(found: Found) -> None:
             ("label precision", "labels, all together", TOGETHER),
             ("judge top-5", "pictures: judge top-5", None),
         ):
-            tables = [
-                found.of(dataset, f"{metric}, gap set to {g:g}", task or None) or moved(found, dataset, metric, g) for g in at
-            ]
+            tables = [found.of(dataset, f"{metric}, gap set to {g:g}", task) for g in at]
             if all(tables):
                 axis.plot(at, [np.mean(list(t.values())) for t in tables], marker="o", markersize=4, label=label)
         axis.set(title=dataset, xlabel="gap put in after training", ylim=(0, None))
@@ -190,7 +188,7 @@ def about_gap(found: Found) -> list[str]:
             both = change(found, dataset, metric, task)
             cells.append(f"{percent(both[0])} to {percent(both[1])}" if both else "")
         lines.append(f"| {dataset} | {' | '.join(cells)} |")
-    head = "| data set | R@1 of pathways | labels, pathways | labels, all together | pictures, judge top-5 |\n|---|---|---|---|---|"
+    head = "| data set | R@1 of pathways | labels, pathways | labels together | pictures, judge top-5 |\n|---|---|---|---|---|"
     return [
         "From a gap of 0 to a gap of 1, all else the same (means over objectives; pictures: the reference alone):",
         head,

@@ -5,15 +5,14 @@ import importlib
 import inspect
 import math
 import pkgutil
-import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from embeddings import THREE, batch
 
 from unialign_gen import diagnostics, objectives
 from unialign_gen.errors import InputError
@@ -37,15 +36,6 @@ from unialign_gen.objectives import (
     uniformity,
 )
 from unialign_gen.objectives.alignment import anchor_alignment
-
-THREE = ["image", "text", "audio"]
-
-
-def batch(b=8, d=5, dtype=torch.float64, names=THREE):
-    generator = torch.Generator().manual_seed(0)
-    common = torch.randn(b, d, generator=generator)
-    return {n: (common + 0.7 * torch.randn(b, d, generator=generator)).to(dtype) for n in names}
-
 
 # Options.
 
@@ -341,7 +331,7 @@ def test_rounding_to_half_precision_moves_the_loss_less_than_its_bound(dtype, di
         assert abs(InfoNCE(tau)(z) - InfoNCE(tau)(moved)) < 2 * cosine / tau
 
 
-@pytest.mark.parametrize("name", ["unialign", "symile", "siglip", "scalar"])
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_compiled_equals_eager(name):
     z = batch(dtype=torch.float32)
     compiled = torch.compile(build(name).eval(), backend="aot_eager")
@@ -450,36 +440,6 @@ def test_pmrl_with_the_signs_of_the_decomposition():
     assert torch.equal(fixed["intra"], free["intra"])
     u = torch.linalg.svd(torch.stack([F.normalize(x) for x in z.values()], 2), full_matrices=True)[0][..., 0]
     assert float(free["inter"]) == pytest.approx(float(F.cross_entropy(u @ u.T / 0.2, torch.arange(8))), rel=1e-9)
-
-
-DOCS = (Path(__file__).parent.parent / "docs" / "objectives.md").read_text()
-CODE = ["\n".join(line[4:] for line in part.splitlines()) for part in re.findall(r"(?:^    .*\n|^\n)+", DOCS, re.M)]
-
-
-def test_the_guides_examples_run(tmp_path, monkeypatch):
-    one = next(c for c in CODE if "optimiser" in c)
-    widths = {"image": 256, "text": 384, "audio": 512}
-    tensors = [torch.randn(16, d) for d in widths.values()]
-    exec(one, {"batches": [(*tensors, torch.arange(16) > 2)] * 2})
-    (tmp_path / "mine.py").write_text(next(c for c in CODE if "class Cosine" in c).split("objective:")[0])
-    monkeypatch.chdir(tmp_path)
-    z = batch()
-    expected = (1 - F.cosine_similarity(z["image"], z["text"])).mean() ** 2
-    assert torch.allclose(build("file:mine.py:Cosine", power=2)(z), expected)
-    assert all(f"| `{name}` |" in DOCS for name in OBJECTIVES)
-
-
-def test_in_open_clips_place():
-    """What its trainer hands to a loss, a model's output as a dictionary, gives its own loss's value and gradient."""
-    open_clip = pytest.importorskip("open_clip")
-    z = batch(dtype=torch.float32)
-    out = {
-        "image_features": F.normalize(z["image"]),
-        "text_features": F.normalize(z["text"]),
-        "logit_scale": torch.tensor(10.0),
-    }
-    ours = functional.infonce({"image": out["image_features"], "text": out["text_features"]}, tau=1 / out["logit_scale"])
-    assert torch.allclose(ours, open_clip.ClipLoss()(**out), rtol=1e-5)
 
 
 def test_modgap_is_its_authors_formula_for_two():

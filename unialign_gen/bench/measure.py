@@ -73,8 +73,9 @@ def of_samples(
     found = {}
     for name, part in rest.items():
         found[f"R@1|{query}, {name}"] = retrieval(Cosine(z[query], part))
-        both = [precision(z[query], part, labels, labels), precision(part, z[query], labels, labels)]
-        found[f"label precision|{query}, {name}"] = np.mean(both, 0)
+        if several(labels):
+            both = [precision(z[query], part, labels, labels), precision(part, z[query], labels, labels)]
+            found[f"label precision|{query}, {name}"] = np.mean(both, 0)
     if len(rest) > 1:
         for rate in (0.0, *missing):
             there = without(rest, ids, rate) if rate else rest
@@ -84,8 +85,14 @@ def of_samples(
         for name in JOINT:
             best = max((found[f"R@1|{query}, {m}"] for m in rest), key=np.mean)
             found[f"gain in R@1 over the best pathway alone|{name}"] = found[f"R@1|{name}"] - best
-    found["label precision|all modalities together"] = groups(z, labels)
+    if several(labels):
+        found["label precision|all modalities together"] = groups(z, labels)
     return found
+
+
+def several(labels: Tensor) -> bool:
+    """Whether labels tell samples apart; those of a cache without any are all the same."""
+    return len(labels.unique()) > 1
 
 
 def joint(query: Tensor, rest: Mapping[str, Tensor]) -> dict[str, Score]:
@@ -136,14 +143,14 @@ def with_gap(z: Mapping[str, Tensor], anchor: str, gap: float) -> dict[str, Tens
 def pathways(z: Mapping[str, Tensor], labels: Tensor, query: str) -> dict[str, float]:
     """R@1 and the labels' R-precision of the query's pathways, all counting equally, and of all modalities together."""
     rest = [part for name, part in z.items() if name != query]
-    return {
-        "R@1": float(np.mean([retrieval(Cosine(z[query], part)).mean() for part in rest])),
-        "label precision": float(np.mean([precision(z[query], part, labels, labels).mean() for part in rest])),
-        "label precision|all modalities together": float(groups(z, labels).mean()),
-    }
+    found = {"R@1": float(np.mean([retrieval(Cosine(z[query], part)).mean() for part in rest]))}
+    if several(labels):
+        found["label precision"] = float(np.mean([precision(z[query], part, labels, labels).mean() for part in rest]))
+        found["label precision|all modalities together"] = float(groups(z, labels).mean())
+    return found
 
 
 def validation_score(z: Mapping[str, Tensor], labels: Tensor, query: str) -> float:
-    """What settings are chosen by: R@1 and the labels' R-precision of each pathway of the query, all counting equally."""
+    """What settings are chosen by: R@1 and the labels' R-precision of the query's pathways, counting equally."""
     found = pathways(z, labels, query)
-    return (found["R@1"] + found["label precision"]) / 2
+    return (found["R@1"] + found.get("label precision", found["R@1"])) / 2

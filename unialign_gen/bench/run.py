@@ -50,6 +50,10 @@ def run(config: BenchConfig, processes: int = 1) -> Path:
     for name, dataset in config.datasets.items():
         stage(f"data set {name}")
         datasets.write(dataset, config.out / "data" / name)
+        for entry in ("query", "anchor"):
+            if getattr(config, entry) not in modalities(config, name):
+                there = ", ".join(modalities(config, name))
+                raise InputError(f"{entry}: data set {name} has no {getattr(config, entry)}, but {there}")
     # data sets that use another's settings come after all that search
     for searched in (True, False):
         jobs = [

@@ -155,17 +155,20 @@ def each(work: Callable[[int, int], None], pairs: Sequence[Pair], symmetric: boo
                 try:
                     work(*pair)
                 except BaseException:
-                    waiting.clear()
+                    with changed:
+                        waiting.clear()  # the others stop too
                     raise
                 finally:
                     with changed:
                         running.remove(pair)
                         changed.notify_all()
 
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for done in [pool.submit(worker) for _ in range(threads)]:
-            done.result()
-    torch.set_num_threads(torch.get_num_threads())  # what new threads get; this one's own count never changed
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for done in [pool.submit(worker) for _ in range(threads)]:
+                done.result()
+    finally:
+        torch.set_num_threads(torch.get_num_threads())  # what new threads get; this one's own count never changed
 
 
 class _SelfLse(torch.autograd.Function):
