@@ -62,7 +62,7 @@ class Found:
 
 
 def gaps_of(found: Found, dataset: str) -> list[float]:
-    mark = "R@1, gap set to "
+    mark = "R@1, moved apart by "
     return sorted({float(r["metric"].removeprefix(mark)) for r in found.rows[dataset] if r["metric"].startswith(mark)})
 
 
@@ -108,10 +108,10 @@ def gap_figure(found: Found) -> None:
             ("label precision", "labels, all together", TOGETHER),
             ("judge top-5", "pictures: judge top-5", None),
         ):
-            tables = [found.of(dataset, f"{metric}, gap set to {g:g}", task) for g in at]
+            tables = [found.of(dataset, f"{metric}, moved apart by {g:g}", task) for g in at]
             if all(tables):
                 axis.plot(at, [np.mean(list(t.values())) for t in tables], marker="o", markersize=4, label=label)
-        axis.set(title=dataset, xlabel="gap put in after training", ylim=(0, None))
+        axis.set(title=dataset, xlabel="moved apart by, after training", ylim=(0, None))
     figure.axes[-1].legend(fontsize=7)
     save(figure, "gap")
 
@@ -174,7 +174,7 @@ def percent(value: float) -> str:
 def change(found: Found, dataset: str, metric: str, task: str | None = None) -> tuple[float, float] | None:
     """A figure, mean over the objectives, without a gap and with the largest up to 1."""
     at = [g for g in gaps_of(found, dataset) if g <= 1]
-    tables = [found.of(dataset, f"{metric}, gap set to {g:g}", task) for g in at]
+    tables = [found.of(dataset, f"{metric}, moved apart by {g:g}", task) for g in at]
     if len(at) < 2 or not all(tables):
         return None
     return float(np.mean(list(tables[0].values()))), float(np.mean(list(tables[-1].values())))
@@ -190,7 +190,7 @@ def about_gap(found: Found) -> list[str]:
         lines.append(f"| {dataset} | {' | '.join(cells)} |")
     head = "| data set | R@1 of pathways | labels, pathways | labels together | pictures, judge top-5 |\n|---|---|---|---|---|"
     return [
-        "From a gap of 0 to a gap of 1, all else the same (means over objectives; pictures: the reference alone):",
+        "Means moved together, then apart by 1, all else the same (means over objectives; pictures: the reference alone):",
         head,
         *lines,
     ]

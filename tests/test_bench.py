@@ -173,7 +173,7 @@ def test_a_gap_that_is_put_in_moves_the_means_and_no_neighbours():
     near, far = (measure.with_gap(z, "image", gap) for gap in (0.0, 3.0))
     spaces = [measure.of_space(s, "image") for s in (near, far)]
     assert spaces[0]["gap"] < 0.05
-    assert spaces[1]["gap"] > 0.9
+    assert spaces[1]["gap"] > 0.8
     assert spaces[1]["distribution gap"] == pytest.approx(spaces[0]["distribution gap"], abs=0.1)
     before, after = (measure.pathways(s, labels, "text") for s in (near, far))
     assert after["label precision|all modalities together"] < before["label precision|all modalities together"]
@@ -248,7 +248,7 @@ def test_a_bench_searches_resumes_and_reports(tmp_path):
     values = [np.mean(r["samples"]["R@1|text, image"]) for r in found["runs"] if r["size"] is None]
     assert mean["value"] == pytest.approx(np.mean(values), abs=2e-3)
     assert mean["low"] <= mean["value"] <= mean["high"]
-    for metric in ("gap", "zeta", "Hoelder divergence", "processor seconds", "R@1, gap set to 1"):
+    for metric in ("gap", "zeta", "Hoelder divergence", "processor seconds", "R@1, moved apart by 1"):
         assert any(r["metric"] == metric for r in rows["three"]), metric
     page = (out / "report.html").read_text()
     assert "settings: infonce" in page

@@ -331,7 +331,7 @@ def test_rounding_to_half_precision_moves_the_loss_less_than_its_bound(dtype, di
         assert abs(InfoNCE(tau)(z) - InfoNCE(tau)(moved)) < 2 * cosine / tau
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", ["unialign", "symile", "siglip", "scalar"])  # one of each kind of kernel; seconds each
 def test_compiled_equals_eager(name):
     z = batch(dtype=torch.float32)
     compiled = torch.compile(build(name).eval(), backend="aot_eager")

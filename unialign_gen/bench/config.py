@@ -126,6 +126,10 @@ class BenchConfig:
             if dataset.settings is None:
                 seen.append(name)
 
+    def result_path(self, dataset: str, objective: str) -> Path:
+        """Where an objective's results on a data set are kept."""
+        return self.out / "results" / dataset / f"{objective}.json"
+
     def chosen(self, dataset: str) -> list[str]:
         """The names of a data set's objectives."""
         return self.datasets[dataset].objectives or list(self.objectives)

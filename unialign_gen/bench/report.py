@@ -14,7 +14,6 @@ from ..eval import report, results
 from ..eval.figures import Row, plain, row
 from ..eval.intervals import Estimate, bootstrap
 from .config import BenchConfig
-from .run import result_path
 
 PROTOCOL = "alignment bench"
 
@@ -43,7 +42,7 @@ def of_dataset(config: BenchConfig, dataset: str) -> dict[str, Any]:
     differences: list[Row] = []
     found = {}
     for name in config.chosen(dataset):
-        path = result_path(config, dataset, name)
+        path = config.result_path(dataset, name)
         if not path.is_file():
             continue
         found[name] = json.loads(path.read_text())
@@ -99,7 +98,7 @@ def rows_of(runs: Sequence[dict[str, Any]], **about: Any) -> list[Row]:
         for key in runs[0]["moved"][gap]:
             metric, _, task = key.partition("|")
             value = over_seeds([r["moved"][gap][key] for r in runs if key in r["moved"][gap]])
-            made.append(row(f"{metric}, gap set to {gap}", value, len(runs), **about, task=task))
+            made.append(row(f"{metric}, moved apart by {gap}", value, len(runs), **about, task=task))
     return made
 
 

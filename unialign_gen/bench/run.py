@@ -25,7 +25,7 @@ from ..output import make_folder
 from ..training.config import EvaluationConfig, HeadConfig, StreamConfig, TrainConfig
 from ..training.folder import STATE
 from ..training.train import train
-from . import datasets, generation, measure
+from . import datasets, generation, measure, report
 from .config import RATE, BenchConfig, Contestant
 
 Settings = dict[str, Any]
@@ -40,8 +40,6 @@ def run(config: BenchConfig, processes: int = 1) -> Path:
     Raises:
         InputError: a data set or an objective cannot be had, or the folder holds a bench of another configuration.
     """
-    from .report import write
-
     make_folder(config.out)
     path, said = config.out / "config.json", json.dumps({k: v for k, v in to_dict(config).items() if k != "out"}, indent=1)
     if path.is_file() and path.read_text() != said:
@@ -71,16 +69,12 @@ def run(config: BenchConfig, processes: int = 1) -> Path:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, context, torch.set_num_threads, (threads,)) as pool:
             list(pool.map(contest, *zip(*jobs, strict=True)))
-    return write(config)
-
-
-def result_path(config: BenchConfig, dataset: str, objective: str) -> Path:
-    return config.out / "results" / dataset / f"{objective}.json"
+    return report.write(config)
 
 
 def contest(config: BenchConfig, dataset: str, objective: str) -> None:
     """One objective on one data set: its search, then its trainings with every size and seed. Goes on where it was."""
-    path = result_path(config, dataset, objective)
+    path = config.result_path(dataset, objective)
     found: dict[str, Any] = {"trials": [], "runs": []}
     if path.is_file():
         found = json.loads(path.read_text())
@@ -97,7 +91,7 @@ def contest(config: BenchConfig, dataset: str, objective: str) -> None:
     if config.datasets[dataset].settings is None:
         found["settings"] = search(config, dataset, objective, found["trials"], keep)
     else:
-        other = json.loads(result_path(config, config.datasets[dataset].settings or "", objective).read_text())
+        other = json.loads(config.result_path(config.datasets[dataset].settings or "", objective).read_text())
         if "settings" not in other:
             raise InputError(f"{dataset}: {objective} has no settings on {config.datasets[dataset].settings}")
         found["settings"] = other["settings"]
