@@ -1,6 +1,8 @@
 """The alignment bench: known truth, splits, figures against plain formulas, and whole benches at tiny size."""
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,9 @@ from unialign_gen.config import load
 from unialign_gen.configs import configs_folder
 from unialign_gen.data.cache import FeatureCache, Ragged, Shard, counted
 from unialign_gen.errors import InputError
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import bench_page as page_of
 
 # The synthetic family.
 
@@ -192,12 +197,12 @@ def test_without_labels_only_pairs_count():
 TINY = """
 out: {out}
 datasets:
-  three:
+  equal:
     synthetic: {{modalities: 3, train: 64, validation: 24, test: 40, labels: 4, width: 12, shared: 4, private: 2}}
     sizes: [32]
   two:
     synthetic: {{modalities: 2, train: 64, validation: 24, test: 40, labels: 4, width: 12, shared: 4, private: 2}}
-    settings: three
+    settings: equal
 objectives:
   infonce:
     objective: {{name: infonce}}
@@ -222,11 +227,11 @@ def bench(file, *more):
     return result
 
 
-def test_a_bench_searches_resumes_and_reports(tmp_path):
+def test_a_bench_searches_resumes_and_reports(tmp_path, monkeypatch):
     out, file = tmp_path / "out", tmp_path / "tiny.yaml"
     file.write_text(TINY.format(out=out))
     bench(file)
-    found = json.loads((out / "results/three/infonce.json").read_text())
+    found = json.loads((out / "results/equal/infonce.json").read_text())
     assert len(found["trials"]) == 3
     scores = [(t["settings"], t["score"]) for t in found["trials"]]
     best_tau = max(scores[:2], key=lambda s: s[1])[0]["tau"]
@@ -239,32 +244,45 @@ def test_a_bench_searches_resumes_and_reports(tmp_path):
     assert "3 modalities are needed" in json.loads((out / "results/two/triangle.json").read_text())["unusable"]
 
     rows = read(out / "report.json")
-    assert set(rows) == {"three", "two"}
+    assert set(rows) == {"equal", "two"}
     mean = next(
         r
-        for r in rows["three"]
+        for r in rows["equal"]
         if (r["metric"], r["task"], r["subset"], r["method"]) == ("R@1", "text, image", "all", "infonce")
     )
     values = [np.mean(r["samples"]["R@1|text, image"]) for r in found["runs"] if r["size"] is None]
     assert mean["value"] == pytest.approx(np.mean(values), abs=2e-3)
     assert mean["low"] <= mean["value"] <= mean["high"]
     for metric in ("gap", "zeta", "Hoelder divergence", "processor seconds", "R@1, moved apart by 1"):
-        assert any(r["metric"] == metric for r in rows["three"]), metric
+        assert any(r["metric"] == metric for r in rows["equal"]), metric
     page = (out / "report.html").read_text()
     assert "settings: infonce" in page
     assert len(page) < 500_000
 
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "bench.md").write_text(f"before\n{page_of.BEGIN}\nold\n{page_of.END}\nafter\n")
+    monkeypatch.setattr(page_of, "DOCS", docs)
+    page_of.main([out])
+    text = (docs / "bench.md").read_text()
+    assert text.startswith("before")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    for title, (_, figure) in page_of.SECTIONS.items():
+        assert f"### {title}" in text
+        assert not figure or 0 < (docs / "bench" / f"{figure}.svg").stat().st_size < 60_000
+
     # what was lost is done again, what is there is not
     kept = found["runs"][:-1]
-    (out / "results/three/infonce.json").write_text(json.dumps({**found, "runs": kept}))
-    other = (out / "results/three/triangle.json").stat().st_mtime_ns
+    (out / "results/equal/infonce.json").write_text(json.dumps({**found, "runs": kept}))
+    other = (out / "results/equal/triangle.json").stat().st_mtime_ns
     bench(file)
-    again = json.loads((out / "results/three/infonce.json").read_text())
+    again = json.loads((out / "results/equal/infonce.json").read_text())
     assert again["runs"][:-1] == kept
     assert again["runs"][-1]["samples"] == found["runs"][-1]["samples"]  # the same from its seed
-    assert json.loads((out / "results/three/triangle.json").read_text())["runs"][0]["cost"]
+    assert json.loads((out / "results/equal/triangle.json").read_text())["runs"][0]["cost"]
     assert other > 0
-    for change, message in (("steps=4", "another configuration"), (f"out={tmp_path / 'new'}", "data set three has no smell")):
+    for change, message in (("steps=4", "another configuration"), (f"out={tmp_path / 'new'}", "data set equal has no smell")):
         done = CliRunner().invoke(app, ["bench", str(file), "--set", change, "--set", "query=smell"])
         assert done.exit_code == 2
         assert message in done.stderr
@@ -278,7 +296,7 @@ def test_several_processes_find_the_same(tmp_path):
         out = tmp_path / processes
         file.write_text(text.format(out=out))
         bench(file, "--processes", processes)
-        runs = json.loads((out / "results/three/infonce.json").read_text())["runs"]
+        runs = json.loads((out / "results/equal/infonce.json").read_text())["runs"]
         found.append([(r["space"]["gap"], r["samples"]) for r in runs])
     assert found[0] == found[1]
 
@@ -313,9 +331,9 @@ datasets:
     [
         (("reference: infonce", "reference: gram"), "there is no objective gram"),
         (("{tau: [0.1, 0.5], lr: [1e-2, 1e-3]}", "{tau: [0.1, 0.5]}"), "trials are {'infonce': 2, 'triangle': 3}"),
-        (("settings: three", "settings: four"), "four is no data set with a search before this one"),
-        (("    settings: three", "    objectives: [gram]"), "datasets.two.objectives: there is no objective gram"),
-        (("    settings: three", "    pictures: {prompts: 2}"), "pictures need a checkpoint"),
+        (("settings: equal", "settings: four"), "four is no data set with a search before this one"),
+        (("    settings: equal", "    objectives: [gram]"), "datasets.two.objectives: there is no objective gram"),
+        (("    settings: equal", "    pictures: {prompts: 2}"), "pictures need a checkpoint"),
         (("    sizes: [32]", "    cache: somewhere"), "either synthetic or cache"),
     ],
 )

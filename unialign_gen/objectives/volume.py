@@ -60,6 +60,19 @@ def det_and_adjugate(gram: Tensor) -> tuple[Tensor, Tensor]:
     return det.to(dtype), (sign * step).to(dtype)
 
 
+class _Gram(torch.autograd.Function):
+    """Z Z^T of (B, M, d), whose gradient (G + G^T) Z is one product, where autograd makes two and their sum."""
+
+    @staticmethod
+    def forward(ctx: Any, stack: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(stack)
+        return stack @ stack.mT
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return (grad + grad.mT) @ ctx.saved_tensors[0]
+
+
 def gram_matrix(stack: Tensor) -> Tensor:
     """(B, M, M) of dot products of unit vectors (B, M, d), rows of zeros where a modality is missing.
 
@@ -67,7 +80,7 @@ def gram_matrix(stack: Tensor) -> Tensor:
     """
     eye = torch.eye(stack.shape[1], dtype=stack.dtype, device=stack.device)
     # unit vectors: the diagonal is exactly 1, which rounding would miss where det is small
-    return (stack @ stack.mT) * (1 - eye) + eye
+    return _Gram.apply(stack) * (1 - eye) + eye
 
 
 @full_precision
