@@ -62,7 +62,8 @@ def measure(
     judge = decoder(checkpoint)[1]
     names = vocabulary(judge)
     wanted = [names.get(label or "", frozenset()) for label in labels]
-    samples, distances = {}, {}
+    samples: dict[str, np.ndarray] = {}
+    distances: dict[str, float] = {}
     for name in z:
         if name == anchor:
             continue

@@ -99,7 +99,8 @@ def joint(query: Tensor, rest: Mapping[str, Tensor]) -> dict[str, Score]:
     """Every way to look for all modalities together."""
     parts = list(rest.values())
     middle = F.normalize(torch.stack(parts).sum(0), dim=1)
-    return dict(zip(JOINT, (Cosine(query, middle), Volume(query, parts), QueryWeightedCentroid(query, parts)), strict=True))
+    scores: list[Score] = [Cosine(query, middle), Volume(query, parts), QueryWeightedCentroid(query, parts)]
+    return dict(zip(JOINT, scores, strict=True))
 
 
 def of_space(z: Mapping[str, Tensor], anchor: str) -> dict[str, float]:
@@ -133,7 +134,8 @@ def with_gap(z: Mapping[str, Tensor], anchor: str, gap: float) -> dict[str, Tens
     its own. Points keep their places within their modality, so that what changes is the gap's doing.
     """
     generator = torch.Generator().manual_seed(0)
-    middle, found = z[anchor].mean(0), {}
+    middle = z[anchor].mean(0)
+    found = {}
     for name, part in z.items():
         away = F.normalize(torch.randn(len(middle), generator=generator), dim=0)
         found[name] = F.normalize(part - part.mean(0) + middle + gap * away * (name != anchor), dim=1)

@@ -136,7 +136,8 @@ def search(config: BenchConfig, dataset: str, objective: str, trials: list[dict[
         return value
 
     for name, values in options.items():
-        best[name] = max(values, key=lambda value, name=name: score({**best, name: value}))  # type: ignore[misc]
+        scores = [score({**best, name: value}) for value in values]
+        best[name] = values[scores.index(max(scores))]
     return best
 
 

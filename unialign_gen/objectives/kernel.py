@@ -136,7 +136,7 @@ def each(work: Callable[[int, int], None], pairs: Sequence[Pair], symmetric: boo
         return set(pair if symmetric else pair[:1])
 
     def free() -> Pair | None:
-        taken: set[int] = set().union(*map(blocks, running))
+        taken = set[int]().union(*map(blocks, running))
         for at, pair in enumerate(waiting):
             if not taken & blocks(pair):
                 return waiting.pop(at)
