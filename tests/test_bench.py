@@ -333,6 +333,7 @@ datasets:
         (("{tau: [0.1, 0.5], lr: [1e-2, 1e-3]}", "{tau: [0.1, 0.5]}"), "trials are {'infonce': 2, 'triangle': 3}"),
         (("settings: equal", "settings: four"), "four is no data set with a search before this one"),
         (("    settings: equal", "    objectives: [gram]"), "datasets.two.objectives: there is no objective gram"),
+        (("    sizes: [32]", "    objectives: [infonce]"), "datasets.two: equal has no settings for triangle"),
         (("    settings: equal", "    pictures: {prompts: 2}"), "pictures need a checkpoint"),
         (("    sizes: [32]", "    cache: somewhere"), "either synthetic or cache"),
     ],

@@ -103,7 +103,7 @@ class BenchConfig:
     query: str = "text"
     steps: Count = 150
     batch: Annotated[int, Field(ge=2)] = 256
-    hidden: Annotated[int, Field(ge=0)] = 64
+    hidden: Count = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     embed_dim: Count = 32
@@ -125,6 +125,8 @@ class BenchConfig:
                 raise InputError(f"datasets.{name}.settings: {dataset.settings} is no data set with a search before this one")
             if dataset.settings is None:
                 seen.append(name)
+            elif unsearched := sorted(set(self.chosen(name)) - set(self.chosen(dataset.settings))):
+                raise InputError(f"datasets.{name}: {dataset.settings} has no settings for {unsearched[0]}")
 
     def result_path(self, dataset: str, objective: str) -> Path:
         """Where an objective's results on a data set are kept."""

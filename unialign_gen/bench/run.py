@@ -84,8 +84,8 @@ def contest(config: BenchConfig, dataset: str, objective: str) -> None:
     def keep() -> None:
         write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
 
-    if "unusable" in found or (wrong := unusable(entry, names)):
-        found.setdefault("unusable", wrong)
+    if wrong := found.get("unusable") or unusable(entry, names):
+        found["unusable"] = wrong
         keep()
         return
     if config.datasets[dataset].settings is None:
