@@ -179,7 +179,6 @@ def test_a_gap_that_is_put_in_moves_the_means_and_no_neighbours():
     spaces = [measure.of_space(s, "image") for s in (near, far)]
     assert spaces[0]["gap"] < 0.05
     assert spaces[1]["gap"] > 0.8
-    assert spaces[1]["distribution gap"] == pytest.approx(spaces[0]["distribution gap"], abs=0.1)
     before, after = (measure.pathways(s, labels, "text") for s in (near, far))
     assert after["label precision|all modalities together"] < before["label precision|all modalities together"]
 
