@@ -174,6 +174,11 @@ AUTHORS: dict[str, Callable[[Z], Tensor]] = {
 }
 
 
+def of_unit(loss: Callable[[Z], Tensor]) -> Callable[[Z], Tensor]:
+    """A formula of embeddings of any norm, as ours and their authors' models take them."""
+    return lambda z: loss({name: F.normalize(v, dim=1) for name, v in z.items()})
+
+
 def status(key: str) -> int:
     """A line of /proc/self/status, in bytes."""
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(key + ":"))
@@ -234,7 +239,7 @@ def table(batch: int, dim: int, modalities: int, only: Sequence[str], repeats: i
             continue
         rows.append(cell(name, loss, z, repeats, PRODUCTS[plain](modalities), rate))
         if authors and name in AUTHORS:
-            rows.append(cell(f"{name}, authors' formula", AUTHORS[name], z, 0 if name == "pmrl" else repeats))
+            rows.append(cell(f"{name}, authors' formula", of_unit(AUTHORS[name]), z, 0 if name == "pmrl" else repeats))
     return rows
 
 
@@ -251,7 +256,9 @@ def promises(dim: int, repeats: int, small: int, middle: int, large: int) -> lis
     for name, loss in AUTHORS.items():
         z = embeddings(small, dim, 3)
         ours = cell(name, OURS[name], z, repeats)
-        theirs = cell(f"{name}, authors' formula", loss, z, 0 if name == "pmrl" else repeats)  # its SVDs take half a minute
+        theirs = cell(
+            f"{name}, authors' formula", of_unit(loss), z, 0 if name == "pmrl" else repeats
+        )  # its SVDs take half a minute
         found.append((f"{name} / its authors' formula, B {small}", ours["seconds"] / theirs["seconds"], 1.0))
     z = embeddings(large, dim, 3)
     row = cell("unialign", OURS["unialign"], z, 0)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from threading import Condition
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ KEPT = 2**24  # logits that wait for the backward, at most: 64 MB in fp32
 
 Block = Callable[..., Tensor]  # (row tensors, column tensors, parameters) -> logits (rows, columns)
 Pair = tuple[int, int]
+Kind = Literal["both", "rows", "softplus"]
 
 
 class _Refuse(torch.autograd.Function):
@@ -322,13 +323,13 @@ def self_lse(z: Tensor, tau: float, geodesic: bool = False, keep: Tensor | None 
 class _PairLse(torch.autograd.Function):
     """(mean_i LSE_j, mean_j LSE_i, mean_ij, LSE_ij) of logits that only ever exist block by block.
 
-    With `softplus` only one number: the mean over i of sum_j softplus(l_ij).
+    Of the kind `rows` the second is left out; of `softplus` there is one number: the mean over i of sum_j softplus(l_ij).
     """
 
     @staticmethod
     @full_precision
     def forward(  # type: ignore[override]
-        ctx: Any, block: Block, counts: Pair, keep: Tensor | None, softplus: bool, width: int, *tensors: Tensor
+        ctx: Any, block: Block, counts: Pair, keep: Tensor | None, kind: Kind, width: int, *tensors: Tensor
     ) -> Tensor | tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         n_rows, n_columns = counts
@@ -350,14 +351,14 @@ class _PairLse(torch.autograd.Function):
         for r in slices(mine, step):
             made = ctx.made or (block([t[r] for t in local[:n_rows]], spread[n_rows:], parameters),)
             logits = made[0].detach()  # (step, B)
-            if softplus:
+            if kind == "softplus":
                 entries += torch.nn.functional.softplus(logits).sum()
                 continue
             by_row.add(r, logits)
             entries += logits.sum()
-            if single:
+            if single and kind == "both":
                 by_column.add(slice(None), logits.T)
-        if not single and not softplus:
+        if not single and kind == "both":
             for c in slices(mine, step):
                 by_column.add(c, block(spread[:n_rows], [t[c] for t in local[n_rows:]], parameters).T)
         own_row, own_column = by_row.value(), by_column.value()  # (b,)
@@ -371,14 +372,14 @@ class _PairLse(torch.autograd.Function):
             all_row, all_column = (both if keep is None else both[kept]).unbind(1)  # (B,)
         pooled = all_row.logsumexp(0)
         ctx.save_for_backward(*tensors, own_row, own_column, all_row, all_column, pooled, keep, *local, *spread, *parameters)
-        ctx.settings = (block, n_rows, n_columns, step, len(tensors), softplus, wanted)
+        ctx.settings = (block, n_rows, n_columns, step, len(tensors), kind, wanted)
         count = max(size, 1)
-        return sums[2] / count if softplus else (sums[0] / count, sums[1] / count, sums[2] / count**2, pooled)
+        return sums[2] / count if kind == "softplus" else (sums[0] / count, sums[1] / count, sums[2] / count**2, pooled)
 
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        block, n_rows, n_columns, step, given, softplus, wanted = ctx.settings
+        block, n_rows, n_columns, step, given, kind, wanted = ctx.settings
         length = len(ctx.saved_tensors[0])
         own_row, own_column, all_row, all_column, pooled, keep, *rest = ctx.saved_tensors[given:]
         sides = n_rows + n_columns
@@ -391,7 +392,7 @@ class _PairLse(torch.autograd.Function):
         def weights(logits: Tensor, row_lse: Tensor, column_lse: Tensor) -> Tensor:
             """The derivative of the outputs, with their gradients, by each logit: (r, c)."""
             g_row, g_column, g_mean, g_pooled = (*grads, None, None, None)[:4]
-            if softplus and g_row is not None:
+            if kind == "softplus" and g_row is not None:
                 return logits.sigmoid().mul_(g_row / size)
             parts = []
             if g_row is not None:
@@ -465,6 +466,7 @@ def pair_lse(
     parameters: Sequence[Tensor] = (),
     keep: Tensor | None = None,
     width: int = 1,
+    rows_only: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Both log-sum-exps and the mean of the B x B logits between two sides, over the samples of all ranks.
 
@@ -474,16 +476,18 @@ def pair_lse(
         parameters: tensors that all blocks share, such as a learnable temperature.
         keep: bool (b,), the samples that take part; at least one.
         width: matrices (r, c) that `block` holds at once, for the size of its blocks.
+        rows_only: the second result is not wanted, and is no number.
 
     Returns:
         mean_i log sum_j exp l_ij, mean_j log sum_i exp l_ij, mean_ij l_ij, log sum_ij exp l_ij. Scalars.
     """
     counts = (len(rows), len(columns))
-    return _PairLse.apply(block, counts, keep, False, width, *rows, *columns, *parameters)
+    kind: Kind = "rows" if rows_only else "both"
+    return _PairLse.apply(block, counts, keep, kind, width, *rows, *columns, *parameters)
 
 
 def pair_softplus(
     block: Block, rows: Sequence[Tensor], columns: Sequence[Tensor], parameters: Sequence[Tensor], keep: Tensor | None = None
 ) -> Tensor:
     """mean_i sum_j log(1 + exp l_ij), arguments as in `pair_lse`. Scalar."""
-    return _PairLse.apply(block, (len(rows), len(columns)), keep, True, 1, *rows, *columns, *parameters)
+    return _PairLse.apply(block, (len(rows), len(columns)), keep, "softplus", 1, *rows, *columns, *parameters)

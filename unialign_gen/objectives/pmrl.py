@@ -89,7 +89,7 @@ class PMRL(Objective):
             z = [torch.where(keep[:, None], part, filler(part)) for part in z]
         s, u = singular_values(z, self.fix_signs)
         intra = ranks.mean((s / self.tau1).logsumexp(1) - s[:, 0] / self.tau1, keep)
-        lse, _, _, _ = pair_lse(dot_block, [u], [u], [u.new_tensor(1 / self.tau2)], keep)
+        lse, _, _, _ = pair_lse(dot_block, [u], [u], [u.new_tensor(1 / self.tau2)], keep, rows_only=True)
         return {"intra": intra, "inter": lse - ranks.mean(u.square().sum(1), keep) / self.tau2}
 
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:

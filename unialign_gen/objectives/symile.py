@@ -81,7 +81,7 @@ class Symile(Objective):
                     source[kept] = kept[torch.randperm(len(kept), generator=generator).to(kept.device)]
                     shuffled.append(everything[n][source[mine]])
             rows, columns = [batch.z[a], own, mine], [product(shuffled), mine]
-            lse, _, _, _ = pair_lse(shuffled_block, rows, columns, [scale], keep)
+            lse, _, _, _ = pair_lse(shuffled_block, rows, columns, [scale], keep, rows_only=True)
             out[a] = lse - scale * ranks.mean(own, keep)
         return out
 
