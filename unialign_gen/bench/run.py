@@ -173,7 +173,8 @@ def trained(
         evaluation=EvaluationConfig(every=0, held_out=0.0),
     )
     before, began = peak_memory(reset=True), time.process_time()
-    train(plan)
+    if not train(plan).finished:
+        raise InputError("stopped: the same command goes on from here")
     cost = {"processor seconds": time.process_time() - began, "memory, MB": (peak_memory() - before) / 1e6}
     heads: dict[str, nn.Module] = {name: load_head(folder / "heads" / name) for name in plan.heads}
     if frozen:
