@@ -111,6 +111,8 @@ class AnchoredInfoNCE(Objective):
     {'text': tensor(0.3133)}
     """
 
+    averaged = True
+
     @typed
     def __init__(self, anchor: str = "image", tau: Tau = 0.07, learnable: bool = False):
         super().__init__()
@@ -121,9 +123,6 @@ class AnchoredInfoNCE(Objective):
         anchor = batch.z[self.anchor]
         scale, others = self.temperature(anchor), [n for n in batch.names if n != self.anchor]
         return {n: symmetric(anchor, batch.z[n], scale, batch.both(self.anchor, n)) for n in others}
-
-    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack(list(parts.values())).mean()
 
 
 class MeanOfOthers(Objective):
@@ -138,6 +137,8 @@ class MeanOfOthers(Objective):
     >>> MeanOfOthers(tau=1.0)({"image": z, "text": z, "audio": z})
     tensor(0.3133)
     """
+
+    averaged = True
 
     @typed
     def __init__(self, tau: Tau = 0.07, learnable: bool = False):
@@ -155,6 +156,3 @@ class MeanOfOthers(Objective):
             rest = unit_centroid(torch.stack([batch.z[n] for n in others], 1), None)
             out[name] = symmetric(batch.z[name], rest, scale, keep)
         return out
-
-    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack(list(parts.values())).mean()

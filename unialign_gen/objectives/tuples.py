@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -33,6 +31,8 @@ class TupleContrast(Objective):
         smoothing: label smoothing in [0, 1), 0.1 in the authors' code.
         learnable: learn 1 / tau, at most 100; the authors' code learns tau itself, without bounds.
     """
+
+    averaged = True
 
     def setup(self, anchor: str, tau: float | Tensor, smoothing: float, learnable: bool) -> None:
         self.anchor: str = anchor
@@ -67,9 +67,6 @@ class TupleContrast(Objective):
             "anchor->tuple": smoothed(forward, positive, mean, self.smoothing),
             "tuple->anchor": smoothed(backward, positive, mean, self.smoothing),
         }
-
-    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack(list(parts.values())).mean()
 
 
 class GRAM(TupleContrast):
