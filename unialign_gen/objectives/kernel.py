@@ -385,26 +385,26 @@ class _PairLse(torch.autograd.Function):
         sides = n_rows + n_columns
         local, spread, parameters = rest[:sides], rest[sides : 2 * sides], rest[2 * sides :]
         mine, size, single = len(local[0]), max(len(spread[0]), 1), ranks.world() == 1
-        out: list[Tensor | None] = [
-            torch.zeros_like(t) if w else None for t, w in zip([*local, *parameters], wanted, strict=True)
-        ]
+        out: list[Tensor | None] = [None] * (sides + len(parameters))
+        whole_block = single and step >= mine  # whose gradients are all there is
+        share = ranks.world() / size
 
         def weights(logits: Tensor, row_lse: Tensor, column_lse: Tensor) -> Tensor:
             """The derivative of the outputs, with their gradients, by each logit: (r, c)."""
             g_row, g_column, g_mean, g_pooled = (*grads, None, None, None)[:4]
             if kind == "softplus" and g_row is not None:
-                return logits.sigmoid().mul_(g_row / size)
+                return logits.sigmoid().mul_(g_row * share)
             parts = []
             if g_row is not None:
-                parts.append(exp_(logits - row_lse[:, None]).mul_(g_row / size))
+                parts.append(exp_(logits - row_lse[:, None]).mul_(g_row * share))
             if g_column is not None:
-                parts.append(exp_(logits - column_lse).mul_(g_column / size))
+                parts.append(exp_(logits - column_lse).mul_(g_column * share))
             if g_pooled is not None:
-                parts.append(exp_(logits - pooled).mul_(g_pooled))
+                parts.append(exp_(logits - pooled).mul_(g_pooled * ranks.world()))
             weight = parts[0] if parts else torch.zeros_like(logits)
             for part in parts[1:]:
                 weight += part
-            return weight if g_mean is None else weight.add_(g_mean / size**2)
+            return weight if g_mean is None else weight.add_(g_mean * share / size)
 
         def pull(
             row: list[Tensor], column: list[Tensor], row_lse: Tensor, column_lse: Tensor, targets: list[tuple[int, slice]]
@@ -416,16 +416,20 @@ class _PairLse(torch.autograd.Function):
             logits, inputs = ctx.made or logits_of(block, row, column, parameters, asked_of)
             ctx.made = None  # a second backward computes it again
             asked = [(k, t) for k, t in enumerate(inputs) if t.requires_grad]
-            weight = weights(logits.detach(), row_lse, column_lse) * ranks.world()
+            weight = weights(logits.detach(), row_lse, column_lse)
             found = torch.autograd.grad(logits, [t for _, t in asked], weight, allow_unused=True)
             for (k, _), g in zip(asked, found, strict=True):
                 at, where = targets[k]
+                if g is None or whole_block:
+                    out[at] = g
+                    continue
                 target = out[at]
-                if g is not None and target is not None:
-                    if target.ndim:
-                        target[where] += g
-                    else:
-                        target += g
+                if target is None:
+                    target = out[at] = torch.zeros_like([*local, *parameters][at])
+                if target.ndim:
+                    target[where] += g
+                else:
+                    target += g
 
         everywhere, nowhere = slice(None), (-1, slice(None))
         of_parameters = [(sides + k, everywhere) for k in range(len(parameters))]
