@@ -22,6 +22,7 @@ MODULES = (
     "data",
     "train",
     "bridge",
+    "bench",
     "evaluate",
     "evaluate_generation",
     "evaluate_spaces",
