@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from unialign_gen.data import cache
+from unialign_gen.data import cache, vggsound, vggsounder
 from unialign_gen.data.manifest import Row, default_root, read
 from unialign_gen.data.sources import LABELS, CorpusConfig
 from unialign_gen.errors import InputError
@@ -14,7 +14,7 @@ from unialign_gen.output import make_folder
 
 from .data import SPLITS
 
-DATASETS = ("vggsound", "table", "starter")
+DATASETS = ("vggsound", "vggsound-av", "table", "starter")
 
 
 def choose(
@@ -26,21 +26,27 @@ def choose(
     out: Path,
     csv: Path | None = None,
     captions: Path | None = None,
+    annotations: Path | None = None,
 ) -> CorpusConfig:
     """The corpus that the options name; `clips` of it, by a hash of the id.
 
     Args:
         root: the folder of VGGSound or of the starter's data set, or the manifest of a table.
-        out: the starter's test sets are written down here as a manifest.
+        out: the starter's test sets and the list of `vggsound-av` are written down here.
+        annotations: VGGSounder's list, see `vggsounder.find_list`.
 
     Raises:
         InputError: options that do not fit together.
     """
-    if dataset == "vggsound":
+    if dataset in ("vggsound", "vggsound-av"):
         if root is None:
-            raise InputError("--dataset vggsound needs --root, the folder with vggsound.csv and the clips")
-        if split not in (None, "train", "test"):
-            raise InputError(f"VGGSound has no split {split!r}: choose train or test")
+            raise InputError(f"--dataset {dataset} needs --root, the folder with vggsound.csv and the clips")
+        if split not in (None, "test") and (dataset, split) != ("vggsound", "train"):
+            raise InputError(f"{dataset} has no split {split!r}: choose test{' or train' * (dataset == 'vggsound')}")
+        if dataset == "vggsound-av":
+            listed = vggsound.rows(csv or vggsound.find_list(root, "test"))
+            csv = make_folder(out) / "vggsound-av.csv"
+            vggsounder.write_subset(listed, vggsounder.find_list(annotations, root), csv)
         said = captions or LABELS
         return CorpusConfig(
             "vggsound", root, "train" if split == "train" else "test", csv, captions=said, select=clips, seed=seed

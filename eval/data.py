@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unialign_gen.data.manifest import Row, default_root, read
+from unialign_gen.data.manifest import Row, read
 
 SPLITS = {"held_out": "test", "cross_source": "cross"}
 
@@ -19,13 +19,6 @@ class Prompt:
     kind: str
     value: str
     concepts: list[str]
-
-
-def data_root(given: Path | None) -> Path:
-    """The data set's folder: the given one, or the default; an `InputError` where there is none."""
-    root = given or default_root()
-    read(root)
-    return root
 
 
 def shuffled(values: Sequence[Prompt], limit: int) -> list[Prompt]:

@@ -1,15 +1,26 @@
-"""From kept features of encoders to unit embeddings, one row a sample, under any heads."""
+"""From kept features of encoders to unit embeddings, one row a sample, under any heads, and prompts mixed of them."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unialign_gen.data.cache import Ragged
+from unialign_gen.data.cache import Ragged, counted
+from unialign_gen.errors import InputError
+from unialign_gen.mixing import mix
+from unialign_gen.request import MODALITIES
+
+from .methods import head
+
+if TYPE_CHECKING:
+    from unialign_gen.aligner import Aligner
 
 ROWS = 8192
 
@@ -48,13 +59,75 @@ def pooled(features: Ragged, head: nn.Module) -> Embedded:
 
 def first(features: Ragged, head: nn.Module) -> Embedded:
     """One embedding a sample: that of its first row, such as its first caption."""
-    has = features.counts > 0
-    z = rows(Ragged(features.values[features.offsets[:-1][has]], torch.arange(int(has.sum()) + 1)), head)
-    out = torch.zeros(len(features), z.shape[1])
-    out[has] = z
-    return Embedded(out, has)
+    return pooled(features.first(), head)
 
 
 def owners(features: Ragged) -> Tensor:
     """Of each row, the number of its sample (R,)."""
     return torch.repeat_interleave(torch.arange(len(features)), features.counts)
+
+
+def parse_kinds(text: str) -> list[str]:
+    """`text,audio,text+audio` -> its kinds, the modalities of each in one order, one's own last.
+
+    Raises:
+        InputError: a name that cannot be a modality's, one named twice, or a kind named twice.
+    """
+    found: list[str] = []
+    for entry in text.split(","):
+        parts = [p.strip() for p in entry.split("+")]
+        unknown = [p for p in parts if not re.fullmatch(r"[a-z][a-z0-9_]*", p)]
+        if unknown or len(set(parts)) < len(parts):
+            raise InputError(
+                f"--prompts {entry.strip()!r}: join {', '.join(MODALITIES)} or a modality of your own by +, each once"
+            )
+        kind = "+".join(ordered(parts))
+        if kind in found:
+            raise InputError(f"--prompts names {kind} twice")
+        found.append(kind)
+    return found
+
+
+def ordered(names: Sequence[str]) -> list[str]:
+    """Modalities, each once, in one order: those of every checkpoint, then one's own."""
+    return [m for m in MODALITIES if m in names] + sorted(set(names) - set(MODALITIES))
+
+
+def needed(kinds: Sequence[str]) -> list[str]:
+    """The modalities that some kind uses."""
+    return ordered([m for kind in kinds for m in kind.split("+")])
+
+
+def frame_of(features: Features, frame: int) -> Ragged:
+    """Features of pictures: the corpus' own, or, where a sample has none, those of its video's frame of this number."""
+    known = {m: features.features(m) for m in ("image", "video") if m in features.modalities}
+    found = []
+    for i in range(len(features.ids)):
+        own = known["image"][i][:1] if "image" in known else torch.zeros(0, 0)
+        found.append(own if len(own) or "video" not in known else known["video"][i][frame : frame + 1])
+    if not any(map(len, found)):
+        raise InputError("no sample has a picture or a video to draw again")
+    return Ragged(torch.cat([x for x in found if len(x)]), counted(torch.tensor([len(x) for x in found])))
+
+
+def modality(features: Features, name: str, run: Path | None, aligner: Aligner | None, frame: int) -> Embedded:
+    """Unit embeddings (N, d) of one modality: the first caption, the sound, the mean over a video's frames, one picture."""
+    made = head(name, run, aligner)
+    if name == "text":
+        return first(features.features(name), made)
+    return pooled(frame_of(features, frame) if name == "image" else features.features(name), made)
+
+
+def embed(
+    features: Features, kinds: Sequence[str], run: Path | None, aligner: Aligner | None, frame: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Unit embeddings (N, d) by kind, mixed with equal weights on the sphere, and which samples have all of it (N,)."""
+    parts = {m: modality(features, m, run, aligner, frame) for m in needed(kinds)}
+    has = torch.stack([p.has for p in parts.values()]).all(0)
+    found = {}
+    for kind in kinds:
+        names = kind.split("+")
+        z = torch.zeros_like(parts[names[0]].z)
+        z[has] = mix([parts[m].z[has] for m in names]) if len(names) > 1 else parts[names[0]].z[has]
+        found[kind] = z
+    return found, has

@@ -27,9 +27,8 @@ from torchmetrics.utilities import dim_zero_cat
 from unialign_gen.errors import InputError
 
 from . import extractors
-from .cmmd import cmmd
 from .frechet import Extrapolation, frechet_distance, frechet_infinity
-from .kid import kid
+from .kid import cmmd, kid
 from .mind import mind
 from .moments import FeatureSource, Moments, few_pictures
 from .prdc import PRDCScores, prdc

@@ -27,17 +27,6 @@ def write(folder: Path, protocol: str, about: dict[str, Any], found: dict[str, A
     return folder / FILE
 
 
-def as_csv(rows: Sequence[Row]) -> str:
-    """Every row, columns in one order: what it is of, then the number, its interval and n."""
-    named = [d for d in DIMENSIONS if any(d in r for r in rows)]
-    rest = [k for k in dict.fromkeys(k for r in rows for k in r) if k not in (*named, "value", "low", "high", "n", "draws")]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, [*named, "value", "low", "high", "n", *rest], extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([{k: clean(v) for k, v in r.items()} for r in rows])
-    return out.getvalue()
-
-
 def read(path: Path) -> dict[str, Any]:
     """A result file, or the one in a folder.
 
@@ -54,6 +43,17 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
+def as_csv(rows: Sequence[Row]) -> str:
+    """Every row, columns in one order: what it is of, then the number, its interval and n."""
+    named = [d for d in DIMENSIONS if any(d in r for r in rows)]
+    rest = [k for k in dict.fromkeys(k for r in rows for k in r) if k not in (*named, "value", "low", "high", "n", "draws")]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, [*named, "value", "low", "high", "n", *rest], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([{k: clean(v) for k, v in r.items()} for r in rows])
+    return out.getvalue()
+
+
 def joined(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Results in one small file: rows and differences as `packed` tables with four digits; no draws, classes or pictures."""
     kept = [
@@ -68,16 +68,13 @@ def packed(rows: Sequence[Row]) -> dict[str, Any]:
     names = list(dict.fromkeys(k for r in rows for k in r))
     common = {k: rows[0][k] for k in names if all(k in r and r[k] == rows[0][k] for r in rows)}
     columns = [k for k in names if k not in common]
-    words = [k for k in columns if all(isinstance(r.get(k), str) for r in rows)]
-    levels = {k: list(dict.fromkeys(r[k] for r in rows)) for k in words}
+    levels = {k: list(dict.fromkeys(r[k] for r in rows)) for k in columns if all(isinstance(r.get(k), str) for r in rows)}
     values = [[levels[k].index(r[k]) if k in levels else r.get(k) for k in columns] for r in rows]
     return {"common": common, "levels": levels, "columns": columns, "values": values}
 
 
-def unpacked(table: dict[str, Any] | list[Row]) -> list[Row]:
-    """The rows of a `packed` table, where what a row does not have is None; rows that are not packed as they are."""
-    if isinstance(table, list):
-        return table
+def unpacked(table: dict[str, Any]) -> list[Row]:
+    """The rows of a `packed` table, where what a row does not have is None."""
     levels = [table["levels"].get(k) for k in table["columns"]]
     rows = [[v if n is None else n[v] for v, n in zip(values, levels, strict=True)] for values in table["values"]]
     return [{**table["common"], **dict(zip(table["columns"], row, strict=True))} for row in rows]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from unialign_gen.data import vggsounder
 from unialign_gen.data.cache import FeatureCache
 from unialign_gen.data.corpus import Corpus
 from unialign_gen.data.extract import Process
@@ -22,8 +25,7 @@ from unialign_gen.heads import encoder_description, heads_in
 from unialign_gen.loading import PUBLISHED, description, find, open_aligner
 from unialign_gen.media import load_clip, load_image
 
-from . import prompt_embeddings
-from .drawing import barrier
+from . import embeddings
 from .methods import Method
 from .pictures import file_name, open_folder, save
 
@@ -41,6 +43,7 @@ class Plan:
         frame: which of a video's 8 frames, from 0, is the clip's own picture, where the corpus has no picture of it.
         steps, guidance: the decoder's own if None.
         batch: pictures drawn at a time.
+        annotations: VGGSounder's list: a clip has then all classes that annotators heard and saw, not its label alone.
     """
 
     corpus: CorpusConfig
@@ -58,6 +61,7 @@ class Plan:
     dtype: Any = None
     sources: Mapping[str, str] = field(default_factory=dict)
     accept_license: bool = False
+    annotations: Path | None = None
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -88,7 +92,7 @@ def check_heads(plan: Plan) -> None:
     Raises:
         InputError: one has none; its embeddings would mean nothing to the decoder.
     """
-    if "audio" not in prompt_embeddings.needed(plan.kinds) or plan.own_sources == dict(plan.sources):
+    if "audio" not in embeddings.needed(plan.kinds) or plan.own_sources == dict(plan.sources):
         return
     for method in plan.methods:
         for run in method.runs:
@@ -121,13 +125,25 @@ class Study:
     pipelines: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """Of the set of clips."""
+        return self.corpus.name if self.plan.annotations is None else f"{self.corpus.name}, heard and seen"
+
+    @cached_property
+    def classes(self) -> list[frozenset[str]]:
+        """Of each clip the classes that a picture of it may show: its label, or all that annotators heard and saw."""
+        known = {} if self.plan.annotations is None else vggsounder.heard_and_seen(self.plan.annotations)
+        own = [frozenset({label} if label else ()) for label in self.labels]
+        return [known.get(clip, mine) for clip, mine in zip(self.ids, own, strict=True)]
+
+    @property
     def references(self) -> list[Path]:
         return [self.plan.out / "reference" / file_name(clip) for clip in self.ids]
 
 
 def encoder_entries(plan: Plan, modalities: Sequence[str]) -> dict[str, str | dict[str, Any]]:
     """Where `extract` finds the encoders: the checkpoint's, and of modalities of one's own those that a method's run kept."""
-    own = {name: own_encoder(plan, name) for name in modalities if name not in prompt_embeddings.MODALITIES}
+    own = {name: own_encoder(plan, name) for name in modalities if name not in embeddings.MODALITIES}
     modalities = [name for name in modalities if name not in own]
     if plan.checkpoint not in PUBLISHED:
         return dict.fromkeys(modalities, plan.checkpoint) | own
@@ -157,7 +173,7 @@ def own_encoder(plan: Plan, modality: str) -> str | dict[str, Any]:
 
 def modalities_of(corpus: Corpus, kinds: Sequence[str]) -> list[str]:
     """What the encoders have to look at: what the prompts need, and the picture, or the video it is taken from."""
-    wanted = prompt_embeddings.needed([*kinds, "image"])
+    wanted = embeddings.needed([*kinds, "image"])
     if any(s.image is None and s.video is not None for s in corpus.samples) and "video" not in wanted:
         wanted.append("video")
     if not any(s.image for s in corpus.samples):
@@ -197,10 +213,9 @@ def prepare(plan: Plan, process: Process) -> Study:
     mixed = [k for k in plan.kinds if k != "image"]
     for method in plan.methods if mixed else ():
         for number, run in enumerate(method.runs):
-            embedded[method.name, number], there = prompt_embeddings.embed(features, mixed, run, aligner, plan.frame)
+            embedded[method.name, number], there = embeddings.embed(features, mixed, run, aligner, plan.frame)
             has &= there
-    own, there = prompt_embeddings.embed(features, ["image"], None, aligner, plan.frame)
-    embedded[SELF, 0] = own
+    embedded[SELF, 0], there = embeddings.embed(features, ["image"], None, aligner, plan.frame)
     keep = (has & there).nonzero()[:, 0]
     if len(keep) < 2:
         raise InputError(f"{len(keep)} clips of {corpus.name} have all of {', '.join(plan.kinds)}: nothing to measure")
@@ -237,3 +252,22 @@ def make_references(study: Study, process: Process) -> None:
         sample = study.corpus.samples[at]
         picture = load_image(sample.image) if sample.image else load_clip(str(sample.video), FRAMES).frames[study.plan.frame]
         save(picture, path)
+
+
+def barrier(process: Process) -> None:
+    """Waits until every process has come here, in a group that the first call begins; does nothing where there is one."""
+    if process.world < 2:
+        return
+    import torch.distributed as dist
+
+    if not dist.is_initialized():  # nothing but this is exchanged, and the slowest may need days
+        dist.init_process_group("gloo", timeout=timedelta(days=30))
+    dist.barrier()
+
+
+def destroy_process_group() -> None:
+    """Ends the group that `barrier` began."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -13,7 +13,7 @@ from unialign_gen.cli import app
 from unialign_gen.data import cache
 from unialign_gen.eval import report, results, tables
 from unialign_gen.eval.extractors import load
-from unialign_gen.eval.features import extract, picture_folder
+from unialign_gen.eval.features import extract, open_pictures
 from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.heads import Head, save_head
 
@@ -43,7 +43,7 @@ def test_distance_of_folders_and_of_their_statistics(folders, tmp_path):
     done = run("distance", a, b, "--extractor", "judge", "--json")
     found = json.loads(done.stdout.strip().splitlines()[-1])
     judge = load("judge")
-    expected = frechet_distance(*(extract(judge, picture_folder(f).files) for f in folders))
+    expected = frechet_distance(*(extract(judge, open_pictures(f).pictures) for f in folders))
     name = "Frechet distance (EfficientNet-Lite2)"
     assert found[name] == pytest.approx(expected, rel=1e-5)
     assert (found["n"], found["n_reference"], found["extractor"]) == (10, 12, judge.name)
@@ -112,7 +112,7 @@ def test_retrieval_and_gap_write_results_and_one_report(features, tmp_path):
     by_method = {r["method"]: r["value"] for r in rows if all(r[k] == v for k, v in about.items())}
     assert by_method["good"] > by_method["bad"] + 0.3
     assert {"T-AI volume", "T-AI centroid +DSL"} <= {r["label"] for r in rows}
-    assert Image.open(tmp_path / "g" / "tsne.png").width > 100
+    assert set(json.loads((tmp_path / "g" / "result.json").read_text())["maps"][0]["points"]) == {"text", "audio", "image"}
     formats = [part for f in ("markdown", "latex", "csv") for part in ("--format", f)]
     done = run(
         "report", tmp_path / "r", tmp_path / "g" / "result.json", "--out", tmp_path / "page", "--title", "Both", *formats
@@ -120,7 +120,8 @@ def test_retrieval_and_gap_write_results_and_one_report(features, tmp_path):
     assert done.exit_code == 0, done.output
     page = (tmp_path / "page" / "report.html").read_text()
     assert "<h1>Both</h1>" in page
-    assert page.count("data:image/webp") == 1  # the map
+    assert page.count("t-SNE of 20") == 4  # two maps, each with its caption
+    assert "R@1 by gap" in page
     assert page.count("<svg") >= 2
     assert "58.7" in page  # table 1, published
     assert "good - bad" in (tmp_path / "page" / "report.md").read_text()

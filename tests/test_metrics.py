@@ -18,7 +18,7 @@ from torchmetrics.wrappers import FeatureShare
 import unialign_gen.eval
 from unialign_gen.errors import InputError
 from unialign_gen.eval import CMMD, MIND, PRDC, FrechetDistance, FrechetInfinity, KernelDistance, functional
-from unialign_gen.eval.inception import channels
+from unialign_gen.eval.extractors import channels
 from unialign_gen.media import load_image
 
 EVERY = (FrechetDistance, FrechetInfinity, KernelDistance, PRDC, MIND, CMMD)

@@ -258,16 +258,14 @@ def test_a_shifted_modality_has_a_larger_gap_with_certainty(tmp_path):
     assert value(rows, metric="gap")["method"] == "near - far"
 
 
-def test_the_map_is_repeatable_and_drawn(tmp_path):
-    z = gap.embed(Made(), ["image", "text"], None, None, limit=40)
+def test_the_map_is_repeatable():
+    z, _ = gap.embed(Made(), ["image", "text"], None, None, limit=40)
     assert {len(v) for v in z.values()} == {40}
     one, again = gap.project(z, seed=3), gap.project(z, seed=3)
-    assert all(np.array_equal(one[m], again[m]) for m in z)
-    assert one["text"].shape == (40, 2)
-    gap.plot({"a": one, "b": one}, tmp_path / "map.png")
-    from PIL import Image
-
-    assert Image.open(tmp_path / "map.png").width > 600
+    assert one == again
+    assert np.array(one["text"]).shape == (40, 2)
+    both = np.concatenate([one["text"], one["image"]])
+    assert (both.min(), both.max()) == (0, 1)
 
 
 def test_a_released_checkpoint_is_a_method_of_its_own_encoders(tmp_path):

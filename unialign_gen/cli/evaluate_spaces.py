@@ -10,7 +10,7 @@ import typer
 
 from ..console import guarded
 from ..errors import InputError
-from ..output import check_folder, make_folder
+from ..output import check_folder
 from .app import evaluate
 from .measuring import Features, MethodOption, Out, SpaceOption, finish, methods_of
 from .options import AcceptLicense, AsJson, Seed, Source
@@ -123,7 +123,10 @@ def gap(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """How far apart modalities lie: gap, conflicts zeta and chi, Hoelder divergence, alignment, uniformity, t-SNE."""
+    """How far apart modalities lie: distances of means and distributions, zeta and chi, Hoelder, alignment, uniformity, t-SNE.
+
+    With labels also clustering, linear probe and zero-shot classification.
+    """
     check_folder(out)
     methods = methods_of(method)
     cache, aligner = opened(features, checkpoint, source, accept_license)
@@ -141,10 +144,7 @@ def gap(
         protocol.evaluate(cache, methods, modalities, aligner, anchor, tau, bandwidth, limit, resamples, seed, **named)
     )
     if plot:
-        maps = {
-            m.name: protocol.project(protocol.embed(cache, modalities, m.runs[0], aligner, plot, seed), seed) for m in methods
-        }
-        make_folder(out)
-        protocol.plot(maps, out / "tsne.png")
-        found["plots"] = [{"title": f"t-SNE of {plot} samples of each modality, seed {seed}, first run", "path": "tsne.png"}]
+        said = f"t-SNE of {plot} samples of each modality, seed {seed}, first run"
+        drawn = {m.name: protocol.embed(cache, modalities, m.runs[0], aligner, plot, seed)[0] for m in methods}
+        found["maps"] = [{"title": f"{name}: {said}", "points": protocol.project(z, seed)} for name, z in drawn.items()]
     finish(out, "gap", about, found, as_json)
