@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from unialign_gen.checkpoints import faithfulness
+from unialign_gen.checkpoints.faithfulness import NONSENSE, PAIRS, both_named, components, dominant_hue
 from unialign_gen.data.manifest import Row, write
-from unialign_gen.eval import faithfulness
-from unialign_gen.eval.faithfulness import NONSENSE, PAIRS, both_named, components, dominant_hue
 from unialign_gen.eval.judge import Judge
 
 

@@ -19,12 +19,13 @@ from conftest import tone, write_video, write_wav
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
+from unialign_gen.checkpoints.evaluation_sets import triples
 from unialign_gen.cli import app
+from unialign_gen.cli.evaluate_corpora import choose
 from unialign_gen.data.cache import Ragged, counted
 from unialign_gen.data.manifest import Row, write
 from unialign_gen.errors import InputError
 from unialign_gen.eval import embeddings, measure, report, scores
-from unialign_gen.eval.corpora import choose, triples
 from unialign_gen.eval.judge import Judge
 from unialign_gen.eval.pictures import Cell, blocks, file_name, open_folder, seed_of
 

@@ -34,8 +34,8 @@ def concepts(
     from ..loading import find
 
     find(checkpoint, decoder)
-    from ..eval.concepts import evaluate as run
-    from ..eval.concepts import table
+    from ..checkpoints.concepts import evaluate as run
+    from ..checkpoints.concepts import table
 
     root = data or default_root()
     read(root)  # says where there is none, before anything is loaded

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import guarded
+from ..console import guarded, report
 from ..errors import InputError
 from ..output import check_folder
 from .app import evaluate
-from .measuring import Features, MethodOption, Out, SpaceOption, finish, methods_of
-from .options import AcceptLicense, AsJson, Seed, Source
+from .measuring import Features, MethodOption, Out, SpaceOption, finish, methods_of, open_aligner_of
+from .options import AcceptLicense, AsJson, Checkpoint, Device, Seed, Source
 
 if TYPE_CHECKING:
     from ..aligner import Aligner
@@ -148,3 +148,45 @@ def gap(
         drawn = {m.name: protocol.embed(cache, modalities, m.runs[0], aligner, plot, seed)[0] for m in methods}
         found["maps"] = [{"title": f"{name}: {said}", "points": protocol.project(z, seed)} for name, z in drawn.items()]
     finish(out, "gap", about, found, as_json)
+
+
+NEEDS_MTEB = "needs mteb and sentence-transformers: install the extra `mteb` (pip install 'unialign_gen[mteb]')"
+
+
+@evaluate.command()
+@guarded
+def mteb(
+    out: Out,
+    task: Annotated[list[str], typer.Option(help="A task of mteb by its name, such as VGGSoundAVRetrieval; can be repeated.")],
+    checkpoint: Checkpoint = "starter",
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """mteb's tasks of text, sound, pictures and video, run by mteb itself on a checkpoint or the folder of a saved aligner."""
+    check_folder(out)
+    try:
+        from ..eval import mteb as protocol
+    except ImportError as error:
+        raise InputError(f"eval mteb {NEEDS_MTEB}") from error
+
+    name = Path(checkpoint).name
+    rows = protocol.evaluate(open_aligner_of(checkpoint).to(device), name, task, out / "mteb")
+    about = {"dataset": ", ".join(task), "checkpoint": checkpoint, "mteb": protocol.mteb.__version__}
+    finish(out, "mteb", about, {"rows": rows}, as_json)
+
+
+@evaluate.command(name="export")
+@guarded
+def export_model(
+    out: Out,
+    checkpoint: Checkpoint = "starter",
+    as_json: AsJson = False,
+) -> None:
+    """Encoders and heads as a model of sentence-transformers: SentenceTransformer(FOLDER, trust_remote_code=True)."""
+    check_folder(out)
+    try:
+        from ..sentence_transformer import export
+    except ImportError as error:
+        raise InputError(f"eval export {NEEDS_MTEB}") from error
+
+    report({"folder": str(export(open_aligner_of(checkpoint), out))}, as_json, str(out))

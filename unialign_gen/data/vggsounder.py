@@ -66,9 +66,7 @@ def write_subset(clips: Iterable[vggsound.Row], annotations: Path, to: Path) -> 
     known = heard_and_seen(annotations)
     kept = [r for r in clips if r.split in ("test", None) and r.label in known.get(r.id, ())]
     if not kept:
-        raise InputError(
-            f"{annotations}: no clip's label was heard and seen: is it VGGSounder's list of these clips?"
-        )
+        raise InputError(f"{annotations}: no clip's label was heard and seen: is it VGGSounder's list of these clips?")
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([(r.youtube, r.start, r.label, "test") for r in kept])
     write_whole(to, out.getvalue().encode())

@@ -16,11 +16,11 @@ from PIL import Image
 from scipy.ndimage import label
 
 from unialign_gen.data.manifest import read
+from unialign_gen.eval.figures import Estimate, bootstrap, wilson
+from unialign_gen.eval.judge import Judge
+from unialign_gen.eval.scores import spread
 
-from .data import Prompt, prompts
-from .figures import Estimate, bootstrap, wilson
-from .judge import Judge
-from .scores import spread
+from .evaluation_sets import Prompt, prompts
 
 HUES = {"red": 15, "orange": 40, "yellow": 70, "green": 165, "blue": 250, "purple": 320, "pink": 345}  # degrees, each up to
 BACKGROUND, PALE, DARK, LEAST = 240, 64, 50, 0.15

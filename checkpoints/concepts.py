@@ -17,13 +17,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen.concepts import ConceptTable, Understanding, concept_table
+from unialign_gen.eval.figures import from_halves, halves, wilson
+from unialign_gen.eval.frechet import frechet_distance
+from unialign_gen.eval.judge import Judge
 from unialign_gen.pipelines.prior import strength_of
 
 from . import faithfulness
-from .data import SPLITS, Prompt, prompts
-from .figures import from_halves, halves, wilson
-from .frechet import frechet_distance
-from .judge import Judge
+from .evaluation_sets import SPLITS, Prompt, prompts
 
 BATCH = 16
 
