@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,12 +26,14 @@ from .retrieval import (
     AT,
     DEPTH,
     Cosine,
+    DualSoftmax,
     QueryWeightedCentroid,
     Ranking,
     Ranks,
+    Reranked,
     Score,
     Volume,
-    dual_softmax_ranks,
+    both_ways,
     equal_rows,
     ranks,
     recalls,
@@ -145,6 +148,7 @@ def measure(
     groups: Tensor,
     dsl: float | None,
     missing: bool,
+    rerank: Tensor | None,
 ) -> Table:
     """The ranks of a method's runs; see `evaluate`."""
     captions = features.features("text")
@@ -167,7 +171,9 @@ def measure(
                 if len(torch.unique(equal)) < len(equal):
                     made[label + EQUAL] = ranks(score, of, equal)
                 if dsl is not None and len(of) == len(ids):
-                    made[f"{label} +DSL"] = dual_softmax_ranks(score, of, dsl)
+                    made[f"{label} +DSL"] = both_ways(partial(DualSoftmax, score, of, scale=dsl), of)
+                if rerank is not None:
+                    made[f"{label} +rerank"] = both_ways(partial(Reranked, score, rerank[mine][:, keep]), of)
                 for name, found_ranks in made.items():
                     found.setdefault((subset, name), ([], of))[0].append(found_ranks)
     return found
@@ -195,6 +201,7 @@ def evaluate(
     dsl: float | None = None,
     missing: bool = False,
     ids: frozenset[str] | None = None,
+    rerank: Tensor | None = None,
     **dimensions: Any,
 ) -> dict[str, Any]:
     """`rows` and paired `differences` of every method, score, subset and direction, and what the `captions` allow.
@@ -205,6 +212,7 @@ def evaluate(
         dsl: also rows "+DSL" with this scale, where pairs are one to one.
         missing: also with modalities taken away, at five rates.
         ids: only these samples.
+        rerank: another model's scores of all texts with all samples (Q, N), for rows "+rerank", see `retrieval.Reranked`.
 
     Raises:
         InputError: the features lack text or another modality, or the heads do not fit.
@@ -217,7 +225,7 @@ def evaluate(
     groups = equal_rows(captions.values)
     facts = {name: caption_facts(owners(captions), groups, keep) for name, keep in chosen.items()}
     progress = tqdm(methods, desc="methods", disable=None)
-    found = {m.name: measure(features, m, others, aligner, chosen, groups, dsl, missing) for m in progress}
+    found = {m.name: measure(features, m, others, aligner, chosen, groups, dsl, missing, rerank) for m in progress}
     out: dict[str, Any] = {"rows": [], "differences": [], "captions": facts}
     for subset, label in next(iter(found.values())):
         for arrow in ARROWS:
@@ -243,9 +251,9 @@ def evaluate(
 
 
 def alone_of(table: Table, subset: str, label: str, arrow: str) -> dict[str, np.ndarray]:
-    """R@1 of each clip (N,) by each pathway alone, for modalities together; none for a pathway alone, "+DSL" or "missing"."""
+    """R@1 of each clip (N,) by each pathway alone, for modalities together under the plain score; else none."""
     reading = EQUAL if label.endswith(EQUAL) else ""
-    if label.endswith((f"cosine{reading}", "+DSL")) or "missing" in label:
+    if label.endswith((f"cosine{reading}", "+DSL", "+rerank")) or "missing" in label:
         return {}
     return {
         other: figures_of([getattr(r, arrow) for r in runs], owner if arrow == "to_clip" else None)["R@1"]

@@ -75,6 +75,11 @@ class Plan:
             raise InputError(f"--frame {self.frame}: a video gives frames 0 to {FRAMES - 1}")
 
     @property
+    def drawing(self) -> dict[str, Any]:
+        """Options of a pipeline's call."""
+        return {"num_inference_steps": self.steps, "guidance_scale": self.guidance}
+
+    @property
     def own_sources(self) -> dict[str, str]:
         """Sources, less a sound encoder outside the checkpoint's space: only methods' heads use it."""
         given = dict(self.sources)
@@ -87,20 +92,15 @@ class Plan:
 
 
 def check_heads(plan: Plan) -> None:
-    """Every method has a head for a sound encoder that is outside the checkpoint's space.
-
-    Raises:
-        InputError: one has none; its embeddings would mean nothing to the decoder.
-    """
+    """An `InputError` where a method lacks a head for a sound encoder outside the checkpoint's space: it would mean nothing."""
     if "audio" not in embeddings.needed(plan.kinds) or plan.own_sources == dict(plan.sources):
         return
-    for method in plan.methods:
-        for run in method.runs:
-            if run is None or (run.is_dir() and not (run / "audio" / "head.json").is_file()):
-                raise InputError(
-                    f"{method.name} has no head for sound, and this encoder is in no decoder's space by itself: "
-                    "train one, or give it as --source audio_head=FOLDER"
-                )
+    for method, run in ((method, run) for method in plan.methods for run in method.runs):
+        if run is None or (run.is_dir() and not (run / "audio" / "head.json").is_file()):
+            raise InputError(
+                f"{method.name} has no head for sound, and this encoder is in no decoder's space by itself: "
+                "train one, or give it as --source audio_head=FOLDER"
+            )
 
 
 @dataclass
@@ -147,21 +147,12 @@ def encoder_entries(plan: Plan, modalities: Sequence[str]) -> dict[str, str | di
     modalities = [name for name in modalities if name not in own]
     if plan.checkpoint not in PUBLISHED:
         return dict.fromkeys(modalities, plan.checkpoint) | own
-    described = description.replace_sources(description.read(find(plan.checkpoint)), plan.sources, plan.accept_license)[
-        "encoders"
-    ]
-    found: dict[str, str | dict[str, Any]] = {}
-    for name in modalities:
-        found[name] = description.config_of(described["image" if name == "video" else name])
-    return found | own
+    described = description.replace_sources(description.read(find(plan.checkpoint)), plan.sources, plan.accept_license)
+    return {m: description.config_of(described["encoders"]["image" if m == "video" else m]) for m in modalities} | own
 
 
 def own_encoder(plan: Plan, modality: str) -> str | dict[str, Any]:
-    """The encoder of a modality of one's own, as the first run that has a head for it describes it.
-
-    Raises:
-        InputError: no method has one.
-    """
+    """The encoder of a modality of one's own, as the first run that has a head for it describes it; an `InputError` if none."""
     for run in (run for method in plan.methods for run in method.runs if run is not None and run.is_dir()):
         folder = heads_in(run).get(modality)
         if folder is not None and (folder / "model.safetensors").is_file():
@@ -189,42 +180,28 @@ def prepare(plan: Plan, process: Process) -> Study:
     """
     check_heads(plan)
     corpus = read_corpus(plan.corpus)
-    folder = plan.out / "features"
     wanted = modalities_of(corpus, plan.kinds)
     for name in wanted:
         if name != "text" and not any(s.file(name) for s in corpus.samples):
             raise InputError(f"no clip of {corpus.name} has {name}: leave prompts with {name} out")
-    dtype = str(plan.dtype or torch.float32).removeprefix("torch.")
-    config = ExtractConfig(
-        plan.corpus,
-        encoder_entries(plan, wanted),
-        folder,
-        frames=FRAMES,
-        dtype=dtype,  # type: ignore[arg-type]
-        device=plan.device,
-        shard_size=64,
-    )
-    extract_features(config, process)
+    dtype: Any = str(plan.dtype or torch.float32).removeprefix("torch.")
+    settings = {"frames": FRAMES, "dtype": dtype, "device": plan.device, "shard_size": 64}
+    extract_features(ExtractConfig(plan.corpus, encoder_entries(plan, wanted), plan.out / "features", **settings), process)
     barrier(process)
-    features = FeatureCache.open(folder)
+    features = FeatureCache.open(plan.out / "features")
     aligner = open_aligner(plan.checkpoint, plan.own_sources, plan.accept_license)
-    embedded: dict[tuple[str, int], dict[str, Tensor]] = {}
-    has = torch.ones(len(features), dtype=torch.bool)
+    runs = [((m.name, i), run) for m in plan.methods for i, run in enumerate(m.runs)]
     mixed = [k for k in plan.kinds if k != "image"]
-    for method in plan.methods if mixed else ():
-        for number, run in enumerate(method.runs):
-            embedded[method.name, number], there = embeddings.embed(features, mixed, run, aligner, plan.frame)
-            has &= there
-    embedded[SELF, 0], there = embeddings.embed(features, ["image"], None, aligner, plan.frame)
-    keep = (has & there).nonzero()[:, 0]
+    found = {key: embeddings.embed(features, mixed, run, aligner, plan.frame) for key, run in runs if mixed}
+    found[SELF, 0] = embeddings.embed(features, ["image"], None, aligner, plan.frame)
+    has = torch.stack([there for _, there in found.values()]).all(0)
+    keep = has.nonzero()[:, 0]
     if len(keep) < 2:
         raise InputError(f"{len(keep)} clips of {corpus.name} have all of {', '.join(plan.kinds)}: nothing to measure")
-    kept = set(keep.tolist())
-    left_out = [{"id": m.id, "reason": m.reason} for m in corpus.missing]
     reasons = {p["id"]: p["reason"] for p in features.problems() if p["kind"] != "noted"}
-    for i, clip in enumerate(features.ids):
-        if i not in kept:
-            left_out.append({"id": clip, "reason": reasons.get(clip, "lacks a modality that a prompt needs")})
+    lacking = [clip for clip, there in zip(features.ids, has.tolist(), strict=True) if not there]
+    left_out = [{"id": m.id, "reason": m.reason} for m in corpus.missing]
+    left_out += [{"id": clip, "reason": reasons.get(clip, "lacks a modality that a prompt needs")} for clip in lacking]
     study = Study(
         plan,
         features,
@@ -232,7 +209,7 @@ def prepare(plan: Plan, process: Process) -> Study:
         [features.labels[i] for i in keep.tolist()],
         [next(iter(corpus.samples[i].text), "") for i in keep.tolist()],
         keep,
-        {key: {kind: z[keep] for kind, z in kinds.items()} for key, kinds in embedded.items()},
+        {key: {kind: z[keep] for kind, z in kinds.items()} for key, (kinds, _) in found.items()},
         left_out,
         corpus,
     )

@@ -28,7 +28,7 @@ def aligner():
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     done = CliRunner().invoke(app, ["eval", "export", "--out", str(folder), "--json"], catch_exceptions=False)
-    assert json.loads(done.stdout.strip().splitlines()[-1]) == {"folder": str(folder)}
+    assert json.loads(done.stdout.strip().splitlines()[-1])["folder"] == str(folder)
     return folder
 
 
