@@ -32,7 +32,8 @@ from unialign_gen.eval import FrechetDistance, extractors, features
 from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.eval.mind import mind
 from unialign_gen.eval.moments import FeatureSource, moments
-from unialign_gen.eval.retrieval import Cosine, QueryWeightedCentroid, Volume, ranks
+from unialign_gen.media.picture_sets import open_pictures
+from unialign_gen.retrieval import Cosine, QueryWeightedCentroid, Volume, ranks
 
 SOURCE = FeatureSource("benchmark", "none")
 
@@ -138,7 +139,7 @@ def extraction(count: int, side: int, batch: int, repeats: int) -> dict[str, flo
         peer = create_feature_extractor(
             "inception-v3-compat", ["2048"], cuda=False, feature_extractor_weights_path=str(weights), verbose=False
         )
-        files = features.open_pictures(folder).pictures
+        files = open_pictures(folder).pictures
         loop = {"cuda": False, "save_cpu_ram": False, "verbose": False}
         found: dict[str, Tensor] = {}
 

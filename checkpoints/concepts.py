@@ -30,7 +30,8 @@ BATCH = 16
 
 def shares(top: Sequence[Sequence[str]], wanted: Sequence[Prompt]) -> dict[str, Any]:
     """Top-1 and top-5 shares with N and 95 % intervals. A prompt of several concepts is met by any of them."""
-    n, found = len(wanted), {}
+    n = len(wanted)
+    found: dict[str, Any] = {}
     hits = {k: sum(bool(set(t[:k]) & set(p.concepts)) for t, p in zip(top, wanted, strict=True)) for k in (1, 5)}
     for k, count in hits.items():
         found |= {f"top{k}": count / n if n else 0.0, f"top{k}_ci95": list(wilson(count, n))}

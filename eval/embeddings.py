@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 
 from unialign_gen.data.cache import Ragged, counted
 from unialign_gen.errors import InputError
+from unialign_gen.loading.methods import head
 from unialign_gen.mixing import mix
 from unialign_gen.request import MODALITIES
-
-from .methods import head
+from unialign_gen.training.features import embed_mean
 
 if TYPE_CHECKING:
     from unialign_gen.aligner import Aligner
@@ -52,9 +51,7 @@ def rows(features: Ragged, head: nn.Module) -> Tensor:
 
 def pooled(features: Ragged, head: nn.Module) -> Embedded:
     """One embedding a sample: the mean of its rows' unit embeddings, such as of a video's frames, back on the sphere."""
-    z = rows(features, head)
-    total = torch.zeros(len(features), z.shape[1]).index_add_(0, owners(features), z)
-    return Embedded(F.normalize(total, dim=1), features.counts > 0)
+    return Embedded(embed_mean(features, head), features.counts > 0)
 
 
 def first(features: Ragged, head: nn.Module) -> Embedded:
@@ -65,27 +62,6 @@ def first(features: Ragged, head: nn.Module) -> Embedded:
 def owners(features: Ragged) -> Tensor:
     """Of each row, the number of its sample (R,)."""
     return torch.repeat_interleave(torch.arange(len(features)), features.counts)
-
-
-def parse_kinds(text: str) -> list[str]:
-    """`text,audio,text+audio` -> its kinds, the modalities of each in one order, one's own last.
-
-    Raises:
-        InputError: a name that cannot be a modality's, one named twice, or a kind named twice.
-    """
-    found: list[str] = []
-    for entry in text.split(","):
-        parts = [p.strip() for p in entry.split("+")]
-        unknown = [p for p in parts if not re.fullmatch(r"[a-z][a-z0-9_]*", p)]
-        if unknown or len(set(parts)) < len(parts):
-            raise InputError(
-                f"--prompts {entry.strip()!r}: join {', '.join(MODALITIES)} or a modality of your own by +, each once"
-            )
-        kind = "+".join(ordered(parts))
-        if kind in found:
-            raise InputError(f"--prompts names {kind} twice")
-        found.append(kind)
-    return found
 
 
 def ordered(names: Sequence[str]) -> list[str]:

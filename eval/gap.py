@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from unialign_gen import diagnostics
 from unialign_gen.errors import InputError
+from unialign_gen.loading.methods import Method, head
 
 from .embeddings import Features, first, pooled
 from .figures import Row, from_halves, halves, tabulate
 from .frechet import frechet_distance
 from .kid import mean_kernel
-from .methods import Method, head
 from .moments import check_features
 
 if TYPE_CHECKING:

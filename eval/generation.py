@@ -6,7 +6,6 @@ are shared among processes.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ from tqdm import tqdm
 
 from unialign_gen.data.extract import Process
 from unialign_gen.data.extract_config import digest as digest_of_weights
-from unialign_gen.loading import load_pipeline
+from unialign_gen.loading import load_pipeline, methods
 from unialign_gen.mixing import path
 from unialign_gen.output import make_folder
 
-from . import methods
 from .pictures import Cell, draw, file_name, open_folder, save, seed_of
 from .study import FRAMES, SELF, Plan, Study, barrier, prepare
 
@@ -36,7 +34,7 @@ def settings_of(study: Study, pipeline: Any) -> dict[str, Any]:
         "guidance": pipeline.config["default_guidance"] if plan.guidance is None else plan.guidance,
         "scheduler": type(pipeline.scheduler).__name__,
         "dtype": str(pipeline.unet.dtype),
-        "clips": hashlib.sha256("\n".join(study.ids).encode()).hexdigest(),
+        "clips": study.digest,
         "batch": plan.batch,
         "frame": plan.frame,
         "corpus": study.features.index["corpus"]["content"],
@@ -75,7 +73,7 @@ def run(plan: Plan, process: Process | None = None) -> Study | None:
         name = decoder or plan.checkpoint.rstrip("/").rsplit("/", 1)[-1]
         cells = list(cells_of(study, name, pipeline))
         draw(pipeline, cells, study.ids, plan.out, plan.batch, process, **plan.drawing)
-        study.pipelines[name] = pipeline
+        study.pipelines[name], study.cells[name] = pipeline, [cell for cell, *_ in cells]
     barrier(process)
     return study if process.rank == 0 else None
 

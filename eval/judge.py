@@ -63,3 +63,12 @@ class Judge:
     def named(self, features: Tensor, k: int = 5) -> list[list[str]]:
         """The k likeliest concepts for features (N, d), likeliest first."""
         return [[self.concepts[i] for i in row] for row in self.probe(features).topk(k, dim=1).indices.tolist()]
+
+    def vocabulary(self) -> dict[str, frozenset[str]]:
+        """Class names of corpora to concepts: its own names, and VGGSound's classes of them."""
+        found = {c: frozenset([c]) for c in self.concepts}
+        for name, classes in json.loads((shipped_folder() / "judge" / "vggsound.json").read_text("utf-8")).items():
+            several = classes.split(" / ")
+            for label in {classes, *several, *(s.split(",")[0] for s in several)} if name in self.concepts else ():
+                found[label] = found.get(label, frozenset()) | {name}
+        return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen.data.extract_config import digest as digest_of_weights
-from unialign_gen.loading import shipped_folder
 
 from . import scores
 from .extractors import Extractor, prepare_one
@@ -26,7 +24,7 @@ from .figures import Estimate, Row, bootstrap, from_halves, halves, row, tabulat
 from .frechet import frechet_infinity
 from .judge import Judge
 from .pictures import Cell, file_name
-from .study import SELF, Study
+from .study import Study
 
 if TYPE_CHECKING:
     from unialign_gen.aligner import Aligner
@@ -42,22 +40,6 @@ def task_of(kind: str) -> str:
     """`text+audio` -> `(T+A)->I`, as table 3 writes it."""
     names = "+".join(INITIALS.get(m, m) for m in kind.split("+"))
     return f"({names})->I" if "+" in names else f"{names}->I"
-
-
-def vocabulary(judge: Judge) -> dict[str, frozenset[str]]:
-    """Class names of corpora to the judge's concepts: its own names, and VGGSound's classes of them."""
-    found = {c: frozenset([c]) for c in judge.concepts}
-    for name, classes in json.loads((shipped_folder() / "judge" / "vggsound.json").read_text("utf-8")).items():
-        several = classes.split(" / ")
-        for label in {classes, *several, *(s.split(",")[0] for s in several)} if name in judge.concepts else ():
-            found[label] = found.get(label, frozenset()) | {name}
-    return found
-
-
-def cells(study: Study, decoder: str) -> list[Cell]:
-    plan = study.plan
-    rows = [(kind, name) for kind in plan.kinds for name in ([SELF] if kind == "image" else [m.name for m in plan.methods])]
-    return [Cell(decoder, name, kind, seed) for kind, name in rows for seed in range(plan.seeds)]
 
 
 def image_space(name: str, aligner: Aligner) -> Extractor:
@@ -96,11 +78,7 @@ class Space:
         files = [study.corpus.samples[i].audio for i in study.keep.tolist()]
         sounds = None
         if all(files) and "audio" in aligner.modalities:
-            about = {
-                "encoder": digest_of_weights(aligner.part("audio").encoder),
-                "clips": study.corpus.digest(),
-                "n": str(len(files)),
-            }
+            about = {"encoder": digest_of_weights(aligner.part("audio").encoder), "clips": study.digest}
             place = folder / f"{name.replace('/', '_')} sounds.safetensors"
             sounds = kept(place, about, lambda: torch.cat([torch.as_tensor(aligner.embed("audio", [file])) for file in files]))
         real = cached(image, study.references, folder / f"{image.name}.safetensors")
@@ -129,7 +107,7 @@ class Judges:
     @classmethod
     def of(cls, study: Study, pipeline: Any, probe: bool, aligners: Mapping[str, Aligner]) -> Judges:
         judge = Judge.from_folder() if probe else None
-        names = vocabulary(judge) if judge else {}
+        names = judge.vocabulary() if judge else {}
         wanted = [frozenset().union(*(names.get(c, frozenset()) for c in classes)) for classes in study.classes]
         spaces = [Space.of(name, aligner, study) for name, aligner in aligners.items()]
         return cls(image_space(study.plan.checkpoint, pipeline.aligner), judge, wanted, spaces)
@@ -213,7 +191,7 @@ def measure(
     for decoder, pipeline in study.pipelines.items():
         asked = Judges.of(study, pipeline, "judge" in extractors, judges or {})
         drawn: dict[tuple[str, str], list[DrawnFeatures]] = {}
-        for cell in cells(study, decoder):
+        for cell in study.cells[decoder]:
             drawn.setdefault((cell.method, cell.kind), []).append(load_drawn(study, cell, extractors, asked))
         about = {"dataset": study.name, "checkpoint": plan.checkpoint, "decoder": decoder}
         for name, extractor in extractors.items():
@@ -328,7 +306,7 @@ def choose_examples(study: Study, count: int) -> list[dict[str, Any]]:
                 "path": str(cell.files(study.plan.out, [clip])[0].relative_to(study.plan.out)),
             }
             for decoder in study.pipelines
-            for cell in cells(study, decoder)
+            for cell in study.cells[decoder]
             if cell.seed == 0
         ]
         found.append(

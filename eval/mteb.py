@@ -34,7 +34,7 @@ class AlignerEncoder(AbsEncoder):
     def __init__(self, aligner: Aligner, name: str):
         self.model = aligner
         known = [m for m in MODALITIES if m in aligner.modalities]
-        about = {"name": f"unialign_gen/{name}", "revision": __version__, "modalities": known}
+        about: dict[str, Any] = {"name": f"unialign_gen/{name}", "revision": __version__, "modalities": known}
         about |= {"embed_dim": aligner.embed_dim, "similarity_fn_name": ScoringFunction.COSINE}
         self.mteb_model_meta = ModelMeta.create_empty(about)
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from unialign_gen.data import cache
 from unialign_gen.data.extract import Process
 from unialign_gen.errors import InputError
+from unialign_gen.objectives.kernel import slices
 
 
 def file_name(clip: str) -> str:
@@ -90,10 +91,6 @@ def seed_of(clip: str, draw: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{draw}:{clip}".encode()).digest()[:7], "big")
 
 
-def blocks(count: int, size: int) -> list[slice]:
-    return [slice(at, min(at + size, count)) for at in range(0, count, size)]
-
-
 def draw(
     pipeline: Any,
     cells: Sequence[tuple[Cell, Tensor, dict[str, Any]]],
@@ -102,8 +99,8 @@ def draw(
     batch: int,
     process: Process,
     **options: Any,
-) -> int:
-    """Draws what is missing of this process's share; returns how many pictures that were.
+) -> None:
+    """Draws what is missing of this process's share.
 
     Args:
         cells: each with its prompts' unit embeddings (N, d) and everything that its pictures depend on.
@@ -114,16 +111,13 @@ def draw(
     """
     for cell, _, index in cells:
         open_folder(cell.folder(root), index)
-    mine = [(cell, z, part) for cell, z, _ in cells for part in blocks(len(ids), batch)][process.rank :: process.world]
+    mine = [(cell, z, part) for cell, z, _ in cells for part in slices(len(ids), batch)][process.rank :: process.world]
     todo = [(c, z, part) for c, z, part in mine if any(not f.is_file() for f in c.files(root, ids[part]))]
-    drawn = 0
-    quiet = None if process.rank == 0 else True
-    with tqdm(total=sum(part.stop - part.start for *_, part in todo), desc="pictures", disable=quiet) as bar:
+    total = sum(part.stop - part.start for *_, part in todo)
+    with tqdm(total=total, desc="pictures", disable=None if process.rank == 0 else True) as bar:
         for cell, z, part in todo:
             seeds = [seed_of(clip, cell.seed) for clip in ids[part]]
             pictures = pipeline(embeds=z[part], seed=seeds, **options).images
             for picture, path in zip(pictures, cell.files(root, ids[part]), strict=True):
                 save(picture, path)
-            drawn += len(pictures)
             bar.update(len(pictures))
-    return drawn

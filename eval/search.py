@@ -18,11 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen.errors import InputError
-
-from .embeddings import Features, owners, pooled, rows
-from .figures import Estimate, bootstrap, row, tabulate
-from .methods import Method, head
-from .retrieval import (
+from unialign_gen.loading.methods import Method, head
+from unialign_gen.retrieval import (
     AT,
     DEPTH,
     Cosine,
@@ -38,6 +35,9 @@ from .retrieval import (
     ranks,
     recalls,
 )
+
+from .embeddings import Features, owners, pooled, rows
+from .figures import Estimate, bootstrap, row, tabulate
 
 if TYPE_CHECKING:
     from unialign_gen.aligner import Aligner

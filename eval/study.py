@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,11 +24,11 @@ from unialign_gen.data.sources import CorpusConfig, read_corpus
 from unialign_gen.errors import InputError
 from unialign_gen.heads import encoder_description, heads_in
 from unialign_gen.loading import PUBLISHED, description, find, open_aligner
+from unialign_gen.loading.methods import Method
 from unialign_gen.media import load_clip, load_image
 
 from . import embeddings
-from .methods import Method
-from .pictures import file_name, open_folder, save
+from .pictures import Cell, file_name, open_folder, save
 
 SELF = "self-reconstruction"
 FRAMES = 8
@@ -95,7 +96,7 @@ def check_heads(plan: Plan) -> None:
     """An `InputError` where a method lacks a head for a sound encoder outside the checkpoint's space: it would mean nothing."""
     if "audio" not in embeddings.needed(plan.kinds) or plan.own_sources == dict(plan.sources):
         return
-    for method, run in ((method, run) for method in plan.methods for run in method.runs):
+    for method, run in ((m, run) for m in plan.methods for run in m.runs):
         if run is None or (run.is_dir() and not (run / "audio" / "head.json").is_file()):
             raise InputError(
                 f"{method.name} has no head for sound, and this encoder is in no decoder's space by itself: "
@@ -111,6 +112,7 @@ class Study:
         keep: which rows of the features they are (N,).
         embedded: (method, run number) -> unit embeddings (N, d) by kind.
         left_out: clips of the corpus that are not there or cannot be used, with the reason.
+        cells: by decoder, what was drawn.
     """
 
     plan: Plan
@@ -123,6 +125,12 @@ class Study:
     left_out: list[dict[str, str]]
     corpus: Corpus
     pipelines: dict[str, Any] = field(default_factory=dict)
+    cells: dict[str, list[Cell]] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the ids, joined by newlines."""
+        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
 
     @property
     def name(self) -> str:

@@ -13,9 +13,10 @@ from unialign_gen.cli import app
 from unialign_gen.data import cache
 from unialign_gen.eval import report, results, tables
 from unialign_gen.eval.extractors import load
-from unialign_gen.eval.features import extract, open_pictures
+from unialign_gen.eval.features import extract
 from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.heads import Head, save_head
+from unialign_gen.media.picture_sets import open_pictures
 
 D = 8
 

@@ -13,9 +13,10 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from unialign_gen.errors import InputError
 from unialign_gen.eval import extractors
 from unialign_gen.eval.extractors import bicubic, channels, tf1
-from unialign_gen.eval.features import cached, compare, digest, extract, features_of, measure, open_pictures
+from unialign_gen.eval.features import cached, compare, extract, features_of, measure
 from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.eval.moments import FeatureSource, Moments, moments
+from unialign_gen.media.picture_sets import digest, open_pictures
 
 
 def random_inception():

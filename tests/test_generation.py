@@ -21,13 +21,13 @@ from typer.testing import CliRunner
 
 from unialign_gen.checkpoints.evaluation_sets import triples
 from unialign_gen.cli import app
-from unialign_gen.cli.evaluate_corpora import choose
+from unialign_gen.cli.evaluate_corpora import choose, parse_kinds
 from unialign_gen.data.cache import Ragged, counted
 from unialign_gen.data.manifest import Row, write
 from unialign_gen.errors import InputError
 from unialign_gen.eval import embeddings, measure, report, scores
 from unialign_gen.eval.judge import Judge
-from unialign_gen.eval.pictures import Cell, blocks, file_name, open_folder, seed_of
+from unialign_gen.eval.pictures import Cell, file_name, open_folder, seed_of
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "gray")
 
@@ -37,17 +37,17 @@ def unit(n, d=6, seed=0):
 
 
 def test_kinds_of_prompts_are_read_and_checked():
-    assert embeddings.parse_kinds("text, audio,audio+text,video+text+audio") == [
+    assert parse_kinds("text, audio,audio+text,video+text+audio") == [
         "text",
         "audio",
         "text+audio",
         "text+audio+video",
     ]
     assert embeddings.needed(["audio", "text+audio"]) == ["text", "audio"]
-    assert embeddings.parse_kinds("outline+text") == ["text+outline"]  # one's own comes last
+    assert parse_kinds("outline+text") == ["text+outline"]  # one's own comes last
     for wrong in ("sm ell", "text+text", "text,text", "audio+text,text+audio", ""):
         with pytest.raises(InputError, match="--prompts"):
-            embeddings.parse_kinds(wrong)
+            parse_kinds(wrong)
     assert [measure.task_of(k) for k in ("text", "text+audio")] == ["T->I", "(T+A)->I"]
 
 
@@ -62,7 +62,6 @@ def test_seeds_depend_on_clip_and_draw_alone():
     seeds = {seed_of(clip, draw) for clip in "abc" for draw in range(3)}
     assert len(seeds) == 9
     assert all(0 <= s < 2**63 for s in seeds)
-    assert [s.stop - s.start for s in blocks(7, 3)] == [3, 3, 1]
 
 
 def test_pictures_of_other_settings_are_refused(tmp_path):
@@ -188,7 +187,7 @@ def test_hits_leave_out_what_has_no_class():
 
 
 def test_vggsounds_classes_are_the_judges_concepts():
-    names = measure.vocabulary(Judge.from_folder())
+    names = Judge.from_folder().vocabulary()
     assert "dog" in names["dog barking"]
     assert names["dog"] == {"dog"}
 
@@ -215,8 +214,9 @@ def clips(root: Path, count: int = 6) -> Path:
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
     root = tmp_path_factory.mktemp("clips")
-    options = f"--dataset table --root {clips(root)} --prompts text,audio,text+audio,image --steps 1 --seeds 2 --batch 4"
-    return ["eval", "generation", *options.split(), "--resamples", "2", "--examples", "2", "--interpolations", "1"]
+    chosen = f"--dataset table --root {clips(root)} --prompts text,audio,text+audio,image --steps 1 --seeds 2 --batch 4"
+    measured = "--resamples 2 --examples 2 --interpolations 1 --judge starter"
+    return ["eval", "generation", *chosen.split(), *measured.split()]
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +247,15 @@ def test_every_cell_of_the_table_is_there(whole):
     assert value(rows, metric=distance, task="I->I")["method"] == "self-reconstruction"
     assert {r["n"] for r in rows if r["metric"] == distance} == {6}
     assert not any("FID" in r["metric"] for r in rows)
-    assert value(rows, metric="judge top-1", task="T->I")["n"] == 5  # the sixth has no class
+    assert value(rows, metric="judge top-1", task="T->I", method="checkpoint")["n"] == 5  # the sixth has no class
+    floor = value(rows, metric="judge top-1", task="T->I", method="checkpoint, shuffled prompts")
+    ceiling = value(rows, metric="judge top-1", method="the clips' own pictures")
+    assert floor["n"] == ceiling["n"] == 5
+    for task in ("T->I", "A->I", "(T+A)->I"):
+        for metric in ("AIC (starter)", "IIS (starter)", "class accuracy, top-5 (starter)"):
+            assert 0 <= value(rows, metric=metric, task=task, method="checkpoint")["value"] <= 1
+    assert value(rows, metric="IIS (starter)", method="the clips' own pictures")["value"] == pytest.approx(5 / 6)
+    assert {r["method"] for r in result["differences"]} == set()
     assert len(list(out.glob("pictures/kandinsky/*/*/*/*.png"))) == 6 * 4 * 2
 
 
@@ -317,7 +325,7 @@ def test_a_second_run_draws_nothing_and_finds_the_same(whole, command, monkeypat
     done = CliRunner().invoke(app, [*command, "--out", str(out), "--json"], catch_exceptions=False)
     assert json.loads(done.stdout.strip().splitlines()[-1])["rows"] == result["rows"]
     assert {p: p.stat().st_mtime_ns for p in out.glob("pictures/**/*.png")} == before
-    changed = CliRunner().invoke(app, [*command[:-6], "--steps", "2", "--out", str(out)])
+    changed = CliRunner().invoke(app, [*command[:-8], "--steps", "2", "--out", str(out)])
     assert changed.exit_code == 2
     assert "steps = 1" in changed.output
 

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score, ndcg_score
 
+from unialign_gen import retrieval
 from unialign_gen.errors import InputError
-from unialign_gen.eval import retrieval
-from unialign_gen.eval.retrieval import (
+from unialign_gen.objectives.volume import gram_volume
+from unialign_gen.retrieval import (
     Cosine,
     DualSoftmax,
     QueryWeightedCentroid,
@@ -21,7 +22,6 @@ from unialign_gen.eval.retrieval import (
     ranks,
     recalls,
 )
-from unialign_gen.objectives.volume import gram_volume
 
 
 @pytest.fixture(autouse=True)

@@ -1,13 +1,15 @@
-"""Which clips a generation protocol is run on: VGGSound, a manifest of one's own, or the starter's own test sets."""
+"""What a generation protocol is run on: clips of VGGSound, of a manifest or of the starter's sets, and kinds of prompts."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ..data import vggsound, vggsounder
 from ..data.sources import LABELS, CorpusConfig
 from ..errors import InputError
 from ..output import make_folder
+from ..request import MODALITIES
 
 DATASETS = ("vggsound", "vggsound-av", "table", "starter")
 
@@ -59,3 +61,24 @@ def choose(
         manifest = write_manifest(root or default_root(), split or "held_out", out)
         return CorpusConfig("manifest", manifest=manifest, select=clips, seed=seed)
     raise InputError(f"unknown dataset {dataset!r}: choose from {', '.join(DATASETS)}")
+
+
+def parse_kinds(text: str) -> list[str]:
+    """`text,audio,text+audio` -> its kinds, the modalities of each in one order, one's own last.
+
+    Raises:
+        InputError: a name that cannot be a modality's, one named twice, or a kind named twice.
+    """
+    found: list[str] = []
+    for entry in text.split(","):
+        parts = [p.strip() for p in entry.split("+")]
+        unknown = [p for p in parts if not re.fullmatch(r"[a-z][a-z0-9_]*", p)]
+        if unknown or len(set(parts)) < len(parts):
+            raise InputError(
+                f"--prompts {entry.strip()!r}: join {', '.join(MODALITIES)} or a modality of your own by +, each once"
+            )
+        kind = "+".join([m for m in MODALITIES if m in parts] + sorted(set(parts) - set(MODALITIES)))
+        if kind in found:
+            raise InputError(f"--prompts names {kind} twice")
+        found.append(kind)
+    return found

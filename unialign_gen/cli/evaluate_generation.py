@@ -93,10 +93,9 @@ def generation(
     for name in decoders:
         find(checkpoint, name)
     from ..data import vggsounder
-    from ..eval.embeddings import parse_kinds
     from ..eval.study import Plan
     from ..loading import check_device, dtype_of
-    from .evaluate_corpora import choose
+    from .evaluate_corpora import choose, parse_kinds
     from .loading import parse_sources, quiet
 
     check_folder(out)

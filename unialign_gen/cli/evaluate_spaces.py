@@ -18,7 +18,7 @@ from .options import AcceptLicense, AsJson, Checkpoint, Device, Seed, Source
 if TYPE_CHECKING:
     from ..aligner import Aligner
     from ..data.cache import FeatureCache
-    from ..eval.methods import Method
+    from ..loading.methods import Method
 
 
 def opened(
@@ -33,7 +33,7 @@ def opened(
 
 
 def about_of(cache: FeatureCache, checkpoint: str, methods: list[Method], modalities: list[str]) -> dict[str, Any]:
-    from ..eval.methods import digest
+    from ..loading.methods import digest
 
     corpus = cache.index["corpus"]
     return {

@@ -14,7 +14,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from ..aligner import Aligner
     from ..eval.extractors import Extractor
-    from ..eval.methods import Method
+    from ..loading.methods import Method
 
 EXTRACTORS = ("inception", "judge", "clip", "dinov2")
 
@@ -69,7 +69,7 @@ def cache_folder(given: str | None) -> Path | None:
 
 
 def methods_of(entries: list[str] | None) -> list[Method]:
-    from ..eval.methods import parse
+    from ..loading.methods import parse
 
     return parse(entries or [])
 
