@@ -74,7 +74,7 @@ def extract(
     """Features (N, d) of pictures, fp32; those that cannot be read as in `batches`."""
     found = list(batches(extractor, pictures, batch, unreadable=unreadable))
     if not found:
-        raise InputError("no pictures to measure" + "".join(f": {reason}" for reason in list((unreadable or {}).values())[:1]))
+        raise InputError(": ".join(["no pictures to measure", *list((unreadable or {}).values())[:1]]))
     return torch.cat(found).clone()  # no inference tensor leaves
 
 
@@ -148,12 +148,9 @@ def statistics(place: Path, extractor: Extractor, strict: bool = False) -> Momen
     if has_pictures(place):
         return measure(extractor, place, strict)
     found = Moments.load(place)
-    if found.foreign and extractor.distance == "FID":
+    found.check_comparable(replace(found, source=FeatureSource(extractor.name, extractor.resize)))
+    if found.foreign:
         warnings.warn(f"{place} does not say of how many pictures, nor after which resize, its statistics are", stacklevel=2)
-    elif found.foreign:
-        raise InputError(f"{place} is of Inception's features, not of {extractor.name}: leave out --extractor")
-    else:
-        found.check_comparable(replace(found, source=FeatureSource(extractor.name, extractor.resize)))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -170,8 +171,11 @@ def mean_groups(
     names = [label for label in labels if label]
     if len(names) < len(labels) or len(set(names)) < 2:
         return {}
-    from . import groups
-
+    try:
+        from unialign_gen import groups
+    except InputError as error:  # no scikit-learn
+        warnings.warn(f"{error}", stacklevel=2)
+        return {}
     fit = next(halves(len(names), 1, seed))
     known = sorted({names[i] for i in fit})
     test = np.array([i for i in np.setdiff1d(np.arange(len(names)), fit) if names[i] in known])

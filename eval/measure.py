@@ -265,8 +265,10 @@ def shares(
     for (method, kind), sets in drawn.items():
         task = task_of(kind)
         found = mean_of([d.figures(judges) for d in sets])
-        for entry in by_class(found, labels):
-            classes.append({**about, "method": method, "task": task, **entry})
+        for label in sorted(set(labels.tolist()) - {""}):
+            mine = labels == label
+            means = {metric: float(np.mean(x[mine])) for metric, x in found.items()}
+            classes.append({**about, "method": method, "task": task, "class": label, "n": int(mine.sum()), **means})
         for name in sets[0].features:
             found[f"diversity ({name})"] = np.mean([scores.spread(d.features[name]) for d in sets], 0)
             if len(sets) > 1:
@@ -286,30 +288,15 @@ def mean_of(each: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {metric: np.mean([e[metric] for e in each], 0) for metric in each[0]}
 
 
-def by_class(found: Mapping[str, np.ndarray], labels: np.ndarray) -> list[Row]:
-    """Means of figures (N,) over the clips of each label."""
-    return [
-        {"class": label, "n": int((labels == label).sum())} | {m: float(np.mean(x[labels == label])) for m, x in found.items()}
-        for label in sorted(set(labels.tolist()) - {""})
-    ]
-
-
 def choose_examples(study: Study, count: int) -> list[dict[str, Any]]:
     """The first clips of the selection, whose order is a hash: prompt, own picture and every method's, draw 0."""
+    shown = [(decoder, cell) for decoder, cells in study.cells.items() for cell in cells if cell.seed == 0]
     found = []
     for clip, text, label in list(zip(study.ids, study.texts, study.labels, strict=True))[:count]:
-        pictures = [
-            {
-                "decoder": decoder,
-                "method": cell.method,
-                "task": task_of(cell.kind),
-                "path": str(cell.files(study.plan.out, [clip])[0].relative_to(study.plan.out)),
-            }
-            for decoder in study.pipelines
-            for cell in study.cells[decoder]
-            if cell.seed == 0
-        ]
-        found.append(
-            {"id": clip, "text": text, "label": label, "reference": f"reference/{file_name(clip)}", "pictures": pictures}
-        )
+        pictures = []
+        for decoder, cell in shown:
+            path = cell.files(study.plan.out, [clip])[0].relative_to(study.plan.out)
+            pictures.append({"decoder": decoder, "method": cell.method, "task": task_of(cell.kind), "path": str(path)})
+        about = {"id": clip, "text": text, "label": label, "reference": f"reference/{file_name(clip)}"}
+        found.append(about | {"pictures": pictures})
     return found

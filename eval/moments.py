@@ -61,18 +61,15 @@ class Moments:
 
     @property
     def foreign(self) -> bool:
-        """Whether another program made them, which does not say how."""
+        """Whether another program made them, which does not say how: they count as any Inception's."""
         return self.source.extractor == FOREIGN
 
     def check_comparable(self, other: Moments) -> None:
-        """Raises `InputError` unless both were made by the same extractor after the same resize.
-
-        Statistics of other programs do not say how they were made: they count as any Inception's.
-        """
+        """Raises `InputError` unless both were made by the same extractor after the same resize."""
         if self.foreign or other.foreign:
             name = (other if self.foreign else self).source.extractor
             if not name.startswith((FOREIGN, "inception-")):
-                raise InputError(f"an .npz of statistics is of Inception, not of {name}")
+                raise InputError(f"an .npz of statistics is of Inception, not of {name}: leave out --extractor")
             return
         for what in ("extractor", "resize"):
             mine, theirs = getattr(self.source, what), getattr(other.source, what)

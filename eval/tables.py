@@ -97,11 +97,11 @@ def of_classes(rows: Sequence[Row]) -> list[FigureTable]:
     for r in rows:
         named = [{**r, "metric": m, "value": v} for m, v in r.items() if m.startswith(("agreement", "judge top-1", "AIC"))]
         groups.setdefault(f"{r.get('decoder') or ''} {r['task']}".strip(), []).extend(named)
-    tables = []
-    for name, group in groups.items():
-        columns, body = pivot(group, lambda r: (r["class"], str(r["n"])), lambda r: f"{r['method']}, {r['metric']}", cell)
-        tables.append(FigureTable(f"By class: {name}", ["class", "N", *columns], body))
-    return tables
+    made = {
+        name: pivot(group, lambda r: (r["class"], str(r["n"])), lambda r: f"{r['method']}, {r['metric']}", cell)
+        for name, group in groups.items()
+    }
+    return [FigureTable(f"By class: {name}", ["class", "N", *columns], body) for name, (columns, body) in made.items()]
 
 
 def of_published(table: dict[str, Any]) -> FigureTable:

@@ -7,7 +7,16 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from unialign_gen.errors import InputError
+from .errors import InputError
+
+try:
+    from sklearn.cluster import KMeans
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import adjusted_rand_score, v_measure_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+except ImportError as error:
+    raise InputError("clustering, linear probe and zero-shot need scikit-learn: install the extra `eval`") from error
 
 __all__ = ["clustering", "linear_probe", "zero_shot"]
 
@@ -25,9 +34,6 @@ def clustering(z: Tensor, labels: Sequence[str | int], seed: int = 0) -> dict[st
         >>> clustering(torch.eye(2).repeat(5, 1), ["cat", "dog"] * 5)
         {'V-measure': 1.0, 'ARI': 1.0}
     """
-    from sklearn.cluster import KMeans
-    from sklearn.metrics import adjusted_rand_score, v_measure_score
-
     count = check(z, labels)
     found = KMeans(count, n_init=10, random_state=seed).fit_predict(z.double().numpy())
     return {"V-measure": float(v_measure_score(labels, found)), "ARI": float(adjusted_rand_score(labels, found))}
@@ -46,10 +52,6 @@ def linear_probe(
         >>> linear_probe(z, ["cat", "dog"] * 5, z, ["cat", "dog"] * 5)
         {'linear probe top-1': 1.0}
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     check(train, train_labels)
     check(test, test_labels, least=1)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(train.double().numpy(), list(train_labels))
