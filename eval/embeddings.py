@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unialign_gen.data.cache import Ragged, counted
+from unialign_gen.data.cache import FeatureCache, Ragged, counted
 from unialign_gen.errors import InputError
 from unialign_gen.loading.methods import head
 from unialign_gen.mixing import mix
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     from unialign_gen.aligner import Aligner
 
 ROWS = 8192
-
-
-class Features(Protocol):
-    """What `data.cache.FeatureCache` offers."""
-
-    ids: list[str]
-    labels: list[str | None]
-    modalities: dict[str, int]
-
-    def features(self, modality: str) -> Ragged: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +64,7 @@ def needed(kinds: Sequence[str]) -> list[str]:
     return ordered([m for kind in kinds for m in kind.split("+")])
 
 
-def frame_of(features: Features, frame: int) -> Ragged:
+def frame_of(features: FeatureCache, frame: int) -> Ragged:
     """Features of pictures: the corpus' own, or, where a sample has none, those of its video's frame of this number."""
     known = {m: features.features(m) for m in ("image", "video") if m in features.modalities}
     found = []
@@ -86,7 +76,7 @@ def frame_of(features: Features, frame: int) -> Ragged:
     return Ragged(torch.cat([x for x in found if len(x)]), counted(torch.tensor([len(x) for x in found])))
 
 
-def modality(features: Features, name: str, run: Path | None, aligner: Aligner | None, frame: int) -> Embedded:
+def modality(features: FeatureCache, name: str, run: Path | None, aligner: Aligner | None, frame: int) -> Embedded:
     """Unit embeddings (N, d) of one modality: the first caption, the sound, the mean over a video's frames, one picture."""
     made = head(name, run, aligner)
     if name == "text":
@@ -95,7 +85,7 @@ def modality(features: Features, name: str, run: Path | None, aligner: Aligner |
 
 
 def embed(
-    features: Features, kinds: Sequence[str], run: Path | None, aligner: Aligner | None, frame: int
+    features: FeatureCache, kinds: Sequence[str], run: Path | None, aligner: Aligner | None, frame: int
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Unit embeddings (N, d) by kind, mixed with equal weights on the sphere, and which samples have all of it (N,)."""
     parts = {m: modality(features, m, run, aligner, frame) for m in needed(kinds)}

@@ -224,21 +224,16 @@ def tf1(picture: Image.Image, side: int) -> Tensor:
     return interpolate_bilinear_2d_like_tensorflow1x(channels(picture)[None].float(), (side, side), align_corners=False)[0]
 
 
-def imagenet(picture: Image.Image, side: int) -> Tensor:
-    """(3, side, side) with ImageNet's mean and deviation."""
-    mean, std = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    return (bicubic(picture, side) / 255 - mean) / std
-
-
 class ClassToken(nn.Module):
-    """The class token behind the last norm of a transformers vision model."""
+    """The class token behind the last norm of a transformers vision model, of pixels in [0, 255]."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
         self.net = net
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.net(pixel_values=pixels).last_hidden_state[:, 0]
+        mean, std = (pixels.new_tensor(c)[:, None, None] for c in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        return self.net(pixel_values=(pixels / 255 - mean) / std).last_hidden_state[:, 0]
 
 
 def dinov2(folder: Path) -> Extractor:
@@ -252,4 +247,4 @@ def dinov2(folder: Path) -> Extractor:
     side = min(224, int(json.loads((folder / "config.json").read_text()).get("image_size", 224)))
     frozen = ClassToken(net.eval().requires_grad_(False))
     name = f"dinov2-{digest_of(net.state_dict())}"
-    return Extractor(name, f"pillow bicubic {side}", partial(imagenet, side=side), frozen, "Frechet distance (DINOv2)")
+    return Extractor(name, f"pillow bicubic {side}", partial(bicubic, side=side), frozen, "Frechet distance (DINOv2)")

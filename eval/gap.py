@@ -18,7 +18,7 @@ from unialign_gen import diagnostics
 from unialign_gen.errors import InputError
 from unialign_gen.loading.methods import Method, head
 
-from .embeddings import Features, first, pooled
+from .embeddings import first, pooled
 from .figures import Row, from_halves, halves, tabulate
 from .frechet import frechet_distance
 from .kid import mean_kernel
@@ -26,6 +26,7 @@ from .moments import check_features
 
 if TYPE_CHECKING:
     from unialign_gen.aligner import Aligner
+    from unialign_gen.data.cache import FeatureCache
 
 __all__ = ["distribution_gap", "gap_figures"]
 
@@ -96,7 +97,7 @@ def gap_figures(z: Mapping[str, Tensor], anchor: str, tau: float = 0.07, bandwid
 
 
 def embed(
-    features: Features, modalities: Sequence[str], run: Path | None, aligner: Aligner | None, limit: int, seed: int = 0
+    features: FeatureCache, modalities: Sequence[str], run: Path | None, aligner: Aligner | None, limit: int, seed: int = 0
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Unit embeddings (n, d) by modality of the samples that have all of them, at most `limit`, drawn with `seed`; their rows.
 
@@ -114,7 +115,7 @@ def embed(
 
 
 def evaluate(
-    features: Features,
+    features: FeatureCache,
     methods: Sequence[Method],
     modalities: Sequence[str],
     aligner: Aligner | None = None,
@@ -197,11 +198,7 @@ def mean_groups(
 
 
 def choose_anchor(anchor: str | None, modalities: Sequence[str]) -> str:
-    """The named one; without a name image, else video, else the first.
-
-    Raises:
-        InputError: the named one is not among the modalities.
-    """
+    """The named one, or an `InputError` if it is not among the modalities; without a name image, else video, else the first."""
     if anchor is None:
         return next((m for m in ("image", "video") if m in modalities), modalities[0])
     if anchor not in modalities:
@@ -210,11 +207,7 @@ def choose_anchor(anchor: str | None, modalities: Sequence[str]) -> str:
 
 
 def project(z: Mapping[str, Tensor], seed: int = 0) -> dict[str, list[list[float]]]:
-    """t-SNE (van der Maaten & Hinton 2008) of all modalities together: (n, 2) for each, in [0, 1].
-
-    Raises:
-        InputError: scikit-learn is not there.
-    """
+    """t-SNE (van der Maaten & Hinton 2008) of all modalities together: (n, 2) for each, in [0, 1]."""
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:

@@ -22,13 +22,7 @@ from unialign_gen.loading import shipped_folder
 
 
 class Judge:
-    """Scores pictures against the concepts of a vocabulary.
-
-    Args:
-        encoder: features of pictures.
-        probe: features to logits, one a concept.
-        concepts: their names, in the probe's order.
-    """
+    """Scores pictures against concepts: an encoder, a probe from its features to logits, and the concepts in its order."""
 
     def __init__(self, encoder: Encoder, probe: nn.Linear, concepts: Sequence[str]):
         self.encoder, self.probe, self.concepts = encoder, probe, list(concepts)

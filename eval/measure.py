@@ -112,10 +112,6 @@ class Judges:
         spaces = [Space.of(name, aligner, study) for name, aligner in aligners.items()]
         return cls(image_space(study.plan.checkpoint, pipeline.aligner), judge, wanted, spaces)
 
-    @property
-    def agreement(self) -> str:
-        return f"agreement ({self.own.name.rsplit('-', 1)[0]})"
-
     def hits(self, x: Tensor | None, spaces: Mapping[str, Tensor], shift: int = 0) -> dict[str, np.ndarray]:
         """What is judged of each clip (N,); `shift` gives every clip another's picture."""
         found = {}
@@ -143,8 +139,9 @@ class DrawnFeatures:
 
     def figures(self, judges: Judges, shift: int = 0) -> dict[str, np.ndarray]:
         """What every clip has by itself (N,)."""
+        name = f"agreement ({judges.own.name.rsplit('-', 1)[0]})"
         agreement = scores.cosines(self.prompt, self.spaces[judges.own.name].roll(shift, 0))
-        return {judges.agreement: agreement} | judges.hits(self.features.get("judge"), self.spaces, shift)
+        return {name: agreement} | judges.hits(self.features.get("judge"), self.spaces, shift)
 
 
 def load_drawn(study: Study, cell: Cell, extractors: Mapping[str, Extractor], judges: Judges) -> DrawnFeatures:

@@ -60,12 +60,11 @@ def evaluate(aligner: Aligner, name: str, tasks: Sequence[Any], cache: Path) -> 
     """
     try:
         chosen = [mteb.get_task(t) if isinstance(t, str) else t for t in tasks]
+        found = mteb.evaluate(AlignerEncoder(aligner, name), chosen, cache=mteb.ResultCache(cache), show_progress_bar=False)
     except KeyError as error:
         raise InputError(f"mteb has no such task: {str(error)[:200]}") from error
-    try:
-        found = mteb.evaluate(AlignerEncoder(aligner, name), chosen, cache=mteb.ResultCache(cache), show_progress_bar=False)
     except (OSError, ImportError, RuntimeError) as error:
-        raise InputError(f"{', '.join(t.metadata.name for t in chosen)} cannot be run: {str(error)[:200]}") from error
+        raise InputError(f"{', '.join(map(str, tasks))} cannot be run: {str(error)[:200]}") from error
     return [
         row(
             task.metadata.main_score,

@@ -28,11 +28,7 @@ def write(folder: Path, protocol: str, about: dict[str, Any], found: dict[str, A
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A result file, or the one in a folder.
-
-    Raises:
-        InputError: it is none.
-    """
+    """A result file, or the one in a folder; an `InputError` if it is none."""
     path = path / FILE if path.is_dir() else path
     try:
         found = json.loads(path.read_text("utf-8"))

@@ -36,11 +36,12 @@ from unialign_gen.retrieval import (
     recalls,
 )
 
-from .embeddings import Features, owners, pooled, rows
+from .embeddings import owners, pooled, rows
 from .figures import Estimate, bootstrap, row, tabulate
 
 if TYPE_CHECKING:
     from unialign_gen.aligner import Aligner
+    from unialign_gen.data.cache import FeatureCache
 
 __all__ = ["retrieval_figures"]
 
@@ -122,10 +123,10 @@ def without(clips: Mapping[str, Tensor], ids: Sequence[str], rate: float) -> dic
     return {m: z * keep[:, i, None] for i, (m, z) in enumerate(clips.items())}
 
 
-def subsets(features: Features, others: Sequence[str], ids: frozenset[str] | None = None) -> dict[str, Tensor]:
-    """Which samples (bool, (N,)) a table is of: all that have text and the first modality, and those that have all of them.
+def subsets(features: FeatureCache, others: Sequence[str], ids: frozenset[str] | None = None) -> dict[str, Tensor]:
+    """Which samples (bool, (N,)) a table is of, of `ids` if given: those with text and the first modality, and those with all.
 
-    MSR-VTT's 1000 test clips and the 884 with sound are these two. `ids` narrows both.
+    MSR-VTT's 1000 test clips and the 884 with sound are these two.
     """
     has = {m: features.features(m).counts > 0 for m in ("text", *others)}
     if ids is not None:
@@ -140,7 +141,7 @@ def subsets(features: Features, others: Sequence[str], ids: frozenset[str] | Non
 
 
 def measure(
-    features: Features,
+    features: FeatureCache,
     method: Method,
     others: Sequence[str],
     aligner: Aligner | None,
@@ -157,11 +158,8 @@ def measure(
     for run in method.runs:
         text = rows(captions, head("text", run, aligner))
         clips = {m: pooled(features.features(m), head(m, run, aligner)).z for m in others}
-        widths = {z.shape[1] for z in (text, *clips.values())}
-        if len(widths) > 1:
-            raise InputError(
-                f"{method.name}: embeddings differ in width ({sorted(widths)}): a modality has no head of this space"
-            )
+        if len({z.shape[1] for z in (text, *clips.values())}) > 1:
+            raise InputError(f"{method.name}: embeddings differ in width: a modality has no head of this space")
         for subset, keep in chosen.items():
             mine, kept = keep[owner], others[:1] if subset == f"with {others[0]}" else others
             of, equal = (keep.cumsum(0) - 1)[owner[mine]], groups[mine]  # the texts' clips, numbered within the subset
@@ -194,7 +192,7 @@ def figures_of(runs: Sequence[Ranking], owner: Tensor | None) -> dict[str, np.nd
 
 
 def evaluate(
-    features: Features,
+    features: FeatureCache,
     methods: Sequence[Method],
     others: Sequence[str],
     aligner: Aligner | None = None,

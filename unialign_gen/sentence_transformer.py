@@ -2,10 +2,11 @@
 
     from sentence_transformers import SentenceTransformer
     model = SentenceTransformer(folder, trust_remote_code=True)          # the flag allows the class of this package
-    model.encode(["a barking dog", "dog.wav", {"array": samples, "sampling_rate": 16000}, picture])
+    model.encode(["a barking dog", "rain"])
+    model.encode(["dog.wav", {"array": samples, "sampling_rate": 16000}])
 
-Embeddings are those of `Aligner.embed`. An input of several modalities, `{"text": ..., "audio": ...}`, is their mix in equal
-parts on the sphere. Needs sentence-transformers, which comes with the extra `mteb`.
+Embeddings are those of `Aligner.embed`; the inputs of a call are of one modality. An input of several, `{"text": ..., "audio":
+...}`, is their mix in equal parts on the sphere. Needs sentence-transformers, which comes with the extra `mteb`.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def export(aligner: Aligner, folder: str | Path) -> Path:
         f"{', '.join(m for m in KNOWN if m in aligner.modalities)}.\n\n"
         "    from sentence_transformers import SentenceTransformer  # pip install unialign_gen\n"
         "    model = SentenceTransformer(FOLDER, trust_remote_code=True)\n"
-        '    model.encode(["a barking dog", "dog.wav"])\n',
+        '    model.encode(["a barking dog", "rain"]); model.encode(["dog.wav"])\n',
         "utf-8",
     )
     return place
