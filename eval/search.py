@@ -220,6 +220,10 @@ def evaluate(
         raise InputError(f"retrieval needs text and another modality; the features have {', '.join(features.modalities)}")
     chosen = subsets(features, others, ids)
     captions = features.features("text")
+    if rerank is not None and rerank.shape != (len(captions.values), len(captions)):
+        raise InputError(
+            f"a reranker's scores are of {len(captions.values)} texts and {len(captions)} clips: not {(*rerank.shape,)}"
+        )
     groups = equal_rows(captions.values)
     facts = {name: caption_facts(owners(captions), groups, keep) for name, keep in chosen.items()}
     progress = tqdm(methods, desc="methods", disable=None)

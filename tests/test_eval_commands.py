@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from unialign_gen.cli import app
@@ -140,12 +141,16 @@ def test_retrieval_and_gap_write_results_and_one_report(features, tmp_path):
 def test_some_samples_and_missing_modalities(features, tmp_path):
     (tmp_path / "ids").write_text("\n".join(str(i) for i in range(30)))
     options = ["retrieval", "--features", features, "--checkpoint", "none", "--method", f"good={features / 'good'}"]
-    done = run(*options, "--ids", tmp_path / "ids", "--missing", "--out", tmp_path / "r")
+    save_file({"scores": torch.eye(40)}, tmp_path / "scores.safetensors")
+    ranked = ["--rerank", tmp_path / "scores.safetensors"]
+    done = run(*options, *ranked, "--ids", tmp_path / "ids", "--missing", "--out", tmp_path / "r")
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "r" / "result.json").read_text())
     assert found["about"]["ids"] == "30 of ids"
     assert found["about"]["captions"]["all"]["distinct"] == 30
     assert {r["n"] for r in found["rows"]} == {30}
+    again = [r for r in found["rows"] if r["label"] == "T-A cosine +rerank" and r["metric"] == "R@1"]
+    assert [r["value"] for r in again] == [1.0, 1.0]
     assert "T-AI volume, 90% missing" in {r["label"] for r in found["rows"]}
     done = run(*options, "--modality", "audio", "--out", tmp_path / "a")
     assert "image is left out" in done.output

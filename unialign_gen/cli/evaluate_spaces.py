@@ -16,6 +16,8 @@ from .measuring import Features, MethodOption, Out, SpaceOption, finish, methods
 from .options import AcceptLicense, AsJson, Checkpoint, Device, Seed, Source
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..aligner import Aligner
     from ..data.cache import FeatureCache
     from ..loading.methods import Method
@@ -60,6 +62,18 @@ def read_ids(path: Path, known: list[str]) -> list[str]:
     return wanted
 
 
+def read_scores(path: Path) -> Tensor:
+    """The only tensor in a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        (scores,) = load_file(path).values()
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"--rerank {path}: a safetensors file with one tensor (texts, clips) is needed: {error}") from error
+    return scores.float()
+
+
 @evaluate.command()
 @guarded
 def retrieval(
@@ -77,6 +91,12 @@ def retrieval(
         bool, typer.Option("--missing", help="Also with 10, 30, 50, 70 and 90 % of the clips' modalities taken away.")
     ] = False,
     ids: Annotated[Path | None, typer.Option(help="A file of the samples' ids to look among, one a line.")] = None,
+    rerank: Annotated[
+        Path | None,
+        typer.Option(
+            help="A safetensors file of another model's scores (texts, clips): rows +rerank, the first 50 in its order."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """R@1, R@5, R@10, mAP, nDCG and median rank between texts and clips, both ways: each modality alone, all together by
@@ -99,7 +119,8 @@ def retrieval(
     chosen = frozenset(read_ids(ids, cache.ids)) if ids else None
     if ids:
         about["ids"] = f"{len(chosen or ())} of {ids.name}"
-    found = run(cache, methods, others, aligner, dsl, missing, chosen, dataset=about["dataset"], checkpoint=checkpoint)
+    named = {"dataset": about["dataset"], "checkpoint": checkpoint}
+    found = run(cache, methods, others, aligner, dsl, missing, chosen, read_scores(rerank) if rerank else None, **named)
     about["captions"] = found.pop("captions")
     finish(out, "retrieval", about, found, as_json)
 
