@@ -222,7 +222,7 @@ def evaluate(
     captions = features.features("text")
     if rerank is not None and rerank.shape != (len(captions.values), len(captions)):
         raise InputError(
-            f"a reranker's scores are of {len(captions.values)} texts and {len(captions)} clips: not {(*rerank.shape,)}"
+            f"a reranker's scores are ({len(captions.values)} texts, {len(captions)} clips): got {(*rerank.shape,)}"
         )
     groups = equal_rows(captions.values)
     facts = {name: caption_facts(owners(captions), groups, keep) for name, keep in chosen.items()}

@@ -211,6 +211,33 @@ def test_tables_show_numbers_with_their_interval_and_n():
     assert tables.by_metric(shares, signed=True)[0].rows[0][2] == "+50.0 % (+40.0 to +61.0)"
 
 
+def test_published_numbers_stand_beside_ones_own_and_are_marked():
+    own = {"dataset": "vggsound test, 1024 by hash, seed 0", "decoder": "stable-unclip", "method": "mine", "task": "T->I"}
+    own |= {"metric": "FID", "value": 41.0, "low": 39.0, "high": 43.0, "n": 1024}
+    paper = results.published()["tables"]
+    (table,) = tables.by_metric([own, *tables.published_rows(paper, [own])])
+    assert table.head[:3] == ["decoder", "method", "T->I"]
+    (uni,) = [r for r in table.rows if r[:2] == ["Stable UnCLIP", "UniAlign (Euclidean) (published)"]]
+    assert uni[2] == "39.63"
+    assert all(r[1].endswith("(published)") for r in table.rows[1:])
+    recall = {"dataset": "msrvtt", "method": "mine", "task": "T->VA", "label": "T-VA volume", "metric": "R@1", "value": 0.5}
+    found = tables.published_rows(paper, [recall])
+    assert [r["value"] for r in found if r["method"] == "UniAlign (published)"] == pytest.approx([0.587, 0.546])
+    assert not tables.published_rows(paper, [own | {"dataset": "mine"}, recall | {"metric": "R@5"}])
+
+
+def test_charts_are_points_in_a_square():
+    drawn = tables.plane("x", {"a": [[10, 5.0], [30, 1.0]], "b": [[20, 3.0]]}, "N", lines=True)
+    assert [s["points"] for s in drawn["series"]] == [[[0, 1], [1, 0]], [[0.5, 0.5]]]
+    assert (drawn["x"], drawn["y"]) == (["10", "30"], ["1", "5"])
+    two = [("a", "gap", 0.1), ("a", "R@1", 0.5), ("b", "gap", 0.2), ("b", "R@1", 0.4)]
+    rows = [{"dataset": "d", "method": m, "task": "t", "metric": k, "value": v} for m, k, v in two]
+    (chart,) = tables.gap_against_quality(rows)
+    assert chart["title"] == "R@1 by gap, means over tasks; d"
+    assert [s["points"] for s in chart["series"]] == [[[0, 1]], [[1, 0]]]
+    assert not tables.gap_against_quality(rows[:2])  # one method is no curve
+
+
 def test_a_page_escapes_what_it_shows(tmp_path):
     row = {"method": "<b>", "task": "T->I", "metric": "FID", "value": float("nan"), "low": None, "high": None, "n": 3}
     results.write(tmp_path, "generation", {"dataset": "<script>"}, {"rows": [row]})

@@ -93,9 +93,7 @@ def retrieval(
     ids: Annotated[Path | None, typer.Option(help="A file of the samples' ids to look among, one a line.")] = None,
     rerank: Annotated[
         Path | None,
-        typer.Option(
-            help="A safetensors file of another model's scores (texts, clips): rows +rerank, the first 50 in its order."
-        ),
+        typer.Option(help="A safetensors file of another model's scores (texts, clips): rows +rerank, the first 50 by them."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
