@@ -75,9 +75,10 @@ class Space:
         image, folder = image_space(name, aligner), study.plan.out / "measured" / "reference"
         known = sorted({c for names in study.classes for c in names})
         classes = torch.as_tensor(aligner.embed("text", known)) if known and "text" in aligner.modalities else None
-        files = [study.corpus.samples[i].audio for i in study.keep.tolist()]
-        sounds = None
-        if all(files) and "audio" in aligner.modalities:
+        files, sounds = [study.corpus.samples[i].audio for i in study.keep.tolist()], None
+        if not all(files):
+            warnings.warn(f"{name}: no AIS, since not every clip has a sound", stacklevel=2)
+        elif "audio" in aligner.modalities:
             about = {"encoder": digest_of_weights(aligner.part("audio").encoder), "clips": study.digest}
             place = folder / f"{name.replace('/', '_')} sounds.safetensors"
             sounds = kept(place, about, lambda: torch.cat([torch.as_tensor(aligner.embed("audio", [file])) for file in files]))

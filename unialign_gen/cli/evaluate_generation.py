@@ -93,6 +93,7 @@ def generation(
     for name in decoders:
         find(checkpoint, name)
     from ..data import vggsounder
+    from ..data.extract_config import digest
     from ..eval.study import Plan
     from ..loading import check_device, dtype_of
     from .evaluate_corpora import choose, parse_kinds
@@ -133,7 +134,10 @@ def generation(
         found["examples"] = measure.choose_examples(study, examples)
         found["interpolations"] = interpolate(study, "text", "audio", interpolations, 8)
         found["left_out"] = study.left_out
-        finish(out, "generation", describe(study), found, as_json)
+        about = describe(study)
+        if judges:
+            about["judges"] = {name: digest(made.part("image").encoder)[:12] for name, made in judges.items()}
+        finish(out, "generation", about, found, as_json)
     destroy_process_group()
 
 

@@ -79,7 +79,10 @@ def open_judges(names: list[str], device: str) -> dict[str, Aligner]:
 
     Each is a checkpoint, the folder of a saved aligner, or an encoder of pictures and texts as LIBRARY:NAME.
     """
-    return {name.rstrip("/").rsplit("/", 1)[-1]: open_aligner_of(name).to(device) for name in names}
+    short = [name.rstrip("/").rsplit("/", 1)[-1] for name in names]
+    if len(set(short)) < len(short):
+        raise InputError(f"--judge: each needs a name of its own, got {', '.join(short)}")
+    return {name: open_aligner_of(place).to(device) for name, place in zip(short, names, strict=True)}
 
 
 def open_aligner_of(name: str) -> Aligner:
