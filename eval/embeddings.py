@@ -33,8 +33,7 @@ class Embedded:
 @torch.no_grad()
 def rows(features: Ragged, head: nn.Module) -> Tensor:
     """Unit embeddings (R, d) of all rows, such as all captions."""
-    parts = [F.normalize(head(part.float()).float(), dim=1) for part in features.values.split(8192)]
-    return torch.cat(parts) if parts else features.values.float()
+    return torch.cat([F.normalize(head(part.float()).float(), dim=1) for part in features.values.split(8192)])
 
 
 def pooled(features: Ragged, head: nn.Module) -> Embedded:

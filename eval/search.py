@@ -224,7 +224,7 @@ def evaluate(
         raise InputError(
             f"a reranker's scores are ({len(captions.values)} texts, {len(captions)} clips): got {(*rerank.shape,)}"
         )
-    groups = equal_rows(captions.values)
+    groups = equal_rows(captions.values[:])
     facts = {name: caption_facts(owners(captions), groups, keep) for name, keep in chosen.items()}
     progress = tqdm(methods, desc="methods", disable=None)
     found = {m.name: measure(features, m, others, aligner, chosen, groups, dsl, missing, rerank) for m in progress}

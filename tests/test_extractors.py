@@ -169,6 +169,9 @@ def test_clip_is_transformers_projection(tmp_path):
     with torch.no_grad():
         expected = net(prepare([Image.open(f) for f in files], return_tensors="pt")["pixel_values"]).image_embeds
     assert torch.allclose(found, expected, atol=2e-3)
+    named = extractors.load(f"hf:{tmp_path / 'net'}")  # any encoder by its name
+    assert torch.allclose(extract(named, files), found, atol=1e-5)
+    assert named.distances[1].startswith("kernel distance (hf:")
 
 
 def test_features_are_kept_and_made_anew_when_a_picture_changes(tmp_path):

@@ -78,18 +78,21 @@ def local_task():
     return Tones()
 
 
-def test_a_local_sound_task_runs_in_mtebs_own_evaluator(aligner, tmp_path):
-    from unialign_gen.eval.mteb import evaluate
-
-    (found,) = evaluate(aligner, "starter", [local_task()], tmp_path)
-    assert (found["dataset"], found["metric"], found["method"], found["task"]) == (
+def test_a_local_sound_task_runs_in_mtebs_own_evaluator(tmp_path, monkeypatch):
+    monkeypatch.setattr("mteb.get_task", lambda name: {"Tones": local_task()}[name])  # mteb has no door for tasks of one's own
+    options = ["--task", "Tones", "--checkpoint", "starter", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, ["eval", "mteb", *options], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads((tmp_path / "result.json").read_text())["rows"]
+    assert (found["dataset"], found["metric"], found["method"], found["task"], found["value"]) == (
         "MockAudioClassification",
         "accuracy",
         "starter",
         "test",
+        1.0,
     )
-    assert found["value"] == 1.0
-    assert list(tmp_path.rglob("MockAudioClassification.json"))
+    assert list((tmp_path / "mteb").rglob("MockAudioClassification.json"))
+    assert "MockAudioClassification" in (tmp_path / "report.html").read_text()
 
 
 def test_video_and_mixes_are_the_aligners(aligner):
