@@ -245,3 +245,26 @@ def test_a_page_escapes_what_it_shows(tmp_path):
     assert "<script>" not in page
     assert "&lt;b&gt;" in page
     assert "x &amp; y" in page
+
+
+def test_a_judge_is_a_checkpoint_a_folder_or_an_encoder_by_its_name(tmp_path):
+    from transformers import CLIPConfig, CLIPModel
+
+    from unialign_gen.cli.measuring import open_aligner_of, open_judges
+    from unialign_gen.errors import InputError
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config={**sizes, "vocab_size": 49408, "projection_dim": 12},
+        vision_config={**sizes, "image_size": 32, "patch_size": 16, "projection_dim": 12},
+        projection_dim=12,
+    )
+    CLIPModel(config).save_pretrained(tmp_path / "clip")
+    named = open_aligner_of(f"hf:{tmp_path / 'clip'}")
+    assert named.embed("text", ["a dog"]).shape == named.embed("image", [Image.new("RGB", (40, 40))]).shape == (1, 12)
+    starter = open_aligner_of("starter")
+    starter.save_pretrained(tmp_path / "saved")
+    again = open_judges([str(tmp_path / "saved")], "cpu")["saved"]
+    assert torch.equal(again.embed("text", ["a dog"]), starter.embed("text", ["a dog"]))
+    with pytest.raises(InputError, match="a name of its own"):
+        open_judges(["starter", "else/starter"], "cpu")
