@@ -31,7 +31,7 @@ from unialign_gen.training.train import train
 
 COW = shipped_folder() / "samples" / "cow.flac"
 LABELS = ["dog barking", "cat meowing", "rain"]
-TRAINS = sorted(p.stem for p in configs_folder().glob("*.yaml") if not p.stem.endswith("-extract"))
+TRAINS = sorted(p.stem for p in configs_folder().glob("*.yaml") if not p.stem.endswith(("-extract", "-bench")))
 ON_THIS_MACHINE = ["--set", "device=cpu", "--set", "dtype=float32", "--set", "workers=1", "--set", "frames=2"]
 SHORT = ["--set", "trackers=[]", "--set", "streams.0.batch=4", "--set", "evaluation.held_out=0.2"]
 BEATS = {"encoder_layers": 1, "encoder_embed_dim": 32, "encoder_ffn_embed_dim": 32, "encoder_attention_heads": 2}
