@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..eval.drawing import seed_of
+from ..eval.frechet import frechet_distance
 from ..eval.judge import Judge
-from ..eval.measure import top_concepts, vocabulary
-from ..eval.pairs import Pair
-from ..eval.scores import judged, spread
+from ..eval.pictures import seed_of
+from ..eval.scores import hits_of, spread
 from ..loading import load_pipeline
 from .config import Pictures
 
@@ -60,7 +59,7 @@ def measure(
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Figures of each prompt (n,) by `metric|task`, and distances of the pictures from the reference's by the same."""
     judge = decoder(checkpoint)[1]
-    names = vocabulary(judge)
+    names = judge.vocabulary()
     wanted = [names.get(label or "", frozenset()) for label in labels]
     samples: dict[str, np.ndarray] = {}
     distances: dict[str, float] = {}
@@ -68,7 +67,7 @@ def measure(
         if name == anchor:
             continue
         features = draw(checkpoint, z[name], ids, options)
-        samples[f"judge top-5|{name}"] = judged(top_concepts(judge, features), wanted)["judge top-5"]
+        samples[f"judge top-5|{name}"] = hits_of(judge.named(features), wanted)
         samples[f"variety|{name}"] = spread(features)
-        distances[f"Frechet distance|{name}"] = Pair.of(features, reference).frechet()
+        distances[f"Frechet distance|{name}"] = frechet_distance(features, reference)
     return samples, distances

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from .. import diagnostics
 from ..data.cache import FeatureCache
 from ..eval.embeddings import first
-from ..eval.retrieval import Cosine, QueryWeightedCentroid, Ranks, Score, Volume, ranks
 from ..eval.search import without
+from ..retrieval import Cosine, QueryWeightedCentroid, Ranks, Score, Volume, ranks
 
 TAU, BANDWIDTH = 0.07, 0.3  # of the conflicts and of the Hoelder divergence: one for all objectives, whatever they train with
 JOINT = ("centroid", "volume", "query-weighted centroid")

@@ -11,8 +11,7 @@ import numpy as np
 
 from ..data.cache import FeatureCache
 from ..eval import report, results
-from ..eval.figures import Row, plain, row
-from ..eval.intervals import Estimate, bootstrap
+from ..eval.figures import Estimate, Row, bootstrap, row
 from .config import BenchConfig
 
 PROTOCOL = "alignment bench"
@@ -88,26 +87,26 @@ def rows_of(runs: Sequence[dict[str, Any]], **about: Any) -> list[Row]:
     for key in runs[0]["samples"]:
         metric, task = key.split("|")
         values = averaged(runs, key)
-        made.append(row(metric, bootstrap(values), int((~np.isnan(values)).sum()), **about, task=task))
+        made.append(row(metric, bootstrap(values), **about, task=task))
     for group in ("space", "cost"):
         for key in runs[0][group]:
             metric, _, task = key.partition("|")
             value = over_seeds([r[group][key] for r in runs if key in r[group]])
-            made.append(row(metric, value, len(runs), **about, task=task or "all"))
+            made.append(row(metric, value, **about, task=task or "all"))
     for gap in runs[0]["moved"]:
         for key in runs[0]["moved"][gap]:
             metric, _, task = key.partition("|")
             value = over_seeds([r["moved"][gap][key] for r in runs if key in r["moved"][gap]])
-            made.append(row(f"{metric}, moved apart by {gap}", value, len(runs), **about, task=task))
+            made.append(row(f"{metric}, moved apart by {gap}", value, **about, task=task))
     return made
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
     mean = float(np.mean(values))
     if len(values) < 2:
-        return plain(mean)
+        return Estimate(mean, n=1)
     error = 1.959964 * float(np.std(values, ddof=1)) / len(values) ** 0.5
-    return Estimate(mean, mean - error, mean + error)
+    return Estimate(mean, mean - error, mean + error, len(values))
 
 
 def compared(runs: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]], **about: Any) -> list[Row]:
@@ -116,5 +115,5 @@ def compared(runs: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]]
     for key in runs[0]["samples"]:
         metric, task = key.split("|")
         gap = averaged(runs, key) - averaged(reference, key)
-        made.append(row(metric, bootstrap(gap), int((~np.isnan(gap)).sum()), **about, task=task))
+        made.append(row(metric, bootstrap(gap), **about, task=task))
     return made
