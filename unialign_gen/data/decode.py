@@ -80,7 +80,8 @@ def prepare(sample: Sample, encoders: Mapping[str, Encoder], frames: int, patien
 
 
 def inputs(modality: str, path: File, clips: Mapping[File, Clip | str], out: Prepared, whole: bool) -> list[Any]:
-    """What an encoder's `prepare` takes of a file, itself where it reads `whole` clips; nothing where the file has no such stream, which is then a problem.
+    """What an encoder's `prepare` takes of a file, the file itself where it reads `whole` clips; nothing where the file has no
+    such stream, which is then a problem.
 
     Raises:
         InputError: it cannot be decoded.
