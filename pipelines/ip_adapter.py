@@ -43,7 +43,7 @@ class RowsOfEmbeddings:
         return [torch.cat([torch.zeros_like(rows), rows]) if guided else rows]
 
 
-class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings):
+class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings, DiffusionPipeline):
     """Text, sound, video, pictures and mixes of them through an IP-Adapter; `adapter_class` makes classes of it.
 
     Words may be given beside, as `decoder_prompt` and `negative_decoder_prompt`; `set_ip_adapter_scale`, `load_lora_weights`
@@ -101,7 +101,7 @@ class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings):
         return out.images if hasattr(out, "images") else out.frames
 
     def edit_kind(self, kind: type[DiffusionPipeline]) -> type[DiffusionPipeline]:
-        return with_rows(kind)
+        return with_rows(kind)  # type: ignore[arg-type]
 
     def sample_edit(self, made: Any, edit: Edit, canvas: Canvas, request: Request, conditions: Conditions) -> Any:
         kind, (width, height) = type(made), canvas.size
@@ -147,7 +147,8 @@ def adapter_class(front: type[IPAdapterPipeline], base: type[DiffusionPipeline])
 
     ours = [p for p in inspect.signature(__init__).parameters.values() if p.kind is not p.VAR_KEYWORD]
     named = [p.replace(kind=p.KEYWORD_ONLY) for name, p in theirs.items() if name != "self"]
-    __init__.__signature__ = inspect.Signature([*ours, *named])  # type: ignore[attr-defined]  diffusers looks for components
+    # diffusers looks for its components here
+    setattr(__init__, "__signature__", inspect.Signature([*ours, *named]))  # noqa: B010
     members = {
         "__init__": __init__,
         "base": base,

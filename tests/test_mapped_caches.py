@@ -109,7 +109,7 @@ def test_infinite_anchors_are_said(tmp_path, caches):
     config = settings(caches, tmp_path / "run", caches={"clips": tmp_path / "bad"})
     config.streams[0].modalities.remove("audio")
     del config.heads["audio"]
-    with pytest.raises(InputError, match="cache clips: its anchor holds NaN or infinite features"):
+    with pytest.raises(InputError, match="cache clips: image holds NaN or infinite features"):
         train(config)
     assert not [p for p in (tmp_path / "bad").iterdir() if "part" in p.name or "anchor" in p.name]
 

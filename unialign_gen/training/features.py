@@ -188,19 +188,20 @@ def embed_mean(rows: Ragged, head: nn.Module, device: torch.device | str = "cpu"
     return torch.cat(list(embedded(rows, head, device)))
 
 
-def frozen_points(source: Source, rows: Ragged, head: nn.Module, spare: Path) -> Tensor:
+def frozen_points(source: Source, anchor: str, head: nn.Module, spare: Path) -> Tensor:
     """Unit embeddings (N, d) of a frozen anchor, mapped: computed once and kept, see `beside`.
 
     Raises:
         InputError: the cache has no sample of it, or one that is NaN or infinite.
     """
+    rows = source.rows[anchor]
     if not len(rows.values):
         raise InputError("a cache without a single sample of the anchor modality cannot be trained from")
 
     def make(part: Path) -> None:
         with part.open("wb") as f:
             for z in embedded(rows, head, "cpu"):
-                check_finite(z, source, "its anchor")
+                check_finite(z, source, anchor)
                 f.write(z.numpy().tobytes())
 
     path = made_once(beside(source, spare, "anchor", head), make)

@@ -67,7 +67,8 @@ def prepare(config: TrainConfig) -> TrainState:
         head = load_head(config.anchor_head) if config.anchor_head else frozen_head(config.checkpoint, config.anchor)[0]
         for name, source in sources.items():
             if config.anchor in source.rows:
-                points[name] = frozen_points(source, fitting(source, config.anchor, head), head, config.out)
+                check_width(source, config.anchor, head)
+                points[name] = frozen_points(source, config.anchor, head, config.out)
         if not points:
             raise InputError(f"no cache has {config.anchor}, the anchor: extract it, or name another anchor")
         dim = next(iter(points.values())).shape[1]
@@ -101,15 +102,14 @@ def prepare(config: TrainConfig) -> TrainState:
     return TrainState(sources, points, means, batches, trained, objective, raw_inputs, max(1, steps), descriptions)
 
 
-def fitting(source: Source, anchor: str, head: nn.Module) -> Any:
-    """The anchor's rows of a cache, if they are what the checkpoint's head takes."""
+def check_width(source: Source, anchor: str, head: nn.Module) -> None:
+    """Refuses a cache whose anchor is not what the checkpoint's head takes."""
     wanted = head.config["features"] if isinstance(head, Head) else source.width(anchor)
     if source.width(anchor) != wanted:
         raise InputError(
             f"cache {source.name}: {anchor} has {source.width(anchor)} features, this checkpoint's head takes {wanted}: "
             "extract with the checkpoint's own encoder"
         )
-    return source.rows[anchor]
 
 
 def trained_encoder(config: TrainConfig, modality: str, sources: dict[str, Source]) -> Encoder:
