@@ -21,8 +21,6 @@ from unialign_gen.training.features import embed_mean
 if TYPE_CHECKING:
     from unialign_gen.aligner import Aligner
 
-ROWS = 8192
-
 
 @dataclass(frozen=True)
 class Embedded:
@@ -35,7 +33,7 @@ class Embedded:
 @torch.no_grad()
 def rows(features: Ragged, head: nn.Module) -> Tensor:
     """Unit embeddings (R, d) of all rows, such as all captions."""
-    parts = [F.normalize(head(part.float()).float(), dim=1) for part in features.values.split(ROWS)]
+    parts = [F.normalize(head(part.float()).float(), dim=1) for part in features.values.split(8192)]
     return torch.cat(parts) if parts else features.values[:].float()
 
 

@@ -52,8 +52,8 @@ def decoders(
     if images is not None and not images.is_dir():
         raise InputError(f"--images {images}: no such folder")
     files = (list(shipped_pictures()) if images is None else pictures_in(images))[:limit]
-    from ..eval.decoders import evaluate as run
-    from ..eval.decoders import table
+    from ..checkpoints.decoders import evaluate as run
+    from ..checkpoints.decoders import table
     from ..eval.judge import Judge
     from ..media import load_image
 

@@ -17,10 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from unialign_gen.errors import InputError
-
-from .frechet import frechet_distance
-from .intervals import bootstrap
-from .judge import Judge
+from unialign_gen.eval.figures import bootstrap
+from unialign_gen.eval.frechet import frechet_distance
+from unialign_gen.eval.judge import Judge
 
 COLUMNS = ("cosine", "frechet", "variety", "pictures_a_second", "memory_gb")
 
