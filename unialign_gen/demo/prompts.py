@@ -62,6 +62,22 @@ def kept_prompts(kept: Any) -> tuple[Prompt, ...]:
         raise InputError(f"what is kept of a picture cannot be used: {error}") from error
 
 
+def given_parts(parts: Any, limits: Limits) -> tuple[Prompt, ...]:
+    """Encoded prompts in their JSON form, as `/read` gave them, and texts beside them; those of weight 0 are left out.
+
+    Raises:
+        InputError: they are no such prompts, or a text or weight is beyond the limits.
+    """
+    found = read_prompts(parts)
+    for prompt in found:
+        decimal(prompt.weight, f"the weight of {prompt.kind}", -limits.weight, limits.weight)
+        if prompt.kind == "text":
+            words(prompt.value, "text", limits.text)
+    if not any(p.weight for p in found):
+        raise InputError("all weights are zero: at least one prompt must count")
+    return tuple(p for p in found if p.weight)
+
+
 def words_and_file(decode_worker: DecodeWorker, said: str, file: Any, name: str, rate: int) -> tuple[Prompt, ...]:
     """Words, a file of any kind, or both."""
     prompts = [Prompt("text", said)] if said else []

@@ -17,8 +17,9 @@ from ..notes import Note, collected
 from ..request import Prompt, Request
 from .decode_worker import DecodeWorker
 from .engine import Engine, Job, Progress
-from .limits import choice, steps_and_guidance, whole, words
-from .prompts import words_and_file
+from .limits import choice, whole, words
+from .prompts import given_parts, words_and_file
+from .runner import Action
 
 BATCH = 4  # pictures drawn at a time: what is seen of the work, and how soon it stops
 
@@ -46,21 +47,16 @@ class Way:
 
 
 @dataclass
-class Travel:
-    """A request, as it came; `run` checks it. A station has words, a file of any kind, or both in equal shares.
+class Travel(Action):
+    """A request, as it came; `run` checks it. A station has words, a file of any kind, or both in equal shares; `parts` are
+    encoded prompts in JSON, a station each, in place of both."""
 
-    Steps and guidance are the model's own where they are None.
-    """
-
-    texts: Sequence[Any]
-    files: Sequence[Any]
+    texts: Sequence[Any] = ()
+    files: Sequence[Any] = ()
+    parts: Any = None
     between: Any = 8
     closed: Any = False
     mix: Any = "slerp"
-    seed: Any = 0
-    steps: Any = None
-    guidance: Any = None
-    model: Any = "starter"
 
     def run(self, engine: Engine, decode_worker: DecodeWorker, session: str = "") -> Iterator[Progress | Way]:
         """Progress with the pictures so far, then the way.
@@ -69,57 +65,47 @@ class Travel:
             InputError: fewer than two stations, or something that cannot be used.
             CancelledError: the session stopped it.
         """
-        limits = engine.limits
-        model = engine.model(self.model)
+        limits, plain = engine.limits, self.request(engine)
         method = choice(self.mix, "mix", ("lerp", "slerp"))
-        steps, guidance = steps_and_guidance(limits, model, self.steps, self.guidance)
-        seed = whole(self.seed, "seed", 0, limits.seed)
         between = whole(self.between, "pictures from stop to stop", 1, limits.frames)
         closed = bool(self.closed)
-        rate = engine.rate(model.label) if any(f is not None for f in self.files) else 0
-        with collected() as told:
-            stations = self.stations(decode_worker, limits.text, rate)
-        legs = len(stations) if closed else len(stations) - 1
-        total = legs * between + (0 if closed else 1)
+        rate = engine.rate(self.chosen(engine).label) if any(f is not None for f in self.files) else 0
+        with collected() as self.told:
+            stations = self.stations(decode_worker, limits, rate)
+        total = (len(stations) if closed else len(stations) - 1) * between + (0 if closed else 1)
         if total > limits.frames:
             raise InputError(f"this way has {total} pictures: at most {limits.frames}, so ask for fewer from stop to stop")
 
-        def work(job: Job[Way]) -> Way:
-            pipeline = engine.pipeline(model.label)
-            job.report(Progress(0, total, "reading the prompts"))
-            with collected() as notes:
-                points = list(pipeline.mixed(Request(tuple(stations)))[0])
+        def work(pipeline: Any, job: Job[Way]) -> Way:
+            points = list(pipeline.mixed(Request(tuple(stations), prior_strength=plain.prior_strength))[0])
             pictures: list[Image.Image] = []
 
             def step_end(*_: Any) -> None:
                 job.check()
 
             for part in route(points, between, closed, method).split(BATCH):
-                pictures += pipeline.draw(
-                    Request(
-                        image_embeds=pipeline.embed_scale(part),
-                        seed=(seed,) * len(part),
-                        steps=steps,
-                        guidance=guidance,
-                        callback_on_step_end=step_end,
-                    )
-                ).images
+                request = Request(
+                    image_embeds=pipeline.embed_scale(part),
+                    seed=(plain.seed,) * len(part),
+                    steps=plain.steps,
+                    guidance=plain.guidance,
+                    callback_on_step_end=step_end,
+                )
+                pictures += pipeline.draw(request).images
                 job.report(Progress(len(pictures), total, "drawing the way", pictures[-BATCH:]))
             names = [" + ".join(p.name for p in prompts) for prompts in stations]
-            return Way(
-                pictures, names, [i * between for i in range(len(stations))], closed, list(dict.fromkeys([*told, *notes]))
-            )
+            return Way(pictures, names, [i * between for i in range(len(stations))], closed)
 
-        yield from engine.run(work, session, "travel")
+        yield from self.do(engine, session, work, "reading the prompts")
 
-    def stations(self, decode_worker: DecodeWorker, longest: int, rate: int) -> list[tuple[Prompt, ...]]:
+    def stations(self, decode_worker: DecodeWorker, limits: Any, rate: int) -> list[tuple[Prompt, ...]]:
         """The stations that hold something."""
-        out = []
-        for text, file in zip(self.texts, self.files, strict=True):
-            said = words(text, "a station's text", longest)
-            prompts = words_and_file(decode_worker, said, file, "a station's file", rate)
-            if prompts:
-                out.append(prompts)
+        if self.parts:
+            out = [(p,) for p in given_parts(self.parts, limits)]
+        else:
+            said = [words(text, "a station's text", limits.text) for text in self.texts]
+            found = zip(said, self.files, strict=True)
+            out = [s for s in (words_and_file(decode_worker, t, f, "a station's file", rate) for t, f in found) if s]
         if len(out) < 2:
             raise InputError("a way needs two stations or more: write words, or add a file, in at least two of them")
         return out
