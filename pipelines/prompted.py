@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import ImagePipelineOutput
+from diffusers import DiffusionPipeline, ImagePipelineOutput
 from torch import Tensor
 
 from unialign_gen.aligner import Aligner, Embeddings
@@ -22,6 +23,7 @@ from unialign_gen.notes import Note, collected, tell
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_count_and_request, takes_request
 
+from .editing import Canvas, Edit, Mode, editor
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior, move_to_known
 
@@ -63,12 +65,16 @@ class PromptedPipeline:
     """Mixed into a diffusers pipeline that has `aligner`, `embed_scale`, `prior`, `unet`, and two defaults in its config."""
 
     decoder_options: ClassVar[tuple[str, ...]] = ()  # those of `request.OPTIONS` that this decoder takes
+    modes: Mapping[str, Mode] = {}  # how it edits, by `Edit.mode`
     aligner: Aligner
     embed_scale: EmbedScale
     prior: EmbeddingPrior | None
     unet: Any
     config: Any
+    sample_side: int  # side in pixels of the square pictures that the decoder was trained on
+    size_multiple: int  # what widths and heights are multiples of
     _execution_device: torch.device
+    maybe_free_model_hooks: Callable[[], None]
 
     @property
     def decoder_dtype(self) -> torch.dtype:
@@ -88,19 +94,84 @@ class PromptedPipeline:
         Raises:
             InputError: something in it that cannot be used.
         """
+        self.check_options(request)
+        with collected() as notes:
+            conditions, used = self.conditions(request)
+            with diffusers_checks():
+                images = self.sample(used, conditions)
+        return PictureOutput(images=images, notes=notes, request=used)
+
+    def check_options(self, request: Request) -> None:
+        """Whether this decoder takes the options of a request."""
         unknown = set(request.options) - set(self.decoder_options)
         if unknown:
             raise InputError(f"this decoder takes no {', '.join(sorted(unknown))}: leave it out")
-        with collected() as notes:
-            conditions, used = self.conditions(request)
-            try:
-                images = self.sample(used, conditions)
-            except ValueError as error:  # diffusers' own checks, of latents' shape and the like
-                raise InputError(" ".join(str(error).split())) from error
-        return PictureOutput(images=images, notes=notes, request=used)
 
     def sample(self, request: Request, conditions: Conditions) -> Any:
         """The decoder's own part of `draw`: images in the request's output type."""
+        raise NotImplementedError
+
+    @property
+    def edit_modes(self) -> tuple[str, ...]:
+        """What `edit` can do here, of `img2img`, `inpaint`, `control`, `control+img2img`, `control+inpaint`."""
+        return tuple(self.modes)
+
+    def edit(
+        self, picture: Any = None, mask: Any = None, *, strength: float | None = None, control: Any = None, **options: Any
+    ) -> PictureOutput:
+        """Changes a picture towards prompts: img2img, inpainting with a `mask`, ControlNet with a `control` map.
+
+        Args:
+            picture, mask, strength, control: see `Edit`; one for all prompts.
+            options: the prompts and everything else that a call takes, but `latents`, and PIL as the only output type.
+
+        Returns:
+            Pictures of the size of `picture`, or of `height` and `width`, to which it is brought first.
+
+        Raises:
+            InputError: as in a call; a way of editing that this decoder does not have; a picture that cannot be read.
+
+        Example:
+            >>> import unialign_gen
+            >>> from PIL import Image
+            >>> generate = unialign_gen.load("starter")
+            >>> grey = Image.new("RGB", (96, 64), "grey")
+            >>> generate.edit(grey, text="a red car", strength=0.5, seed=0, num_inference_steps=2).images[0].size
+            (96, 64)
+        """
+        return self.draw_edit(Edit(picture, mask, strength, control), ask(**options))
+
+    @torch.no_grad()
+    def draw_edit(self, edit: Edit, request: Request) -> PictureOutput:
+        """`edit`, of a request."""
+        if edit.mode not in self.modes:
+            ways = f"it does {', '.join(self.modes)}" if self.modes else "it does not edit"
+            raise InputError(f"this decoder has no {edit.mode}: {ways}")
+        if request.latents is not None or request.output_type != "pil":
+            raise InputError("an edit begins with the picture and ends with PIL pictures: leave out latents and output_type")
+        self.check_options(request)
+        with collected() as notes:
+            canvas = Canvas.of(edit, request, self.sample_side, self.size_multiple)
+            conditions, used = self.conditions(request)
+            if edit.picture is not None and int(conditions.steps * edit.share) == 0 < edit.share:
+                least = 1 / conditions.steps
+                raise InputError(f"strength {edit.share:g} of {conditions.steps} steps is none of them: at least {least:.2g}")
+            if canvas.original is not None and edit.share == 0:
+                images = [canvas.original.copy() for _ in conditions.image_embeds]
+            else:
+                mode = self.modes[edit.mode]
+                with diffusers_checks():
+                    made = editor(self, mode, self.edit_kind(mode.kind), self.__dict__.setdefault("_edit_parts", {}))
+                    images = canvas.finish(self.sample_edit(made, edit, canvas, used, conditions))
+                    self.maybe_free_model_hooks()  # of the components that it was lent
+        return PictureOutput(images=images, notes=notes, request=used)
+
+    def edit_kind(self, kind: type[DiffusionPipeline]) -> type[DiffusionPipeline]:
+        """The class that edits in place of diffusers' own."""
+        return kind
+
+    def sample_edit(self, made: Any, edit: Edit, canvas: Canvas, request: Request, conditions: Conditions) -> Any:
+        """The decoder's own part of `draw_edit`: PIL pictures at the canvas's working size."""
         raise NotImplementedError
 
     @takes_request
@@ -262,6 +333,17 @@ class PromptedPipeline:
             return PictureOutput(images=[picture for part in drawn for picture in part], notes=notes)
         join = torch.cat if isinstance(drawn[0], Tensor) else np.concatenate
         return PictureOutput(images=join(drawn), notes=notes)
+
+
+@contextmanager
+def diffusers_checks() -> Iterator[None]:
+    """What diffusers' own checks find, of sizes and the like, as one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(" ".join(str(error).split())) from error
 
 
 NOT_CHOSEN = ("image_embeds", "output_type", "return_dict", "latents")  # options that do not go with `best_of`
