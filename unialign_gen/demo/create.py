@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
+import gradio as gr
 from PIL import Image
 
 from ..errors import InputError
 from ..notes import Note, collected
-from ..pipelines import Edit
 from ..request import Prompt
-from ..request.picture_settings import PictureSettings
-from .decode_worker import DecodeWorker
-from .engine import Engine, Job, Progress
+from ..request.picture_settings import PictureSettings, save_picture
+from ..request.request import MIXES, Mix, write_prompt
+from . import html
+from .action import Action, Upload, named, nearest
+from .context import AppContext
+from .engine import Job, Progress
 from .limits import choice, decimal, whole
 from .preview import Previewer
-from .prompts import decoded, given_parts, kept_prompts, method_for, nearest, prompts_of_page
-from .runner import Action
+from .snippets import command, python
 
-MIXES = ("lerp", "slerp", "spherical_mean")
 CANDIDATES = 16  # of best-of, at most
+SIDES = (64, 512)  # pixels
 
 
 @dataclass
@@ -38,80 +41,121 @@ class Drawn:
     prompts: tuple[Prompt, ...]
     notes: list[Note] = field(default_factory=list)
 
+    def summary(self) -> dict[str, Any]:
+        """For programs: what made the pictures, and what the prompts were understood as."""
+        first, request = self.settings[0], self.settings[0].request
+        near = zip(self.prompts, self.nearest_each, strict=True)
+        return {
+            "seeds": [s.request.seed for s in self.settings],
+            **{name: getattr(request, name) for name in ("mix", "steps", "guidance", "prior_strength")},
+            "checkpoint": first.checkpoint,
+            "decoder": first.decoder,
+            "notes": [n.as_dict() for n in self.notes],
+            "concepts": named(self.nearest),
+            "prompts": [{"kind": p.kind, "value": p.name, "weight": p.weight, "concepts": [n for n, _ in c]} for p, c in near],
+            "kept": [write_prompt(p) for p in request.prompts[0]],
+        }
+
 
 @dataclass
 class Create(Action):
-    """A request, as it came; `run` checks it.
+    """Pictures of a mix: one input of each kind, and any number of `kept` ones; `best_of` keeps the best of so many."""
 
-    Attributes:
-        text, files, weights: one input of each kind. kept: what a picture stands for, in JSON; a file takes its place.
-        parts: any number of encoded prompts in JSON, each with its weight, in place of all of the above.
-        best: candidates of which the best is kept.
-        picture, mask, strength: an upload to be changed, and where and how much; None for the library's own.
-    """
+    audio: Upload | None = None
+    video: Upload | None = None
+    image: Upload | None = None
+    text_weight: float = 1.0
+    audio_weight: float = 1.0
+    video_weight: float = 1.0
+    image_weight: float = 1.0
+    mix: str = "lerp"
+    pictures: int = 1
+    best_of: int = 1
+    size: int | None = None
+    outputs: ClassVar[dict[str, Any]] = {
+        "pictures": partial(gr.Gallery, format="png"),
+        "details": gr.JSON,
+        **dict.fromkeys(("command", "python", "stage", "understood", "seen"), gr.Textbox),
+    }
 
-    text: Any = None
-    files: dict[str, Any] = field(default_factory=dict)
-    weights: dict[str, Any] = field(default_factory=dict)
-    kept: Any = None
-    parts: Any = None
-    mix: Any = "lerp"
-    pictures: Any = 1
-    best: Any = 1
-    picture: Any = None
-    mask: Any = None
-    strength: Any = None
+    def given(self, context: AppContext) -> tuple[Prompt, ...]:
+        kinds = ("audio", "video", "image")
+        weights = {kind: getattr(self, f"{kind}_weight") for kind in ("text", *kinds)}
+        return self.prompts(context, {kind: getattr(self, kind) for kind in kinds}, weights)
 
-    def prompts(self, engine: Engine, decode_worker: DecodeWorker) -> tuple[Prompt, ...]:
-        if self.parts:
-            return given_parts(self.parts, engine.limits)
-        rate = engine.rate(self.chosen(engine).label) if any(v is not None for v in self.files.values()) else 0
-        return prompts_of_page(
-            decode_worker, engine.limits, self.text, self.files, self.weights, kept_prompts(self.kept), rate
-        )
+    def ready(self, context: AppContext) -> Callable[[Any, Any], Any]:
+        """Checks what is not in the request, and says how it is drawn."""
+        best = whole(self.best_of, "best of", 1, CANDIDATES)
+        if best > 1 and self.pictures != 1:
+            raise InputError("best of keeps one picture: ask for one picture, or leave best of at 1")
+        return lambda pipeline, request: pipeline.draw_best(best, request) if best > 1 else pipeline.draw(request)
 
-    def edit(self, decode_worker: DecodeWorker) -> Edit | None:
-        """What is to be changed; None to draw from nothing."""
-        if self.picture is None:
-            return None
-        strength = None if self.strength is None else decimal(self.strength, "strength", 0, 1)
-        picture, mask = (
-            None if file is None else decoded(decode_worker, "image", file, 0).value for file in (self.picture, self.mask)
-        )
-        return Edit(picture, mask, strength)
-
-    def run(self, engine: Engine, decode_worker: DecodeWorker, session: str = "") -> Iterator[Progress | Drawn]:
-        """Progress with previews, then what was drawn.
-
-        Raises:
-            InputError: a prompt or a number that cannot be used.
-            CancelledError: the session stopped it.
-        """
-        model, best = self.chosen(engine), whole(self.best, "best of", 1, CANDIDATES)
-        pictures = whole(self.pictures, "pictures", 1, engine.limits.pictures)
-        if best > 1 and (pictures > 1 or self.picture is not None):
-            raise InputError("best of keeps one new picture: ask for one picture, or leave best of at 1")
+    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Drawn]:
+        engine, model = context.engine, self.chosen(context)
+        pictures = whole(self.pictures, "pictures", 1, context.limits.pictures)
         method = choice(self.mix, "mix", MIXES)
-        self.request(engine)  # its numbers, before any file is read
-        with collected() as self.told:
-            prompts, edit = self.prompts(engine, decode_worker), self.edit(decode_worker)
-        request = self.request(engine, prompts=(prompts,), mix=method_for(method, prompts), pictures=pictures)
+        side = None if self.size is None else whole(self.size, "size", *SIDES) // 32 * 32
+        self.request(context)  # its numbers, before any file is read
+        with collected() as told:
+            prompts, draw = self.given(context), self.ready(context)
+        if not prompts:
+            raise InputError("nothing to draw: write a prompt, or add a sound, a video or a picture")
+        mix = method_for(method, prompts)
+        request = self.request(context, prompts=(prompts,), mix=mix, pictures=pictures, height=side, width=side)
         steps = request.steps or 1
 
         def work(pipeline: Any, job: Job[Drawn]) -> Drawn:
             ready = pipeline.encoded(request)
             mixed, each = pipeline.mixed(ready)[0][0], pipeline.alone(ready)
-            ready = replace(ready, callback_on_step_end=step_reporter(pipeline, job, steps))
-            if edit is not None:
-                drawn = pipeline.draw_edit(edit, ready)
-            else:
-                drawn = pipeline.draw_best(best, ready) if best > 1 else pipeline.draw(ready)
+            drawn = draw(pipeline, replace(ready, callback_on_step_end=step_reporter(pipeline, job, steps)))
             made = [drawn.request.picture(i) for i in range(pictures)]
             settings = [PictureSettings(r, model.checkpoint, model.decoder or "") for r in made]
             table = engine.concepts(model.label)
             return Drawn(drawn.images, settings, nearest(table, mixed), [nearest(table, v, 3) for v in each], prompts)
 
-        yield from self.do(engine, session, work)
+        yield from self.job(context, session, work, told)
+
+    def answer(self, result: Drawn, context: AppContext) -> dict[str, Any]:
+        folder, files = context.folder(), []
+        for settings, picture in zip(result.settings, result.pictures, strict=True):
+            seed = settings.request.seed
+            save_picture(picture, folder / f"picture-{seed}.png", settings)
+            files.append((str(folder / f"picture-{seed}.png"), f"seed {seed}"))
+        return {
+            "pictures": files,
+            "details": result.summary(),
+            "command": command(result.settings[0], len(files)),
+            "python": python(result.settings[0], len(files)),
+            "stage": "",
+            "understood": html.notes(result.notes) + html.understood(result.nearest, result.prompts, result.nearest_each),
+            "seen": html.seen(result.prompts),
+        }
+
+
+@dataclass
+class Edit(Create):
+    """A picture changed by a mix: where `mask` is white, or all over without one; `strength` as in the library."""
+
+    picture: Upload | None = None
+    mask: Upload | None = None
+    strength: float | None = None
+
+    def ready(self, context: AppContext) -> Callable[[Any, Any], Any]:
+        from ..pipelines.editing import Edit as Change
+
+        if self.picture is None:
+            raise InputError("nothing to edit: add a picture")
+        strength = None if self.strength is None else decimal(self.strength, "strength", 0, 1)
+        files = (self.picture, self.mask)
+        change = Change(*(None if f is None else self.decoded(context, "image", f).value for f in files), strength)
+        return lambda pipeline, request: pipeline.draw_edit(change, request)
+
+
+def method_for(asked: str, prompts: Sequence[Prompt]) -> Mix:
+    """`lerp`; for `slerp` its own form for two prompts, the spherical mean for more, nothing for one."""
+    if asked == "lerp" or len(prompts) == 1:
+        return "lerp"
+    return "slerp" if asked == "slerp" and len(prompts) == 2 else "spherical_mean"
 
 
 def step_reporter(pipeline: Any, job: Job[Any], steps: int) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""Film: a request for a film of a recording, and the forms in which moving pictures are handed out."""
+"""Film: a recording plays while the picture follows it, and the forms in which moving pictures are handed out."""
 
 from __future__ import annotations
 
@@ -6,75 +6,66 @@ import wave
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import gradio as gr
 import numpy as np
 from PIL import Image
 
 from ..errors import InputError
 from ..film import Plan, make_film
+from ..film.sheets import save_sequence
 from ..notes import Note, collected
-from ..request import Prompt, Request
+from ..request import Request
+from . import html
+from .action import Action, Upload
+from .context import AppContext
 from .decode import FILM_RATE
-from .decode_worker import DecodeWorker
-from .engine import Engine, Job, Progress
-from .limits import decimal, words
-from .prompts import given_parts, upload
-from .runner import Action
+from .engine import Job, Progress
+from .limits import decimal
 
-OPUS_RATE = 48_000
+OPUS_RATE = 48_000  # Hz
+GIF_SIDE, THUMBS = 256, 24
 
 
 @dataclass
 class Film:
-    """What was made: the file, its length in seconds, the pictures drawn, and what to say of it."""
+    """What was made: the file, the pictures drawn, their number a second, and what to say of it."""
 
     path: Path
-    seconds: float
     pictures: list[Image.Image]
+    rate: float
     said: str
     notes: list[Note] = field(default_factory=list)
 
 
 @dataclass
 class Animate(Action):
-    """A request, as it came; `run` checks it. `text` or the encoded prompts `parts` stay in the mix, with weight
-    `text_weight`; `rate` pictures a second, `smooth` in seconds."""
+    """A film of a recording: `pictures` a second, `smooth` in seconds; the prompt stays in the mix with `text_weight`."""
 
-    sound: Any = None
-    text: Any = ""
-    text_weight: Any = 0.3
-    rate: Any = 4
-    smooth: Any = 0.5
-    parts: Any = None
+    sound: Upload | None = None
+    text_weight: float = 0.3
+    pictures: float = 4
+    smooth: float = 0.5
+    outputs: ClassVar[dict[str, Any]] = {"film": gr.Video, "stage": gr.Textbox}
 
-    def run(self, engine: Engine, decode_worker: DecodeWorker, folder: Path, session: str = "") -> Iterator[Progress | Film]:
-        """Progress with the pictures so far, then the film, in `folder`.
-
-        Raises:
-            InputError: no sound, or something that cannot be used.
-            CancelledError: the session stopped it.
-        """
-        limits, plain = engine.limits, self.request(engine)
-        said = words(self.text, "the words", limits.text)
+    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Film]:
+        limits, plain, stay = context.limits, self.request(context), self.prompts(context)
         share = decimal(self.text_weight, "the weight of the words", 0, 1)
-        rate = decimal(self.rate, "pictures a second", 1, limits.film_pictures)
+        rate = decimal(self.pictures, "pictures a second", 1, limits.film_pictures)
         smooth = decimal(self.smooth, "smoothness", 0.1, 5)
         plan = Plan(pictures=rate, smooth=smooth, longest=limits.film_seconds + 1, batch=4)
-        stay = given_parts(self.parts, limits) if self.parts else (Prompt("text", said),) if said else ()
-        if self.sound is None:
+        if not isinstance(self.sound, str):
             raise InputError("nothing to play: add a recording, or record one")
-        with collected() as self.told:
-            track = decode_worker.decode("track", upload(self.sound, "sound"))
+        with collected() as told:
+            track = context.decode_worker.decode("track", self.sound)
         assert isinstance(track.value, np.ndarray)
+        folder = context.folder()
         recording = save_wav(track.value, folder / "recording.wav")
 
         def work(pipeline: Any, job: Job[Film]) -> Film:
             base = pipeline.mixed(Request((stay,), prior_strength=plain.prior_strength))[0][0] if stay else None
             pictures: list[Image.Image] = []
-
-            def step_end(*_: Any) -> None:
-                job.check()
 
             def progress(done: int, total: int, batch: list[Image.Image]) -> None:
                 pictures.extend(batch)
@@ -93,17 +84,26 @@ class Animate(Action):
                 prior_strength=plain.prior_strength,
                 num_inference_steps=plain.steps,
                 guidance_scale=plain.guidance,
-                callback_on_step_end=step_end,
+                callback_on_step_end=lambda *_: job.check(),
             )
-            cut = track.seconds is not None and track.seconds > made["seconds"] + 0.1
-            what = f"{made['seconds']:.1f} s, {made['pictures']} pictures"
-            what += f"; the first {limits.film_seconds:.0f} s of {track.name}" if cut else ""
-            return Film(folder / "film.mp4", made["seconds"], pictures, what)
+            said = f"{made['seconds']:.1f} s, {made['pictures']} pictures"
+            if track.seconds is not None and track.seconds > made["seconds"] + 0.1:
+                said += f"; the first {limits.film_seconds:.0f} s of {track.name}"
+            return Film(folder / "film.mp4", pictures, rate, said)
 
         try:
-            yield from self.do(engine, session, work, "listening")
+            yield from self.job(context, session, work, told, "listening")
         finally:
             recording.unlink(missing_ok=True)
+
+    def answer(self, result: Film, context: AppContext) -> dict[str, Any]:
+        gif, rate = result.path.with_suffix(".gif"), result.rate
+        save_sequence([p.resize((GIF_SIDE, GIF_SIDE)) for p in result.pictures], gif, max(1, round(rate)), back=False)
+        files = [result.path, save_webm(result.path, result.path.with_suffix(".webm")), gif]
+        frames = [(i / rate, f"picture {i + 1}", p) for i, p in enumerate(result.pictures)][
+            :: -(-len(result.pictures) // THUMBS)
+        ]
+        return {"film": str(result.path), "stage": html.fragment("moving", result.said, result.notes, frames, files)}
 
 
 def save_wav(samples: np.ndarray, path: Path) -> Path:

@@ -93,8 +93,3 @@ def seen(prompts: Sequence[Prompt]) -> str:
         if said:
             cards.append((prompt, frames, sound, said))
     return fragment("seen", cards)
-
-
-def moving(said: str, found: Sequence[Note], frames: Sequence[tuple[float, str, Image.Image]], files: Sequence[Any]) -> str:
-    """A film's timeline, of (seconds, label, picture), and its files to keep, by suffix and path."""
-    return fragment("moving", said, found, frames, files)

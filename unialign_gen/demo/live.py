@@ -11,8 +11,9 @@ import binascii
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+import gradio as gr
 import numpy as np
 import torch
 from PIL import Image
@@ -24,11 +25,12 @@ from ..media.sound import SILENT
 from ..mixing import mix, path, slerp
 from ..notes import Note
 from ..request import Prompt, Request
-from ..request.request import read_vector
-from .engine import Engine, Job, Progress
+from ..request.request import read_vector, write_prompt
+from . import html
+from .action import Action, nearest
+from .context import AppContext
+from .engine import Job, Progress
 from .limits import decimal, whole
-from .prompts import given_parts, nearest
-from .runner import Action
 
 RATE = 16_000  # Hz of what the page sends
 LONGEST = 3.0  # seconds
@@ -38,7 +40,7 @@ MOST = 4  # pictures a call
 
 @dataclass
 class Moment:
-    """The next pictures, the points (d,) of the last of them and of the words, and what was heard."""
+    """The next pictures, the points (d,) of the last of them and of what stays, and what was heard."""
 
     pictures: list[Image.Image]
     point: Tensor | None
@@ -49,65 +51,63 @@ class Moment:
 
 @dataclass
 class Live(Action):
-    """A request, as it came; `run` checks it.
+    """The next pictures of what was just heard.
 
     Attributes:
-        samples: base64 of mono int16 at `RATE` Hz.
-        parts: prompts that stay in the mix with weight `share`. previous: where the picture stands, base64 of fp32.
-        pictures: how many to draw. elapsed: seconds since the last call. smooth: seconds in which most of the way is gone.
+        samples: base64 of mono int16 at `RATE` Hz. share: the weight of the prompts that stay. previous: where the picture
+            stands, base64 of fp32. pictures: how many to draw. elapsed: seconds since the last call. smooth: seconds in
+            which most of the way is gone.
     """
 
-    samples: Any = ""
-    parts: Any = None
-    share: Any = 0.3
-    previous: Any = None
-    pictures: Any = 2
-    elapsed: Any = 0.4
-    smooth: Any = 0.6
+    samples: str = ""
+    share: float = 0.3
+    previous: str = ""
+    pictures: int = 2
+    elapsed: float = 0.4
+    smooth: float = 0.6
+    outputs: ClassVar[dict[str, Any]] = {"moment": gr.JSON}
 
-    def run(self, engine: Engine, session: str = "") -> Iterator[Progress | Moment]:
-        """The moment, last.
-
-        Raises:
-            InputError: something that cannot be used.
-        """
+    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Moment]:
         sound = read_samples(self.samples)
         share, count = decimal(self.share, "share", 0, 1), whole(self.pictures, "pictures", 1, MOST)
         moved = 1 - math.exp(-decimal(self.elapsed, "elapsed", 0, 60) / decimal(self.smooth, "smooth", 0.05, 10))
-        before = torch.tensor(read_vector(self.previous)) if isinstance(self.previous, str) and self.previous else None
-        parts = given_parts(self.parts, engine.limits) if self.parts else ()
-        plain = self.request(engine)
-        table = engine.concepts(self.chosen(engine).label)
+        before = torch.tensor(read_vector(self.previous)) if self.previous else None
+        stay, plain = self.prompts(context), self.request(context)
+        table = context.engine.concepts(self.chosen(context).label)
 
         def embedded(pipeline: Any, prompts: tuple[Prompt, ...]) -> Tensor:
             strength = None if {p.kind for p in prompts} == {"embeds"} else plain.prior_strength
             return pipeline.mixed(Request((prompts,), prior_strength=strength))[0][0].cpu()
 
         def work(pipeline: Any, _: Job[Moment]) -> Moment:
-            base = embedded(pipeline, parts) if parts else None
-            audible = sound is not None and float(sound.abs().max()) >= SILENT
-            heard = embedded(pipeline, (Prompt("audio", Sound(sound, RATE, "the sound")),)) if audible else None
-            near = [] if heard is None else nearest(table, heard, 3)
-            if heard is None:
-                target = before if before is not None else base
-            else:
+            base, heard, target = embedded(pipeline, stay) if stay else None, None, before
+            if sound is not None and float(sound.abs().max()) >= SILENT:
+                heard = embedded(pipeline, (Prompt("audio", Sound(sound, RATE)),))
                 target = heard if base is None else mix([heard, base], [1 - share, share])
             if target is None:
+                target = base
+            near = [] if heard is None else nearest(table, heard, 3)
+            if target is None:
                 return Moment([], None, base, near)
-            points = target[None]
+            points = target[None]  # (1, d)
             if before is not None:
-                points = path(before, slerp(before, target, moved), count + 1)[1:]
-            drawn = pipeline.draw(
-                Request(
-                    image_embeds=pipeline.embed_scale(points),
-                    seed=(plain.seed,) * len(points),
-                    steps=STEPS if self.steps is None else plain.steps,
-                    guidance=GUIDANCE if self.guidance is None else plain.guidance,
-                )
+                points = path(before, slerp(before, target, moved), count + 1)[1:]  # (count, d)
+            request = Request(
+                image_embeds=pipeline.embed_scale(points),
+                seed=(plain.seed,) * len(points),
+                steps=STEPS if self.steps is None else plain.steps,
+                guidance=GUIDANCE if self.guidance is None else plain.guidance,
             )
-            return Moment(drawn.images, points[-1], base, near)
+            return Moment(pipeline.draw(request).images, points[-1], base, near)
 
-        yield from self.do(engine, session, work)
+        yield from self.job(context, session, work)
+
+    def answer(self, result: Moment, context: AppContext) -> dict[str, Any]:
+        point = b"" if result.point is None else result.point.float().numpy().tobytes()
+        base = [] if result.base is None else [write_prompt(Prompt("embeds", result.base.tolist()))]
+        pictures = [html.data_uri(p, 256) for p in result.pictures]
+        heard = [name for name, _ in result.heard]
+        return {"moment": {"pictures": pictures, "point": base64.b64encode(point).decode(), "base": base, "heard": heard}}
 
 
 def read_samples(text: Any) -> Tensor | None:
@@ -117,8 +117,7 @@ def read_samples(text: Any) -> Tensor | None:
         InputError: no base64 of 16-bit samples, or more than `LONGEST` seconds of them.
     """
     try:
-        raw = base64.b64decode(text, validate=True)
-        found = np.frombuffer(raw, "<i2").astype(np.float32) / 32768
+        found = np.frombuffer(base64.b64decode(text, validate=True), "<i2").astype(np.float32) / 32768
     except (binascii.Error, ValueError, TypeError) as error:
         raise InputError("samples must be base64 of 16-bit numbers") from error
     if len(found) > LONGEST * RATE:

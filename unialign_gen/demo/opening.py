@@ -1,83 +1,48 @@
-"""What the page opens on: pictures and a film of the samples, drawn when the server starts, so that they are this model's own."""
+"""What the page opens on: pictures and a film of the samples, drawn at the server's start: this model's own."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
 
-from .api import answer_of, film_answer
+from .action import Action
 from .context import AppContext
 from .create import Create
-from .engine import CancelledError, Progress
 from .film import Animate
 
 CARD = (1200, 630)  # pixels of a social preview
-
-
-@dataclass(frozen=True)
-class Example:
-    """Words and a sample of the package, by its kind, with the weight of the words."""
-
-    label: str
-    text: str = ""
-    kind: str = ""
-    file: str = ""
-    weight: float = 1.0
-    film: bool = False
-
-
-EXAMPLES = (
-    Example("words", "a smiling cat"),
-    Example("a sound", kind="audio", file="cow.flac"),
-    Example("a mix", "a robot", "audio", "cow.flac", 0.6),
-    Example("a video", kind="video", file="sheep.mp4"),
-    Example("a film", kind="audio", file="train.flac", film=True),
+EXAMPLES: tuple[tuple[str, type[Action], dict[str, Any]], ...] = (  # a name, an action, its fields; samples by their names
+    ("words", Create, {"text": "a smiling cat"}),
+    ("a sound", Create, {"audio": "cow.flac"}),
+    ("a mix", Create, {"text": "a robot", "text_weight": 0.6, "audio": "cow.flac", "audio_weight": 0.4}),
+    ("a video", Create, {"video": "sheep.mp4"}),
+    ("a film", Animate, {"sound": "train.flac", "pictures": 2}),
 )
 
 
 @dataclass
 class Opening:
-    """The answers so far; `changed` tells whoever waits for more. `card` is the picture that a link to the page shows."""
+    """The answers so far, in the endpoints' own form, each with its `label` and the `sample` that it is made of."""
 
     answers: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[Image.Image] = field(default_factory=list)
-    changed: threading.Condition = field(default_factory=threading.Condition)
     done: bool = False
 
     def draw(self, context: AppContext) -> None:
-        """Draws the examples one by one; one that fails is left out."""
-        try:
-            for example in EXAMPLES:
-                with suppress(Exception):
-                    self.add(drawn(example, context, self.pictures))
-        finally:
-            with self.changed:
-                self.done = True
-                self.changed.notify_all()
-
-    def add(self, answer: dict[str, Any]) -> None:
-        with self.changed:
-            self.answers.append(answer)
-            self.changed.notify_all()
-
-    def wait(self, seconds: float = 120.0) -> Iterator[list[dict[str, Any]]]:
-        """The answers each time there are more, until all are there."""
-        sent = -1
-        while True:
-            with self.changed:
-                if not self.changed.wait_for(lambda: self.done or len(self.answers) > sent, seconds):
-                    return
-                sent, done = len(self.answers), self.done
-                found = list(self.answers)
-            if found or done:
-                yield found
-            if done:
-                return
+        """Draws the examples one by one; one that fails is left out, its first request will say why."""
+        for label, action, values in EXAMPLES:
+            with suppress(Exception):
+                files = {k: context.sample(v) for k, v in values.items() if k in ("audio", "video", "sound")}
+                *_, result = action(**{**values, **files}).run(context, "opening")
+                answer = action().answer(result, context)
+                if action is Create:
+                    self.pictures.append(result.pictures[0])
+                    answer["pictures"] = [{"image": {"path": path}, "caption": label} for path, _ in answer["pictures"]]
+                self.answers.append({**answer, "label": label, "sample": next(iter(files.values()), None)})
+        self.done = True
 
     def card(self) -> Image.Image:
         """The pictures side by side, on white."""
@@ -86,24 +51,3 @@ class Opening:
         for i, picture in enumerate(self.pictures):
             page.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (i * side, (CARD[1] - side) // 2))
         return page
-
-
-def drawn(example: Example, context: AppContext, pictures: list[Image.Image]) -> dict[str, Any]:
-    """An answer as `/create` or `/animate` gives it, with the example's label."""
-    engine, worker, model = context.engine, context.decode_worker, next(iter(context.engine.models))
-    about = {"label": example.label, "sample": example.file, "text": example.text, "film": example.film}
-    file = context.sample(example.file) if example.file else None
-    if example.film:
-        for made in Animate(model, sound=file, rate=2).run(engine, worker, context.folder(), "opening"):
-            if not isinstance(made, Progress):
-                answer = film_answer(made, 2)
-                return {**about, "film": {"video": {"path": answer["film"]}}, "stage": answer["stage"], "path": file}
-        raise CancelledError
-    weights = {"text": example.weight, example.kind: round(1 - example.weight, 2) or 1.0}
-    *_, last = Create(model, text=example.text, files={example.kind: file} if file else {}, weights=weights).run(
-        engine, worker, "opening"
-    )
-    assert not isinstance(last, Progress)
-    pictures.append(last.pictures[0])
-    answer = answer_of(last, context)
-    return {**about, **answer, "pictures": [{"image": {"path": path}, "caption": said} for path, said in answer["pictures"]]}

@@ -25,6 +25,7 @@ class Served:
     context: AppContext
     url: str
     shared: str | None
+    opening: Any
     before: str | None = None  # GRADIO_TEMP_DIR
 
     def close(self) -> None:
@@ -70,7 +71,9 @@ def start(
         engine.worker.submit(engine.pipeline, first)  # meanwhile the page is built; a failure shows at the first request
         served = open_page(context, host, port, share, open_browser)
         served.before = before
-        threading.Thread(target=warm, args=(context, first), daemon=True).start()  # only now: it would take time from the start
+        threading.Thread(
+            target=warm, args=(context, first, served.opening), daemon=True
+        ).start()  # only now: it would take time from the start
         return served
     except BaseException:
         use_folder(before)
@@ -87,21 +90,24 @@ def use_folder(folder: str | None) -> None:
         os.environ["GRADIO_TEMP_DIR"] = folder
 
 
-def warm(context: AppContext, label: str) -> None:
-    """Loads what the first requests will need; a failure shows at the first request."""
+def warm(context: AppContext, label: str, opening: Any) -> None:
+    """Loads what the first requests will need, and draws what the page opens on; a failure shows at the first request."""
     with suppress(Exception):
         context.engine.worker.submit(lambda: context.engine.pipeline(label).embed(text="a")).result()
         context.decode_worker.warm()
         context.engine.rate(label)
+    opening.draw(context)
 
 
 def open_page(context: AppContext, host: str | None, port: int | None, share: bool, open_browser: bool) -> Served:
     from starlette.middleware import Middleware
 
-    from .page import build
+    from .api import build
+    from .opening import Opening
+    from .page import page_routes
     from .request_filter import RequestFilter
-    from .theme import CSS, theme
 
+    opening = Opening()
     page = build(context)
     _, url, shared = page.launch(
         server_name=host,
@@ -120,11 +126,12 @@ def open_page(context: AppContext, host: str | None, port: int | None, share: bo
         run_history=False,
         footer_links=["api"],
         state_session_capacity=1000,
-        app_kwargs={"middleware": [Middleware(RequestFilter, limits=context.limits, cache=context.cache)]},
-        theme=theme(),
-        css=CSS,
+        app_kwargs={
+            "middleware": [Middleware(RequestFilter, limits=context.limits, cache=context.cache)],
+            "routes": page_routes(context, opening),
+        },
     )
-    return Served(page, context, url, shared)
+    return Served(page, context, url, shared, opening)
 
 
 def serve(**options: Any) -> None:
