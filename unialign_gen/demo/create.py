@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..notes import Note, collected
 from ..request import Prompt
 from ..request.picture_settings import PictureSettings, save_picture
-from ..request.request import MIXES, Mix, write_prompt
+from ..request.request import MIXES, MODALITIES, Mix, write_prompt
 from . import html
 from .action import Action, Upload, named, nearest
 from .context import AppContext
@@ -81,7 +81,8 @@ class Create(Action):
     def given(self, context: AppContext) -> tuple[Prompt, ...]:
         kinds = ("audio", "video", "image")
         weights = {kind: getattr(self, f"{kind}_weight") for kind in ("text", *kinds)}
-        return self.prompts(context, {kind: getattr(self, kind) for kind in kinds}, weights)
+        found = self.prompts(context, {kind: getattr(self, kind) for kind in kinds}, weights)
+        return tuple(sorted(found, key=lambda p: (*MODALITIES, "embeds").index(p.kind)))  # as the library orders arguments
 
     def ready(self, context: AppContext) -> Callable[[Any, Any], Any]:
         """Checks what is not in the request, and says how it is drawn."""
@@ -149,6 +150,13 @@ class Edit(Create):
         files = (self.picture, self.mask)
         change = Change(*(None if f is None else self.decoded(context, "image", f).value for f in files), strength)
         return lambda pipeline, request: pipeline.draw_edit(change, request)
+
+    def answer(self, result: Drawn, context: AppContext) -> dict[str, Any]:
+        options = {"mask": None if self.mask is None else "mask.png", "strength": self.strength}
+        given = [f"    {name}={value!r}," for name, value in options.items() if value is not None]
+        call = "\n".join(["generate.edit(", '    "picture.png",', *given])
+        there = python(result.settings[0], len(result.pictures), call)
+        return {**super().answer(result, context), "command": "", "python": there}
 
 
 def method_for(asked: str, prompts: Sequence[Prompt]) -> Mix:

@@ -15,7 +15,7 @@ from .film import Animate
 
 CARD = (1200, 630)  # pixels of a social preview
 EXAMPLES: tuple[tuple[str, type[Action], dict[str, Any]], ...] = (  # a name, an action, its fields; samples by their names
-    ("words", Create, {"text": "a smiling cat"}),
+    ("words", Create, {"text": "a red car"}),
     ("a sound", Create, {"audio": "cow.flac"}),
     ("a mix", Create, {"text": "a robot", "text_weight": 0.6, "audio": "cow.flac", "audio_weight": 0.4}),
     ("a video", Create, {"video": "sheep.mp4"}),

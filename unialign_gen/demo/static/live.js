@@ -45,7 +45,7 @@ export async function start(canvas, sound, options, say, failed) {
 
   const paint = canvas.getContext("2d"), waiting = [];
   let shown = null, since = 0, gap = 200;
-  const stats = { started: performance.now(), first: 0, pictures: 0, calls: 0, failures: 0, longest: 0 };
+  const stats = { started: performance.now(), first: 0, pictures: 0, calls: 0, failures: 0, dropped: 0, longest: 0 };
   const clock = setInterval(() => {
     if (waiting.length && performance.now() - since > gap * 0.9) {
       const now = performance.now();
@@ -90,7 +90,7 @@ export async function start(canvas, sound, options, say, failed) {
         }));
         waiting.push(...images);
         if (images.length) gap = 0.7 * gap + 0.3 * ((performance.now() - now) / images.length);
-        while (waiting.length > 2 * PICTURES) waiting.shift();
+        for (; waiting.length > 2 * PICTURES; stats.dropped++) waiting.shift();
         if (recorder.state === "inactive" && images.length) recorder.start(2000);
         say(found.heard);
         stats.calls++;

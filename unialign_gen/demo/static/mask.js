@@ -5,7 +5,7 @@ export function painter(canvas, width) {
   let last = null, spot = { x: 128, y: 128 }, painted = false;
 
   function paint(to, from = to) {
-    context.strokeStyle = "#fff";
+    context.strokeStyle = "#e11d48";
     context.lineWidth = width();
     context.lineCap = "round";
     context.beginPath();
@@ -47,9 +47,14 @@ export function painter(canvas, width) {
       if (!painted) return null;
       const { naturalWidth: w, naturalHeight: h } = picture, scale = canvas.width / Math.max(w, h);
       const out = Object.assign(document.createElement("canvas"), { width: w, height: h }), on = out.getContext("2d");
-      on.fillRect(0, 0, w, h);
       const wide = w * scale, high = h * scale;
       on.drawImage(canvas, (canvas.width - wide) / 2, (canvas.height - high) / 2, wide, high, 0, 0, w, h);
+      on.fillStyle = "#fff";
+      on.globalCompositeOperation = "source-in";
+      on.fillRect(0, 0, w, h);
+      on.fillStyle = "#000";
+      on.globalCompositeOperation = "destination-over";
+      on.fillRect(0, 0, w, h);
       const blob = await new Promise((done) => out.toBlob(done, "image/png"));
       return new File([blob], "mask.png", { type: "image/png" });
     },

@@ -30,6 +30,7 @@ function add(part) {
   const field = (css) => $(css, part.row), words = field(".words"), weight = field("input[type=range]");
   field(".kind").textContent = KINDS[part.kind] ?? part.kind;
   words.hidden = part.kind !== "text";
+  field(".name").hidden = part.kind === "text";
   words.value = part.value;
   words.placeholder = parts.length ? "and" : "a red car";
   words.oninput = () => (part.value = words.value);
@@ -185,8 +186,8 @@ async function run(name, values) {
       }
     } });
   } catch (error) {
-    $("#status").innerHTML = "";
     if (current && running === mine) show(current);
+    $("#status").innerHTML = error.name === "AbortError" ? '<p class="note">Stopped.</p>' : "";
     throw error;
   } finally {
     if (running === mine) {
@@ -236,7 +237,7 @@ const RUN = {
     const sound = lead();
     for (const name of ["picture", "film", "empty"]) $(`#${name}`).hidden = true;
     $("#live").hidden = false;
-    $("#stop").hidden = false;
+    $("#tools").hidden = true;
     live = await start($("#live"), sound && address(sound.file.path),
       () => ({ parts: given(parts.filter((p) => p !== sound)), share: value("share"), calm: value("calm"), seed: value("seed") ?? 0, model: ask.elements.model.value }),
       (heard) => ($("#status").textContent = heard.length ? `Heard: ${heard.join(", ")}` : "Silence: the picture stands still."), say);
@@ -249,7 +250,6 @@ async function stopLive() {
   const ended = live;
   live = null;
   $("#draw").textContent = DRAWS[mode];
-  $("#stop").hidden = true;
   const blob = await ended?.stop();
   if (blob) {
     const thumb = $("#live").toDataURL("image/jpeg", 0.8);
@@ -325,14 +325,8 @@ ask.addEventListener("input", ({ target }) => {
   if (output) output.textContent = target.value;
 });
 ask.elements.model.onchange = () => set(FACTS.models[ask.elements.model.value]);
-$("#stop").onclick = () => (live ? stopLive() : (running?.abort(), ($("#status").innerHTML = '<p class="note">Stopped.</p>')));
+$("#stop").onclick = () => running?.abort();
 $("#dice").onclick = () => set({ seed: Math.floor(Math.random() * 2 ** 31) });
-$("#theme").onclick = () => {
-  const dark = getComputedStyle(document.documentElement).colorScheme === "dark" || (!document.documentElement.style.colorScheme && matchMedia("(prefers-color-scheme: dark)").matches);
-  document.documentElement.style.colorScheme = localStorage.theme = dark ? "light" : "dark";
-};
-if (localStorage.theme) document.documentElement.style.colorScheme = localStorage.theme;
-
 for (const button of $$("[data-add]")) button.onclick = () => (button.dataset.add === "text" ? $(".words", add({ kind: "text" }).row).focus() : pick(button.dataset.add));
 $("#open").onclick = () => pick("open");
 $("#clear").onclick = () => mask_.clear();
