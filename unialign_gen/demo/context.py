@@ -44,5 +44,5 @@ class AppContext:
 
 
 def session_of(request: Any) -> str:
-    """Who asks: the browser tab, or the client."""
-    return str(getattr(request, "session_hash", None) or "")
+    """Who asks: the browser tab, or the client; who does not say so is somebody of his own, whom nobody else can stop."""
+    return str(getattr(request, "session_hash", None) or secrets.token_hex(16))

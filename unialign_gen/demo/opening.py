@@ -36,7 +36,7 @@ class Opening:
         for label, action, values in EXAMPLES:
             with suppress(Exception):
                 files = {k: context.sample(v) for k, v in values.items() if k in ("audio", "video", "sound")}
-                *_, result = action(**{**values, **files}).run(context, "opening")
+                *_, result = action(**{**values, **files}).run(context)
                 answer = action().answer(result, context)
                 if action is Create:
                     self.pictures.append(result.pictures[0])

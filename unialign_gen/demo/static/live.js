@@ -27,7 +27,7 @@ class Ear {
 
 // Starts; `options()` gives parts, share, calm, seed and model at any time. Resolves to { stop, stats }; stop gives the film.
 export async function start(canvas, sound, options, say, failed) {
-  const context = new AudioContext(), ear = new Ear(context), abort = new AbortController();
+  const started = performance.now(), context = new AudioContext(), ear = new Ear(context), abort = new AbortController();
   let player = null, stream = null, source;
   if (sound) {
     player = Object.assign(new Audio(sound), { loop: true });
@@ -45,12 +45,12 @@ export async function start(canvas, sound, options, say, failed) {
 
   const paint = canvas.getContext("2d"), waiting = [];
   let shown = null, since = 0, gap = 200;
-  const stats = { started: performance.now(), first: 0, pictures: 0, calls: 0, failures: 0, dropped: 0, longest: 0 };
+  const stats = { first: 0, pictures: 0, calls: 0, failures: 0, dropped: 0, longest: 0 };
   const clock = setInterval(() => {
     if (waiting.length && performance.now() - since > gap * 0.9) {
       const now = performance.now();
       if (shown) stats.longest = Math.max(stats.longest, now - since);
-      else stats.first = now - stats.started;
+      else stats.first = now - started;
       [shown, since] = [waiting.shift(), now];
       stats.pictures++;
     }
@@ -62,7 +62,7 @@ export async function start(canvas, sound, options, say, failed) {
   const out = context.createMediaStreamDestination();
   source.connect(out);
   const film = new MediaStream([...canvas.captureStream(FPS).getVideoTracks(), ...out.stream.getAudioTracks()]);
-  const recorder = new MediaRecorder(film, { mimeType: "video/webm" }), kept = [];
+  const recorder = new MediaRecorder(film, { mimeType: "video/webm", videoBitsPerSecond: 800_000 }), kept = [];
   recorder.ondataavailable = ({ data }) => kept.push(data);
 
   async function follow() {

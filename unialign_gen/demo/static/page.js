@@ -240,7 +240,10 @@ const RUN = {
     $("#tools").hidden = true;
     live = await start($("#live"), sound && address(sound.file.path),
       () => ({ parts: given(parts.filter((p) => p !== sound)), share: value("share"), calm: value("calm"), seed: value("seed") ?? 0, model: ask.elements.model.value }),
-      (heard) => ($("#status").textContent = heard.length ? `Heard: ${heard.join(", ")}` : "Silence: the picture stands still."), say);
+      (heard) => {
+        const words = heard.length ? `Heard: ${heard.join(", ")}` : "Silence: the picture stands still.";
+        if ($("#status").textContent !== words) $("#status").textContent = words;
+      }, say);
     window.liveStats = live.stats;
     $("#draw").textContent = "Stop and keep the film";
   },
