@@ -1,13 +1,16 @@
-"""The page under load, and under attack: a server of its own, and clients that check every answer.
+"""The drawing engine and the page under load, and the page under attack.
 
+    python benchmarks/demo_load.py --engine 1000
     python benchmarks/demo_load.py --seconds 120 --clients 16
     python benchmarks/demo_load.py --hostile 1000
     python benchmarks/demo_load.py --start 3
 
-Load: each client draws words, seeds and sounds at random; its answer must carry those settings and be, pixel by pixel, the
-picture that the same request gave when it was alone. Attack: mutated media, paths and addresses in place of uploads, sizes
-and types that no page would send, broken bodies; no answer may show a path of the server or a traceback, and afterwards
-the server must draw as before. Start: seconds from the command to a page that answers, beside a process that only
+Engine: requests of 16 users, drawn one at a time and then in batches of up to 16, without the page; words, sounds, mixes,
+seeds and guidance differ. Every picture is compared with the one drawn alone; pictures a second, and seconds from request to
+picture. Load: each client of a page draws words, seeds and sounds at random; its answer must carry those settings and be, up to
+one grey level, the picture that the same request gave when it was alone. Attack: mutated media, paths and addresses in place of
+uploads, sizes and types that no page would send, broken bodies; no answer may show a path of the server or a traceback, and
+afterwards the server must draw as before. Start: seconds from the command to a page that answers, beside a process that only
 imports the same libraries, and from there to the first picture at the page's own settings.
 """
 
@@ -147,9 +150,80 @@ def requests(seeds: int = 2) -> list[Request]:
     return [Request(text, sound, seed) for text in TEXTS for sound in SOUNDS for seed in range(seeds)]
 
 
+def difference(a: Image.Image, b: Image.Image) -> int:
+    """The largest, in grey levels of 255."""
+    return max(high for _, high in ImageChops.difference(a.convert("RGB"), b.convert("RGB")).getextrema())
+
+
 def same(a: Path, b: Path) -> bool:
+    """Whether two pictures differ by rounding only."""
     with Image.open(a) as one, Image.open(b) as other:
-        return ImageChops.difference(one.convert("RGB"), other.convert("RGB")).getbbox() is None
+        return difference(one, other) <= 1
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(seconds, n=100) if len(seconds) > 1 else seconds * 99
+    return {f"p{at}": round(cuts[at - 1], 2) for at in (50, 90, 99)}
+
+
+def mixed_requests(count: int, seed: int, steps: int | None = None) -> list[dict[str, Any]]:
+    """Calls of many users, as no two are alike: words, sounds, mixes of both, seeds, guidance."""
+    draw = random.Random(seed)
+    calls = []
+    for i in range(count):
+        text, sound = draw.choice((*TEXTS, None)), draw.choice(SOUNDS)
+        text = draw.choice(TEXTS) if text is None and sound is None else text
+        prompts = {"text": text, "audio": None if sound is None else str(SAMPLES / sound)}
+        weights = {name: draw.uniform(0.2, 1) for name, value in prompts.items() if value is not None}
+        call = {**prompts, "weights": weights, "seed": i, "guidance_scale": draw.uniform(1.5, 6), "num_inference_steps": steps}
+        calls.append(call)
+    return calls
+
+
+def through(pipeline: Any, calls: list[dict[str, Any]], users: int, rows: int) -> tuple[list[Image.Image], dict[str, Any]]:
+    """All calls by so many users, who wait for each picture, in batches of up to `rows`; the pictures and what it took."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from unialign_gen.serving import BatchingEngine, SharedPipeline
+
+    with BatchingEngine(rows) as engine, ThreadPoolExecutor(users) as pool:
+        shared = SharedPipeline(pipeline, engine)
+
+        def ask(call: dict[str, Any]) -> tuple[Image.Image, float]:
+            before = time.monotonic()
+            return shared(**call).images[0], time.monotonic() - before
+
+        start = time.monotonic()
+        answers = list(pool.map(ask, calls))
+        seconds = time.monotonic() - start
+        found = {
+            "seconds": round(seconds, 1),
+            "a_second": round(len(calls) / seconds, 2),
+            "mean_batch": len(calls) / engine.batches,
+        }
+    return [picture for picture, _ in answers], {**found, **percentiles([s for _, s in answers])}
+
+
+def engine(count: int, users: int, seed: int = 0, steps: int | None = None, rows: int = 16) -> dict[str, Any]:
+    """The same requests one at a time and batched, in one process."""
+    import unialign_gen
+
+    pipeline = unialign_gen.load("starter")
+    pipeline.set_progress_bar_config(disable=True)
+    calls = mixed_requests(count, seed, steps)
+    through(pipeline, calls[: users + 1], users, rows)  # encoders are loaded, memory is warm
+    alone, one = through(pipeline, calls, users, 1)
+    batched, many = through(pipeline, calls, users, rows)
+    apart = [difference(a, b) for a, b in zip(alone, batched, strict=True)]
+    return {
+        "requests": count,
+        "users": users,
+        "largest_difference": max(apart),
+        "pictures_that_differ": sum(a > 0 for a in apart),
+        "one_at_a_time": one,
+        "batched": many,
+        "times_the_throughput": round(many["a_second"] / one["a_second"], 2),
+    }
 
 
 @dataclass
@@ -197,16 +271,13 @@ def load(server: Server, clients: int, seconds: float) -> dict[str, Any]:
             thread.join()
     times = sorted(s for out in outs for s in out.seconds)
     failures = [f for out in outs for f in out.failures]
-    cuts = statistics.quantiles(times, n=100) if len(times) > 1 else times * 99
     warm = memory[len(memory) // 4 :]
     return {
         "clients": clients,
         "answers": len(times),
         "failures": len(failures),
         "first_failures": failures[:5],
-        "p50": round(cuts[49], 2),
-        "p90": round(cuts[89], 2),
-        "p99": round(cuts[98], 2),
+        **percentiles(times),
         "memory_first": round(memory[0]),
         "memory_after_a_quarter": round(warm[0]),
         "memory_last": round(memory[-1]),
@@ -344,6 +415,7 @@ def hostile(server: Server, count: int, seed: int = 0) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", type=int, default=0, help="requests to the engine; none by default")
     parser.add_argument("--seconds", type=float, default=0, help="of load; none by default")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--hostile", type=int, default=0, help="attacks; none by default")
@@ -351,9 +423,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the result here")
     options = parser.parse_args()
-    if not options.seconds and not options.hostile and not options.start:
-        parser.error("give --seconds, --hostile or --start")
+    if not (options.engine or options.seconds or options.hostile or options.start):
+        parser.error("give --engine, --seconds, --hostile or --start")
     result: dict[str, Any] = {}
+    if options.engine:
+        result["engine"] = engine(options.engine, options.clients, options.seed)
     if options.start:
         result["start"] = start(options.start)
     if options.seconds or options.hostile:

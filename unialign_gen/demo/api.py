@@ -89,5 +89,5 @@ def build(context: AppContext) -> gr.Blocks:
 
         gr.api(stop, api_name="stop", queue=False)
         gr.api(models, api_name="models")
-    made.queue(max_size=context.limits.waiting, default_concurrency_limit=4, api_open=False)
+    made.queue(max_size=context.limits.waiting, default_concurrency_limit=context.limits.together, api_open=False)
     return made

@@ -22,6 +22,7 @@ from .batches import Batches
 from .config import TrainConfig
 from .features import Source, embed_mean, label_means, read
 from .model import Heads
+from .parallel import add_lora
 from .raw_inputs import RawInputs
 from .seeds import derived
 from .streams import Stream
@@ -118,6 +119,8 @@ def trained_encoder(config: TrainConfig, modality: str, sources: dict[str, Sourc
         InputError: it cannot be had, or its features are not those of the caches.
     """
     encoder = open_encoder(locate(modality, config.encoders[modality]), torch.float32).requires_grad_(True)
+    if modality in config.lora:
+        add_lora(encoder, config.lora[modality], f"lora.{modality}")
     for source in sources.values():
         if modality in source.rows and source.width(modality) != encoder.dim:
             raise InputError(
