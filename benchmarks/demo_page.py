@@ -82,7 +82,8 @@ class Browser:
 
     def click(self, css: str, words: str = "") -> None:
         self.clicks += 1
-        self.script("arguments[0].click()", self.wait(css, words))
+        click = "arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true}))"  # of SVG links too
+        self.script(click, self.wait(css, words))
 
     def write(self, words: str, css: str = ".words:not([hidden])") -> None:
         self.clicks += 1

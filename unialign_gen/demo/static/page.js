@@ -83,12 +83,12 @@ function fill(found, files = []) {
   weigh();
 }
 
-// A file as one more part; a picture that was drawn here brings its settings back instead.
+// A file, or one that the server has, as one more part; a picture that was drawn here brings its settings back instead.
 async function addFile(file, kind = "any", restoring = true) {
   const part = add({ kind: kind === "any" ? "image" : kind, value: file.name, reading: true });
   $(".read", part.row).textContent = "being read ...";
   try {
-    const path = await upload(file);
+    const path = file.path ? file : await upload(file);
     const found = await call("read", { file: path, kind, video_sound: value("video_sound"), model: ask.elements.model.value });
     if (found.settings && restoring) {
       remove(part);
@@ -204,7 +204,7 @@ const lead = () => parts.find((p) => p.kind === "audio" && p.file);
 async function draw(more = {}) {
   const asked = { ...numbers(), kept: given(), mix: ask.elements.mix.value, pictures: value("pictures"), best_of: value("best_of"), size: value("size"), ...more };
   if (asked.pictures > 1) asked.best_of = 1;
-  if (!asked.kept.length) throw new Error("nothing to draw: write something, or add a sound, a picture or a video");
+  if (!asked.kept.length && !asked.image) throw new Error("nothing to draw: write something, or add a sound, a picture or a video");
   const made = pictures(await run("create", asked)).map(push);
   show(made[0]);
 }
@@ -215,7 +215,7 @@ const RUN = {
     if (current?.kind !== "picture") throw new Error("nothing to edit: draw or open a picture first");
     if (!given().length) throw new Error("say what it becomes: write something, or add a sound or a picture");
     const picture = current, mask = await mask_.file($("#picture"));
-    const answer = await run("edit", { ...numbers(), picture: { path: picture.path, meta: { _type: "gradio.FileData" } },
+    const answer = await run("edit", { ...numbers(), picture: there(picture.path),
       mask: mask && (await upload(mask)), kept: given(), mix: ask.elements.mix.value, strength: value("strength"), pictures: value("pictures") });
     mask_.clear();
     show(pictures(answer).map(push)[0]);
@@ -366,15 +366,12 @@ $("#record").onclick = guarded(async () => {
   $("#record").textContent = "■ stop recording";
 });
 
-const fileOf = async (result) => new File([await (await fetch(address(result.path))).blob()], result.path.split("/").at(-1));
-const use = guarded(async (result) => addFile(await fileOf(result), "image", false));
+const there = (path) => ({ path, name: path.split("/").at(-1), meta: { _type: "gradio.FileData" } });
+const use = guarded((result) => addFile(there(result.path), "image", false));
 $("#use").onclick = () => use(current);
 $("#seeds").onclick = guarded(() => draw({ kept: current.parts ?? given(), pictures: 4, best_of: 1, seed: Math.max(...results.map((r) => r.seed ?? 0)) + 1 }));
-$("#alike").onclick = guarded(async () => {
-  const from = current, path = await upload(await fileOf(from));
-  const { part } = await call("read", { file: path, kind: "image", model: ask.elements.model.value });
-  await draw({ kept: [...(from.parts ?? []), part], mix: "lerp", pictures: 4, best_of: 1, seed: Math.floor(Math.random() * 2 ** 31) });
-});
+$("#alike").onclick = guarded(() =>
+  draw({ kept: current.parts ?? [], image: there(current.path), mix: "lerp", pictures: 4, best_of: 1, seed: Math.floor(Math.random() * 2 ** 31) }));
 $("#change").onclick = () => choose("edit");
 $("#status").addEventListener("click", ({ target }) => {
   const at = target.closest("[data-time]");
@@ -406,15 +403,14 @@ document.addEventListener("paste", (event) => {
 async function opening(seen = 0) {
   const { answers, done } = await (await fetch("page/opening")).json();
   for (const answer of answers.slice(seen)) {
-    const file = answer.sample && { path: answer.sample, meta: { _type: "gradio.FileData" } };
-    const name = answer.sample?.split("/").at(-1), found = answer.film && film(answer.film, answer, answer.label);
+    const found = answer.film && film(answer.film, answer, answer.label), file = answer.sample && there(answer.sample);
     const made = found ?? pictures(answer, { label: answer.label })[0];
-    push({ ...made, async prompt() {
+    const prompt = () => {
       choose(found ? "film" : "create");
-      if (!found) return fill(made.parts, [{ value: name, file }]);
-      const { part, concepts, seen } = await call("read", { file });
-      fill([{ ...part, concepts, seen }], [{ value: name, file }]);
-    } });
+      fill(found ? [] : made.parts, file ? [{ value: file.name, file }] : []);
+      return found && addFile(file, "audio");
+    };
+    push({ ...made, prompt });
   }
   if (!current && results.length) show(results[0]);
   if (!done) setTimeout(() => opening(answers.length), 700);
