@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,14 @@ class Edit:
         """One of `img2img`, `inpaint`, `control`, `control+img2img`, `control+inpaint`."""
         plain = "" if self.picture is None else "img2img" if self.mask is None else "inpaint"
         return "+".join(filter(None, ["" if self.control is None else "control", plain]))
+
+    @property
+    def described(self) -> str:
+        """In words, for the settings inside a picture."""
+        names = [
+            Path(v).name if isinstance(v, str | Path) else "a picture" for v in (self.picture, self.control) if v is not None
+        ]
+        return f"{self.mode} of {' with '.join(n[:30] for n in names)}, strength {self.share:g}"
 
     @property
     def share(self) -> float:
@@ -117,6 +126,11 @@ class Canvas:
         small = [image and resized(image, size) for image in (original, mask, control)]
         return cls(size, original, mask, *small)
 
+    @property
+    def larger(self) -> bool:
+        """Whether the picture is larger than what is drawn."""
+        return self.original is not None and self.original.width > self.size[0]
+
     def finish(self, drawn: Sequence[Image.Image]) -> list[Image.Image]:
         """What was drawn, at the picture's own size, with its own pixels where the mask is black."""
         if self.original is None:
@@ -142,10 +156,9 @@ def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def as_hint(picture: Image.Image, count: int, like: Tensor) -> Tensor:
-    """A control map (count, 3, h, w) in [0, 1], as Kandinsky takes it."""
-    pixels = torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)  # (h, w, 3)
-    return pixels.permute(2, 0, 1)[None].expand(count, -1, -1, -1).to(like)
+def to_tensor(picture: Image.Image) -> Tensor:
+    """A picture (3, h, w) in [0, 1], as Kandinsky takes a control map."""
+    return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255).permute(2, 0, 1)
 
 
 def accepted(kind: type[DiffusionPipeline], **options: Any) -> dict[str, Any]:
@@ -153,14 +166,20 @@ def accepted(kind: type[DiffusionPipeline], **options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in inspect.signature(kind.__call__).parameters}
 
 
-def editor(pipeline: Any, mode: Mode, kind: type[DiffusionPipeline], loaded: dict[Mode, torch.nn.Module]) -> Any:
-    """An instance of `kind` with the pipeline's own components, and with those that the mode has of its own."""
-    parts = {n: getattr(pipeline, n) for n in inspect.signature(kind.__init__).parameters if hasattr(pipeline, n)}
+def editor(pipeline: Any, mode: Mode, kind: type[DiffusionPipeline], loaded: dict[Any, torch.nn.Module]) -> Any:
+    """An instance of `kind` with the pipeline's components, and the one that the mode has of its own, kept in `loaded`."""
+    parts = shared_parts(pipeline, kind)
     if mode.load is not None:
-        if mode not in loaded:
-            loaded[mode] = mode.load()
-        own = loaded[mode].to(pipeline._execution_device, pipeline.decoder_dtype)
-        parts[mode.component] = own.eval()
+        if mode.load not in loaded:
+            loaded[mode.load] = mode.load().eval()
+        parts[mode.component] = loaded[mode.load].to(pipeline._execution_device, pipeline.decoder_dtype)
     made = kind(**parts)
     made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
     return made
+
+
+def shared_parts(pipeline: Any, kind: type[DiffusionPipeline]) -> dict[str, Any]:
+    """What of a pipeline's components and settings another of diffusers' classes is made of."""
+    names, components = inspect.signature(kind.__init__).parameters, pipeline.components
+    settings = {n: v for n, v in pipeline.config.items() if n in names and n not in components}
+    return {n: part for n, part in components.items() if n in names} | settings

@@ -23,10 +23,11 @@ from unialign_gen.aligner import Aligner
 from unialign_gen.errors import InputError
 from unialign_gen.request import Request
 
-from .editing import Canvas, Edit, Mode, accepted, as_hint
+from .editing import Canvas, Edit, Mode, accepted, to_tensor
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior
-from .prompted import Conditions, PromptedPipeline
+from .prompted import Conditions, PromptedPipeline, step_end
+from .upscaler import Upscaler
 
 
 class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
@@ -37,6 +38,7 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         unet, scheduler, movq: the decoder, as in diffusers.
         embed_scale: the norm the decoder expects, and its unconditional embedding.
         prior: what prompts are moved towards, if anything.
+        upscaler: what makes the pictures larger, if anything.
         default_steps, default_guidance: what a call uses when it names none.
 
     Example:
@@ -47,8 +49,8 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
     """
 
     model_cpu_offload_seq = "aligner->unet->movq"
-    _exclude_from_cpu_offload: ClassVar[list[str]] = ["embed_scale", "prior"]
-    _optional_components: ClassVar[list[str]] = ["prior"]
+    _exclude_from_cpu_offload: ClassVar[list[str]] = ["embed_scale", "prior", "upscaler"]
+    _optional_components: ClassVar[list[str]] = ["prior", "upscaler"]
 
     def __init__(
         self,
@@ -58,11 +60,12 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         movq: VQModel,
         embed_scale: EmbedScale,
         prior: EmbeddingPrior | None = None,
+        upscaler: Upscaler | None = None,
         default_steps: int = 20,
         default_guidance: float = 3.0,
     ):
         super().__init__(unet=unet, scheduler=scheduler, movq=movq)
-        self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior)
+        self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior, upscaler=upscaler)
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
 
     @property
@@ -111,7 +114,9 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
             image=[canvas.picture] * count,
             mask_image=[canvas.mask] * count,
             strength=edit.share,
-            hint=None if canvas.control is None else as_hint(canvas.control, count, conditions.image_embeds),
+            hint=None
+            if canvas.control is None
+            else torch.stack([to_tensor(canvas.control)] * count).to(conditions.image_embeds),
             **step_end(request),
         )
         width, height = canvas.size
@@ -135,16 +140,30 @@ class LatentInpaint(LatentImg2Img):
     RePaint's equation 8 (Lugmayr et al. 2022, arXiv 2201.09865) without its resampling, as Stable Diffusion's pipeline does it.
     """
 
-    def __call__(self, image: Any, mask_image: list[Image.Image], strength: float = 1.0, **options: Any) -> Any:
+    def __call__(
+        self,
+        image: Any,
+        mask_image: list[Image.Image],
+        strength: float = 1.0,
+        callback_on_step_end: Any = None,
+        callback_on_step_end_tensor_inputs: Any = ("latents",),
+        **options: Any,
+    ) -> Any:
         marked = torch.stack([torch.from_numpy(np.asarray(mask, np.float32) > 0) for mask in mask_image])  # (B, H, W)
         self.marked = marked[:, None].float()
-        user = options.pop("callback_on_step_end", None)
 
-        def step_end(pipeline: Any, step: int, timestep: Tensor, now: dict[str, Any]) -> dict[str, Any]:
-            changed = (user(pipeline, step, timestep, now) if user else None) or {}
+        def keep(pipeline: Any, step: int, timestep: Tensor, now: dict[str, Any]) -> dict[str, Any]:
+            changed = callback_on_step_end(pipeline, step, timestep, now) if callback_on_step_end else {}
             return {**changed, "latents": self.kept(step, changed.get("latents", now["latents"]))}
 
-        return super().__call__(image=image, strength=strength, callback_on_step_end=step_end, **options)
+        names = list({"latents", *callback_on_step_end_tensor_inputs})
+        return super().__call__(
+            image=image,
+            strength=strength,
+            callback_on_step_end=keep,
+            callback_on_step_end_tensor_inputs=names,
+            **options,
+        )
 
     def kept(self, step: int, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) after a step, with the picture's own where nothing is marked."""
@@ -152,15 +171,6 @@ class LatentInpaint(LatentImg2Img):
         later = self.scheduler.timesteps[-self.num_timesteps :][step + 1 : step + 2]
         clean = self.scheduler.add_noise(self.clean, self.noise, later.expand(len(latents))) if len(later) else self.clean
         return torch.where(inside, latents, clean)
-
-
-def step_end(request: Request) -> dict[str, Any]:
-    """A request's callback, as diffusers takes it: one that returns nothing changes nothing."""
-    callback = request.callback_on_step_end
-    return {
-        "callback_on_step_end": None if callback is None else lambda *now: callback(*now) or {},
-        "callback_on_step_end_tensor_inputs": list(request.callback_on_step_end_tensor_inputs),
-    }
 
 
 UniAlignKandinskyPipeline.modes = {"img2img": Mode(KandinskyV22Img2ImgPipeline), "inpaint": Mode(LatentInpaint)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +16,8 @@ from unialign_gen.request import OPTIONS, Request
 
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior
-from .prompted import Conditions, PromptedPipeline
+from .prompted import Conditions, PromptedPipeline, rows_of
+from .upscaler import Upscaler
 
 
 class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline):
@@ -33,6 +33,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         aligner: prompts to unit embeddings.
         embed_scale: the norm the decoder expects; its unconditional embedding is zero.
         prior: what prompts are moved towards, if anything.
+        upscaler: what makes the pictures larger, if anything.
         image_normalizer, image_noising_scheduler, tokenizer, text_encoder, unet, scheduler, vae: as in diffusers.
         default_steps, default_guidance: what a call uses when it names none.
 
@@ -45,9 +46,9 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
 
     decoder_options = OPTIONS
     model_cpu_offload_seq = "aligner->text_encoder->unet->vae"
-    _exclude_from_cpu_offload: ClassVar[list[str]] = ["image_normalizer", "embed_scale", "prior"]
+    _exclude_from_cpu_offload: ClassVar[list[str]] = ["image_normalizer", "embed_scale", "prior", "upscaler"]
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
-    _optional_components: ClassVar[list[str]] = ["feature_extractor", "image_encoder", "prior"]
+    _optional_components: ClassVar[list[str]] = ["feature_extractor", "image_encoder", "prior", "upscaler"]
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         feature_extractor: Any = None,
         image_encoder: Any = None,
         prior: EmbeddingPrior | None = None,
+        upscaler: Upscaler | None = None,
         default_steps: int = 20,
         default_guidance: float = 10.0,
     ):
@@ -77,7 +79,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
             scheduler=scheduler,
             vae=vae,
         )
-        self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior)
+        self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior, upscaler=upscaler)
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
 
     def _encode_image(
@@ -109,12 +111,6 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
             raise InputError(f"noise_level must be a whole number from 0 to {levels - 1}, got {level}")
         callback, latents = request.callback_on_step_end, request.latents
 
-        def rows(given: str | Sequence[str] | None, name: str) -> list[str]:
-            each = [given or ""] * conditions.prompts if given is None or isinstance(given, str) else list(given)
-            if len(each) != conditions.prompts:
-                raise InputError(f"{len(each)} values of {name} for {conditions.prompts} prompts: give one, or one for each")
-            return [row for row in each for _ in range(request.pictures)]
-
         def step_end(step: int, timestep: Tensor, now: Tensor) -> None:
             # diffusers' loop has the older kind of callback and keeps `now`: what is returned is written into it
             assert callback is not None
@@ -122,14 +118,15 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
             if changed is not now:
                 now.copy_(changed)
 
+        unwanted = rows_of("negative_decoder_prompt", negative, conditions.prompts, request.pictures)
         if latents is not None:  # diffusers scales the noise it draws, and forgets to scale the noise it is given
             self.scheduler.set_timesteps(conditions.steps, device=self._execution_device)
             latents = latents.to(self._execution_device, self.unet.dtype) * self.scheduler.init_noise_sigma
         return StableUnCLIPImg2ImgPipeline.__call__(
             self,
-            prompt=rows(words, "decoder_prompt"),
+            prompt=rows_of("decoder_prompt", words, conditions.prompts, request.pictures),
             # without guidance diffusers wants no negative prompt at all
-            negative_prompt=rows(negative, "negative_decoder_prompt") if conditions.guidance > 1 else None,
+            negative_prompt=unwanted if conditions.guidance > 1 else None,
             image_embeds=conditions.image_embeds,
             height=request.height,
             width=request.width,

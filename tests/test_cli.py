@@ -25,12 +25,12 @@ def run(*arguments: str):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-def test_generate_writes_a_picture_and_says_so(tmp_path):
+def test_generate_writes_a_picture_and_says_so(tmp_path, starter):
     out = tmp_path / "dog.png"
-    result = run("generate", "--text", "a dog", "--steps", 2, "--seed", 1, "--out", out, "--json")
+    result = run("generate", "--text", "a dog", "--steps", 2, "--seed", 1, "--upscale", 1, "--out", out, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["files"] == [str(out)]
-    assert Image.open(out).size == (128, 128)
+    assert Image.open(out).size == (starter.sample_side,) * 2
 
 
 def test_the_command_line_draws_what_python_draws(starter, tmp_path):
@@ -59,9 +59,11 @@ def test_the_command_line_chooses_as_python_does(starter, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "mp4"])
-def test_interpolate(tmp_path, suffix):
+def test_interpolate(tmp_path, suffix, starter):
     out = tmp_path / f"m.{suffix}"
-    result = run("interpolate", "--from", "text:a cat", "--to", "text:a dog", "--frames", 3, "--steps", 1, "--out", out)
+    result = run(
+        "interpolate", "--from", "text:a cat", "--to", "text:a dog", "--frames", 3, "--steps", 1, "--upscale", 1, "--out", out
+    )
     assert result.exit_code == 0, result.output
     if suffix == "mp4":
         import av
@@ -70,7 +72,8 @@ def test_interpolate(tmp_path, suffix):
             assert sum(1 for _ in container.decode(video=0)) == 3
     else:
         picture = Image.open(out)
-        assert picture.size == ((384, 128) if suffix == "png" else (128, 128))
+        side = starter.sample_side
+        assert picture.size == ((3 * side, side) if suffix == "png" else (side, side))
         assert getattr(picture, "n_frames", 1) == (4 if suffix == "gif" else 1)
 
 

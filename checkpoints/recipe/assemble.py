@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel, VQModel
@@ -11,9 +12,9 @@ from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import 
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from unialign_gen.aligner import Aligner
-from unialign_gen.concepts import ConceptTable, Understanding
+from unialign_gen.concepts import ConceptTable, Understanding, lay_out
 from unialign_gen.heads import Head, save_head
-from unialign_gen.pipelines import EmbeddingPrior, EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
+from unialign_gen.pipelines import EmbeddingPrior, EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline, Upscaler
 from unialign_gen.pipelines.autoencoders import autoencoder_kl
 
 from .recognition import quantised
@@ -53,7 +54,13 @@ def starter(
     shutil.rmtree(part, ignore_errors=True)
     aligner = write_aligner(root, heads, part / "aligner")
     movq = VQModel.from_pretrained(decoders / "movq")
-    shared = {"scheduler": scheduler, "default_steps": STEPS, "default_guidance": GUIDANCE}
+    upscaler = decoders / "upscaler"
+    shared = {
+        "scheduler": scheduler,
+        "default_steps": STEPS,
+        "default_guidance": GUIDANCE,
+        "upscaler": Upscaler.from_pretrained(upscaler).half() if upscaler.is_dir() else None,
+    }
     UniAlignKandinskyPipeline(
         aligner=aligner,
         unet=UNet2DConditionModel.from_pretrained(decoders / "kandinsky" / "unet").half(),
@@ -75,11 +82,9 @@ def starter(
             vae=autoencoder_kl(movq.float()).half(),
             **shared,
         ).save_pretrained(part / second.name)
-        for beside in ("aligner", "vae"):  # those of the first decoder
-            shutil.rmtree(part / second.name / beside)
-    if (decoders / "upscaler").is_dir():
-        shutil.copytree(decoders / "upscaler", part / "upscaler")
-    table.save(part)
+        for beside in ("aligner", "vae", "upscaler"):  # those of the first decoder
+            shutil.rmtree(part / second.name / beside, ignore_errors=True)
+    replace(table, places=lay_out(table)).save(part)
     understanding.save(part)
     shutil.copy(root / "ATTRIBUTION.tsv", part)
     if (out / KEPT).exists():

@@ -61,7 +61,7 @@ def calibrate(
     if out is None and checkpoint not in SHIPPED + PUBLISHED and not Path(checkpoint).expanduser().is_dir():
         raise InputError(f"{checkpoint} is not a folder of yours: name one with --out")
     check_folder(place)
-    check_device(device)
+    device = check_device(device)
     from ..loading.scale import measure, pictures_in, shipped_pictures
 
     files = (list(shipped_pictures()) if images is None else pictures_in(images))[:limit]

@@ -43,7 +43,7 @@ def extract(
     from ..data.extract import run
     from ..loading import check_device
 
-    check_device(extract_config.device)
+    extract_config = replace(extract_config, device=check_device(extract_config.device))
     with collected() as notes:
         found = run(extract_config)
     lines = [f"{found['corpus']}: {found['samples']} samples, digest {found['digest'][:16]}, {found['missing']} missing"]
@@ -83,18 +83,17 @@ def caption(
     if out.suffix != ".jsonl":
         raise InputError(f"--out {out}: the name must end in .jsonl")
     check_folder(out.parent)
-    if dtype not in ("float32", "float16", "bfloat16"):
-        raise InputError(f"--dtype {dtype!r}: choose from float32, float16, bfloat16")
     corpus_config = load(CorpusConfig, find_config(config, "extract"), overrides or (), section="corpus")
     corpus = read_corpus(replace(corpus_config, captions=None))  # the file to be written may be named there already
     from transformers.utils import logging
 
     from ..data.caption import run
     from ..data.captioner import Captioner
-    from ..loading import check_device
+    from ..loading import check_device, dtype_of
 
     logging.disable_progress_bar()
-    check_device(device)
+    device = check_device(device)
+    dtype = str(dtype_of(dtype, device)).removeprefix("torch.")
     captioner = Captioner(model, prompt, tokens, device, dtype)
     settings = {"model": model, "prompt": captioner.prompt, "frames": frames, "tokens": tokens, "dtype": dtype}
     found = run(corpus, captioner, out, settings, frames, batch_size, workers)

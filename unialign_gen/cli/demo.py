@@ -39,8 +39,8 @@ def demo(
 
     if checkpoint is not None and checkpoint not in SHIPPED + PUBLISHED:
         find(checkpoint)
-    check_device(device)
-    kind = dtype_of(dtype)
+    device = check_device(device)
+    kind = dtype_of(dtype, device)
     users = [tuple(entry.partition(":")[::2]) for entry in auth or ()]
     if not all(name and password for name, password in users) or len(dict(users)) < len(users):
         raise InputError("--auth: write USER:PASSWORD, each user once")  # without what was given: it may be a password

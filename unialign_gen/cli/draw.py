@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ..console import guarded, report, stage
+from ..errors import InputError
 from ..notes import collected
 from ..output import check_output, written
 from ..request.picture_settings import PictureSettings, save_picture
@@ -31,6 +32,7 @@ from .options import (
     MixOption,
     NoOverwrite,
     PriorStrength,
+    PriorTemperature,
     Seconds,
     Seed,
     Source,
@@ -38,6 +40,7 @@ from .options import (
     Steps,
     Text,
     TrackNumber,
+    Upscale,
     Variant,
     Video,
     Weight,
@@ -72,6 +75,8 @@ def generate(
     steps: Steps = None,
     guidance: Guidance = None,
     prior_strength: PriorStrength = None,
+    prior_temperature: PriorTemperature = None,
+    upscale: Upscale = None,
     num_images: Annotated[int, typer.Option(min=1, max=1000, help="How many pictures.")] = 1,
     best_of: BestOf = 1,
     seed: Seed = 0,
@@ -85,6 +90,8 @@ def generate(
         *(text, audio, video, image, weight, (start, seconds, track)),
         mix=mix.value,
         prior_strength=prior_strength,
+        prior_temperature=prior_temperature,
+        upscale=upscale,
         seed=seed,
         num_inference_steps=steps,
         guidance_scale=guidance,
@@ -94,6 +101,8 @@ def generate(
     for name in names:
         check_output(name, (".png", ".jpg", ".jpeg", ".webp"), files_of(asked), not no_overwrite)
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
+    if pipeline.moving:
+        raise InputError(f"{checkpoint} draws clips: use animate")
     with collected() as notes:
         stage("encoding the prompt")
         ready = pipeline.encoded(asked)
@@ -130,6 +139,7 @@ def interpolate(
     steps: Steps = None,
     guidance: Guidance = None,
     prior_strength: PriorStrength = None,
+    upscale: Upscale = None,
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -143,7 +153,7 @@ def interpolate(
     with collected() as notes:
         a, b = (pipeline.embed(**e, prior_strength=prior_strength)[0] for e in ends)
         pictures = pipeline.interpolate(
-            a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance
+            a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance, upscale=upscale
         ).images
     from ..film.sheets import save_sequence
 

@@ -85,7 +85,7 @@ def generation(
     check_folder(out)
     chosen = tuple(prompt_embeddings.parse_kinds(kinds))
     corpus = choose(dataset, root, split, clips, select_seed, out, csv, captions)
-    check_device(device)
+    device = check_device(device)
     plan = Plan(
         corpus,
         checkpoint,
@@ -99,7 +99,7 @@ def generation(
         guidance,
         batch,
         device,
-        dtype_of(dtype),
+        dtype_of(dtype, device),
         parse_sources(source),
         accept_license,
     )

@@ -9,7 +9,7 @@ from ..console import show_progress, stage
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from ..pipelines import UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
+    from .. import AnyPipeline
 
 
 def parse_sources(entries: list[str] | None) -> dict[str, str]:
@@ -41,12 +41,12 @@ def load(
     accept_license: bool = False,
     heads: Path | None = None,
     variant: str | None = None,
-) -> UniAlignKandinskyPipeline | UniAlignStableUnCLIPPipeline:
+) -> AnyPipeline:
     from ..loading import check_device, dtype_of, find
 
     find(checkpoint, decoder)
-    sources, number = parse_sources(source), dtype_of(dtype)
-    check_device(device)
+    sources, device = parse_sources(source), check_device(device)
+    number = dtype_of(dtype, device)
     stage(f"loading {checkpoint}")
     from .. import load as load_pipeline
 

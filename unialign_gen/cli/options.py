@@ -18,14 +18,14 @@ class Mix(str, Enum):
 Checkpoint = Annotated[
     str,
     typer.Option(
-        help="starter, stable-unclip, kandinsky, a folder that save_pretrained wrote, or OWNER/NAME[@REVISION] on the hub."
+        help="starter, a published one (`models` lists them), a folder that save_pretrained wrote, or OWNER/NAME[@REVISION]."
     ),
 ]
 Decoder = Annotated[str | None, typer.Option(help="The starter's decoder: kandinsky (its first) or stable-unclip.")]
 Source = Annotated[
     list[str] | None,
     typer.Option(
-        help="PART=FOLDER, FILE or REPOSITORY[@REVISION] of a published checkpoint; parts: decoder, image, text, audio ..."
+        help="PART=FOLDER, FILE or REPOSITORY[@REVISION] of a published checkpoint; parts: decoder, lora, image, text ..."
     ),
 ]
 AcceptLicense = Annotated[bool, typer.Option("--accept-license", help="Use parts whose licence is not permissive.")]
@@ -46,13 +46,25 @@ PriorStrength = Annotated[
         help="How far prompts move towards what the decoder knows; 0 draws them as they are. The checkpoint's own by default.",
     ),
 ]
+PriorTemperature = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=2,
+        help="How far what a prompt leaves open differs from seed to seed; 0 draws the mean. The checkpoint's own by default.",
+    ),
+]
+Upscale = Annotated[
+    int | None,
+    typer.Option(help="1, 2, 4 or 8 times the decoder's own size, where there is an upscaler; all that it can by default."),
+]
 BestOf = Annotated[
     int,
     typer.Option(min=1, max=64, help="Draw so many and keep the one that the image encoder reads as nearest to the prompt."),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same picture.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps ...")]
-Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps ...; auto takes a GPU where there is one.")]
+Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16; auto is float16 on a GPU.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 MixOption = Annotated[Mix, typer.Option(help="How prompts are mixed.")]
 Config = Annotated[

@@ -12,11 +12,11 @@ DTYPES = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16":
 DTYPES |= {"bfloat16": "bfloat16", "bf16": "bfloat16"}
 
 
-def dtype_of(dtype: Any) -> torch.dtype:
-    """A dtype of torch by itself or by its name; fp32 if None.
+def dtype_of(dtype: Any, device: Any = "cpu") -> torch.dtype:
+    """A dtype of torch by itself or by its name; fp32 if None. `auto` is fp16 on a GPU, fp32 on a CPU.
 
-    >>> dtype_of("float16"), dtype_of("bf16"), dtype_of(None)
-    (torch.float16, torch.bfloat16, torch.float32)
+    >>> dtype_of("float16"), dtype_of("bf16"), dtype_of(None), dtype_of("auto")
+    (torch.float16, torch.bfloat16, torch.float32, torch.float32)
 
     Raises:
         InputError: it is none of float32, float16 and bfloat16.
@@ -24,22 +24,28 @@ def dtype_of(dtype: Any) -> torch.dtype:
     import torch
 
     name = str(getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype or "float32")).removeprefix("torch.")
+    if name == "auto":
+        name = "float32" if torch.device(device).type == "cpu" else "float16"
     if name not in DTYPES:
-        raise InputError(f"dtype {name!r}: choose from float32, float16, bfloat16 (--dtype)")
+        raise InputError(f"dtype {name!r}: choose from auto, float32, float16, bfloat16 (--dtype)")
     return getattr(torch, DTYPES[name])
 
 
-def check_device(device: Any) -> None:
-    """Whether this machine has it.
+def check_device(device: Any) -> Any:
+    """The device, if this machine has it. `auto` is the first GPU, by CUDA or Apple's MPS, and the CPU without one.
 
     >>> check_device("cpu")
+    'cpu'
 
     Raises:
-        InputError: it has not, or there is no such device.
+        InputError: it is not here, or there is no such device.
     """
     import torch
 
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(f"device {str(device)!r} is not available here (--device)") from error
+    return device

@@ -39,8 +39,8 @@ def load_pipeline(
 
     folder = find(checkpoint, decoder)
     own_heads = heads_in(heads) if heads is not None else {}
-    kind = dtype_of(dtype if dtype is not None else torch_dtype)
-    check_device(device)
+    device = check_device(device)
+    kind = dtype_of(dtype if dtype is not None else torch_dtype, device)
     if str(checkpoint) in PUBLISHED:
         if "audio" in own_heads:  # encoders from outside a decoder's space are refused without a head
             sources = {"audio_head": str(own_heads["audio"]), **(sources or {})}
@@ -96,7 +96,7 @@ def variant_parts(folder: Path, index: Mapping[str, Any], variant: str | None, d
 
 
 def shared_parts(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """What a second decoder shares with the first, beside which it lies: encoders, prior, and the autoencoder."""
+    """What a second decoder shares with the first, beside which it lies: encoders, prior, upscaler, autoencoder."""
     shared: dict[str, Any] = {}
     if not (folder / "aligner").is_dir():
         shared["aligner"] = folder_aligner(folder.parent, dtype)
@@ -104,6 +104,10 @@ def shared_parts(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> 
             from ..pipelines import EmbeddingPrior
 
             shared["prior"] = EmbeddingPrior.from_pretrained(prior, dtype=dtype)
+        if (folder.parent / "upscaler").is_dir():
+            from ..pipelines import Upscaler
+
+            shared["upscaler"] = Upscaler.from_pretrained(folder.parent / "upscaler", dtype=dtype)
     if "vae" in index and not (folder / "vae").is_dir():
         from diffusers import VQModel
         from torch.nn import Module
@@ -128,37 +132,19 @@ def assemble(
     Raises:
         InputError: a part that cannot be had, or that does not fit.
     """
-    import diffusers
     from safetensors import SafetensorError
 
-    from .. import pipelines
     from ..encoders.published import first_line
+    from .decoder import put_together
 
     scale = embed_scale(name, described, device)
-    decoder = described["decoder"]
-    folder, variant = description.decoder_weights(decoder, variant)
-    options = {"dtype": dtype, "variant": variant, "use_safetensors": True, "local_files_only": True}
     aligner = described_aligner(described, dtype)
-    defaults = {k: described[k] for k in ("default_steps", "default_guidance")}
     try:
-        without = dict.fromkeys(decoder["without"])
-        parts = getattr(diffusers, decoder["class"]).from_pretrained(folder, **without, **options).components
-        check_width(folder, parts["unet"].config, decoder["width"], described["embed_dim"])
-        return getattr(pipelines, described["pipeline"])(aligner=aligner, embed_scale=scale, **parts, **defaults)
+        return put_together(described, aligner, scale, dtype, variant)
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
-        raise InputError(f"the decoder in {folder} cannot be loaded: {first_line(error)}") from error
-
-
-def check_width(folder: Path, config: Any, width: Mapping[str, int], wanted: int) -> None:
-    """Whether a decoder takes embeddings of this width; `width`: an entry of its UNet's configuration and a factor in it."""
-    (entry, factor), *_ = width.items()
-    found = (config.get(entry) or 0) // factor
-    if found != wanted:
-        raise InputError(
-            f"the decoder in {folder} takes embeddings of {found} dimensions, this space has {wanted}: give another"
-        )
+        raise InputError(f"the decoder in {described['decoder']['source']} cannot be loaded: {first_line(error)}") from error
 
 
 def embed_scale(name: str, described: Mapping[str, Any], device: Any = "cpu") -> EmbedScale:
