@@ -59,7 +59,12 @@ class Drawn:
 
 @dataclass
 class Create(Action):
-    """Pictures of a mix: one input of each kind, and any number of `kept` ones; `best_of` keeps the best of so many."""
+    """Pictures of a mix: one input of each kind, and any number of `kept` ones; `best_of` keeps the best of so many.
+
+    `size`, `upscale` and `prior_temperature` are those of a call: the model's own where they are None.
+    """
+
+    edited: ClassVar[str] = ""  # what was edited, in words
 
     audio: Upload | None = None
     video: Upload | None = None
@@ -72,6 +77,8 @@ class Create(Action):
     pictures: int = 1
     best_of: int = 1
     size: int | None = None
+    upscale: int | None = None
+    prior_temperature: float | None = None
     outputs: ClassVar[dict[str, Any]] = {
         "pictures": partial(gr.Gallery, format="png"),
         "details": gr.JSON,
@@ -102,7 +109,8 @@ class Create(Action):
         if not prompts:
             raise InputError("nothing to draw: write a prompt, or add a sound, a video or a picture")
         mix = method_for(method, prompts)
-        request = self.request(context, prompts=(prompts,), mix=mix, pictures=pictures, height=side, width=side)
+        free = {"prior_temperature": self.prior_temperature, "upscale": self.upscale, "height": side, "width": side}
+        request = self.request(context, prompts=(prompts,), mix=mix, pictures=pictures, **free)
         steps = request.steps or 1
 
         def work(pipeline: Any, job: Job[Drawn]) -> Drawn:
@@ -110,7 +118,7 @@ class Create(Action):
             mixed, each = pipeline.mixed(ready)[0][0], pipeline.alone(ready)
             drawn = draw(pipeline, replace(ready, callback_on_step_end=step_reporter(pipeline, job, steps)))
             made = [drawn.request.picture(i) for i in range(pictures)]
-            settings = [PictureSettings(r, model.checkpoint, model.decoder or "") for r in made]
+            settings = [PictureSettings(r, model.checkpoint, model.decoder or "", edit=self.edited) for r in made]
             table = engine.concepts(model.label)
             return Drawn(drawn.images, settings, nearest(table, mixed), [nearest(table, v, 3) for v in each], prompts)
 
@@ -149,14 +157,17 @@ class Edit(Create):
         strength = None if self.strength is None else decimal(self.strength, "strength", 0, 1)
         files = (self.picture, self.mask)
         change = Change(*(None if f is None else self.decoded(context, "image", f).value for f in files), strength)
+        self.edited = change.described  # type: ignore[misc]
         return lambda pipeline, request: pipeline.draw_edit(change, request)
 
     def answer(self, result: Drawn, context: AppContext) -> dict[str, Any]:
         options = {"mask": None if self.mask is None else "mask.png", "strength": self.strength}
-        given = [f"    {name}={value!r}," for name, value in options.items() if value is not None]
-        call = "\n".join(["generate.edit(", '    "picture.png",', *given])
-        there = python(result.settings[0], len(result.pictures), call)
-        return {**super().answer(result, context), "command": "", "python": there}
+        given = {name: value for name, value in options.items() if value is not None}
+        call = "\n".join(["generate.edit(", '    "picture.png",', *(f"    {k}={v!r}," for k, v in given.items())])
+        words = ["edit", "picture.png", *(str(w) for k, v in given.items() for w in (f"--{k}", v))]
+        first, count = result.settings[0], len(result.pictures)
+        there = {"command": command(first, count, "edited.png", words), "python": python(first, count, call)}
+        return {**super().answer(result, context), **there}
 
 
 def method_for(asked: str, prompts: Sequence[Prompt]) -> Mix:

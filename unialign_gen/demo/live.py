@@ -97,6 +97,7 @@ class Live(Action):
                 seed=(plain.seed,) * len(points),
                 steps=STEPS if self.steps is None else plain.steps,
                 guidance=GUIDANCE if self.guidance is None else plain.guidance,
+                upscale=1,
             )
             return Moment(pipeline.draw(request).images, points[-1], base, near)
 

@@ -95,6 +95,8 @@ class Restored:
     guidance: float
     prior: float
     size: int | None
+    upscale: int | None
+    prior_temperature: float | None
     model: str
     said: str
 
@@ -166,8 +168,10 @@ def restore(settings: PictureSettings, context: AppContext, name: str) -> Restor
     seed = whole(request.seed or 0, f"{name}: seed", 0, limits.seed)
     files = ", ".join(f"{p.name} ({html.KINDS[p.kind].lower()})" for p in prompts if p.kind != "text")
     said = f"Settings of {name} are back." + (f" The picture itself stands for {files}." if files else "")
-    kept = [write_prompt(p) for p in prompts]
-    return Restored(kept, request.mix, seed, steps, guidance, prior, request.height, model.label, said)
+    if settings.edit:
+        said += f" It was edited ({settings.edit}): they alone draw another."
+    kept, free = [write_prompt(p) for p in prompts], (request.height, request.upscale, request.prior_temperature)
+    return Restored(kept, request.mix, seed, steps, guidance, prior, *free, model.label, said)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from ..request import Prompt
 from ..request.picture_settings import PictureSettings
@@ -24,12 +25,14 @@ def by_kind(settings: PictureSettings) -> dict[str, list[Prompt]]:
     return {kind: [p for p in prompts if p.kind == kind] for kind in dict.fromkeys(p.kind for p in prompts)}
 
 
-def command(settings: PictureSettings, pictures: int = 1, out: str = "picture.png") -> str:
+def command(
+    settings: PictureSettings, pictures: int = 1, out: str = "picture.png", begin: Sequence[str] = ("generate",)
+) -> str:
     """What to type; files are named as they were uploaded."""
     request, kinds = settings.request, by_kind(settings)
     if request.height or "embeds" in kinds:
         return "# The command line takes neither sizes nor vectors: use Python."
-    words = ["unialign-gen", "generate"]
+    words = ["unialign-gen", *begin]
     for value, kind in ((place(p), kind) for kind, prompts in kinds.items() for p in prompts):
         words += [f"--{kind}={value}"] if value.startswith("-") else [f"--{kind}", value]
     if any(p.weight != 1 for p in request.prompts[0]):
@@ -38,6 +41,8 @@ def command(settings: PictureSettings, pictures: int = 1, out: str = "picture.pn
     words += ["--mix", request.mix] if request.mix != "lerp" else []
     words += ["--seed", str(request.seed), "--steps", str(request.steps), "--guidance", number(request.guidance)]
     words += ["--prior-strength", number(request.prior_strength)]
+    words += ["--prior-temperature", number(request.prior_temperature)] if request.prior_temperature is not None else []
+    words += ["--upscale", str(request.upscale)] if request.upscale else []
     words += ["--num-images", str(pictures)] if pictures > 1 else []
     words += ["--checkpoint", settings.checkpoint] if settings.checkpoint != "starter" else []
     words += ["--decoder", settings.decoder] if settings.decoder else []
@@ -61,6 +66,9 @@ def python(settings: PictureSettings, pictures: int = 1, call: str = "generate("
     lines += [f"    mix={request.mix!r},"] if request.mix != "lerp" else []
     lines += [f"    seed={request.seed},", f"    num_inference_steps={request.steps},"]
     lines += [f"    guidance_scale={number(request.guidance)},", f"    prior_strength={number(request.prior_strength)},"]
+    if request.prior_temperature is not None:
+        lines.append(f"    prior_temperature={number(request.prior_temperature)},")
+    lines += [f"    upscale={request.upscale},"] if request.upscale else []
     lines += [f"    height={request.height},", f"    width={request.width},"] if request.height else []
     lines += [f"    num_images_per_prompt={pictures},"] if pictures > 1 else []
     return "\n".join([*lines, ").images"])

@@ -202,7 +202,8 @@ const numbers = () => ({ seed: value("seed") ?? 0, steps: value("steps"), guidan
 const lead = () => parts.find((p) => p.kind === "audio" && p.file);
 
 async function draw(more = {}) {
-  const asked = { ...numbers(), kept: given(), mix: ask.elements.mix.value, pictures: value("pictures"), best_of: value("best_of"), size: value("size"), ...more };
+  const asked = { ...numbers(), kept: given(), mix: ask.elements.mix.value, pictures: value("pictures"), best_of: value("best_of"),
+    size: value("size"), upscale: value("upscale"), prior_temperature: value("prior_temperature"), ...more };
   if (asked.pictures > 1) asked.best_of = 1;
   if (!asked.kept.length && !asked.image) throw new Error("nothing to draw: write something, or add a sound, a picture or a video");
   const made = pictures(await run("create", asked)).map(push);
@@ -216,7 +217,7 @@ const RUN = {
     if (!given().length) throw new Error("say what it becomes: write something, or add a sound or a picture");
     const picture = current, mask = await mask_.file($("#picture"));
     const answer = await run("edit", { ...numbers(), picture: there(picture.path),
-      mask: mask && (await upload(mask)), kept: given(), mix: ask.elements.mix.value, strength: value("strength"), pictures: value("pictures") });
+      mask: mask && (await upload(mask)), kept: given(), mix: ask.elements.mix.value, strength: value("strength"), prior_temperature: value("prior_temperature"), pictures: value("pictures") });
     mask_.clear();
     show(pictures(answer).map(push)[0]);
   },
