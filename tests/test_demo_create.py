@@ -231,6 +231,7 @@ def test_answers_belong_to_their_requests(context, starter):
         ({"kept": [write_prompt(Prompt("audio", "x.wav", 1.0, (1.0,)))]}, "another model"),
         ({"kept": [write_prompt(Prompt("text", "x", 3.0))]}, "weight of text"), ({"kept": [1]}, "cannot be used"),
         ({"text": "a", "best_of": 2, "pictures": 2}, "best of keeps one"), ({"text": "a", "size": 4096}, "size"),
+        ({"text": "a", "size": 100}, "multiple of 64"), ({"text": "a", "upscale": 3}, "upscale"),
     ],
 )  # fmt: skip
 def test_requests_that_cannot_be_drawn(context, request_, said):
@@ -283,7 +284,7 @@ def test_best_of_and_size_are_the_library_s(context, starter):
     expected = starter.best_of(3, text="a cat", seed=0, num_inference_steps=2)
     assert same(best.pictures[0], expected.images[0])
     assert best.settings[0].request.seed == expected.request.seed[0]
-    assert drawn(context, text="a cat", size=160, steps=1).pictures[0].size == (160, 160)
+    assert drawn(context, text="a cat", size=192, steps=1).pictures[0].size == (192, 192)
 
 
 def test_an_edit_is_the_library_s(context, starter, tmp_path):

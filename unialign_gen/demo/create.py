@@ -24,7 +24,7 @@ from .preview import Previewer
 from .snippets import command, python
 
 CANDIDATES = 16  # of best-of, at most
-SIDES = (64, 512)  # pixels
+SIDES = (64, 512)  # pixels, in steps of the first
 
 
 @dataclass
@@ -102,7 +102,9 @@ class Create(Action):
         engine, model = context.engine, self.chosen(context)
         pictures = whole(self.pictures, "pictures", 1, context.limits.pictures)
         method = choice(self.mix, "mix", MIXES)
-        side = None if self.size is None else whole(self.size, "size", *SIDES) // 32 * 32
+        side = None if self.size is None else whole(self.size, "size", *SIDES)
+        if side is not None and side % SIDES[0]:
+            raise InputError(f"size must be a multiple of {SIDES[0]} pixels, got {side}")
         self.request(context)  # its numbers, before any file is read
         with collected() as told:
             prompts, draw = self.given(context), self.ready(context)

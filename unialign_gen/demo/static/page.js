@@ -33,7 +33,7 @@ function add(part) {
   field(".name").hidden = part.kind === "text";
   words.value = part.value;
   words.placeholder = parts.length ? "and" : "a red car";
-  words.oninput = () => (part.value = words.value);
+  words.oninput = () => ((part.value = words.value), weigh());
   weight.value = part.weight;
   weight.oninput = () => (field("output").textContent = part.weight = Number(weight.value));
   weight.oninput();
@@ -70,7 +70,7 @@ function remove(part) {
   $(".words:not([hidden]), .remove", parts.at(-1).row)?.focus();
 }
 
-const weigh = () => $("#parts").classList.toggle("weighted", parts.length > 1 && mode !== "travel");
+const weigh = () => $("#parts").classList.toggle("weighted", mode !== "travel" && parts.filter((p) => p.kind !== "text" || p.value.trim()).length > 1);
 const given = (among = parts) =>
   among.filter((p) => !p.reading && (p.kind !== "text" || p.value.trim())).map(({ kind, value, weight, embedding }) =>
     embedding ? { kind, value, weight, embedding } : { kind, value: value.trim(), weight });
@@ -79,8 +79,7 @@ function fill(found, files = []) {
   for (const p of parts) p.row.remove();
   parts = [];
   for (const part of found) add({ ...part, file: files.find((f) => f.value === part.value)?.file });
-  if (!found.some((p) => p.kind === "text")) add({ kind: "text" });
-  weigh();
+  if (!parts.length) add({ kind: "text" });
 }
 
 // A file, or one that the server has, as one more part; a picture that was drawn here brings its settings back instead.
@@ -370,9 +369,11 @@ $("#record").onclick = guarded(async () => {
 const there = (path) => ({ path, name: path.split("/").at(-1), meta: { _type: "gradio.FileData" } });
 const use = guarded((result) => addFile(there(result.path), "image", false));
 $("#use").onclick = () => use(current);
-$("#seeds").onclick = guarded(() => draw({ kept: current.parts ?? given(), pictures: 4, best_of: 1, seed: Math.max(...results.map((r) => r.seed ?? 0)) + 1 }));
+// pictures that differ: in what the prompt leaves open too, where the model has a prior
+const varied = () => ({ pictures: 4, best_of: 1, prior_temperature: value("prior_temperature") ?? (FACTS.models[ask.elements.model.value].prior === null ? null : 1) });
+$("#seeds").onclick = guarded(() => draw({ ...varied(), kept: current.parts ?? given(), seed: Math.max(...results.map((r) => r.seed ?? 0)) + 1 }));
 $("#alike").onclick = guarded(() =>
-  draw({ kept: current.parts ?? [], image: there(current.path), mix: "lerp", pictures: 4, best_of: 1, seed: Math.floor(Math.random() * 2 ** 31) }));
+  draw({ ...varied(), kept: current.parts ?? [], image: there(current.path), mix: "lerp", seed: Math.floor(Math.random() * 2 ** 31) }));
 $("#change").onclick = () => choose("edit");
 $("#status").addEventListener("click", ({ target }) => {
   const at = target.closest("[data-time]");
