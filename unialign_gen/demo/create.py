@@ -157,8 +157,8 @@ class Edit(Create):
         if self.picture is None:
             raise InputError("nothing to edit: add a picture")
         strength = None if self.strength is None else decimal(self.strength, "strength", 0, 1)
-        files = (self.picture, self.mask)
-        change = Change(*(None if f is None else self.decoded(context, "image", f).value for f in files), strength)
+        picture, mask = (None if f is None else self.decoded(context, "image", f).value for f in (self.picture, self.mask))
+        change = Change(picture, mask, strength)
         self.edited = change.described  # type: ignore[misc]
         return lambda pipeline, request: pipeline.draw_edit(change, request)
 

@@ -76,7 +76,7 @@ class Animate(Action):
                 recording,
                 folder / "film.mp4",
                 plan,
-                plain.seed or 0,
+                int(self.seed),
                 base,
                 share,
                 progress=progress,

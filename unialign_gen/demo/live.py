@@ -94,7 +94,7 @@ class Live(Action):
                 points = path(before, slerp(before, target, moved), count + 1)[1:]  # (count, d)
             request = Request(
                 image_embeds=pipeline.embed_scale(points),
-                seed=(plain.seed,) * len(points),
+                seed=(int(self.seed),) * len(points),
                 steps=STEPS if self.steps is None else plain.steps,
                 guidance=GUIDANCE if self.guidance is None else plain.guidance,
                 upscale=1,

@@ -86,7 +86,7 @@ class Travel(Action):
             for part in route(points, between, closed, method).split(BATCH):
                 request = Request(
                     image_embeds=pipeline.embed_scale(part),
-                    seed=(plain.seed,) * len(part),
+                    seed=(int(self.seed),) * len(part),
                     steps=plain.steps,
                     guidance=plain.guidance,
                     callback_on_step_end=lambda *_: job.check(),
@@ -101,7 +101,7 @@ class Travel(Action):
     def stations(self, context: AppContext) -> list[tuple[Prompt, ...]]:
         """The stations that hold something."""
         if self.kept:
-            out = [(replace(p, weight=1.0),) for p in self.prompts(context)]
+            out: list[tuple[Prompt, ...]] = [(replace(p, weight=1.0),) for p in self.prompts(context)]
         else:
             each = [replace(self, text=getattr(self, f"text_{i}")) for i in range(1, 5)]
             files = [{"any": getattr(self, f"file_{i}")} for i in range(1, 5)]
