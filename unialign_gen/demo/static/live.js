@@ -1,7 +1,7 @@
 // Live: what is heard leads the picture. The last seconds of sound go to the server, its next pictures fade into each other.
 import { moment } from "./client.js";
 
-const RATE = 16000, SECONDS = 2.3, FIRST = 0.15, PICTURES = 2, FPS = 15;
+const RATE = 16000, SECONDS = 2.3, FIRST = 0.12, PICTURES = 2, FPS = 15;
 
 // The last seconds of a source, as base64 of 16-bit samples at RATE.
 class Ear {
@@ -46,7 +46,7 @@ export async function start(canvas, sound, options, say, failed) {
   const paint = canvas.getContext("2d"), waiting = [];
   let shown = null, since = 0, gap = 200;
   const stats = { first: 0, pictures: 0, calls: 0, failures: 0, dropped: 0, longest: 0 };
-  const clock = setInterval(() => {
+  const tick = () => {
     if (waiting.length && performance.now() - since > gap * 0.9) {
       const now = performance.now();
       if (shown) stats.longest = Math.max(stats.longest, now - since);
@@ -57,7 +57,8 @@ export async function start(canvas, sound, options, say, failed) {
     if (!shown) return;
     paint.globalAlpha = stats.pictures < 2 ? 1 : Math.min(1, 1000 / FPS / gap + 0.15);
     paint.drawImage(shown, 0, 0, canvas.width, canvas.height);
-  }, 1000 / FPS);
+  };
+  const clock = setInterval(tick, 1000 / FPS);
 
   const out = context.createMediaStreamDestination();
   source.connect(out);
@@ -89,6 +90,7 @@ export async function start(canvas, sound, options, say, failed) {
           return image;
         }));
         waiting.push(...images);
+        if (!shown) tick();
         if (images.length) gap = 0.7 * gap + 0.3 * ((performance.now() - now) / images.length);
         for (; waiting.length > 2 * PICTURES; stats.dropped++) waiting.shift();
         if (recorder.state === "inactive" && images.length) recorder.start(2000);
