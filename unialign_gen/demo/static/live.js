@@ -2,6 +2,8 @@
 import { moment } from "./client.js";
 
 const RATE = 16000, SECONDS = 2.3, FIRST = 0.12, PICTURES = 2, FPS = 15;
+const SOONEST = 120; // milliseconds from call to call: an address has so many a minute
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // The last seconds of a source, as base64 of 16-bit samples at RATE.
 class Ear {
@@ -70,7 +72,7 @@ export async function start(canvas, sound, options, say, failed) {
     let previous = "", base = null, parts = null, then = performance.now();
     while (!abort.signal.aborted) {
       if (ear.heard < FIRST * context.sampleRate) {
-        await new Promise((done) => setTimeout(done, 20));
+        await pause(20);
         continue;
       }
       const now = performance.now(), set = options(), asked = JSON.stringify(set.parts);
@@ -96,11 +98,12 @@ export async function start(canvas, sound, options, say, failed) {
         if (recorder.state === "inactive" && images.length) recorder.start(2000);
         say(found.heard);
         stats.calls++;
+        await pause(SOONEST - (performance.now() - now));
       } catch (error) {
         if (abort.signal.aborted) return;
         stats.failures++;
         failed(error.message);
-        await new Promise((done) => setTimeout(done, 500));
+        await pause(500);
       }
     }
   }
