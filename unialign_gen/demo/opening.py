@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,8 @@ class Opening:
     def draw(self, context: AppContext) -> None:
         """Draws the examples one by one; one that fails is left out, its first request will say why."""
         for label, action, values in EXAMPLES:
+            while context.engine.jobs:  # visitors first
+                time.sleep(0.1)
             with suppress(Exception):
                 files = {k: context.sample(v) for k, v in values.items() if k in ("audio", "video", "sound")}
                 *_, result = action(**{**values, **files}).run(context)
