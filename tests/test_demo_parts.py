@@ -3,6 +3,8 @@
 import asyncio
 import json
 import math
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,6 +154,18 @@ def engine():
 @pytest.fixture(scope="module")
 def context(engine, tmp_path_factory):
     return AppContext(engine, None, engine.limits, tmp_path_factory.mktemp("cache"))
+
+
+def test_old_folders_are_removed_but_for_what_the_page_opens_on(context):
+    made, kept = context.folder(), replace(context, keep=True).folder()
+    for folder in (made, kept):
+        (folder / "x").write_bytes(b"x")
+    context.folder()
+    assert made.exists()
+    for folder in (made, kept):
+        os.utime(folder, (0, 0))
+    context.folder()
+    assert (made.exists(), kept.exists()) == (False, True)
 
 
 def test_more_pictures_than_the_page_draws_restore_the_one_in_the_file(context):

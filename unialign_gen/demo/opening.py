@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -34,6 +34,7 @@ class Opening:
 
     def draw(self, context: AppContext) -> None:
         """Draws the examples one by one; one that fails is left out, its first request will say why."""
+        context = replace(context, keep=True)
         for label, action, values in EXAMPLES:
             while context.engine.jobs:  # visitors first
                 time.sleep(0.1)
