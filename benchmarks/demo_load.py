@@ -3,15 +3,13 @@
     python benchmarks/demo_load.py --engine 1000
     python benchmarks/demo_load.py --seconds 120 --clients 16
     python benchmarks/demo_load.py --hostile 1000
-    python benchmarks/demo_load.py --start 3
 
 Engine: requests of 16 users, drawn one at a time and then in batches of up to 16, without the page; words, sounds, mixes,
 seeds and guidance differ. Every picture is compared with the one drawn alone; pictures a second, and seconds from request to
 picture. Load: each client of a page draws words, seeds and sounds at random; its answer must carry those settings and be, up to
 one grey level, the picture that the same request gave when it was alone. Attack: mutated media, paths and addresses in place of
 uploads, sizes and types that no page would send, broken bodies; no answer may show a path of the server or a traceback, and
-afterwards the server must draw as before. Start: seconds from the command to a page that answers, beside a process that only
-imports the same libraries, and from there to the first picture at the page's own settings.
+afterwards the server must draw as before.
 """
 
 from __future__ import annotations
@@ -43,7 +41,6 @@ ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ("a cat", "a red car", "a tree", "a fish")
 SOUNDS = (None, "cow.flac", "chicken.flac")
 STEPS = 2
-IMPORTS = "import gradio, torch, transformers, timm, av; from diffusers import KandinskyV22Pipeline"
 PLACES = (
     "/etc/passwd",
     "../" * 9 + "etc/passwd",
@@ -102,28 +99,6 @@ def serving() -> Iterator[Server]:
         finally:
             process.terminate()
             process.wait(30)
-
-
-def start(runs: int) -> dict[str, float]:
-    """Medians of a fresh server each time, in seconds."""
-    from gradio_client import Client
-
-    bare, page, first = [], [], []
-    for _ in range(runs):
-        before = time.monotonic()
-        subprocess.run([sys.executable, "-c", IMPORTS], check=True, cwd=ROOT)
-        bare.append(time.monotonic() - before)
-        before = time.monotonic()
-        with serving() as server, tempfile.TemporaryDirectory() as folder:
-            httpx.get(server.url, timeout=60).raise_for_status()
-            page.append(time.monotonic() - before)
-            client = Client(server.url, verbose=False, download_files=folder)
-            before = time.monotonic()
-            client.predict(text="a red car", api_name="/create")
-            first.append(time.monotonic() - before)
-    times = {"imports": bare, "page": page, "first_picture": first}
-    found = {name: statistics.median(values) for name, values in times.items()}
-    return {name: round(value, 2) for name, value in {**found, "page_over_imports": found["page"] - found["imports"]}.items()}
 
 
 @dataclass(frozen=True)
@@ -237,7 +212,7 @@ def one_client(url: str, folder: Path, expected: dict[Request, Path], until: flo
 
     draw = random.Random(seed)
     client = Client(url, verbose=False, download_files=str(folder))
-    while time.monotonic() < until:
+    while not out.seconds or time.monotonic() < until:
         request = draw.choice(list(expected))
         start = time.monotonic()
         try:
@@ -419,17 +394,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0, help="of load; none by default")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--hostile", type=int, default=0, help="attacks; none by default")
-    parser.add_argument("--start", type=int, default=0, help="fresh servers to time; none by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the result here")
     options = parser.parse_args()
-    if not (options.engine or options.seconds or options.hostile or options.start):
-        parser.error("give --engine, --seconds, --hostile or --start")
+    if not (options.engine or options.seconds or options.hostile):
+        parser.error("give --engine, --seconds or --hostile")
     result: dict[str, Any] = {}
     if options.engine:
         result["engine"] = engine(options.engine, options.clients, options.seed)
-    if options.start:
-        result["start"] = start(options.start)
     if options.seconds or options.hostile:
         with serving() as server:
             if options.seconds:

@@ -38,6 +38,10 @@ class Edit:
 
     Raises:
         InputError: neither picture nor control, a mask without a picture, or a strength that is not from 0 to 1.
+
+    Example:
+        >>> Edit("room.png", mask="mask.png").mode, Edit("room.png", control="depth.png").mode
+        ('inpaint', 'control+img2img')
     """
 
     picture: Any = None
@@ -80,6 +84,11 @@ class Mode:
         kind: diffusers' class.
         component: which of its components has weights of its own, such as `controlnet`, or `unet` where Kandinsky inpaints.
         load: loads that component.
+
+    Example:
+        >>> from diffusers import KandinskyV22InpaintPipeline
+        >>> Mode(KandinskyV22InpaintPipeline, component="unet").component
+        'unet'
     """
 
     kind: type[DiffusionPipeline]

@@ -43,11 +43,16 @@ class RowsOfEmbeddings:
         return [torch.cat([torch.zeros_like(rows), rows]) if guided else rows]
 
 
-class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings):
+class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings, DiffusionPipeline):
     """Text, sound, video, pictures and mixes of them through an IP-Adapter; `adapter_class` makes classes of it.
 
     Words may be given beside, as `decoder_prompt` and `negative_decoder_prompt`; `set_ip_adapter_scale`, `load_lora_weights`
     and the like are diffusers' own. What is put together of published parts is not written down again as one folder.
+
+    Example:
+        >>> from diffusers import StableDiffusionPipeline
+        >>> adapter_class(IPAdapterPipeline, StableDiffusionPipeline).decoder_options
+        ('decoder_prompt', 'negative_decoder_prompt', 'eta', 'cross_attention_kwargs')
     """
 
     base: ClassVar[type[DiffusionPipeline]]
@@ -96,21 +101,15 @@ class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings):
         return out.images if hasattr(out, "images") else out.frames
 
     def edit_kind(self, kind: type[DiffusionPipeline]) -> type[DiffusionPipeline]:
-        return with_rows(kind)
+        return with_rows(kind)  # type: ignore[arg-type]
 
     def sample_edit(self, made: Any, edit: Edit, canvas: Canvas, request: Request, conditions: Conditions) -> Any:
         kind, (width, height) = type(made), canvas.size
-        options = accepted(kind, strength=edit.share, width=width, height=height)
-        if canvas.mask is not None:
-            options["mask_image"] = canvas.mask
-        if canvas.picture is None:
+        options = accepted(kind, strength=edit.share, width=width, height=height, mask_image=canvas.mask)
+        if canvas.picture is None:  # drawn along the map alone
             options["image"] = canvas.control
         else:
-            options["image"] = canvas.picture
-            options |= {} if canvas.control is None else {"control_image": canvas.control}
-        if canvas.control is not None:  # one map for all
-            name = "control_image" if "control_image" in options else "image"
-            options[name] = [canvas.control] * len(conditions.image_embeds)
+            options |= {"image": canvas.picture, **accepted(kind, control_image=canvas.control)}
         return self.run(made, kind, request, conditions, **options)
 
     def save_pretrained(self, *_: Any, **__: Any) -> None:
@@ -148,7 +147,8 @@ def adapter_class(front: type[IPAdapterPipeline], base: type[DiffusionPipeline])
 
     ours = [p for p in inspect.signature(__init__).parameters.values() if p.kind is not p.VAR_KEYWORD]
     named = [p.replace(kind=p.KEYWORD_ONLY) for name, p in theirs.items() if name != "self"]
-    __init__.__signature__ = inspect.Signature([*ours, *named])  # type: ignore[attr-defined]  diffusers looks for components
+    # diffusers looks for its components here
+    setattr(__init__, "__signature__", inspect.Signature([*ours, *named]))  # noqa: B010
     members = {
         "__init__": __init__,
         "base": base,
@@ -162,6 +162,11 @@ class MovingPipeline(IPAdapterPipeline):
     """AnimateDiff (Guo et al. 2023): clips instead of pictures. `images` holds for each a list of 16 frames.
 
     `along` leads one clip by a path of embeddings, one a frame, where diffusers repeats one embedding over all frames.
+
+    Example:
+        >>> from diffusers import AnimateDiffPipeline
+        >>> adapter_class(MovingPipeline, AnimateDiffPipeline).moving
+        True
     """
 
     moving: ClassVar[bool] = True

@@ -20,7 +20,7 @@ HOSTING = Path(__file__).resolve().parent.parent / "docs" / "hosting"
 
 def test_health_says_what_the_engine_does(served):
     served.context.engine.pipeline(next(iter(served.context.engine.models)))
-    answer = httpx.get(f"{served.url}health")
+    answer = httpx.get(f"{served.url}health", timeout=60)
     assert answer.status_code == 200
     assert answer.json()["status"] == "ok"
     assert set(answer.json()) == {"status", "jobs", "waiting", "drawn", "batches"}
@@ -93,9 +93,9 @@ def guarded(served, tmp_path_factory):
 def test_who_has_no_password_gets_nothing(guarded):
     page, log = guarded
     url = page.url.removesuffix("/").removesuffix("/draw")
-    assert httpx.post(f"{url}/gradio_api/call/create", json={"data": []}).status_code == 401
-    assert httpx.post(f"{url}/login", data={"username": "ada", "password": "no"}).status_code == 400
-    session = httpx.Client()
+    assert httpx.post(f"{url}/gradio_api/call/create", json={"data": []}, timeout=60).status_code == 401
+    assert httpx.post(f"{url}/login", data={"username": "ada", "password": "no"}, timeout=60).status_code == 400
+    session = httpx.Client(timeout=60)
     assert session.post(f"{url}/login", data={"username": "ada", "password": "x:y"}).status_code == 200
     config = session.get(f"{url}/config").json()
     assert config["root"].endswith("/draw")

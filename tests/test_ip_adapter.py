@@ -244,7 +244,7 @@ def test_what_does_not_fit_is_one_line(decoder_hub, loaded, tmp_path):
     names = ("image_proj.latents", "image_proj.proj_in.weight", "ip_adapter.1.to_k_ip.weight")
     plus = {name: torch.zeros(2) for name in names}
     save_file(plus, tmp_path / "plus.safetensors")
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="tokens or to a face"):
         load(decoder_hub, "sd15-vit-h", adapter=str(tmp_path / "plus.safetensors"))
     ours = loaded("sd15-vit-h")
     with pytest.raises(InputError, match="2 values of decoder_prompt for 1 prompts"):

@@ -14,6 +14,7 @@ LAYERS = [  # from the bottom; what is not named here is the core
     {"data", "configs"},
     {"training"},
     {"eval"},
+    {"bench"},
     {"checkpoints"},
     {"cli", "demo", "__main__"},
 ]

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from unialign_gen.heads import Head, load_head
 from unialign_gen.training.config import HeadConfig, LoraConfig, StreamConfig, TrainConfig
 from unialign_gen.training.model import Heads
 from unialign_gen.training.parallel import add_lora, blocks, merged, recompute
-from unialign_gen.training.train import train
+from unialign_gen.training.train import Trainer, train
 
 TINY = '''
 import torch
@@ -135,7 +136,21 @@ def trained(config):
     return train(config, accelerator)
 
 
-def process(rank, world, port, fsdp, configs):
+def stopping(until):
+    """Has a process stop itself after so many steps, as a scheduler does."""
+    real = Trainer.update
+
+    def update(self):
+        row = real(self)
+        if self.step + 1 == until:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return row
+
+    Trainer.update = update
+
+
+def process(rank, world, port, fsdp, until, configs):
+    stopping(until)
     torch.set_num_threads(1)
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
@@ -152,11 +167,11 @@ def processes():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["unialign_gen.training.train", "unialign_gen.data.extract", __name__])
 
-    def start(world, fsdp, configs):
+    def start(world, fsdp, configs, until=0):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        made = [context.Process(target=process, args=(rank, world, port, fsdp, configs)) for rank in range(world)]
+        made = [context.Process(target=process, args=(rank, world, port, fsdp, until, configs)) for rank in range(world)]
         for one in made:
             one.start()
         for one in made:
@@ -216,10 +231,10 @@ def test_fsdp_with_two_processes_equals_one(media, one_process, processes, tmp_p
 def test_a_state_of_two_processes_goes_on_with_one_and_with_three(media, one_process, processes, tmp_path):
     """Shares and whole states, by FSDP2 and DDP, to FSDP2, DDP and a single process."""
     started = [
-        settings(media, tmp_path / "shares", steps=2, sharded_state=True),
-        settings(media, tmp_path / "whole", steps=2, lora=KINDS["lora"]["lora"]),
+        settings(media, tmp_path / "shares", sharded_state=True),
+        settings(media, tmp_path / "whole", lora=KINDS["lora"]["lora"]),
     ]
-    processes(2, True, started)
+    processes(2, True, started, until=2)
     for name in ("shares", "whole"):
         for world in (1, 3):
             shutil.copytree(tmp_path / name, tmp_path / f"{name}-{world}")

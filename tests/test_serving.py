@@ -68,6 +68,8 @@ def test_a_batch_gives_every_request_the_picture_it_gives_alone(starter):
             alone.request.guidance,
         )
     assert np.abs(pixels(answers[0].images[0]) - pixels(answers[2].images[0])).max() > 20  # or the check says nothing
+    assert all(w.is_contiguous() for w in (*starter.unet.parameters(), *starter.movq.parameters()))
+    assert "decode" not in vars(starter.movq)
 
 
 def test_words_of_the_second_decoder_stay_each_request_s_own(second):

@@ -21,6 +21,8 @@ MODULES = (
     "doctor",
     "data",
     "train",
+    "bridge",
+    "bench",
     "evaluate",
     "evaluate_generation",
     "evaluate_spaces",

@@ -30,7 +30,7 @@ def push(
     from ..loading import REPOSITORY, SHIPPED, find
 
     place = find(folder) if folder in SHIPPED else Path(folder).expanduser()
-    if not any(place.glob(f"**/{name}") for name in FOLDERS):
+    if not any(path.name in FOLDERS for path in place.rglob("*.json")):
         raise InputError(f"{folder} holds no model: give a folder that save_pretrained, train or bridge wrote")
     if not REPOSITORY.fullmatch(repository) or "@" in repository:
         raise InputError(f"{repository!r}: name a repository as OWNER/NAME")

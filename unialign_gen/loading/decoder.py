@@ -126,7 +126,6 @@ def add_adapter(made: Any, file: Path) -> None:
     Raises:
         InputError: the file is none, or is one that attends to an encoder's tokens, not to its embedding.
     """
-    from diffusers.models.embeddings import ImageProjection
     from diffusers.utils import logging
 
     state: dict[str, dict[str, Any]] = {"image_proj": {}, "ip_adapter": {}}
@@ -135,17 +134,14 @@ def add_adapter(made: Any, file: Path) -> None:
         if group not in state:
             raise InputError(f"{file} is no IP-Adapter: it holds {name}")
         state[group][rest] = value
+    if "proj.weight" not in state["image_proj"]:
+        raise InputError(f"{file} attends to an encoder's tokens or to a face: give an adapter of the pooled image embedding")
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it warns of having no image encoder, which is meant
     try:
         made.load_ip_adapter(state, subfolder="", weight_name="", image_encoder_folder=None)
     finally:
         logging.set_verbosity(verbosity)
-    (projection,) = made.unet.encoder_hid_proj.image_projection_layers
-    if type(projection) is not ImageProjection:
-        raise InputError(
-            f"{file} attends to an image encoder's tokens: give an adapter of the pooled embedding, not a plus one"
-        )
 
 
 def check_width(folder: Path, unet: Any, width: Mapping[str, int], wanted: int) -> None:

@@ -186,7 +186,7 @@ def on_disk(entry: Mapping[str, Any]) -> bool:
     files = wanted_files(entry["components"], None) if "components" in entry else ["*.json", "*.safetensors", "*.bin"]
     files = [entry["file"]] if "file" in entry else files
     try:
-        root = snapshot_download(entry["source"], revision=entry["revision"], allow_patterns=files, local_files_only=True)
+        root = snapshot_download(entry["source"], revision=entry.get("revision"), allow_patterns=files, local_files_only=True)
     except Exception:  # the client raises several kinds of errors for "not there"
         return False
     if "file" in entry:

@@ -50,6 +50,9 @@ def load_pipeline(
         refuse_sources(checkpoint, sources)
         pipeline = from_folder(folder, kind, variant)
     pipeline.aligner.use_heads(own_heads)
+    if str(checkpoint) in PUBLISHED and "audio" not in pipeline.aligner.config["encoders"]:
+        place = calibration_folder(str(checkpoint)) / "events"
+        pipeline.aligner.describe("audio", {"encoder": "yamnet", "bridge": str(place)})
     return pipeline.to(device)
 
 

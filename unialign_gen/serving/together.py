@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
+from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor
 
 from ..notes import Note, collected
 from ..pipelines.prompted import Conditions, PictureOutput, PromptedPipeline
 from ..request import Request
 
+DECODED = 4  # pictures at a time
 WORDS = ("decoder_prompt", "negative_decoder_prompt")  # options that may differ from row to row
 
 
@@ -104,6 +107,31 @@ def rows_of(request: Request) -> int:
     return prompts * request.pictures
 
 
+@contextmanager
+def for_batches(pipeline: Any) -> Iterator[None]:
+    """Inside, latents are decoded `DECODED` at a time, which bounds the memory, and a processor's convolutions have their
+    channels last, which a batch is a fifth faster with; outside, what is drawn alone stays bit for bit what it was.
+    """
+    autoencoder = pipeline.movq if hasattr(pipeline, "movq") else pipeline.vae
+    whole = autoencoder.decode
+
+    def decode(latents: Tensor, *args: Any, **options: Any) -> Any:
+        parts = [whole(some, *args, **options) for some in latents.split(DECODED)]  # each of a tensor (b, 3, H, W)
+        pixels = torch.cat([part[0] for part in parts])
+        return (pixels,) if isinstance(parts[0], tuple) else DecoderOutput(sample=pixels)
+
+    networks = (pipeline.unet, autoencoder) if pipeline.unet.device.type == "cpu" else ()
+    autoencoder.decode = decode
+    for network in networks:
+        network.to(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        del autoencoder.decode
+        for network in networks:
+            network.to(memory_format=torch.contiguous_format)
+
+
 @torch.no_grad()
 def draw_together(pipeline: PromptedPipeline, members: Sequence[Member]) -> list[PictureOutput | Exception]:
     """Draws requests of one `batch_key` in one batch, up to rounding what each gives alone.
@@ -159,7 +187,8 @@ def draw_together(pipeline: PromptedPipeline, members: Sequence[Member]) -> list
         callback_on_step_end=step_end if watched else None,
     )
     try:
-        images = pipeline.sample(request, joint)
+        with for_batches(pipeline):
+            images = pipeline.sample(request, joint)
     except AllStoppedError:
         images = [None] * ends[-1]
     return [

@@ -6,6 +6,7 @@ either form on any number of processes. Shares are safetensors, written and read
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def save_shares(state: dict[str, Tensor], folder: Path) -> None:
     """Each process writes its share of the tensors."""
     state = {name: value.detach().contiguous() for name, value in state.items()}
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    checkpoint.save(state, storage_writer=writer, no_dist=not is_initialized())
+    checkpoint.save(state, storage_writer=writer)
 
 
 def load_shares(state: dict[str, Tensor], folder: Path) -> None:
@@ -77,7 +78,8 @@ def load_shares(state: dict[str, Tensor], folder: Path) -> None:
     """
     values = {name: value.detach() for name, value in state.items()}
     try:
-        reader = HuggingFaceStorageReader(str(folder))
-        checkpoint.load(values, storage_reader=reader, no_dist=not is_initialized())
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process may go on too
+            checkpoint.load(values, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not is_initialized())
     except (OSError, RuntimeError, checkpoint.CheckpointException) as error:
         raise InputError(f"the saved state in {folder} cannot be read: {' '.join(str(error).split())[:200]}") from error

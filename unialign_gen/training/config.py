@@ -11,6 +11,7 @@ from pydantic import Field
 from ..config import Count, Flag, Options, Positive, Share, schema
 from ..data.extract_config import cores
 from ..data.sources import CorpusConfig
+from ..data.storage import Location
 from ..errors import InputError
 
 
@@ -102,7 +103,7 @@ class TrainConfig:
 
     Attributes:
         out: the run folder.
-        caches: feature caches by name, folders that `unialign-gen extract` wrote.
+        caches: feature caches by name, folders that `unialign-gen extract` wrote, on the disk or in a store.
         heads: the modalities that are trained. The anchor is frozen unless it is among them.
         objective: `name` of the registry and its options.
         encoders: encoders that are trained too, by modality, named as for extraction.
@@ -124,12 +125,13 @@ class TrainConfig:
         precision: of heads and encoders; losses are in fp32 in any case.
         ema: decay of the moving average that is evaluated and kept; 0 keeps the weights themselves.
         micro_batch: rows a process that are encoded at a time, with the loss still over whole batches; 0 is all at once.
-        save_every: steps between two states to resume from. sharded_state: each process writes its share of them.
+        save_every: steps between two states to resume from. sharded_state: each of several processes writes its
+            share of them.
         trackers: of Accelerate, such as `tensorboard`, `wandb`; `metrics.jsonl` is written in any case.
     """
 
     out: Path
-    caches: dict[str, Path]
+    caches: dict[str, Location]
     heads: dict[str, HeadConfig]
     streams: list[StreamConfig]
     objective: Options = field(default_factory=lambda: {"name": "unialign"})

@@ -206,7 +206,7 @@ class Trainer:
         if self.step == self.saved:
             return
         tensors, shares, main = self._tensors(), "", self.accelerator.is_main_process
-        if self.config.sharded_state:
+        if self.config.sharded_state and self.world > 1:
             shares = f"state-{self.step}"
             if main:
                 shutil.rmtree(self.folder.path / shares, ignore_errors=True)  # a kill may have left some

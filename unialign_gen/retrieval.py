@@ -8,7 +8,7 @@ query-weighted centroid SCALAR's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,17 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unialign_gen.data.cache import counted
-from unialign_gen.errors import InputError
-from unialign_gen.objectives.volume import cross_dets, tuple_terms
+from .errors import InputError
+from .objectives.kernel import slices
+from .objectives.volume import cross_dets, tuple_terms
 
-__all__ = ["Cosine", "Volume", "QueryWeightedCentroid", "DualSoftmax", "ranks", "recalls"]
+__all__ = ["Cosine", "Volume", "QueryWeightedCentroid", "DualSoftmax", "Reranked", "ranks", "both_ways", "recalls"]
 
 ROWS, COLUMNS = 256, 4096  # a tile of scores stays in a core's cache while it is compared
-COMPARED = 64  # up to so many right ones a query each is compared with the tile; more are sorted
 TIE = 1e-6  # fp32 products of unit vectors err by about 1e-7
 AT = (1, 5, 10)
 DEPTH = 10  # of nDCG
+TOP = 50  # candidates that a reranker scores anew
 
 
 class Score(Protocol):
@@ -141,12 +141,45 @@ class DualSoftmax:
         return found * (self.scale * found - (self.total[columns] if self.over == "text" else self.total[rows, None])).exp()
 
 
-def slices(count: int, size: int) -> list[slice]:
-    return [slice(at, min(at + size, count)) for at in range(0, count, size)]
+class Reranked:
+    """Scores of which each query's first 50 candidates are put in the order of another model's scores (Q, N), as VAST and GRAM
+    do with their matching head; the other candidates stay behind them. `over` names the queries, as in `DualSoftmax`.
+
+    Raises:
+        InputError: the other scores are of another shape, or not finite.
+
+    Example:
+        >>> z = torch.eye(3)
+        >>> ranks(Reranked(Cosine(z, z), z.flip(0), "text"), torch.arange(3)).to_clip.rank
+        array([2.5, 1. , 2.5])
+    """
+
+    tie = TIE
+
+    def __init__(self, score: Score, other: Tensor, over: str, top: int = TOP):
+        if other.shape != (score.texts, score.clips) or not bool(other.isfinite().all()):
+            raise InputError(f"a reranker's scores are finite, ({score.texts}, {score.clips}); got {tuple(other.shape)}")
+        self.score, self.over, self.texts, self.clips = score, over, score.texts, score.clips
+        self.other = other + (3 - other.min())  # above every cosine
+        best = torch.full((score.texts if over == "text" else score.clips, top), -torch.inf)  # of each query, descending
+        for rows, columns in tiles(score):
+            part, tile = (rows, score.tile(rows, columns)) if over == "text" else (columns, score.tile(rows, columns).T)
+            best[part] = torch.cat([best[part], tile], 1).topk(top, 1).values
+        self.least = best[:, -1]
+
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        found = self.score.tile(rows, columns)
+        least = self.least[rows, None] if self.over == "text" else self.least[columns]
+        return torch.where(found >= least, self.other[rows, columns], found)
 
 
 def tiles(score: Score) -> list[tuple[slice, slice]]:
     return [(rows, columns) for rows in slices(score.texts, ROWS) for columns in slices(score.clips, COLUMNS)]
+
+
+def starts(counts: Tensor) -> Tensor:
+    """Where each of consecutive groups of these sizes (n,) begins."""
+    return counts.cumsum(0) - counts
 
 
 @dataclass(frozen=True)
@@ -195,7 +228,7 @@ class Rights:
         counts = torch.bincount(query, minlength=count)
         most = int(counts.max())
         place = torch.empty_like(query)
-        place[order] = torch.arange(len(query)) - counted(counts)[query[order]]
+        place[order] = torch.arange(len(query)) - starts(counts)[query[order]]
         slot = query * most + place
         padded = torch.full((count * most,), -torch.inf, dtype=scores.dtype)
         padded[slot] = scores
@@ -212,16 +245,8 @@ class Rights:
 
 def counts_above(tile: Tensor, levels: Tensor, strictly: bool) -> Tensor:
     """How many of each row of a tile (n, c) lie above, or not below, each of the row's levels (n, r): (n, r)."""
-    if levels.shape[1] <= COMPARED:
-        compare, ones = (torch.gt if strictly else torch.ge), torch.empty_like(tile)
-        columns = [compare(tile, levels[:, i, None], out=ones).sum(1) for i in range(levels.shape[1])]
-        return torch.stack(columns, dim=1).long()
-    ordered, order = levels.contiguous().sort(dim=1)
-    passed = torch.searchsorted(ordered, tile.contiguous(), right=not strictly)  # (n, c): levels that each entry is above
-    histogram = torch.zeros(len(tile), levels.shape[1] + 1, dtype=torch.int64)
-    histogram.scatter_add_(1, passed, torch.ones_like(passed))
-    above = len(tile[0]) - histogram.cumsum(1)[:, :-1]  # (n, r), of ordered levels
-    return torch.empty_like(above).scatter_(1, order, above)
+    compare, out = (torch.gt if strictly else torch.ge), torch.empty_like(tile)
+    return torch.stack([compare(tile, level[:, None], out=out).sum(1) for level in levels.unbind(1)], dim=1).long()
 
 
 def ranks(score: Score, owner: Tensor, groups: Tensor | None = None) -> Ranks:
@@ -246,10 +271,10 @@ def ranks(score: Score, owner: Tensor, groups: Tensor | None = None) -> Ranks:
     if len(owner) != score.texts or len(torch.unique(owner)) != score.clips or int(owner.max()) >= score.clips:
         raise InputError("every clip needs at least one text, and every text one clip")
     text, clip = right_pairs(owner, groups)
-    starts = torch.searchsorted(text, torch.arange(score.texts + 1))  # pairs are sorted by text
+    first = torch.searchsorted(text, torch.arange(score.texts + 1))  # pairs are sorted by text
     places = []  # of each tile: which pairs lie in it, and where
     for rows, columns in tiles(score):
-        at = torch.arange(int(starts[rows.start]), int(starts[rows.stop]))
+        at = torch.arange(int(first[rows.start]), int(first[rows.stop]))
         at = at[(clip[at] >= columns.start) & (clip[at] < columns.stop)]
         places.append((rows, columns, at, text[at] - rows.start, clip[at] - columns.start))
     own = torch.empty(len(text))  # (P,), entries of the very tiles that they are compared with
@@ -275,7 +300,7 @@ def right_pairs(owner: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor]:
     first = torch.searchsorted(known[:, 0].contiguous(), groups)
     counts = torch.searchsorted(known[:, 0].contiguous(), groups, right=True) - first
     text = torch.repeat_interleave(torch.arange(len(owner)), counts)
-    within = torch.arange(len(text)) - counted(counts)[text]
+    within = torch.arange(len(text)) - starts(counts)[text]
     return text, known[first[text] + within, 1]
 
 
@@ -325,10 +350,15 @@ def recalls(ranking: Ranking) -> dict[str, float]:
     return {**shares, **quality, "median_rank": float(np.median(ranking.rank)), "n": len(ranking)}
 
 
-def dual_softmax_ranks(score: Score, owner: Tensor, scale: float = 1.0) -> Ranks:
-    """Ranks of both directions, each under the softmax over its own queries."""
-    forth = ranks(DualSoftmax(score, owner, "text", scale), owner).to_clip
-    return Ranks(forth, ranks(DualSoftmax(score, owner, "clip", scale), owner).to_text)
+def both_ways(make: Callable[[str], Score], owner: Tensor) -> Ranks:
+    """Ranks under a score that depends on who asks, `text` or `clip`, each direction under its own.
+
+    Example:
+        >>> z = torch.eye(3)
+        >>> both_ways(lambda over: DualSoftmax(Cosine(z, z), torch.arange(3), over), torch.arange(3)).to_text.rank
+        array([1., 1., 1.])
+    """
+    return Ranks(ranks(make("text"), owner).to_clip, ranks(make("clip"), owner).to_text)
 
 
 def equal_rows(x: Tensor, near: float = 1e-4, window: int = 8) -> Tensor:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from unialign_gen.errors import InputError
-from unialign_gen.heads import heads_in, load_head
+from ..errors import InputError
+from ..heads import heads_in, load_head
 
 if TYPE_CHECKING:
-    from unialign_gen.aligner import Aligner
+    from ..aligner import Aligner
 
 OWN = "checkpoint"  # the name of the heads that the checkpoint itself has
 
@@ -89,14 +89,14 @@ def released(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file is no such checkpoint.
     """
-    from unialign_gen.encoders.published import read_state
-    from unialign_gen.encoders.vast import split_checkpoint
+    from ..encoders.published import read_state
+    from ..encoders.vast import split_checkpoint
 
     return {kind: head["weight"] for kind, (_, head) in split_checkpoint(read_state(path)).parts.items()}
 
 
 def released_head(kind: str, path: Path) -> nn.Module:
-    from unialign_gen.encoders.vast import contrastive_head
+    from ..encoders.vast import contrastive_head
 
     weights = released(path)
     if kind not in weights:

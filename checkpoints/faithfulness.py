@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from scipy.ndimage import label
 
 from unialign_gen.data.manifest import read
+from unialign_gen.eval.figures import Estimate, bootstrap, wilson
+from unialign_gen.eval.judge import Judge
+from unialign_gen.eval.scores import spread
 
-from .data import Prompt, prompts
-from .intervals import Estimate, bootstrap, wilson
-from .judge import Judge
+from .evaluation_sets import Prompt, prompts
 
 HUES = {"red": 15, "orange": 40, "yellow": 70, "green": 165, "blue": 250, "purple": 320, "pink": 345}  # degrees, each up to
 BACKGROUND, PALE, DARK, LEAST = 240, 64, 50, 0.15
@@ -65,46 +65,44 @@ def evaluate(
         By measure `value`, its 95 % interval `ci95`, and `n`. Where the judge is asked, `n` counts what it knows. The variety
         of a thing that it names in fewer than two of eight drawings is nought.
     """
+    asked: list[Prompt] = []
+    pictures: list[Image.Image] = []
+
+    def drawn(wanted: Sequence[Prompt]) -> list[Image.Image]:
+        asked.extend(wanted)
+        pictures.extend(draw(wanted))
+        return pictures[-len(wanted) :] if wanted else []
+
     found: dict[str, Any] = {}
-    asked = [(c, t) for c in COLOURS for t in COLOURED][:: max(1, 50 // min(50, limit))]
-    wanted = [Prompt("text", f"a {c} {t}", [t]) for c, t in asked]
-    coloured = draw(wanted)
-    right = [dominant_hue(p) == c for p, (c, _) in zip(coloured, asked, strict=True)]
-    named = [t in top for top, (_, t) in zip(judge.top(coloured), asked, strict=True)]
-    known = [t in judge.concepts for _, t in asked]
+    coloured = list(itertools.product(COLOURS, COLOURED))[:: max(1, 50 // min(50, limit))]
+    made = drawn([Prompt("text", f"a {c} {t}", [t]) for c, t in coloured])
+    right = [dominant_hue(p) == c for p, (c, _) in zip(made, coloured, strict=True)]
+    named = [t in top for top, (_, t) in zip(judge.top(made), coloured, strict=True)]
     found["colour"] = share(right)
-    found["colour, thing named"] = share([r and n for r, n, k in zip(right, named, known, strict=True) if k])
-    points, pictures = [p.value for p in wanted], list(coloured)
+    kept = [r and n for r, n, (_, t) in zip(right, named, coloured, strict=True) if t in judge.concepts]
+    found["colour, thing named"] = share(kept)
 
     things = [t for t in THINGS if t in judge.concepts][:limit]
-    wanted = [Prompt("text", with_article(t), [t]) for t in things for _ in range(SEEDS)]
-    drawn = draw(wanted)
-    named = [p.concepts[0] in top for top, p in zip(judge.top(drawn), wanted, strict=True)]
-    features = judge.features(drawn)
-    ratios = []
+    made = drawn([Prompt("text", with_article(t), [t]) for t in things for _ in range(SEEDS)])
+    named = [thing in top for top, thing in zip(judge.top(made), [t for t in things for _ in range(SEEDS)], strict=True)]
+    features, ratios = judge.features(made), []
     for i, thing in enumerate(things):
-        part = slice(i * SEEDS, (i + 1) * SEEDS)
+        mine = features[i * SEEDS : (i + 1) * SEEDS][torch.tensor(named[i * SEEDS : (i + 1) * SEEDS])]
         real = real_pictures(root, thing)
         if len(real) > 1:
-            ratios.append(spread(features[part][torch.tensor(named[part])]) / spread(judge.features(real)))
+            ratios.append(float(spread(mine).mean() / spread(judge.features(real)).mean()) if len(mine) > 1 else 0.0)
     found["variety"] = estimate(ratios)
     found["variety, thing named"] = share(named)
-    points, pictures = points + [p.value for p in wanted], pictures + drawn
 
     pairs = [pair for pair in PAIRS if set(pair) <= set(judge.concepts)][:limit]
-    wanted = [Prompt("text", f"{with_article(a)} and {with_article(b)}", [a, b]) for a, b in pairs]
-    drawn = draw(wanted)
-    found["pairs"] = share([both_named(judge, p, *pair) for p, pair in zip(drawn, pairs, strict=True)])
-    points, pictures = points + [p.value for p in wanted], pictures + drawn
+    made = drawn([Prompt("text", f"{with_article(a)} and {with_article(b)}", [a, b]) for a, b in pairs])
+    found["pairs"] = share([both_named(judge, p, *pair) for p, pair in zip(made, pairs, strict=True)])
 
-    counts = COUNTED[:limit]
-    wanted = [Prompt("text", f"{NUMBERS[n]} {things}", []) for n, things in counts]
-    drawn = draw(wanted)
-    found["counts"] = share([components(p) == n for p, (n, _) in zip(drawn, counts, strict=True)])
-    points, pictures = points + [p.value for p in wanted], pictures + drawn
+    made = drawn([Prompt("text", f"{NUMBERS[n]} {things}", []) for n, things in COUNTED[:limit]])
+    found["counts"] = share([components(p) == n for p, (n, _) in zip(made, COUNTED, strict=False)])
 
-    asked_for, seen = pipeline.embed(text=points, **embed).cpu(), pipeline.aligner.embed("image", pictures).cpu()
-    found["read-back"] = estimate((asked_for * seen).sum(1).tolist())
+    prompt, seen = pipeline.embed(text=[p.value for p in asked], **embed).cpu(), pipeline.aligner.embed("image", pictures).cpu()
+    found["read-back"] = estimate((prompt * seen).sum(1).tolist())
     if understood is not None:
         captions = [p.value for p in prompts(root, "held_out", limit)["text"]]
         found["nonsense called so"] = share([not u for u in understood(NONSENSE[:limit])])
@@ -120,7 +118,7 @@ def share(hits: Sequence[bool]) -> dict[str, Any]:
 
 def estimate(values: Sequence[float]) -> dict[str, Any]:
     """A mean with its bootstrap interval."""
-    found: Estimate = bootstrap(values) if len(values) else Estimate(0.0, 0.0, 0.0)
+    found = bootstrap(values) if len(values) else Estimate(0.0, 0.0, 0.0)
     return {"value": found.value, "ci95": [found.low, found.high], "n": len(values)}
 
 
@@ -145,15 +143,6 @@ def dominant_hue(picture: Image.Image) -> str | None:
     return list(HUES)[int(np.bincount(bins, minlength=len(HUES)).argmax())]
 
 
-def spread(features: Tensor) -> float:
-    """Mean cosine distance between pictures with features (N, d); 0 for fewer than two."""
-    n = len(features)
-    if n < 2:
-        return 0.0
-    total = F.normalize(features.double(), dim=1).sum(0).square().sum()  # sum of all cosines, n of them a picture's own
-    return 1 - (float(total) - n) / (n * (n - 1))
-
-
 def real_pictures(root: Path, thing: str) -> list[Image.Image]:
     """Up to 24 pictures of a thing, spread over the data set."""
     rows = [r for r in read(root) if r.kind == "picture" and thing in r.concepts]
@@ -175,15 +164,8 @@ def both_named(judge: Judge, picture: Image.Image, a: str, b: str) -> bool:
 def components(picture: Image.Image) -> int:
     """The number of separate things on white: connected spots of at least 20 pixels at 64 x 64."""
     grey = Image.fromarray((ink(picture) * 255).astype(np.uint8)).resize((64, 64), Image.Resampling.BOX)
-    there = torch.from_numpy(np.asarray(grey) >= 128)[None].float()
-    label = there * torch.arange(1, 64 * 64 + 1).view(1, 64, 64)
-    while True:  # every pixel takes its neighbours' largest label until none changes
-        wider = F.max_pool2d(label, 3, stride=1, padding=1) * there
-        if torch.equal(wider, label):
-            break
-        label = wider
-    sizes = torch.bincount(label.long().flatten())[1:]
-    return int((sizes >= SPOT).sum())
+    spots, _ = label(np.asarray(grey) >= 128, structure=np.ones((3, 3)))
+    return int((np.bincount(spots.ravel())[1:] >= SPOT).sum())
 
 
 def table(found: dict[str, Any]) -> str:

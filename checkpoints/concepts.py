@@ -7,6 +7,7 @@ features, and what `faithfulness` measures on fixed lists.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +17,25 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen.concepts import ConceptTable, Understanding, concept_table
+from unialign_gen.eval.figures import from_halves, halves, wilson
+from unialign_gen.eval.frechet import frechet_distance
+from unialign_gen.eval.judge import Judge
 from unialign_gen.pipelines.prior import strength_of
 
 from . import faithfulness
-from .data import SPLITS, Prompt, prompts
-from .frechet import frechet_distance
-from .intervals import from_halves, halves, wilson
-from .judge import Judge
+from .evaluation_sets import SPLITS, Prompt, prompts
 
 BATCH = 16
 
 
 def shares(top: Sequence[Sequence[str]], wanted: Sequence[Prompt]) -> dict[str, Any]:
     """Top-1 and top-5 shares with N and 95 % intervals. A prompt of several concepts is met by any of them."""
-    first = sum(t[0] in p.concepts for t, p in zip(top, wanted, strict=True))
-    five = sum(bool(set(t) & set(p.concepts)) for t, p in zip(top, wanted, strict=True))
     n = len(wanted)
-    return {
-        "top1": first / n if n else 0.0,
-        "top5": five / n if n else 0.0,
-        "n": n,
-        "top1_ci95": list(wilson(first, n)),
-        "top5_ci95": list(wilson(five, n)),
-    }
+    found: dict[str, Any] = {}
+    hits = {k: sum(bool(set(t[:k]) & set(p.concepts)) for t, p in zip(top, wanted, strict=True)) for k in (1, 5)}
+    for k, count in hits.items():
+        found |= {f"top{k}": count / n if n else 0.0, f"top{k}_ci95": list(wilson(count, n))}
+    return found | {"n": n}
 
 
 def score(judge: Judge, features: Tensor, wanted: Sequence[Prompt], real: Tensor | None = None) -> dict[str, Any]:
@@ -110,47 +107,31 @@ def evaluate(
             drawn = judge.features(draw(pipeline, ps, seed, best_of, **options))
             result[split][kind] = score(judge, drawn, ps, real)
         result[split]["ceiling"] = score(judge, real, wanted["image"])
-    embed = {name: value for name, value in options.items() if name in ("prior_strength",)}
-    result["faithfulness"] = faithfulness.evaluate(
-        pipeline,
-        root,
-        lambda ps: draw(pipeline, ps, seed, best_of, **options),
-        judge,
-        limit,
-        understanding(pipeline),
-        **embed,
-    )
+    embed = {name: value for name, value in options.items() if name == "prior_strength"}
+    drawn_for = partial(draw, pipeline, seed=seed, best_of=best_of, **options)
+    result["faithfulness"] = faithfulness.evaluate(pipeline, root, drawn_for, judge, limit, understanding(pipeline), **embed)
     table = concept_table(pipeline)
     if table is not None:
         result["embedding"] = embedding_shares(pipeline, table, root, limit)
     result["chance"] = {"top1": 1 / len(judge.concepts), "top5": 5 / len(judge.concepts)}
-    result["concepts"] = len(judge.concepts)
-    result["limit"], result["seed"], result["best_of"] = limit, seed, best_of
-    result["prior_strength"] = strength_of(pipeline.prior, options.get("prior_strength"))
-    return result
+    result |= {"concepts": len(judge.concepts), "limit": limit, "seed": seed, "best_of": best_of}
+    return result | {"prior_strength": strength_of(pipeline.prior, options.get("prior_strength"))}
 
 
 def table(result: dict[str, Any]) -> str:
     """The result for a person to read."""
-    head = f"{'split':<13}{'prompt':<9}{'top-1':>7}  {'95 % interval':<15}{'of ceiling':>10}{'top-5':>8}{'N':>6}"
-    lines = [f"{head}{'Frechet':>9}"]
-    for split in SPLITS:
-        ceiling = result[split]["ceiling"]["top1"] or 1.0
-        for kind, s in result[split].items():
-            low, high = s["top1_ci95"]
-            span = f"{low:.1%} - {high:.1%}"
-            share = s["top1"] / ceiling
-            away = f"{s['frechet']:.1f}" if "frechet" in s else ""
-            row = f"{split:<13}{kind:<9}{s['top1']:>7.1%}  {span:<15}{share:>10.0%}{s['top5']:>8.1%}{s['n']:>6}{away:>9}"
-            lines.append(row.rstrip())
-    for split, kinds in result.get("embedding", {}).items():
-        for kind, s in kinds.items():
-            low, high = s["top1_ci95"]
-            span = f"{low:.1%} - {high:.1%}"
-            lines.append(f"{split:<13}{kind:<9}{s['top1']:>7.1%}  {span:<15}{'embedding':>10}{s['top5']:>8.1%}{s['n']:>6}")
-    if "faithfulness" in result:
-        lines.append(faithfulness.table(result["faithfulness"]))
-    lines.append(
-        f"chance {result['chance']['top1']:.1%} and {result['chance']['top5']:.1%} among {result['concepts']} concepts"
-    )
-    return "\n".join(lines)
+    lines = [
+        f"{'split':<13}{'prompt':<9}{'top-1':>7}  {'95 % interval':<15}{'of ceiling':>10}{'top-5':>8}{'N':>6}{'Frechet':>9}"
+    ]
+    drawn = [(split, kind, s) for split in SPLITS for kind, s in result[split].items()]
+    embedded = [(split, kind, s) for split, kinds in result.get("embedding", {}).items() for kind, s in kinds.items()]
+    for split, kind, s in [*drawn, *embedded]:
+        low, high = s["top1_ci95"]
+        share = f"{s['top1'] / (result[split]['ceiling']['top1'] or 1.0):.0%}" if (split, kind, s) in drawn else "embedding"
+        away = f"{s['frechet']:.1f}" if "frechet" in s else ""
+        span = f"{low:.1%} - {high:.1%}"
+        row = f"{split:<13}{kind:<9}{s['top1']:>7.1%}  {span:<15}{share:>10}{s['top5']:>8.1%}{s['n']:>6}{away:>9}"
+        lines.append(row.rstrip())
+    lines.append(faithfulness.table(result["faithfulness"]))
+    chance = result["chance"]
+    return "\n".join([*lines, f"chance {chance['top1']:.1%} and {chance['top5']:.1%} among {result['concepts']} concepts"])
