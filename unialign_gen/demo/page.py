@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from ..errors import InputError
 from ..eval.results import unpacked
-from ..eval.tables import charts
+from ..eval.tables import bars
 from ..loading import describe, shipped_folder
 from .api import ACTIONS
 from .concept_map import ConceptMap
@@ -81,6 +81,6 @@ def results(checkpoint: str = "starter") -> list[tuple[str, list[dict[str, Any]]
     try:
         found = json.loads(file.read_text("utf-8"))["results"]
         titles = [f"{r['protocol'].capitalize()}: {r['about']['dataset']}" for r in found]
-        return [(title, charts(unpacked(r["rows"]), BARS)) for title, r in zip(titles, found, strict=True)]
+        return [(title, bars(unpacked(r["rows"]), BARS)) for title, r in zip(titles, found, strict=True)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
         return []
