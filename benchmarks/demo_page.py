@@ -129,8 +129,7 @@ class Browser:
 
     def transferred(self) -> int:
         """Bytes that the page has cost so far."""
-        events = [json.loads(e["message"])["message"] for e in self.driver.get_log("performance")]
-        return int(sum(e["params"]["encodedDataLength"] for e in events if e["method"] == "Network.loadingFinished"))
+        return int(self.script("return performance.getEntries().reduce((sum, e) => sum + (e.transferSize || 0), 0)"))
 
 
 def microphone(folder: Path) -> Path:
