@@ -116,13 +116,13 @@ def modgap(z: Z) -> Tensor:
 
 
 def symile(z: Z) -> Tensor:
-    total = torch.zeros(())
+    total, scale = torch.zeros(()), torch.tensor(0.3, requires_grad=True)  # its logarithm, which is learnt
     for a in z:
         others = [v[torch.randperm(len(v))] for n, v in z.items() if n != a]
         logits = z[a] @ math.prod(others[1:], start=others[0]).T
         own = math.prod(z.values()).sum(1)
         logits = torch.where(torch.eye(len(own), dtype=torch.bool), own, logits)
-        total = total + F.cross_entropy(logits / 1.35, torch.arange(len(own)))
+        total = total + F.cross_entropy(scale.exp() * logits, torch.arange(len(own)))
     return total / len(z)
 
 

@@ -1,30 +1,38 @@
 """Sound heads in closed form: against refits row by row, on planted truth, and from an empty cache to a picture."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from test_clip_encoders import tokenizer  # noqa: F401  fixture
-from test_published_checkpoints import hub  # noqa: F401  fixture
+from test_published_checkpoints import home, hub  # noqa: F401  fixtures
 from torch import nn
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, ClapConfig, ClapFeatureExtractor, ClapModel
 from typer.testing import CliRunner
 
 from unialign_gen.aligner import Part
-from unialign_gen.bridge import captions, default_head, from_captions, from_events, ranks, read_bridge, recall, ridge
+from unialign_gen.bridge import (
+    captions,
+    default_head,
+    from_captions,
+    from_events,
+    ranks,
+    read_bridge,
+    recall,
+    ridge,
+    text_to_image_shift,
+)
 from unialign_gen.cli import app
 from unialign_gen.data.cache import FORMAT, Ragged, Shard, create, write_descriptions, write_shard
 from unialign_gen.encoders import load_encoder, yamnet
 from unialign_gen.encoders.registry import NOWHERE
 from unialign_gen.errors import InputError
 from unialign_gen.heads import encoder_beside, heads_in, load_head
-from unialign_gen.loading import shipped_folder
+from unialign_gen.loading import calibration_folder, shipped_folder
 from unialign_gen.media import load_sound
 from unialign_gen.notes import collected
 
@@ -126,29 +134,23 @@ def test_the_tagger_hears_what_the_samples_are():
     assert len(set(captions())) == 3000
 
 
-def test_from_an_empty_cache_to_a_picture(hub, tmp_path):  # noqa: F811
-    """The command of the README with nothing but the hub's files: no head, no scale; both are made, and said."""
+def test_from_an_empty_cache_to_a_picture(hub, home, monkeypatch):  # noqa: F811
+    """The command with nothing but the hub's files: no head, no scale; both are made, kept, and said."""
     for name, folder in REPOSITORIES.items():
-        place = tmp_path / "hub" / "hub" / f"models--{name.replace('/', '--')}"
+        place = home / "hub" / f"models--{name.replace('/', '--')}"
         (place / "refs").mkdir(parents=True)
         (place / "refs" / "main").write_text("0" * 40)
         (place / "snapshots").mkdir()
         (place / "snapshots" / ("0" * 40)).symlink_to(hub / folder)
-    environment = {**os.environ, "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    words = ["generate", "--checkpoint", "kandinsky", "--audio", str(COW), "--steps", "2", "--json", "--quiet"]
-    done = subprocess.run(
-        [sys.executable, "-m", "unialign_gen", *words, "--out", str(tmp_path / "cow.png")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=290,
-    )
-    assert done.returncode == 0, done.stderr
-    notes = {n["kind"]: n["text"] for n in json.loads(done.stdout)["notes"]}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
+    words = ("generate", "--checkpoint", "kandinsky", "--audio", COW, "--steps", "2")
+    found = run(*words, "--out", home / "one.png", "--json")
+    notes = {n["kind"]: n["text"] for n in found["notes"]}
     assert "cattle, bovinae" in notes["no sound head"]
-    assert "64 pictures" in done.stderr  # from which the scale was measured
-    assert Image.open(tmp_path / "cow.png").size[0] >= 8
-    kept = tmp_path / ".cache" / "unialign_gen" / "calibration" / "kandinsky" / "events"
+    run(*words, "--out", home / "two.png", "--json")
+    assert np.array_equal(*(np.asarray(Image.open(home / name)) for name in ("one.png", "two.png")))
+    kept = calibration_folder("kandinsky") / "events"
+    assert text_to_image_shift(kept.parent).shape == (1280,)  # measured on the way, with the scale
     bridge = read_bridge(kept)
     assert bridge.report["recall"]["n"] == len(bridge.report["prompts"]) == 6
     assert load_head(kept).config["embed_dim"] == 1280

@@ -104,7 +104,7 @@ def rows_of(runs: Sequence[dict[str, Any]], **about: Any) -> list[Row]:
 def over_seeds(values: Sequence[float]) -> Estimate:
     mean = float(np.mean(values))
     if len(values) < 2:
-        return Estimate(mean, n=len(values))
+        return Estimate(mean, n=1)
     error = 1.959964 * float(np.std(values, ddof=1)) / len(values) ** 0.5
     return Estimate(mean, mean - error, mean + error, len(values))
 

@@ -41,7 +41,7 @@ def demo(
         find(checkpoint)
     device = check_device(device)
     kind = dtype_of(dtype, device)
-    users = [tuple(entry.partition(":")[::2]) for entry in auth or ()]
+    users = [(name, password) for name, _, password in (entry.partition(":") for entry in auth or ())]
     if not all(name and password for name, password in users) or len(dict(users)) < len(users):
         raise InputError("--auth: write USER:PASSWORD, each user once")  # without what was given: it may be a password
     from ..demo.server import serve

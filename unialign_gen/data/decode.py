@@ -69,7 +69,7 @@ def prepare(sample: Sample, encoders: Mapping[str, Encoder], frames: int, patien
             continue
         try:
             with collected() as notes:  # here, since a thread has no other list
-                given: list[Any] = [Path(path)] if encoder.whole_clips else inputs(modality, path, clips, out)
+                given = inputs(modality, path, clips, out, encoder.whole_clips)
                 if given:
                     out.inputs[modality] = encoder.prepare(given)
             for found in notes:
@@ -79,16 +79,17 @@ def prepare(sample: Sample, encoders: Mapping[str, Encoder], frames: int, patien
     return out
 
 
-def inputs(modality: str, path: File, clips: Mapping[File, Clip | str], out: Prepared) -> list[Any]:
-    """What an encoder's `prepare` takes of a file; nothing where the file has no such stream, which is then a problem.
+def inputs(modality: str, path: File, clips: Mapping[File, Clip | str], out: Prepared, whole: bool) -> list[Any]:
+    """What an encoder's `prepare` takes of a file, the file itself where it reads `whole` clips; nothing where the file has no
+    such stream, which is then a problem.
 
     Raises:
         InputError: it cannot be decoded.
     """
     if modality == "image":
         return [load_image(path)]
-    if modality not in ("audio", "video"):
-        # a modality of one's own: its encoder opens the file, or reads what is not on the disk
+    if whole or modality not in ("audio", "video"):
+        # its encoder opens the file, or reads what is not on the disk
         return [Path(path) if isinstance(path, str) else in_memory(path)]
     clip = clips[path]
     if isinstance(clip, str):

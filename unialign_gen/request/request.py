@@ -106,13 +106,13 @@ class Request:
     prompts: tuple[tuple[Prompt, ...], ...] = ()
     mix: Mix = "lerp"
     prior_strength: Annotated[Number, Field(ge=0, le=1)] | None = None
-    prior_temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     seed: Annotated[Seed | tuple[Seed, ...] | None, BeforeValidator(plain_seed)] = None
     steps: Annotated[Count, Field(le=1000)] | None = None
     guidance: Number | None = None
     pictures: Count = 1
     height: Count | None = None
     width: Count | None = None
+    prior_temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     upscale: Literal[1, 2, 4, 8] | None = None
     batch: Count = 8
     options: dict[str, Any] = Field(default_factory=dict)

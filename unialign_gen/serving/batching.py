@@ -145,7 +145,8 @@ class BatchingEngine:
             if not self._draws:
                 self._changed.wait()
                 continue
-            batch, room = [], self.rows
+            batch: list[Task] = []
+            room = self.rows
             for task in self._draws:
                 if not batch or (task.key is not None and task.key == batch[0].key and task.rows <= room):
                     batch.append(task)

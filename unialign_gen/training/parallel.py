@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin, parse_flag_from_env
@@ -49,7 +50,7 @@ def add_lora(encoder: nn.Module, config: LoraConfig, name: str) -> None:
     names = [n for n, m in encoder.named_modules() if type(m) is nn.Linear and id(m) in inside]
     encoder.requires_grad_(False)
     torch.backends.mha.set_fastpath_enabled(False)  # torch's fast path of a whole layer reads the weights past the updates
-    options = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout}
+    options: dict[str, Any] = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout}
     try:
         inject_adapter_in_model(PeftConfig(target_modules=config.layers or names, **options), encoder)
     except ValueError as error:
@@ -103,7 +104,11 @@ def shard(heads: Heads, plugin: FullyShardedDataParallelPlugin, device: torch.de
     """Shares every weight out over all processes (FSDP2), block by block; each is whole only while its block computes."""
     mesh = init_device_mesh(device.type, (world,))
     offload = plugin.cpu_offload if device.type != "cpu" else OffloadPolicy()
-    options = {"mesh": mesh, "reshard_after_forward": bool(plugin.reshard_after_forward), "offload_policy": offload}
+    options: dict[str, Any] = {
+        "mesh": mesh,
+        "reshard_after_forward": bool(plugin.reshard_after_forward),
+        "offload_policy": offload,
+    }
     for module in (*blocks(heads.encoders), *heads.encoders.values(), *heads.heads.values(), heads):
         fully_shard(module, **options)
 
