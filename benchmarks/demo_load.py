@@ -65,7 +65,7 @@ BODIES = (
     b'{"data":[],"fn_index":-1,"session_hash":"../x"}',
 )
 ROUTES = (
-    *("call/create", "call/nothing", "queue/join", "cancel", "reset", "upload", "run/predict", "api/create"),
+    *("call/create", "call/v2/live", "call/nothing", "queue/join", "cancel", "reset", "upload", "run/predict", "api/create"),
     *("component_server", "stream/x", "process_recording"),
 )
 LEAKS = re.compile(rf"Traceback|site-packages|root:x:|File \"|{re.escape(str(ROOT))}|{re.escape(str(Path.home()))}/")
@@ -287,20 +287,16 @@ class Attacker:
         self.http = httpx.Client(base_url=url, timeout=180)
         self.draw = random.Random(seed)
 
-    def call(self, api: str, data: list[Any]) -> str:
-        body = json.dumps({"data": data})  # its escapes let half a surrogate pair through
+    def call(self, api: str, **given: Any) -> str:
+        body = json.dumps(given)  # its escapes let half a surrogate pair through
         headers = {"content-type": "application/json"}
-        answer = self.http.post(f"/gradio_api/call/{api}", content=body, headers=headers)
+        answer = self.http.post(f"/gradio_api/call/v2/{api}", content=body, headers=headers)
         if answer.status_code != 200:
             return answer.text
         return self.http.get(f"/gradio_api/call/{api}/{answer.json()['event_id']}").text
 
     def create(self, **changed: Any) -> str:
-        given = {
-            "text": "a cat", "audio": None, "video": None, "image": None, "wt": 1, "wa": 1, "wv": 1, "wi": 1, "mix": "lerp",
-            "seed": 0, "steps": 1, "guidance": 3, "pictures": 1, "model": "starter", "prior": 0.7, "kept": None,
-        }  # fmt: skip
-        return self.call("create", list({**given, **changed}.values()))
+        return self.call("create", **{"text": "a cat", "seed": 0, "steps": 1, **changed})
 
     def media(self) -> str:
         name, raw = mutated(self.draw)
@@ -308,14 +304,14 @@ class Attacker:
         if answer.status_code != 200:
             return answer.text
         file = {"path": answer.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
-        kind = self.draw.choice(("audio", "video", "image", "travel", "animate", "restore", "place"))
+        kind = self.draw.choice(("audio", "video", "image", "travel", "animate", "restore", "place", "read", "edit"))
         if kind in ("audio", "video", "image"):
             return self.create(**{kind: file})
         if kind == "travel":
-            return self.call("travel", ["a", "", "", "", None, file, None, None, 2, False, "slerp", 0, 1, 3, "starter"])
+            return self.call("travel", text_1="a", text_2="", file_2=file, between=2, steps=1)
         if kind == "animate":
-            return self.call("animate", [file, "", 0.3, 1, 0.5, 0, 1, 3, "starter"])
-        return self.call("restore", [file]) if kind == "restore" else self.call("place", ["", file])
+            return self.call("animate", sound=file, pictures=1, steps=1)
+        return self.call("edit", picture=file, text="a", steps=1) if kind == "edit" else self.call(kind, file=file)
 
     def path(self) -> str:
         place = self.draw.choice(PLACES)
@@ -330,7 +326,20 @@ class Attacker:
         return self.create(**{self.draw.choice(("audio", "video", "image", "text", "model", "seed")): value})
 
     def values(self) -> str:
-        names = ("text", "audio", "wt", "wi", "mix", "seed", "steps", "guidance", "pictures", "model", "prior")
+        names = (
+            "text",
+            "audio",
+            "text_weight",
+            "mix",
+            "seed",
+            "steps",
+            "guidance",
+            "pictures",
+            "model",
+            "kept",
+            "best_of",
+            "size",
+        )
         return self.create(**{name: self.draw.choice(VALUES) for name in self.draw.sample(names, self.draw.randint(1, 3))})
 
     def body(self) -> str:

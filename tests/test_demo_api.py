@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -20,6 +21,7 @@ from unialign_gen.cli import app
 from unialign_gen.demo.limits import Limits
 from unialign_gen.loading import shipped_folder
 from unialign_gen.request.picture_settings import read_picture
+from unialign_gen.request.request import read_vector
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = shipped_folder() / "samples"
@@ -36,7 +38,10 @@ def same(a, b):
 
 def test_every_action_is_a_named_endpoint(client):
     found = client.view_api(return_format="dict", print_info=False)
-    assert set(found["named_endpoints"]) == {"/create", "/restore", "/travel", "/animate", "/place", "/models", "/stop"}
+    assert set(found["named_endpoints"]) == {
+        *("/create", "/restore", "/travel", "/animate", "/place", "/models", "/stop"),
+        *("/read", "/edit", "/live"),
+    }
     assert found["unnamed_endpoints"] == {}
 
 
@@ -85,7 +90,7 @@ def test_the_guide_states_the_limits_and_the_endpoints(client):
 def test_restore_gives_the_settings_back(client):
     asked = {"text": "a tree", "text_weight": -0.5, "seed": 9, "steps": 2, "mix": "slerp", "prior_strength": 0.2}
     pictures, *_ = client.predict(**asked, api_name="/create")
-    text, _, _, _, weight, *_, mix, seed, steps, guidance, count, model, prior, _, _, _, kept = client.predict(
+    text, _, _, _, weight, *_, mix, seed, steps, guidance, count, model, prior, _, kept = client.predict(
         handle_file(pictures[0]["image"]), api_name="/restore"
     )
     assert (text, weight, mix, seed, steps, guidance, count, model) == ("a tree", -0.5, "lerp", 9, 2, 3, 1, "starter")
@@ -172,6 +177,9 @@ def test_a_job_is_stopped_from_its_own_client_only(client, served):
         ("/create", {"text": "a", "image": "cow.flac"}, "cow.flac is not a picture"),
         ("/create", {"text": "a", "audio": "README.md"}, "README.md is not a sound"),
         ("/create", {"text": "a", "steps": 51}, "50"),
+        ("/edit", {"text": "a"}, "nothing to edit"),
+        ("/read", {}, "nothing to read"),
+        ("/live", {"samples": "?"}, "16-bit"),
         ("/restore", {"file": "cow.flac"}, "cow.flac cannot be read"),
         ("/travel", {"text_1": "", "text_2": ""}, "two stations"),
         ("/animate", {}, "nothing to play"),
@@ -240,8 +248,27 @@ def test_bodies_are_bounded(served):
 
 def test_a_page_loads_nothing_from_elsewhere(served):
     answer = httpx.get(served.url)
-    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert "default-src 'self'; script-src 'self';" in answer.headers["content-security-policy"]
     assert json.loads(httpx.get(f"{served.url}config").text)["analytics_enabled"] is False
+    preview = re.search(r'og:image" content="([^"]+)"', answer.text)[1]
+    with Image.open(BytesIO(httpx.get(preview).content)) as card:
+        assert card.size == (1200, 630)
+
+
+def test_a_file_is_read_once_and_drawn_from_its_embedding(client, starter):
+    part, concepts, notes, settings, seen = client.predict(handle_file(SAMPLES / "sheep.mp4"), api_name="/read")
+    assert (part["kind"], part["value"], notes, settings) == ("video", "sheep.mp4", [], None)
+    assert concepts[0]["name"] == "sheep"
+    assert "and its sound heard" in seen
+    pictures, *_ = client.predict(kept=[{**part, "weight": 0.5}], steps=1, api_name="/create")
+    expected = starter(video=str(SAMPLES / "sheep.mp4"), seed=0, num_inference_steps=1).images[0]
+    assert same(Image.open(pictures[0]["image"]), expected)
+    part, _, notes, *_ = client.predict(handle_file(SAMPLES / "sheep.mp4"), video_sound=0, api_name="/read")
+    assert [n["kind"] for n in notes] == ["sound of a video"]
+    frames = starter.aligner.embed_video(str(SAMPLES / "sheep.mp4"), sound=0)
+    assert np.allclose(read_vector(part["embedding"]), frames.numpy(), atol=1e-5)
+    *_, settings, _ = client.predict(handle_file(pictures[0]["image"]), api_name="/read")
+    assert [(p["kind"], p["value"], p["weight"]) for p in settings["kept"]] == [("video", "sheep.mp4", 0.5)]
 
 
 @pytest.mark.parametrize(

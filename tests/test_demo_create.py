@@ -1,25 +1,32 @@
 """What the page draws: the same as the library and the command line; previews, stopping, and one-line refusals."""
 
+import base64
 import shlex
 import shutil
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from unialign_gen.cli import app
-from unialign_gen.demo.create import Create, Drawn
+from unialign_gen.demo.context import AppContext
+from unialign_gen.demo.create import Create, Drawn, Edit
 from unialign_gen.demo.decode_worker import DecodeWorker
 from unialign_gen.demo.engine import CancelledError, Engine, Progress
 from unialign_gen.demo.limits import Limits
+from unialign_gen.demo.live import RATE, Live
 from unialign_gen.demo.models import on_disk
 from unialign_gen.demo.preview import Previewer, clean_estimate, decode_latents
+from unialign_gen.demo.read import Read
 from unialign_gen.demo.snippets import command, python
 from unialign_gen.errors import InputError
 from unialign_gen.loading import shipped_folder
+from unialign_gen.media import load_sound
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.picture_settings import PictureSettings, read_picture, save_picture
 from unialign_gen.request.request import write_prompt
@@ -37,14 +44,14 @@ def engine(starter):
 
 
 @pytest.fixture(scope="module")
-def decode_worker():
-    made = DecodeWorker(LIMITS)
+def context(engine, tmp_path_factory):
+    made = AppContext(engine, DecodeWorker(LIMITS), LIMITS, tmp_path_factory.mktemp("cache"))
     yield made
-    made.close()
+    made.decode_worker.close()
 
 
-def drawn(engine, decode_worker, **request) -> Drawn:
-    *_, last = Create(**{"steps": 2, **request}).run(engine, decode_worker)
+def drawn(context, action=Create, **request) -> Drawn:
+    *_, last = action(**{"steps": 2, **request}).run(context)
     return last
 
 
@@ -52,12 +59,10 @@ def same(a, b):
     return np.array_equal(np.asarray(a), np.asarray(b))
 
 
-def test_the_python_that_is_shown_makes_the_same_pictures(engine, decode_worker, monkeypatch):
+def test_the_python_that_is_shown_makes_the_same_pictures(context, monkeypatch):
     monkeypatch.chdir(SAMPLES)
     files = {"audio": "cow.flac", "video": "sheep.mp4"}
-    found = drawn(
-        engine, decode_worker, text='a "red" car', files=files, weights={"video": -0.3}, seed=7, pictures=2, mix="lerp"
-    )
+    found = drawn(context, text='a "red" car', **files, video_weight=-0.3, seed=7, pictures=2, mix="lerp")
     scope = {}
     exec(python(found.settings[0], 2), scope)
     assert all(same(a, b) for a, b in zip(found.pictures, scope["pictures"], strict=True))
@@ -65,41 +70,31 @@ def test_the_python_that_is_shown_makes_the_same_pictures(engine, decode_worker,
 
 
 @pytest.mark.parametrize(("files", "mix"), [({"image": "x.png"}, "slerp"), ({"image": "x.png", "audio": "-cow.flac"}, "slerp")])
-def test_the_command_that_is_shown_makes_the_same_picture(engine, decode_worker, tmp_path, monkeypatch, starter, files, mix):
+def test_the_command_that_is_shown_makes_the_same_picture(context, tmp_path, monkeypatch, starter, files, mix):
     monkeypatch.chdir(tmp_path)
     starter(text="a cat", seed=1, num_inference_steps=2).images[0].save("x.png")
     shutil.copy(SAMPLES / "cow.flac", "-cow.flac")
-    found = drawn(
-        engine, decode_worker, text="-a cat; $(ls)", files=files, weights={"image": 0.25}, mix=mix, seed=2, guidance=2.5
-    )
+    found = drawn(context, text="-a cat; $(ls)", **files, image_weight=0.25, mix=mix, seed=2, guidance=2.5)
     words = shlex.split(command(found.settings[0]))
     assert words[0] == "unialign-gen"
     result = CliRunner().invoke(app, words[1:])
     assert result.exit_code == 0, result.output
-    from PIL import Image
-
     assert same(Image.open("picture.png"), found.pictures[0])
     assert found.settings[0].request.mix == ("slerp" if len(files) == 1 else "spherical_mean")
 
 
-def test_settings_from_a_png_draw_the_picture_again_without_the_files(engine, decode_worker, tmp_path):
-    first = drawn(
-        engine, decode_worker, text="a robot", files={"audio": str(SAMPLES / "cow.flac")}, weights={"audio": 0.5}, seed=3
-    )
+def test_settings_from_a_png_draw_the_picture_again_without_the_files(context, tmp_path):
+    first = drawn(context, text="a robot", audio=str(SAMPLES / "cow.flac"), audio_weight=0.5, seed=3)
     save_picture(first.pictures[0], tmp_path / "a.png", first.settings[0])
     back = read_picture(tmp_path / "a.png").request
-    prompts = back.prompts[0]
-    weights = {p.kind: p.weight for p in prompts}
-    again = drawn(
-        engine, decode_worker, text=prompts[0].value, kept=[write_prompt(p) for p in prompts], weights=weights, seed=back.seed
-    )
+    again = drawn(context, kept=[write_prompt(p) for p in back.prompts[0]], seed=back.seed)
     assert same(first.pictures[0], again.pictures[0])
     assert again.settings[0].to_json() == first.settings[0].to_json()
 
 
-def test_nearest_concepts_are_those_of_a_plain_search(engine, decode_worker, starter):
-    found = drawn(engine, decode_worker, text="a cat", steps=1)
-    table = engine.concepts("starter")
+def test_nearest_concepts_are_those_of_a_plain_search(context, starter):
+    found = drawn(context, text="a cat", steps=1)
+    table = context.engine.concepts("starter")
     apart = table.whitening
     cosines = torch.nn.functional.cosine_similarity(table.points @ apart, starter.embed(text="a cat") @ apart)
     best = int(cosines.argmax())
@@ -127,9 +122,9 @@ def test_previews_are_what_the_scheduler_estimates(starter):
     torch.testing.assert_close(found, output.pred_original_sample, atol=1e-3, rtol=1e-3)
 
 
-def test_a_preview_resembles_the_picture_and_is_bounded_in_time(engine, decode_worker, monkeypatch):
+def test_a_preview_resembles_the_picture_and_is_bounded_in_time(context, monkeypatch):
     monkeypatch.setattr(Previewer, "look", look_at_once)
-    *reports, last = Create(text="a cat", steps=6).run(engine, decode_worker)
+    *reports, last = Create(text="a cat", steps=6).run(context)
     previews = [r.pictures[0] for r in reports if isinstance(r, Progress) and r.pictures]
     final = np.asarray(last.pictures[0]).astype(float)
     errors = [np.abs(np.asarray(p).astype(float) - final).mean() for p in previews]
@@ -174,8 +169,8 @@ def test_latents_of_the_second_decoder_become_its_pictures():
     assert np.abs(np.asarray(pictures[0]).astype(int) - np.asarray(expected[0]).astype(int)).max() <= 1
 
 
-def test_stopping_ends_the_work_between_two_steps(engine, decode_worker):
-    run = Create(text="a cat", steps=50).run(engine, decode_worker, "someone")
+def test_stopping_ends_the_work_between_two_steps(context, engine):
+    run = Create(text="a cat", steps=50).run(context, "someone")
     assert isinstance(next(run), Progress)
     assert engine.cancel("another") == 0
     assert engine.cancel("someone") == 1
@@ -187,8 +182,8 @@ def test_stopping_ends_the_work_between_two_steps(engine, decode_worker):
     assert engine.jobs == {}
 
 
-def test_an_abandoned_request_stops_too(engine, decode_worker):
-    run = Create(text="a cat", steps=50).run(engine, decode_worker, "someone")
+def test_an_abandoned_request_stops_too(context, engine):
+    run = Create(text="a cat", steps=50).run(context, "someone")
     next(run)
     run.close()
     start = time.monotonic()
@@ -196,20 +191,20 @@ def test_an_abandoned_request_stops_too(engine, decode_worker):
     assert time.monotonic() - start < 5
 
 
-def test_a_job_has_a_deadline(starter, decode_worker):
+def test_a_job_has_a_deadline(starter, context):
     impatient = Engine(Limits(job_seconds=0.0))
     impatient.pipelines["starter"] = starter
     with pytest.raises(InputError, match="took longer"):
-        list(Create(text="a cat", steps=5).run(impatient, decode_worker))
+        list(Create(text="a cat", steps=5).run(replace(context, engine=impatient)))
     impatient.close()
 
 
-def test_answers_belong_to_their_requests(engine, decode_worker, starter):
+def test_answers_belong_to_their_requests(context, starter):
     texts = ["a cat", "a red car", "a tree", "a fish"]
     found = {}
 
     def ask(i):
-        found[i] = drawn(engine, decode_worker, text=texts[i], seed=i)
+        found[i] = drawn(context, text=texts[i], seed=i)
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(4)]
     for t in threads:
@@ -226,19 +221,22 @@ def test_answers_belong_to_their_requests(engine, decode_worker, starter):
     ("request_", "said"),
     [
         ({}, "nothing to draw"), ({"text": "  "}, "nothing to draw"), ({"text": "x" * 501}, "at most 500"),
-        ({"text": ["a"]}, "must be a text"), ({"text": "a", "weights": {"text": 3}}, "weight of text"),
-        ({"text": "a", "weights": {"text": 0}}, "all weights are zero"), ({"text": "a", "mix": "add"}, "mix must be"),
+        ({"text": ["a"]}, "must be a text"), ({"text": "a", "text_weight": 3}, "weight of text"),
+        ({"text": "a", "text_weight": 0}, "all weights are zero"), ({"text": "a", "mix": "add"}, "mix must be"),
         ({"text": "a", "pictures": 9}, "pictures"), ({"text": "a", "steps": 0}, "steps"), ({"text": "a", "seed": -1}, "seed"),
         ({"text": "a", "guidance": "3"}, "guidance"), ({"text": "a", "model": "/etc"}, "model must be"),
-        ({"text": "a", "files": {"audio": {"path": 1}}}, "must be a file"),
-        ({"text": "a", "files": {"image": str(SAMPLES / "cow.flac")}}, "cow.flac is not a picture"),
-        ({"text": "a", "files": {"audio": str(SAMPLES / "cow.flac")}, "weights": {"audio": -1}, "mix": "slerp"}, "negative"),
+        ({"text": "a", "audio": {"path": 1}}, "must be a file"),
+        ({"text": "a", "image": str(SAMPLES / "cow.flac")}, "cow.flac is not a picture"),
+        ({"text": "a", "audio": str(SAMPLES / "cow.flac"), "audio_weight": -1, "mix": "slerp"}, "negative"),
         ({"kept": [write_prompt(Prompt("audio", "x.wav", 1.0, (1.0,)))]}, "another model"),
+        ({"kept": [write_prompt(Prompt("text", "x", 3.0))]}, "weight of text"), ({"kept": [1]}, "cannot be used"),
+        ({"text": "a", "best_of": 2, "pictures": 2}, "best of keeps one"), ({"text": "a", "size": 4096}, "size"),
+        ({"text": "a", "size": 100}, "multiple of 64"), ({"text": "a", "upscale": 3}, "upscale"),
     ],
 )  # fmt: skip
-def test_requests_that_cannot_be_drawn(engine, decode_worker, request_, said):
+def test_requests_that_cannot_be_drawn(context, request_, said):
     with pytest.raises(InputError, match=said) as caught:
-        drawn(engine, decode_worker, **request_)
+        drawn(context, **request_)
     assert str(SAMPLES) not in str(caught.value)
 
 
@@ -259,3 +257,75 @@ def test_recipes_quote_what_they_must():
     assert words[words.index("--image") + 1] == "a b.png"
     assert "--weight" not in words
     compile(python(settings), "x", "exec")
+
+
+def test_several_of_a_kind_are_shown_as_what_draws_them(context, tmp_path, monkeypatch):
+    monkeypatch.chdir(SAMPLES)
+    sounds = [p for name in ("cow.flac", "chicken.flac") for p in encoded(context, name)]
+    found = drawn(
+        context, kept=[{**sounds[0], "weight": 0.5}, {"kind": "text", "value": "a robot"}, sounds[1]], mix="spherical_mean"
+    )
+    scope = {}
+    exec(python(found.settings[0]), scope)
+    assert same(found.pictures[0], scope["pictures"][0])
+    words = shlex.split(command(found.settings[0], out=str(tmp_path / "picture.png")))
+    assert words.count("--audio") == 2
+    assert CliRunner().invoke(app, words[1:]).exit_code == 0
+    assert same(Image.open(tmp_path / "picture.png"), found.pictures[0])
+
+
+def encoded(context, name):
+    *_, read = Read(file=str(SAMPLES / name)).answers(context)
+    return [read["part"]]
+
+
+def test_best_of_and_size_are_the_library_s(context, starter):
+    best = drawn(context, text="a cat", best_of=3)
+    expected = starter.best_of(3, text="a cat", seed=0, num_inference_steps=2)
+    assert same(best.pictures[0], expected.images[0])
+    assert best.settings[0].request.seed == expected.request.seed[0]
+    assert drawn(context, text="a cat", size=192, steps=1).pictures[0].size == (192, 192)
+
+
+def test_an_edit_is_the_library_s(context, starter, tmp_path):
+    starter(text="a cat", seed=1, num_inference_steps=1).images[0].save(tmp_path / "cat.png")
+    mask = Image.new("L", (128, 128))
+    mask.paste(255, (32, 32, 96, 96))
+    mask.save(tmp_path / "mask.png")
+    files = {"picture": str(tmp_path / "cat.png"), "mask": str(tmp_path / "mask.png")}
+    found = drawn(context, Edit, text="a dog", **files)
+    expected = starter.edit(files["picture"], files["mask"], text="a dog", seed=0, num_inference_steps=2).images[0]
+    assert same(found.pictures[0], expected)
+    with pytest.raises(InputError, match="nothing to edit"):
+        drawn(context, Edit, text="a dog")
+
+
+def moment(context, **values):
+    *_, found = Live(**values).run(context)
+    return found
+
+
+def test_live_moves_towards_what_is_heard_and_stands_still_in_silence(context, starter):
+    samples = load_sound(SAMPLES / "cow.flac", RATE)[: 2 * RATE]
+    cow = base64.b64encode((samples * 32767).numpy().astype("<i2").tobytes()).decode()
+    first = moment(context, samples=cow)
+    assert len(first.pictures) == 1
+    assert first.heard[0][0] == "cow"
+    words = starter.embed(text="a robot")[0]
+    there = base64.b64encode(words.numpy().tobytes()).decode()
+    then = moment(context, samples=cow, previous=there, elapsed=0.6, pictures=3)
+    assert len(then.pictures) == 3
+    assert float(words @ first.point) < float(then.point @ first.point) < 1
+    assert float(moment(context, samples=cow, previous=there, elapsed=9.0).point @ first.point) > 0.999
+    silent = moment(context, previous=there)
+    assert float(silent.point @ words) == pytest.approx(1, abs=1e-5)
+    assert moment(context).pictures == []
+    assert float(moment(context, text="a robot").point @ words) == pytest.approx(1, abs=1e-5)
+    kept = [write_prompt(Prompt("embeds", words.tolist()))]  # as the page sends it back
+    torch.testing.assert_close(moment(context, kept=kept).base, words.as_subclass(torch.Tensor), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("samples", ["?", base64.b64encode(bytes(2 * 4 * RATE)).decode(), 3])
+def test_samples_that_cannot_be_heard(context, samples):
+    with pytest.raises(InputError, match=r"samples must be|at most 3 s"):
+        moment(context, samples=samples)

@@ -3,19 +3,24 @@
 import asyncio
 import json
 import math
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
 
+from unialign_gen.concepts import ConceptTable
 from unialign_gen.demo import html, request_filter
+from unialign_gen.demo.concept_map import ConceptMap
+from unialign_gen.demo.context import AppContext
 from unialign_gen.demo.engine import Engine, Progress
 from unialign_gen.demo.errors import said
 from unialign_gen.demo.limits import Limits, prior_strength, steps_and_guidance
 from unialign_gen.demo.models import Model, on_disk
-from unialign_gen.demo.restore import restore
-from unialign_gen.demo.results import tables, tables_of
+from unialign_gen.demo.page import results
+from unialign_gen.demo.read import restore
 from unialign_gen.demo.travel import Way, route
 from unialign_gen.errors import InputError
 from unialign_gen.request import Prompt, Request
@@ -62,28 +67,29 @@ def test_errors_are_one_line_without_places():
     assert "secret" not in said(RuntimeError("/srv/secret")).message
 
 
-def test_results_become_tables():
-    row = {"method": "m", "task": "T->I", "n": 9}
-    rows = [
-        {**row, "metric": "judge top-1", "value": 0.25, "low": 0.1, "high": 0.5},
-        {**row, "metric": "density", "value": 1.0},
-    ]
-    report = json.dumps({"results": [{"protocol": "generation", "rows": rows}]})
-    (table,) = tables_of(report)
-    assert table.title == "Generation: judge top-1, higher is better; N = 9"
-    assert (table.columns, table.rows) == (["method", "T->I"], [["m", "25.0 % (10.0 to 50.0)"]])
+def test_the_shipped_results_become_charts():
+    found = results()
+    assert {title.partition(":")[0] for title, _ in found} == {"Generation", "Retrieval", "Gap"}
+    bars = [bar for _, charts in found for chart in charts for bar in chart["bars"]]
+    assert all(0 <= bar["low"] <= bar["value"] <= bar["high"] <= 1 for bar in bars)
+    assert results("nothing") == []
 
 
-def test_the_shipped_results_are_shown():
-    found = tables()
-    assert {t.title.partition(":")[0] for t in found} == {"Generation", "Retrieval", "Gap"}
-    assert all(len(row) == len(t.columns) for t in found for row in t.rows)
+def test_a_map_marks_where_a_prompt_lies():
+    table = ConceptTable(["cat", "<b>"], torch.eye(2), places=torch.tensor([[0.0, 0.0], [1.0, 0.5]]))
+    made = html.fragment("map", ConceptMap.of(table), [0.5, 0.25], [1], EVIL)
+    assert 'data-draw="cat"' in made
+    assert made.count("<line") == 1
+    assert "<b>" not in made
+    assert "<img" not in made
+    assert ConceptMap.of(ConceptTable(["cat"], torch.eye(1))) is None
 
 
 @pytest.mark.parametrize(
     ("path", "is_open"),
     [
-        ("/", True), ("/gradio_api/queue/join", True), ("/gradio_api/file=/tmp/x.png", True), ("/assets/a.js", True),
+        ("/", True), ("/page/page.js", True),
+        ("/gradio_api/queue/join", True), ("/gradio_api/file=/tmp/x.png", True), ("/assets/a.js", True),
         ("/gradio_api/file=http://x", False), ("/gradio_api/file=/https://x", False), ("/gradio_api/proxy=http://x", False),
         ("/gradio_api/component_server", False), ("/gradio_api/vibe-edit", False), ("/monitoring", False), ("/docs", False),
     ],
@@ -145,30 +151,48 @@ def engine():
     made.close()
 
 
-def test_more_pictures_than_the_page_draws_restore_the_one_in_the_file(engine):
+@pytest.fixture(scope="module")
+def context(engine, tmp_path_factory):
+    return AppContext(engine, None, engine.limits, tmp_path_factory.mktemp("cache"))
+
+
+def test_old_folders_are_removed_but_for_what_the_page_opens_on(context):
+    made, kept = context.folder(), replace(context, keep=True).folder()
+    for folder in (made, kept):
+        (folder / "x").write_bytes(b"x")
+    context.folder()
+    assert made.exists()
+    for folder in (made, kept):
+        os.utime(folder, (0, 0))
+    context.folder()
+    assert (made.exists(), kept.exists()) == (False, True)
+
+
+def test_more_pictures_than_the_page_draws_restore_the_one_in_the_file(context):
     first_edition = {"format": 1, "prompts": [{"kind": "text", "value": "a", "weight": 0.5}], "mix": "spherical_mean"}
     settings = {**first_edition, "seed": 7, "steps": 10, "guidance": 3, "pictures": 100, "index": 42, "checkpoint": "starter"}
-    back = restore(parse(json.dumps(settings)), engine, "x.png")
-    assert (back.seed, back.pictures, back.mix, back.weights, back.model) == (49, 1, "slerp", {"text": 0.5}, "starter")
-    second = restore(PictureSettings(Request(((Prompt("text", "a"),),)), decoder="stable-unclip"), engine, "x.png")
+    back = restore(parse(json.dumps(settings)), context, "x.png")
+    assert (back.seed, back.mix, back.model) == (49, "spherical_mean", "starter")
+    assert back.kept == [{"kind": "text", "value": "a", "weight": 0.5}]
+    second = restore(PictureSettings(Request(((Prompt("text", "a"),),)), decoder="stable-unclip"), context, "x.png")
     assert second.model == "starter, stable-unclip decoder"
 
 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"prompts": ((Prompt("text", "a"), Prompt("text", "b")),)}, "in a way that this page cannot"),
-        ({"prompts": ((Prompt("text", "a", 9.0),),)}, "weight of text"),
+        ({"prompts": ((Prompt("text", "a"),), (Prompt("text", "b"),))}, "in a way that this page cannot"),
+        ({"prompts": ((Prompt("text", "a", 9.0),),)}, "weight of text in x.png"),
         ({"steps": 999}, "steps"),
         ({"checkpoint": "elsewhere"}, "not here"),
         ({"seed": 2**40}, "seed"),
     ],
 )
-def test_settings_that_the_page_cannot_draw(engine, changed, words):
+def test_settings_that_the_page_cannot_draw(context, changed, words):
     checkpoint = changed.pop("checkpoint", "starter")
     request = Request(**{"prompts": ((Prompt("text", "a"),),), **changed})
     with pytest.raises(InputError, match=words):
-        restore(PictureSettings(request, checkpoint), engine, "x.png")
+        restore(PictureSettings(request, checkpoint), context, "x.png")
 
 
 def test_a_checkpoint_that_is_asked_for_comes_first():
@@ -194,7 +218,7 @@ def test_a_model_knows_its_own_steps_and_guidance(starter):
         steps_and_guidance(Limits(), published, 0, None)
 
 
-def test_a_model_knows_its_own_prior(starter, engine):
+def test_a_model_knows_its_own_prior(starter, engine, context):
     """A second decoder's lies with the encoders; a model without one draws at 0, whatever a program sends it."""
     from unialign_gen.loading import find
 
@@ -210,6 +234,6 @@ def test_a_model_knows_its_own_prior(starter, engine):
     request = Request(((Prompt("text", "a"),),), prior_strength=0.7)
     try:
         with pytest.raises(InputError, match="drawn with a prior, which bare has not"):
-            restore(PictureSettings(request, "bare"), engine, "x.png")
+            restore(PictureSettings(request, "bare"), context, "x.png")
     finally:
         del engine.models["bare"]

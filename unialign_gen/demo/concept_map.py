@@ -24,6 +24,11 @@ class ConceptMap:
     table: ConceptTable
     places: Tensor
 
+    @classmethod
+    def of(cls, table: ConceptTable | None) -> ConceptMap | None:
+        """The map of a table; None where it has none."""
+        return None if table is None or table.places is None else cls(table, table.places)
+
     def place(self, vector: Tensor) -> tuple[Tensor, list[int]]:
         """Where a unit embedding (d,) lies, (2,), and the numbers of the concepts that say so, nearest first."""
         cosines = self.table.cosines(vector.cpu().unsqueeze(0))[0]

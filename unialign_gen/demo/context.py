@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,15 @@ class AppContext:
     decode_worker: DecodeWorker
     limits: Limits
     cache: Path
+    keep: bool = False  # what is made, as long as the server runs
 
     def folder(self) -> Path:
-        """A new folder, with a name that nobody guesses, among the files that are removed when they are old."""
-        place = self.cache / secrets.token_hex(16)
+        """A new folder, with a name that nobody guesses; those that were made so are removed when they are old."""
+        for old in self.cache.glob("made-*"):
+            with suppress(OSError):  # another request was faster
+                if time.time() - old.stat().st_mtime > self.limits.cache_seconds:
+                    shutil.rmtree(old)
+        place = self.cache / f"{'kept' if self.keep else 'made'}-{secrets.token_hex(16)}"
         place.mkdir(parents=True)
         return place
 
@@ -41,5 +48,5 @@ class AppContext:
 
 
 def session_of(request: Any) -> str:
-    """Who asks: the browser tab, or the client."""
-    return str(getattr(request, "session_hash", None) or "")
+    """Who asks: the browser tab, or the client; who does not say so is somebody of his own, whom nobody else can stop."""
+    return str(getattr(request, "session_hash", None) or secrets.token_hex(16))

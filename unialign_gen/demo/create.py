@@ -1,23 +1,30 @@
-"""Create: a mix of prompts to pictures."""
+"""Create and Edit: a mix of prompts to pictures, or to what is painted out of a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
+import gradio as gr
 from PIL import Image
 
+from ..errors import InputError
 from ..notes import Note, collected
-from ..request import Prompt, Request, checked
-from ..request.picture_settings import PictureSettings
-from .decode_worker import DecodeWorker
-from .engine import Engine, Job, Progress
-from .limits import choice, prior_strength, steps_and_guidance, whole
+from ..request import Prompt
+from ..request.picture_settings import PictureSettings, save_picture
+from ..request.request import MIXES, MODALITIES, Mix, write_prompt
+from . import html
+from .action import Action, Upload, named, nearest
+from .context import AppContext
+from .engine import Job, Progress
+from .limits import choice, decimal, whole
 from .preview import Previewer
-from .prompts import kept_prompts, method_for, nearest, prompts_of_page
+from .snippets import command, python
 
-MIXES = ("lerp", "slerp")
+CANDIDATES = 16  # of best-of, at most
+SIDES = (64, 512)  # pixels, in steps of the first
 
 
 @dataclass
@@ -32,70 +39,144 @@ class Drawn:
     nearest: list[tuple[str, float]]
     nearest_each: list[list[tuple[str, float]]]
     prompts: tuple[Prompt, ...]
-    notes: list[Note]
+    notes: list[Note] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """For programs: what made the pictures, and what the prompts were understood as."""
+        first, request = self.settings[0], self.settings[0].request
+        near = zip(self.prompts, self.nearest_each, strict=True)
+        return {
+            "seeds": [s.request.seed for s in self.settings],
+            **{name: getattr(request, name) for name in ("mix", "steps", "guidance", "prior_strength")},
+            "checkpoint": first.checkpoint,
+            "decoder": first.decoder,
+            "notes": [n.as_dict() for n in self.notes],
+            "concepts": named(self.nearest),
+            "prompts": [{"kind": p.kind, "value": p.name, "weight": p.weight, "concepts": [n for n, _ in c]} for p, c in near],
+            "kept": [write_prompt(p) for p in request.prompts[0]],
+        }
 
 
 @dataclass
-class Create:
-    """A request, as it came; `run` checks it. Steps, guidance and prior are the model's own where they are None."""
+class Create(Action):
+    """Pictures of a mix: one input of each kind, and any number of `kept` ones; `best_of` keeps the best of so many.
 
-    text: Any = None
-    files: dict[str, Any] = field(default_factory=dict)
-    weights: dict[str, Any] = field(default_factory=dict)
-    kept: Any = None
-    mix: Any = "lerp"
-    seed: Any = 0
-    steps: Any = None
-    guidance: Any = None
-    pictures: Any = 1
-    model: Any = "starter"
-    prior: Any = None
+    `size`, `upscale` and `prior_temperature` are those of a call: the model's own where they are None.
+    """
 
-    def run(self, engine: Engine, decode_worker: DecodeWorker, session: str = "") -> Iterator[Progress | Drawn]:
-        """Progress with previews, then what was drawn.
+    edited: ClassVar[str] = ""  # what was edited, in words
 
-        Raises:
-            InputError: a prompt or a number that cannot be used.
-            CancelledError: the session stopped it.
-        """
-        limits = engine.limits
-        model = engine.model(self.model)
-        asked = choice(self.mix, "mix", MIXES)
-        pictures = whole(self.pictures, "pictures", 1, limits.pictures)
-        steps, guidance = steps_and_guidance(limits, model, self.steps, self.guidance)
-        prior = prior_strength(model, self.prior)
-        seed = whole(self.seed, "seed", 0, limits.seed)
-        rate = engine.rate(model.label) if any(v is not None for v in self.files.values()) else 0
+    audio: Upload | None = None
+    video: Upload | None = None
+    image: Upload | None = None
+    text_weight: float = 1.0
+    audio_weight: float = 1.0
+    video_weight: float = 1.0
+    image_weight: float = 1.0
+    mix: str = "lerp"
+    pictures: int = 1
+    best_of: int = 1
+    size: int | None = None
+    upscale: int | None = None
+    prior_temperature: float | None = None
+    outputs: ClassVar[dict[str, Any]] = {
+        "pictures": partial(gr.Gallery, format="png"),
+        "details": gr.JSON,
+        **dict.fromkeys(("command", "python", "stage", "understood", "seen"), gr.Textbox),
+    }
+
+    def given(self, context: AppContext) -> tuple[Prompt, ...]:
+        kinds = ("audio", "video", "image")
+        weights = {kind: getattr(self, f"{kind}_weight") for kind in ("text", *kinds)}
+        found = self.prompts(context, {kind: getattr(self, kind) for kind in kinds}, weights)
+        return tuple(sorted(found, key=lambda p: (*MODALITIES, "embeds").index(p.kind)))  # as the library orders arguments
+
+    def ready(self, context: AppContext) -> Callable[[Any, Any], Any]:
+        """Checks what is not in the request, and says how it is drawn."""
+        best = whole(self.best_of, "best of", 1, CANDIDATES)
+        if best > 1 and self.pictures != 1:
+            raise InputError("best of keeps one picture: ask for one picture, or leave best of at 1")
+        return lambda pipeline, request: pipeline.draw_best(best, request) if best > 1 else pipeline.draw(request)
+
+    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Drawn]:
+        engine, model = context.engine, self.chosen(context)
+        pictures = whole(self.pictures, "pictures", 1, context.limits.pictures)
+        method = choice(self.mix, "mix", MIXES)
+        side = None if self.size is None else whole(self.size, "size", *SIDES)
+        if side is not None and side % SIDES[0]:
+            raise InputError(f"size must be a multiple of {SIDES[0]} pixels, got {side}")
+        self.request(context)  # its numbers, before any file is read
         with collected() as told:
-            prompts = prompts_of_page(decode_worker, limits, self.text, self.files, self.weights, kept_prompts(self.kept), rate)
-        request = checked(
-            Request,
-            prompts=(prompts,),
-            mix=method_for(asked, prompts),
-            prior_strength=prior,
-            seed=seed,
-            steps=steps,
-            guidance=guidance,
-            pictures=pictures,
-        )
+            prompts, draw = self.given(context), self.ready(context)
+        if not prompts:
+            raise InputError("nothing to draw: write a prompt, or add a sound, a video or a picture")
+        mix = method_for(method, prompts)
+        free = {"prior_temperature": self.prior_temperature, "upscale": self.upscale, "height": side, "width": side}
+        request = self.request(context, prompts=(prompts,), mix=mix, pictures=pictures, **free)
+        steps = request.steps or 1
 
-        def work(job: Job[Drawn]) -> Drawn:
-            pipeline = engine.pipeline(model.label)
-            job.report(Progress(0, steps, "reading the prompt"))
-            with collected() as notes:
-                ready = pipeline.encoded(request)
-                mixed = pipeline.mixed(ready)[0][0]
-                each = pipeline.alone(ready)
-                drawn = pipeline.draw(replace(ready, callback_on_step_end=step_reporter(pipeline, job, steps)))
+        def work(pipeline: Any, job: Job[Drawn]) -> Drawn:
+            ready = pipeline.encoded(request)
+            mixed, each = pipeline.mixed(ready)[0][0], pipeline.alone(ready)
+            drawn = draw(pipeline, replace(ready, callback_on_step_end=step_reporter(pipeline, job, steps)))
             made = [drawn.request.picture(i) for i in range(pictures)]
-            settings = [PictureSettings(r, model.checkpoint, model.decoder or "") for r in made]
+            settings = [PictureSettings(r, model.checkpoint, model.decoder or "", edit=self.edited) for r in made]
             table = engine.concepts(model.label)
-            near_each = [nearest(table, v, 3) for v in each]
-            return Drawn(
-                drawn.images, settings, nearest(table, mixed), near_each, prompts, list(dict.fromkeys([*told, *notes]))
-            )
+            return Drawn(drawn.images, settings, nearest(table, mixed), [nearest(table, v, 3) for v in each], prompts)
 
-        yield from engine.run(work, session, "create")
+        yield from self.job(context, session, work, told)
+
+    def answer(self, result: Drawn, context: AppContext) -> dict[str, Any]:
+        folder, files = context.folder(), []
+        for settings, picture in zip(result.settings, result.pictures, strict=True):
+            seed = settings.request.seed
+            save_picture(picture, folder / f"picture-{seed}.png", settings)
+            files.append((str(folder / f"picture-{seed}.png"), f"seed {seed}"))
+        return {
+            "pictures": files,
+            "details": result.summary(),
+            "command": command(result.settings[0], len(files)),
+            "python": python(result.settings[0], len(files)),
+            "stage": "",
+            "understood": html.notes(result.notes) + html.understood(result.nearest, result.prompts, result.nearest_each),
+            "seen": html.seen(result.prompts),
+        }
+
+
+@dataclass
+class Edit(Create):
+    """A picture changed by a mix: where `mask` is white, or all over without one; `strength` as in the library."""
+
+    picture: Upload | None = None
+    mask: Upload | None = None
+    strength: float | None = None
+
+    def ready(self, context: AppContext) -> Callable[[Any, Any], Any]:
+        from ..pipelines.editing import Edit as Change
+
+        if self.picture is None:
+            raise InputError("nothing to edit: add a picture")
+        strength = None if self.strength is None else decimal(self.strength, "strength", 0, 1)
+        picture, mask = (None if f is None else self.decoded(context, "image", f).value for f in (self.picture, self.mask))
+        change = Change(picture, mask, strength)
+        self.edited = change.described  # type: ignore[misc]
+        return lambda pipeline, request: pipeline.draw_edit(change, request)
+
+    def answer(self, result: Drawn, context: AppContext) -> dict[str, Any]:
+        options = {"mask": None if self.mask is None else "mask.png", "strength": self.strength}
+        given = {name: value for name, value in options.items() if value is not None}
+        call = "\n".join(["generate.edit(", '    "picture.png",', *(f"    {k}={v!r}," for k, v in given.items())])
+        words = ["edit", "picture.png", *(str(w) for k, v in given.items() for w in (f"--{k}", v))]
+        first, count = result.settings[0], len(result.pictures)
+        there = {"command": command(first, count, "edited.png", words), "python": python(first, count, call)}
+        return {**super().answer(result, context), **there}
+
+
+def method_for(asked: str, prompts: Sequence[Prompt]) -> Mix:
+    """`lerp`; for `slerp` its own form for two prompts, the spherical mean for more, nothing for one."""
+    if asked == "lerp" or len(prompts) == 1:
+        return "lerp"
+    return "slerp" if asked == "slerp" and len(prompts) == 2 else "spherical_mean"
 
 
 def step_reporter(pipeline: Any, job: Job[Any], steps: int) -> Callable[..., None]:
@@ -103,6 +184,6 @@ def step_reporter(pipeline: Any, job: Job[Any], steps: int) -> Callable[..., Non
     previewer = Previewer(pipeline)
 
     def step_end(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> None:
-        job.report(Progress(step + 1, steps, "drawing", previewer.look(step, tensors["latents"])))
+        job.report(Progress(min(step + 1, steps), steps, "drawing", previewer.look(step, tensors["latents"])))
 
     return step_end

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
-from functools import wraps
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -31,29 +28,3 @@ def said(error: BaseException) -> gr.Error:
         log.error("a request failed", exc_info=error)
         line = "this did not work, for a reason that is the server's: please try something else"
     return gr.Error(escape(line, quote=False), title="", duration=8, print_exception=False)
-
-
-def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """For an event's handler that returns."""
-
-    @wraps(handler)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return handler(*args, **kwargs)
-        except Exception as error:
-            raise said(error) from None
-
-    return run
-
-
-def guarded_stream(handler: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """For an event's handler that yields."""
-
-    @wraps(handler)
-    def run(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        try:
-            yield from handler(*args, **kwargs)
-        except Exception as error:
-            raise said(error) from None
-
-    return run

@@ -1,41 +1,86 @@
-"""The page: its head and its tabs."""
+"""The page: one HTML file from a template, its style and script, and what they ask for beside the endpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
 
-import gradio as gr
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
-from .context import AppContext, session_of
-from .tab_create import create_tab
-from .tab_explore import explore_tab
-from .tab_film import film_tab
-from .tab_travel import travel_tab
+from ..errors import InputError
+from ..eval.results import unpacked
+from ..eval.tables import bars
+from ..loading import describe, shipped_folder
+from .api import ACTIONS
+from .concept_map import ConceptMap
+from .context import AppContext
+from .html import environment
+from .opening import Opening
 
-TABS = (("Create", create_tab), ("Travel", travel_tab), ("Film", film_tab), ("Explore", explore_tab))
-
-HEAD = """<div class="ua-head"><h1>unialign_gen</h1>
-<p>Words, sounds, videos and pictures become one point of an embedding space, and the point becomes a picture.</p></div>"""
-
-
-def stopper(context: AppContext) -> Callable[[gr.Request], int]:
-    def stop(request: gr.Request) -> int:
-        """Stops all that this session has asked for; how many requests that were."""
-        return context.engine.cancel(session_of(request))
-
-    return stop
+PAPER = "https://arxiv.org/abs/2602.09507"
+BARS = 10  # of a chart
+TEXT = "text/plain; charset=utf-8"
 
 
-def build(context: AppContext) -> gr.Blocks:
-    """The page of a context, not yet served."""
-    limits = context.limits
-    age = limits.cache_seconds
-    with gr.Blocks(title="unialign_gen", analytics_enabled=False, delete_cache=(max(60, age // 10), age)) as page:
-        gr.HTML(HEAD)
-        with gr.Tabs():
-            for name, make in TABS:
-                with gr.Tab(name, id=name.lower()):
-                    make(context)
-        gr.api(stopper(context), api_name="stop", queue=False)
-    page.queue(max_size=limits.waiting, default_concurrency_limit=limits.together, api_open=False)
-    return page
+def page_routes(context: AppContext, opening: Opening) -> list[Any]:
+    """What stands before Gradio's own routes: the page, its files, and the cards and licences of what it draws with."""
+    models, starter = context.engine.models, shipped_folder() / "starter"
+    cards = {
+        "card": starter / "README.md",
+        "licences": starter / "ATTRIBUTION.tsv",
+        "samples": shipped_folder() / "samples" / "README.md",
+    }
+    facts = {
+        "models": {name: {"steps": m.steps, "guidance": m.guidance, "prior": m.prior} for name, m in models.items()},
+        "outputs": {action.__name__.lower(): list(action.outputs) for action in ACTIONS},
+    }
+
+    def rendered(name: str, **values: Any) -> Response:
+        return HTMLResponse(environment().get_template(name).render(values))
+
+    async def home(request: Request) -> Response:
+        app = request.app
+        if app.auth is not None and not any(app.tokens.get(token) for token in request.cookies.values()):
+            return rendered("login.html.j2")
+        first = next(iter(models.values()))
+        return rendered("page.html.j2", url=request.base_url, paper=PAPER, facts=facts, model=first, limits=context.limits)
+
+    def explore(_: Request) -> Response:
+        label = next(iter(models))
+        return rendered(
+            "explore.html.j2", map=ConceptMap.of(context.engine.concepts(label)), results=results(), models=describe()
+        )
+
+    def opened(_: Request) -> Response:
+        return JSONResponse({"answers": opening.answers, "done": opening.done}, headers={"cache-control": "no-store"})
+
+    def preview(_: Request) -> Response:
+        data = io.BytesIO()
+        opening.card().save(data, "PNG")
+        return Response(data.getvalue(), media_type="image/png")
+
+    return [
+        Route("/", home),
+        Route("/page/explore", explore),
+        Route("/page/opening", opened),
+        Route("/page/preview.png", preview),
+        *(Route(f"/page/{name}", FileResponse(file, media_type=TEXT)) for name, file in cards.items()),
+        Mount("/page", StaticFiles(directory=Path(__file__).parent / "static")),
+    ]
+
+
+def results(checkpoint: str = "starter") -> list[tuple[str, list[dict[str, Any]]]]:
+    """The charts of each protocol of a checkpoint's `report.json`; none where none is shipped, or it is damaged."""
+    file = resources.files("unialign_gen.eval") / "results" / checkpoint / "report.json"
+    try:
+        found = json.loads(file.read_text("utf-8"))["results"]
+        titles = [f"{r['protocol'].capitalize()}: {r['about']['dataset']}" for r in found]
+        return [(title, bars(unpacked(r["rows"]), BARS)) for title, r in zip(titles, found, strict=True)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
+        return []

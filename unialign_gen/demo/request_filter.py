@@ -23,7 +23,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 API = "/gradio_api/"
 LOGIN = ("/login", "/login/", "/logout")  # where the page asks for a name and a password
-ROUTES = ("/static/", "/assets/", "/svelte/")
+ROUTES = ("/page/", "/static/", "/assets/", "/svelte/")
 PAGES = ("/", "/config", "/config/", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json", "/gradio_api")
 CALLS = (
     "info", "openapi.json", "queue/", "call/", "run/", "upload", "upload_progress", "file=", "cancel", "reset", "heartbeat/",
@@ -34,7 +34,7 @@ HEADERS = [
     (b"referrer-policy", b"same-origin"),
     (
         b"content-security-policy",
-        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+        b"default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
         b"img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
         b"worker-src 'self' blob:; object-src 'none'; base-uri 'self'",
     ),

@@ -29,6 +29,7 @@ class Served:
     context: AppContext
     url: str
     shared: str | None
+    opening: Any
     before: str | None = None  # GRADIO_TEMP_DIR
     access: logging.Handler | None = None
 
@@ -91,7 +92,8 @@ def start(
         launch = {"server_name": host, "server_port": port, "share": share, "inbrowser": open_browser}
         served = open_page(context, auth=list(auth) or None, root_path=root_path, **launch)
         served.before, served.access = before, log
-        threading.Thread(target=warm, args=(context, first), daemon=True).start()  # only now: it would take time from the start
+        # only now: it would take time from the start
+        threading.Thread(target=warm, args=(context, first, served.opening), daemon=True).start()
         return served
     except BaseException:
         use_folder(before)
@@ -115,12 +117,13 @@ def load_first(engine: Engine, label: str) -> None:
         engine.pipeline(label)
 
 
-def warm(context: AppContext, label: str) -> None:
-    """Loads what the first requests will need; a failure shows at the first request."""
+def warm(context: AppContext, label: str, opening: Any) -> None:
+    """Loads what the first requests will need, and draws what the page opens on; a failure shows at the first request."""
     with suppress(Exception):
         context.engine.pipeline(label).embed(text="a")
         context.decode_worker.warm()
         context.engine.rate(label)
+    opening.draw(context)
 
 
 def log_access(place: str | None) -> logging.Handler | None:
@@ -139,9 +142,11 @@ def open_page(context: AppContext, **launch: Any) -> Served:
     """Builds the page and serves it; options are those of Gradio's `launch`."""
     from starlette.middleware import Middleware
 
-    from .page import build
-    from .theme import CSS, theme
+    from .api import build
+    from .opening import Opening
+    from .page import page_routes
 
+    opening = Opening()
     page = build(context)
     login, health = launch["auth"] is not None, context.engine.health
     guard = Middleware(RequestFilter, limits=context.limits, cache=context.cache, login=login, health=health)
@@ -158,12 +163,10 @@ def open_page(context: AppContext, **launch: Any) -> Served:
         run_history=False,
         footer_links=["api"],
         state_session_capacity=1000,
-        app_kwargs={"middleware": [guard]},
-        theme=theme(),
-        css=CSS,
+        app_kwargs={"middleware": [guard], "routes": page_routes(context, opening)},
         **launch,
     )
-    return Served(page, context, url, shared)
+    return Served(page, context, url, shared, opening)
 
 
 def serve(**options: Any) -> None:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
+import gradio as gr
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
+from ..film.sheets import save_sequence
 from ..mixing import mix, path
 from ..notes import Note, collected
 from ..request import Prompt, Request
-from .decode_worker import DecodeWorker
-from .engine import Engine, Job, Progress
-from .limits import choice, steps_and_guidance, whole, words
-from .prompts import words_and_file
+from . import html
+from .action import Action, Upload
+from .context import AppContext
+from .engine import Job, Progress
+from .film import save_webm
+from .limits import choice, whole
 
 BATCH = 4  # pictures drawn at a time: what is seen of the work, and how soon it stops
+RATE, SIDE = 8, 384  # pictures a second and pixels of what is exported
 
 
 @dataclass
@@ -46,83 +52,73 @@ class Way:
 
 
 @dataclass
-class Travel:
-    """A request, as it came; `run` checks it. A station has words, a file of any kind, or both in equal shares.
+class Travel(Action):
+    """Pictures from station to station: each has words, a file of any kind, or both in equal shares, or is one of `kept`,
+    which stand in place of these."""
 
-    Steps and guidance are the model's own where they are None.
-    """
+    text_1: str = "a cat"
+    text_2: str = "a lion"
+    text_3: str = ""
+    text_4: str = ""
+    file_1: Upload | None = None
+    file_2: Upload | None = None
+    file_3: Upload | None = None
+    file_4: Upload | None = None
+    between: int = 8
+    closed: bool = False
+    mix: str = "slerp"
+    outputs: ClassVar[dict[str, Any]] = {"exports": partial(gr.File, file_count="multiple"), "stage": gr.Textbox}
 
-    texts: Sequence[Any]
-    files: Sequence[Any]
-    between: Any = 8
-    closed: Any = False
-    mix: Any = "slerp"
-    seed: Any = 0
-    steps: Any = None
-    guidance: Any = None
-    model: Any = "starter"
-
-    def run(self, engine: Engine, decode_worker: DecodeWorker, session: str = "") -> Iterator[Progress | Way]:
-        """Progress with the pictures so far, then the way.
-
-        Raises:
-            InputError: fewer than two stations, or something that cannot be used.
-            CancelledError: the session stopped it.
-        """
-        limits = engine.limits
-        model = engine.model(self.model)
+    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Way]:
+        limits, plain = context.limits, self.request(context)
         method = choice(self.mix, "mix", ("lerp", "slerp"))
-        steps, guidance = steps_and_guidance(limits, model, self.steps, self.guidance)
-        seed = whole(self.seed, "seed", 0, limits.seed)
         between = whole(self.between, "pictures from stop to stop", 1, limits.frames)
         closed = bool(self.closed)
-        rate = engine.rate(model.label) if any(f is not None for f in self.files) else 0
         with collected() as told:
-            stations = self.stations(decode_worker, limits.text, rate)
-        legs = len(stations) if closed else len(stations) - 1
-        total = legs * between + (0 if closed else 1)
+            stations = self.stations(context)
+        total = (len(stations) if closed else len(stations) - 1) * between + (0 if closed else 1)
         if total > limits.frames:
             raise InputError(f"this way has {total} pictures: at most {limits.frames}, so ask for fewer from stop to stop")
 
-        def work(job: Job[Way]) -> Way:
-            pipeline = engine.pipeline(model.label)
-            job.report(Progress(0, total, "reading the prompts"))
-            with collected() as notes:
-                points = list(pipeline.mixed(Request(tuple(stations)))[0])
+        def work(pipeline: Any, job: Job[Way]) -> Way:
+            points = list(pipeline.mixed(Request(tuple(stations), prior_strength=plain.prior_strength))[0])
             pictures: list[Image.Image] = []
-
-            def step_end(*_: Any) -> None:
-                job.check()
-
             for part in route(points, between, closed, method).split(BATCH):
-                pictures += pipeline.draw(
-                    Request(
-                        image_embeds=pipeline.embed_scale(part),
-                        seed=(seed,) * len(part),
-                        steps=steps,
-                        guidance=guidance,
-                        callback_on_step_end=step_end,
-                    )
-                ).images
+                request = Request(
+                    image_embeds=pipeline.embed_scale(part),
+                    seed=(int(self.seed),) * len(part),
+                    steps=plain.steps,
+                    guidance=plain.guidance,
+                    callback_on_step_end=lambda *_: job.check(),
+                )
+                pictures += pipeline.draw(request).images
                 job.report(Progress(len(pictures), total, "drawing the way", pictures[-BATCH:]))
             names = [" + ".join(p.name for p in prompts) for prompts in stations]
-            return Way(
-                pictures, names, [i * between for i in range(len(stations))], closed, list(dict.fromkeys([*told, *notes]))
-            )
+            return Way(pictures, names, [i * between for i in range(len(stations))], closed)
 
-        yield from engine.run(work, session, "travel")
+        yield from self.job(context, session, work, told, "reading the prompts")
 
-    def stations(self, decode_worker: DecodeWorker, longest: int, rate: int) -> list[tuple[Prompt, ...]]:
+    def stations(self, context: AppContext) -> list[tuple[Prompt, ...]]:
         """The stations that hold something."""
-        out = []
-        for text, file in zip(self.texts, self.files, strict=True):
-            said = words(text, "a station's text", longest)
-            prompts = words_and_file(decode_worker, said, file, "a station's file", rate)
-            if prompts:
-                out.append(prompts)
+        if self.kept:
+            out: list[tuple[Prompt, ...]] = [(replace(p, weight=1.0),) for p in self.prompts(context)]
+        else:
+            each = [replace(self, text=getattr(self, f"text_{i}")) for i in range(1, 5)]
+            files = [{"any": getattr(self, f"file_{i}")} for i in range(1, 5)]
+            out = [s for s in (one.prompts(context, file) for one, file in zip(each, files, strict=True)) if s]
         if len(out) < 2:
             raise InputError("a way needs two stations or more: write words, or add a file, in at least two of them")
         return out
+
+    def answer(self, result: Way, context: AppContext) -> dict[str, Any]:
+        folder = context.folder()
+        large = [p.resize((SIDE, SIDE), Image.Resampling.LANCZOS) for p in result.pictures]
+        files = [folder / "way.gif", folder / "way.mp4"]
+        for file in files:
+            save_sequence(large, file, RATE, back=not result.closed)
+        files.append(save_webm(files[1], folder / "way.webm"))
+        frames = [(i / RATE, *both) for i, both in enumerate(zip(result.labels, result.pictures, strict=True))]
+        return {"exports": [str(f) for f in files], "stage": html.fragment("moving", "", result.notes, frames, files)}
 
 
 def route(points: Sequence[Tensor], between: int, closed: bool, method: Any) -> Tensor:

@@ -1,0 +1,144 @@
+"""What every action of the page has in common: its fields are the endpoint's parameters, checked once; its work is a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NewType, Protocol, TypeVar
+
+from torch import Tensor
+
+from ..errors import InputError
+from ..notes import Note, collected
+from ..request import Prompt, Request
+from ..request.request import checked, read_prompts
+from . import html
+from .context import AppContext
+from .engine import Job, Progress
+from .limits import decimal, prior_strength, steps_and_guidance, whole, words
+from .models import Model
+
+Upload = NewType("Upload", str)  # the path of a file that was uploaded
+
+
+class Noted(Protocol):
+    notes: list[Note]
+
+
+R = TypeVar("R", bound=Noted)
+
+
+@dataclass
+class Action:
+    """A request, as it came; `run` checks it.
+
+    Attributes:
+        text: words of the prompt. kept: any number of encoded prompts with their weights, in the JSON form of `/read`.
+        seed, steps, guidance, prior_strength, model: the model's own where they are None, the first model where it is "".
+        outputs: of the endpoint, by name, the Gradio components of their types.
+    """
+
+    text: str = ""
+    kept: Any = None
+    seed: int = 0
+    steps: int | None = None
+    guidance: float | None = None
+    prior_strength: float | None = None
+    model: str = ""
+    outputs: ClassVar[dict[str, Any]]
+
+    def run(self, context: AppContext, session: str = "") -> Iterator[Any]:
+        """Progress, then the result.
+
+        Raises:
+            InputError: something that cannot be used.
+            CancelledError: the session stopped it.
+        """
+        raise NotImplementedError
+
+    def answer(self, result: Any, context: AppContext) -> dict[str, Any]:
+        """The outputs of a result."""
+        raise NotImplementedError
+
+    def answers(self, context: AppContext, session: str = "") -> Iterator[dict[str, Any]]:
+        """Outputs as they come: progress on the stage, where there is one, then the answer."""
+        for found in self.run(context, session):
+            if not isinstance(found, Progress):
+                yield self.answer(found, context)
+            elif "stage" in self.outputs:
+                yield {"stage": html.stage(found)}
+
+    def chosen(self, context: AppContext) -> Model:
+        return context.engine.model(self.model or next(iter(context.engine.models)))
+
+    def request(self, context: AppContext, **values: Any) -> Request:
+        """A request with these numbers, and whatever else it asks for."""
+        model = self.chosen(context)
+        steps, guidance = steps_and_guidance(context.limits, model, self.steps, self.guidance)
+        seed, prior = whole(self.seed, "seed", 0, context.limits.seed), prior_strength(model, self.prior_strength)
+        return checked(Request, seed=seed, steps=steps, guidance=guidance, prior_strength=prior, **values)
+
+    def prompts(
+        self, context: AppContext, files: Mapping[str, Any] | None = None, weights: Mapping[str, Any] | None = None
+    ) -> tuple[Prompt, ...]:
+        """The words, then files by their kind, then what is kept; weights by kind, 1 where they name none."""
+        limits, weights = context.limits, weights or {}
+        said, out = words(self.text, "text", limits.text), []
+        if said:
+            out.append(Prompt("text", said, weight_of(weights.get("text", 1.0), "text", context)))
+        for kind, file in (files or {}).items():
+            if file is not None:
+                weight = weight_of(weights.get(kind, 1.0), kind, context)
+                out.append(replace(self.decoded(context, kind, file), weight=weight))
+        try:
+            kept = read_prompts(self.kept) if self.kept else ()
+        except InputError as error:
+            raise InputError(f"what is kept of a picture cannot be used: {error}") from error
+        for prompt in kept:
+            weight_of(prompt.weight, prompt.kind, context)
+            words(prompt.value if prompt.kind == "text" else "", "text", limits.text)
+        if out + list(kept) and not any(p.weight for p in (*out, *kept)):
+            raise InputError("all weights are zero: at least one prompt must count")
+        return (*out, *(p for p in kept if p.weight))
+
+    def decoded(self, context: AppContext, kind: str, file: Any, name: str = "") -> Prompt:
+        """An upload as a prompt of what it holds; sound at the model's rate."""
+        if not isinstance(file, str):
+            raise InputError(f"{name or kind} must be a file")
+        rate = 0 if kind == "image" else context.engine.rate(self.chosen(context).label)
+        media = context.decode_worker.decode(kind, file, rate)
+        return Prompt(media.kind, media.value, label=media.name)
+
+    def job(
+        self, context: AppContext, session: str, work: Callable[[Any, Job[R]], R], told: Sequence[Note] = (), first: str = ""
+    ) -> Iterator[Progress | R]:
+        """Runs `work` with the model's pipeline: its reports as they come, then its result, with the notes `told` before."""
+        label = self.chosen(context).label
+
+        def noted(job: Job[R]) -> R:
+            pipeline = context.engine.pipeline(label)
+            job.report(Progress(0, 1, first or "reading the prompt"))
+            with collected() as notes:
+                result = work(pipeline, job)
+            result.notes = list(dict.fromkeys([*told, *notes]))
+            return result
+
+        yield from context.engine.run(noted, session, type(self).__name__)
+
+
+def weight_of(value: Any, kind: str, context: AppContext) -> float:
+    return decimal(value, f"the weight of {kind}", -context.limits.weight, context.limits.weight)
+
+
+def nearest(table: Any, vector: Tensor, count: int = 6) -> list[tuple[str, float]]:
+    """The concepts nearest to a unit vector (d,), with the table's cosines; none without a table of this width."""
+    if table is None or table.points.shape[1] != len(vector):
+        return []
+    cosines = table.cosines(vector.cpu().unsqueeze(0))[0]
+    best = cosines.topk(min(count, len(cosines)))
+    return [(table.names[i], float(v)) for v, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+
+
+def named(found: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    """Concepts for JSON."""
+    return [{"name": n, "cosine": round(c, 4)} for n, c in found]

@@ -1,0 +1,126 @@
+"""Live: what a microphone has just heard moves the picture on, a few pictures at a time.
+
+Nothing is kept between two calls: the page sends the last seconds of sound and the point where the picture stands, and gets the
+next pictures and their point. All start from one noise, in `STEPS` steps without guidance, so that only the point moves.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import gradio as gr
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import InputError
+from ..media import Sound
+from ..media.sound import SILENT
+from ..mixing import mix, path, slerp
+from ..notes import Note
+from ..request import Prompt, Request
+from ..request.request import read_vector, write_prompt
+from . import html
+from .action import Action, nearest
+from .context import AppContext
+from .engine import Job, Progress
+from .limits import decimal, whole
+
+RATE = 16_000  # Hz of what the page sends
+LONGEST = 3.0  # seconds
+STEPS, GUIDANCE = 4, 1.0
+MOST = 4  # pictures a call
+
+
+@dataclass
+class Moment:
+    """The next pictures, the points (d,) of the last of them and of what stays, and what was heard."""
+
+    pictures: list[Image.Image]
+    point: Tensor | None
+    base: Tensor | None
+    heard: list[tuple[str, float]]
+    notes: list[Note] = field(default_factory=list)
+
+
+@dataclass
+class Live(Action):
+    """The next pictures of what was just heard.
+
+    Attributes:
+        samples: base64 of mono int16 at `RATE` Hz. share: the weight of the prompts that stay. previous: where the picture
+            stands, base64 of fp32. pictures: how many to draw. elapsed: seconds since the last call. smooth: seconds in
+            which most of the way is gone.
+    """
+
+    samples: str = ""
+    share: float = 0.3
+    previous: str = ""
+    pictures: int = 2
+    elapsed: float = 0.4
+    smooth: float = 0.6
+    outputs: ClassVar[dict[str, Any]] = {"moment": gr.JSON}
+
+    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Moment]:
+        sound = read_samples(self.samples)
+        share, count = decimal(self.share, "share", 0, 1), whole(self.pictures, "pictures", 1, MOST)
+        moved = 1 - math.exp(-decimal(self.elapsed, "elapsed", 0, 60) / decimal(self.smooth, "smooth", 0.05, 10))
+        before = torch.tensor(read_vector(self.previous)) if self.previous else None
+        stay, plain = self.prompts(context), self.request(context)
+        table = context.engine.concepts(self.chosen(context).label)
+
+        def embedded(pipeline: Any, prompts: tuple[Prompt, ...]) -> Tensor:
+            strength = None if {p.kind for p in prompts} == {"embeds"} else plain.prior_strength
+            return pipeline.mixed(Request((prompts,), prior_strength=strength))[0][0].cpu()
+
+        def work(pipeline: Any, _: Job[Moment]) -> Moment:
+            base, heard, target = embedded(pipeline, stay) if stay else None, None, before
+            if sound is not None and float(sound.abs().max()) >= SILENT:
+                heard = embedded(pipeline, (Prompt("audio", Sound(sound, RATE)),))
+                target = heard if base is None else mix([heard, base], [1 - share, share])
+            if target is None:
+                target = base
+            near = [] if heard is None else nearest(table, heard, 3)
+            if target is None:
+                return Moment([], None, base, near)
+            points = target[None]  # (1, d)
+            if before is not None:
+                points = path(before, slerp(before, target, moved), count + 1)[1:]  # (count, d)
+            request = Request(
+                image_embeds=pipeline.embed_scale(points),
+                seed=(int(self.seed),) * len(points),
+                steps=STEPS if self.steps is None else plain.steps,
+                guidance=GUIDANCE if self.guidance is None else plain.guidance,
+                upscale=1,
+            )
+            return Moment(pipeline.draw(request).images, points[-1], base, near)
+
+        yield from self.job(context, session, work)
+
+    def answer(self, result: Moment, context: AppContext) -> dict[str, Any]:
+        point = b"" if result.point is None else result.point.float().numpy().tobytes()
+        base = [] if result.base is None else [write_prompt(Prompt("embeds", result.base.tolist()))]
+        pictures = [html.data_uri(p, 256) for p in result.pictures]
+        heard = [name for name, _ in result.heard]
+        return {"moment": {"pictures": pictures, "point": base64.b64encode(point).decode(), "base": base, "heard": heard}}
+
+
+def read_samples(text: Any) -> Tensor | None:
+    """Samples (n,) in [-1, 1]; None for none.
+
+    Raises:
+        InputError: no base64 of 16-bit samples, or more than `LONGEST` seconds of them.
+    """
+    try:
+        found = np.frombuffer(base64.b64decode(text, validate=True), "<i2").astype(np.float32) / 32768
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise InputError("samples must be base64 of 16-bit numbers") from error
+    if len(found) > LONGEST * RATE:
+        raise InputError(f"a moment has at most {LONGEST:g} s of sound")
+    return torch.from_numpy(found) if len(found) else None

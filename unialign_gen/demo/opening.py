@@ -1,0 +1,57 @@
+"""What the page opens on: pictures and a film of the samples, drawn at the server's start: this model's own."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from PIL import Image
+
+from .action import Action
+from .context import AppContext
+from .create import Create
+from .film import Animate
+
+CARD = (1200, 630)  # pixels of a social preview
+EXAMPLES: tuple[tuple[str, type[Action], dict[str, Any]], ...] = (  # a name, an action, its fields; samples by their names
+    ("words", Create, {"text": "a red car"}),
+    ("a sound", Create, {"audio": "cow.flac"}),
+    ("a mix", Create, {"text": "a robot", "text_weight": 0.6, "audio": "cow.flac", "audio_weight": 0.4}),
+    ("a video", Create, {"video": "sheep.mp4"}),
+    ("a film", Animate, {"sound": "train.flac", "pictures": 2}),
+)
+
+
+@dataclass
+class Opening:
+    """The answers so far, in the endpoints' own form, each with its `label` and the `sample` that it is made of."""
+
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    pictures: list[Image.Image] = field(default_factory=list)
+    done: bool = False
+
+    def draw(self, context: AppContext) -> None:
+        """Draws the examples one by one; one that fails is left out, its first request will say why."""
+        context = replace(context, keep=True)
+        for label, action, values in EXAMPLES:
+            while context.engine.jobs:  # visitors first
+                time.sleep(0.1)
+            with suppress(Exception):
+                files = {k: context.sample(v) for k, v in values.items() if k in ("audio", "video", "sound")}
+                *_, result = action(**{**values, **files}).run(context)
+                answer = action().answer(result, context)
+                if action is Create:
+                    self.pictures.append(result.pictures[0])
+                    answer["pictures"] = [{"image": {"path": path}, "caption": label} for path, _ in answer["pictures"]]
+                self.answers.append({**answer, "label": label, "sample": next(iter(files.values()), None)})
+        self.done = True
+
+    def card(self) -> Image.Image:
+        """The pictures side by side, on white."""
+        page = Image.new("RGB", CARD, "white")
+        side = CARD[0] // max(2, len(self.pictures))
+        for i, picture in enumerate(self.pictures):
+            page.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (i * side, (CARD[1] - side) // 2))
+        return page

@@ -1,0 +1,128 @@
+// Live: what is heard leads the picture. The last seconds of sound go to the server, its next pictures fade into each other.
+import { moment } from "./client.js";
+
+const RATE = 16000, SECONDS = 2.3, FIRST = 0.12, PICTURES = 2, FPS = 15;
+const SOONEST = 120; // milliseconds from call to call: an address has so many a minute
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+// The last seconds of a source, as base64 of 16-bit samples at RATE.
+class Ear {
+  constructor(context) {
+    this.step = context.sampleRate / RATE;
+    this.ring = new Float32Array(Math.ceil(SECONDS * context.sampleRate));
+    this.heard = 0;
+  }
+  add(block) {
+    this.ring.copyWithin(0, block.length);
+    this.ring.set(block, this.ring.length - block.length);
+    this.heard = Math.min(this.ring.length, this.heard + block.length);
+  }
+  samples() {
+    const from = this.ring.length - this.heard, count = Math.floor(this.heard / this.step), out = new Int16Array(count);
+    for (let i = 0; i < count; i++) out[i] = Math.max(-1, Math.min(1, this.ring[from + Math.floor(i * this.step)])) * 32767;
+    const bytes = new Uint8Array(out.buffer);
+    let text = "";
+    for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+    return btoa(text);
+  }
+}
+
+// Starts; `options()` gives parts, share, calm, seed and model at any time. Resolves to { stop, stats }; stop gives the film.
+export async function start(canvas, sound, options, say, failed) {
+  const started = performance.now(), context = new AudioContext(), ear = new Ear(context), abort = new AbortController();
+  let player = null, stream = null, source;
+  if (sound) {
+    player = Object.assign(new Audio(sound), { loop: true });
+    source = context.createMediaElementSource(player);
+    source.connect(context.destination);
+  } else {
+    stream = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false } });
+    source = context.createMediaStreamSource(stream);
+  }
+  await context.audioWorklet.addModule("page/worklet.js");
+  const low = new BiquadFilterNode(context, { type: "lowpass", frequency: 7500 }), tap = new AudioWorkletNode(context, "tap");
+  tap.port.onmessage = ({ data }) => ear.add(data);
+  source.connect(low).connect(tap).connect(context.destination); // the tap is silent; unconnected it would not run
+  await player?.play();
+
+  const paint = canvas.getContext("2d"), waiting = [];
+  let shown = null, since = 0, gap = 200;
+  const stats = { first: 0, pictures: 0, calls: 0, failures: 0, dropped: 0, longest: 0 };
+  const tick = () => {
+    if (waiting.length && performance.now() - since > gap * 0.9) {
+      const now = performance.now();
+      if (shown) stats.longest = Math.max(stats.longest, now - since);
+      else stats.first = now - started;
+      [shown, since] = [waiting.shift(), now];
+      stats.pictures++;
+    }
+    if (!shown) return;
+    paint.globalAlpha = stats.pictures < 2 ? 1 : Math.min(1, 1000 / FPS / gap + 0.15);
+    paint.drawImage(shown, 0, 0, canvas.width, canvas.height);
+  };
+  const clock = setInterval(tick, 1000 / FPS);
+
+  const out = context.createMediaStreamDestination();
+  source.connect(out);
+  const film = new MediaStream([...canvas.captureStream(FPS).getVideoTracks(), ...out.stream.getAudioTracks()]);
+  const recorder = new MediaRecorder(film, { mimeType: "video/webm", videoBitsPerSecond: 800_000 }), kept = [];
+  recorder.ondataavailable = ({ data }) => kept.push(data);
+
+  async function follow() {
+    let previous = "", base = null, parts = null, then = performance.now();
+    while (!abort.signal.aborted) {
+      if (ear.heard < FIRST * context.sampleRate) {
+        await pause(20);
+        continue;
+      }
+      const now = performance.now(), set = options(), asked = JSON.stringify(set.parts);
+      if (asked !== parts) [parts, base] = [asked, null];
+      const elapsed = (now - then) / 1000;
+      then = now;
+      try {
+        const found = await moment(
+          [ear.samples(), set.share, previous, PICTURES, Math.min(elapsed, 60), set.calm, "", base ?? set.parts, set.seed, null, null, null, set.model],
+          abort.signal,
+        );
+        previous = found.point;
+        if (found.base.length) base = found.base;
+        const images = await Promise.all(found.pictures.map(async (src) => {
+          const image = Object.assign(new Image(), { src });
+          await image.decode();
+          return image;
+        }));
+        waiting.push(...images);
+        if (!shown) tick();
+        if (images.length) gap = 0.7 * gap + 0.3 * ((performance.now() - now) / images.length);
+        for (; waiting.length > 2 * PICTURES; stats.dropped++) waiting.shift();
+        if (recorder.state === "inactive" && images.length) recorder.start(2000);
+        say(found.heard);
+        stats.calls++;
+        await pause(SOONEST - (performance.now() - now));
+      } catch (error) {
+        if (abort.signal.aborted) return;
+        stats.failures++;
+        failed(error.message);
+        await pause(500);
+      }
+    }
+  }
+  follow();
+
+  return {
+    stats,
+    async stop() {
+      abort.abort();
+      clearInterval(clock);
+      if (recorder.state !== "inactive") {
+        const ended = new Promise((done) => (recorder.onstop = done));
+        recorder.stop();
+        await ended;
+      }
+      player?.pause();
+      for (const track of [...(stream?.getTracks() ?? []), ...film.getTracks()]) track.stop();
+      await context.close();
+      return kept.length ? new Blob(kept, { type: "video/webm" }) : null;
+    },
+  };
+}
