@@ -50,7 +50,7 @@ def pictures(root: Path) -> tuple[Tensor, dict[str, list[int]]]:
     for place, label in enumerate(cache.labels):
         for concept in (label or "").split("|"):
             places.setdefault(concept, []).append(place)
-    return F.normalize(head(cache.features("image").values.float()), dim=1), places
+    return F.normalize(head(cache.features("image").values[:].float()), dim=1), places
 
 
 def concept_ranks(table: ConceptTable, z: Tensor, rows: list[Row]) -> Tensor:

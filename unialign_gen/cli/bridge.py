@@ -141,7 +141,7 @@ def pairs(
         return torch.stack([rows[int(i)].float().mean(0) for i in whole]) if len(whole) else torch.zeros(0, 1)
 
     with torch.no_grad():
-        points = Ragged(F.normalize(head(seen.values.float()), dim=1), seen.offsets)
+        points = Ragged(F.normalize(head(seen.values[:].float()), dim=1), seen.offsets)
     targets = F.normalize(means(points), dim=1)
     if len(whole) and targets.shape[1] != dim:
         raise InputError(f"{features} has {kind}s of {targets.shape[1]} dimensions, {checkpoint} has {dim}")
