@@ -1,0 +1,95 @@
+"""The documentation site: it builds strictly and offline, every link in it leads somewhere, every page is in the navigation."""
+
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Page(HTMLParser):
+    """The ids of a page and what it refers to."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.ids, self.links, self.loaded, self.tags = set(), [], [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.tags.add(tag)
+        self.ids |= {found[k] for k in ("id", "name") if found.get(k)}
+        if tag == "a" and "href" in found:
+            self.links.append(found["href"])
+        elif tag in ("link", "script", "img", "source", "video", "iframe") and (found.get("src") or found.get("href")):
+            if found.get("rel") not in ("canonical", "next", "prev"):
+                self.loaded.append(found.get("src") or found["href"])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The site, built as `make docs` builds it."""
+    types, out = tmp_path_factory.mktemp("types"), tmp_path_factory.mktemp("site")
+    package = types / "unialign_gen"
+    package.mkdir()
+    for path in [*(ROOT / "unialign_gen").iterdir(), *(ROOT / name for name in ("pipelines", "eval", "checkpoints"))]:
+        (package / path.name).symlink_to(path)
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(out)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "TYPES": str(types), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def pages(site) -> dict[Path, Page]:
+    return {path: Page(path.read_text("utf-8")) for path in site.rglob("*.html") if path.name not in ("404.html", "starter-report.html")}
+
+
+def test_every_link_leads_somewhere(site, pages):
+    broken = []
+    for path, page in pages.items():
+        for link in page.links + page.loaded:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            known = pages.get(target)
+            if not target.is_file() or (parts.fragment and known and unquote(parts.fragment) not in known.ids):
+                broken.append(f"{path.relative_to(site)}: {link}")
+    assert not broken, "\n".join(broken)
+
+
+def test_nothing_is_loaded_from_elsewhere(pages):
+    assert not [link for page in pages.values() for link in page.loaded if urlsplit(link).netloc]
+
+
+def test_equations_are_drawn_without_a_script(site, pages):
+    assert "math" in pages[site / "how-it-works.html"].tags
+    assert not [path for path in pages if 'class="arithmatex"' in path.read_text("utf-8")]
+
+
+def test_the_reference_has_every_public_name(site, pages):
+    import unialign_gen.objectives
+
+    ids = pages[site / "api" / "objectives.html"].ids
+    assert not [n for n in unialign_gen.objectives.__all__ if f"unialign_gen.objectives.{n}" not in ids and n != "functional"]
+    assert "unialign_gen.load" in pages[site / "api" / "load.html"].ids
+
+
+def test_every_page_is_in_the_navigation():
+    def listed(entry):
+        if isinstance(entry, str):
+            return [entry]
+        return [page for part in (entry.values() if isinstance(entry, dict) else entry) for page in listed(part)]
+
+    nav = listed(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
+    missing = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")} - set(nav)
+    assert not missing, f"give {', '.join(sorted(missing))} a line in the navigation of mkdocs.yml"
