@@ -1,4 +1,4 @@
-"""What mkdocs does not do by itself: pages from outside docs/, links to them, equations as MathML, pages that nobody listed, doctests."""
+"""What mkdocs does not do by itself: pages from outside docs/ and links to them, MathML, doctests, pages nobody listed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ OUTSIDE = {  # file of the clone: page of the site
     "README.md": "index.md",
     "benchmarks/README.md": "benchmarks.md",
     "eval/results/starter/report.html": "starter-report.html",
-    **{f"checkpoints/{name}/README.md": f"cards/{name}.md" for name in ("starter", "judge", "samples", "stable-unclip", "kandinsky")},
+    **{
+        f"checkpoints/{name}/README.md": f"cards/{name}.md"
+        for name in ("starter", "judge", "samples", "stable-unclip", "kandinsky")
+    },
 }
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?\)")
 

@@ -1,6 +1,7 @@
 """What a person meets first: words alone draw, a mistyped command is understood, nothing is written over, doctor."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -50,11 +51,6 @@ def test_stages_are_said_and_quiet_is_quiet(tmp_path):
     assert quiet.stderr == ""
 
 
-def test_every_commands_help_is_whole():
-    result = CliRunner().invoke(app, ["--help"], terminal_width=80)
-    assert "..." not in result.output.split("Commands:")[1]
-
-
 def test_doctor_finds_what_does_not_fit(monkeypatch):
     assert requirements() == []
     result = CliRunner().invoke(app, ["doctor", "--json"])
@@ -65,3 +61,77 @@ def test_doctor_finds_what_does_not_fit(monkeypatch):
     assert "av is not installed" in found
     assert any(what.startswith("diffusers 0.0.1 is installed") for what in found)
     assert all(" -m pip install " in mend for mend in found.values())
+
+
+COMMANDS = [
+    *("generate", "interpolate", "embed", "showcase", "animate", "demo", "models", "calibrate", "split", "doctor"),
+    *("extract", "caption", "train", "eval concepts", "eval generation", "eval statistics", "eval distance"),
+    *("eval report", "eval retrieval", "eval gap", "eval"),
+]
+
+
+def test_the_list_of_commands_is_whole():
+    from typer.main import get_command
+
+    top = get_command(app)
+    names = {*top.commands, *(f"eval {name}" for name in top.commands["eval"].commands)}
+    assert set(COMMANDS) == names
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_fits_80_columns_and_is_not_cut(command):
+    output = CliRunner().invoke(app, [*command.split(), "--help"], terminal_width=80).output
+    assert max(map(len, output.splitlines())) <= 80
+    table = output.partition("Commands:")[2]
+    assert "..." not in table
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("unialign-gen gen", ["generate"]),
+        ("unialign-gen generate --checkpoint ", ["starter", "kandinsky", "stable-unclip"]),
+        ("unialign-gen train cl", ["clips", "clips-extract"]),
+        ("unialign-gen eval re", ["report", "retrieval"]),
+        ("unialign-gen interpolate --mix sl", ["slerp"]),
+    ],
+)
+def test_the_shell_completes(typed, offered):
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split(" ")) - 1)}
+    environment = {**os.environ, "_UNIALIGN_GEN_COMPLETE": "complete_bash", **words}
+    program = [sys.executable, "-c", "import sys; sys.argv[0] = 'unialign-gen'; from unialign_gen.cli import main; main()"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert sorted(done.stdout.split()) == sorted(offered)
+
+
+def test_models_says_what_one_command_would_fetch(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rows = {row["name"]: row for row in json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)["models"]}
+    fetch = rows["stable-unclip"]["fetch"]
+    assert fetch["command"].startswith("unialign-gen calibrate --checkpoint stable-unclip && unialign-gen generate")
+    assert fetch["bytes"] == 5_180_000_000 + 3_940_000_000  # the decoder, and one repository for image and text
+    assert "fetch" not in rows["starter"]
+    assert "9.1 GB" in CliRunner().invoke(app, ["models"]).stdout
+
+
+def test_quiet_draws_no_bars_either():
+    code = (
+        "import sys; from unialign_gen import console; from tqdm import tqdm; sys.stderr.isatty = lambda: True; "
+        "list(tqdm([1], desc='seen', disable=None)); console.be_quiet(); console.stage('silent'); "
+        "list(tqdm([1], desc='silent', disable=None)); sys.stderr.write('said')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "seen" in done.stderr
+    assert "silent" not in done.stderr
+    assert done.stderr.endswith("said")
+
+
+def test_what_is_there_stays_where_it_was_asked_for(tmp_path):
+    (tmp_path / "old.txt").write_text("mine")
+    for command in (["calibrate"], ["eval", "report", str(tmp_path)]):
+        result = CliRunner().invoke(app, [*command, "--out", str(tmp_path), "--no-overwrite"])
+        assert result.exit_code == 2
+        assert "holds something already" in result.stderr
+    (tmp_path / "a.safetensors").write_text("mine")
+    out = ["--out", str(tmp_path / "a.safetensors"), "--no-overwrite"]
+    assert "is there already" in CliRunner().invoke(app, ["eval", "statistics", str(tmp_path), *out]).stderr

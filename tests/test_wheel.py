@@ -20,7 +20,9 @@ LIMIT = 100e6  # bytes of a file on the public index
 def wheels(tmp_path_factory) -> dict[str, Path]:
     """Both wheels, built from a copy of the clone's files, by the name of their distribution."""
     clone, out = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("wheels")
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     for name in listed.stdout.splitlines():
         if not name.startswith(("tests/", "docs/")) and (ROOT / name).is_file():
             (clone / name).parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import guarded, report
+from ..console import guarded, report, stage
 from ..errors import InputError
 from ..notes import collected
 from ..output import check_output
@@ -66,7 +66,7 @@ def animate(
 
     The picture follows the sound through time.
     """
-    from ..film import Plan, make_film
+    from ..film import Plan
     from ..media import Excerpt, check_file
 
     check_file(sound)
@@ -78,6 +78,9 @@ def animate(
     pipeline.set_progress_bar_config(disable=True)
     from tqdm import tqdm
 
+    from ..film import make_film
+
+    stage("listening and drawing")
     base = pipeline.embed(text=text, prior_strength=prior_strength)[0] if text is not None else None
     with collected() as notes, tqdm(unit="picture", disable=not sys.stderr.isatty(), leave=False) as bar:
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded
+from ..console import guarded, stage
 from ..errors import InputError
 from .app import app
 from .options import Device, Dtype
@@ -24,10 +24,12 @@ def demo(
     dtype: Dtype = "float32",
 ) -> None:
     """Serve the page, for a browser and as an API."""
-    from ..loading import PUBLISHED, SHIPPED, check_device, dtype_of, find
+    from ..loading import PUBLISHED, SHIPPED, check_device, check_names, dtype_of, find
 
     if checkpoint is not None and checkpoint not in SHIPPED + PUBLISHED:
         find(checkpoint)
+    check_names(device, dtype)
+    stage("starting the page")
     check_device(device)
     kind = dtype_of(dtype)
     from ..demo.server import serve

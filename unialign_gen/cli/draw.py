@@ -12,7 +12,6 @@ import typer
 from ..console import guarded, report, stage
 from ..notes import collected
 from ..output import check_output, written
-from ..request.picture_settings import PictureSettings, save_picture
 from .app import app, named_after
 from .loading import load
 from .options import (
@@ -42,7 +41,6 @@ from .options import (
     Video,
     Weight,
 )
-from .prompts import files_of, one_prompt, request_of
 
 BATCH = 8  # pictures drawn at a time
 
@@ -81,6 +79,9 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Draw one prompt, which may mix several inputs."""
+    from ..request.picture_settings import PictureSettings, save_picture
+    from .prompts import files_of, request_of
+
     asked = request_of(
         *(text, audio, video, image, weight, (start, seconds, track)),
         mix=mix.value,
@@ -116,8 +117,11 @@ def generate(
 @app.command()
 @guarded
 def interpolate(
-    start: Annotated[str, typer.Option("--from", help="KIND:VALUE, such as text:'a cat' or audio:thunder.wav.")],
-    end: Annotated[str, typer.Option("--to", help="KIND:VALUE.")],
+    first: Annotated[str, typer.Option("--from", help="KIND:VALUE, such as text:'a cat' or audio:thunder.wav.")],
+    last: Annotated[str, typer.Option("--to", help="KIND:VALUE.")],
+    start: Start = 0.0,
+    seconds: Seconds = None,
+    track: TrackNumber = None,
     frames: Annotated[int, typer.Option(min=2, max=1000, help="Pictures, both ends included.")] = 16,
     out: Annotated[Path, typer.Option(help="By its suffix: .gif, .mp4, or .png for a grid of pictures.")] = Path("morph.gif"),
     mix: MixOption = Mix.slerp,
@@ -137,11 +141,17 @@ def interpolate(
     as_json: AsJson = False,
 ) -> None:
     """Draw the way between two prompts, all from one noise."""
-    ends = [one_prompt("--from", start), one_prompt("--to", end)]
-    check_output(out, (".png", ".gif", ".mp4"), [v for e in ends for k, v in e.items() if k != "text"], not no_overwrite)
+    from .prompts import files_of, request_of_one
+
+    part = (start, seconds, track)
+    given = (("--from", first), ("--to", last))
+    ends = [request_of_one(option, entry, part, prior_strength=prior_strength) for option, entry in given]
+    check_output(out, (".png", ".gif", ".mp4"), [f for e in ends for f in files_of(e)], not no_overwrite)
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
     with collected() as notes:
-        a, b = (pipeline.embed(**e, prior_strength=prior_strength)[0] for e in ends)
+        stage("encoding the prompts")
+        a, b = (pipeline.mixed(end)[0][0] for end in ends)
+        stage("drawing")
         pictures = pipeline.interpolate(
             a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance
         ).images
@@ -179,6 +189,8 @@ def embed(
 
     As they are drawn; with --prior-strength 0 as they were encoded.
     """
+    from .prompts import files_of, request_of
+
     asked = request_of(text, audio, video, image, weight, (start, seconds, track), mix=mix.value, prior_strength=prior_strength)
     check_output(out, (".safetensors",), files_of(asked), not no_overwrite)
     pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads, variant)
@@ -188,6 +200,7 @@ def embed(
     from ..pipelines.prior import strength_of
 
     with collected() as notes:
+        stage("encoding the prompts")
         ready = pipeline.encoded(asked)
         each = pipeline.alone(ready)
         tensors = {"mix": pipeline.mixed(ready)[0]}
@@ -219,6 +232,8 @@ def showcase(
     pipeline = load(checkpoint, "cpu", "float32", decoder)
     from ..showcase import draw_sheet
 
+    pipeline.set_progress_bar_config(disable=True)
+    stage("drawing")
     with written(out) as file:
         draw_sheet(pipeline, best_of=best_of).save(file)
     report({"files": [str(out)]}, as_json, str(out))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, report
+from ..console import guarded, report, stage
 from .app import evaluate
 from .loading import load
 from .options import AsJson, BestOf, Checkpoint, Decoder, Heads, PriorStrength, Seed
@@ -33,6 +33,7 @@ def concepts(
     from ..loading import find
 
     find(checkpoint, decoder)
+    stage("looking for the data set")
     from ..eval.concepts import evaluate as run
     from ..eval.concepts import table
     from ..eval.data import data_root

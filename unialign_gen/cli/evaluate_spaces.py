@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import guarded
+from ..console import guarded, stage
 from ..errors import InputError
 from ..output import check_folder, make_folder
 from .app import evaluate
@@ -79,9 +79,13 @@ def retrieval(
     ids: Annotated[Path | None, typer.Option(help="A file of the samples' ids to look among, one a line.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """R@1, R@5, R@10, mAP, nDCG and median rank between texts and clips, both ways: each modality alone, all together by
-    centroid, volume and query-weighted centroid, and what together gains."""
+    """Measure how texts find clips and clips texts.
+
+    R@1, R@5, R@10, mAP, nDCG and median rank: each modality alone, all together by centroid, volume and query-weighted
+    centroid, and what together gains.
+    """
     check_folder(out)
+    stage("opening the features")
     methods = methods_of(method)
     cache, aligner = opened(features, checkpoint, source, accept_license)
     there = [m for m in cache.modalities if m != "text"]
@@ -123,8 +127,12 @@ def gap(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """How far apart modalities lie: gap, conflicts zeta and chi, Hoelder divergence, alignment, uniformity, t-SNE."""
+    """Measure how far apart modalities lie.
+
+    Gap, conflicts zeta and chi, Hoelder divergence, alignment, uniformity, t-SNE.
+    """
     check_folder(out)
+    stage("opening the features")
     methods = methods_of(method)
     cache, aligner = opened(features, checkpoint, source, accept_license)
     modalities = modality or list(cache.modalities)

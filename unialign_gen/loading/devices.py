@@ -9,6 +9,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     import torch
 DTYPES = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16", "half": "float16"}
+DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia")  # that torch may have
 DTYPES |= {"bfloat16": "bfloat16", "bf16": "bfloat16"}
 
 
@@ -23,10 +24,25 @@ def dtype_of(dtype: Any) -> torch.dtype:
     """
     import torch
 
+    return getattr(torch, name_of_dtype(dtype))
+
+
+def check_names(device: str, dtype: str = "float32") -> None:
+    """What can be seen to be wrong with the two without torch, which takes seconds to import.
+
+    Raises:
+        InputError: a dtype that is not used here, or no device at all.
+    """
+    name_of_dtype(dtype)
+    if device.partition(":")[0] not in DEVICES:
+        raise InputError(f"device {device!r} is not available here (--device)")
+
+
+def name_of_dtype(dtype: Any) -> str:
     name = str(getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype or "float32")).removeprefix("torch.")
     if name not in DTYPES:
         raise InputError(f"dtype {name!r}: choose from float32, float16, bfloat16 (--dtype)")
-    return getattr(torch, DTYPES[name])
+    return DTYPES[name]
 
 
 def check_device(device: Any) -> None:

@@ -55,7 +55,22 @@ def describe() -> list[dict[str, Any]]:
                 "on_disk": ready and (measured or needs["image"]["on_disk"]),  # then it is measured on the way
                 "pipeline": described["pipeline"],
                 "needs": needs,
+                "fetch": fetched(name, needs),
                 "folder": str(shipped_folder() / name),
             }
         )
     return rows
+
+
+def fetched(name: str, needs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What drawing words would download: the command, its sources, and their bytes in all, None where one is unknown.
+
+    The image encoder is wanted only where the decoder's scale was not measured; image and text often are one repository.
+    """
+    measured = needs["embed_scale"]["on_disk"]
+    parts = ["decoder", "text", *([] if measured else ["image"])]
+    missing = {needs[p]["source"]: needs[p]["bytes"] for p in parts if not needs[p]["on_disk"]}
+    sizes = [(size or {}).get("fp32") for size in missing.values()]
+    first = "" if measured or needs["image"]["on_disk"] else f"unialign-gen calibrate --checkpoint {name} && "
+    command = f'{first}unialign-gen generate --checkpoint {name} --text "a dog"'
+    return {"command": command, "sources": list(missing), "bytes": None if None in sizes else sum(sizes)}

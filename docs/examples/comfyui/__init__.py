@@ -51,7 +51,9 @@ class Load(Node):
 
 
 class Encode(Node):
-    DESCRIPTION = "Words, a sound or pictures, whatever is connected, each as one unit embedding; several are mixed in equal parts."
+    DESCRIPTION = (
+        "Words, a sound or pictures, whatever is connected, each as one unit embedding; several are mixed in equal parts."
+    )
     RETURN_TYPES = (EMBEDS,)
     INPUTS: ClassVar = {"model": (MODEL,), "text": ("STRING", {"multiline": True, "default": ""})}
     OPTIONAL: ClassVar = {"audio": ("AUDIO",), "image": ("IMAGE",), "prior_strength": ("FLOAT", STRENGTH)}
