@@ -58,7 +58,7 @@ def test_the_command_line_chooses_as_python_does(starter, tmp_path):
         assert np.abs(got - np.asarray(picture).astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize("suffix", ["png", "gif", "mp4"])
+@pytest.mark.parametrize("suffix", ["png", "gif", "webp", "mp4"])
 def test_interpolate(tmp_path, suffix):
     out = tmp_path / f"m.{suffix}"
     result = run("interpolate", "--from", "text:a cat", "--to", "text:a dog", "--frames", 3, "--steps", 1, "--out", out)
@@ -71,7 +71,7 @@ def test_interpolate(tmp_path, suffix):
     else:
         picture = Image.open(out)
         assert picture.size == ((384, 128) if suffix == "png" else (128, 128))
-        assert getattr(picture, "n_frames", 1) == (4 if suffix == "gif" else 1)
+        assert getattr(picture, "n_frames", 1) == (4 if suffix in ("gif", "webp") else 1)
 
 
 def test_embed_writes_unit_vectors(tmp_path):

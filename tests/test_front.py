@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -135,3 +136,34 @@ def test_what_is_there_stays_where_it_was_asked_for(tmp_path):
     (tmp_path / "a.safetensors").write_text("mine")
     out = ["--out", str(tmp_path / "a.safetensors"), "--no-overwrite"]
     assert "is there already" in CliRunner().invoke(app, ["eval", "statistics", str(tmp_path), *out]).stderr
+
+
+BEFORE_TORCH = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from first_sign import commands
+from typer.testing import CliRunner
+from unialign_gen import console
+from unialign_gen.cli import app
+
+class Spoke(Exception):
+    pass
+
+def speak():
+    raise Spoke
+
+console.first_process = speak  # asked before every line that a command says
+for name, options in commands(Path(sys.argv[2])).items():
+    found = CliRunner().invoke(app, [*name.split(), *options])
+    assert isinstance(found.exception, Spoke), (name, found.output, found.exception)
+    assert "torch" not in sys.modules, name
+    sys.stdout.write(name + "\\n")
+"""
+
+
+def test_every_command_speaks_before_torch_is_imported(tmp_path):
+    arguments = [str(Path(__file__).parent.parent / "benchmarks"), str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", BEFORE_TORCH, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {*done.stdout.splitlines(), "eval"} == set(COMMANDS)

@@ -1,6 +1,8 @@
 """The wheels as a user gets them: small enough for the public index, and complete enough to draw outside the clone."""
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -70,9 +72,10 @@ def test_the_wheel_draws_outside_the_clone(installed, tmp_path):
     rows = json.loads(run(installed, tmp_path, "models", "--json").stdout)["models"]
     assert rows[0]["folder"].startswith(str(installed.parent))
     assert rows[0]["decoders"] == ["kandinsky"]
-    done = run(installed, tmp_path, "generate", "--text", "a red car", "--steps", "1", "--out", "car.png")
+    first = re.search(r"^    unialign-gen ([^#\n]+)", (ROOT / "README.md").read_text(), re.M)[1]
+    done = run(installed, tmp_path, *shlex.split(first), "--steps", "1")
     assert done.returncode == 0, done.stderr
-    with Image.open(tmp_path / "car.png") as picture:
+    with Image.open(tmp_path / done.stdout.strip()) as picture:
         assert picture.size == (128, 128)
 
 

@@ -123,7 +123,7 @@ def interpolate(
     seconds: Seconds = None,
     track: TrackNumber = None,
     frames: Annotated[int, typer.Option(min=2, max=1000, help="Pictures, both ends included.")] = 16,
-    out: Annotated[Path, typer.Option(help="By its suffix: .gif, .mp4, or .png for a grid of pictures.")] = Path("morph.gif"),
+    out: Annotated[Path, typer.Option(help="By its suffix: .gif, .webp, .mp4, or .png for a grid.")] = Path("morph.gif"),
     mix: MixOption = Mix.slerp,
     checkpoint: Checkpoint = "starter",
     decoder: Decoder = None,
@@ -146,7 +146,7 @@ def interpolate(
     part = (start, seconds, track)
     given = (("--from", first), ("--to", last))
     ends = [request_of_one(option, entry, part, prior_strength=prior_strength) for option, entry in given]
-    check_output(out, (".png", ".gif", ".mp4"), [f for e in ends for f in files_of(e)], not no_overwrite)
+    check_output(out, (".png", ".gif", ".webp", ".mp4"), [f for e in ends for f in files_of(e)], not no_overwrite)
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
     with collected() as notes:
         stage("encoding the prompts")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, report, stage
+from ..console import guarded, report
 from .app import evaluate
 from .loading import load
 from .options import AsJson, BestOf, Checkpoint, Decoder, Heads, PriorStrength, Seed
@@ -33,13 +33,13 @@ def concepts(
     from ..loading import find
 
     find(checkpoint, decoder)
-    stage("looking for the data set")
-    from ..eval.concepts import evaluate as run
-    from ..eval.concepts import table
     from ..eval.data import data_root
 
     root = data_root(data)
     pipeline = load(checkpoint, "cpu", "float32", decoder, heads=heads)
+    from ..eval.concepts import evaluate as run
+    from ..eval.concepts import table
+
     pipeline.set_progress_bar_config(disable=True)
     result = run(pipeline, root, limit=limit, seed=seed, best_of=best_of, prior_strength=prior_strength)
     report(result, as_json, table(result))

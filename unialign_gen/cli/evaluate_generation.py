@@ -73,13 +73,13 @@ def generation(
     if ways is not None:
         warnings.warn("--ways is now called --interpolations; the old name goes with the next release", stacklevel=2)
         interpolations = ways
-    methods = tuple(methods_of(method))
     decoders: tuple[str | None, ...] = tuple(decoder or (["kandinsky"] if checkpoint == "starter" else [])) or (None,)
     for name in decoders:
         find(checkpoint, name)
     check_names(device, dtype)
     check_folder(out)
     stage("reading the data set")
+    methods = tuple(methods_of(method))
     from ..eval import prompt_embeddings
     from ..eval.corpora import choose
     from ..eval.study import Plan
