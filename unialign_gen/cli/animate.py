@@ -12,25 +12,9 @@ from ..console import guarded, report, stage
 from ..errors import InputError
 from ..notes import collected
 from ..output import check_output
+from . import options as o
 from .app import app
 from .loading import load
-from .options import (
-    AcceptLicense,
-    AsJson,
-    Checkpoint,
-    Decoder,
-    Device,
-    Dtype,
-    Guidance,
-    NoOverwrite,
-    PriorStrength,
-    Seed,
-    Source,
-    Start,
-    Steps,
-    TrackNumber,
-    Variant,
-)
 
 
 @app.command()
@@ -44,23 +28,23 @@ def animate(
     fps: Annotated[int, typer.Option(min=1, max=120, help="Frames a second.")] = 24,
     smooth: Annotated[float, typer.Option(help="Seconds over which the picture follows; larger is calmer.")] = 0.5,
     window: Annotated[float, typer.Option(help="Seconds of sound that are heard for one moment.")] = 2.3,
-    start: Start = 0.0,
+    start: o.Start = 0.0,
     seconds: Annotated[float | None, typer.Option(help="Only so much of the recording.")] = None,
-    track: TrackNumber = None,
+    track: o.TrackNumber = None,
     side: Annotated[int, typer.Option(min=16, max=2048, help="Width and height in pixels.")] = 512,
-    checkpoint: Checkpoint = "starter",
-    decoder: Decoder = None,
-    source: Source = None,
-    accept_license: AcceptLicense = False,
-    variant: Variant = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    prior_strength: PriorStrength = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    no_overwrite: NoOverwrite = False,
-    as_json: AsJson = False,
+    checkpoint: o.Checkpoint = "starter",
+    decoder: o.Decoder = None,
+    source: o.Source = None,
+    accept_license: o.AcceptLicense = False,
+    variant: o.Variant = None,
+    steps: o.Steps = None,
+    guidance: o.Guidance = None,
+    prior_strength: o.PriorStrength = None,
+    seed: o.Seed = 0,
+    device: o.Device = "cpu",
+    dtype: o.Dtype = "float32",
+    no_overwrite: o.NoOverwrite = False,
+    as_json: o.AsJson = False,
 ) -> None:
     """Make a film of a recording, with its sound.
 
