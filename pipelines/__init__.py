@@ -13,6 +13,7 @@ from .embed_scale import EmbedScale
 from .kandinsky import UniAlignKandinskyPipeline
 from .prior import EmbeddingPrior
 from .stable_unclip import UniAlignStableUnCLIPPipeline
+from .upscaler import Upscaler
 
 if TYPE_CHECKING:
     from .modular import UniAlignEmbedStep, UniAlignMixStep
@@ -24,6 +25,7 @@ __all__ = [
     "UniAlignKandinskyPipeline",
     "UniAlignMixStep",
     "UniAlignStableUnCLIPPipeline",
+    "Upscaler",
     "register",
 ]
 

@@ -12,6 +12,7 @@ from unialign_gen.request import Request
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior
 from .prompted import Conditions, PromptedPipeline
+from .upscaler import Upscaler
 
 
 class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
@@ -22,6 +23,7 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         unet, scheduler, movq: the decoder, as in diffusers.
         embed_scale: the norm the decoder expects, and its unconditional embedding.
         prior: what prompts are moved towards, if anything.
+        upscaler: what makes the pictures larger, if anything.
         default_steps, default_guidance: what a call uses when it names none.
 
     Example:
@@ -32,8 +34,8 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
     """
 
     model_cpu_offload_seq = "aligner->unet->movq"
-    _exclude_from_cpu_offload: ClassVar[list[str]] = ["embed_scale", "prior"]
-    _optional_components: ClassVar[list[str]] = ["prior"]
+    _exclude_from_cpu_offload: ClassVar[list[str]] = ["embed_scale", "prior", "upscaler"]
+    _optional_components: ClassVar[list[str]] = ["prior", "upscaler"]
 
     def __init__(
         self,
@@ -43,11 +45,12 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         movq: VQModel,
         embed_scale: EmbedScale,
         prior: EmbeddingPrior | None = None,
+        upscaler: Upscaler | None = None,
         default_steps: int = 20,
         default_guidance: float = 3.0,
     ):
         super().__init__(unet=unet, scheduler=scheduler, movq=movq)
-        self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior)
+        self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior, upscaler=upscaler)
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
 
     @property

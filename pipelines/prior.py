@@ -42,6 +42,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         bandwidth: above 0; how far a point is felt, in squared standard deviations. Small ones choose the nearest.
         strength: 0 to 1, what a call uses when it names none.
         directions: how many directions prompts name. None: A is the identity, and no direction is spared from the noise.
+        temperature: what a call uses when it names none.
         said: how far along these a prompt lies from its thing that says everything of them, in standard deviations.
 
     Buffers: `points` (count, embed_dim), the known unit vectors; `log_counts` (count), zeros at first; `whitening` W
@@ -74,6 +75,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         strength: float = 0.7,
         directions: int | None = None,
         said: float = 3.0,
+        temperature: float = 0.0,
     ):
         super().__init__()
         if not bandwidth > 0:
@@ -178,6 +180,13 @@ def strength_of(prior: EmbeddingPrior | None, strength: float | None = None) -> 
     if strength is not None:
         return strength
     return 0.0 if prior is None else float(prior.config["strength"])
+
+
+def temperature_of(prior: EmbeddingPrior | None, temperature: float | None = None) -> float:
+    """How far what prompts leave open is drawn: as asked, or as the prior says, 0 without one."""
+    if temperature is not None:
+        return temperature
+    return 0.0 if prior is None else float(prior.config.get("temperature", 0.0))
 
 
 def check_strength(strength: float) -> float:

@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import ImagePipelineOutput
+from diffusers.utils.pil_utils import numpy_to_pil
 from torch import Tensor
 
 from unialign_gen.aligner import Aligner, Embeddings
@@ -23,7 +25,8 @@ from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_count_and_request, takes_request
 
 from .embed_scale import EmbedScale
-from .prior import EmbeddingPrior, move_to_known
+from .prior import EmbeddingPrior, each, temperature_of
+from .upscaler import Upscaler
 
 
 @dataclass
@@ -66,6 +69,7 @@ class PromptedPipeline:
     aligner: Aligner
     embed_scale: EmbedScale
     prior: EmbeddingPrior | None
+    upscaler: Upscaler | None
     unet: Any
     config: Any
     _execution_device: torch.device
@@ -94,7 +98,7 @@ class PromptedPipeline:
         with collected() as notes:
             conditions, used = self.conditions(request)
             try:
-                images = self.sample(used, conditions)
+                images = self.upscaled(used, conditions)
             except ValueError as error:  # diffusers' own checks, of latents' shape and the like
                 raise InputError(" ".join(str(error).split())) from error
         return PictureOutput(images=images, notes=notes, request=used)
@@ -103,13 +107,34 @@ class PromptedPipeline:
         """The decoder's own part of `draw`: images in the request's output type."""
         raise NotImplementedError
 
+    def upscaled(self, request: Request, conditions: Conditions) -> Any:
+        """What the decoder draws, at the size that was asked for, in the request's output type."""
+        upscaler = getattr(self, "upscaler", None)
+        most = 1 if upscaler is None else int(upscaler.config["scale"])
+        scale = most if request.upscale is None else request.upscale
+        if scale > most:
+            raise InputError(f"this decoder's pictures can be made {most} times as large at most, got upscale={scale}")
+        if upscaler is None or scale == 1 or request.output_type == "latent":
+            return self.sample(request, conditions)
+        sides = (request.height, request.width)
+        if any(side is not None and side % scale for side in sides):
+            raise InputError(f"height and width must be multiples of {scale}, got {sides[0]} and {sides[1]}")
+        height, width = (None if side is None else side // scale for side in sides)
+        small = self.sample(replace(request, height=height, width=width, output_type="pt"), conditions)  # (B, 3, h, w)
+        made = upscaler((2 * small - 1).to(upscaler.dtype)).float()  # (B, 3, most * h, most * w)
+        made = F.avg_pool2d(made / 2 + 0.5, most // scale).clamp(0, 1)
+        if request.output_type == "pt":
+            return made
+        arrays = made.permute(0, 2, 3, 1).cpu().numpy()
+        return numpy_to_pil(arrays) if request.output_type == "pil" else arrays
+
     @takes_request
     def embed(self, request: Request) -> Embeddings:
         """Unit embeddings (B, d) of the prompts as they are drawn, mixed, with `notes`; 0 as `prior_strength` keeps them as
         they were encoded.
         """
         with collected() as notes:
-            mixed = self.mixed(request)[0]
+            mixed = self.mixed(replace(request, pictures=1))[0]
         return Embeddings.of(mixed, notes)
 
     @torch.no_grad()
@@ -119,7 +144,10 @@ class PromptedPipeline:
 
     @torch.no_grad()
     def mixed(self, request: Request) -> tuple[Tensor, Request]:
-        """Unit embeddings (B, d) of a request's prompts, and the request with what its files were encoded to."""
+        """Unit embeddings (B * pictures, d), prompt by prompt, and the request with what its files were encoded to.
+
+        At a temperature of the prior each picture has its own; otherwise those of a prompt are equal.
+        """
         if not request.prompts:
             raise InputError(f"nothing to draw: give at least one of {', '.join(self.aligner.modalities)} or embeds")
         kinds = {p.kind for inputs in request.prompts for p in inputs}
@@ -127,7 +155,13 @@ class PromptedPipeline:
             raise InputError("prior_strength moves prompts that are encoded; embeds are drawn where they are: leave it out")
         ready = self.encoded(request)
         self.tell_not_understood(ready)
-        return mix_prompts(ready.prompts, request, self.prior), ready
+        if not temperature_of(self.prior, request.prior_temperature):
+            return mix_prompts(ready.prompts, request, self.prior).repeat_interleave(request.pictures, 0), ready
+        rows = [inputs for inputs in ready.prompts for _ in range(request.pictures)]
+        draws = request.generator
+        if request.seed is not None:
+            draws = generators(request.seed, len(ready.prompts), request.pictures, stream=PRIOR_STREAM)
+        return mix_prompts(rows, request, self.prior, each(draws, len(rows))), ready
 
     def tell_not_understood(self, ready: Request) -> None:
         """A note on every encoded prompt that is like nothing the checkpoint knows."""
@@ -141,22 +175,22 @@ class PromptedPipeline:
 
     def alone(self, request: Request) -> list[Tensor]:
         """The unit embedding (d,) of every input of the first prompt as it is drawn alone."""
-        single = [replace(request, prompts=((replace(p, weight=1.0),),), mix="lerp") for p in request.prompts[0]]
+        single = [replace(request, pictures=1, prompts=((replace(p, weight=1.0),),), mix="lerp") for p in request.prompts[0]]
         return [self.mixed(one)[0][0] for one in single]
 
     def conditions(self, request: Request) -> tuple[Conditions, Request]:
         """What the decoder samples from, and the request as it was used."""
         if request.image_embeds is None:
             unit, request = self.mixed(request)
-            scaled = self.embed_scale(unit)
+            wanted = self.embed_scale(unit)
         else:
-            scaled = self.checked_embeds(request.image_embeds)
+            # repeated here, for every decoder alike: diffusers 0.42 does it in one place, not in another
+            wanted = self.checked_embeds(request.image_embeds).repeat_interleave(request.pictures, 0)
+        wanted = wanted.to(self._execution_device, self.decoder_dtype)
+        count, prompts = len(wanted), len(wanted) // request.pictures
         generator = request.generator
         if request.seed is not None:
-            generator = generators(request.seed, len(scaled), request.pictures)
-        # repeated here, for every decoder alike: diffusers 0.42 does it in one place, not in another
-        wanted = scaled.repeat_interleave(request.pictures, 0).to(self._execution_device, self.decoder_dtype)
-        count = len(wanted)
+            generator = generators(request.seed, prompts, request.pictures)
         if isinstance(generator, list) and len(generator) != count:
             raise InputError(f"{len(generator)} generators for {count} pictures: give one, or one for each")
         latents = request.latents
@@ -164,7 +198,7 @@ class PromptedPipeline:
             shape = tuple(getattr(latents, "shape", ())) or type(latents).__name__
             raise InputError(f"latents must be a tensor ({count}, channels, height, width), one for each picture, got {shape}")
         steps, guidance = self.steps_and_guidance(request)
-        return Conditions(wanted, len(scaled), generator, steps, guidance), replace(request, steps=steps, guidance=guidance)
+        return Conditions(wanted, prompts, generator, steps, guidance), replace(request, steps=steps, guidance=guidance)
 
     def steps_and_guidance(self, request: Request) -> tuple[int, float]:
         """Those of a request, or the checkpoint's own where it names none."""
@@ -187,9 +221,9 @@ class PromptedPipeline:
     def best_of(self, count: int, request: Request) -> PictureOutput:
         """One picture a prompt: of `count` candidates the one that the image encoder reads as nearest to what was asked for.
 
-        That is the prompt after the prior. Choosing by a model is Ramesh et al. 2021's. Costs as much as drawing them all;
-        `batch` are drawn at a time. With a `seed`, candidate j of prompt i is the picture j that the call itself draws with
-        `num_images_per_prompt=count`.
+        That is the prompt's mean after the prior. Choosing by a model is Ramesh et al. 2021's. Costs as much as drawing them
+        all; `batch` are drawn at a time. With a `seed`, candidate j of prompt i is the picture j that the call itself draws
+        with `num_images_per_prompt=count`.
         """
         return self.draw_best(count, request)
 
@@ -211,7 +245,9 @@ class PromptedPipeline:
             return self.draw(request)
         self.aligner.part("image")  # before anything is drawn in vain
         with collected() as notes:
-            points, used = self.mixed(request)
+            points, used = self.mixed(replace(request, prior_temperature=None if self.prior is None else 0.0))
+            drawn_from = self.mixed(replace(used, pictures=count, prior_temperature=request.prior_temperature))[0]
+            used = replace(used, prior_temperature=request.prior_temperature)
             for name, rows in request.options.items():
                 if isinstance(rows, list | tuple) and len(rows) != len(points):
                     raise InputError(f"{len(rows)} values of {name} for {len(points)} prompts: give one, or one for each")
@@ -222,12 +258,12 @@ class PromptedPipeline:
                 one = replace(used.picture(i), prompts=(), prior_strength=None, seed=None)
                 while at < count:
                     some = min(request.batch, count - at)
-                    seed = None if seeds is None else seeds[i] + at
+                    seed = None if seeds is None else tuple(seeds[i] + at + j for j in range(some))
                     noise = one.generator
                     if isinstance(noise, list):
                         noise = noise[i * count + at : i * count + at + some]
-                    ready = (Prompt("embeds", point),)
-                    drawn = self.draw(replace(one, prompts=(ready,), pictures=some, seed=seed, generator=noise)).images
+                    ready = tuple((Prompt("embeds", z),) for z in drawn_from[i * count + at :][:some])
+                    drawn = self.draw(replace(one, prompts=ready, seed=seed, generator=noise)).images
                     cosines = self.aligner.embed("image", drawn) @ point.to(self.aligner.place.device)
                     if float(cosines.max()) > nearest:
                         best, nearest = at + int(cosines.argmax()), float(cosines.max())
@@ -264,6 +300,7 @@ class PromptedPipeline:
         return PictureOutput(images=join(drawn), notes=notes)
 
 
+PRIOR_STREAM = 1 << 62  # so that the prior's numbers and the decoder's first noise have nothing to do with each other
 NOT_CHOSEN = ("image_embeds", "output_type", "return_dict", "latents")  # options that do not go with `best_of`
 
 
@@ -302,22 +339,29 @@ def encode_prompts(aligner: Aligner, prompts: Sequence[Sequence[Prompt]]) -> tup
     return tuple(tuple(encoded(p) for p in row) for row in prompts)
 
 
-def mix_prompts(prompts: Sequence[Sequence[Prompt]], request: Request, prior: EmbeddingPrior | None) -> Tensor:
+def mix_prompts(
+    prompts: Sequence[Sequence[Prompt]], request: Request, prior: EmbeddingPrior | None, draws: Sequence[Any] | None = None
+) -> Tensor:
     """Unit embeddings (B, d) of encoded prompts.
 
     The prior moves what was encoded, before it is mixed: weights keep their meaning, and ready embeddings stay what they are.
+    `draws` are the generators (B) of what prompts leave open, at the request's temperature; without them it stays at its mean.
     """
-    move = move_to_known(prior, request.prior_strength)
+    if prior is None and (request.prior_strength or request.prior_temperature):
+        raise InputError("this checkpoint has no prior: leave out prior_strength and prior_temperature")
+    temperature = 0.0 if draws is None else temperature_of(prior, request.prior_temperature)
 
-    def points(row: Sequence[Prompt]) -> list[Tensor]:
+    def points(row: Sequence[Prompt], draw: Any) -> list[Tensor]:
         vectors = [p.embedding for p in row]
         moved = [i for i, p in enumerate(row) if p.kind != "embeds"]
-        if move is not None and moved:
-            for i, vector in zip(moved, move(torch.stack([vectors[i] for i in moved])), strict=True):
+        if prior is not None and moved:
+            found = prior(torch.stack([vectors[i] for i in moved]), request.prior_strength, temperature, draw)
+            for i, vector in zip(moved, found, strict=True):
                 vectors[i] = vector
         return [v.to(vectors[0].device) for v in vectors]
 
-    return torch.stack([mix(points(row), [p.weight for p in row], request.mix) for row in prompts])
+    mixed = zip(prompts, draws or [None] * len(prompts), strict=True)
+    return torch.stack([mix(points(row, draw), [p.weight for p in row], request.mix) for row, draw in mixed])
 
 
 def checked_vector(value: Any, width: int, name: str = "embeds") -> Tensor:
@@ -358,6 +402,7 @@ def first_seeds(seed: int | Sequence[int], count: int, per_prompt: int) -> list[
     return list(seed)
 
 
-def generators(seed: int | Sequence[int], count: int, per_prompt: int) -> list[torch.Generator]:
-    """One CPU generator a picture: prompt i, picture j draws from its prompt's first seed + j."""
-    return [torch.Generator().manual_seed(s + j) for s in first_seeds(seed, count, per_prompt) for j in range(per_prompt)]
+def generators(seed: int | Sequence[int], count: int, per_prompt: int, stream: int = 0) -> list[torch.Generator]:
+    """One CPU generator a picture: prompt i, picture j draws from its prompt's first seed + j; other numbers in each stream."""
+    seeds = [s + j for s in first_seeds(seed, count, per_prompt) for j in range(per_prompt)]
+    return [torch.Generator().manual_seed(s ^ stream) for s in seeds]

@@ -18,6 +18,7 @@ from unialign_gen.request import OPTIONS, Request
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior
 from .prompted import Conditions, PromptedPipeline
+from .upscaler import Upscaler
 
 
 class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline):
@@ -33,6 +34,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         aligner: prompts to unit embeddings.
         embed_scale: the norm the decoder expects; its unconditional embedding is zero.
         prior: what prompts are moved towards, if anything.
+        upscaler: what makes the pictures larger, if anything.
         image_normalizer, image_noising_scheduler, tokenizer, text_encoder, unet, scheduler, vae: as in diffusers.
         default_steps, default_guidance: what a call uses when it names none.
 
@@ -45,9 +47,9 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
 
     decoder_options = OPTIONS
     model_cpu_offload_seq = "aligner->text_encoder->unet->vae"
-    _exclude_from_cpu_offload: ClassVar[list[str]] = ["image_normalizer", "embed_scale", "prior"]
+    _exclude_from_cpu_offload: ClassVar[list[str]] = ["image_normalizer", "embed_scale", "prior", "upscaler"]
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
-    _optional_components: ClassVar[list[str]] = ["feature_extractor", "image_encoder", "prior"]
+    _optional_components: ClassVar[list[str]] = ["feature_extractor", "image_encoder", "prior", "upscaler"]
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         feature_extractor: Any = None,
         image_encoder: Any = None,
         prior: EmbeddingPrior | None = None,
+        upscaler: Upscaler | None = None,
         default_steps: int = 20,
         default_guidance: float = 10.0,
     ):
@@ -77,7 +80,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
             scheduler=scheduler,
             vae=vae,
         )
-        self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior)
+        self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior, upscaler=upscaler)
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
 
     def _encode_image(

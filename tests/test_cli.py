@@ -59,9 +59,11 @@ def test_the_command_line_chooses_as_python_does(starter, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "webp", "mp4"])
-def test_interpolate(tmp_path, suffix):
+def test_interpolate(tmp_path, suffix, starter):
     out = tmp_path / f"m.{suffix}"
-    result = run("interpolate", "--from", "text:a cat", "--to", "text:a dog", "--frames", 3, "--steps", 1, "--out", out)
+    result = run(
+        "interpolate", "--from", "text:a cat", "--to", "text:a dog", "--frames", 3, "--steps", 1, "--upscale", 1, "--out", out
+    )
     assert result.exit_code == 0, result.output
     if suffix == "mp4":
         import av
@@ -70,7 +72,8 @@ def test_interpolate(tmp_path, suffix):
             assert sum(1 for _ in container.decode(video=0)) == 3
     else:
         picture = Image.open(out)
-        assert picture.size == ((384, 128) if suffix == "png" else (128, 128))
+        side = starter.sample_side
+        assert picture.size == ((3 * side, side) if suffix == "png" else (side, side))
         assert getattr(picture, "n_frames", 1) == (4 if suffix in ("gif", "webp") else 1)
 
 

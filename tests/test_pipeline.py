@@ -45,14 +45,14 @@ def test_pictures_are_those_of_diffusers_own_pipeline(starter):
     expected = theirs(
         image_embeds=z * scale.embed_norm,
         negative_image_embeds=scale.negative_image_embeds,
-        height=128,
-        width=128,
+        height=starter.sample_side,
+        width=starter.sample_side,
         guidance_scale=3.0,
         generator=torch.Generator().manual_seed(5),
         output_type="np",
         **FEW,
     ).images
-    options = {"guidance_scale": 3.0, "output_type": "np", **FEW}
+    options = {"guidance_scale": 3.0, "output_type": "np", "upscale": 1, **FEW}
     raw = z * scale.embed_norm
     got = starter(image_embeds=raw, generator=torch.Generator().manual_seed(5), **options).images
     assert np.array_equal(got, expected)
@@ -156,7 +156,7 @@ def test_schedulers_can_be_swapped(starter):
     own = starter.scheduler
     try:
         starter.scheduler = DPMSolverMultistepScheduler.from_config(own.config, final_sigmas_type="zero")
-        assert starter(text="dog", seed=0, num_inference_steps=4).images[0].size == (128, 128)
+        assert starter(text="dog", seed=0, num_inference_steps=4, upscale=1).images[0].size == (starter.sample_side,) * 2
     finally:
         starter.scheduler = own
 

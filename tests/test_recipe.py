@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 import struct
 import zlib
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from unialign_gen.checkpoints.recipe import (
+    clips,
     colours,
     concepts,
     features,
@@ -406,3 +408,17 @@ def test_augmented_sounds_stay_sounds():
         heard = features.augment(sound, torch.rand(1000), torch.Generator().manual_seed(seed))
         assert torch.isfinite(heard).all()
         assert 0.3 * len(sound) < len(heard) < 1.5 * len(sound)
+
+
+def test_a_clip_has_its_pictures_and_its_sound(tmp_path):
+    import av
+
+    from unialign_gen.media import load_sound
+
+    wave = 0.5 * np.sin(np.arange(clips.SECONDS * clips.RATE) / 20).astype(np.float32)
+    still = drawing(lambda draw: draw.ellipse((30, 30, 90, 90), fill="red"))
+    clips.write_clip(tmp_path / "a.mp4", clips.moving([still.convert("RGB")], random.Random(0)), wave)
+    with av.open(tmp_path / "a.mp4") as film:
+        assert sum(1 for _ in film.decode(video=0)) == clips.FPS * clips.SECONDS
+    heard = load_sound(tmp_path / "a.mp4", clips.RATE).numpy()[: len(wave)]
+    assert np.corrcoef(heard, wave[: len(heard)])[0, 1] > 0.99

@@ -282,5 +282,5 @@ def test_what_is_missing_is_one_line(tmp_path):
             stage(tmp_path)
     done = CliRunner().invoke(app, ["recall", "--root", str(tmp_path)])
     assert done.exit_code == 2
-    assert done.output.startswith("Error: ")
+    assert done.output.startswith("error: ")
     assert done.output.count("\n") == 1

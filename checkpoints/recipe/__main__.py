@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from unialign_gen.errors import InputError
+from unialign_gen.console import guarded
 
 from . import stages
 from .stages import ROOT, Root
@@ -27,20 +25,6 @@ Minutes = Annotated[float, typer.Option(help="Length of this sitting; the next g
 Cool = Annotated[bool, typer.Option(help="The learning rate falls to zero over this sitting: for the last one.")]
 PackFile = Annotated[Path, typer.Option(help="The pack.")]
 Threads = Annotated[int, typer.Option(help="Processor threads; 0 leaves PyTorch's choice.")]
-
-
-def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, with one line instead of a traceback for what the user got wrong."""
-
-    @functools.wraps(command)
-    def run(*args: object, **options: object) -> None:
-        try:
-            command(*args, **options)
-        except InputError as error:
-            typer.echo(f"Error: {error}", err=True)
-            raise typer.Exit(2) from error
-
-    return run
 
 
 def use(threads: int) -> None:

@@ -13,7 +13,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 from unialign_gen.aligner import Aligner
 from unialign_gen.concepts import ConceptTable, Understanding
 from unialign_gen.heads import Head, save_head
-from unialign_gen.pipelines import EmbeddingPrior, EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
+from unialign_gen.pipelines import EmbeddingPrior, EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline, Upscaler
 from unialign_gen.pipelines.autoencoders import autoencoder_kl
 
 from .recognition import quantised
@@ -53,7 +53,13 @@ def starter(
     shutil.rmtree(part, ignore_errors=True)
     aligner = write_aligner(root, heads, part / "aligner")
     movq = VQModel.from_pretrained(decoders / "movq")
-    shared = {"scheduler": scheduler, "default_steps": STEPS, "default_guidance": GUIDANCE}
+    upscaler = decoders / "upscaler"
+    shared = {
+        "scheduler": scheduler,
+        "default_steps": STEPS,
+        "default_guidance": GUIDANCE,
+        "upscaler": Upscaler.from_pretrained(upscaler).half() if upscaler.is_dir() else None,
+    }
     UniAlignKandinskyPipeline(
         aligner=aligner,
         unet=UNet2DConditionModel.from_pretrained(decoders / "kandinsky" / "unet").half(),
@@ -75,10 +81,8 @@ def starter(
             vae=autoencoder_kl(movq.float()).half(),
             **shared,
         ).save_pretrained(part / second.name)
-        for beside in ("aligner", "vae"):  # those of the first decoder
-            shutil.rmtree(part / second.name / beside)
-    if (decoders / "upscaler").is_dir():
-        shutil.copytree(decoders / "upscaler", part / "upscaler")
+        for beside in ("aligner", "vae", "upscaler"):  # those of the first decoder
+            shutil.rmtree(part / second.name / beside, ignore_errors=True)
     table.save(part)
     understanding.save(part)
     shutil.copy(root / "ATTRIBUTION.tsv", part)

@@ -13,18 +13,19 @@ import hashlib
 import itertools
 import random
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from unialign_gen.data.manifest import Row
+from unialign_gen.film.mp4 import RATE, Mp4
 from unialign_gen.media import load_sound
 
 from .concepts import CONCEPTS
 
-RATE, FPS, SECONDS, SIDE = 44100, 8, 10, 160
+FPS, SECONDS, SIDE = 8, 10, 160
 
 
 def moving(stills: Sequence[Image.Image], dice: random.Random) -> Iterator[np.ndarray]:
@@ -58,24 +59,10 @@ def repeated(samples: np.ndarray, dice: random.Random) -> np.ndarray:
 
 
 def write_clip(path: Path, frames: Iterator[np.ndarray], sound: np.ndarray) -> None:
-    import av
-
-    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    with av.open(str(path), "w") as container:
-        video = container.add_stream(codec, rate=FPS)
-        video.width = video.height = SIDE
-        video.pix_fmt = "yuv420p"
-        if codec == "libx264":
-            video.options = {"crf": "28", "preset": "veryfast"}
-        audio = container.add_stream("aac", rate=RATE, layout="mono")
+    with Mp4(path, SIDE, SIDE, FPS, sound=True) as film:
         for frame in frames:
-            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(video.encode(None))
-        for at in range(0, len(sound), 1024):
-            piece = av.AudioFrame.from_ndarray(sound[None, at : at + 1024], format="fltp", layout="mono")
-            piece.rate, piece.pts, piece.time_base = RATE, at, Fraction(1, RATE)
-            container.mux(audio.encode(piece))
-        container.mux(audio.encode(None))
+            film.add(frame)
+        film.add_sound(torch.from_numpy(np.stack([sound, sound])))
 
 
 def build(root: Path, rows: Sequence[Row]) -> None:

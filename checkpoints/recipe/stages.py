@@ -216,11 +216,15 @@ def recall(root: Root = ROOT, as_json: Annotated[bool, typer.Option("--json", he
 
 @torch.no_grad()
 def understanding(have: Data, found: dict[str, Head]) -> tuple[EmbeddingPrior, Understanding]:
-    """The prior, and the limits that few real held-out prompts of each modality stay under."""
+    """The prior, and the limits that few real held-out prompts of each modality stay under; of texts, wordings not trained on.
+
+    A wording that training has lies so near that limits by all captions would refuse one unseen wording in fifteen.
+    """
     made, names = known.prior(*have.some(have.chosen(DECODER_TIERS)))
     result = Understanding(names, made.points, made.whitening, {})
     held = [n for n, r in enumerate(have.rows) if r.split == "test" and r.kind == "plain"]
-    captions = list(dict.fromkeys(c for n in held for c in have.rows[n].captions))
+    seen = {c.lower() for r in have.rows if r.split == "train" for c in r.captions}
+    captions = list(dict.fromkeys(c for n in held for c in have.rows[n].captions if c.lower() not in seen))
     heard = [r for r in have.sounds if r.split == "test" and r.style in ("rec", "fx")]
     inputs = {
         "text": have.texts(captions),

@@ -44,6 +44,8 @@ def generate(
     steps: o.Steps = None,
     guidance: o.Guidance = None,
     prior_strength: o.PriorStrength = None,
+    prior_temperature: o.PriorTemperature = None,
+    upscale: o.Upscale = None,
     num_images: Annotated[int, typer.Option(min=1, max=1000, help="How many pictures.")] = 1,
     best_of: o.BestOf = 1,
     seed: o.Seed = 0,
@@ -60,6 +62,8 @@ def generate(
         *(text, audio, video, image, weight, (start, seconds, track)),
         mix=mix.value,
         prior_strength=prior_strength,
+        prior_temperature=prior_temperature,
+        upscale=upscale,
         seed=seed,
         num_inference_steps=steps,
         guidance_scale=guidance,
@@ -108,6 +112,7 @@ def interpolate(
     steps: o.Steps = None,
     guidance: o.Guidance = None,
     prior_strength: o.PriorStrength = None,
+    upscale: o.Upscale = None,
     seed: o.Seed = 0,
     device: o.Device = "cpu",
     dtype: o.Dtype = "float32",
@@ -127,7 +132,7 @@ def interpolate(
         a, b = (pipeline.mixed(end)[0][0] for end in ends)
         stage("drawing")
         pictures = pipeline.interpolate(
-            a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance
+            a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance, upscale=upscale
         ).images
     from ..film.sheets import save_sequence
 

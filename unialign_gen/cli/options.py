@@ -61,6 +61,18 @@ PriorStrength = Annotated[
         help="How far prompts move towards what the decoder knows; 0 draws them as they are. The checkpoint's own by default.",
     ),
 ]
+PriorTemperature = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=2,
+        help="How far what a prompt leaves open differs from seed to seed; 0 draws the mean. The checkpoint's own by default.",
+    ),
+]
+Upscale = Annotated[
+    int | None,
+    typer.Option(help="1, 2, 4 or 8 times the decoder's own size, where there is an upscaler; all that it can by default."),
+]
 BestOf = Annotated[
     int,
     typer.Option(min=1, max=64, help="Draw so many and keep the one that the image encoder reads as nearest to the prompt."),

@@ -96,7 +96,7 @@ def variant_parts(folder: Path, index: Mapping[str, Any], variant: str | None, d
 
 
 def shared_parts(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """What a second decoder shares with the first, beside which it lies: encoders, prior, and the autoencoder."""
+    """What a second decoder shares with the first, beside which it lies: encoders, prior, upscaler, autoencoder."""
     shared: dict[str, Any] = {}
     if not (folder / "aligner").is_dir():
         shared["aligner"] = folder_aligner(folder.parent, dtype)
@@ -104,6 +104,10 @@ def shared_parts(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> 
             from ..pipelines import EmbeddingPrior
 
             shared["prior"] = EmbeddingPrior.from_pretrained(prior, dtype=dtype)
+        if (folder.parent / "upscaler").is_dir():
+            from ..pipelines import Upscaler
+
+            shared["upscaler"] = Upscaler.from_pretrained(folder.parent / "upscaler", dtype=dtype)
     if "vae" in index and not (folder / "vae").is_dir():
         from diffusers import VQModel
         from torch.nn import Module

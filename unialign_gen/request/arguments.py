@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from ..errors import InputError
 from .request import OPTIONS, Mix, OutputType, Prompt, Request, checked, plain, short
@@ -84,6 +84,7 @@ def ask(
     weights: Weights | None = None,
     mix: Mix = "lerp",
     prior_strength: float | None = None,
+    prior_temperature: float | None = None,
     seed: int | Sequence[int] | None = None,
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
@@ -92,6 +93,7 @@ def ask(
     latents: Any = None,
     height: int | None = None,
     width: int | None = None,
+    upscale: Literal[1, 2, 4, 8] | None = None,
     output_type: OutputType = "pil",
     return_dict: bool = True,
     callback_on_step_end: Callable[..., Any] | None = None,
@@ -116,11 +118,14 @@ def ask(
         mix: `lerp`, `slerp` or `spherical_mean`, see `mixing.mix`.
         prior_strength: 0 to 1, how far prompts move towards what the decoder knows, see `EmbeddingPrior`; the checkpoint's
             own by default. `embeds` and `image_embeds` stay where they are.
+        prior_temperature: how far what a prompt leaves open differs from seed to seed: 0 is the mean of what it may mean, 1
+            differs as real pictures of a thing do; the checkpoint's own by default.
         seed: prompt i, picture j draws from `seed + i * num_images_per_prompt + j`; a sequence gives one a prompt.
         num_inference_steps, guidance_scale: the checkpoint's own by default; guidance 1 or less turns it off.
         generator, latents, callback_on_step_end: as in diffusers; latents (B * n, C, h, w) of unit variance. The callback
             may return new `latents`, or None.
-        height, width: in pixels; the decoder's own by default.
+        height, width: of the pictures in pixels; the decoder's own by default.
+        upscale: 1, 2, 4 or 8 times the decoder's own size, where the checkpoint has an upscaler; all that it can by default.
         output_type: `pil`; `np` (B, H, W, 3) or `pt` (B, 3, H, W) in [0, 1]; `latent`.
         return_dict: False for a tuple of the images alone.
         batch: pictures that `best_of` and `interpolate` draw at a time.
@@ -144,7 +149,8 @@ def ask(
         text = others.pop("prompt")
     given = {"text": text, "audio": audio, "video": video, "image": image, "embeds": embeds, **others}
     if image_embeds is not None:
-        unwanted = [k for k, v in {**given, "weights": weights, "prior_strength": prior_strength}.items() if v is not None]
+        own = {"weights": weights, "prior_strength": prior_strength, "prior_temperature": prior_temperature}
+        unwanted = [k for k, v in {**given, **own}.items() if v is not None]
         if unwanted:
             raise InputError(
                 f"image_embeds are used as they are: leave out {', '.join(unwanted)}, or give them as embeds to mix"
@@ -157,12 +163,14 @@ def ask(
         prompts=prompts_of(given, weights),
         mix=mix,
         prior_strength=prior_strength,
+        prior_temperature=prior_temperature,
         seed=seed,
         steps=num_inference_steps,
         guidance=guidance_scale,
         pictures=num_images_per_prompt,
         height=height,
         width=width,
+        upscale=upscale,
         batch=batch,
         options={name: plain(value) for name, value in zip(OPTIONS, values, strict=True) if value is not None},
         image_embeds=image_embeds,

@@ -91,10 +91,12 @@ class Request:
         prompts: for each prompt of the batch the inputs that are mixed in it.
         mix: `lerp`, `slerp` or `spherical_mean`, see `mixing.mix`.
         prior_strength: 0 to 1; the checkpoint's own where it is None.
+        prior_temperature: 0 to 2; the checkpoint's own where it is None.
         seed: for the first picture, the others count on from it; or one for each prompt.
         steps, guidance: the checkpoint's own where they are None.
         pictures: for each prompt.
-        height, width: in pixels; the decoder's own where they are None.
+        height, width: of the pictures in pixels; the decoder's own where they are None.
+        upscale: how many times larger than the decoder's own the pictures are; the upscaler's own factor where it is None.
         batch: pictures that `best_of` and `interpolate` draw at a time, which bounds the memory.
         options: what only some decoders take, by the names of `OPTIONS`.
         image_embeds: (B, d) at the decoder's own scale, in place of prompts.
@@ -105,12 +107,14 @@ class Request:
     prompts: tuple[tuple[Prompt, ...], ...] = ()
     mix: Mix = "lerp"
     prior_strength: Annotated[Number, Field(ge=0, le=1)] | None = None
+    prior_temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     seed: Annotated[Seed | tuple[Seed, ...] | None, BeforeValidator(plain_seed)] = None
     steps: Annotated[Count, Field(le=1000)] | None = None
     guidance: Number | None = None
     pictures: Count = 1
     height: Count | None = None
     width: Count | None = None
+    upscale: Literal[1, 2, 4, 8] | None = None
     batch: Count = 8
     options: dict[str, Any] = Field(default_factory=dict)
     image_embeds: Any = None
