@@ -3,16 +3,23 @@
 import importlib
 import inspect
 import os
+import re
+import shlex
 import subprocess
 import sys
+import textwrap
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from typer.testing import CliRunner
+
+from unialign_gen.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 
 
 class Page(HTMLParser):
@@ -98,5 +105,51 @@ def test_every_page_is_in_the_navigation():
         return [page for part in (entry.values() if isinstance(entry, dict) else entry) for page in listed(part)]
 
     nav = listed(yaml.safe_load((ROOT / "mkdocs.yml").read_text().split("\nnav:\n")[1]))
-    missing = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")} - set(nav)
+    missing = {p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md")} - set(nav)
     assert not missing, f"give {', '.join(sorted(missing))} a line in the navigation of mkdocs.yml"
+
+
+@pytest.fixture(scope="module")
+def cached_load():
+    """`load` that gives a pipeline it has loaded before, since each command below would load its own."""
+    from unialign_gen import loading
+
+    real, known = loading.load_pipeline, {}
+
+    def load(*args, **options):
+        key = str((args, sorted(options.items())))
+        if key not in known:
+            known[key] = real(*args, **options)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load_pipeline", load)
+        yield
+
+
+def offered():
+    """The commands of the guides that draw with what comes with the package."""
+    for page in ("index.md", "sound-to-picture.md", "mixing.md", "films.md", "command-line.md"):
+        for line in re.findall(
+            r"^    unialign-gen ((?:generate|interpolate|embed|animate) .+)$", (DOCS / page).read_text(), re.M
+        ):
+            yield pytest.param(line.split("  #")[0], id=f"{page}: {line[:60]}")
+
+
+@pytest.mark.parametrize("line", list(offered()))
+def test_a_command_of_the_guides_runs(line, cached_load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    words = shlex.split(line)
+    steps = [] if words[0] == "embed" else ["--steps", "1", *(["--seconds", "1"] if words[0] == "animate" else [])]
+    result = CliRunner().invoke(app, [*words, *steps])
+    assert result.exit_code == 0, result.output
+    assert len(list(tmp_path.iterdir())) > 1
+
+
+@pytest.mark.parametrize("page", ["sound-to-picture.md", "mixing.md"])
+def test_the_python_of_the_guides_runs(page, cached_load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"(?:^    .*\n|^\n)+", (DOCS / page).read_text(), re.M)
+    (code,) = (textwrap.dedent(block) for block in blocks if "import unialign_gen" in block)
+    exec(code, {})
