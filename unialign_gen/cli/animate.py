@@ -65,8 +65,8 @@ def animate(
     from ..film import make_film
 
     stage("listening and drawing")
-    base = pipeline.embed(text=text, prior_strength=prior_strength)[0] if text is not None else None
     with collected() as notes, tqdm(unit="picture", disable=not sys.stderr.isatty(), leave=False) as bar:
+        base = pipeline.embed(text=text, prior_strength=prior_strength)[0] if text is not None else None
 
         def progress(done: int, total: int, _: list[Any]) -> None:
             bar.total = total
