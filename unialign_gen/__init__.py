@@ -97,7 +97,8 @@ def load(
     return load_pipeline(checkpoint, decoder=decoder, **options)
 
 
-__getattr__ = lazy(__name__, dict.fromkeys(_MODULES, ""))
+if not TYPE_CHECKING:  # unseen by type checkers, which would then take any name
+    __getattr__ = lazy(__name__, dict.fromkeys(_MODULES, ""))
 
 
 def __dir__() -> list[str]:

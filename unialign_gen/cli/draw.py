@@ -73,14 +73,17 @@ def generate(
     for name in names:
         check_output(name, (".png", ".jpg", ".jpeg", ".webp"), files_of(asked), not no_overwrite)
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
+    from tqdm import tqdm
+
     with collected() as notes:
         stage("encoding the prompt")
         ready = pipeline.encoded(asked)
         stage("drawing")
         together = max(1, BATCH // best_of)
+        starts = range(0, num_images, together)
         results = [
             pipeline.draw_best(best_of, replace(ready, prompts=ready.prompts * count, seed=seed + at * best_of))
-            for at in range(0, num_images, together)
+            for at in tqdm(starts, unit="batch", disable=None if len(starts) > 1 else True, leave=False)
             if (count := min(together, num_images - at))
         ]
     drawn = [(picture, result.request.picture(i)) for result in results for i, picture in enumerate(result.images)]

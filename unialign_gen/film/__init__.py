@@ -10,14 +10,15 @@ if TYPE_CHECKING:
     from .sheets import grid, save_sequence, sheet
     from .track import Track, Window, listen, windows
     from .writer import FilmWriter
+else:  # unseen by type checkers, which would then take any name
+    __getattr__ = lazy(
+        __name__,
+        dict.fromkeys(("draw_track", "make_film", "picture_count"), "make")
+        | dict.fromkeys(("grid", "save_sequence", "sheet"), "sheets")
+        | dict.fromkeys(("Track", "Window", "listen", "windows"), "track")
+        | {"Plan": "plan", "FilmWriter": "writer"},
+    )
 
-__getattr__ = lazy(
-    __name__,
-    dict.fromkeys(("draw_track", "make_film", "picture_count"), "make")
-    | dict.fromkeys(("grid", "save_sequence", "sheet"), "sheets")
-    | dict.fromkeys(("Track", "Window", "listen", "windows"), "track")
-    | {"Plan": "plan", "FilmWriter": "writer"},
-)
 __all__ = [
     "FilmWriter",
     "Plan",

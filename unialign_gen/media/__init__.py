@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from .pictures import load_image
     from .recordings import Clip, has_sound, load_clip, load_sound, load_video, sound_blocks
     from .sound import Sound
+else:  # unseen by type checkers, which would then take any name
+    __getattr__ = lazy(
+        __name__,
+        dict.fromkeys(("Excerpt", "Source", "check_file", "opened"), "files")
+        | dict.fromkeys(("Frames", "is_one"), "inputs")
+        | dict.fromkeys(("Clip", "has_sound", "load_clip", "load_sound", "load_video", "sound_blocks"), "recordings")
+        | {"Sound": "sound", "load_image": "pictures"},
+    )
 
-__getattr__ = lazy(
-    __name__,
-    dict.fromkeys(("Excerpt", "Source", "check_file", "opened"), "files")
-    | dict.fromkeys(("Frames", "is_one"), "inputs")
-    | dict.fromkeys(("Clip", "has_sound", "load_clip", "load_sound", "load_video", "sound_blocks"), "recordings")
-    | {"Sound": "sound", "load_image": "pictures"},
-)
 __all__ = [
     "Clip",
     "Excerpt",
