@@ -21,7 +21,9 @@ def test_a_command_runs(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
     words = shlex.split(line)[1:]
-    few = [] if words[0] == "doctor" else ["--steps", "1", *(["--seconds", "1"] if words[0] == "animate" else [])]
+    few = (
+        [] if words[0] == "doctor" else ["--steps", "1", *(["--seconds", "1", "--side", "64"] if words[0] == "animate" else [])]
+    )
     result = CliRunner().invoke(app, [*words, *few])
     assert result.exit_code == 0, result.output
     out = words[words.index("--out") + 1] if "--out" in words else "a-red-car.png" if words[0] == "a red car" else "checkpoints"
