@@ -25,12 +25,12 @@ def run(*arguments: str):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-def test_generate_writes_a_picture_and_says_so(tmp_path):
+def test_generate_writes_a_picture_and_says_so(tmp_path, starter):
     out = tmp_path / "dog.png"
-    result = run("generate", "--text", "a dog", "--steps", 2, "--seed", 1, "--out", out, "--json")
+    result = run("generate", "--text", "a dog", "--steps", 2, "--seed", 1, "--upscale", 1, "--out", out, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["files"] == [str(out)]
-    assert Image.open(out).size == (128, 128)
+    assert Image.open(out).size == (starter.sample_side,) * 2
 
 
 def test_the_command_line_draws_what_python_draws(starter, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel, VQModel
@@ -11,7 +12,7 @@ from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import 
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from unialign_gen.aligner import Aligner
-from unialign_gen.concepts import ConceptTable, Understanding
+from unialign_gen.concepts import ConceptTable, Understanding, lay_out
 from unialign_gen.heads import Head, save_head
 from unialign_gen.pipelines import EmbeddingPrior, EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline, Upscaler
 from unialign_gen.pipelines.autoencoders import autoencoder_kl
@@ -83,7 +84,7 @@ def starter(
         ).save_pretrained(part / second.name)
         for beside in ("aligner", "vae", "upscaler"):  # those of the first decoder
             shutil.rmtree(part / second.name / beside, ignore_errors=True)
-    table.save(part)
+    replace(table, places=lay_out(table)).save(part)
     understanding.save(part)
     shutil.copy(root / "ATTRIBUTION.tsv", part)
     if (out / KEPT).exists():

@@ -64,7 +64,7 @@ class Understanding:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        if not (folder / FILE).is_file():
+        if not (folder / FILE).is_file() or not (folder / "prior").is_dir():
             return None
         try:
             kept = json.loads((folder / FILE).read_text())
