@@ -17,7 +17,7 @@ from unialign_gen.request import Prompt, Request
 from unialign_gen.request.picture_settings import PictureSettings, parse, read_picture, save_picture
 
 PROMPTS = (Prompt("text", "día\n", 0.7), Prompt("audio", "rain.wav", -0.3, tuple(range(4))))
-REQUEST = Request((PROMPTS,), "lerp", 0.4, 2**60, 12, 2.5, height=64, options={"noise_level": 3})
+REQUEST = Request((PROMPTS,), "lerp", 0.4, seed=2**60, steps=12, guidance=2.5, height=64, options={"noise_level": 3})
 FULL = PictureSettings(REQUEST, "starter", "stable-unclip", "0.1.0")
 
 
