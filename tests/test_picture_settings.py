@@ -47,7 +47,8 @@ def test_the_first_editions_settings_are_read():
     prompt = {"kind": "audio", "value": "x.wav", "weight": 0.5, "embedding": vector(1, 2)}
     old = {"format": 1, "prompts": [prompt], "mix": "lerp", "seed": 5, "steps": 20, "guidance": 3.0, "pictures": 4, "index": 2}
     found = parse(json.dumps({**old, "checkpoint": "starter", "decoder": "", "version": "0.1.0", "prior_strength": 0.6}))
-    assert found.request == Request(((Prompt("audio", "x.wav", 0.5, (1.0, 2.0)),),), "lerp", 0.6, seed=7, steps=20, guidance=3.0)
+    prompts = ((Prompt("audio", "x.wav", 0.5, (1.0, 2.0)),),)
+    assert found.request == Request(prompts, "lerp", 0.6, seed=7, steps=20, guidance=3.0)
     assert parse(json.dumps(old)).request.prior_strength == 0  # from before there was a prior
 
 
