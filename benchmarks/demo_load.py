@@ -1,14 +1,15 @@
-"""The page under load, and under attack: a server of its own, and clients that check every answer.
+"""The drawing engine and the page under load, and the page under attack.
 
+    python benchmarks/demo_load.py --engine 1000
     python benchmarks/demo_load.py --seconds 120 --clients 16
     python benchmarks/demo_load.py --hostile 1000
-    python benchmarks/demo_load.py --start 3
 
-Load: each client draws words, seeds and sounds at random; its answer must carry those settings and be, pixel by pixel, the
-picture that the same request gave when it was alone. Attack: mutated media, paths and addresses in place of uploads, sizes
-and types that no page would send, broken bodies; no answer may show a path of the server or a traceback, and afterwards
-the server must draw as before. Start: seconds from the command to a page that answers, beside a process that only
-imports the same libraries, and from there to the first picture at the page's own settings.
+Engine: requests of 16 users, drawn one at a time and then in batches of up to 16, without the page; words, sounds, mixes,
+seeds and guidance differ. Every picture is compared with the one drawn alone; pictures a second, and seconds from request to
+picture. Load: each client of a page draws words, seeds and sounds at random; its answer must carry those settings and be, up to
+one grey level, the picture that the same request gave when it was alone. Attack: mutated media, paths and addresses in place of
+uploads, sizes and types that no page would send, broken bodies; no answer may show a path of the server or a traceback, and
+afterwards the server must draw as before.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ("a cat", "a red car", "a tree", "a fish")
 SOUNDS = (None, "cow.flac", "chicken.flac")
 STEPS = 2
-IMPORTS = "import gradio, torch, transformers, timm, av; from diffusers import KandinskyV22Pipeline"
 PLACES = (
     "/etc/passwd",
     "../" * 9 + "etc/passwd",
@@ -101,28 +101,6 @@ def serving() -> Iterator[Server]:
             process.wait(30)
 
 
-def start(runs: int) -> dict[str, float]:
-    """Medians of a fresh server each time, in seconds."""
-    from gradio_client import Client
-
-    bare, page, first = [], [], []
-    for _ in range(runs):
-        before = time.monotonic()
-        subprocess.run([sys.executable, "-c", IMPORTS], check=True, cwd=ROOT)
-        bare.append(time.monotonic() - before)
-        before = time.monotonic()
-        with serving() as server, tempfile.TemporaryDirectory() as folder:
-            httpx.get(server.url, timeout=60).raise_for_status()
-            page.append(time.monotonic() - before)
-            client = Client(server.url, verbose=False, download_files=folder)
-            before = time.monotonic()
-            client.predict(text="a red car", api_name="/create")
-            first.append(time.monotonic() - before)
-    times = {"imports": bare, "page": page, "first_picture": first}
-    found = {name: statistics.median(values) for name, values in times.items()}
-    return {name: round(value, 2) for name, value in {**found, "page_over_imports": found["page"] - found["imports"]}.items()}
-
-
 @dataclass(frozen=True)
 class Request:
     text: str
@@ -147,9 +125,80 @@ def requests(seeds: int = 2) -> list[Request]:
     return [Request(text, sound, seed) for text in TEXTS for sound in SOUNDS for seed in range(seeds)]
 
 
+def difference(a: Image.Image, b: Image.Image) -> int:
+    """The largest, in grey levels of 255."""
+    return max(high for _, high in ImageChops.difference(a.convert("RGB"), b.convert("RGB")).getextrema())
+
+
 def same(a: Path, b: Path) -> bool:
+    """Whether two pictures differ by rounding only."""
     with Image.open(a) as one, Image.open(b) as other:
-        return ImageChops.difference(one.convert("RGB"), other.convert("RGB")).getbbox() is None
+        return difference(one, other) <= 1
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(seconds, n=100) if len(seconds) > 1 else seconds * 99
+    return {f"p{at}": round(cuts[at - 1], 2) for at in (50, 90, 99)}
+
+
+def mixed_requests(count: int, seed: int, steps: int | None = None) -> list[dict[str, Any]]:
+    """Calls of many users, as no two are alike: words, sounds, mixes of both, seeds, guidance."""
+    draw = random.Random(seed)
+    calls = []
+    for i in range(count):
+        text, sound = draw.choice((*TEXTS, None)), draw.choice(SOUNDS)
+        text = draw.choice(TEXTS) if text is None and sound is None else text
+        prompts = {"text": text, "audio": None if sound is None else str(SAMPLES / sound)}
+        weights = {name: draw.uniform(0.2, 1) for name, value in prompts.items() if value is not None}
+        call = {**prompts, "weights": weights, "seed": i, "guidance_scale": draw.uniform(1.5, 6), "num_inference_steps": steps}
+        calls.append(call)
+    return calls
+
+
+def through(pipeline: Any, calls: list[dict[str, Any]], users: int, rows: int) -> tuple[list[Image.Image], dict[str, Any]]:
+    """All calls by so many users, who wait for each picture, in batches of up to `rows`; the pictures and what it took."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from unialign_gen.serving import BatchingEngine, SharedPipeline
+
+    with BatchingEngine(rows) as engine, ThreadPoolExecutor(users) as pool:
+        shared = SharedPipeline(pipeline, engine)
+
+        def ask(call: dict[str, Any]) -> tuple[Image.Image, float]:
+            before = time.monotonic()
+            return shared(**call).images[0], time.monotonic() - before
+
+        start = time.monotonic()
+        answers = list(pool.map(ask, calls))
+        seconds = time.monotonic() - start
+        found = {
+            "seconds": round(seconds, 1),
+            "a_second": round(len(calls) / seconds, 2),
+            "mean_batch": len(calls) / engine.batches,
+        }
+    return [picture for picture, _ in answers], {**found, **percentiles([s for _, s in answers])}
+
+
+def engine(count: int, users: int, seed: int = 0, steps: int | None = None, rows: int = 16) -> dict[str, Any]:
+    """The same requests one at a time and batched, in one process."""
+    import unialign_gen
+
+    pipeline = unialign_gen.load("starter")
+    pipeline.set_progress_bar_config(disable=True)
+    calls = mixed_requests(count, seed, steps)
+    through(pipeline, calls[: users + 1], users, rows)  # encoders are loaded, memory is warm
+    alone, one = through(pipeline, calls, users, 1)
+    batched, many = through(pipeline, calls, users, rows)
+    apart = [difference(a, b) for a, b in zip(alone, batched, strict=True)]
+    return {
+        "requests": count,
+        "users": users,
+        "largest_difference": max(apart),
+        "pictures_that_differ": sum(a > 0 for a in apart),
+        "one_at_a_time": one,
+        "batched": many,
+        "times_the_throughput": round(many["a_second"] / one["a_second"], 2),
+    }
 
 
 @dataclass
@@ -163,7 +212,7 @@ def one_client(url: str, folder: Path, expected: dict[Request, Path], until: flo
 
     draw = random.Random(seed)
     client = Client(url, verbose=False, download_files=str(folder))
-    while time.monotonic() < until:
+    while not out.seconds or time.monotonic() < until:
         request = draw.choice(list(expected))
         start = time.monotonic()
         try:
@@ -197,16 +246,13 @@ def load(server: Server, clients: int, seconds: float) -> dict[str, Any]:
             thread.join()
     times = sorted(s for out in outs for s in out.seconds)
     failures = [f for out in outs for f in out.failures]
-    cuts = statistics.quantiles(times, n=100) if len(times) > 1 else times * 99
     warm = memory[len(memory) // 4 :]
     return {
         "clients": clients,
         "answers": len(times),
         "failures": len(failures),
         "first_failures": failures[:5],
-        "p50": round(cuts[49], 2),
-        "p90": round(cuts[89], 2),
-        "p99": round(cuts[98], 2),
+        **percentiles(times),
         "memory_first": round(memory[0]),
         "memory_after_a_quarter": round(warm[0]),
         "memory_last": round(memory[-1]),
@@ -335,18 +381,18 @@ def hostile(server: Server, count: int, seed: int = 0) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", type=int, default=0, help="requests to the engine; none by default")
     parser.add_argument("--seconds", type=float, default=0, help="of load; none by default")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--hostile", type=int, default=0, help="attacks; none by default")
-    parser.add_argument("--start", type=int, default=0, help="fresh servers to time; none by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the result here")
     options = parser.parse_args()
-    if not options.seconds and not options.hostile and not options.start:
-        parser.error("give --seconds, --hostile or --start")
+    if not (options.engine or options.seconds or options.hostile):
+        parser.error("give --engine, --seconds or --hostile")
     result: dict[str, Any] = {}
-    if options.start:
-        result["start"] = start(options.start)
+    if options.engine:
+        result["engine"] = engine(options.engine, options.clients, options.seed)
     if options.seconds or options.hostile:
         with serving() as server:
             if options.seconds:

@@ -1,27 +1,32 @@
-"""Clips a second: decoding, filter banks and a whole extraction, side by side in one run with the obvious alternatives.
+"""Clips a second a core: decoding, filter banks and a whole extraction, side by side in one run with the obvious alternatives.
 
     python benchmarks/extraction.py --json
     python benchmarks/extraction.py --clips 48 --seconds 10 --width 640 --height 360
 
-Builds its own clips (H.264 with a keyframe every 2 s in one half and one in all in the other, AAC) in a temporary folder. Every
-figure is the median of the repeats, which alternate between the contenders. Nothing else should run meanwhile.
+Builds its own clips (H.264 with a keyframe every 2 s in one half and one in all in the other, AAC) in a temporary folder, as
+files and as one WebDataset tar. Every figure is the median of the repeats, which alternate between the contenders. Nothing else
+should run meanwhile.
 
-Decoding gives 8 frames as RGB pictures and the sound at 16 kHz. The alternative is PyAV without seeking: all frames decoded and
-8 kept, then the file opened again for the sound. torchvision is measured where it still reads videos. Filter banks are
-ours and kaldi-native-fbank's, 80 bands of 10 s, since it refuses 128. A whole extraction is the starter's encoders;
-the alternative decodes that way, one clip after the other, and runs the encoders on each.
+Decoding gives 8 frames as RGB pictures and the sound at 16 kHz. The alternatives: PyAV without seeking (all frames decoded and
+8 kept, then the file opened again for the sound), TorchCodec, and the webdataset package's reader with PyAV as its decoder. The
+last two are left out where they are not installed. Filter banks are ours and kaldi-native-fbank's, 80 bands of 10 s, since it
+refuses 128. A whole extraction is the starter's encoders, from files and from the tar; the alternative decodes that way, one
+clip after the other, and runs the encoders on each. `costs` are seconds of one core for a clip, and what ten million take.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import statistics
 import sys
+import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -32,6 +37,7 @@ import numpy as np
 import torch
 import typer
 
+from unialign_gen.data.cache import FeatureCache, Shard, shard_path, write_shard
 from unialign_gen.data.decode import decoders, ordered
 from unialign_gen.data.extract import run as extract
 from unialign_gen.data.extract_config import ExtractConfig, cores, open_encoders
@@ -75,7 +81,15 @@ def corpus(root: Path, clips: int, seconds: float, width: int, height: int, fps:
         write_clip(root / f"clip{i}_000000.mp4", seconds, width, height, fps, 2 * fps if i % 2 else int(seconds * fps), i)
         lines.append(f"clip{i},0,synthetic number {i},train\n")
     (root / "vggsound.csv").write_text("".join(lines))
-    return sorted(root.glob("*.mp4"))
+    paths = sorted(root.glob("*.mp4"))
+    with tarfile.open(root / "0000.tar", "w") as tar:
+        for path in paths:
+            words = f"A video of synthetic number {path.stem}.".encode()
+            entry = tarfile.TarInfo(f"{path.stem}.txt")
+            entry.size = len(words)
+            tar.addfile(entry, io.BytesIO(words))
+            tar.add(path, path.name)
+    return paths
 
 
 def ours(path: Path, rate: int = RATE) -> tuple[list[Any], torch.Tensor]:
@@ -96,26 +110,45 @@ def ours_pickled(path: Path) -> tuple[list[Any], Any]:
     return [np.asarray(f) for f in frames], sound.numpy()
 
 
-def plain(path: Path, rate: int = RATE) -> tuple[list[Any], torch.Tensor]:
+def plain(file: Path | bytes, rate: int = RATE) -> tuple[list[Any], torch.Tensor]:
     """PyAV without seeking: all frames decoded, 8 of them made pictures; the file opened again for the sound."""
-    with av.open(str(path)) as container:
+
+    def source() -> Any:
+        return io.BytesIO(file) if isinstance(file, bytes) else str(file)
+
+    with av.open(source()) as container:
         frames = list(container.decode(video=0))
         pictures = [frames[int((i + 0.5) * len(frames) / FRAMES)].to_image() for i in range(FRAMES)]
     resampler = av.AudioResampler("fltp", "mono", rate)
-    with av.open(str(path)) as container:
+    with av.open(source()) as container:
         pieces = [p.to_ndarray()[0] for f in container.decode(audio=0) for p in resampler.resample(f)]
         pieces += [p.to_ndarray()[0] for p in resampler.resample(None)]
     return pictures, torch.from_numpy(np.concatenate(pieces))
 
 
-def torchvision_reader() -> Callable[[Path], Any] | None:
-    """torchvision's reader of whole videos, which its newer versions no longer have."""
-    if importlib.util.find_spec("torchvision") is None:
+def torchcodec_reader() -> Callable[[Path], Any] | None:
+    """TorchCodec on one thread, as ours: frames on the screen at the same times, and the sound."""
+    try:
+        from torchcodec.decoders import AudioDecoder, VideoDecoder
+    except (ImportError, RuntimeError):  # not installed, or it does not find FFmpeg's libraries
         return None
-    import torchvision.io
 
-    read = getattr(torchvision.io, "read_video", None)
-    return None if read is None else lambda path: read(str(path), pts_unit="sec")
+    def read(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+        video = VideoDecoder(str(path), seek_mode="approximate", num_ffmpeg_threads=1)
+        length = video.metadata.duration_seconds
+        frames = video.get_frames_played_at([length * (i + 0.5) / FRAMES for i in range(FRAMES)])
+        return frames.data, AudioDecoder(str(path), sample_rate=RATE, num_channels=1).get_all_samples().data[0]
+
+    return read
+
+
+def webdataset_reader(tar: Path, rate: int = RATE) -> Callable[[], Iterator[tuple[list[Any], torch.Tensor]]] | None:
+    """The webdataset package over a tar, with PyAV as the decoder."""
+    if importlib.util.find_spec("webdataset") is None:
+        return None
+    import webdataset
+
+    return lambda: (plain(sample["mp4"], rate) for sample in webdataset.WebDataset(str(tar), shardshuffle=False))
 
 
 def alternate(contenders: dict[str, Callable[[], object]], count: int, repeats: int) -> dict[str, float]:
@@ -141,9 +174,14 @@ def decoding_speeds(paths: list[Path], repeats: int) -> dict[str, float]:
         return work
 
     contenders: dict[str, Callable[[], object]] = {"ours": all_of(ours), "PyAV without seeking": all_of(plain)}
-    read = torchvision_reader()
+    read = torchcodec_reader()
     if read is not None:
-        contenders["torchvision"] = all_of(read)
+        contenders["TorchCodec"] = all_of(read)
+        pairs = zip(ours(paths[0])[0], read(paths[0])[0], strict=True)
+        assert all(np.array_equal(np.asarray(a), b.permute(1, 2, 0).numpy()) for a, b in pairs)  # the same pictures
+    stream = webdataset_reader(paths[0].parent / "0000.tar")
+    if stream is not None:
+        contenders["WebDataset reader"] = lambda: sum(1 for _ in stream())
     with decoders(workers) as pool, ProcessPoolExecutor(workers) as processes:
         list(processes.map(ours_as_arrays, paths[:workers]))
         contenders[f"ours, {workers} threads"] = lambda: list(ordered(pool, ours, paths, 4 * workers))
@@ -173,25 +211,23 @@ def fbank_speeds(repeats: int, count: int = 20) -> dict[str, float]:
     return alternate(contenders, count, repeats)
 
 
-def extraction_speeds(root: Path, paths: list[Path], repeats: int) -> dict[str, float]:
-    """Whole runs with the starter's encoders, loading them included in neither."""
+def extraction_speeds(root: Path, paths: list[Path], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Whole runs with the starter's encoders, loading them included in none; and seconds of one core for a clip's parts."""
     which = CorpusConfig("vggsound", root, captions=LABELS)
     config = ExtractConfig(which, ENCODERS, Path("unused"), shard_size=max(8, len(paths) // 2))
     encoders = open_encoders(config)
     rate = int(getattr(encoders["audio"], "rate"))  # noqa: B009
 
-    def one_by_one() -> None:
+    def one_by_one(clips: Iterator[tuple[list[Any], torch.Tensor]]) -> None:
         with torch.inference_mode():
-            for path in paths:
-                frames, sound = plain(path, rate)
+            for frames, sound in clips:
                 encoders["video"](encoders["video"].prepare(frames))
                 encoders["audio"](encoders["audio"].prepare([sound]))
                 encoders["text"](encoders["text"].prepare(["A video of something."]))
 
-    def whole() -> None:
+    def whole(corpus: CorpusConfig) -> None:
         with tempfile.TemporaryDirectory() as out:
-            config.out = Path(out)
-            extract(config, progress=False)
+            extract(replace(config, corpus=corpus, out=Path(out)), progress=False)
 
     def encoders_alone() -> None:
         with torch.inference_mode():
@@ -205,8 +241,45 @@ def extraction_speeds(root: Path, paths: list[Path], repeats: int) -> dict[str, 
         (encoders["video"].prepare(frames), encoders["audio"].prepare([sound]))
         for frames, sound in map(partial(ours, rate=rate), paths)
     ]
-    contenders = {"extract": whole, "one by one, PyAV without seeking": one_by_one, "encoders alone": encoders_alone}
-    return alternate(contenders, len(paths), repeats)
+    contenders: dict[str, Callable[[], object]] = {
+        "extract": lambda: whole(which),
+        "extract, from the tar": lambda: whole(CorpusConfig("webdataset", root / "0000.tar")),
+        "one by one, PyAV without seeking": lambda: one_by_one(plain(path, rate) for path in paths),
+    }
+    stream = webdataset_reader(root / "0000.tar", rate)
+    if stream is not None:
+        contenders["one by one, WebDataset reader"] = lambda: one_by_one(stream())
+    return alternate(contenders | {"encoders alone": encoders_alone}, len(paths), repeats), {
+        "decode and prepare": core_seconds(lambda: [prepared(encoders, path, rate) for path in paths]) / len(paths),
+        "encode": core_seconds(encoders_alone) / len(paths),
+        **writing(replace(config, out=root / "cache"), len(paths)),
+    }
+
+
+def prepared(encoders: dict[str, Any], path: Path, rate: int) -> None:
+    frames, sound = ours(path, rate)
+    encoders["video"].prepare(frames)
+    encoders["audio"].prepare([sound])
+
+
+def core_seconds(work: Callable[[], object]) -> float:
+    """The processor's time for a call, over all threads."""
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
+def writing(config: ExtractConfig, clips: int) -> dict[str, float]:
+    """Seconds and bytes of a clip in the cache."""
+    extract(config, progress=False)
+    cache = FeatureCache.open(config.out)
+    features = {name: cache.features(name) for name in cache.modalities}
+    held = {name: type(rows)(rows.values[:].clone(), rows.offsets) for name, rows in features.items()}
+    shard = Shard(cache.ids, cache.labels, held)
+    return {
+        "write": core_seconds(lambda: write_shard(config.out, 0, shard)) / clips,
+        "bytes": shard_path(config.out, 0).stat().st_size / clips,
+    }
 
 
 def main(
@@ -220,7 +293,9 @@ def main(
     """Prints clips (or sounds) a second."""
     with tempfile.TemporaryDirectory() as folder:
         paths = corpus(Path(folder), clips, seconds, width, height)
-        result = {
+        speeds, costs = extraction_speeds(Path(folder), paths, repeats)
+        core = costs["decode and prepare"] + costs["encode"] + costs["write"]
+        result: dict[str, Any] = {
             "cores": cores(),
             "threads": torch.get_num_threads(),
             "clips": clips,
@@ -228,21 +303,25 @@ def main(
             "size": [width, height],
             "decode": decoding_speeds(paths, repeats),
             "fbank": fbank_speeds(repeats),
-            "extraction": extraction_speeds(Path(folder), paths, repeats),
+            "extraction": speeds,
+            "costs": {
+                **costs,
+                "core hours of 10 million clips": 1e7 * core / 3600,
+                "GB of 10 million clips": 1e7 * costs["bytes"] / 1e9,
+            },
         }
-    speeds = {k: result[k] for k in ("decode", "extraction")}
-    base = "PyAV without seeking"
     result["ratios"] = {
-        "decode, ours / PyAV without seeking": speeds["decode"]["ours"] / speeds["decode"][base],
-        "extraction, ours / one by one": speeds["extraction"]["extract"] / speeds["extraction"][f"one by one, {base}"],
-        "extraction / encoders alone": speeds["extraction"]["extract"] / speeds["extraction"]["encoders alone"],
+        **{f"decode, ours / {n}": result["decode"]["ours"] / v for n, v in result["decode"].items() if "ours" not in n},
+        **{f"extract / {n}": speeds["extract"] / v for n, v in speeds.items() if n != "extract"},
     }
     if as_json:
         json.dump(result, sys.stdout, indent=1)
         return
-    for part in ("decode", "fbank", "extraction", "ratios"):
+    for part in ("decode", "fbank", "extraction", "costs", "ratios"):
         for name, value in result[part].items():
-            typer.echo(f"{part:<12}{name:<44}{value:>9.2f}")
+            spread = part == "extraction" or name.endswith(("threads", "processes"))
+            a_core = f"{value / (cores() if spread else 1):>9.2f} a core" if part in ("decode", "extraction") else ""
+            typer.echo(f"{part:<12}{name:<44}{value:>12.3f}{a_core}")
 
 
 if __name__ == "__main__":

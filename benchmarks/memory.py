@@ -11,12 +11,14 @@ has left. Activations, and buffers that are no parameters, are not counted.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unialign_gen.errors import InputError
 from unialign_gen.loading import PUBLISHED, shipped_folder
+from unialign_gen.loading.description import read
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +34,10 @@ def architecture(name: str) -> dict[str, Any]:
     """
     if name not in PUBLISHED:
         raise InputError(f"no published sizes of {name!r}: known are {', '.join(PUBLISHED)}")
-    return json.loads((shipped_folder() / name / "architecture.json").read_text("utf-8"))
+    found = json.loads((shipped_folder() / name / "architecture.json").read_text("utf-8"))
+    like = found["components"].pop("like", None)  # those of another decoder with the same base
+    found["components"] = (architecture(like)["components"] if like else {}) | found["components"]
+    return found
 
 
 def on_meta(kind: Any, config: Mapping[str, Any]) -> nn.Module:
@@ -68,12 +73,45 @@ def component_class(entry: Mapping[str, Any]) -> Any:
 
 def decoder_parts(name: str) -> dict[str, int]:
     """Parameters of each component of a checkpoint's decoder that has any."""
-    components = architecture(name)["components"]
-    return {
-        part: parameter_count(component_class(entry), entry["config"])
-        for part, entry in components.items()
+    described = architecture(name)
+    models = {
+        part: on_meta(component_class(entry), entry["config"])
+        for part, entry in described["components"].items()
         if "parameters" in entry
     }
+    found = {part: size(model) for part, model in models.items()}
+    if "adapter" in read(shipped_folder() / name)["decoder"].get("parts", {}):
+        shapes = adapter_shapes(models["unet"], described["embed_dim"])
+        found["unet"] += sum(math.prod(shape) for shape in shapes.values())
+        found["unet"] += found.get("motion_adapter", 0)  # AnimateDiff's UNet holds a copy
+    return found
+
+
+def adapter_shapes(unet: nn.Module, width: int, tokens: int = 4) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in an IP-Adapter's file for embeddings (width,): a projection to tokens, keys and values a layer."""
+    cross = unet.config["cross_attention_dim"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "image_proj.proj.weight": (tokens * cross, width),
+        "image_proj.proj.bias": (tokens * cross,),
+    }
+    shapes |= {f"image_proj.norm.{end}": (cross,) for end in ("weight", "bias")}
+    layers = [module for name, module in unet.named_modules() if name.endswith("attn2")]
+    for i, layer in enumerate(layers):
+        wide = layer.to_k.weight.shape[0]
+        shapes |= {f"ip_adapter.{2 * i + 1}.to_{which}_ip.weight": (wide, cross) for which in "kv"}
+    return shapes
+
+
+def offload_order(name: str) -> list[str]:
+    """The parts that offloading moves, in the order of their calls."""
+    import diffusers
+
+    from unialign_gen import pipelines
+
+    described = read(shipped_folder() / name)
+    kind, base = getattr(pipelines, described["pipeline"]), getattr(diffusers, described["decoder"]["class"])
+    order = (kind if issubclass(kind, base) else pipelines.adapter_class(kind, base)).model_cpu_offload_seq.split("->")
+    return [*order, "motion_adapter"]  # whose hook is never called, since the UNet has its weights
 
 
 def encoder_parts(name: str) -> dict[str, int]:
@@ -122,11 +160,8 @@ def table(name: str) -> str:
 
     GB are 10^9 bytes. In the pipeline `aligner` is the sound encoder: the others load only when their modality is asked for.
     """
-    described = architecture(name)
-    from unialign_gen import pipelines
-
-    decoder, encoders = decoder_parts(name), encoder_parts(name)
-    sequence = getattr(pipelines, described["pipeline"]).model_cpu_offload_seq.split("->")
+    described, decoder, encoders = architecture(name), decoder_parts(name), encoder_parts(name)
+    sequence = offload_order(name)
     rows = [(part, f"{count:,}", [count * b for b in DTYPES.values()]) for part, count in decoder.items()]
     rows += [(f"encoder `{part}`", f"{count:,}", [count * b for b in DTYPES.values()]) for part, count in encoders.items()]
     for kind in described["encoders"]["audio"]:

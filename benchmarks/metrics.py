@@ -1,6 +1,7 @@
 """Time of the evaluator's heavy parts beside their peers, in one run: distances of statistics, features, ranks.
 
-    python benchmarks/metrics.py          # about 10 minutes on two cores
+    python benchmarks/metrics.py                                  # about 10 minutes on two cores
+    python benchmarks/metrics.py --pictures 10000 --repeats 1     # features, too, of 10 thousand pictures: most of an hour
 
 Distances: 2048-d statistics of 4,096 pictures, and of 1,024, where the covariance is singular; peers are the routes of
 pytorch-fid and clean-fid (`scipy.linalg.sqrtm`) and of torch-fidelity (eigenvalues of the product). FID of 10 thousand
@@ -31,8 +32,8 @@ from unialign_gen.eval import FrechetDistance, extractors, features
 from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.eval.mind import mind
 from unialign_gen.eval.moments import FeatureSource, moments
-from unialign_gen.eval.pairs import Pair
-from unialign_gen.eval.retrieval import Cosine, QueryWeightedCentroid, Volume, ranks
+from unialign_gen.media.picture_sets import open_pictures
+from unialign_gen.retrieval import Cosine, QueryWeightedCentroid, Volume, ranks
 
 SOURCE = FeatureSource("benchmark", "none")
 
@@ -75,8 +76,6 @@ def distances(count: int, width: int, repeats: int) -> dict[str, dict[str, float
     }
     if count < width:
         routes["ours, features (nuclear norm)"] = lambda: frechet_distance(x, y)
-        pair = Pair.of(x, y)
-        routes["ours, one resample of dot products"] = pair.frechet
     seconds = race(routes, repeats)
     return {name: {"seconds": seconds[name], "value": route()} for name, route in routes.items()}
 
@@ -140,7 +139,7 @@ def extraction(count: int, side: int, batch: int, repeats: int) -> dict[str, flo
         peer = create_feature_extractor(
             "inception-v3-compat", ["2048"], cuda=False, feature_extractor_weights_path=str(weights), verbose=False
         )
-        files = features.picture_folder(folder).files
+        files = open_pictures(folder).pictures
         loop = {"cuda": False, "save_cpu_ram": False, "verbose": False}
         found: dict[str, Tensor] = {}
 
@@ -208,13 +207,13 @@ def main(
 ) -> None:
     """Prints seconds, values and ratios."""
     many, few = distances(2 * width, width, repeats), distances(width // 2, width, repeats)
-    times = extraction(pictures, side, batch, repeats)
+    times, fid = extraction(pictures, side, batch, repeats), streamed(sets, width)
     result = {
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         f"distance of {2 * width} pictures, {width}-d": many,
         f"distance of {width // 2} pictures, {width}-d": few,
-        f"FID of {sets} pictures, streamed": streamed(sets, width),
+        f"FID of {sets} pictures from their features": fid,
         f"features of {pictures} pictures, batch {batch}, seconds": times,
         f"ranks of {texts} x {texts}, 512-d": retrieval(texts, 512),
         f"ranks of {min(texts, 4096)} x {min(texts, 4096)}, 512-d": retrieval(min(texts, 4096), 512),
@@ -223,6 +222,10 @@ def main(
             "sqrtm / ours, n < d, statistics": few["scipy sqrtm"]["seconds"] / few["ours, statistics"]["seconds"],
             "sqrtm / ours, n < d, features": few["scipy sqrtm"]["seconds"] / few["ours, features (nuclear norm)"]["seconds"],
             "torch-fidelity / ours, features": times["torch-fidelity"] / times["ours"],
+            "torch-fidelity / ours, statistics": many["torch-fidelity eigenvalues"]["seconds"]
+            / many["ours, statistics"]["seconds"],
+            f"torch-fidelity / ours, FID of {sets} pictures from their features": fid["torch-fidelity"]["seconds"]
+            / fid["ours"]["seconds"],
         },
     }
     typer.echo(json.dumps(result, indent=1))

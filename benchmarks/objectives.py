@@ -1,15 +1,13 @@
 """Time and peak memory of the objectives, side by side in one run with what people use today.
 
-    python benchmarks/objectives.py --json > objectives.json     # the requirements' cells, about 8 minutes on two cores
-    python benchmarks/objectives.py --batch 512 --batch 4096 --dim 512 --modalities 3
+    python benchmarks/objectives.py                       # what the project promises of them, about 5 minutes on two idle cores
+    python benchmarks/objectives.py --table --batch 512   # every objective and its authors' formula at one size
 
-Peers, all forward and backward on the same inputs: naive autograd (whole B x B matrices), open_clip's ClipLoss over all pairs,
-GRAM's volume as a batched determinant, PMRL through the full SVD, both written from the papers. Peak memory is what the process
-held beyond the inputs (VmHWM, reset before each cell; Linux). A cell whose matrices alone would pass --limit is left out.
-
-`over_floor` is an objective's time over that of the matrix products which it cannot avoid without holding a B x B matrix, at
-the rate of one large product measured in the same run. `busy` is the processor's time over the wall clock's: far below the
-number of threads where other processes are in the way, so compare ratios of one run only.
+Forward and backward on the same inputs, the median of five after a warm-up (one run alone where it is long). Peers: open_clip's
+ClipLoss over all pairs, and the formulas of the objectives' authors in plain autograd, with whole B x B matrices. `over floor`
+is an objective's time over that of the matrix products which it cannot avoid without holding a B x B matrix, at the rate of
+one large product measured beside it. `busy` is the processor's time over the wall clock's: far below the number of threads
+where other processes are in the way. Peak memory is what the process held beyond the inputs (VmHWM, Linux).
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -31,60 +29,17 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor
 
-from unialign_gen.objectives import OBJECTIVES, UniAlign, build, cross_volumes
-from unialign_gen.objectives.pmrl import singular_values
+from unialign_gen.objectives import OBJECTIVES, UniAlign, build
 
 Z = dict[str, Tensor]
 NAMES = ("image", "text", "audio", "video", "depth")
 TAU = 0.07
-
-
-def naive_uniformity(z: Tensor) -> Tensor:
-    logits = (z @ z.T - 1) / TAU**2
-    return (logits - torch.diag(torch.full((len(z),), torch.inf))).logsumexp(1).mean()
-
-
-def naive_unialign(z: Z) -> Tensor:
-    anchor, rest = z["image"].detach(), [v for n, v in z.items() if n != "image"]
-    stack = torch.stack([anchor, *rest], 1)
-    alignment = sum((anchor - v).square().sum(1).mean() for v in rest) / len(rest) / (2 * TAU**2)
-    loss = sum(naive_uniformity(v) for v in z.values()) + alignment
-    volume = torch.linalg.det(stack @ stack.mT).clamp(min=1e-6).sqrt().mean()
-    return loss + 0.1 * (naive_uniformity(F.normalize(stack.mean(1), dim=1)) + volume)
-
-
-def naive_infonce(z: Z) -> Tensor:
-    target = torch.arange(len(next(iter(z.values()))))
-    return sum(F.cross_entropy(z[m] @ z[n].T / TAU, target) for m, n in itertools.permutations(z, 2))
-
-
-def clip_loss(z: Z) -> Tensor:
-    import open_clip
-
-    loss, scale = open_clip.ClipLoss(), torch.tensor(1 / TAU)
-    return sum(loss(z[m], z[n], scale) for m, n in itertools.combinations(z, 2))
-
-
-def published_gram(z: Z) -> Tensor:
-    a, rest = z["text"], [v for n, v in z.items() if n != "text"]
-    rows = [torch.ones(len(a), len(a)), *(a @ r.T for r in rest)]
-    k = len(rest) + 1
-    gram = torch.empty(len(a), len(a), k, k)
-    for i, x in enumerate(rows):
-        gram[..., 0, i] = gram[..., i, 0] = x
-    for i, j in itertools.product(range(k - 1), repeat=2):
-        gram[..., i + 1, j + 1] = (rest[i] * rest[j]).sum(1)
-    volume = torch.linalg.det(gram).abs().clamp(min=1e-6).sqrt()
-    target = torch.arange(len(a))
-    return sum(F.cross_entropy(-v / TAU, target, label_smoothing=0.1) for v in (volume, volume.T)) / 2
-
-
-def published_pmrl(z: Z) -> Tensor:
-    u, s, _ = torch.linalg.svd(torch.stack(list(z.values()), 2), full_matrices=True)
-    lead, target = u[..., 0], torch.arange(len(s))
-    return F.cross_entropy(s / 0.05, torch.zeros_like(target)) + F.cross_entropy(lead @ lead.T / 0.1, target)
-
-
+CLIP = "ClipLoss over all pairs (open_clip)"
+OURS = {
+    **{name: build(name) for name in OBJECTIVES},
+    "unialign, volume weight 1": UniAlign(volume_weight=1.0),
+    "unialign, geodesic": UniAlign(uniformity_geometry="geodesic", alignment_geometry="geodesic"),
+}
 # Products of (B, d) with (d, B) or (B, B) with (B, d), forward and backward. A log-sum-exp of B x B logits: the logits, once
 # more in the backward, a gradient for either side: 4; half the logits and one gradient, 2, where both sides are one set.
 PRODUCTS: dict[str, Callable[[int], int]] = {
@@ -102,51 +57,142 @@ PRODUCTS: dict[str, Callable[[int], int]] = {
     "mean_of_others": lambda m: 4 * m,
 }
 
-CONTESTANTS: dict[str, Callable[[Z], Tensor]] = {
-    **{name: build(name) for name in OBJECTIVES},
-    "unialign, volume weight 1": UniAlign(volume_weight=1.0),
-    "unialign geodesic": UniAlign(uniformity_geometry="geodesic", alignment_geometry="geodesic"),
-    "UniAlign, naive autograd": naive_unialign,
-    "InfoNCE, naive autograd": naive_infonce,
-    "ClipLoss over all pairs (open_clip)": clip_loss,
-    "GRAM, batched determinant": published_gram,
-    "PMRL, full SVD": published_pmrl,
-}
+
+def cross(logits: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy both ways, its mean."""
+    target = torch.arange(len(logits))
+    return sum(F.cross_entropy(x, target, label_smoothing=smoothing) for x in (logits, logits.T)) / 2
 
 
-def matrices(name: str, b: int, m: int, d: int) -> int:
-    """Numbers in the largest set of matrices that a formulation holds at once: what a cell costs at least."""
-    pairs = m * (m - 1) // 2
-    return {
-        "UniAlign, naive autograd": 2 * (m + 1) * b * b,
-        "InfoNCE, naive autograd": 4 * pairs * b * b,
-        "ClipLoss over all pairs (open_clip)": 4 * pairs * b * b,
-        "GRAM, batched determinant": 4 * m * m * b * b,
-        "PMRL, full SVD": 4 * b * d * d,
-    }.get(name, 0)
+def uniformity(z: Tensor) -> Tensor:
+    logits = (z @ z.T - 1) / TAU**2
+    return (logits - torch.diag(torch.full((len(z),), torch.inf))).logsumexp(1).mean()
+
+
+def unialign(z: Z) -> Tensor:
+    anchor, *rest = z.values()
+    stack = torch.stack([anchor.detach(), *rest], 1)
+    alignment = sum((anchor.detach() - v).square().sum(1).mean() for v in rest) / len(rest) / (2 * TAU**2)
+    volume = torch.linalg.det(stack @ stack.mT).clamp(min=1e-6).sqrt().mean()
+    middle = uniformity(F.normalize(stack.mean(1), dim=1))
+    return sum(uniformity(v) for v in z.values()) + alignment + 0.1 * (middle + volume)
+
+
+def clip_loss(z: Z) -> Tensor:
+    import open_clip
+
+    loss, scale = open_clip.ClipLoss(), torch.tensor(1 / TAU)
+    return sum(loss(x, y, scale) for x, y in itertools.combinations(z.values(), 2))
+
+
+def gram(z: Z) -> Tensor:
+    a, rest = z["text"], [v for n, v in z.items() if n != "text"]
+    dots = [a @ r.T for r in rest]
+    one = torch.ones_like(dots[0])
+    inner = [[(x * y).sum(1).expand(len(a), -1) for y in rest] for x in rest]
+    rows = [torch.stack([one, *dots], -1), *(torch.stack([d, *i], -1) for d, i in zip(dots, inner, strict=True))]
+    return cross(-torch.linalg.det(torch.stack(rows, -2)).abs().clamp(min=1e-6).sqrt() / TAU, 0.1)
+
+
+def triangle(z: Z) -> Tensor:
+    """By its edges, (B, B, d) each."""
+    a, (b, c) = z["text"], [v for n, v in z.items() if n != "text"]
+    u, v = a[:, None] - b, a[:, None] - c
+    area = (u.square().sum(2) * v.square().sum(2) - (u * v).sum(2).square()).clamp(min=1e-6).sqrt() / 2
+    return cross(-area / TAU, 0.1)
+
+
+def pmrl(z: Z) -> Tensor:
+    u, s, _ = torch.linalg.svd(torch.stack(list(z.values()), 2), full_matrices=True)
+    lead, target = u[..., 0], torch.arange(len(s))
+    return F.cross_entropy(s / 0.05, torch.zeros_like(target)) + F.cross_entropy(lead @ lead.T / 0.1, target)
+
+
+def modgap(z: Z) -> Tensor:
+    pairs = list(itertools.combinations(z.values(), 2))
+    apart = sum((x - y).norm(dim=1).pow(2).mean() for x, y in pairs)
+    contrast = sum(cross(x @ y.T / TAU) for x, y in pairs)
+    return contrast + apart + torch.pdist(F.normalize(sum(z.values()), dim=1)).pow(2).mul(-2).exp().mean().log()
+
+
+def symile(z: Z) -> Tensor:
+    total, scale = torch.zeros(()), torch.tensor(0.3, requires_grad=True)  # its logarithm, which is learnt
+    for a in z:
+        others = [v[torch.randperm(len(v))] for n, v in z.items() if n != a]
+        logits = z[a] @ math.prod(others[1:], start=others[0]).T
+        own = math.prod(z.values()).sum(1)
+        logits = torch.where(torch.eye(len(own), dtype=torch.bool), own, logits)
+        total = total + F.cross_entropy(scale.exp() * logits, torch.arange(len(own)))
+    return total / len(z)
+
+
+def cauchy_schwarz(z: Z) -> Tensor:
+    def mean_kernel(x: Tensor, y: Tensor) -> Tensor:
+        return torch.exp(-torch.cdist(x, y).square() / 2).mean().log()
+
+    anchor, *rest = z.values()
+    return sum(
+        cross(anchor @ y.T / TAU) + mean_kernel(anchor, anchor) + mean_kernel(y, y) - 2 * mean_kernel(anchor, y) for y in rest
+    )
+
+
+def siglip(z: Z) -> Tensor:
+    import open_clip
+
+    loss, scale, bias = open_clip.SigLipLoss(), torch.tensor(10.0, requires_grad=True), torch.tensor(-10.0, requires_grad=True)
+    return sum(loss(x, y, scale, bias) for x, y in itertools.combinations(z.values(), 2))
+
+
+def scalar(z: Z) -> Tensor:
+    """From dot products, without the centroids (B, B, d) themselves, which would take 4 GB at B 1024."""
+    t, rest = z["text"], torch.stack([v for n, v in z.items() if n != "text"], 1)  # (B, K, d)
+    dots = torch.einsum("id,jkd->ijk", t, rest)
+    weights = (dots / 0.1).softmax(2)
+    length = torch.einsum("ijk,ijl,jkl->ij", weights, weights, rest @ rest.mT).sqrt()
+    return cross((weights * dots).sum(2) / length / TAU, 0.1)
+
+
+AUTHORS: dict[str, Callable[[Z], Tensor]] = {
+    "unialign": unialign,
+    "infonce": clip_loss,
+    "anchored_infonce": lambda z: sum(clip_loss({"image": z["image"], n: v}) for n, v in z.items() if n != "image"),
+    "gram": gram,
+    "triangle": triangle,
+    "pmrl": pmrl,
+    "modgap": modgap,
+    "symile": symile,
+    "cauchy_schwarz": cauchy_schwarz,
+    "siglip": siglip,
+    "scalar": scalar,
+}  # the mean of the others is a baseline without authors
+
+
+def of_unit(loss: Callable[[Z], Tensor]) -> Callable[[Z], Tensor]:
+    """A formula of embeddings of any norm, as ours and their authors' models take them."""
+    return lambda z: loss({name: F.normalize(v, dim=1) for name, v in z.items()})
+
+
+LONG = ("pmrl", "triangle")  # an SVD with whole bases a sample; tensors (B, B, d)
 
 
 def status(key: str) -> int:
     """A line of /proc/self/status, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return 1024 * int(line.split()[1])
-    raise KeyError(key)
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(key + ":"))
+    return 1024 * int(line.split()[1])
 
 
 def measure(run: Callable[[], object], repeats: int) -> tuple[float, float, float]:
-    """Median seconds, peak GB beyond what was held before, processor's over wall time. The first of several runs warms up."""
+    """Median seconds after a warm-up, peak GB beyond what was held before, processor's over wall time."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before, times, began = status("VmRSS"), [], time.process_time()
-    for _ in range(repeats):
+    for _ in range(repeats + 1):
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
-        if times[0] > 20:
-            break
-    return statistics.median(times[1:] or times), (status("VmHWM") - before) / 1e9, (time.process_time() - began) / sum(times)
+    busy = (time.process_time() - began) / sum(times)
+    return statistics.median(times[1:] or times), (status("VmHWM") - before) / 1e9, busy
 
 
 def embeddings(b: int, d: int, m: int) -> Z:
@@ -161,74 +207,85 @@ def step(loss: Callable[[Z], Tensor], z: Z) -> None:
     loss(z).backward()
 
 
-def cells(
-    batches: list[int], dims: list[int], modalities: list[int], only: list[str], limit: float, repeats: int
-) -> list[dict]:
-    rows = []
-    for b, d, m in itertools.product(batches, dims, modalities):
-        z = embeddings(b, d, m)
-        x = next(iter(z.values())).detach()[:4096]
-        product = measure(lambda x=x: x @ x.T, 4)[0] * (b / len(x)) ** 2
-        for name, loss in CONTESTANTS.items():
-            if (only and name not in only) or 4 * matrices(name, b, m, d) > limit * 1e9 or (name == "triangle" and m != 3):
-                continue
-            seconds, peak, busy = measure(lambda loss=loss, z=z: step(loss, z), repeats)
-            row = {"objective": name, "batch": b, "dim": d, "modalities": m, "seconds": seconds, "peak_gb": peak, "busy": busy}
-            if name in PRODUCTS:
-                row["over_floor"] = seconds / (product * PRODUCTS[name](m))
-            rows.append(row)
-            floor = f"{row['over_floor']:>7.2f} x floor" if "over_floor" in row else ""
-            typer.echo(f"{name:<38}{b:>7}{d:>6}{m:>3}{seconds:>9.3f} s{peak:>8.2f} GB{floor}", err=True)
+def cell(name: str, loss: Callable[[Z], Tensor], z: Z, repeats: int, products: int = 0, rate: float = 0.0) -> dict:
+    """One row of a table; `rate` is the seconds of one product."""
+    b, d = next(iter(z.values())).shape
+    seconds, peak, busy = measure(lambda: step(loss, z), repeats)
+    row = {"objective": name, "batch": b, "dim": d, "modalities": len(z), "seconds": seconds, "peak_gb": peak, "busy": busy}
+    if products:
+        row["over_floor"] = seconds / (rate * products)
+    floor = f"{row['over_floor']:>7.2f} x floor" if products else ""
+    typer.echo(f"{name:<38}{b:>7}{d:>6}{len(z):>3}{seconds:>9.3f} s{peak:>8.2f} GB{busy:>6.2f} busy{floor}", err=True)
+    return row
+
+
+def of_product(z: Z, repeats: int) -> float:
+    """Seconds of one (B, d) x (d, B) product."""
+    x = next(iter(z.values())).detach()[:4096]
+    return measure(lambda: x @ x.T, repeats)[0] * (len(next(iter(z.values()))) / len(x)) ** 2
+
+
+def table(batch: int, dim: int, modalities: int, only: Sequence[str], repeats: int, authors: bool) -> list[dict]:
+    """Every objective, and with `authors` its authors' formula beside it."""
+    z = embeddings(batch, dim, modalities)
+    rate, rows = of_product(z, repeats), []
+    for name, loss in OURS.items():
+        plain = name.split(",")[0]
+        if (only and name not in only) or (plain == "triangle" and modalities != 3):
+            continue
+        rows.append(cell(name, loss, z, repeats, PRODUCTS[plain](modalities), rate))
+        if authors and name in AUTHORS:
+            rows.append(cell(f"{name}, authors' formula", of_unit(AUTHORS[name]), z, 0 if name in LONG else repeats))
     return rows
 
 
-def ratios(repeats: int) -> dict[str, float]:
-    """The pairs that the project promises something about, each measured side by side."""
-    z3 = [F.normalize(torch.randn(2048, 512), dim=1) for _ in range(3)]
-
-    def batched_det() -> Tensor:
-        dots = [z3[0] @ z3[1].T, z3[0] @ z3[2].T, (z3[1] * z3[2]).sum(1).expand(2048, -1)]
-        one = torch.ones_like(dots[0])
-        rows = [torch.stack(r, -1) for r in ((one, dots[0], dots[1]), (dots[0], one, dots[2]), (dots[1], dots[2], one))]
-        return torch.linalg.det(torch.stack(rows, -2)).abs().sqrt()
-
-    closed, *_ = measure(lambda: cross_volumes(z3[0], z3[1:]), repeats)
-    batched, *_ = measure(batched_det, repeats)
-    z = [F.normalize(torch.randn(512, 512), dim=1) for _ in range(3)]
-    gram, *_ = measure(lambda: singular_values(z), repeats)
-    svd, *_ = measure(lambda: torch.linalg.svd(torch.stack(z, 2), full_matrices=True), 1)
-    return {
-        "volume 2048 x 2048, batched det / ours": batched / closed,
-        "singular vectors B 512 d 512, full SVD / ours": svd / gram,
-    }
+def promises(dim: int, repeats: int, small: int, middle: int, large: int) -> list[tuple[str, float, float]]:
+    """What is promised: its words, what was measured, and the bound."""
+    found = []
+    z = embeddings(middle, dim, 3)
+    rate = of_product(z, repeats)
+    for name in ("unialign, volume weight 1", "unialign"):
+        ours = cell(name, OURS[name], z, repeats, PRODUCTS["unialign"](3), rate)
+        clip = cell(CLIP, clip_loss, z, repeats)
+        found.append((f"{name} / {CLIP}, B {middle}", ours["seconds"] / clip["seconds"], 0.5))
+        found.append((f"{name} over its floor, B {middle}", ours["over_floor"], 1.7))
+    for name, loss in AUTHORS.items():
+        z = embeddings(small, dim, 3)
+        ours = cell(name, OURS[name], z, repeats)
+        theirs = cell(f"{name}, authors' formula", of_unit(loss), z, 0 if name in LONG else repeats)
+        found.append((f"{name} / its authors' formula, B {small}", ours["seconds"] / theirs["seconds"], 1.0))
+    z = embeddings(large, dim, 3)
+    row = cell("unialign", OURS["unialign"], z, 0)
+    found.append((f"unialign at B {large}: GB beyond the inputs", row["peak_gb"], 3.0))
+    return found
 
 
 def main(
-    batch: Annotated[list[int], typer.Option(help="Batch sizes.")] = [512, 4096],  # noqa: B006
-    dim: Annotated[list[int], typer.Option(help="Dimensions.")] = [1024],  # noqa: B006
-    modalities: Annotated[list[int], typer.Option(help="Numbers of modalities, 2 to 5.")] = [3],  # noqa: B006
-    objective: Annotated[list[str] | None, typer.Option(help="Only these rows.")] = None,
-    large: Annotated[bool, typer.Option(help="Also UniAlign at B = 32768, d = 1024, M = 3.")] = True,
-    limit: Annotated[float, typer.Option(help="GB that a formulation's matrices may take.")] = 6.0,
-    repeats: int = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    whole: Annotated[bool, typer.Option("--table", help="Every objective at --batch, instead of what is promised.")] = False,
+    batch: Annotated[int, typer.Option(help="Of the table.")] = 4096,
+    dim: int = 1024,
+    modalities: Annotated[int, typer.Option(help="2 to 5.")] = 3,
+    objective: Annotated[list[str] | None, typer.Option(help="Only these rows of the table.")] = None,
+    tiny: Annotated[bool, typer.Option(help="A rehearsal at small sizes, which means nothing.")] = False,
+    repeats: int = 5,
 ) -> None:
-    """Prints the table, then the ratios."""
-    rows = cells(batch, dim, modalities, objective or [], limit, repeats)
-    if large:
-        rows += cells([32768], [1024], [3], ["unialign"], limit, 1)
-    result = {"threads": torch.get_num_threads(), "torch": torch.__version__, "cells": rows, "ratios": ratios(repeats)}
-    for b, d, m in itertools.product(batch, dim, modalities):
-        at = {r["objective"]: r["seconds"] for r in rows if (r["batch"], r["dim"], r["modalities"]) == (b, d, m)}
-        for peer in ("UniAlign, naive autograd", "ClipLoss over all pairs (open_clip)"):
-            for ours in ("unialign", "unialign, volume weight 1"):
-                if peer in at and ours in at:
-                    result["ratios"][f"{ours} / {peer}, B {b} d {d} M {m}"] = at[ours] / at[peer]
-    if as_json:
-        json.dump(result, sys.stdout, indent=1)
+    """Prints the promises with what was measured (exit code 1 if one is broken), or the table, as JSON too."""
+    about = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    if whole:
+        json.dump(
+            about | {"cells": table(batch, dim, modalities, objective or [], repeats, authors=True)}, sys.stdout, indent=1
+        )
         return
-    for name, ratio in result["ratios"].items():
-        typer.echo(f"{name}: {ratio:.2f}")
+    sizes = (64, 128, 256) if tiny else (512, 4096, 32768)
+    found = promises(dim, repeats, *sizes)
+    rows = table(sizes[1], dim, 3, [], 1 if tiny else 3, authors=False)
+    typer.echo(json.dumps(about))
+    for row in rows:
+        typer.echo(f"{row['objective']:<32}{row['seconds']:>8.3f} s{row.get('over_floor', 0):>7.2f} x floor")
+    for words, value, bound in found:
+        typer.echo(f"{'ok ' if value <= bound else 'NO '}{words}: {value:.2f} (at most {bound:g})")
+    if any(value > bound for _, value, bound in found):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,11 @@
 
 The bare loop computes the same heads, objective, gradients and AdamW steps on batches that lie ready in memory, another one at
 each step; turns alternate.
+
+    python benchmarks/training.py --gigabytes 20 --processes 2
+
+trains from a cache of that size, made in a temporary folder and removed, and prints the most anonymous memory (RssAnon, what a
+process has for itself; the cache's mapped pages are not in it) of each process. The files are sparse: little is written.
 """
 
 from __future__ import annotations
@@ -9,23 +14,33 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+import yaml
 from accelerate import Accelerator
 
-from unialign_gen.data.cache import FORMAT, Ragged, Shard, counted, create, write_shard
+from unialign_gen.config import load, to_dict
+from unialign_gen.data.cache import FORMAT, Ragged, Shard, counted, create, shard_path, write_shard
 from unialign_gen.heads import Head
 from unialign_gen.objectives import UniAlign
 from unialign_gen.training.config import HeadConfig, StreamConfig, TrainConfig
-from unialign_gen.training.train import Trainer
+from unialign_gen.training.train import Trainer, train
 
 WIDTHS = {"image": 1664, "text": 384, "audio": 512}
+LARGE = {"image": (1, 1664), "text": (2, 384), "video": (8, 1024)}  # rows and width: 21 kB a clip
+SHARD = 4096  # clips
 
 
 def write_cache(folder: Path, samples: int) -> None:
@@ -59,14 +74,101 @@ def bare(batch: int, ready: int = 32) -> Callable[[], None]:
     return step
 
 
+def write_sparse_cache(folder: Path, size: float) -> int:
+    """A cache of `size` bytes whose files are holes but for their heads and a few rows; returns how many clips it has."""
+    clips = int(size / sum(2 * rows * width for rows, width in LARGE.values()))
+    shards = -(-clips // SHARD)
+    create(folder, {"format": FORMAT, "encoders": {n: {"dim": w} for n, (_, w) in LARGE.items()}, "shards": shards})
+    dice = np.random.default_rng(0)
+    for number in range(shards):
+        count = min(SHARD, clips - number * SHARD)
+        ids = [f"clip{number * SHARD + i:08d}_000010" for i in range(count)]
+        about = {"ids": ids, "labels": [f"label {i % 309}" for i in range(count)], "problems": []}
+        header: dict[str, Any] = {"__metadata__": {"samples": json.dumps(about)}}
+        places, at = {}, 0
+        for name, (rows, width) in LARGE.items():
+            places[f"{name}.offsets"] = ("I64", [count + 1], 8 * (count + 1))
+            places[name] = ("F16", [rows * count, width], 2 * rows * count * width)
+        for name, (dtype, shape, length) in places.items():
+            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + length]}
+            at += length
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        with shard_path(folder, number).open("wb") as f:
+            f.write(len(text).to_bytes(8, "little") + text)
+            start = f.tell()
+            f.truncate(start + at)
+            for name, (rows, width) in LARGE.items():
+                f.seek(start + header[f"{name}.offsets"]["data_offsets"][0])
+                f.write((rows * np.arange(count + 1, dtype="<i8")).tobytes())
+                f.seek(start + header[name]["data_offsets"][0])
+                f.write(dice.normal(size=(4, width)).astype("<f2").tobytes())
+    return clips
+
+
+def anonymous() -> int:
+    """RssAnon of this process in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+def run(path: Path) -> None:
+    """One process of a large run: trains, and writes the most anonymous memory that it had beside the configuration."""
+    peak, over = [anonymous()], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            peak[0] = max(peak[0], anonymous())
+
+    before = anonymous()
+    thread = threading.Thread(target=watch)
+    thread.start()
+    begun = time.perf_counter()
+    result = train(load(TrainConfig, path))
+    over.set()
+    thread.join()
+    found = {"before": before, "peak": peak[0], "steps": result.step, "seconds": time.perf_counter() - begun}
+    path.with_name(f"process-{os.environ.get('RANK', 0)}.json").write_text(json.dumps(found))
+
+
+def large(gigabytes: float, processes: int, steps: int, batch: int) -> dict[str, Any]:
+    """Trains from a cache of that size with that many processes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clips = write_sparse_cache(folder / "cache", 1e9 * gigabytes)
+        config = TrainConfig(
+            folder / "run",
+            caches={"all": folder / "cache"},
+            heads={"text": HeadConfig(), "video": HeadConfig(rows="mean")},
+            streams=[StreamConfig({"all": 1.0}, ["image", "text", "video"], batch=batch)],
+            steps=steps,
+            trackers=[],
+        )
+        (folder / "run.yaml").write_text(yaml.safe_dump(to_dict(config)))
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        subprocess.run([*launch, __file__, "--worker", str(folder / "run.yaml")], check=True)
+        found = [json.loads(p.read_text()) for p in sorted(folder.glob("process-*.json"))]
+        losses = [json.loads(line)["loss"] for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+        return {"gigabytes": gigabytes, "clips": clips, "processes": found, "losses": [losses[0], losses[-1]]}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, help="memory of a run from a cache of this size")
+    parser.add_argument("--processes", type=int, default=2, help="of that run")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--samples", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--steps", type=int, default=10, help="of each turn")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.worker:
+        run(options.worker)
+        return
+    if options.gigabytes:
+        print(json.dumps(large(options.gigabytes, options.processes, options.steps, options.batch), indent=1))  # noqa: T201
+        return
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "cache"
         write_cache(cache, options.samples)

@@ -1,27 +1,27 @@
-"""From kept features of encoders to unit embeddings, one row a sample, under any heads."""
+"""From kept features of encoders to unit embeddings, one row a sample, under any heads, and prompts mixed of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unialign_gen.data.cache import Ragged
+from unialign_gen.data.cache import FeatureCache, Ragged, counted
+from unialign_gen.errors import InputError
+from unialign_gen.loading.methods import head
+from unialign_gen.mixing import mix
+from unialign_gen.request import MODALITIES
+from unialign_gen.training.features import embed_mean
+
+if TYPE_CHECKING:
+    from unialign_gen.aligner import Aligner
 
 ROWS = 8192
-
-
-class Features(Protocol):
-    """What `data.cache.FeatureCache` offers."""
-
-    ids: list[str]
-    labels: list[str | None]
-    modalities: dict[str, int]
-
-    def features(self, modality: str) -> Ragged: ...
 
 
 @dataclass(frozen=True)
@@ -36,25 +36,64 @@ class Embedded:
 def rows(features: Ragged, head: nn.Module) -> Tensor:
     """Unit embeddings (R, d) of all rows, such as all captions."""
     parts = [F.normalize(head(part.float()).float(), dim=1) for part in features.values.split(ROWS)]
-    return torch.cat(parts) if parts else features.values.float()
+    return torch.cat(parts) if parts else features.values[:].float()
 
 
 def pooled(features: Ragged, head: nn.Module) -> Embedded:
     """One embedding a sample: the mean of its rows' unit embeddings, such as of a video's frames, back on the sphere."""
-    z = rows(features, head)
-    total = torch.zeros(len(features), z.shape[1]).index_add_(0, owners(features), z)
-    return Embedded(F.normalize(total, dim=1), features.counts > 0)
+    return Embedded(embed_mean(features, head), features.counts > 0)
 
 
 def first(features: Ragged, head: nn.Module) -> Embedded:
     """One embedding a sample: that of its first row, such as its first caption."""
-    has = features.counts > 0
-    z = rows(Ragged(features.values[features.offsets[:-1][has]], torch.arange(int(has.sum()) + 1)), head)
-    out = torch.zeros(len(features), z.shape[1])
-    out[has] = z
-    return Embedded(out, has)
+    return pooled(features.first(), head)
 
 
 def owners(features: Ragged) -> Tensor:
     """Of each row, the number of its sample (R,)."""
     return torch.repeat_interleave(torch.arange(len(features)), features.counts)
+
+
+def ordered(names: Sequence[str]) -> list[str]:
+    """Modalities, each once, in one order: those of every checkpoint, then one's own."""
+    return [m for m in MODALITIES if m in names] + sorted(set(names) - set(MODALITIES))
+
+
+def needed(kinds: Sequence[str]) -> list[str]:
+    """The modalities that some kind uses."""
+    return ordered([m for kind in kinds for m in kind.split("+")])
+
+
+def frame_of(features: FeatureCache, frame: int) -> Ragged:
+    """Features of pictures: the corpus' own, or, where a sample has none, those of its video's frame of this number."""
+    known = {m: features.features(m) for m in ("image", "video") if m in features.modalities}
+    found = []
+    for i in range(len(features.ids)):
+        own = known["image"][i][:1] if "image" in known else torch.zeros(0, 0)
+        found.append(own if len(own) or "video" not in known else known["video"][i][frame : frame + 1])
+    if not any(map(len, found)):
+        raise InputError("no sample has a picture or a video to draw again")
+    return Ragged(torch.cat([x for x in found if len(x)]), counted(torch.tensor([len(x) for x in found])))
+
+
+def modality(features: FeatureCache, name: str, run: Path | None, aligner: Aligner | None, frame: int) -> Embedded:
+    """Unit embeddings (N, d) of one modality: the first caption, the sound, the mean over a video's frames, one picture."""
+    made = head(name, run, aligner)
+    if name == "text":
+        return first(features.features(name), made)
+    return pooled(frame_of(features, frame) if name == "image" else features.features(name), made)
+
+
+def embed(
+    features: FeatureCache, kinds: Sequence[str], run: Path | None, aligner: Aligner | None, frame: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Unit embeddings (N, d) by kind, mixed with equal weights on the sphere, and which samples have all of it (N,)."""
+    parts = {m: modality(features, m, run, aligner, frame) for m in needed(kinds)}
+    has = torch.stack([p.has for p in parts.values()]).all(0)
+    found = {}
+    for kind in kinds:
+        names = kind.split("+")
+        z = torch.zeros_like(parts[names[0]].z)
+        z[has] = mix([parts[m].z[has] for m in names]) if len(names) > 1 else parts[names[0]].z[has]
+        found[kind] = z
+    return found, has

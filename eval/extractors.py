@@ -1,27 +1,35 @@
-"""Networks that turn pictures into features to compare sets by. Only Inception's distance is called FID."""
+"""Networks that turn pictures into features to compare sets by. Only Inception's distance is called FID.
+
+Inception v3 of 2015-12-05, as TensorFlow ran it (Heusel et al. 2017), is torch-fidelity's module with the published weights.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from unialign_gen.encoders.published import first_line, read_state
 from unialign_gen.errors import InputError
-
-from . import inception
-from .inception import RESIZES, bicubic, tf1
 
 if TYPE_CHECKING:
     from unialign_gen.encoders.base import Encoder
 
 NAMES = ("inception", "judge", "clip", "dinov2")
+SIDE = 299
+FILE = "weights-inception-2015-12-05-6726825d.pth"
+URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
+SIBLING = "pt_inception-2015-12-05-6726825d.pth"  # the same weights as pytorch-fid publishes them
+RESIZES = {"bicubic": "pillow bicubic 299", "tf1": "tf1 bilinear 299"}  # the resize is part of the number (arXiv 2104.11222)
 
 
 class Extractor(nn.Module):
@@ -46,6 +54,14 @@ class Extractor(nn.Module):
         self.name, self.resize, self.prepare, self.distance = name, resize, prepare, distance
         object.__setattr__(self, "net", net)  # not a child: its weights stay out of `state_dict`
 
+    @property
+    def distances(self) -> tuple[str, str, str]:
+        """What the Frechet, the kernel and the sliced distance are called: FID, KID and MIND are Inception's alone."""
+        if self.distance == "FID":
+            return "FID", "KID", "MIND"
+        name = self.distance
+        return name, name.replace("Frechet", "kernel"), name.replace("Frechet", "sliced Wasserstein")
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Extractor:
         if isinstance(self.net, nn.Module):
             self.net._apply(fn)
@@ -56,7 +72,7 @@ class Extractor(nn.Module):
 
     @torch.inference_mode()
     def features(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Features (B, d), fp32, on the processor, of prepared pictures (C, H, W) each."""
+        """Features (B, d), fp32, of prepared pictures (C, H, W) each."""
         like = next(iter(getattr(self.net, "parameters", list)()), torch.zeros(0))
         pixels = torch.stack(list(inputs)).to(like.device, like.dtype).contiguous(memory_format=torch.channels_last)
         return self.net(pixels).float()
@@ -90,38 +106,34 @@ def load(name: str, weights: Path | None = None, resize: str = "bicubic", device
         raise InputError(f"unknown resize {resize!r}: choose from {', '.join(RESIZES)}")
     if resize != "bicubic" and name != "inception":
         raise InputError(f"{name} has a resize of its own: leave out --resize, which is for inception")
-    if name == "inception":
-        net = inception.network(weights)
-        prepare = partial(tf1 if resize == "tf1" else bicubic, side=inception.SIDE)
-        return fast(Extractor(f"inception-{digest_of(net.state_dict())}", RESIZES[resize], prepare, net, "FID"), device)
-    if name == "judge":
-        from .judge import Judge
-
-        kept = Judge.from_folder().encoder
-        return fast(of_encoder(kept, "efficientnet-lite2", "white square, pillow bicubic 224", "EfficientNet-Lite2"), device)
     if name in ("clip", "dinov2") and (weights is None or not weights.is_dir()):
         where = "has no weights of its own" if weights is None else f"is not in {weights}, which is no folder"
         raise InputError(f"{name} {where}: give a folder with them (--weights {name}=FOLDER), as transformers saves it")
-    if name == "dinov2" and weights is not None:
-        return dinov2(weights, device)
-    from unialign_gen.encoders import load_encoder
-    from unialign_gen.encoders.registry import NOWHERE
+    if name == "inception":
+        net = network(weights)
+        prepare = partial(tf1 if resize == "tf1" else bicubic, side=SIDE)
+        made = Extractor(f"inception-{digest_of(net.state_dict())}", RESIZES[resize], prepare, net, "FID")
+    elif name == "judge":
+        from .judge import Judge
 
-    config = {"encoder": "clip_image" if name == "clip" else name} | ({"source": str(weights)} if weights else {})
-    encoder = load_encoder(NOWHERE, config=config)
-    side = getattr(encoder, "side", None)
-    resized = (
-        f"shortest side and centre cut, pillow, {side}" if name == "clip" else f"the encoder's own{f', {side}' if side else ''}"
-    )
-    made = of_encoder(encoder, name.replace("/", "-"), resized, "CLIP" if name == "clip" else name)
-    made.net.to(device)  # type: ignore[attr-defined]
+        made = of_encoder(
+            Judge.from_folder().encoder, "efficientnet-lite2", "white square, pillow bicubic 224", "EfficientNet-Lite2"
+        )
+    elif name == "dinov2" and weights is not None:
+        made = dinov2(weights)
+    else:
+        from unialign_gen.encoders import load_encoder
+        from unialign_gen.encoders.registry import NOWHERE
+
+        config = {"encoder": "clip_image" if name == "clip" else name, "modality": "image"}
+        config |= {"source": str(weights)} if weights else {}
+        encoder = load_encoder(NOWHERE, config=config)
+        size = ", ".join(str(s) for s in ("the encoder's own", getattr(encoder, "side", None)) if s)
+        resized = size.replace("the encoder's own", "shortest side and centre cut, pillow") if name == "clip" else size
+        made = of_encoder(encoder, name.replace("/", "-"), resized, "CLIP" if name == "clip" else name)
+    # channels last: convolutions are a third faster so, and features move by 1e-7
+    made.net.to(device).to(memory_format=torch.channels_last)  # type: ignore[attr-defined]
     return made
-
-
-def fast(extractor: Extractor, device: str) -> Extractor:
-    """On its device, channels last: convolutions are a third faster so, and features move by 1e-7."""
-    extractor.net.to(device).to(memory_format=torch.channels_last)  # type: ignore[attr-defined]
-    return extractor
 
 
 def of_encoder(encoder: Encoder, name: str, resize: str, label: str) -> Extractor:
@@ -144,32 +156,95 @@ def digest_of(state: dict[str, Tensor]) -> str:
     return total.hexdigest()[:8]
 
 
+class Standardise(nn.Module):
+    """Pixels in [0, 255] -> [-1, 1], as the published graph does."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels - 128) / 128
+
+
+def network(path: Path | None = None) -> nn.Module:
+    """Pixels (B, 3, 299, 299) in [0, 255], fp32 -> pooled features (B, 2048), the ones FID is defined on; frozen.
+
+    Args:
+        path: the weight file; by default the one in torch's cache of downloads, which is filled now if it is not there.
+
+    Raises:
+        InputError: the weights are neither on this disk nor can be had now, or the file is not theirs.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    path = path or cached_weights()
+    checked = io.BytesIO()  # torch-fidelity unpickles what it is given: only tensors that were read safely reach it
+    torch.save(read_state(path), checked)
+    checked.seek(0)
+    try:
+        net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=checked)
+    except RuntimeError as error:
+        raise InputError(f"{path} holds no Inception of 2015-12-05: give the published {FILE}") from error
+    *body, _ = net.children()  # the last is the classifier; the module's own forward would round and resize the pixels
+    return nn.Sequential(Standardise(), *body, nn.Flatten()).eval().requires_grad_(False)
+
+
+def cached_weights() -> Path:
+    """Where the published weights are on this disk; downloaded where `torch.hub` keeps its files if they are not."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    for name in (FILE, SIBLING):
+        if (folder / name).is_file():
+            return folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(URL, str(folder / FILE), hash_prefix="6726825d", progress=False)
+    except Exception as error:  # whatever urllib, ssl and the file system raise
+        raise InputError(
+            f"FID needs the published Inception weights and they cannot be had now ({first_line(error)}): "
+            f"give {FILE} (--weights inception=FILE), or another --extractor (judge, clip or dinov2), "
+            "whose distance is then not called FID"
+        ) from error
+    return folder / FILE
+
+
+def channels(picture: Image.Image) -> Tensor:
+    """(3, H, W), bytes."""
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+
+
+def bicubic(picture: Image.Image, side: int) -> Tensor:
+    """(3, side, side) in [0, 255], fp32: Pillow's antialiased bicubic on each channel in floating point, never rounded."""
+    if picture.size == (side, side):
+        return channels(picture).float()
+    planes = [plane.convert("F").resize((side, side), Image.Resampling.BICUBIC) for plane in picture.convert("RGB").split()]
+    return torch.from_numpy(np.stack([np.asarray(p) for p in planes])).clamp(0, 255)
+
+
+def tf1(picture: Image.Image, side: int) -> Tensor:
+    """(3, side, side) in [0, 255], fp32, as TensorFlow 1 resized without align_corners: bilinear, not antialiased."""
+    from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
+    return interpolate_bilinear_2d_like_tensorflow1x(channels(picture)[None].float(), (side, side), align_corners=False)[0]
+
+
 class ClassToken(nn.Module):
-    """The class token behind the last norm of a transformers vision model."""
+    """The class token behind the last norm of a transformers vision model, of pixels in [0, 255]."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
         self.net = net
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.net(pixel_values=pixels).last_hidden_state[:, 0]
+        mean, std = (pixels.new_tensor(c)[:, None, None] for c in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        return self.net(pixel_values=(pixels / 255 - mean) / std).last_hidden_state[:, 0]
 
 
-def dinov2(folder: Path, device: str = "cpu") -> Extractor:
+def dinov2(folder: Path) -> Extractor:
     """DINOv2's class token at a side of 224 pixels (the usual one), or the configuration's if that is smaller."""
     from transformers import Dinov2Model
 
     try:
         net: Any = Dinov2Model.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"no DINOv2 in {folder}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"no DINOv2 in {folder}: {first_line(error)}") from error
     side = min(224, int(json.loads((folder / "config.json").read_text()).get("image_size", 224)))
+    frozen = ClassToken(net.eval().requires_grad_(False))
     name = f"dinov2-{digest_of(net.state_dict())}"
-    frozen = ClassToken(net.eval().requires_grad_(False).to(device))
-    return Extractor(name, f"pillow bicubic {side}", partial(imagenet, side=side), frozen, "Frechet distance (DINOv2)")
-
-
-def imagenet(picture: Image.Image, side: int) -> Tensor:
-    """(3, side, side) with ImageNet's mean and deviation."""
-    mean, std = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    return (bicubic(picture, side) / 255 - mean) / std
+    return Extractor(name, f"pillow bicubic {side}", partial(bicubic, side=side), frozen, "Frechet distance (DINOv2)")

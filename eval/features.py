@@ -1,99 +1,34 @@
-"""Features of many pictures, extracted once and kept."""
+"""Sets of pictures: folders, ADM's samples or files of statistics; their features, extracted once and kept, and compared."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import warnings
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from unialign_gen.data.cache import part_of
 from unialign_gen.errors import InputError
 from unialign_gen.media import load_image
+from unialign_gen.media.picture_sets import Picture, digest, open_pictures, pictures_of_npz
 from unialign_gen.output import make_folder
 
 from .extractors import Extractor
-from .moments import FeatureSource, Moments, moments
+from .frechet import frechet_distance, frechet_infinity
+from .kid import cmmd, kid
+from .mind import mind
+from .moments import FeatureSource, Moments, few_pictures, moments
+from .prdc import prdc
 
 BATCH = 32
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}  # of files that are meant as pictures
-Picture = Path | Image.Image
-
-
-@dataclass
-class PictureFolder:
-    """The pictures of a folder and of those below it, recognised by their content, sorted by name.
-
-    unreadable: pictures that turn out broken when they are read, each with the reason. others: how many files are no pictures.
-    """
-
-    files: list[Path]
-    others: int = 0
-    unreadable: dict[str, str] = field(default_factory=dict)
-
-    def readable(self, place: Path, pictures: Sequence[Picture]) -> list[Picture]:
-        """The pictures without those that could not be read; warns of what was left out."""
-        if self.others:
-            warnings.warn(f"{place}: {self.others} files are no pictures and were left out", stacklevel=3)
-        if self.unreadable:
-            first = next(iter(self.unreadable.values()))
-            warnings.warn(f"{len(self.unreadable)} pictures cannot be read and were left out: {first}", stacklevel=3)
-        return [p for p in pictures if str(p) not in self.unreadable]
-
-
-def picture_folder(folder: Path) -> PictureFolder:
-    """The pictures in a folder: every file that Pillow can identify, whatever its name; hidden files are left out.
-
-    A file that is named like a picture counts as one even if it cannot be identified, so that it is reported when it is read.
-
-    Raises:
-        InputError: there is no such folder, or no picture in it.
-    """
-    if not folder.is_dir():
-        raise InputError(f"no folder {folder}: give a folder of pictures, or a file of statistics")
-    found = PictureFolder([])
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-        if path.suffix.lower() in SUFFIXES or is_picture(path):
-            found.files.append(path)
-        else:
-            found.others += 1
-    if not found.files:
-        raise InputError(f"no pictures in {folder}")
-    return found
-
-
-def is_picture(path: Path) -> bool:
-    with contextlib.suppress(Exception), Image.open(path):  # Pillow's parsers raise whatever they meet
-        return True
-    return False
-
-
-def pictures_of_npz(path: Path) -> list[Image.Image] | None:
-    """ADM's file of samples, `arr_0` (N, H, W, 3) bytes, as pictures; None if the file holds something else.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if "mu" in file or "arr_0" not in file:
-                return None
-            stack = file["arr_0"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    if stack.ndim != 4 or stack.shape[3] != 3 or stack.dtype != np.uint8:
-        raise InputError(f"{path}: arr_0 is {stack.dtype} {stack.shape}, pictures are bytes (N, H, W, 3)")
-    return [Image.fromarray(p) for p in stack]
 
 
 def batches(
@@ -139,38 +74,35 @@ def extract(
     """Features (N, d) of pictures, fp32; those that cannot be read as in `batches`."""
     found = list(batches(extractor, pictures, batch, unreadable=unreadable))
     if not found:
-        raise InputError("no pictures to measure" + "".join(f": {reason}" for reason in list((unreadable or {}).values())[:1]))
+        raise InputError(": ".join(["no pictures to measure", *list((unreadable or {}).values())[:1]]))
     return torch.cat(found).clone()  # no inference tensor leaves
+
+
+def kept(store: Path, about: Mapping[str, str], make: Callable[[], Tensor], unless: Mapping[str, str] | None = None) -> Tensor:
+    """What `make` gives, kept in the file `store` and taken from there while `about` is the same.
+
+    Nothing is kept where something is in `unless` afterwards: what is broken is looked at, and said, again.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save_file
+
+    with contextlib.suppress(SafetensorError, FileNotFoundError), safe_open(store, framework="pt") as file:  # or cut off
+        if file.metadata() == about:
+            return file.get_tensor("features")
+    found = make()
+    if not unless:
+        make_folder(store.parent)
+        save_file({"features": found.contiguous()}, part_of(store), dict(about))
+        part_of(store).replace(store)
+    return found
 
 
 def cached(
     extractor: Extractor, pictures: Sequence[Picture], store: Path, batch: int = BATCH, unreadable: dict[str, str] | None = None
 ) -> Tensor:
-    """`extract`, kept in the file `store` and taken from there while pictures and extractor are the same.
-
-    Nothing is kept where pictures could not be read: what is broken is looked at, and said, again.
-    """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
-
+    """`extract`, kept in the file `store` while pictures and extractor are the same."""
     about = {"extractor": extractor.name, "resize": extractor.resize, "pictures": digest(pictures)}
-    with contextlib.suppress(SafetensorError, FileNotFoundError), safe_open(store, framework="pt") as file:  # or cut off
-        if file.metadata() == about:
-            return file.get_tensor("features")
-    found = extract(extractor, pictures, batch, unreadable)
-    if not unreadable:
-        make_folder(store.parent)
-        part = store.with_name(f"{store.name}.{os.getpid()}.part")
-        save_file({"features": found}, part, about)
-        part.replace(store)
-    return found
-
-
-def opened(place: Path) -> tuple[Sequence[Picture], PictureFolder]:
-    """The pictures of a folder, or of ADM's file of samples."""
-    samples = pictures_of_npz(place) if place.suffix == ".npz" else None
-    folder = picture_folder(place) if samples is None else PictureFolder([])
-    return folder.files if samples is None else samples, folder
+    return kept(store, about, lambda: extract(extractor, pictures, batch, unreadable), unreadable)
 
 
 def features_of(extractor: Extractor, place: Path, cache: Path | None = None, strict: bool = False) -> tuple[Tensor, str, int]:
@@ -183,28 +115,89 @@ def features_of(extractor: Extractor, place: Path, cache: Path | None = None, st
     Raises:
         InputError: no pictures, or none that can be read.
     """
-    pictures, folder = opened(place)
-    unreadable = None if strict else folder.unreadable
+    found = open_pictures(place)
+    unreadable = None if strict else found.unreadable
     if cache is None:
-        found = extract(extractor, pictures, unreadable=unreadable)
+        x = extract(extractor, found.pictures, unreadable=unreadable)
     else:
-        key = hashlib.sha256(f"{extractor.name}|{extractor.resize}|{digest(pictures)}".encode()).hexdigest()[:24]
-        found = cached(extractor, pictures, cache / f"{key}.safetensors", unreadable=unreadable)
-    return found, digest(folder.readable(place, pictures)), len(folder.unreadable)
-
-
-def digest(pictures: Sequence[Picture]) -> str:
-    """Sixteen hexadecimal digits of the contents of pictures, in their order."""
-    total = hashlib.sha256()
-    for picture in pictures:
-        data = picture.read_bytes() if isinstance(picture, Path) else picture.tobytes()
-        total.update(hashlib.sha256(data).digest())
-    return total.hexdigest()[:16]
+        key = hashlib.sha256(f"{extractor.name}|{extractor.resize}|{digest(found.pictures)}".encode()).hexdigest()[:24]
+        x = cached(extractor, found.pictures, cache / f"{key}.safetensors", unreadable=unreadable)
+    return x, found.digest(place), len(found.unreadable)
 
 
 def measure(extractor: Extractor, place: Path, strict: bool = False) -> Moments:
     """Statistics of pictures in one pass that holds a batch; see `features_of`."""
-    pictures, folder = opened(place)
-    unreadable = None if strict else folder.unreadable
-    found = moments(batches(extractor, pictures, unreadable=unreadable), FeatureSource(extractor.name, extractor.resize))
-    return replace(found, source=replace(found.source, pictures=digest(folder.readable(place, pictures))))
+    opened = open_pictures(place)
+    unreadable = None if strict else opened.unreadable
+    source = FeatureSource(extractor.name, extractor.resize)
+    found = moments(batches(extractor, opened.pictures, unreadable=unreadable), source)
+    return replace(found, source=replace(source, pictures=opened.digest(place)))
+
+
+def has_pictures(place: Path) -> bool:
+    """A folder, or ADM's `.npz` of samples."""
+    return place.is_dir() or (place.suffix == ".npz" and place.is_file() and pictures_of_npz(place) is not None)
+
+
+def statistics(place: Path, extractor: Extractor, strict: bool = False) -> Moments:
+    """Of pictures, or from a file, if they are of this extractor.
+
+    Raises:
+        InputError: they are of another, or it is neither.
+    """
+    if has_pictures(place):
+        return measure(extractor, place, strict)
+    found = Moments.load(place)
+    found.check_comparable(replace(found, source=FeatureSource(extractor.name, extractor.resize)))
+    if found.foreign:
+        warnings.warn(f"{place} does not say of how many pictures, nor after which resize, its statistics are", stacklevel=2)
+    return found
+
+
+def compare(
+    pictures: Path,
+    reference: Path,
+    extractor: Extractor,
+    subset_size: int = 1000,
+    cache: Path | None = None,
+    strict: bool = False,
+) -> dict[str, Any]:
+    """Every distance that two sets allow, with what it is to be read with: of statistics, the Frechet distance alone.
+
+    Args:
+        subset_size: of the kernel distance; smaller where a set is smaller.
+        cache: a folder that features are kept in.
+        strict: a picture that cannot be read is an error, not left out.
+
+    Raises:
+        InputError: neither folders of pictures nor files of statistics, or statistics of another extractor or resize.
+    """
+    frechet, kernel, monge = extractor.distances
+    about: dict[str, Any] = {"extractor": extractor.name, "resize": extractor.resize}
+    if not (has_pictures(pictures) and has_pictures(reference)):
+        a, b = (statistics(place, extractor, strict) for place in (pictures, reference))
+        sets = {"pictures": a.source.pictures or a.source.extractor, "reference": b.source.pictures or b.source.extractor}
+        warn_of_few([m.n for m in (a, b) if m.n], len(a.mean))
+        return {**about, "n": a.n or None, "n_reference": b.n or None, **sets, frechet: frechet_distance(a, b)}
+    (x, digest_x, without_x), (y, digest_y, without_y) = (
+        features_of(extractor, p, cache, strict) for p in (pictures, reference)
+    )
+    found = {**about, "n": len(x), "n_reference": len(y), "pictures": digest_x, "reference": digest_y}
+    if without_x or without_y:
+        found["unreadable"] = without_x + without_y
+    warn_of_few([len(x), len(y)], x.shape[1])
+    found[frechet] = frechet_distance(x, y)
+    if len(x) >= 8:
+        limit = frechet_infinity(x, y)
+        found[f"{frechet}, N -> infinity"], found[f"{frechet}, N -> infinity, error of the fit"] = limit.value, limit.error
+    size = min(subset_size, len(x), len(y))
+    mean, std = kid(x, y, subset_size=size)
+    found |= {kernel: mean, f"{kernel}, deviation of 100 subsets of {size}": std, monge: mind(x, y)}
+    if extractor.name.startswith("clip-"):
+        found["CMMD"] = cmmd(*(z / z.norm(dim=1, keepdim=True) for z in (x, y)))
+    return found | (prdc(x, y)._asdict() if min(len(x), len(y)) > 5 else {})
+
+
+def warn_of_few(counts: list[int], width: int) -> None:
+    if counts and min(counts) <= width:
+        warnings.warn(few_pictures(min(counts), width), stacklevel=3)

@@ -8,7 +8,7 @@ a matrix that is not symmetric is taken, so that nothing is complex or NaN, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,12 +37,11 @@ def frechet_distance(x: Tensor | Moments, y: Tensor | Moments) -> float:
     if isinstance(x, Tensor) and isinstance(y, Tensor):
         check_features(x, y)
         (mx, fx), (my, fy) = feature_factor(x), feature_factor(y)
-        return distance(mx, my, float(fx.square().sum()), float(fy.square().sum()), trace_root(fx, fy))
+        return distance(mx, my, float(fx.square().sum()), float(fy.square().sum()), svd_sum(fx.T @ fy))
     a = x if isinstance(x, Moments) else moments([x], y.source)  # type: ignore[union-attr]
     b = y if isinstance(y, Moments) else moments([y], a.source)
     a.check_comparable(b)
-    root = trace_root(factor(a.cov), factor(b.cov))
-    return distance(a.mean, b.mean, float(a.cov.trace()), float(b.cov.trace()), root)
+    return distance(a.mean, b.mean, float(a.cov.trace()), float(b.cov.trace()), svd_sum(factor(a.cov).T @ factor(b.cov)))
 
 
 def distance(m1: Tensor, m2: Tensor, trace1: float, trace2: float, root: float) -> float:
@@ -50,9 +49,9 @@ def distance(m1: Tensor, m2: Tensor, trace1: float, trace2: float, root: float) 
     return max(0.0, float((m1 - m2).square().sum()) + trace1 + trace2 - 2 * root)
 
 
-def trace_root(f1: Tensor, f2: Tensor) -> float:
-    """tr (S1 S2)^(1/2) from factors (d, r1) and (d, r2)."""
-    return float(torch.linalg.svdvals(f1.T @ f2).sum())  # (r1, r2)
+def svd_sum(x: Tensor) -> float:
+    """Sum of the singular values; of F1^T F2 (r1, r2), the factors of two covariances, it is tr (S1 S2)^(1/2)."""
+    return float(torch.linalg.svdvals(x).sum())
 
 
 def factor(cov: Tensor) -> Tensor:
@@ -76,8 +75,7 @@ def feature_factor(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, centred.T / max(1, len(x) - 1) ** 0.5  # (d, N)
 
 
-@dataclass
-class Extrapolation:
+class Extrapolation(NamedTuple):
     """A distance extrapolated to infinitely many pictures.
 
     value: the intercept; error: its standard error in the fit, which does not know that the subsets share pictures;
@@ -121,15 +119,11 @@ def frechet_infinity(x: Tensor, y: Tensor, points: int = 15, smallest: float = 0
         part, cross = x[picked], projected[picked]
         middle = part.mean(0)
         spread = float((part - middle).square().sum()) / (size - 1)
-        root = product_root(cross - cross.mean(0)) / (size - 1) ** 0.5
+        centred = cross - cross.mean(0)  # (size, r)
+        root = svd_sum(centred if size <= cross.shape[1] else torch.linalg.qr(centred, mode="r").R) / (size - 1) ** 0.5
         found.append((size, distance(middle, mean, spread, trace, root)))
     fit = linregress([1 / n for n, _ in found], [d for _, d in found])
     return Extrapolation(float(fit.intercept), float(fit.intercept_stderr), float(fit.slope), found)
-
-
-def product_root(cross: Tensor) -> float:
-    """Sum of the singular values of a matrix, in its smaller shape."""
-    return float(torch.linalg.svdvals(cross if len(cross) <= cross.shape[1] else torch.linalg.qr(cross, mode="r").R).sum())
 
 
 __getattr__ = renamed(__name__, {"frechet_of_features": "frechet_distance", "Infinity": "Extrapolation"})

@@ -1,8 +1,7 @@
 """The metrics as functions of features (N, d) of generated and (M, d) of real pictures."""
 
-from .cmmd import cmmd
 from .frechet import frechet_distance, frechet_infinity
-from .kid import kid
+from .kid import cmmd, kid
 from .mind import mind
 from .prdc import prdc
 

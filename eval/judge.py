@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unialign_gen.encoders import load_encoder
@@ -22,13 +22,7 @@ from unialign_gen.loading.folders import FULL, shipped_folder
 
 
 class Judge:
-    """Scores pictures against the concepts of a vocabulary.
-
-    Args:
-        encoder: features of pictures.
-        probe: features to logits, one a concept.
-        concepts: their names, in the probe's order.
-    """
+    """Scores pictures against concepts: an encoder, a probe from its features to logits, and the concepts in its order."""
 
     def __init__(self, encoder: Encoder, probe: nn.Linear, concepts: Sequence[str]):
         self.encoder, self.probe, self.concepts = encoder, probe, list(concepts)
@@ -50,10 +44,6 @@ class Judge:
         probe.load_state_dict({k: v.float() for k, v in state.items()})
         return cls(load_encoder(folder), probe.eval().requires_grad_(False), concepts)
 
-    def save_probe(self, folder: Path) -> None:
-        save_file({k: v.half().contiguous() for k, v in self.probe.state_dict().items()}, folder / "probe.safetensors")
-        (folder / "concepts.json").write_text(json.dumps(self.concepts, indent=1) + "\n")
-
     @torch.no_grad()
     def features(self, pictures: Sequence[Image.Image], batch: int = 16) -> Tensor:
         """What the probe reads of each picture (N, d)."""
@@ -68,29 +58,11 @@ class Judge:
         """The k likeliest concepts for features (N, d), likeliest first."""
         return [[self.concepts[i] for i in row] for row in self.probe(features).topk(k, dim=1).indices.tolist()]
 
-
-def fit_probe(features: Tensor, targets: Tensor, steps: int = 400, seed: int = 0) -> nn.Linear:
-    """A linear probe (features to logits) on pictures with one or more concepts each.
-
-    Args:
-        features: (N, d).
-        targets: (N, concepts), rows that sum to one; classes count equally.
-    """
-    torch.manual_seed(seed)
-    mean, std = features.mean(0), features.std(0).clamp(min=1e-4)
-    x = (features - mean) / std
-    probe = nn.Linear(features.shape[1], targets.shape[1])
-    nn.init.zeros_(probe.weight)
-    balance = 1 / (targets @ targets.sum(0)).clamp(min=1).sqrt()
-    optimiser = torch.optim.AdamW(probe.parameters(), lr=3e-3, weight_decay=0.5)
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = 3e-3 * (1 - step / steps)
-        loss = -(balance[:, None] * targets * probe(x).log_softmax(1)).sum() / balance.sum()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    with torch.no_grad():  # the standardisation becomes part of the probe
-        probe.weight.div_(std)
-        probe.bias.sub_(probe.weight @ mean)
-    return probe.requires_grad_(False)
+    def vocabulary(self) -> dict[str, frozenset[str]]:
+        """Class names of corpora to concepts: its own names, and VGGSound's classes of them."""
+        found = {c: frozenset([c]) for c in self.concepts}
+        for name, classes in json.loads((shipped_folder() / "judge" / "vggsound.json").read_text("utf-8")).items():
+            several = classes.split(" / ")
+            for label in {classes, *several, *(s.split(",")[0] for s in several)} if name in self.concepts else ():
+                found[label] = found.get(label, frozenset()) | {name}
+        return found

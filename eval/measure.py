@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,20 +16,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen.data.extract_config import digest as digest_of_weights
-from unialign_gen.loading import shipped_folder
 
-from . import features, figures, scores
+from . import scores
 from .extractors import Extractor, prepare_one
-from .figures import Row, row
-from .intervals import bootstrap, from_halves, halves
+from .features import cached, kept
+from .figures import Estimate, Row, bootstrap, from_halves, halves, row, tabulate
+from .frechet import frechet_infinity
 from .judge import Judge
 from .pictures import Cell, file_name
-from .scores import DrawnFeatures
-from .study import SELF, Study
+from .study import Study
+
+if TYPE_CHECKING:
+    from unialign_gen.aligner import Aligner
 
 INITIALS = {"text": "T", "audio": "A", "video": "V", "image": "I"}
 AVERAGED = ("text", "audio", "text+audio")  # the mean of table 3
 MEAN = "mean"
+REAL, SHUFFLED = "the clips' own pictures", "shuffled prompts"  # rows of the ceiling and of the floor
+Values = dict[str, dict[tuple[str, str], np.ndarray]]  # method -> (task, metric) -> what a figure is made of
 
 
 def task_of(kind: str) -> str:
@@ -38,231 +42,259 @@ def task_of(kind: str) -> str:
     return f"({names})->I" if "+" in names else f"{names}->I"
 
 
-def image_space(checkpoint: str, pipeline: Any) -> Extractor:
-    """The checkpoint's own image encoder and head, as an extractor of unit embeddings."""
-    found = pipeline.aligner.part("image")
-    name = f"{checkpoint} image space-{digest_of_weights(found.encoder)[:8]}"
-    return Extractor(name, "the encoder's own", partial(prepare_one, found.encoder), found, "")
+def image_space(name: str, aligner: Aligner) -> Extractor:
+    """An aligner's image encoder and head, as an extractor of unit embeddings."""
+    found = aligner.part("image")
+    made = f"{name.replace('/', '_')} image space-{digest_of_weights(found.encoder)[:8]}"
+    return Extractor(made, "the encoder's own", partial(prepare_one, found.encoder), found, "")
 
 
-def vocabulary(judge: Judge) -> dict[str, frozenset[str]]:
-    """Class names of corpora to the judge's concepts: its own names, and VGGSound's classes of them."""
-    found = {c: frozenset([c]) for c in judge.concepts}
-    for name, classes in json.loads((shipped_folder() / "judge" / "vggsound.json").read_text("utf-8")).items():
-        several = classes.split(" / ")
-        for label in {classes, *several, *(s.split(",")[0] for s in several)} if name in judge.concepts else ():
-            found[label] = found.get(label, frozenset()) | {name}
-    return found
+@dataclass(frozen=True)
+class Space:
+    """A judge of one's choice: an aligner whose pictures, and texts or sounds, lie in one space.
+
+    Attributes:
+        image: the extractor of its pictures.
+        classes: embeddings (C, d) of the clips' class names; none where there are no classes or it does not read texts.
+        right: numbers of each clip's classes.
+        sounds: of the clips' sounds (N, d); none where a clip has none or it does not hear.
+        real: of the clips' own pictures (N, d).
+    """
+
+    name: str
+    image: Extractor
+    classes: Tensor | None
+    right: list[list[int]]
+    sounds: Tensor | None
+    real: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, name: str, aligner: Aligner, study: Study) -> Space:
+        """Embeds class names, sounds and real pictures; sounds and pictures are kept in the study's folder."""
+        image, folder = image_space(name, aligner), study.plan.out / "measured" / "reference"
+        known = sorted({c for names in study.classes for c in names})
+        classes = torch.as_tensor(aligner.embed("text", known)) if known and "text" in aligner.modalities else None
+        files, sounds = [study.corpus.samples[i].audio for i in study.keep.tolist()], None
+        if not all(files):
+            warnings.warn(f"{name}: no AIS, since not every clip has a sound", stacklevel=2)
+        elif "audio" in aligner.modalities:
+            about = {"encoder": digest_of_weights(aligner.part("audio").encoder), "clips": study.digest}
+            place = folder / f"{name.replace('/', '_')} sounds.safetensors"
+            sounds = kept(place, about, lambda: torch.cat([torch.as_tensor(aligner.embed("audio", [file])) for file in files]))
+        real = cached(image, study.references, folder / f"{image.name}.safetensors")
+        return cls(name, image, classes, [[known.index(c) for c in names] for names in study.classes], sounds, real)
+
+    def figures(self, x: Tensor) -> dict[str, np.ndarray]:
+        """Class accuracy, IIS and AIS of pictures' embeddings (N, d), by clip."""
+        found = {f"IIS ({self.name})": scores.similarity_share(x, self.real, self.real)}
+        if self.sounds is not None:
+            found[f"AIS ({self.name})"] = scores.similarity_share(x, self.sounds, self.sounds)
+        if self.classes is not None:
+            found[f"AIC ({self.name})"] = scores.class_hits(x, self.classes, self.right)
+            found[f"class accuracy, top-5 ({self.name})"] = scores.class_hits(x, self.classes, self.right, 5)
+        return found
 
 
-def cells(study: Study, decoder: str) -> list[Cell]:
-    plan = study.plan
-    rows = [(kind, name) for kind in plan.kinds for name in ([SELF] if kind == "image" else [m.name for m in plan.methods])]
-    return [Cell(decoder, name, kind, seed) for kind, name in rows for seed in range(plan.seeds)]
+@dataclass(frozen=True)
+class Judges:
+    """Who says what pictures show: the checkpoint's own image space, the shipped judge if it is asked for, and others."""
+
+    own: Extractor
+    probe: Judge | None
+    wanted: list[frozenset[str]]
+    spaces: list[Space]
+
+    @classmethod
+    def of(cls, study: Study, pipeline: Any, probe: bool, aligners: Mapping[str, Aligner]) -> Judges:
+        judge = Judge.from_folder() if probe else None
+        names = judge.vocabulary() if judge else {}
+        wanted = [frozenset().union(*(names.get(c, frozenset()) for c in classes)) for classes in study.classes]
+        spaces = [Space.of(name, aligner, study) for name, aligner in aligners.items()]
+        return cls(image_space(study.plan.checkpoint, pipeline.aligner), judge, wanted, spaces)
+
+    def hits(self, x: Tensor | None, spaces: Mapping[str, Tensor], shift: int = 0) -> dict[str, np.ndarray]:
+        """What is judged of each clip (N,); `shift` gives every clip another's picture."""
+        found = {}
+        if self.probe is not None and x is not None:
+            top = self.probe.named(x.roll(shift, 0))
+            found = {f"judge top-{k}": scores.hits_of([t[:k] for t in top], self.wanted) for k in (1, 5)}
+        for space in self.spaces:
+            found |= space.figures(spaces[space.image.name].roll(shift, 0))
+        return found
 
 
-def load_drawn(
-    study: Study, cell: Cell, extractors: Mapping[str, Extractor], space: Extractor, judge: Judge | None
-) -> DrawnFeatures:
+@dataclass(frozen=True)
+class DrawnFeatures:
+    """One set of drawn pictures as features, row i of clip i.
+
+    Attributes:
+        features: by extractor, (N, d).
+        spaces: embeddings (N, e) by the name of a judge's extractor, the own unit ones among them.
+        prompt: unit embeddings of the prompts (N, e) in the checkpoint's own image space.
+    """
+
+    features: Mapping[str, Tensor]
+    spaces: Mapping[str, Tensor]
+    prompt: Tensor
+
+    def figures(self, judges: Judges, shift: int = 0) -> dict[str, np.ndarray]:
+        """What every clip has by itself (N,)."""
+        name = f"agreement ({judges.own.name.rsplit('-', 1)[0]})"
+        agreement = scores.cosines(self.prompt, self.spaces[judges.own.name].roll(shift, 0))
+        return {name: agreement} | judges.hits(self.features.get("judge"), self.spaces, shift)
+
+
+def load_drawn(study: Study, cell: Cell, extractors: Mapping[str, Extractor], judges: Judges) -> DrawnFeatures:
     """A cell's pictures as features, kept beside the pictures."""
     files = cell.files(study.plan.out, study.ids)
     folder = study.plan.out / "measured" / cell.decoder / cell.method / cell.kind / str(cell.seed)
-    found = {name: features.cached(e, files, folder / f"{e.name}.safetensors") for name, e in extractors.items()}
-    image = F.normalize(features.cached(space, files, folder / f"{space.name}.safetensors".replace("/", "_")), dim=1)
+
+    def of(extractor: Extractor) -> Tensor:
+        return cached(extractor, files, folder / f"{extractor.name}.safetensors")
+
     number = cell.seed if (cell.method, cell.seed) in study.embedded else 0
-    hits: Mapping[str, np.ndarray] = {}
-    if judge is not None:
-        names = vocabulary(judge)
-        wanted = [names.get(label or "", frozenset()) for label in study.labels]
-        hits = scores.judged(top_concepts(judge, found["judge"]), wanted)
-    return DrawnFeatures(found, image, study.embedded[cell.method, number][cell.kind], hits)
+    spaces = {e.name: F.normalize(of(e), dim=1) for e in (judges.own, *(s.image for s in judges.spaces))}
+    return DrawnFeatures(
+        {name: of(e) for name, e in extractors.items()}, spaces, study.embedded[cell.method, number][cell.kind]
+    )
 
 
-@torch.no_grad()
-def top_concepts(judge: Judge, x: Tensor, k: int = 5) -> list[list[str]]:
-    return [[judge.concepts[i] for i in best] for best in judge.probe(x).topk(k, dim=1).indices.tolist()]
+Drawn = Mapping[tuple[str, str], Sequence[DrawnFeatures]]  # (method, kind of prompt) -> draws
 
 
-def names_of(extractor: Extractor) -> tuple[str, str, str]:
-    """What the three distances in its features are called: FID, KID and MIND are Inception's alone."""
-    if extractor.distance == "FID":
-        return "FID", "KID", "MIND"
-    name = extractor.distance
-    return name, name.replace("Frechet", "kernel"), name.replace("Frechet", "sliced Wasserstein")
-
-
-def measure(study: Study, extractors: Mapping[str, Extractor], resamples: int = 100, seed: int = 0) -> dict[str, list[Row]]:
-    """Every figure of every decoder, method and kind of prompt: `rows`, paired `differences`, and `classes`.
+def measure(
+    study: Study,
+    extractors: Mapping[str, Extractor],
+    resamples: int = 100,
+    seed: int = 0,
+    judges: Mapping[str, Aligner] | None = None,
+) -> dict[str, list[Any]]:
+    """Every figure of every decoder, method and kind of prompt: `rows`, paired `differences`, `classes`, and `curves` in N.
 
     Args:
         extractors: by name; the judge's must be among them for the judge's shares.
         resamples: halves of the clips that the distances' intervals come from.
+        judges: aligners by name that say what pictures show: class accuracy, AIS, IIS and AIC, see `Space`.
     """
     plan = study.plan
     parts = list(halves(len(study.ids), resamples, seed)) if len(study.ids) >= 16 else []
     if not parts:
         warnings.warn(f"{len(study.ids)} clips are too few for intervals of distances", stacklevel=2)
     real = {
-        name: features.cached(e, study.references, plan.out / "measured" / "reference" / f"{e.name}.safetensors")
+        name: cached(e, study.references, plan.out / "measured" / "reference" / f"{e.name}.safetensors")
         for name, e in extractors.items()
     }
-    judge = Judge.from_folder() if "judge" in extractors else None
-    out: dict[str, list[Row]] = {"rows": [], "differences": [], "classes": []}
+    out: dict[str, list[Any]] = {"rows": [], "differences": [], "classes": [], "curves": []}
     for decoder, pipeline in study.pipelines.items():
-        space = image_space(plan.checkpoint, pipeline)
-        sets: dict[tuple[str, str], list[DrawnFeatures]] = {}
-        for cell in cells(study, decoder):
-            sets.setdefault((cell.method, cell.kind), []).append(load_drawn(study, cell, extractors, space, judge))
-        about = {"dataset": study.corpus.name, "checkpoint": plan.checkpoint, "decoder": decoder}
-        add_distances(out, sets, real, extractors, parts, about, len(study.ids))
-        add_shares(out, sets, about, space.name.rsplit("-", 1)[0])
-        add_classes(out, sets, study.labels, about)
-        if judge is not None:
-            out["rows"] += ceiling(study, judge, real["judge"], about)
+        asked = Judges.of(study, pipeline, "judge" in extractors, judges or {})
+        drawn: dict[tuple[str, str], list[DrawnFeatures]] = {}
+        for cell in study.cells[decoder]:
+            drawn.setdefault((cell.method, cell.kind), []).append(load_drawn(study, cell, extractors, asked))
+        about = {"dataset": study.name, "checkpoint": plan.checkpoint, "decoder": decoder}
+        for name, extractor in extractors.items():
+            found = distances(drawn, name, real[name], extractor, parts, about)
+            for part, made in found.items():
+                out[part] += made
+        for part, made in shares(study, drawn, real, asked, about).items():
+            out[part] += made
     return out
 
 
-Values = dict[tuple[str, str], dict[str, list[float]]]
-
-
-def add_distances(
-    out: dict[str, list[Row]],
-    sets: Mapping[tuple[str, str], Sequence[DrawnFeatures]],
-    real: Mapping[str, Tensor],
-    extractors: Mapping[str, Extractor],
-    parts: Sequence[np.ndarray],
-    about: Mapping[str, Any],
-    count: int,
-) -> None:
+def distances(
+    drawn: Drawn, name: str, real: Tensor, extractor: Extractor, parts: Sequence[np.ndarray], about: Mapping[str, Any]
+) -> dict[str, list[Any]]:
     """Distances between sets: means over draws, intervals from halves of the clips, each draw's value beside them."""
-    for name, extractor in extractors.items():
-        values: Values = {}
-        draws: dict[tuple[str, str], dict[str, list[float]]] = {}
-        limits: dict[tuple[str, str], list[tuple[float, float]]] = {}
-        for key, drawn in tqdm(sets.items(), desc=f"distances, {name}", disable=None):
-            each = [scores.distances(d.features[name], real[name], names_of(extractor), parts) for d in drawn]
-            values[key] = {metric: np.mean([e[metric] for e in each], 0).tolist() for metric in each[0]}
-            draws[key] = {metric: [e[metric][0] for e in each] for metric in each[0]}
-            limits[key] = [scores.infinity(d.features[name], real[name]) for d in drawn]
-        add_means(values)
-        add_means(draws)
-        source = {**about, "extractor": extractor.name, "resize": extractor.resize}
-        for (method, kind), table in values.items():
-            task = MEAN if kind == MEAN else task_of(kind)
-            for metric, found in table.items():
-                made = row(
-                    metric, from_halves(found[0], found[1:], count, *bounds(metric)), count, method=method, task=task, **source
-                )
-                out["rows"].append(made | {"draws": draws[method, kind][metric]})
-        for (method, kind), found_limits in limits.items():
-            value, error = (float(np.mean(v)) for v in zip(*found_limits, strict=True))
-            fitted = figures.Estimate(value, value - 1.959964 * error, value + 1.959964 * error)
-            metric = f"{names_of(extractor)[0]}, N -> infinity (interval of the fit alone)"
-            out["rows"].append(row(metric, fitted, count, method=method, task=task_of(kind), **source))
-        compare(out, values, count, source)
+    names, count = extractor.distances, len(real)
+    source = {**about, "extractor": extractor.name, "resize": extractor.resize}
+    values: Values = {}
+    draws: Values = {}
+    limits, series = [], {}
+    for (method, kind), sets in tqdm(drawn.items(), desc=f"distances, {name}", disable=None):
+        each = [scores.distances(d.features[name], real, names, parts) for d in sets]
+        for metric in each[0]:
+            values.setdefault(method, {})[task_of(kind), metric] = np.mean([e[metric] for e in each], 0)
+            draws.setdefault(method, {})[task_of(kind), metric] = np.array([e[metric][0] for e in each])
+        if count >= 8:
+            fits = [frechet_infinity(d.features[name], real) for d in sets]
+            value, error = (float(np.mean([getattr(f, part) for f in fits])) for part in ("value", "error"))
+            fitted = Estimate(value, value - 1.959964 * error, value + 1.959964 * error, count)
+            metric = f"{names[0]}, N -> infinity (interval of the fit alone)"
+            limits.append(row(metric, fitted, **source, method=method, task=task_of(kind)))
+            points = np.mean([f.points for f in fits], 0)
+            series[f"{method} {task_of(kind)}"] = [[int(n), float(v)] for n, v in points]
+    add_means(values)
+    add_means(draws)
+    out: dict[str, list[Any]] = dict(tabulate(values, lambda m, x: from_halves(x[0], x[1:], count, *bounds(m)), **source))
+    for entry in out["rows"]:
+        entry["draws"] = draws[entry["method"]][entry["task"], entry["metric"]].tolist()
+    out["rows"] += limits
+    return out | {"curves": [{"title": f"{names[0]} by number of pictures; {about['decoder']}", "series": series}]}
 
 
 def bounds(metric: str) -> tuple[float, float]:
-    """Between what a figure can be; the unbiased kernel distance can be anything."""
+    """Between what a figure can be; a difference (no metric) and the unbiased kernel distance can be anything."""
     if metric in ("precision", "recall", "coverage"):
         return 0.0, 1.0
-    return -math.inf if "kernel" in metric or metric == "KID" else 0.0, math.inf
+    return -math.inf if not metric or "kernel" in metric or metric == "KID" else 0.0, math.inf
 
 
 def add_means(values: Values) -> None:
     """The mean over T, A and T+A of each method that has all three."""
-    for method in dict.fromkeys(m for m, _ in values):
-        if all((method, kind) in values for kind in AVERAGED):
-            tables = [values[method, kind] for kind in AVERAGED]
-            values[method, MEAN] = {metric: np.mean([t[metric] for t in tables], 0).tolist() for metric in tables[0]}
+    tasks = [task_of(kind) for kind in AVERAGED]
+    for found in values.values():
+        for metric in dict.fromkeys(m for _, m in found):
+            if all((task, metric) in found for task in tasks):
+                found[MEAN, metric] = np.mean([found[task, metric] for task in tasks], 0)
 
 
-def compare(out: dict[str, list[Row]], values: Values, count: int, about: Mapping[str, Any]) -> None:
-    """Differences between methods on the same clips and the same halves."""
-    for kind in dict.fromkeys(k for _, k in values):
-        for one, other in figures.pairs([m for m, k in values if k == kind]):
-            for metric, a in values[one, kind].items():
-                b = values[other, kind][metric]
-                gaps = [x - y for x, y in zip(a, b, strict=True)]
-                task = MEAN if kind == MEAN else task_of(kind)
-                made = row(metric, from_halves(gaps[0], gaps[1:], count), count, method=f"{one} - {other}", task=task, **about)
-                out["differences"].append(made)
+def shares(
+    study: Study, drawn: Drawn, real: Mapping[str, Tensor], judges: Judges, about: Mapping[str, Any]
+) -> dict[str, list[Row]]:
+    """Figures clip by clip, bootstrap over clips, paired between methods; with the rows of floor and ceiling, and by class.
+
+    The floor, "shuffled prompts", is another clip's picture; the ceiling the clips' own pictures.
+    """
+    values: Values = {}
+    floor: Values = {}
+    classes: list[Row] = []
+    shift = 1 + len(study.ids) // 3
+    labels = np.array([label or "" for label in study.labels])
+    for (method, kind), sets in drawn.items():
+        task = task_of(kind)
+        found = mean_of([d.figures(judges) for d in sets])
+        for label in sorted(set(labels.tolist()) - {""}):
+            mine = labels == label
+            means = {metric: float(np.mean(x[mine])) for metric, x in found.items()}
+            classes.append({**about, "method": method, "task": task, "class": label, "n": int(mine.sum()), **means})
+        for name in sets[0].features:
+            found[f"diversity ({name})"] = np.mean([scores.spread(d.features[name]) for d in sets], 0)
+            if len(sets) > 1:
+                found[f"diversity of draws ({name})"] = scores.spread_of_seeds([d.features[name] for d in sets])
+        values.setdefault(method, {}).update({(task, metric): x for metric, x in found.items()})
+        shuffled = mean_of([d.figures(judges, shift) for d in sets])
+        floor.setdefault(f"{method}, {SHUFFLED}", {}).update({(task, metric): x for metric, x in shuffled.items()})
+    own = judges.hits(real.get("judge"), {s.image.name: s.real for s in judges.spaces})
+    own |= {f"diversity ({name})": scores.spread(x) for name, x in real.items()}
+    made = tabulate(values, lambda _, x: bootstrap(x), **about)
+    for group in (floor, {REAL: {("-", metric): x for metric, x in own.items()}}):
+        made["rows"] += tabulate(group, lambda _, x: bootstrap(x), **about)["rows"]
+    return {**made, "classes": classes}
 
 
-def per_clip(drawn: Sequence[DrawnFeatures], space: str) -> dict[str, np.ndarray]:
-    """Figures that every clip has by itself (N,), means over draws."""
-    agreement = f"agreement ({space})"
-    found = {
-        agreement: np.mean([scores.agreement(d) for d in drawn], 0),
-        f"{agreement}, mismatched": np.mean([scores.mismatched_agreement(d, i) for i, d in enumerate(drawn)], 0),
-    }
-    for metric in drawn[0].hits:
-        found[metric] = np.mean([d.hits[metric] for d in drawn], 0)
-    for name in drawn[0].features:
-        found[f"diversity ({name})"] = np.mean([scores.spread(d.features[name]) for d in drawn], 0)
-        if len(drawn) > 1:
-            found[f"diversity of draws ({name})"] = scores.spread_of_seeds([d.features[name] for d in drawn])
-    return found
-
-
-def add_shares(
-    out: dict[str, list[Row]], sets: Mapping[tuple[str, str], Sequence[DrawnFeatures]], about: Mapping[str, Any], space: str
-) -> None:
-    """Figures clip by clip: bootstrap over clips, paired between methods."""
-    found = {key: per_clip(drawn, space) for key, drawn in sets.items()}
-    for (method, kind), table in found.items():
-        for metric, values in table.items():
-            n = int((~np.isnan(values)).sum())
-            if n:
-                out["rows"].append(row(metric, bootstrap(values), n, method=method, task=task_of(kind), **about))
-    for kind in dict.fromkeys(k for _, k in found):
-        for one, other in figures.pairs([m for m, k in found if k == kind]):
-            for metric, values in found[one, kind].items():
-                gap = values - found[other, kind][metric]
-                n = int((~np.isnan(gap)).sum())
-                if n:
-                    name = f"{one} - {other}"
-                    out["differences"].append(row(metric, bootstrap(gap), n, method=name, task=task_of(kind), **about))
-
-
-def add_classes(
-    out: dict[str, list[Row]],
-    sets: Mapping[tuple[str, str], Sequence[DrawnFeatures]],
-    labels: Sequence[str | None],
-    about: Mapping[str, Any],
-) -> None:
-    """Agreement and the judge's share of each class."""
-    names = np.array([label or "" for label in labels])
-    for (method, kind), drawn in sets.items():
-        values = {"agreement": np.mean([scores.agreement(d) for d in drawn], 0)}
-        values |= {metric: np.mean([d.hits[metric] for d in drawn], 0) for metric in drawn[0].hits}
-        for label in sorted(set(names) - {""}):
-            entry: Row = {**about, "method": method, "task": task_of(kind), "class": label, "n": int((names == label).sum())}
-            for metric, found in values.items():
-                entry[metric] = float(np.mean(found[names == label]))
-            out["classes"].append(entry)
-
-
-def ceiling(study: Study, judge: Judge, real: Tensor, about: Mapping[str, Any]) -> list[Row]:
-    """The judge on the clips' own pictures, the set's own diversity."""
-    names = vocabulary(judge)
-    hits = scores.judged(top_concepts(judge, real), [names.get(label or "", frozenset()) for label in study.labels])
-    found = {**hits, "diversity (judge)": scores.spread(real)}
-    source = {**about, "method": "the clips' own pictures", "task": "-"}
-    return [row(m, bootstrap(v), int((~np.isnan(v)).sum()), **source) for m, v in found.items() if (~np.isnan(v)).any()]
+def mean_of(each: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {metric: np.mean([e[metric] for e in each], 0) for metric in each[0]}
 
 
 def choose_examples(study: Study, count: int) -> list[dict[str, Any]]:
     """The first clips of the selection, whose order is a hash: prompt, own picture and every method's, draw 0."""
+    shown = [(decoder, cell) for decoder, cells in study.cells.items() for cell in cells if cell.seed == 0]
     found = []
     for clip, text, label in list(zip(study.ids, study.texts, study.labels, strict=True))[:count]:
-        entry: dict[str, Any] = {"id": clip, "text": text, "label": label, "pictures": []}
-        entry["reference"] = str((study.plan.out / "reference" / file_name(clip)).relative_to(study.plan.out))
-        for decoder in study.pipelines:
-            for cell in cells(study, decoder):
-                if cell.seed == 0:
-                    path = cell.files(study.plan.out, [clip])[0].relative_to(study.plan.out)
-                    about = {"decoder": decoder, "method": cell.method, "task": task_of(cell.kind)}
-                    entry["pictures"].append({**about, "path": str(path)})
-        found.append(entry)
+        pictures = []
+        for decoder, cell in shown:
+            path = cell.files(study.plan.out, [clip])[0].relative_to(study.plan.out)
+            pictures.append({"decoder": decoder, "method": cell.method, "task": task_of(cell.kind), "path": str(path)})
+        about = {"id": clip, "text": text, "label": label, "reference": f"reference/{file_name(clip)}"}
+        found.append(about | {"pictures": pictures})
     return found

@@ -27,9 +27,8 @@ from torchmetrics.utilities import dim_zero_cat
 from unialign_gen.errors import InputError
 
 from . import extractors
-from .cmmd import cmmd
-from .frechet import Extrapolation, frechet_distance, frechet_infinity
-from .kid import kid
+from .frechet import frechet_distance, frechet_infinity
+from .kid import cmmd, kid
 from .mind import mind
 from .moments import FeatureSource, Moments, few_pictures
 from .prdc import PRDCScores, prdc
@@ -41,9 +40,8 @@ class PictureMetric(Metric):
     """What all have in common: an encoder, and updates with pictures or with features.
 
     Args:
-        encoder: a name for `extractors.load`; a module from pictures to features (B, d); None for updates with features alone.
-        weights: of the encoder, where it has a name.
-        resize: before Inception, `bicubic` or `tf1`.
+        encoder: a name for `extractors.load`, which takes `weights` and `resize`; a module from pictures to features (B, d); or
+            None for updates with features alone.
         reset_real_features: False keeps the real pictures over `reset`.
         kwargs: those of every torchmetrics `Metric`.
     """
@@ -75,11 +73,10 @@ class PictureMetric(Metric):
             return self.encoder(pictures)
 
     def reset(self) -> None:
-        names = [] if self.reset_real_features else [name for name in self._defaults if "real" in name]
-        kept = {name: copy(getattr(self, name)) for name in names}  # a list is emptied in place
+        kept = {n: copy(getattr(self, n)) for n in self._defaults if "real" in n}  # a list is emptied in place
         super().reset()
-        for name, value in kept.items():
-            setattr(self, name, value)
+        if not self.reset_real_features:
+            self.__dict__.update(kept)
 
 
 class FrechetDistance(PictureMetric):
@@ -109,6 +106,7 @@ class FrechetDistance(PictureMetric):
 
     def update(self, pictures: Tensor | Moments, real: bool) -> None:
         """Adds pictures (B, 3, H, W), features (B, d), or statistics that were kept."""
+        side = "real" if real else "fake"
         if isinstance(pictures, Moments):
             n, total = pictures.n, pictures.n * pictures.mean
             outer = (n - 1) * pictures.cov + n * torch.outer(pictures.mean, pictures.mean)
@@ -117,11 +115,9 @@ class FrechetDistance(PictureMetric):
         else:
             x = self.features(pictures).double()  # (B, d)
             n, total, outer = len(x), x.sum(0), x.T @ x
-        side = "real" if real else "fake"
-        for name, value in ((f"{side}_sum", total), (f"{side}_outer", outer)):
-            now: Tensor = getattr(self, name)
-            setattr(self, name, now + value if now.numel() else value)
-        setattr(self, f"{side}_count", getattr(self, f"{side}_count") + n)
+        for name, value in (("count", n), ("sum", total), ("outer", outer)):
+            now: Tensor = getattr(self, f"{side}_{name}")
+            setattr(self, f"{side}_{name}", now + value if now.numel() else value)
 
     def moments(self, real: bool) -> Moments:
         """Statistics of one side."""
@@ -165,12 +161,11 @@ class FeatureMetric(PictureMetric):
             if not len(side):
                 raise InputError(f"there are no {name} pictures: call update(pictures, real={name == 'real'})")
         found = self.twin(dim_zero_cat(self.fake_features), dim_zero_cat(self.real_features), **self.options)
-        if isinstance(found, float):
-            return torch.tensor(found, dtype=torch.float64)
         if isinstance(found, PRDCScores):
             return {name: torch.tensor(value, dtype=torch.float64) for name, value in found._asdict().items()}
-        values = (found.value, found.error) if isinstance(found, Extrapolation) else found
-        return tuple(torch.tensor(v, dtype=torch.float64) for v in values)
+        if isinstance(found, tuple):  # KID, and what was fitted without its points
+            return tuple(torch.tensor(v, dtype=torch.float64) for v in found[:2])
+        return torch.tensor(found, dtype=torch.float64)
 
 
 class FrechetInfinity(FeatureMetric):

@@ -29,8 +29,7 @@ def mind(x: Tensor, y: Tensor, directions: int = 1000, seed: int = 2020) -> floa
     check_features(x, y)
     generator = torch.Generator().manual_seed(seed)
     n, width = min(len(x), len(y)), x.shape[1]
-    x = x[torch.randperm(len(x), generator=generator)[:n]] if len(x) > n else x
-    y = y[torch.randperm(len(y), generator=generator)[:n]] if len(y) > n else y
+    x, y = (s[torch.randperm(len(s), generator=generator)[:n]] if len(s) > n else s for s in (x, y))
     u = random_directions(width, directions, generator).to(x.device)
     total = sum(sliced(x.double() @ part.T, y.double() @ part.T, width) * len(part) for part in u.split(BLOCK))
     return total / directions

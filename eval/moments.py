@@ -61,18 +61,15 @@ class Moments:
 
     @property
     def foreign(self) -> bool:
-        """Whether another program made them, which does not say how."""
+        """Whether another program made them, which does not say how: they count as any Inception's."""
         return self.source.extractor == FOREIGN
 
     def check_comparable(self, other: Moments) -> None:
-        """Raises `InputError` unless both were made by the same extractor after the same resize.
-
-        Statistics of other programs do not say how they were made: they count as any Inception's.
-        """
+        """Raises `InputError` unless both were made by the same extractor after the same resize."""
         if self.foreign or other.foreign:
             name = (other if self.foreign else self).source.extractor
             if not name.startswith((FOREIGN, "inception-")):
-                raise InputError(f"an .npz of statistics is of Inception, not of {name}")
+                raise InputError(f"an .npz of statistics is of Inception, not of {name}: leave out --extractor")
             return
         for what in ("extractor", "resize"):
             mine, theirs = getattr(self.source, what), getattr(other.source, what)
@@ -106,17 +103,16 @@ class Moments:
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["statistics"])
                 mean, upper = file.get_tensor("mean"), file.get_tensor("cov")
-            if about["version"] != VERSION:
-                raise InputError(f"{path} has statistics of version {about['version']}: this program reads {VERSION}")
             rows, columns = torch.triu_indices(len(mean), len(mean))
             cov = torch.zeros(len(mean), len(mean), dtype=torch.float64)
             cov[rows, columns] = cov[columns, rows] = upper.double()
             source = FeatureSource(about["extractor"], about["resize"], about["pictures"])
+            version, n = about["version"], int(about["n"])
         except (OSError, KeyError, ValueError, RuntimeError, IndexError, SafetensorError) as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(f"{path} is no file of statistics: make one with `unialign-gen eval statistics`") from error
-        return cls(mean.double(), cov, int(about["n"]), source)
+        if version != VERSION:
+            raise InputError(f"{path} has statistics of version {version}: this program reads {VERSION}")
+        return cls(mean.double(), cov, n, source)
 
     @classmethod
     def from_npz(cls, path: Path) -> Moments:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from unialign_gen.output import make_folder
 
 from . import results
 from .figures import clean
-from .tables import FigureTable, by_metric, charts, of_classes, of_published
+from .tables import FigureTable, bars, by_metric, gap_against_quality, of_classes, of_published, plane, published_rows
 
 Found = Sequence[tuple[Path, dict[str, Any]]]  # each result with the folder that its pictures are in
 PAGE, JOINED = "report.html", "report.json"
 FORMATS = {"markdown": "report.md", "latex": "report.tex", "csv": "figures.csv"}
-NOTE = "95 % intervals in brackets. Published numbers are quoted, not measured here, and of other data than the tables above."
+NOTE = "95 % intervals in brackets. Published numbers are quoted, not measured here."
 SIDES = (160, 112, 80, 64, 48, 32)  # of the pictures in a grid: the first with which all of them fit
 ROOM = 400_000  # bytes of all pictures of a page
 
@@ -59,15 +58,19 @@ def page(found: Found, name: str) -> str:
             "title": title_of(result),
             "about": about_of(result),
             "sections": sections(result),
-            "charts": charts(result["rows"]),
+            "charts": bars(result["rows"]),
+            "planes": [plane(c["title"], c["series"], "N", lines=True) for c in result.get("curves", []) if c["series"]]
+            + [plane(m["title"], m["points"], ends=False) for m in result.get("maps", [])],
             "grids": grids,
-            "plots": [(p["title"], plot(folder / p["path"])) for p in result.get("plots", [])],
         }
-        for (folder, result), grids in zip(found, all_grids(found), strict=True)
+        for (_, result), grids in zip(found, all_grids(found), strict=True)
     ]
     protocols = dict.fromkeys(result["protocol"] for _, result in found)
     published = [of_published(t) for p in protocols for t in results.published()["tables"] if t["protocol"] == p]
-    return environment.get_template("report.html.j2").render(name=name, note=NOTE, results=parts, published=published)
+    gaps = gap_against_quality([r for _, result in found for r in result["rows"]])
+    return environment.get_template("report.html.j2").render(
+        name=name, note=NOTE, results=parts, published=published, gaps=gaps
+    )
 
 
 def title_of(result: dict[str, Any]) -> str:
@@ -81,7 +84,8 @@ def about_of(result: dict[str, Any]) -> dict[str, str]:
 
 def sections(result: dict[str, Any]) -> list[tuple[str, list[FigureTable], bool]]:
     """Title, tables, and whether it is folded away at first."""
-    found = [("Figures", by_metric(result["rows"]), False)]
+    rows = result["rows"]
+    found = [("Figures", by_metric([*rows, *published_rows(results.published()["tables"], rows)]), False)]
     if result.get("differences"):
         found.append(("Differences between methods, paired by clip", by_metric(result["differences"], signed=True), True))
     if result.get("classes"):
@@ -100,24 +104,18 @@ def all_grids(found: Found) -> list[list[dict[str, Any]]]:
 
 def grids(folder: Path, result: dict[str, Any], side: int) -> list[dict[str, Any]]:
     """One WebP of a result's examples, a clip a row, and one of its interpolations; the names of rows and columns beside it."""
-    found = []
     examples, between = result.get("examples", []), result.get("interpolations", result.get("ways", []))
-    if examples:
-        columns = ["the clip's own", *(f"{p['decoder']}, {p['method']}, {p['task']}" for p in examples[0]["pictures"])]
-        files = [[e["reference"], *(p["path"] for p in e["pictures"])] for e in examples]
-        titles = [" / ".join(str(w) for w in (e["text"], e["label"]) if w) for e in examples]
-        found.append({"title": "Pictures", "columns": columns, "rows": titles, "url": grid(folder, files, side)})
-    if between:
-        titles = [b["title"] for b in between]
-        found.append(
-            {
-                "title": "Interpolations",
-                "columns": [],
-                "rows": titles,
-                "url": grid(folder, [b["pictures"] for b in between], side),
-            }
-        )
-    return found
+    columns = ["the clip's own", *(f"{p['decoder']}, {p['method']}, {p['task']}" for e in examples[:1] for p in e["pictures"])]
+    titles = [" / ".join(str(w) for w in (e["text"], e["label"]) if w) for e in examples]
+    sets: list[tuple[str, list[str], list[str], list[list[str]]]] = [
+        ("Pictures", columns, titles, [[e["reference"], *(p["path"] for p in e["pictures"])] for e in examples]),
+        ("Interpolations", [], [b["title"] for b in between], [b["pictures"] for b in between]),
+    ]
+    return [
+        {"title": title, "columns": columns, "rows": rows, "url": grid(folder, files, side)}
+        for title, columns, rows, files in sets
+        if files
+    ]
 
 
 def grid(folder: Path, files: Sequence[Sequence[str]], side: int) -> str:
@@ -128,20 +126,8 @@ def grid(folder: Path, files: Sequence[Sequence[str]], side: int) -> str:
             if (folder / name).is_file():
                 with Image.open(folder / name) as opened:
                     sheet.paste(opened.convert("RGB").resize((side - 2, side - 2), reducing_gap=2.0), (x * side, y * side))
-    return as_webp(sheet)
-
-
-def plot(path: Path) -> str | None:
-    """A plot inside the page; None where the file is gone."""
-    if not path.is_file():
-        return None
-    with Image.open(path) as opened:
-        return as_webp(opened.convert("RGB"))
-
-
-def as_webp(picture: Image.Image) -> str:
     made = io.BytesIO()
-    picture.save(made, "WEBP", quality=50)
+    sheet.save(made, "WEBP", quality=50)
     return f"data:image/webp;base64,{base64.b64encode(made.getvalue()).decode()}"
 
 
@@ -150,12 +136,16 @@ def markdown(found: Found, name: str) -> str:
     for _, result in found:
         parts += [f"## {title_of(result)}", "\n".join(f"- {key}: {value}" for key, value in about_of(result).items())]
         for heading, tables, _ in sections(result):
-            parts.append(f"### {heading}")
-            for t in tables:
-                lines = [t.head, ["---"] * len(t.head), *t.rows]
-                cells = ("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines)
-                parts.append(f"**{t.title}**\n\n" + "\n".join(cells))
+            parts += [f"### {heading}", *(f"**{t.title}**\n\n{lines(t)}" for t in tables)]
     return "\n\n".join(parts)
+
+
+def lines(table: FigureTable) -> str:
+    """A table in Markdown, columns aligned."""
+    rows = [[c.replace("|", "\\|") for c in line] for line in (table.head, *table.rows)]
+    wide = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * w for w in wide])
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(r, wide, strict=True)) + " |" for r in rows)
 
 
 def latex(found: Found) -> str:
@@ -163,24 +153,14 @@ def latex(found: Found) -> str:
     escapes = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}"})
     parts = []
     for _, result in found:
-        for t in by_metric(result["rows"]):
+        for t in sections(result)[0][1]:
             head, *body = [" & ".join(c.translate(escapes) for c in line) + " \\\\" for line in [t.head, *t.rows]]
-            lines = ["\\toprule", head, "\\midrule", *body, "\\bottomrule"]
-            parts.append(
-                "\n".join(
-                    [f"% {title_of(result)}; {t.title}", f"\\begin{{tabular}}{{{'l' * len(t.head)}}}", *lines, "\\end{tabular}"]
-                )
-            )
+            rows = [f"\\begin{{tabular}}{{{'l' * len(t.head)}}}", "\\toprule", head, "\\midrule", *body, "\\bottomrule"]
+            parts.append("\n".join([f"% {title_of(result)}; {t.title}", *rows, "\\end{tabular}"]))
     return "\n\n".join(parts)
 
 
-def brief(result: dict[str, Any], width: int = 110) -> str:
+def brief(result: dict[str, Any]) -> str:
     """The first tables for a terminal."""
-    lines = [textwrap.shorten(f"{k}: {v}", width) for k, v in about_of(result).items()]
-    for table in by_metric(result["rows"]):
-        columns = list(zip(table.head, *table.rows, strict=True))
-        wide = [max(len(c) for c in column) for column in columns]
-        lines += ["", table.title]
-        for r in [table.head, *table.rows]:
-            lines.append("  ".join(c.ljust(w) for c, w in zip(r, wide, strict=True)).rstrip())
-    return "\n".join(lines)
+    about = "\n".join(f"{k}: {v[:100]}" for k, v in about_of(result).items())
+    return "\n\n".join([about, *(f"{t.title}\n{lines(t)}" for t in by_metric(result["rows"]))])

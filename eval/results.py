@@ -27,6 +27,18 @@ def write(folder: Path, protocol: str, about: dict[str, Any], found: dict[str, A
     return folder / FILE
 
 
+def read(path: Path) -> dict[str, Any]:
+    """A result file, or the one in a folder; an `InputError` if it is none."""
+    path = path / FILE if path.is_dir() else path
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found["rows"], list) or not isinstance(found["about"], dict) or "protocol" not in found:
+            raise TypeError("no rows")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no result of `unialign-gen eval generation`, `retrieval` or `gap`") from error
+    return found
+
+
 def as_csv(rows: Sequence[Row]) -> str:
     """Every row, columns in one order: what it is of, then the number, its interval and n."""
     named = [d for d in DIMENSIONS if any(d in r for r in rows)]
@@ -36,22 +48,6 @@ def as_csv(rows: Sequence[Row]) -> str:
     writer.writeheader()
     writer.writerows([{k: clean(v) for k, v in r.items()} for r in rows])
     return out.getvalue()
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A result file, or the one in a folder.
-
-    Raises:
-        InputError: it is none.
-    """
-    path = path / FILE if path.is_dir() else path
-    try:
-        found = json.loads(path.read_text("utf-8"))
-        if not isinstance(found["rows"], list) or not isinstance(found["about"], dict) or "protocol" not in found:
-            raise TypeError("no rows")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no result of `unialign-gen eval generation`, `retrieval` or `gap`") from error
-    return found
 
 
 def joined(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -68,16 +64,13 @@ def packed(rows: Sequence[Row]) -> dict[str, Any]:
     names = list(dict.fromkeys(k for r in rows for k in r))
     common = {k: rows[0][k] for k in names if all(k in r and r[k] == rows[0][k] for r in rows)}
     columns = [k for k in names if k not in common]
-    words = [k for k in columns if all(isinstance(r.get(k), str) for r in rows)]
-    levels = {k: list(dict.fromkeys(r[k] for r in rows)) for k in words}
+    levels = {k: list(dict.fromkeys(r[k] for r in rows)) for k in columns if all(isinstance(r.get(k), str) for r in rows)}
     values = [[levels[k].index(r[k]) if k in levels else r.get(k) for k in columns] for r in rows]
     return {"common": common, "levels": levels, "columns": columns, "values": values}
 
 
-def unpacked(table: dict[str, Any] | list[Row]) -> list[Row]:
-    """The rows of a `packed` table, where what a row does not have is None; rows that are not packed as they are."""
-    if isinstance(table, list):
-        return table
+def unpacked(table: dict[str, Any]) -> list[Row]:
+    """The rows of a `packed` table, where what a row does not have is None."""
     levels = [table["levels"].get(k) for k in table["columns"]]
     rows = [[v if n is None else n[v] for v, n in zip(values, levels, strict=True)] for values in table["values"]]
     return [{**table["common"], **dict(zip(table["columns"], row, strict=True))} for row in rows]

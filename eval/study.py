@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from unialign_gen.data import vggsounder
 from unialign_gen.data.cache import FeatureCache
 from unialign_gen.data.corpus import Corpus
 from unialign_gen.data.extract import Process
@@ -20,12 +24,11 @@ from unialign_gen.data.sources import CorpusConfig, read_corpus
 from unialign_gen.errors import InputError
 from unialign_gen.heads import encoder_description, heads_in
 from unialign_gen.loading import PUBLISHED, description, find, open_aligner
+from unialign_gen.loading.methods import Method
 from unialign_gen.media import load_clip, load_image
 
-from . import prompt_embeddings
-from .drawing import barrier
-from .methods import Method
-from .pictures import file_name, open_folder, save
+from . import embeddings
+from .pictures import Cell, file_name, open_folder, save
 
 SELF = "self-reconstruction"
 FRAMES = 8
@@ -41,6 +44,7 @@ class Plan:
         frame: which of a video's 8 frames, from 0, is the clip's own picture, where the corpus has no picture of it.
         steps, guidance: the decoder's own if None.
         batch: pictures drawn at a time.
+        annotations: VGGSounder's list: a clip has then all classes that annotators heard and saw, not its label alone.
     """
 
     corpus: CorpusConfig
@@ -58,6 +62,7 @@ class Plan:
     dtype: Any = None
     sources: Mapping[str, str] = field(default_factory=dict)
     accept_license: bool = False
+    annotations: Path | None = None
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -69,6 +74,11 @@ class Plan:
                 raise InputError(f"a method cannot be called {SELF}: that is the row of the decoder's own")
         if not 0 <= self.frame < FRAMES:
             raise InputError(f"--frame {self.frame}: a video gives frames 0 to {FRAMES - 1}")
+
+    @property
+    def drawing(self) -> dict[str, Any]:
+        """Options of a pipeline's call."""
+        return {"num_inference_steps": self.steps, "guidance_scale": self.guidance}
 
     @property
     def own_sources(self) -> dict[str, str]:
@@ -83,20 +93,15 @@ class Plan:
 
 
 def check_heads(plan: Plan) -> None:
-    """Every method has a head for a sound encoder that is outside the checkpoint's space.
-
-    Raises:
-        InputError: one has none; its embeddings would mean nothing to the decoder.
-    """
-    if "audio" not in prompt_embeddings.needed(plan.kinds) or plan.own_sources == dict(plan.sources):
+    """An `InputError` where a method lacks a head for a sound encoder outside the checkpoint's space: it would mean nothing."""
+    if "audio" not in embeddings.needed(plan.kinds) or plan.own_sources == dict(plan.sources):
         return
-    for method in plan.methods:
-        for run in method.runs:
-            if run is None or (run.is_dir() and not (run / "audio" / "head.json").is_file()):
-                raise InputError(
-                    f"{method.name} has no head for sound, and this encoder is in no decoder's space by itself: "
-                    "train one, or give it as --source audio_head=FOLDER"
-                )
+    for method, run in ((m, run) for m in plan.methods for run in m.runs):
+        if run is None or (run.is_dir() and not (run / "audio" / "head.json").is_file()):
+            raise InputError(
+                f"{method.name} has no head for sound, and this encoder is in no decoder's space by itself: "
+                "train one, or give it as --source audio_head=FOLDER"
+            )
 
 
 @dataclass
@@ -107,6 +112,7 @@ class Study:
         keep: which rows of the features they are (N,).
         embedded: (method, run number) -> unit embeddings (N, d) by kind.
         left_out: clips of the corpus that are not there or cannot be used, with the reason.
+        cells: by decoder, what was drawn.
     """
 
     plan: Plan
@@ -119,6 +125,24 @@ class Study:
     left_out: list[dict[str, str]]
     corpus: Corpus
     pipelines: dict[str, Any] = field(default_factory=dict)
+    cells: dict[str, list[Cell]] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the ids, joined by newlines."""
+        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """Of the set of clips."""
+        return self.corpus.name if self.plan.annotations is None else f"{self.corpus.name}, heard and seen"
+
+    @cached_property
+    def classes(self) -> list[frozenset[str]]:
+        """Of each clip the classes that a picture of it may show: its label, or all that annotators heard and saw."""
+        known = {} if self.plan.annotations is None else vggsounder.heard_and_seen(self.plan.annotations)
+        own = [frozenset({label} if label else ()) for label in self.labels]
+        return [known.get(clip, mine) for clip, mine in zip(self.ids, own, strict=True)]
 
     @property
     def references(self) -> list[Path]:
@@ -127,25 +151,16 @@ class Study:
 
 def encoder_entries(plan: Plan, modalities: Sequence[str]) -> dict[str, str | dict[str, Any]]:
     """Where `extract` finds the encoders: the checkpoint's, and of modalities of one's own those that a method's run kept."""
-    own = {name: own_encoder(plan, name) for name in modalities if name not in prompt_embeddings.MODALITIES}
+    own = {name: own_encoder(plan, name) for name in modalities if name not in embeddings.MODALITIES}
     modalities = [name for name in modalities if name not in own]
     if plan.checkpoint not in PUBLISHED:
         return dict.fromkeys(modalities, plan.checkpoint) | own
-    described = description.replace_sources(description.read(find(plan.checkpoint)), plan.sources, plan.accept_license)[
-        "encoders"
-    ]
-    found: dict[str, str | dict[str, Any]] = {}
-    for name in modalities:
-        found[name] = description.config_of(described["image" if name == "video" else name])
-    return found | own
+    described = description.replace_sources(description.read(find(plan.checkpoint)), plan.sources, plan.accept_license)
+    return {m: description.config_of(described["encoders"]["image" if m == "video" else m]) for m in modalities} | own
 
 
 def own_encoder(plan: Plan, modality: str) -> str | dict[str, Any]:
-    """The encoder of a modality of one's own, as the first run that has a head for it describes it.
-
-    Raises:
-        InputError: no method has one.
-    """
+    """The encoder of a modality of one's own, as the first run that has a head for it describes it; an `InputError` if none."""
     for run in (run for method in plan.methods for run in method.runs if run is not None and run.is_dir()):
         folder = heads_in(run).get(modality)
         if folder is not None and (folder / "model.safetensors").is_file():
@@ -157,7 +172,7 @@ def own_encoder(plan: Plan, modality: str) -> str | dict[str, Any]:
 
 def modalities_of(corpus: Corpus, kinds: Sequence[str]) -> list[str]:
     """What the encoders have to look at: what the prompts need, and the picture, or the video it is taken from."""
-    wanted = prompt_embeddings.needed([*kinds, "image"])
+    wanted = embeddings.needed([*kinds, "image"])
     if any(s.image is None and s.video is not None for s in corpus.samples) and "video" not in wanted:
         wanted.append("video")
     if not any(s.image for s in corpus.samples):
@@ -173,43 +188,28 @@ def prepare(plan: Plan, process: Process) -> Study:
     """
     check_heads(plan)
     corpus = read_corpus(plan.corpus)
-    folder = plan.out / "features"
     wanted = modalities_of(corpus, plan.kinds)
     for name in wanted:
         if name != "text" and not any(s.file(name) for s in corpus.samples):
             raise InputError(f"no clip of {corpus.name} has {name}: leave prompts with {name} out")
-    dtype = str(plan.dtype or torch.float32).removeprefix("torch.")
-    config = ExtractConfig(
-        plan.corpus,
-        encoder_entries(plan, wanted),
-        folder,
-        frames=FRAMES,
-        dtype=dtype,  # type: ignore[arg-type]
-        device=plan.device,
-        shard_size=64,
-    )
-    extract_features(config, process)
+    dtype: Any = str(plan.dtype or torch.float32).removeprefix("torch.")
+    settings = {"frames": FRAMES, "dtype": dtype, "device": plan.device, "shard_size": 64}
+    extract_features(ExtractConfig(plan.corpus, encoder_entries(plan, wanted), plan.out / "features", **settings), process)
     barrier(process)
-    features = FeatureCache.open(folder)
+    features = FeatureCache.open(plan.out / "features")
     aligner = open_aligner(plan.checkpoint, plan.own_sources, plan.accept_license)
-    embedded: dict[tuple[str, int], dict[str, Tensor]] = {}
-    has = torch.ones(len(features), dtype=torch.bool)
+    runs = [((m.name, i), run) for m in plan.methods for i, run in enumerate(m.runs)]
     mixed = [k for k in plan.kinds if k != "image"]
-    for method in plan.methods if mixed else ():
-        for number, run in enumerate(method.runs):
-            embedded[method.name, number], there = prompt_embeddings.embed(features, mixed, run, aligner, plan.frame)
-            has &= there
-    own, there = prompt_embeddings.embed(features, ["image"], None, aligner, plan.frame)
-    embedded[SELF, 0] = own
-    keep = (has & there).nonzero()[:, 0]
+    found = {key: embeddings.embed(features, mixed, run, aligner, plan.frame) for key, run in runs if mixed}
+    found[SELF, 0] = embeddings.embed(features, ["image"], None, aligner, plan.frame)
+    has = torch.stack([there for _, there in found.values()]).all(0)
+    keep = has.nonzero()[:, 0]
     if len(keep) < 2:
         raise InputError(f"{len(keep)} clips of {corpus.name} have all of {', '.join(plan.kinds)}: nothing to measure")
-    kept = set(keep.tolist())
-    left_out = [{"id": m.id, "reason": m.reason} for m in corpus.missing]
     reasons = {p["id"]: p["reason"] for p in features.problems() if p["kind"] != "noted"}
-    for i, clip in enumerate(features.ids):
-        if i not in kept:
-            left_out.append({"id": clip, "reason": reasons.get(clip, "lacks a modality that a prompt needs")})
+    lacking = [clip for clip, there in zip(features.ids, has.tolist(), strict=True) if not there]
+    left_out = [{"id": m.id, "reason": m.reason} for m in corpus.missing]
+    left_out += [{"id": clip, "reason": reasons.get(clip, "lacks a modality that a prompt needs")} for clip in lacking]
     study = Study(
         plan,
         features,
@@ -217,7 +217,7 @@ def prepare(plan: Plan, process: Process) -> Study:
         [features.labels[i] for i in keep.tolist()],
         [next(iter(corpus.samples[i].text), "") for i in keep.tolist()],
         keep,
-        {key: {kind: z[keep] for kind, z in kinds.items()} for key, kinds in embedded.items()},
+        {key: {kind: z[keep] for kind, z in kinds.items()} for key, (kinds, _) in found.items()},
         left_out,
         corpus,
     )
@@ -237,3 +237,22 @@ def make_references(study: Study, process: Process) -> None:
         sample = study.corpus.samples[at]
         picture = load_image(sample.image) if sample.image else load_clip(str(sample.video), FRAMES).frames[study.plan.frame]
         save(picture, path)
+
+
+def barrier(process: Process) -> None:
+    """Waits until every process has come here, in a group that the first call begins; does nothing where there is one."""
+    if process.world < 2:
+        return
+    import torch.distributed as dist
+
+    if not dist.is_initialized():  # nothing but this is exchanged, and the slowest may need days
+        dist.init_process_group("gloo", timeout=timedelta(days=30))
+    dist.barrier()
+
+
+def destroy_process_group() -> None:
+    """Ends the group that `barrier` began."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import diffusers
 from diffusers import DiffusionPipeline
 
+from .editing import Edit, Mode
 from .embed_scale import EmbedScale
+from .ip_adapter import IPAdapterPipeline, MovingPipeline, adapter_class
 from .kandinsky import UniAlignKandinskyPipeline
 from .prior import EmbeddingPrior
 from .stable_unclip import UniAlignStableUnCLIPPipeline
@@ -19,13 +21,18 @@ if TYPE_CHECKING:
     from .modular import UniAlignEmbedStep, UniAlignMixStep
 
 __all__ = [
+    "Edit",
     "EmbedScale",
     "EmbeddingPrior",
+    "IPAdapterPipeline",
+    "Mode",
+    "MovingPipeline",
     "UniAlignEmbedStep",
     "UniAlignKandinskyPipeline",
     "UniAlignMixStep",
     "UniAlignStableUnCLIPPipeline",
     "Upscaler",
+    "adapter_class",
     "register",
 ]
 

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from diffusers import DDPMScheduler, KandinskyV22Pipeline, UNet2DConditionModel, VQModel
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import (
+    DDPMScheduler,
+    DiffusionPipeline,
+    KandinskyV22Img2ImgPipeline,
+    KandinskyV22Pipeline,
+    UNet2DConditionModel,
+    VQModel,
+)
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+from torch import Tensor
 
 from unialign_gen.aligner import Aligner
+from unialign_gen.errors import InputError
 from unialign_gen.request import Request
 
+from .editing import Canvas, Edit, Mode, accepted, to_tensor
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior
-from .prompted import Conditions, PromptedPipeline
+from .prompted import Conditions, PromptedPipeline, step_end
 from .upscaler import Upscaler
 
 
@@ -54,27 +69,108 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
 
     @property
-    def sample_side(self) -> int:
+    def sample_side(self) -> int:  # type: ignore[override]
         """Side in pixels of the square pictures the decoder was trained on."""
         return int(self.unet.config.sample_size) * self.movq_scale_factor
 
+    @property
+    def size_multiple(self) -> int:  # type: ignore[override]
+        """What widths and heights are multiples of: diffusers rounds others up."""
+        return int(self.movq_scale_factor) ** 2
+
     def sample(self, request: Request, conditions: Conditions) -> Any:
-        embeds = conditions.image_embeds
-        negative = self.embed_scale.negative_image_embeds.to(embeds).expand_as(embeds)
-        callback = request.callback_on_step_end
         images = KandinskyV22Pipeline.__call__(
             self,
-            image_embeds=embeds,
-            negative_image_embeds=negative,
+            **self.shared(request, conditions),
             height=request.height or self.sample_side,
             width=request.width or self.sample_side,
-            num_inference_steps=conditions.steps,
-            guidance_scale=conditions.guidance,
-            generator=conditions.generator,
             latents=request.latents,
             output_type=request.output_type,
-            callback_on_step_end=None if callback is None else lambda *now: callback(*now) or {},
-            callback_on_step_end_tensor_inputs=list(request.callback_on_step_end_tensor_inputs),
+            **step_end(request),
         ).images
         # diffusers leaves tensors in [-1, 1] here, unlike everywhere else
         return (images * 0.5 + 0.5).clamp(0, 1) if request.output_type == "pt" else images
+
+    def shared(self, request: Request, conditions: Conditions) -> dict[str, Any]:
+        """What all of Kandinsky's pipelines take."""
+        embeds = conditions.image_embeds
+        return {
+            "image_embeds": embeds,
+            "negative_image_embeds": self.embed_scale.negative_image_embeds.to(embeds).expand_as(embeds),
+            "num_inference_steps": conditions.steps,
+            "guidance_scale": conditions.guidance,
+            "generator": conditions.generator,
+        }
+
+    def edit_kind(self, kind: type[DiffusionPipeline]) -> type[DiffusionPipeline]:
+        return LatentImg2Img if kind is KandinskyV22Img2ImgPipeline else kind
+
+    def sample_edit(self, made: Any, edit: Edit, canvas: Canvas, request: Request, conditions: Conditions) -> Any:
+        if edit.share < 1 and edit.mask is not None and not accepted(type(made), strength=1):
+            raise InputError("this decoder redraws all that the mask marks: leave strength out")
+        count = len(conditions.image_embeds)  # every picture has noise of its own, hence a copy of the picture
+        options = accepted(
+            type(made),
+            image=[canvas.picture] * count,
+            mask_image=[canvas.mask] * count,
+            strength=edit.share,
+            hint=None
+            if canvas.control is None
+            else torch.stack([to_tensor(canvas.control)] * count).to(conditions.image_embeds),
+            **step_end(request),
+        )
+        width, height = canvas.size
+        return made(**self.shared(request, conditions), **options, width=width, height=height).images
+
+
+class LatentImg2Img(KandinskyV22Img2ImgPipeline):
+    """Img2img as in diffusers, for latents of any width: theirs of other than 4 channels are encoded a second time."""
+
+    def prepare_latents(
+        self, image: Tensor, timestep: Tensor, batch: int, pictures: int, dtype: Any, device: Any, generator: Any = None
+    ) -> Tensor:
+        self.clean = image.to(device, dtype)  # (B, C, h, w)
+        self.noise = randn_tensor(image.shape, generator=generator, device=device, dtype=dtype)
+        return self.scheduler.add_noise(self.clean, self.noise, timestep)
+
+
+class LatentInpaint(LatentImg2Img):
+    """Inpainting by a decoder that was never trained to: after each step what the mask keeps is put back, as noisy as the rest.
+
+    RePaint's equation 8 (Lugmayr et al. 2022, arXiv 2201.09865) without its resampling, as Stable Diffusion's pipeline does it.
+    """
+
+    def __call__(
+        self,
+        image: Any,
+        mask_image: list[Image.Image],
+        strength: float = 1.0,
+        callback_on_step_end: Any = None,
+        callback_on_step_end_tensor_inputs: Any = ("latents",),
+        **options: Any,
+    ) -> Any:
+        marked = torch.stack([torch.from_numpy(np.asarray(mask, np.float32) > 0) for mask in mask_image])  # (B, H, W)
+        self.marked = marked[:, None].float()
+
+        def keep(pipeline: Any, step: int, timestep: Tensor, now: dict[str, Any]) -> dict[str, Any]:
+            changed = callback_on_step_end(pipeline, step, timestep, now) if callback_on_step_end else {}
+            return {**changed, "latents": self.kept(step, changed.get("latents", now["latents"]))}
+
+        names = list({"latents", *callback_on_step_end_tensor_inputs})
+        return super().__call__(
+            image=image,
+            strength=strength,
+            callback_on_step_end=keep,
+            callback_on_step_end_tensor_inputs=names,
+            **options,
+        )
+
+    def kept(self, step: int, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) after a step, with the picture's own where nothing is marked."""
+        inside = F.adaptive_max_pool2d(self.marked, latents.shape[-2:]).to(latents.device) > 0  # (B, 1, h, w)
+        later = self.scheduler.timesteps[-self.num_timesteps :][step + 1 : step + 2]
+        clean = self.scheduler.add_noise(self.clean, self.noise, later.expand(len(latents))) if len(later) else self.clean
+        return torch.where(inside, latents, clean)
+
+
+UniAlignKandinskyPipeline.modes = {"img2img": Mode(KandinskyV22Img2ImgPipeline), "inpaint": Mode(LatentInpaint)}

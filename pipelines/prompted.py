@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import ImagePipelineOutput
+from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.pil_utils import numpy_to_pil
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from unialign_gen.notes import Note, collected, tell
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_count_and_request, takes_request
 
+from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior, each, temperature_of
 from .upscaler import Upscaler
@@ -66,13 +68,18 @@ class PromptedPipeline:
     """Mixed into a diffusers pipeline that has `aligner`, `embed_scale`, `prior`, `unet`, and two defaults in its config."""
 
     decoder_options: ClassVar[tuple[str, ...]] = ()  # those of `request.OPTIONS` that this decoder takes
+    modes: Mapping[str, Mode] = {}  # how it edits, by `Edit.mode`
+    moving: ClassVar[bool] = False  # whether it draws clips instead of pictures
     aligner: Aligner
     embed_scale: EmbedScale
     prior: EmbeddingPrior | None
     upscaler: Upscaler | None
     unet: Any
     config: Any
+    sample_side: int  # side in pixels of the square pictures that the decoder was trained on
+    size_multiple: int  # what widths and heights are multiples of
     _execution_device: torch.device
+    maybe_free_model_hooks: Callable[[], None]
 
     @property
     def decoder_dtype(self) -> torch.dtype:
@@ -92,19 +99,90 @@ class PromptedPipeline:
         Raises:
             InputError: something in it that cannot be used.
         """
+        self.check_options(request)
+        with collected() as notes:
+            conditions, used = self.conditions(request)
+            with diffusers_checks():
+                images = self.upscaled(used, conditions)
+        return PictureOutput(images=images, notes=notes, request=used)
+
+    def check_options(self, request: Request) -> None:
+        """Whether this decoder takes the options of a request."""
         unknown = set(request.options) - set(self.decoder_options)
         if unknown:
             raise InputError(f"this decoder takes no {', '.join(sorted(unknown))}: leave it out")
-        with collected() as notes:
-            conditions, used = self.conditions(request)
-            try:
-                images = self.upscaled(used, conditions)
-            except ValueError as error:  # diffusers' own checks, of latents' shape and the like
-                raise InputError(" ".join(str(error).split())) from error
-        return PictureOutput(images=images, notes=notes, request=used)
 
     def sample(self, request: Request, conditions: Conditions) -> Any:
         """The decoder's own part of `draw`: images in the request's output type."""
+        raise NotImplementedError
+
+    @property
+    def edit_modes(self) -> tuple[str, ...]:
+        """What `edit` can do here, of `img2img`, `inpaint`, `control`, `control+img2img`, `control+inpaint`."""
+        return tuple(self.modes)
+
+    def edit(
+        self, picture: Any = None, mask: Any = None, *, strength: float | None = None, control: Any = None, **options: Any
+    ) -> PictureOutput:
+        """Changes a picture towards prompts: img2img, inpainting with a `mask`, ControlNet with a `control` map.
+
+        Args:
+            picture, mask, strength, control: see `Edit`; one for all prompts.
+            options: the prompts and everything else that a call takes, but `latents`, and PIL as the only output type.
+
+        Returns:
+            Pictures of the size of `picture`, or of `height` and `width`, to which it is brought first.
+
+        Raises:
+            InputError: as in a call; a way of editing that this decoder does not have; a picture that cannot be read.
+
+        Example:
+            >>> import unialign_gen
+            >>> from PIL import Image
+            >>> generate = unialign_gen.load("starter")
+            >>> grey = Image.new("RGB", (96, 64), "grey")
+            >>> generate.edit(grey, text="a red car", strength=0.5, seed=0, num_inference_steps=2).images[0].size
+            (96, 64)
+        """
+        return self.draw_edit(Edit(picture, mask, strength, control), ask(**options))
+
+    @torch.no_grad()
+    def draw_edit(self, edit: Edit, request: Request) -> PictureOutput:
+        """`edit`, of a request."""
+        if edit.mode not in self.modes:
+            ways = f"it does {', '.join(self.modes)}" if self.modes else "it does not edit"
+            raise InputError(f"this decoder has no {edit.mode}: {ways}")
+        if request.latents is not None or request.output_type != "pil" or request.upscale is not None:
+            raise InputError("an edit ends with PIL pictures of the picture's size: leave out latents, output_type, upscale")
+        self.check_options(request)
+        with collected() as notes:
+            canvas = Canvas.of(edit, request, self.sample_side, self.size_multiple)
+            conditions, used = self.conditions(request)
+            if edit.picture is not None and int(conditions.steps * edit.share) == 0 < edit.share:
+                least = 1 / conditions.steps
+                raise InputError(f"strength {edit.share:g} of {conditions.steps} steps is none of them: at least {least:.2g}")
+            if canvas.original is not None and edit.share == 0:
+                images = [canvas.original.copy() for _ in conditions.image_embeds]
+            else:
+                mode = self.modes[edit.mode]
+                if request.callback_on_step_end and not accepted(mode.kind, callback_on_step_end=True):
+                    raise InputError(f"this decoder's {edit.mode} has no callback: leave it out")
+                with diffusers_checks():
+                    made = editor(self, mode, self.edit_kind(mode.kind), self.__dict__.setdefault("_edit_parts", {}))
+                    drawn = self.sample_edit(made, edit, canvas, used, conditions)
+                    if getattr(self, "upscaler", None) is not None and canvas.larger:
+                        pixels = torch.stack([to_tensor(picture) for picture in drawn]).to(self._execution_device)
+                        drawn = numpy_to_pil(self.enlarged(pixels).permute(0, 2, 3, 1).cpu().numpy())
+                    images = canvas.finish(drawn)
+                    self.maybe_free_model_hooks()  # of the components that it was lent
+        return PictureOutput(images=images, notes=notes, request=used)
+
+    def edit_kind(self, kind: type[DiffusionPipeline]) -> type[DiffusionPipeline]:
+        """The class that edits in place of diffusers' own."""
+        return kind
+
+    def sample_edit(self, made: Any, edit: Edit, canvas: Canvas, request: Request, conditions: Conditions) -> Any:
+        """The decoder's own part of `draw_edit`: PIL pictures at the canvas's working size."""
         raise NotImplementedError
 
     def upscaled(self, request: Request, conditions: Conditions) -> Any:
@@ -121,12 +199,16 @@ class PromptedPipeline:
             raise InputError(f"height and width must be multiples of {scale}, got {sides[0]} and {sides[1]}")
         height, width = (None if side is None else side // scale for side in sides)
         small = self.sample(replace(request, height=height, width=width, output_type="pt"), conditions)  # (B, 3, h, w)
-        made = upscaler((2 * small - 1).to(upscaler.dtype)).float()  # (B, 3, most * h, most * w)
-        made = F.avg_pool2d(made / 2 + 0.5, most // scale).clamp(0, 1)
+        made = F.avg_pool2d(self.enlarged(small), most // scale)
         if request.output_type == "pt":
             return made
         arrays = made.permute(0, 2, 3, 1).cpu().numpy()
         return numpy_to_pil(arrays) if request.output_type == "pil" else arrays
+
+    def enlarged(self, small: Tensor) -> Tensor:
+        """Pictures (B, 3, h, w) in [0, 1] as large as the upscaler makes them."""
+        assert self.upscaler is not None
+        return (self.upscaler((2 * small - 1).to(self.upscaler.dtype)).float() / 2 + 0.5).clamp(0, 1)
 
     @takes_request
     def embed(self, request: Request) -> Embeddings:
@@ -239,6 +321,8 @@ class PromptedPipeline:
             given = getattr(request, name)
             if given is not None and given != getattr(plain, name):
                 raise InputError(f"best_of chooses one PIL picture a prompt: leave out {called}")
+        if self.moving:
+            raise InputError("best_of chooses among pictures, and this decoder draws clips: leave it out")
         if count < 1:
             raise InputError(f"candidates must be at least 1, got {count}")
         if count == 1:
@@ -298,6 +382,17 @@ class PromptedPipeline:
             return PictureOutput(images=[picture for part in drawn for picture in part], notes=notes)
         join = torch.cat if isinstance(drawn[0], Tensor) else np.concatenate
         return PictureOutput(images=join(drawn), notes=notes)
+
+
+@contextmanager
+def diffusers_checks() -> Iterator[None]:
+    """What diffusers' own checks find, of sizes and the like, as one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(" ".join(str(error).split())) from error
 
 
 PRIOR_STREAM = 1 << 62  # so that the prior's numbers and the decoder's first noise have nothing to do with each other
@@ -406,3 +501,24 @@ def generators(seed: int | Sequence[int], count: int, per_prompt: int, stream: i
     """One CPU generator a picture: prompt i, picture j draws from its prompt's first seed + j; other numbers in each stream."""
     seeds = [s + j for s in first_seeds(seed, count, per_prompt) for j in range(per_prompt)]
     return [torch.Generator().manual_seed(s ^ stream) for s in seeds]
+
+
+def rows_of(name: str, given: str | Sequence[str] | None, prompts: int, pictures: int) -> list[str]:
+    """Words for each picture, from one text for all or one a prompt.
+
+    Raises:
+        InputError: several texts, and another number of prompts.
+    """
+    each = [given or ""] * prompts if given is None or isinstance(given, str) else list(given)
+    if len(each) != prompts:
+        raise InputError(f"{len(each)} values of {name} for {prompts} prompts: give one, or one for each")
+    return [row for row in each for _ in range(pictures)]
+
+
+def step_end(request: Request) -> dict[str, Any]:
+    """A request's callback as diffusers takes it, which wants to be given something back."""
+    callback = request.callback_on_step_end
+    return {
+        "callback_on_step_end": None if callback is None else lambda *now: callback(*now) or {},
+        "callback_on_step_end_tensor_inputs": list(request.callback_on_step_end_tensor_inputs),
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +16,7 @@ from unialign_gen.request import OPTIONS, Request
 
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior
-from .prompted import Conditions, PromptedPipeline
+from .prompted import Conditions, PromptedPipeline, rows_of
 from .upscaler import Upscaler
 
 
@@ -112,12 +111,6 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
             raise InputError(f"noise_level must be a whole number from 0 to {levels - 1}, got {level}")
         callback, latents = request.callback_on_step_end, request.latents
 
-        def rows(given: str | Sequence[str] | None, name: str) -> list[str]:
-            each = [given or ""] * conditions.prompts if given is None or isinstance(given, str) else list(given)
-            if len(each) != conditions.prompts:
-                raise InputError(f"{len(each)} values of {name} for {conditions.prompts} prompts: give one, or one for each")
-            return [row for row in each for _ in range(request.pictures)]
-
         def step_end(step: int, timestep: Tensor, now: Tensor) -> None:
             # diffusers' loop has the older kind of callback and keeps `now`: what is returned is written into it
             assert callback is not None
@@ -125,14 +118,15 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
             if changed is not now:
                 now.copy_(changed)
 
+        unwanted = rows_of("negative_decoder_prompt", negative, conditions.prompts, request.pictures)
         if latents is not None:  # diffusers scales the noise it draws, and forgets to scale the noise it is given
             self.scheduler.set_timesteps(conditions.steps, device=self._execution_device)
             latents = latents.to(self._execution_device, self.unet.dtype) * self.scheduler.init_noise_sigma
         return StableUnCLIPImg2ImgPipeline.__call__(
             self,
-            prompt=rows(words, "decoder_prompt"),
+            prompt=rows_of("decoder_prompt", words, conditions.prompts, request.pictures),
             # without guidance diffusers wants no negative prompt at all
-            negative_prompt=rows(negative, "negative_decoder_prompt") if conditions.guidance > 1 else None,
+            negative_prompt=unwanted if conditions.guidance > 1 else None,
             image_embeds=conditions.image_embeds,
             height=request.height,
             width=request.width,

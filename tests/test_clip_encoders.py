@@ -33,6 +33,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from unialign_gen.data.extract_config import locate
 from unialign_gen.encoders import load_encoder, save_encoder
 from unialign_gen.encoders import open_clip as by_open_clip
+from unialign_gen.encoders.open_clip import description
 from unialign_gen.encoders.registry import NOWHERE, current
 from unialign_gen.errors import InputError
 from unialign_gen.notes import collected
@@ -580,3 +581,24 @@ def test_damaged_weights_are_one_clear_line(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="download it again"):
         encoder_at(tmp_path / "image", "clip_image", source=str(source))
+
+
+@pytest.mark.parametrize("name", ["PE-Core-T-16-384/meta", "ViT-B-16-SigLIP2-256/webli"])
+def test_pe_core_and_siglip_2_are_open_clips_own(tmp_path, pictures, tokenizer, name):
+    """Their published configurations, made small, from a folder; by name the same with open_clip's weights."""
+    described, _ = description(NOWHERE, dict(zip(("model", "pretrained"), name.split("/"), strict=True)))
+    described = json.loads(json.dumps(described))
+    sizes, words = described["model_cfg"]["vision_cfg"], described["model_cfg"]["text_cfg"]
+    sizes |= {"image_size": 384, "timm_model_name": "vit_pe_core_tiny_patch16_384", "timm_model_pretrained": False}
+    words |= {"width": 32, "heads": 2, "layers": 1, "vocab_size": 49408}
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(described))
+    theirs = lively(open_clip.create_model(f"local-dir:{tmp_path}", load_weights=False, pretrained_text=False))
+    save_file(theirs.state_dict(), tmp_path / "open_clip_model.safetensors")
+    config = {"encoder": "open_clip", "source": str(tmp_path)}
+    see, read = (load_encoder(NOWHERE, config=config | {"modality": m}) for m in ("image", "text"))
+    pixels, tokens = see.prepare(pictures[:2]), read.prepare(TEXTS)
+    assert pixels.shape[2:] == (384, 384)
+    with torch.no_grad():
+        assert torch.allclose(see(pixels), theirs.encode_image(pixels), rtol=1e-4, atol=1e-3)
+        assert torch.allclose(read(tokens), theirs.encode_text(tokens), rtol=1e-4, atol=1e-3)

@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-MODULES = ("unialign_gen", "unialign_gen.objectives", "unialign_gen.encoders", "unialign_gen.pipelines")
+MODULES = ("unialign_gen", "unialign_gen.objectives", "unialign_gen.encoders", "unialign_gen.pipelines", "unialign_gen.serving")
 
 
 def names():

@@ -7,11 +7,12 @@ import torch
 from PIL import Image
 from scipy.stats import binomtest
 
+from unialign_gen.checkpoints.concepts import evaluate, score, table
+from unialign_gen.checkpoints.evaluation_sets import Prompt, prompts
+from unialign_gen.checkpoints.recipe.probe import fit_probe
 from unialign_gen.data.manifest import Row, write
-from unialign_gen.eval.concepts import evaluate, score, table
-from unialign_gen.eval.data import Prompt, prompts
-from unialign_gen.eval.intervals import wilson
-from unialign_gen.eval.judge import Judge, fit_probe
+from unialign_gen.eval.figures import wilson
+from unialign_gen.eval.judge import Judge
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 10), (10, 10), (57, 200)])

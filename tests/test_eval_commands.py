@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from unialign_gen.cli import app
 from unialign_gen.data import cache
 from unialign_gen.eval import report, results, tables
 from unialign_gen.eval.extractors import load
-from unialign_gen.eval.features import extract, picture_folder
+from unialign_gen.eval.features import extract
 from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.heads import Head, save_head
+from unialign_gen.media.picture_sets import open_pictures
 
 D = 8
 
@@ -43,7 +45,7 @@ def test_distance_of_folders_and_of_their_statistics(folders, tmp_path):
     done = run("distance", a, b, "--extractor", "judge", "--json")
     found = json.loads(done.stdout.strip().splitlines()[-1])
     judge = load("judge")
-    expected = frechet_distance(*(extract(judge, picture_folder(f).files) for f in folders))
+    expected = frechet_distance(*(extract(judge, open_pictures(f).pictures) for f in folders))
     name = "Frechet distance (EfficientNet-Lite2)"
     assert found[name] == pytest.approx(expected, rel=1e-5)
     assert (found["n"], found["n_reference"], found["extractor"]) == (10, 12, judge.name)
@@ -112,7 +114,7 @@ def test_retrieval_and_gap_write_results_and_one_report(features, tmp_path):
     by_method = {r["method"]: r["value"] for r in rows if all(r[k] == v for k, v in about.items())}
     assert by_method["good"] > by_method["bad"] + 0.3
     assert {"T-AI volume", "T-AI centroid +DSL"} <= {r["label"] for r in rows}
-    assert Image.open(tmp_path / "g" / "tsne.png").width > 100
+    assert set(json.loads((tmp_path / "g" / "result.json").read_text())["maps"][0]["points"]) == {"text", "audio", "image"}
     formats = [part for f in ("markdown", "latex", "csv") for part in ("--format", f)]
     done = run(
         "report", tmp_path / "r", tmp_path / "g" / "result.json", "--out", tmp_path / "page", "--title", "Both", *formats
@@ -120,7 +122,8 @@ def test_retrieval_and_gap_write_results_and_one_report(features, tmp_path):
     assert done.exit_code == 0, done.output
     page = (tmp_path / "page" / "report.html").read_text()
     assert "<h1>Both</h1>" in page
-    assert page.count("data:image/webp") == 1  # the map
+    assert page.count("t-SNE of 20") == 4  # two maps, each with its caption
+    assert "R@1 by gap" in page
     assert page.count("<svg") >= 2
     assert "58.7" in page  # table 1, published
     assert "good - bad" in (tmp_path / "page" / "report.md").read_text()
@@ -138,12 +141,16 @@ def test_retrieval_and_gap_write_results_and_one_report(features, tmp_path):
 def test_some_samples_and_missing_modalities(features, tmp_path):
     (tmp_path / "ids").write_text("\n".join(str(i) for i in range(30)))
     options = ["retrieval", "--features", features, "--checkpoint", "none", "--method", f"good={features / 'good'}"]
-    done = run(*options, "--ids", tmp_path / "ids", "--missing", "--out", tmp_path / "r")
+    save_file({"scores": torch.eye(40)}, tmp_path / "scores.safetensors")
+    ranked = ["--rerank", tmp_path / "scores.safetensors"]
+    done = run(*options, *ranked, "--ids", tmp_path / "ids", "--missing", "--out", tmp_path / "r")
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "r" / "result.json").read_text())
     assert found["about"]["ids"] == "30 of ids"
     assert found["about"]["captions"]["all"]["distinct"] == 30
     assert {r["n"] for r in found["rows"]} == {30}
+    again = [r for r in found["rows"] if r["label"] == "T-A cosine +rerank" and r["metric"] == "R@1"]
+    assert [r["value"] for r in again] == [1.0, 1.0]
     assert "T-AI volume, 90% missing" in {r["label"] for r in found["rows"]}
     done = run(*options, "--modality", "audio", "--out", tmp_path / "a")
     assert "image is left out" in done.output
@@ -204,6 +211,33 @@ def test_tables_show_numbers_with_their_interval_and_n():
     assert tables.by_metric(shares, signed=True)[0].rows[0][2] == "+50.0 % (+40.0 to +61.0)"
 
 
+def test_published_numbers_stand_beside_ones_own_and_are_marked():
+    own = {"dataset": "vggsound test, 1024 by hash, seed 0", "decoder": "stable-unclip", "method": "mine", "task": "T->I"}
+    own |= {"metric": "FID", "value": 41.0, "low": 39.0, "high": 43.0, "n": 1024}
+    paper = results.published()["tables"]
+    (table,) = tables.by_metric([own, *tables.published_rows(paper, [own])])
+    assert table.head[:3] == ["decoder", "method", "T->I"]
+    (uni,) = [r for r in table.rows if r[:2] == ["Stable UnCLIP", "UniAlign (Euclidean) (published)"]]
+    assert uni[2] == "39.63"
+    assert all(r[1].endswith("(published)") for r in table.rows[1:])
+    recall = {"dataset": "msrvtt", "method": "mine", "task": "T->VA", "label": "T-VA volume", "metric": "R@1", "value": 0.5}
+    found = tables.published_rows(paper, [recall])
+    assert [r["value"] for r in found if r["method"] == "UniAlign (published)"] == pytest.approx([0.587, 0.546])
+    assert not tables.published_rows(paper, [own | {"dataset": "mine"}, recall | {"metric": "R@5"}])
+
+
+def test_charts_are_points_in_a_square():
+    drawn = tables.plane("x", {"a": [[10, 5.0], [30, 1.0]], "b": [[20, 3.0]]}, "N", lines=True)
+    assert [s["points"] for s in drawn["series"]] == [[[0, 1], [1, 0]], [[0.5, 0.5]]]
+    assert (drawn["x"], drawn["y"]) == (["10", "30"], ["1", "5"])
+    two = [("a", "gap", 0.1), ("a", "R@1", 0.5), ("b", "gap", 0.2), ("b", "R@1", 0.4)]
+    rows = [{"dataset": "d", "method": m, "task": "t", "metric": k, "value": v} for m, k, v in two]
+    (chart,) = tables.gap_against_quality(rows)
+    assert chart["title"] == "R@1 by gap, means over tasks; d"
+    assert [s["points"] for s in chart["series"]] == [[[0, 1]], [[1, 0]]]
+    assert not tables.gap_against_quality(rows[:2])  # one method is no curve
+
+
 def test_a_page_escapes_what_it_shows(tmp_path):
     row = {"method": "<b>", "task": "T->I", "metric": "FID", "value": float("nan"), "low": None, "high": None, "n": 3}
     results.write(tmp_path, "generation", {"dataset": "<script>"}, {"rows": [row]})
@@ -211,3 +245,26 @@ def test_a_page_escapes_what_it_shows(tmp_path):
     assert "<script>" not in page
     assert "&lt;b&gt;" in page
     assert "x &amp; y" in page
+
+
+def test_a_judge_is_a_checkpoint_a_folder_or_an_encoder_by_its_name(tmp_path):
+    from transformers import CLIPConfig, CLIPModel
+
+    from unialign_gen.cli.measuring import open_aligner_of, open_judges
+    from unialign_gen.errors import InputError
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config={**sizes, "vocab_size": 49408, "projection_dim": 12},
+        vision_config={**sizes, "image_size": 32, "patch_size": 16, "projection_dim": 12},
+        projection_dim=12,
+    )
+    CLIPModel(config).save_pretrained(tmp_path / "clip")
+    named = open_aligner_of(f"hf:{tmp_path / 'clip'}")
+    assert named.embed("text", ["a dog"]).shape == named.embed("image", [Image.new("RGB", (40, 40))]).shape == (1, 12)
+    starter = open_aligner_of("starter")
+    starter.save_pretrained(tmp_path / "saved")
+    again = open_judges([str(tmp_path / "saved")], "cpu")["saved"]
+    assert torch.equal(again.embed("text", ["a dog"]), starter.embed("text", ["a dog"]))
+    with pytest.raises(InputError, match="a name of its own"):
+        open_judges(["starter", "else/starter"], "cpu")

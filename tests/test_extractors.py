@@ -11,12 +11,12 @@ from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from unialign_gen.errors import InputError
-from unialign_gen.eval import extractors, inception
-from unialign_gen.eval.features import cached, digest, extract, features_of, measure, picture_folder
+from unialign_gen.eval import extractors
+from unialign_gen.eval.extractors import bicubic, channels, tf1
+from unialign_gen.eval.features import cached, compare, extract, features_of, measure
 from unialign_gen.eval.frechet import frechet_distance
-from unialign_gen.eval.inception import bicubic, channels, tf1
 from unialign_gen.eval.moments import FeatureSource, Moments, moments
-from unialign_gen.eval.sets import compare
+from unialign_gen.media.picture_sets import digest, open_pictures
 
 
 def random_inception():
@@ -55,7 +55,7 @@ def pictures(folder: Path, count: int = 5, sizes=((40, 30), (64, 64), (330, 310)
     for i in range(count):
         width, height = sizes[i % len(sizes)]
         Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-    return picture_folder(folder).files
+    return open_pictures(folder).pictures
 
 
 def test_inception_is_torch_fidelitys_bit_for_bit(weights):
@@ -63,7 +63,7 @@ def test_inception_is_torch_fidelitys_bit_for_bit(weights):
     pixels = torch.randint(0, 256, (2, 3, 50, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = theirs(pixels)[0]
-        ours = inception.network(weights)(torch.stack([tf1(to_pil(p), inception.SIDE) for p in pixels]))
+        ours = extractors.network(weights)(torch.stack([tf1(to_pil(p), extractors.SIDE) for p in pixels]))
     assert torch.equal(ours, expected)
     assert float(expected.std()) > 1e-3
 
@@ -107,7 +107,7 @@ def test_without_weights_the_command_says_what_to_give(monkeypatch, tmp_path):
 def test_a_file_in_torchs_cache_is_used(monkeypatch, tmp_path, weights):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / inception.FILE).write_bytes(weights.read_bytes())
+    (tmp_path / "checkpoints" / extractors.FILE).write_bytes(weights.read_bytes())
     assert extractors.load("inception").distance == "FID"
 
 
@@ -169,6 +169,9 @@ def test_clip_is_transformers_projection(tmp_path):
     with torch.no_grad():
         expected = net(prepare([Image.open(f) for f in files], return_tensors="pt")["pixel_values"]).image_embeds
     assert torch.allclose(found, expected, atol=2e-3)
+    named = extractors.load(f"hf:{tmp_path / 'net'}")  # any encoder by its name
+    assert torch.allclose(extract(named, files), found, atol=1e-5)
+    assert named.distances[1].startswith("kernel distance (hf:")
 
 
 def test_features_are_kept_and_made_anew_when_a_picture_changes(tmp_path):
@@ -275,9 +278,9 @@ def test_npz_of_other_programs_are_read(tmp_path):
 def test_a_folder_without_pictures_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(InputError, match="no pictures"):
-        picture_folder(tmp_path)
+        open_pictures(tmp_path)
     with pytest.raises(InputError, match="no folder"):
-        picture_folder(tmp_path / "missing")
+        open_pictures(tmp_path / "missing")
 
 
 def test_kid_of_folders_is_torch_fidelitys(weights, tmp_path):

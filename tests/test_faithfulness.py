@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from unialign_gen.checkpoints import faithfulness
+from unialign_gen.checkpoints.faithfulness import NONSENSE, PAIRS, both_named, components, dominant_hue
 from unialign_gen.data.manifest import Row, write
-from unialign_gen.eval import faithfulness
-from unialign_gen.eval.faithfulness import NONSENSE, PAIRS, both_named, components, dominant_hue, spread
 from unialign_gen.eval.judge import Judge
 
 
@@ -53,14 +53,6 @@ def test_a_ring_is_one_thing_and_touching_discs_are_one():
     page = disc("white", radius=0.2, page=disc("green", radius=0.4))
     assert components(page) == 1
     assert components(disc("green", at=(0.3, 0.5), radius=0.25, page=disc("green", at=(0.7, 0.5), radius=0.25))) == 1
-
-
-def test_spread_is_the_mean_cosine_distance():
-    x = torch.randn(7, 5, generator=torch.Generator().manual_seed(0)) + 1
-    expected = [1 - torch.cosine_similarity(x[i], x[j], 0).item() for i in range(7) for j in range(i)]
-    assert spread(x) == pytest.approx(np.mean(expected), abs=1e-6)
-    assert spread(x[:1]) == 0
-    assert spread(x[:1].expand(4, -1)) == pytest.approx(0, abs=1e-6)
 
 
 class ByColour(Judge):

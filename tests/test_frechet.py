@@ -10,11 +10,11 @@ from torch_fidelity.metric_prc import calculate_precision_recall_full
 
 from unialign_gen.errors import InputError
 from unialign_gen.eval import prdc as prdc_module
+from unialign_gen.eval import scores
+from unialign_gen.eval.figures import bootstrap, from_halves, halves
 from unialign_gen.eval.frechet import frechet_distance, frechet_infinity
-from unialign_gen.eval.intervals import bootstrap, from_halves, halves
 from unialign_gen.eval.kid import kid
 from unialign_gen.eval.moments import FeatureSource, Moments, moments
-from unialign_gen.eval.pairs import Pair
 from unialign_gen.eval.prdc import prdc, radii
 
 SOURCE = FeatureSource("net-1", "bicubic")
@@ -39,7 +39,6 @@ def test_frechet_is_torch_fidelitys_by_every_route(n, m, d):
     a, b = moments([x], SOURCE), moments([y], SOURCE)
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
     assert frechet_distance(x, y) == pytest.approx(frechet_distance(a, b), rel=1e-7)
-    assert Pair.of(x, y).frechet() == pytest.approx(frechet_distance(a, b), rel=1e-7)
 
 
 def test_frechet_is_torchmetrics_and_scipys():
@@ -69,7 +68,6 @@ def test_a_set_is_at_no_distance_from_itself(n, d):
     a = moments([x], SOURCE)
     assert frechet_distance(a, a) < 1e-6
     assert frechet_distance(x, x) < 1e-6
-    assert Pair.of(x, x).frechet() < 1e-6
 
 
 @pytest.mark.parametrize("kind", ["constant", "rank one", "tiny", "huge"])
@@ -81,11 +79,7 @@ def test_degenerate_sets_give_a_finite_number(kind):
         x = x[:, :1] * torch.ones(10)
     else:
         x = x * (1e-20 if kind == "tiny" else 1e12)
-    for value in (
-        frechet_distance(x, y),
-        frechet_distance(moments([x], SOURCE), moments([y], SOURCE)),
-        Pair.of(x, y).frechet(),
-    ):
+    for value in (frechet_distance(x, y), frechet_distance(moments([x], SOURCE), moments([y], SOURCE))):
         assert np.isfinite(value)
         assert value >= 0
     if kind == "constant":
@@ -133,8 +127,8 @@ def test_kernel_distance_is_torchmetrics_and_unbiased():
     from torchmetrics.image.kid import poly_mmd
 
     x, y = features(90, 32, dtype=torch.float64), features(90, 32, 1, 0.1, torch.float64)
-    assert Pair.of(x, y).kid() == pytest.approx(float(poly_mmd(x, y)), rel=1e-4)
-    same = [Pair.of(features(50, 8, 2 * s), features(70, 8, 2 * s + 1)).kid() for s in range(60)]
+    assert kid(x, y, subset_size=None)[0] == pytest.approx(float(poly_mmd(x, y)), rel=1e-4)
+    same = [kid(features(50, 8, 2 * s), features(70, 8, 2 * s + 1), subset_size=None)[0] for s in range(60)]
     assert abs(np.mean(same)) < 3 * np.std(same) / 60**0.5
     assert min(same) < 0 < max(same)
     with pytest.raises(InputError, match="do not fit"):
@@ -189,12 +183,6 @@ def test_infinity_takes_the_bias_of_n_away():
         frechet_infinity(x[:7], real)
 
 
-def test_a_part_of_a_pair_is_the_pair_of_the_parts():
-    x, y = features(40, 16), features(50, 16, 1)
-    some, others = range(0, 40, 2), range(10, 40)
-    assert Pair.of(x, y).take(some, others).frechet() == pytest.approx(frechet_distance(x[::2], y[10:40]))
-
-
 def test_halves_estimate_the_standard_error():
     """Of a mean it is known: s / sqrt(n)."""
     x = np.random.default_rng(0).normal(3, 2, 400)
@@ -210,10 +198,10 @@ def test_halves_estimate_the_error_of_distances_and_rather_too_large():
     for seed in range(40):
         generator = torch.Generator().manual_seed(seed)
         real = torch.randn(60, 24, generator=generator) @ mix
-        pair = Pair.of(0.8 * real + 0.5 * torch.randn(60, 24, generator=generator) + 0.3, real)
-        parts = [pair.take(h, h) for h in halves(60, 40)]
-        found.append((pair.frechet(), pair.kid()))
-        said.append(np.std([(p.frechet(), p.kid()) for p in parts], axis=0))
+        fake = 0.8 * real + 0.5 * torch.randn(60, 24, generator=generator) + 0.3
+        values = scores.distances(fake, real, ("FID", "KID", "MIND"), list(halves(60, 40)))
+        found.append((values["FID"][0], values["KID"][0]))
+        said.append((values["FID"][1:].std(), values["KID"][1:].std()))
     ratio = np.mean(said, axis=0) / np.std(found, axis=0)
     assert all(0.9 < r < 1.7 for r in ratio), ratio
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from unialign_gen.cli import app
 from unialign_gen.cli.app import named_after
 from unialign_gen.cli.doctor import requirements
+from unialign_gen.loading.folders import PUBLISHED, SHIPPED
 from unialign_gen.request.picture_settings import read_picture
 
 FEW = ["--steps", "2"]
@@ -88,7 +89,7 @@ def test_the_help_of_every_command_fits_80_columns_and_is_not_cut(command):
     ("typed", "offered"),
     [
         ("unialign-gen gen", ["generate"]),
-        ("unialign-gen generate --checkpoint ", ["starter", "kandinsky", "stable-unclip"]),
+        ("unialign-gen generate --checkpoint ", [*SHIPPED, *PUBLISHED]),
         ("unialign-gen train cl", ["clips", "clips-extract"]),
         ("unialign-gen eval re", ["report", "retrieval"]),
         ("unialign-gen interpolate --mix sl", ["slerp"]),

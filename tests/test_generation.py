@@ -19,16 +19,15 @@ from conftest import tone, write_video, write_wav
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
+from unialign_gen.checkpoints.evaluation_sets import triples
 from unialign_gen.cli import app
+from unialign_gen.cli.evaluate_corpora import choose, parse_kinds
 from unialign_gen.data.cache import Ragged, counted
 from unialign_gen.data.manifest import Row, write
 from unialign_gen.errors import InputError
-from unialign_gen.eval import measure, prompt_embeddings, report, scores
-from unialign_gen.eval.corpora import choose, triples
-from unialign_gen.eval.drawing import blocks, seed_of
+from unialign_gen.eval import embeddings, measure, report, scores
 from unialign_gen.eval.judge import Judge
-from unialign_gen.eval.pictures import Cell, file_name, open_folder
-from unialign_gen.eval.scores import DrawnFeatures
+from unialign_gen.eval.pictures import Cell, file_name, open_folder, seed_of
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "gray")
 
@@ -38,17 +37,17 @@ def unit(n, d=6, seed=0):
 
 
 def test_kinds_of_prompts_are_read_and_checked():
-    assert prompt_embeddings.parse_kinds("text, audio,audio+text,video+text+audio") == [
+    assert parse_kinds("text, audio,audio+text,video+text+audio") == [
         "text",
         "audio",
         "text+audio",
         "text+audio+video",
     ]
-    assert prompt_embeddings.needed(["audio", "text+audio"]) == ["text", "audio"]
-    assert prompt_embeddings.parse_kinds("outline+text") == ["text+outline"]  # one's own comes last
+    assert embeddings.needed(["audio", "text+audio"]) == ["text", "audio"]
+    assert parse_kinds("outline+text") == ["text+outline"]  # one's own comes last
     for wrong in ("sm ell", "text+text", "text,text", "audio+text,text+audio", ""):
         with pytest.raises(InputError, match="--prompts"):
-            prompt_embeddings.parse_kinds(wrong)
+            parse_kinds(wrong)
     assert [measure.task_of(k) for k in ("text", "text+audio")] == ["T->I", "(T+A)->I"]
 
 
@@ -63,7 +62,6 @@ def test_seeds_depend_on_clip_and_draw_alone():
     seeds = {seed_of(clip, draw) for clip in "abc" for draw in range(3)}
     assert len(seeds) == 9
     assert all(0 <= s < 2**63 for s in seeds)
-    assert [s.stop - s.start for s in blocks(7, 3)] == [3, 3, 1]
 
 
 def test_pictures_of_other_settings_are_refused(tmp_path):
@@ -132,7 +130,7 @@ class Kept:
 
 def test_prompts_are_mixed_on_the_sphere_with_equal_weights():
     kept = Kept()
-    z, has = prompt_embeddings.embed(kept, ["text", "text+audio", "text+audio+video", "image"], None, None, frame=5)
+    z, has = embeddings.embed(kept, ["text", "text+audio", "text+audio+video", "image"], None, None, frame=5)
     assert has.tolist() == [True, True, False]
     text, audio = kept.kept["text"].values, kept.kept["audio"].values
     assert torch.allclose(z["text"][:2], text[[0, 2]], atol=1e-6)  # the first caption of each
@@ -145,11 +143,10 @@ def test_prompts_are_mixed_on_the_sphere_with_equal_weights():
 
 def test_agreement_tells_a_prompt_that_is_followed_from_one_that_is_not():
     prompt = unit(200)
-    follows = DrawnFeatures({}, F.normalize(prompt + 0.3 * unit(200, seed=1), dim=1), prompt, {})
-    ignores = DrawnFeatures({}, unit(200, seed=1), prompt, {})
-    assert scores.agreement(follows).mean() > 0.9
-    assert abs(scores.agreement(ignores).mean()) < 0.1
-    assert abs(scores.mismatched_agreement(follows).mean()) < 0.1
+    follows, ignores = F.normalize(prompt + 0.3 * unit(200, seed=1), dim=1), unit(200, seed=1)
+    assert scores.cosines(prompt, follows).mean() > 0.9
+    assert abs(scores.cosines(prompt, ignores).mean()) < 0.1
+    assert abs(scores.cosines(prompt, follows.roll(67, 0)).mean()) < 0.1
 
 
 def test_spread_is_its_definition():
@@ -163,15 +160,34 @@ def test_spread_is_its_definition():
     assert np.allclose(scores.spread(torch.ones(4, 3)), 0)
 
 
-def test_judged_leaves_out_what_has_no_class():
-    found = scores.judged([["a", "b"], ["b", "a"], ["a", "c"]], [frozenset("a"), frozenset("a"), frozenset()])
-    assert found["judge top-1"].tolist()[:2] == [1, 0]
-    assert found["judge top-5"].tolist()[:2] == [1, 1]
-    assert np.isnan(found["judge top-1"][2])
+def sonic(pictures, own, every):
+    """AIS and IIS as they are defined: pair by pair, strictly greater, own ones against the whole set."""
+    unit_rows = [F.normalize(x.double(), dim=1).numpy() for x in (pictures, own, every)]
+    shares = [[float(p @ o) > float(p @ e) for e in unit_rows[2]] for p, o in zip(unit_rows[0], unit_rows[1], strict=True)]
+    return np.mean(shares, axis=1)
+
+
+def test_ais_iis_and_aic_are_their_definitions():
+    x, own, every = (torch.randn(n, 5, generator=torch.Generator().manual_seed(n)) for n in (20, 21, 30))
+    assert np.array_equal(scores.similarity_share(x, own[:20], every), sonic(x, own[:20], every))
+    same = scores.similarity_share(x, x, x)
+    assert np.allclose(same, 19 / 20)  # its own is not less like it than itself
+    labels = [{int(i)} for i in torch.randint(0, 9, (20,), generator=torch.Generator().manual_seed(0))]
+    classes = torch.randn(9, 5, generator=torch.Generator().manual_seed(1))
+    nearest = (F.normalize(x, dim=1) @ F.normalize(classes, dim=1).T).argmax(1).tolist()
+    assert scores.class_hits(x, classes, labels).tolist() == [float({n} == r) for n, r in zip(nearest, labels, strict=True)]
+    assert scores.class_hits(x, classes, [range(9)] * 20).mean() == 1
+    assert np.isnan(scores.class_hits(x[:1], classes, [()])).all()
+
+
+def test_hits_leave_out_what_has_no_class():
+    found = scores.hits_of([["a"], ["b"], ["a"]], [frozenset("a"), frozenset("a"), frozenset()])
+    assert found.tolist()[:2] == [1, 0]
+    assert np.isnan(found[2])
 
 
 def test_vggsounds_classes_are_the_judges_concepts():
-    names = measure.vocabulary(Judge.from_folder())
+    names = Judge.from_folder().vocabulary()
     assert "dog" in names["dog barking"]
     assert names["dog"] == {"dog"}
 
@@ -198,8 +214,9 @@ def clips(root: Path, count: int = 6) -> Path:
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
     root = tmp_path_factory.mktemp("clips")
-    options = f"--dataset table --root {clips(root)} --prompts text,audio,text+audio,image --steps 1 --seeds 2 --batch 4"
-    return ["eval", "generation", *options.split(), "--resamples", "2", "--examples", "2", "--interpolations", "1"]
+    chosen = f"--dataset table --root {clips(root)} --prompts text,audio,text+audio,image --steps 1 --seeds 2 --batch 4"
+    measured = "--resamples 2 --examples 2 --interpolations 1 --judge starter"
+    return ["eval", "generation", *chosen.split(), *measured.split()]
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +247,15 @@ def test_every_cell_of_the_table_is_there(whole):
     assert value(rows, metric=distance, task="I->I")["method"] == "self-reconstruction"
     assert {r["n"] for r in rows if r["metric"] == distance} == {6}
     assert not any("FID" in r["metric"] for r in rows)
-    assert value(rows, metric="judge top-1", task="T->I")["n"] == 5  # the sixth has no class
+    assert value(rows, metric="judge top-1", task="T->I", method="checkpoint")["n"] == 5  # the sixth has no class
+    floor = value(rows, metric="judge top-1", task="T->I", method="checkpoint, shuffled prompts")
+    ceiling = value(rows, metric="judge top-1", method="the clips' own pictures")
+    assert floor["n"] == ceiling["n"] == 5
+    for task in ("T->I", "A->I", "(T+A)->I"):
+        for metric in ("AIC (starter)", "IIS (starter)", "class accuracy, top-5 (starter)"):
+            assert 0 <= value(rows, metric=metric, task=task, method="checkpoint")["value"] <= 1
+    assert value(rows, metric="IIS (starter)", method="the clips' own pictures")["value"] == pytest.approx(5 / 6)
+    assert {r["method"] for r in result["differences"]} == set()
     assert len(list(out.glob("pictures/kandinsky/*/*/*/*.png"))) == 6 * 4 * 2
 
 
@@ -300,7 +325,7 @@ def test_a_second_run_draws_nothing_and_finds_the_same(whole, command, monkeypat
     done = CliRunner().invoke(app, [*command, "--out", str(out), "--json"], catch_exceptions=False)
     assert json.loads(done.stdout.strip().splitlines()[-1])["rows"] == result["rows"]
     assert {p: p.stat().st_mtime_ns for p in out.glob("pictures/**/*.png")} == before
-    changed = CliRunner().invoke(app, [*command[:-6], "--steps", "2", "--out", str(out)])
+    changed = CliRunner().invoke(app, [*command[:-8], "--steps", "2", "--out", str(out)])
     assert changed.exit_code == 2
     assert "steps = 1" in changed.output
 

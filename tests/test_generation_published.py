@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from unialign_gen.cli import app
 from unialign_gen.data.sources import CorpusConfig
 from unialign_gen.errors import InputError
-from unialign_gen.eval.methods import Method
 from unialign_gen.eval.study import Plan, check_heads, encoder_entries
 from unialign_gen.loading import open_aligner
+from unialign_gen.loading.methods import Method
 
 
 def test_a_sound_encoder_without_a_head_is_left_to_the_methods(hub, tmp_path):  # noqa: F811

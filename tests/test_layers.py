@@ -10,10 +10,11 @@ FOLDERS = {"pipelines": "pipelines", "eval": "eval", "checkpoints": "checkpoints
 LAYERS = [  # from the bottom; what is not named here is the core
     {"core"},
     {"pipelines"},
-    {"checkpoint", "published", "calibrate", "loading", "showcase", "film"},
+    {"checkpoint", "published", "calibrate", "loading", "showcase", "film", "serving"},
     {"data", "configs"},
     {"training"},
     {"eval"},
+    {"bench"},
     {"checkpoints"},
     {"cli", "demo", "__main__"},
 ]

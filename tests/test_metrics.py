@@ -18,7 +18,7 @@ from torchmetrics.wrappers import FeatureShare
 import unialign_gen.eval
 from unialign_gen.errors import InputError
 from unialign_gen.eval import CMMD, MIND, PRDC, FrechetDistance, FrechetInfinity, KernelDistance, functional
-from unialign_gen.eval.inception import channels
+from unialign_gen.eval.extractors import channels
 from unialign_gen.media import load_image
 
 EVERY = (FrechetDistance, FrechetInfinity, KernelDistance, PRDC, MIND, CMMD)
@@ -238,7 +238,10 @@ def test_names_of_the_first_edition_go_on_with_a_warning(name):
         assert callable(use())
 
 
-@pytest.mark.parametrize("module", ["unialign_gen.eval.metrics", "unialign_gen.eval.functional", "unialign_gen.eval.retrieval"])
+MODULES = ("eval.metrics", "eval.functional", "eval.gap", "groups", "eval.search", "retrieval")
+
+
+@pytest.mark.parametrize("module", [f"unialign_gen.{m}" for m in MODULES])
 def test_every_public_name_has_an_example_that_runs(module):
     found = importlib.import_module(module)
     finder = doctest.DocTestFinder(exclude_empty=False)

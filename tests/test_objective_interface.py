@@ -5,14 +5,14 @@ import importlib
 import inspect
 import math
 import pkgutil
-import re
 import subprocess
 import sys
-from pathlib import Path
+import time
 
 import pytest
 import torch
 import torch.nn.functional as F
+from embeddings import THREE, batch
 
 from unialign_gen import diagnostics, objectives
 from unialign_gen.errors import InputError
@@ -36,15 +36,6 @@ from unialign_gen.objectives import (
     uniformity,
 )
 from unialign_gen.objectives.alignment import anchor_alignment
-
-THREE = ["image", "text", "audio"]
-
-
-def batch(b=8, d=5, dtype=torch.float64, names=THREE):
-    generator = torch.Generator().manual_seed(0)
-    common = torch.randn(b, d, generator=generator)
-    return {n: (common + 0.7 * torch.randn(b, d, generator=generator)).to(dtype) for n in names}
-
 
 # Options.
 
@@ -340,7 +331,7 @@ def test_rounding_to_half_precision_moves_the_loss_less_than_its_bound(dtype, di
         assert abs(InfoNCE(tau)(z) - InfoNCE(tau)(moved)) < 2 * cosine / tau
 
 
-@pytest.mark.parametrize("name", ["unialign", "symile", "siglip", "scalar"])
+@pytest.mark.parametrize("name", ["unialign", "symile", "siglip", "scalar"])  # one of each kind of kernel; seconds each
 def test_compiled_equals_eager(name):
     z = batch(dtype=torch.float32)
     compiled = torch.compile(build(name).eval(), backend="aot_eager")
@@ -371,13 +362,49 @@ def test_tiles_side_by_side_equal_tiles_in_a_row(threads, monkeypatch):
     assert all(torch.equal(r, runs[0]) for r in runs)  # to the bit
 
 
-def test_rounds_hold_every_pair_once_and_no_block_twice():
+def test_a_tournament_holds_every_pair_once():
     for count in (1, 2, 5, 8):
-        pairs = [p for r in kernel.rounds(count) for p in r]
-        assert sorted(pairs) == [(i, j) for i in range(count) for j in range(i, count)]
-        for r in list(kernel.rounds(count))[1:]:
-            blocks = [b for p in r for b in p]
-            assert len(blocks) == len(set(blocks))
+        assert sorted(kernel.tournament(count)) == [(i, j) for i in range(count) for j in range(i, count)]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_pairs_that_share_a_block_go_one_after_the_other_in_their_order(symmetric):
+    pairs = kernel.tournament(7)
+    running, began = set(), []
+
+    def work(i, j):
+        blocks = {i, j} if symmetric else {i}
+        assert not running & blocks
+        running.update(blocks)
+        began.append((i, j))
+        time.sleep(0.001)
+        running.difference_update(blocks)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        kernel.each(work, pairs, symmetric, torch.device("cpu"))
+        with pytest.raises(ZeroDivisionError):  # of one thread, and nobody waits for ever
+            kernel.each(lambda i, j: 1 // (i - 3), pairs, symmetric, torch.device("cpu"))
+    finally:
+        torch.set_num_threads(before)
+    for block in range(7):
+        mine = [p for p in pairs if block in (p if symmetric else p[:1])]
+        assert [p for p in began if p in mine] == mine
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_is_kept_for_the_backward_changes_nothing(name, monkeypatch):
+    """Kept logits and logits that are computed again give the same gradients, twice from one graph too."""
+    found = []
+    for kept in (kernel.KEPT, 0):
+        monkeypatch.setattr(kernel, "KEPT", kept)
+        z = {n: x.requires_grad_() for n, x in batch(b=20).items()}
+        value = build(name).double().eval()(z)
+        both = [torch.autograd.grad(value, list(z.values()), retain_graph=True, allow_unused=True) for _ in range(2)]
+        assert all(torch.equal(a, b) for a, b in zip(*both, strict=True) if a is not None)
+        found.append([value, *(g for g in both[0] if g is not None)])
+    assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(*found, strict=True))
 
 
 # The package.
@@ -413,36 +440,6 @@ def test_pmrl_with_the_signs_of_the_decomposition():
     assert torch.equal(fixed["intra"], free["intra"])
     u = torch.linalg.svd(torch.stack([F.normalize(x) for x in z.values()], 2), full_matrices=True)[0][..., 0]
     assert float(free["inter"]) == pytest.approx(float(F.cross_entropy(u @ u.T / 0.2, torch.arange(8))), rel=1e-9)
-
-
-DOCS = (Path(__file__).parent.parent / "docs" / "objectives.md").read_text()
-CODE = ["\n".join(line[4:] for line in part.splitlines()) for part in re.findall(r"(?:^    .*\n|^\n)+", DOCS, re.M)]
-
-
-def test_the_guides_examples_run(tmp_path, monkeypatch):
-    one = next(c for c in CODE if "optimiser" in c)
-    widths = {"image": 256, "text": 384, "audio": 512}
-    tensors = [torch.randn(16, d) for d in widths.values()]
-    exec(one, {"batches": [(*tensors, torch.arange(16) > 2)] * 2})
-    (tmp_path / "mine.py").write_text(next(c for c in CODE if "class Cosine" in c).split("objective:")[0])
-    monkeypatch.chdir(tmp_path)
-    z = batch()
-    expected = (1 - F.cosine_similarity(z["image"], z["text"])).mean() ** 2
-    assert torch.allclose(build("file:mine.py:Cosine", power=2)(z), expected)
-    assert all(f"| `{name}` |" in DOCS for name in OBJECTIVES)
-
-
-def test_in_open_clips_place():
-    """What its trainer hands to a loss, a model's output as a dictionary, gives its own loss's value and gradient."""
-    open_clip = pytest.importorskip("open_clip")
-    z = batch(dtype=torch.float32)
-    out = {
-        "image_features": F.normalize(z["image"]),
-        "text_features": F.normalize(z["text"]),
-        "logit_scale": torch.tensor(10.0),
-    }
-    ours = functional.infonce({"image": out["image_features"], "text": out["text_features"]}, tau=1 / out["logit_scale"])
-    assert torch.allclose(ours, open_clip.ClipLoss()(**out), rtol=1e-5)
 
 
 def test_modgap_is_its_authors_formula_for_two():

@@ -8,19 +8,20 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score, ndcg_score
 
+from unialign_gen import retrieval
 from unialign_gen.errors import InputError
-from unialign_gen.eval import retrieval
-from unialign_gen.eval.retrieval import (
+from unialign_gen.objectives.volume import gram_volume
+from unialign_gen.retrieval import (
     Cosine,
     DualSoftmax,
     QueryWeightedCentroid,
+    Reranked,
     Volume,
-    dual_softmax_ranks,
+    both_ways,
     equal_rows,
     ranks,
     recalls,
 )
-from unialign_gen.objectives.volume import gram_volume
 
 
 @pytest.fixture(autouse=True)
@@ -117,11 +118,9 @@ def expected(scores, right):
     return np.mean(found, axis=0)
 
 
-@pytest.mark.parametrize("compared", [0, 64])
 @pytest.mark.parametrize("seed", range(6))
-def test_ties_count_by_expectation(seed, compared, monkeypatch):
-    """Scores of few values, several right ones a query, by both ways of counting: against the mean over every order."""
-    monkeypatch.setattr(retrieval, "COMPARED", compared)
+def test_ties_count_by_expectation(seed):
+    """Scores of few values, several right ones a query: against the mean over every order."""
     generator = torch.Generator().manual_seed(seed)
     owner = torch.cat([torch.arange(5), torch.randint(0, 5, (1,), generator=generator)])
     groups = torch.randint(0, 3, (6,), generator=generator)
@@ -203,12 +202,29 @@ def test_figures_are_scikit_learns_and_torchmetrics():
 def test_dual_softmax_is_its_formula_and_needs_pairs():
     text, clip = unit(25), unit(25, seed=1)
     s = (text @ clip.T).double()
-    found = dual_softmax_ranks(Cosine(text, clip), torch.arange(25), scale=20)
+    found = both_ways(lambda over: DualSoftmax(Cosine(text, clip), torch.arange(25), over, 20), torch.arange(25))
     eye = np.eye(25, dtype=bool)
     assert np.array_equal(found.to_clip.rank, naive((s * (20 * s).softmax(0)).numpy(), eye))
     assert np.array_equal(found.to_text.rank, naive((s * (20 * s).softmax(1)).numpy().T, eye))
     with pytest.raises(InputError, match="one to one"):
         DualSoftmax(Cosine(text, clip[:5]), torch.arange(5).repeat_interleave(5), "text")
+
+
+def test_a_reranker_orders_the_first_candidates_of_each_query():
+    text, clip = unit(30), unit(30, seed=1)
+    s = (text @ clip.T).double().numpy()
+    other = np.random.default_rng(0).normal(size=(30, 30))
+    found = both_ways(lambda over: Reranked(Cosine(text, clip), torch.from_numpy(other).float(), over, 5), torch.arange(30))
+
+    def expected(s, other):
+        first = np.argsort(-s, axis=1)[:, :5]
+        place = [np.flatnonzero(np.argsort(-s[i]) == i)[0] for i in range(30)]
+        return [1 + (other[i, first[i]] > other[i, i]).sum() if i in first[i] else 1 + place[i] for i in range(30)]
+
+    assert found.to_clip.rank.tolist() == expected(s, other)
+    assert found.to_text.rank.tolist() == expected(s.T, other.T)
+    with pytest.raises(InputError, match=r"\(30, 30\)"):
+        Reranked(Cosine(text, clip), torch.zeros(3, 3), "text")
 
 
 def test_clips_without_a_text_are_refused():

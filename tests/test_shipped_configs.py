@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from conftest import write_video
 from PIL import Image
 from safetensors.torch import save_file
+from test_clip_encoders import tokenizer  # noqa: F401  fixture
+from test_pe_av import save_pe_av
 from test_published_checkpoints import calibrated, home, hub, sources  # noqa: F401  fixtures
 from test_training import write_cache
 from transformers import BertConfig, BertModel
@@ -23,11 +25,13 @@ from unialign_gen.encoders.beats import BEATs
 from unialign_gen.encoders.eva_clip import EvaClip
 from unialign_gen.encoders.imagebind_audio import ImageBindAudio, published_keys
 from unialign_gen.heads import encoder_beside, load_head
+from unialign_gen.loading import shipped_folder
 from unialign_gen.training.config import HeadConfig, StreamConfig, TrainConfig
 from unialign_gen.training.train import train
 
+COW = shipped_folder() / "samples" / "cow.flac"
 LABELS = ["dog barking", "cat meowing", "rain"]
-TRAINS = sorted(p.stem for p in configs_folder().glob("*.yaml") if not p.stem.endswith("-extract"))
+TRAINS = sorted(p.stem for p in configs_folder().glob("*.yaml") if not p.stem.endswith(("-extract", "-bench")))
 ON_THIS_MACHINE = ["--set", "device=cpu", "--set", "dtype=float32", "--set", "workers=1", "--set", "frames=2"]
 SHORT = ["--set", "trackers=[]", "--set", "streams.0.batch=4", "--set", "evaluation.held_out=0.2"]
 BEATS = {"encoder_layers": 1, "encoder_embed_dim": 32, "encoder_ffn_embed_dim": 32, "encoder_attention_heads": 2}
@@ -102,6 +106,8 @@ def places(tmp_path, media, published, monkeypatch):
         "FEATURES": tmp_path / "features",
         "RUN": tmp_path / "run",
         "UNIALIGN_DATA": tmp_path,
+        "SPACE": "stable-unclip",
+        "PE_AV": tmp_path,
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, str(value))
@@ -153,6 +159,23 @@ def test_the_generation_recipes(hub, home, places, published, kind, name):  # no
     check_results(places, ["--text", "a dog"], name, *options, *audio, "--accept-license")
 
 
+def test_the_permissive_recipe(hub, home, places, tokenizer, tmp_path, monkeypatch):  # noqa: F811
+    calibrated(hub, "kandinsky", "kandinsky")
+    save_pe_av(tmp_path / "pe-av", tokenizer)
+    monkeypatch.setenv("SPACE", "kandinsky")
+    monkeypatch.setenv("PE_AV", str(tmp_path / "pe-av"))
+    given = [f"--source={part}={place}" for part, place in sources(hub, "kandinsky").items()]
+    encoders = [option for option in given if "decoder" not in option]
+    found = run("extract", "vggsound-permissive", *ON_THIS_MACHINE, *encoders, "--json")
+    assert (found["samples"], found["label_sentences"]) == (8, 8)
+    assert FeatureCache.open(places / "features").modalities["audio"] == 20
+    start = ["bridge", "pairs", "--features", places / "features", "--checkpoint", "kandinsky", "--out", places / "bridge"]
+    assert run(*start, "--json")["recall"]["n"] == 8
+    head = f"heads.audio={{start: {places / 'bridge' / 'heads' / 'audio'}}}"
+    assert run("train", "vggsound-permissive", *SHORT, "--set", "epochs=1.5", "--set", head, "--json")["step"] > 1
+    check_results(places, ["--audio", COW], "kandinsky", *given)
+
+
 def test_the_retrieval_recipe(places, published):
     local = [f"--set=encoders.text.source={published / 'bert'}"]
     sizes = {"text": BERT, "video": EVA}
@@ -189,7 +212,8 @@ def test_the_starters_own(places):
 
 
 def test_every_shipped_configuration_is_run_above():
-    assert TRAINS == ["clips", "starter", "vast150k-retrieval", "vggsound-kandinsky", "vggsound-stable-unclip"]
+    recipes = {f"vggsound-{name}" for name in ("kandinsky", "permissive", "stable-unclip")}
+    assert recipes | {"clips", "starter", "vast150k-retrieval"} == set(TRAINS)
     extracts = {p.stem.removesuffix("-extract") for p in configs_folder().glob("*-extract.yaml")}
     assert extracts == set(TRAINS) - {"starter"}
 

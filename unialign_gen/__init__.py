@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import torch
 
     from . import diagnostics, encoders, eval, film, media, mixing, objectives, pipelines, training  # noqa: A004  the folder has this name
-    from .pipelines import UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
+    from .pipelines import IPAdapterPipeline, MovingPipeline, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
+
+    AnyPipeline = UniAlignKandinskyPipeline | UniAlignStableUnCLIPPipeline | IPAdapterPipeline
 
 __version__ = "0.2.0"
 _MODULES = ("diagnostics", "encoders", "eval", "film", "media", "mixing", "objectives", "pipelines", "training")
@@ -64,19 +66,21 @@ def load(checkpoint: Literal["kandinsky"], **options: Unpack[LoadOptions]) -> Un
 @overload
 def load(checkpoint: Literal["stable-unclip"], **options: Unpack[LoadOptions]) -> UniAlignStableUnCLIPPipeline: ...
 @overload
-def load(
-    checkpoint: str | Path, *, decoder: str | None = None, **options: Unpack[LoadOptions]
-) -> UniAlignKandinskyPipeline | UniAlignStableUnCLIPPipeline: ...
-def load(
-    checkpoint: str | Path = "starter", *, decoder: str | None = None, **options: Unpack[LoadOptions]
-) -> UniAlignKandinskyPipeline | UniAlignStableUnCLIPPipeline:
+def load(checkpoint: Literal["sdxl-vit-h", "sdxl-bigg", "sd15-vit-h"], **options: Unpack[LoadOptions]) -> IPAdapterPipeline: ...
+@overload
+def load(checkpoint: Literal["animatediff-vit-h"], **options: Unpack[LoadOptions]) -> MovingPipeline: ...
+@overload
+def load(checkpoint: str | Path, *, decoder: str | None = None, **options: Unpack[LoadOptions]) -> AnyPipeline: ...
+def load(checkpoint: str | Path = "starter", *, decoder: str | None = None, **options: Unpack[LoadOptions]) -> AnyPipeline:
     """The pipeline of a checkpoint, ready to be called with prompts.
 
     Args:
-        checkpoint: `starter` (comes with the package), `stable-unclip` or `kandinsky` (published weights, see their cards),
-            a folder that `save_pretrained` wrote, or a repository of the model hub that holds one (`OWNER/NAME[@REVISION]`).
+        checkpoint: `starter` (comes with the package); `stable-unclip`, `kandinsky`, `sdxl-vit-h`, `sdxl-bigg`,
+            `sd15-vit-h` or `animatediff-vit-h` (published weights, see their cards); a folder that `save_pretrained` wrote, or
+            a repository of the model hub that holds one (`OWNER/NAME[@REVISION]`).
         decoder: of the starter: `kandinsky` (its first) or `stable-unclip`.
-        options: `device` ("cpu"); `dtype`, fp32 by default, a torch dtype or its name (`torch_dtype` is the same);
+        options: `device` ("cpu"; "auto" takes a GPU where there is one); `dtype`, fp32 by default, a torch dtype or its name
+            ("auto" is fp16 on a GPU; `torch_dtype` is the same);
             `variant` of the weight files; `heads`, a training run's folder, whose heads take the place of the checkpoint's
             own; for published weights `sources` (part to folder, file or repository) and `accept_license` (to use parts
             whose licence is not permissive).

@@ -14,6 +14,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
+from .bridge import Bridge, default_head, read_bridge
 from .deprecated import current_keys
 from .encoders import load_encoder, save_encoder
 from .encoders.base import Encoder
@@ -32,11 +33,14 @@ SOUND_IN_VIDEO = 0.3
 
 
 class Part(torch.nn.Module):
-    """A modality: a frozen encoder and its trained head, an identity where the encoder defines the space."""
+    """A modality: a frozen encoder and its head, an identity where the encoder defines the space.
 
-    def __init__(self, encoder: Encoder, head: torch.nn.Module):
+    A head that was not trained comes with its `bridge`, which gives notes of what it makes of a prompt.
+    """
+
+    def __init__(self, encoder: Encoder, head: torch.nn.Module, bridge: Bridge | None = None):
         super().__init__()
-        self.encoder, self.head = encoder, head
+        self.encoder, self.head, self.bridge = encoder, head, bridge
 
     @property
     def width(self) -> int:
@@ -47,7 +51,11 @@ class Part(torch.nn.Module):
 
     def forward(self, prepared: Tensor) -> Tensor:
         """What the encoder prepared -> unit embeddings (B, embed_dim), fp32."""
-        return F.normalize(self.head(self.encoder(prepared)).float(), dim=-1)
+        features = self.encoder(prepared)
+        raw = self.head(features)
+        if self.bridge is not None:
+            self.bridge.tell(self.head, features, raw)
+        return F.normalize(raw.float(), dim=-1)
 
 
 class Aligner(ModelMixin, ConfigMixin):
@@ -107,7 +115,7 @@ class Aligner(ModelMixin, ConfigMixin):
         config = {"_class_name": "Aligner", "embed_dim": self.config["embed_dim"], "encoders": list(self.config["encoders"])}
         (path / self.config_name).write_text(json.dumps(config, indent=2) + "\n")
         for kind in self.config["encoders"]:
-            if kind in self.configs and kind not in self.parts:
+            if kind in self.configs and kind not in self.parts and "bridge" not in self.configs[kind]:
                 save_description(self.configs[kind], self.heads.get(kind), path / kind)
             elif kind in self.given:
                 save_part(self.part(kind), path / kind)
@@ -131,22 +139,43 @@ class Aligner(ModelMixin, ConfigMixin):
             raise InputError(f"this checkpoint has no {kind} encoder: it knows {', '.join(self.config['encoders'])}")
         if kind not in self.parts:
             dtype = self.place.dtype
-            if kind in self.heads and (self.heads[kind] / "model.safetensors").is_file():
-                part = load_part(self.heads[kind], dtype)  # its encoder was trained too
+            own = self.heads.get(kind)
+            bridge = read_bridge(own) if own is not None else None
+            if own is not None and (own / "model.safetensors").is_file():
+                part = load_part(own, dtype)  # its encoder was trained too
+            elif own is not None and bridge is not None and (encoder := encoder_beside(own, dtype)) is not None:
+                part = Part(encoder, load_head(own))  # it may be another than the checkpoint's
             elif kind in self.configs:
-                part = described_part(self.configs[kind], dtype)
+                part = described_part(self.described(kind), dtype)
             elif self.folder is not None and (self.folder / kind).is_dir():
                 part = load_part(self.folder / kind, dtype)
-            elif kind in self.heads and (encoder := encoder_beside(self.heads[kind], dtype)) is not None:
-                part = Part(encoder, load_head(self.heads[kind]))
+            elif own is not None and (encoder := encoder_beside(own, dtype)) is not None:
+                part = Part(encoder, load_head(own))
             else:
                 raise InputError(f"the {kind} encoder was never given: use add_part or from_pretrained")
-            if kind in self.heads:
-                part = Part(part.encoder, self.own_head(kind, part.encoder))
+            if own is not None:
+                part = Part(part.encoder, self.own_head(kind, part.encoder), bridge)
             self.parts[kind] = self.fitting(kind, part).to(self.place.device, self.place.dtype)
         found = self.parts[kind]
         assert isinstance(found, Part)
         return found
+
+    def describe(self, kind: str, config: dict[str, Any]) -> None:
+        """Adds a modality whose encoder is described; `bridge` names a folder where its head is kept, see `default_head`."""
+        self.configs[kind] = config
+        self.register_to_config(encoders=[*self.config["encoders"], kind])
+
+    def described(self, kind: str) -> dict[str, Any]:
+        """A described encoder with the folder of its head: of sound by the names of events it is made from this aligner's text
+        encoder the first time."""
+        config = dict(self.configs[kind])
+        if "bridge" in config:
+            there = "text" in self.parts
+            place, text = Path(config.pop("bridge")), self.configs["text"]
+            config["head"] = str(default_head(place, lambda names: self("text", names).cpu(), text))
+            if not there and "text" in self.parts:
+                del self.parts["text"]  # as before: it may be large
+        return config
 
     def add_part(self, kind: str, part: Part) -> None:
         """Puts an encoder and its head in place, also of a modality that the checkpoint did not have.
@@ -162,8 +191,8 @@ class Aligner(ModelMixin, ConfigMixin):
     def use_heads(self, folders: Mapping[str, Path]) -> None:
         """Takes other heads, by modality, instead of the checkpoint's own: those that a training run left.
 
-        A modality that the checkpoint does not know comes with its encoder (`heads.encoder_beside`), if the run kept it;
-        a head that has none is not used, which is said as a note.
+        A modality that the checkpoint does not know comes with its encoder (`heads.encoder_beside`), if the run kept it, and so
+        does a head that `unialign_gen.bridge` made; one that has none is not used, which is said as a note.
         """
         kept = ("encoder.json", "model.safetensors")
         new = [k for k in folders if k not in self.config["encoders"] and any((folders[k] / name).is_file() for name in kept)]
@@ -244,7 +273,9 @@ class Aligner(ModelMixin, ConfigMixin):
 
     def embed_video(self, video: Source | Clip, frames: int = FRAMES, sound: float = SOUND_IN_VIDEO) -> Tensor:
         """A file, or a `media.Clip` with sound at the encoder's rate -> (embed_dim,): the mean over `frames` frames, mixed
-        with a share `sound` of the sound track."""
+        with a share `sound` of the sound track. A video encoder that takes whole clips reads the file itself."""
+        if "video" in self.config["encoders"] and self.part("video").encoder.whole_clips:
+            return self("video", [video])[0]
         hear = "audio" in self.config["encoders"] and sound > 0
         downmix = self.part("audio").encoder.downmix if hear else "mean"
         clip = load_video(video, frames, self.sound_rate if hear else None, downmix)
@@ -278,6 +309,8 @@ def save_part(part: Part, folder: Path) -> None:
     save_encoder(part.encoder, folder)
     if isinstance(part.head, Head):
         save_head(part.head, folder)
+    if part.bridge is not None:
+        part.bridge.save(folder)
 
 
 def save_description(config: Mapping[str, Any], head: Path | None, folder: Path) -> None:
@@ -293,10 +326,12 @@ def save_description(config: Mapping[str, Any], head: Path | None, folder: Path)
 def load_part(folder: Path, dtype: torch.dtype = torch.float32) -> Part:
     """The encoder in `folder` with its head; a folder without a head holds an encoder that is in the shared space by itself."""
     head = load_head(folder) if (folder / "head.json").exists() else torch.nn.Identity()
-    return Part(load_encoder(folder, dtype), head)
+    return Part(load_encoder(folder, dtype), head, read_bridge(folder))
 
 
 def described_part(config: dict[str, Any], dtype: torch.dtype = torch.float32) -> Part:
     """An encoder by its description, which says where its weights are; `head` names the folder of a trained head, if any."""
-    head = load_head(Path(config["head"])) if config.get("head") else torch.nn.Identity()
-    return Part(load_encoder(NOWHERE, dtype, config), head)
+    encoder = load_encoder(NOWHERE, dtype, config)
+    if not config.get("head"):
+        return Part(encoder, torch.nn.Identity())
+    return Part(encoder, load_head(Path(config["head"])), read_bridge(Path(config["head"])))

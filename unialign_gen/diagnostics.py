@@ -329,7 +329,7 @@ def modality_gap(
     return out
 
 
-def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's interval of a share of `count` trials, within [0, 1]."""
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))

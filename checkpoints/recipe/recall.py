@@ -14,9 +14,9 @@ from torch import Tensor
 
 from unialign_gen.concepts import ConceptTable, Understanding
 from unialign_gen.data.manifest import Row
-from unialign_gen.eval.concepts import shares
-from unialign_gen.eval.data import Prompt
 
+from ..concepts import shares
+from ..evaluation_sets import Prompt
 from .concepts import article
 from .features import TextFeatures
 from .rows import FIVE, Picture

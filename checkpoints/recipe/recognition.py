@@ -115,7 +115,7 @@ def by_name(named: nn.Linear, gate: nn.Linear, texts: Tensor, known: EmbeddingPr
 @torch.enable_grad()
 def probe(features: Tensor, concepts: Tensor, count: int) -> nn.Linear:
     """A linear probe for the concepts (N,), of `count`, of sounds with features (N, width)."""
-    from unialign_gen.eval.judge import fit_probe
+    from .probe import fit_probe
 
     return fit_probe(features, F.one_hot(concepts, count).float())
 

@@ -21,7 +21,6 @@ from torch import Tensor
 from unialign_gen.concepts import ConceptTable, Understanding
 from unialign_gen.data import manifest
 from unialign_gen.data.manifest import Row
-from unialign_gen.encoders import load_encoder
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, heads_in, load_head, save_head
 from unialign_gen.pipelines import EmbeddingPrior
@@ -240,7 +239,7 @@ def understanding(have: Data, found: dict[str, Head]) -> tuple[EmbeddingPrior, U
 
 def judge(root: Root = ROOT, out: Path = HERE / "judge") -> None:
     """Fit the judge on plain training pictures. 3 minutes."""
-    from unialign_gen.eval.judge import Judge, fit_probe
+    from .probe import fit_probe, save_probe
 
     have, names = Data(root), list(CONCEPTS)
     places = [n for n in have.chosen(HEAD_TIERS, "plain") if have.rows[n].concepts]
@@ -252,7 +251,7 @@ def judge(root: Root = ROOT, out: Path = HERE / "judge") -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(root / "encoders" / "judge" / name, out / name)
-    Judge(load_encoder(out), probe, names).save_probe(out)
+    save_probe(probe, names, out)
     classes = {c.name: c.vggsound for c in CONCEPTS.values() if c.vggsound}
     (out / "vggsound.json").write_text(json.dumps(classes, indent=1, ensure_ascii=False) + "\n", "utf-8")
 

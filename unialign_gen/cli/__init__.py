@@ -13,15 +13,20 @@ __all__ = ["app", "main"]
 # `--help` lists commands in this order
 MODULES = (
     "draw",
+    "edit",
     "animate",
     "demo",
     "checkpoints",
+    "push",
     "doctor",
     "data",
     "train",
+    "bridge",
+    "bench",
     "evaluate",
     "evaluate_generation",
     "evaluate_spaces",
+    "evaluate_decoders",
 )
 for module in MODULES:
     import_module(f".{module}", __package__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,10 @@ def animate(
     out: Annotated[Path, typer.Option(help="An MP4 file.")] = Path("film.mp4"),
     text: Annotated[str | None, typer.Option(help="Words that stay in the mix throughout.")] = None,
     text_weight: Annotated[float, typer.Option(min=0, max=1, help="Their weight; the sound has the rest.")] = 0.3,
-    pictures: Annotated[float, typer.Option(help="Pictures drawn for each second; between them the film fades.")] = 6.0,
+    pictures: Annotated[
+        float | None,
+        typer.Option(help="Pictures drawn for each second, between which the film fades; 6 by default, 8 by AnimateDiff."),
+    ] = None,
     fps: Annotated[int, typer.Option(min=1, max=120, help="Frames a second.")] = 24,
     smooth: Annotated[float, typer.Option(help="Seconds over which the picture follows; larger is calmer.")] = 0.5,
     window: Annotated[float, typer.Option(help="Seconds of sound that are heard for one moment.")] = 2.3,
@@ -51,15 +55,20 @@ def animate(
     The picture follows the sound through time.
     """
     from ..film import Plan
+    from ..loading import DECODERS, PUBLISHED
     from ..media import Excerpt, check_file
 
     check_file(sound)
     check_output(out, (".mp4",), [sound], not no_overwrite)
     if text is not None and not text.strip():
         raise InputError("a text prompt is empty")
-    plan = Plan(pictures=pictures, fps=fps, smooth=smooth, window=window, seconds=seconds, side=side)
+    plan = Plan(pictures=pictures or 6.0, fps=fps, smooth=smooth, window=window, seconds=seconds, side=side)
+    if decoder in PUBLISHED and decoder not in DECODERS and checkpoint == "starter":
+        checkpoint, decoder = decoder, None  # a published decoder is a checkpoint of its own
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, variant=variant)
     pipeline.set_progress_bar_config(disable=True)
+    if pictures is None and pipeline.moving:
+        plan = replace(plan, pictures=8.0)
     from tqdm import tqdm
 
     from ..film import make_film

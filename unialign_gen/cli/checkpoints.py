@@ -75,12 +75,17 @@ def calibrate(
     check_folder(place, not no_overwrite)
     check_names(device)
     stage("loading the image encoder")
-    check_device(device)
+    device = check_device(device)
+    from ..loading.description import on_disk
     from ..loading.scale import measure, pictures_in, shipped_pictures
 
-    files = (list(shipped_pictures()) if images is None else pictures_in(images))[:limit]
+    shipped = shipped_pictures()
+    files = (list(shipped) if images is None else pictures_in(images))[:limit]
     aligner = open_aligner(checkpoint, parse_sources(source)).to(device)
     found = measure(aligner.part("image"), files, zero_unconditional=unconditional_is_zero(folder))
+    if on_disk(aligner.configs.get("text", {})):
+        known = measure(aligner.part("image"), list(shipped), texts=aligner.part("text"), captions=list(shipped.values()))
+        found.shift = known.shift
     found.save(place)
     result = {
         "embed_norm": found.embed_norm,

@@ -44,7 +44,7 @@ def extract(
     from ..data.extract import run
     from ..loading import check_device
 
-    check_device(extract_config.device)
+    extract_config = replace(extract_config, device=check_device(extract_config.device))
     with collected() as notes:
         found = run(extract_config)
     lines = [f"{found['corpus']}: {found['samples']} samples, digest {found['digest'][:16]}, {found['missing']} missing"]
@@ -80,7 +80,7 @@ def caption(
     from ..config import load
     from ..configs import find_config
     from ..data.sources import CorpusConfig, read_corpus
-    from ..loading import check_device, check_names
+    from ..loading import check_device, check_names, dtype_of
 
     if out.suffix != ".jsonl":
         raise InputError(f"--out {out}: the name must end in .jsonl")
@@ -95,7 +95,8 @@ def caption(
     from ..data.captioner import Captioner
 
     logging.disable_progress_bar()
-    check_device(device)
+    device = check_device(device)
+    dtype = str(dtype_of(dtype, device)).removeprefix("torch.")
     captioner = Captioner(model, prompt, tokens, device, dtype)
     settings = {"model": model, "prompt": captioner.prompt, "frames": frames, "tokens": tokens, "dtype": dtype}
     found = run(corpus, captioner, out, settings, frames, batch_size, workers)

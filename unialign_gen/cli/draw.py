@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ..console import guarded, report, stage
+from ..errors import InputError
 from ..notes import collected
 from ..output import check_output, written
 from . import options as o
@@ -73,6 +74,8 @@ def generate(
     for name in names:
         check_output(name, (".png", ".jpg", ".jpeg", ".webp"), files_of(asked), not no_overwrite)
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
+    if pipeline.moving:
+        raise InputError(f"{checkpoint} draws clips: use animate")
     from tqdm import tqdm
 
     with collected() as notes:

@@ -30,15 +30,15 @@ def concepts(
 
     The judge on prompts of the data set, and colour, variety, pairs, counts, read-back and nonsense on fixed lists.
     """
+    from ..data.manifest import default_root, read
     from ..loading import find
 
     find(checkpoint, decoder)
-    from ..eval.data import data_root
-
-    root = data_root(data)
+    root = data or default_root()
+    read(root)  # says where there is none, before anything is loaded
     pipeline = load(checkpoint, "cpu", "float32", decoder, heads=heads)
-    from ..eval.concepts import evaluate as run
-    from ..eval.concepts import table
+    from ..checkpoints.concepts import evaluate as run
+    from ..checkpoints.concepts import table
 
     pipeline.set_progress_bar_config(disable=True)
     result = run(pipeline, root, limit=limit, seed=seed, best_of=best_of, prior_strength=prior_strength)

@@ -22,6 +22,7 @@ from .measuring import (
     extractors,
     finish,
     methods_of,
+    open_judges,
 )
 from .options import AcceptLicense, AsJson, Checkpoint, Device, Dtype, Guidance, NoOverwrite, Source, Steps
 
@@ -30,10 +31,18 @@ from .options import AcceptLicense, AsJson, Checkpoint, Device, Dtype, Guidance,
 @guarded
 def generation(
     out: Out,
-    dataset: Annotated[str, typer.Option(help="vggsound, table (a manifest) or starter (its own test sets).")] = "vggsound",
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="vggsound, vggsound-av (clips whose label is heard and seen), table (a manifest) or starter (its test sets)."
+        ),
+    ] = "vggsound",
     root: Annotated[Path | None, typer.Option(help="The dataset's folder; of a table, its file.")] = None,
     split: Annotated[str | None, typer.Option(help="test or train of vggsound; held_out or cross_source of starter.")] = None,
     csv: Annotated[Path | None, typer.Option(help="VGGSound's list, if it is not in its folder.")] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="VGGSounder's csv, if it is neither in the folder nor installed as vggsounder.")
+    ] = None,
     captions: Annotated[Path | None, typer.Option(help="A file of captions by id.")] = None,
     clips: Annotated[int, typer.Option(min=2, help="How many, chosen by a hash of their ids.")] = 1024,
     select_seed: Annotated[int, typer.Option(min=0, help="Of that choice.")] = 0,
@@ -52,6 +61,13 @@ def generation(
     batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at a time.")] = 16,
     extractor: ExtractorOption = None,
     weights: WeightsOption = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A checkpoint, or the folder of a saved aligner, whose image, text and sound encoders say what pictures show: "
+            "class accuracy (AIC), AIS and IIS; can be repeated."
+        ),
+    ] = None,
     resize: ResizeOption = "bicubic",
     resamples: Annotated[int, typer.Option(min=2, help="Halves of the clips that intervals of distances come from.")] = 100,
     examples: Annotated[int, typer.Option(min=0, help="Clips shown in the report.")] = 8,
@@ -80,15 +96,17 @@ def generation(
     check_folder(out)
     stage("reading the data set")
     methods = tuple(methods_of(method))
-    from ..eval import prompt_embeddings
-    from ..eval.corpora import choose
+    from ..data import vggsounder
+    from ..data.extract_config import digest
     from ..eval.study import Plan
     from ..loading import check_device, dtype_of
+    from .evaluate_corpora import choose, parse_kinds
     from .loading import parse_sources, quiet
 
-    chosen = tuple(prompt_embeddings.parse_kinds(kinds))
-    corpus = choose(dataset, root, split, clips, select_seed, out, csv, captions)
-    check_device(device)
+    chosen = tuple(parse_kinds(kinds))
+    corpus = choose(dataset, root, split, clips, select_seed, out, csv, captions, annotations)
+    device = check_device(device)
+    judges = open_judges(judge or [], device)
     plan = Plan(
         corpus,
         checkpoint,
@@ -102,24 +120,28 @@ def generation(
         guidance,
         batch,
         device,
-        dtype_of(dtype),
+        dtype_of(dtype, device),
         parse_sources(source),
         accept_license,
+        vggsounder.find_list(annotations, root) if dataset == "vggsound-av" and root else None,
     )
     loaded = extractors(extractor or (["judge"] if checkpoint == "starter" else None), weights, resize, device)
     quiet()
-    from ..eval import drawing, measure
-    from ..eval import interpolations as between
-    from ..eval.generation import describe, run
+    from ..eval import measure
+    from ..eval.generation import describe, interpolate, run
+    from ..eval.study import destroy_process_group
 
     study = run(plan)
     if study is not None:
-        found: dict[str, Any] = dict(measure.measure(study, loaded, resamples))
+        found: dict[str, Any] = dict(measure.measure(study, loaded, resamples, judges=judges))
         found["examples"] = measure.choose_examples(study, examples)
-        found["interpolations"] = between.draw(study, "text", "audio", interpolations, 8)
+        found["interpolations"] = interpolate(study, "text", "audio", interpolations, 8)
         found["left_out"] = study.left_out
-        finish(out, "generation", describe(study), found, as_json)
-    drawing.destroy_process_group()
+        about = describe(study)
+        if judges:
+            about["judges"] = {name: digest(made.part("image").encoder)[:12] for name, made in judges.items()}
+        finish(out, "generation", about, found, as_json)
+    destroy_process_group()
 
 
 @evaluate.command()
@@ -180,7 +202,7 @@ def distance(
     """
     stage(f"loading {extractor}")
     loaded = extractors([extractor], weights, resize, device)[extractor]
-    from ..eval.sets import compare
+    from ..eval.features import compare
 
     found = compare(pictures, reference, loaded, subset_size, cache_folder(cache), strict)
     lines = [f"{k}: {'not said' if v is None else f'{v:.6g}' if isinstance(v, float) else v}" for k, v in found.items()]

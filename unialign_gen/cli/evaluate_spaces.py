@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import guarded, stage
+from ..console import guarded, report, stage
 from ..errors import InputError
-from ..output import check_folder, make_folder
+from ..output import check_folder
 from .app import evaluate
-from .measuring import Features, MethodOption, Out, SpaceOption, finish, methods_of
-from .options import AcceptLicense, AsJson, Seed, Source
+from .measuring import Features, MethodOption, Out, SpaceOption, finish, methods_of, open_aligner_of
+from .options import AcceptLicense, AsJson, Checkpoint, Device, Seed, Source
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..aligner import Aligner
     from ..data.cache import FeatureCache
-    from ..eval.methods import Method
+    from ..loading.methods import Method
 
 
 def opened(
@@ -33,7 +35,7 @@ def opened(
 
 
 def about_of(cache: FeatureCache, checkpoint: str, methods: list[Method], modalities: list[str]) -> dict[str, Any]:
-    from ..eval.methods import digest
+    from ..loading.methods import digest
 
     corpus = cache.index["corpus"]
     return {
@@ -60,6 +62,18 @@ def read_ids(path: Path, known: list[str]) -> list[str]:
     return wanted
 
 
+def read_scores(path: Path) -> Tensor:
+    """The only tensor in a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        (scores,) = load_file(path).values()
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"--rerank {path}: a safetensors file with one tensor (texts, clips) is needed: {error}") from error
+    return scores.float()
+
+
 @evaluate.command()
 @guarded
 def retrieval(
@@ -77,6 +91,10 @@ def retrieval(
         bool, typer.Option("--missing", help="Also with 10, 30, 50, 70 and 90 % of the clips' modalities taken away.")
     ] = False,
     ids: Annotated[Path | None, typer.Option(help="A file of the samples' ids to look among, one a line.")] = None,
+    rerank: Annotated[
+        Path | None,
+        typer.Option(help="A safetensors file of another model's scores (texts, clips): rows +rerank, the first 50 by them."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure how texts find clips and clips texts.
@@ -103,7 +121,8 @@ def retrieval(
     chosen = frozenset(read_ids(ids, cache.ids)) if ids else None
     if ids:
         about["ids"] = f"{len(chosen or ())} of {ids.name}"
-    found = run(cache, methods, others, aligner, dsl, missing, chosen, dataset=about["dataset"], checkpoint=checkpoint)
+    named = {"dataset": about["dataset"], "checkpoint": checkpoint}
+    found = run(cache, methods, others, aligner, dsl, missing, chosen, read_scores(rerank) if rerank else None, **named)
     about["captions"] = found.pop("captions")
     finish(out, "retrieval", about, found, as_json)
 
@@ -130,6 +149,7 @@ def gap(
     """Measure how far apart modalities lie.
 
     Gap, conflicts zeta and chi, Hoelder divergence, alignment, uniformity, t-SNE.
+    With labels also clustering, linear probe and zero-shot classification.
     """
     check_folder(out)
     stage("opening the features")
@@ -149,10 +169,57 @@ def gap(
         protocol.evaluate(cache, methods, modalities, aligner, anchor, tau, bandwidth, limit, resamples, seed, **named)
     )
     if plot:
-        maps = {
-            m.name: protocol.project(protocol.embed(cache, modalities, m.runs[0], aligner, plot, seed), seed) for m in methods
-        }
-        make_folder(out)
-        protocol.plot(maps, out / "tsne.png")
-        found["plots"] = [{"title": f"t-SNE of {plot} samples of each modality, seed {seed}, first run", "path": "tsne.png"}]
+        said = f"t-SNE of {plot} samples of each modality, seed {seed}, first run"
+        drawn = {m.name: protocol.embed(cache, modalities, m.runs[0], aligner, plot, seed)[0] for m in methods}
+        found["maps"] = [{"title": f"{name}: {said}", "points": protocol.project(z, seed)} for name, z in drawn.items()]
     finish(out, "gap", about, found, as_json)
+
+
+NEEDS_MTEB = "needs mteb and sentence-transformers: install the extra `mteb` (pip install 'unialign_gen[mteb]')"
+
+
+@evaluate.command()
+@guarded
+def mteb(
+    out: Out,
+    task: Annotated[list[str], typer.Option(help="A task of mteb by its name, such as VGGSoundAVRetrieval; can be repeated.")],
+    checkpoint: Checkpoint = "starter",
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Run tasks of mteb on a checkpoint.
+
+    Tasks of text, sound, pictures and video, run by mteb itself, also on the folder of a saved aligner.
+    """
+    check_folder(out)
+    stage("loading mteb")
+    try:
+        from ..eval import mteb as protocol
+    except ImportError as error:
+        raise InputError(f"eval mteb {NEEDS_MTEB}") from error
+
+    name = Path(checkpoint).name
+    rows = protocol.evaluate(open_aligner_of(checkpoint).to(device), name, task, out / "mteb")
+    about = {"dataset": ", ".join(task), "checkpoint": checkpoint, "mteb": protocol.mteb.__version__}
+    finish(out, "mteb", about, {"rows": rows}, as_json)
+
+
+@evaluate.command(name="export")
+@guarded
+def export_model(
+    out: Out,
+    checkpoint: Checkpoint = "starter",
+    as_json: AsJson = False,
+) -> None:
+    """Save encoders and heads for sentence-transformers.
+
+    SentenceTransformer(FOLDER, trust_remote_code=True) loads them.
+    """
+    check_folder(out)
+    stage(f"loading {checkpoint}")
+    try:
+        from ..sentence_transformer import export
+    except ImportError as error:
+        raise InputError(f"eval export {NEEDS_MTEB}") from error
+
+    report({"folder": str(export(open_aligner_of(checkpoint), out))}, as_json, str(out))

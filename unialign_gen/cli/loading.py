@@ -10,7 +10,7 @@ from ..console import stage
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from ..pipelines import UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
+    from .. import AnyPipeline
 
 
 def parse_sources(entries: list[str] | None) -> dict[str, str]:
@@ -42,7 +42,7 @@ def load(
     accept_license: bool = False,
     heads: Path | None = None,
     variant: str | None = None,
-) -> UniAlignKandinskyPipeline | UniAlignStableUnCLIPPipeline:
+) -> AnyPipeline:
     from ..loading import check_names, find
 
     find(checkpoint, decoder)

@@ -12,8 +12,9 @@ import typer
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    from ..aligner import Aligner
     from ..eval.extractors import Extractor
-    from ..eval.methods import Method
+    from ..loading.methods import Method
 
 EXTRACTORS = ("inception", "judge", "clip", "dinov2")
 
@@ -68,9 +69,41 @@ def cache_folder(given: str | None) -> Path | None:
 
 
 def methods_of(entries: list[str] | None) -> list[Method]:
-    from ..eval.methods import parse
+    from ..loading.methods import parse
 
     return parse(entries or [])
+
+
+def open_judges(names: list[str], device: str) -> dict[str, Aligner]:
+    """Aligners that say what pictures show, by a short name.
+
+    Each is a checkpoint, the folder of a saved aligner, or an encoder of pictures and texts as LIBRARY:NAME.
+    """
+    short = [name.rstrip("/").rsplit("/", 1)[-1] for name in names]
+    if len(set(short)) < len(short):
+        raise InputError(f"--judge: each needs a name of its own, got {', '.join(short)}")
+    return {name: open_aligner_of(place).to(device) for name, place in zip(short, names, strict=True)}
+
+
+def open_aligner_of(name: str) -> Aligner:
+    """The aligner of a checkpoint, a folder or an encoder; see `open_judges`."""
+    from torch import nn
+
+    from ..aligner import Aligner, Part
+    from ..encoders import load_encoder
+    from ..encoders.registry import NOWHERE
+    from ..loading import open_aligner
+
+    folder = Path(name).expanduser()
+    if (folder / Aligner.config_name).is_file() and not (folder / "aligner").is_dir():
+        return Aligner.from_pretrained(folder)
+    if ":" not in name:
+        return open_aligner(name)
+    sides = {kind: load_encoder(NOWHERE, config={"encoder": name, "modality": kind}) for kind in ("image", "text")}
+    made = Aligner(sides["image"].dim, [])
+    for kind, encoder in sides.items():
+        made.add_part(kind, Part(encoder, nn.Identity()))
+    return made.eval()
 
 
 def finish(out: Path, protocol: str, about: dict[str, Any], found: dict[str, Any], as_json: bool) -> None:

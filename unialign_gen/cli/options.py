@@ -32,7 +32,7 @@ class Mix(str, Enum):
 Checkpoint = Annotated[
     str,
     typer.Option(
-        help="starter, stable-unclip, kandinsky, a folder that save_pretrained wrote, or OWNER/NAME[@REVISION] on the hub.",
+        help="starter, a published one (`models` lists them), a folder that save_pretrained wrote, or OWNER/NAME[@REVISION].",
         autocompletion=checkpoint_names,
     ),
 ]
@@ -40,7 +40,7 @@ Decoder = Annotated[str | None, typer.Option(help="The starter's decoder: kandin
 Source = Annotated[
     list[str] | None,
     typer.Option(
-        help="PART=FOLDER, FILE or REPOSITORY[@REVISION] of a published checkpoint; parts: decoder, image, text, audio ..."
+        help="PART=FOLDER, FILE or REPOSITORY[@REVISION] of a published checkpoint; parts: decoder, lora, image, text ..."
     ),
 ]
 AcceptLicense = Annotated[bool, typer.Option("--accept-license", help="Use parts whose licence is not permissive.")]
@@ -78,8 +78,8 @@ BestOf = Annotated[
     typer.Option(min=1, max=64, help="Draw so many and keep the one that the image encoder reads as nearest to the prompt."),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same picture.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps ...")]
-Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps ...; auto takes a GPU where there is one.")]
+Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16; auto is float16 on a GPU.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 MixOption = Annotated[Mix, typer.Option(help="How prompts are mixed.")]
 Config = Annotated[

@@ -1,4 +1,4 @@
-"""Training and extraction configurations that come with the package."""
+"""Configurations that come with the package: of training, of extraction, of the bench."""
 
 from importlib import resources
 from pathlib import Path
@@ -15,7 +15,7 @@ def find_config(name: str, command: str) -> Path:
     """A configuration by its path or, of those that come with the package, by its name.
 
     Args:
-        command: `train` or `extract`; `extract clips` is the extraction that `train clips` needs.
+        command: `train`, `extract` or `bench`; `extract clips` is the extraction that `train clips` needs.
 
     Raises:
         InputError: no such file or name; the line lists the names.
@@ -24,10 +24,14 @@ def find_config(name: str, command: str) -> Path:
     if path.suffix in (".yaml", ".yml") or path.parent != Path(".") or path.is_file():
         return path
     shipped = {p.stem: p for p in sorted(configs_folder().glob("*.yaml"))}
-    extracts = {stem.removesuffix("-extract"): p for stem, p in shipped.items() if stem.endswith("-extract")}
-    trains = {stem: p for stem, p in shipped.items() if not stem.endswith("-extract")}
-    known = extracts | {f"{stem}-extract": p for stem, p in extracts.items()} if command == "extract" else trains
+    kinds = {
+        suffix: {stem.removesuffix(suffix): p for stem, p in shipped.items() if stem.endswith(suffix)}
+        for suffix in ("-extract", "-bench")
+    }
+    kinds["-train"] = {stem: p for stem, p in shipped.items() if not stem.endswith(("-extract", "-bench"))}
+    suffix = f"-{command}"
+    known = kinds[suffix] | {f"{stem}{suffix}": p for stem, p in kinds[suffix].items()}
     if name not in known:
-        names = ", ".join(extracts if command == "extract" else trains)
+        names = ", ".join(kinds[suffix])
         raise InputError(f"no configuration {name}: name a YAML file, or one that comes with the package: {names}")
     return known[name]

@@ -7,6 +7,7 @@
     encoders.json, NAME.py      where the encoders are, and those that a Python file of one's own defines
 
 A shard belongs to a fixed stretch of the corpus, whoever computes it, and appears under its name only when it is whole.
+Training maps the shards: rows are read from the disk where they are drawn, and processes of a machine share them.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import InputError
 from ..output import make_folder
+from .storage import copied, on_disk, part_of, place, reached, read_range, sizes, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,12 +32,56 @@ INDEX, REPORT, ENCODERS = "index.json", "report.jsonl", "encoders.json"
 FORMAT = 1
 
 
+class MappedRows:
+    """Rows (R, width) of several files as one tensor of which nothing is in memory: indexing reads what it names.
+
+    Args:
+        parts: (r, width) each, mapped files.
+    """
+
+    def __init__(self, parts: Sequence[Tensor]):
+        import torch
+
+        self.parts = [part for part in parts if len(part)] or list(parts[:1])
+        lengths = torch.tensor([len(part) for part in self.parts])
+        self.ends = lengths.cumsum(0)  # (parts,)
+        self.begins = self.ends - lengths
+        self.shape, self.dtype = (int(self.ends[-1]), self.parts[0].shape[1]), self.parts[0].dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: slice | Tensor) -> Tensor:
+        """Rows of a slice without a step, or of row numbers (n,) or a mask (R,)."""
+        import torch
+
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(len(self))
+            pieces = []
+            first = int(torch.searchsorted(self.ends, start, right=True))
+            for part, begin in zip(self.parts[first:], self.begins[first:].tolist(), strict=True):
+                if begin >= stop:
+                    break
+                pieces.append(part[max(0, start - begin) : stop - begin])
+            return pieces[0] if len(pieces) == 1 else torch.cat([self.parts[0][:0], *pieces])
+        rows = index.nonzero()[:, 0] if index.dtype == torch.bool else index
+        if len(self.parts) == 1 or not len(rows):
+            return self.parts[0][rows]
+        number = torch.searchsorted(self.ends, rows, right=True)
+        within = rows - self.begins[number]
+        return torch.stack([self.parts[p][r] for p, r in zip(number.tolist(), within.tolist(), strict=True)])
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """`size` rows at a time."""
+        return (self[at : at + size] for at in range(0, len(self), size))
+
+
 @dataclass(frozen=True)
 class Ragged:
     """Rows by sample: `values[offsets[i] : offsets[i + 1]]` belong to sample i, which may have none.
 
     Attributes:
-        values: (R, width).
+        values: (R, width), in memory, or `MappedRows`, which is indexed alike; `values[:]` is in memory.
         offsets: (N + 1,), int64, not decreasing, from 0 to R.
     """
 
@@ -93,26 +139,6 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.safetensors"
 
 
-def part_of(path: Path) -> Path:
-    """Where a file is written before it gets its name; no two writers have the same."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replaces a file in one step that survives a crash: it is either as before or complete."""
-    part = part_of(path)
-    with part.open("wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def write_shard(folder: Path, number: int, shard: Shard) -> None:
     """Writes a shard under its name. Equal content gives equal bytes."""
     from safetensors.torch import save
@@ -126,18 +152,34 @@ def write_shard(folder: Path, number: int, shard: Shard) -> None:
     write_whole(shard_path(folder, number), save(tensors, {"samples": json.dumps(about, ensure_ascii=False)}))
 
 
+def read_header(path: Path) -> dict[str, Any]:
+    """What a shard's file says of itself, without its tensors.
+
+    Raises:
+        InputError: it is damaged, or not whole.
+    """
+    try:
+        length = int.from_bytes(read_range(path, 0, 8), "little")
+        whole = path.stat().st_size
+        found: dict[str, Any] = json.loads(read_range(path, 8, min(whole, 8 + length)))
+        if 8 + length + max(entry["data_offsets"][1] for name, entry in found.items() if name != "__metadata__") != whole:
+            raise ValueError("its length is wrong")
+        return found
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged: delete it and extract again ({error})") from error
+
+
 def read_about(path: Path) -> dict[str, Any]:
     """Ids, labels and problems of a shard, without its tensors.
 
     Raises:
         InputError: it is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, "pt") as f:
-            return json.loads(f.metadata()["samples"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        return json.loads(read_header(path)["__metadata__"]["samples"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: delete it and extract again ({error})") from error
 
 
@@ -149,11 +191,16 @@ def create(folder: Path, index: Mapping[str, Any]) -> None:
     Raises:
         InputError: the folder holds a cache made with other settings; the line names the first that differs.
     """
-    make_folder(folder)
-    path = folder / INDEX
-    if not path.exists():
+    path, text = folder / INDEX, json.dumps(index, indent=2, ensure_ascii=False) + "\n"
+    if on_disk(folder):
+        make_folder(folder)
+    if INDEX in sizes(folder):
+        pass
+    elif not on_disk(folder):
+        write_whole(path, text.encode())
+    else:
         part = part_of(path)
-        part.write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        part.write_text(text, "utf-8")
         try:
             os.link(part, path)  # fails where there is one already, in one step
             part.unlink()
@@ -175,8 +222,8 @@ def write_descriptions(folder: Path, places: Mapping[str, Path | dict[str, Any]]
     So that a run trained from the cache can say what its heads go on. Not part of the index: weights may be moved.
     """
     described = {}
-    for modality, place in places.items():
-        entry = {"folder": str(place)} if isinstance(place, Path) else dict(place)
+    for modality, where in places.items():
+        entry = {"folder": str(where)} if isinstance(where, Path) else dict(where)
         if "file" in entry:
             write_whole(folder / f"{modality}.py", Path(entry["file"]).read_bytes())
             entry["file"] = f"{modality}.py"
@@ -187,7 +234,7 @@ def write_descriptions(folder: Path, places: Mapping[str, Path | dict[str, Any]]
 def read_descriptions(folder: Path) -> dict[str, dict[str, Any]]:
     """What `write_descriptions` kept, by modality, with the path of a Python file absolute; empty for an older cache."""
     try:
-        found: dict[str, dict[str, Any]] = json.loads((folder / ENCODERS).read_text("utf-8"))
+        found: dict[str, dict[str, Any]] = json.loads((folder / ENCODERS).read_bytes())
     except (OSError, ValueError):
         return {}
     return {m: e | ({"file": str((folder / e["file"]).resolve())} if "file" in e else {}) for m, e in found.items()}
@@ -216,21 +263,30 @@ def read_index(folder: Path) -> dict[str, Any]:
         InputError: there is none, or it is of another version of the format.
     """
     try:
-        index = json.loads((folder / INDEX).read_text("utf-8"))
+        with reached(folder):
+            text = (folder / INDEX).read_bytes()
+        index = json.loads(text)
         version = index["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (InputError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError) and not isinstance(error.__cause__, FileNotFoundError):
+            raise
         raise InputError(f"no feature cache in {folder}: make one with `unialign-gen extract`") from error
     if version != FORMAT:
         raise InputError(f"{folder} is a cache of format {version}, this version reads {FORMAT}: extract again")
     return index
 
 
+def absent_shards(folder: Path, index: Mapping[str, Any]) -> int:
+    """How many shards are not there yet."""
+    there = sizes(folder)
+    return sum(shard_path(folder, i).name not in there for i in range(index["shards"]))
+
+
 class FeatureCache:
-    """A complete cache, read whole.
+    """A complete cache. Features are mapped, not read; ids and labels are read when they are asked for.
 
     Attributes:
         index: what the features were made of and with.
-        ids, labels: of the samples, in the order of the corpus.
         modalities: width of the features by modality.
     """
 
@@ -238,63 +294,69 @@ class FeatureCache:
         self.folder, self.index = folder, index
         self.modalities = {name: int(encoder["dim"]) for name, encoder in index["encoders"].items()}
         self.paths = [shard_path(folder, i) for i in range(index["shards"])]
-        self.ids: list[str] = []
-        self.labels: list[str | None] = []
-        for path in self.paths:
-            about = read_about(path)
-            self.ids += about["ids"]
-            self.labels += about["labels"]
 
     @classmethod
     def open(cls, folder: str | Path) -> FeatureCache:
-        """The cache in `folder`.
+        """The cache in `folder`; one in a store is copied to the disk first, see `storage.copied`.
 
         Raises:
             InputError: there is none, it is not complete, or a shard is damaged.
         """
-        path = Path(folder).expanduser()
+        path = place(folder) if isinstance(folder, str) else folder
+        path = path.expanduser() if on_disk(path) else path
         index = read_index(path)
-        absent = sum(not shard_path(path, i).is_file() for i in range(index["shards"]))
+        absent = absent_shards(path, index)
         if absent:
             raise InputError(f"{path} is not complete: {absent} of {index['shards']} shards are to be done, extract again")
-        return cls(path, index)
+        if not on_disk(path):
+            names = [shard_path(path, i).name for i in range(index["shards"])]
+            names += [f for f in sizes(path) if f == ENCODERS or f.endswith(".py")]
+            path = copied(path, names, json.dumps(index))
+        found = cls(path, index)
+        for shard in found.paths:
+            read_header(shard)
+        return found
+
+    def abouts(self) -> Iterator[dict[str, Any]]:
+        """Ids, labels and problems, shard by shard."""
+        return map(read_about, self.paths)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Of the samples, in the order of the corpus."""
+        return [name for about in self.abouts() for name in about["ids"]]
+
+    @cached_property
+    def labels(self) -> list[str | None]:
+        """Of the samples, in the order of the corpus."""
+        return [label for about in self.abouts() for label in about["labels"]]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def features(self, modality: str) -> Ragged:
-        """All rows of a modality, in the dtype they are kept in.
+        """All rows of a modality, in the dtype they are kept in, mapped.
 
         Raises:
             InputError: the cache does not have it, or a shard is damaged.
         """
+        import torch
         from safetensors import SafetensorError, safe_open
 
         if modality not in self.modalities:
             near = difflib.get_close_matches(modality, self.modalities, 1)
             hint = f", did you mean {near[0]}?" if near else ""
             raise InputError(f"{self.folder} has no {modality}: it has {', '.join(self.modalities)}{hint}")
-        import torch
-
-        counts, place = [], 0
-        values: Tensor | None = None
-        try:
-            for path in self.paths:  # into one block, since twice the features may not fit
-                with safe_open(path, "pt") as f:
+        counts, parts = [], []
+        for path in self.paths:
+            try:
+                with safe_open(path, "pt") as f:  # whose tensors are views of a mapped file
                     counts.append(f.get_tensor(f"{modality}.offsets").diff())
-            offsets = counted(torch.cat(counts))
-            for path in self.paths:
-                with safe_open(path, "pt") as f:
-                    part = f.get_tensor(modality)
-                if values is None:
-                    values = part.new_empty(int(offsets[-1]), part.shape[1])
-                values[place : place + len(part)] = part
-                place += len(part)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path} is damaged: delete it and extract again ({error})") from error
-        assert values is not None  # a cache has at least one shard
-        return Ragged(values, offsets)
+                    parts.append(f.get_tensor(modality))
+            except (OSError, SafetensorError) as error:
+                raise InputError(f"{path} is damaged: delete it and extract again ({error})") from error
+        return Ragged(cast("Tensor", MappedRows(parts)), counted(torch.cat(counts)))
 
     def problems(self) -> list[dict[str, str]]:
         """Rows of the report about samples of the cache: `id`, `modality`, `path`, `reason`."""
-        return [problem for path in self.paths for problem in read_about(path)["problems"]]
+        return [problem for about in self.abouts() for problem in about["problems"]]

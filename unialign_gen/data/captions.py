@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 from .files import without_suffix
+from .storage import place, reached
 
 TEMPLATE = "A video of {label}."
 
@@ -25,9 +26,9 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         InputError: the file is not there or a line is not one JSON object.
     """
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
-    with path.open(encoding="utf-8-sig", newline="") as f:
+    with reached(path):
+        file = path.open(encoding="utf-8-sig", newline="")
+    with file as f:
         if path.suffix.lower() in (".csv", ".tsv"):
             reader = csv.DictReader(f, dialect="excel-tab" if path.suffix.lower() == ".tsv" else "excel")
             for row in reader:
@@ -71,7 +72,7 @@ def read(path: str | Path | None) -> dict[str, tuple[str, ...]]:
     short: dict[str, tuple[str, ...]] = {}
     if path is None:
         return out
-    path = Path(path).expanduser()
+    path = place(path)
     for number, row in rows(path):
         where = f"{path}, line {number}"
         value = row.get("captions", row.get("caption"))

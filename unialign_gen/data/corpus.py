@@ -6,10 +6,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from .storage import File
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One item of a corpus. Paths are absolute; a clip with sound has the same file in `audio` and `video`.
+
+    A file is a path, or where it is not on the disk by itself, a `storage.Stored`.
 
     Attributes:
         text: its captions.
@@ -20,19 +24,19 @@ class Sample:
 
     id: str
     text: tuple[str, ...] = ()
-    audio: str | None = None
-    video: str | None = None
-    image: str | None = None
+    audio: File | None = None
+    video: File | None = None
+    image: File | None = None
     label: str | None = None
-    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+    extra: Mapping[str, File] = field(default_factory=dict, hash=False)
     absent: Mapping[str, str] = field(default_factory=dict, hash=False)
 
-    def file(self, modality: str) -> str | None:
+    def file(self, modality: str) -> File | None:
         """The file of a modality other than text, if it has one."""
         return getattr(self, modality) if modality in ("audio", "video", "image") else self.extra.get(modality)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Missing:
     """A listed sample that is left out, and why."""
 

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..media import Clip, load_clip, load_image
 from ..notes import collected
 from .corpus import Sample
+from .storage import File, in_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +41,7 @@ class Prepared:
     problems: list[dict[str, str]] = field(default_factory=list)
 
     def blame(self, modality: str, kind: str, reason: str, **more: str) -> None:
-        path = self.sample.file(modality) or ""
+        path = str(self.sample.file(modality) or "")
         line = " ".join(reason.split())
         self.problems.append({"id": self.sample.id, "modality": modality, "path": path, "kind": kind, "reason": line, **more})
 
@@ -49,14 +50,17 @@ def prepare(sample: Sample, encoders: Mapping[str, Encoder], frames: int, patien
     """Decodes what the encoders need of a sample, each file once. Nothing that a file does raises: it is a problem."""
     out = Prepared(sample)
     downmix = encoders["audio"].downmix if "audio" in encoders else "mean"
-    clips: dict[str, Clip | str] = {}  # a file that cannot be opened has a reason in place of a clip
+    clips: dict[File, Clip | str] = {}  # a file that cannot be opened has a reason in place of a clip
     for path in dict.fromkeys(sample.file(m) for m in ("video", "audio") if m in encoders):
         if path is None:
             continue
         rate = getattr(encoders["audio"], "rate", None) if "audio" in encoders and path == sample.audio else None
-        count = frames if "video" in encoders and path == sample.video else 0
+        framed = "video" in encoders and not encoders["video"].whole_clips
+        count = frames if framed and path == sample.video else 0
+        if not count and rate is None:
+            continue
         try:
-            clips[path] = load_clip(path, count, rate, patience, downmix)
+            clips[path] = load_clip(in_memory(path), count, rate, patience, downmix)
         except Exception as error:
             clips[path] = described(error)
     for modality, encoder in encoders.items():
@@ -65,7 +69,7 @@ def prepare(sample: Sample, encoders: Mapping[str, Encoder], frames: int, patien
             continue
         try:
             with collected() as notes:  # here, since a thread has no other list
-                given = inputs(modality, path, clips, out)
+                given: list[Any] = [Path(path)] if encoder.whole_clips else inputs(modality, path, clips, out)
                 if given:
                     out.inputs[modality] = encoder.prepare(given)
             for found in notes:
@@ -75,7 +79,7 @@ def prepare(sample: Sample, encoders: Mapping[str, Encoder], frames: int, patien
     return out
 
 
-def inputs(modality: str, path: str, clips: Mapping[str, Clip | str], out: Prepared) -> list[Any]:
+def inputs(modality: str, path: File, clips: Mapping[File, Clip | str], out: Prepared) -> list[Any]:
     """What an encoder's `prepare` takes of a file; nothing where the file has no such stream, which is then a problem.
 
     Raises:
@@ -84,7 +88,8 @@ def inputs(modality: str, path: str, clips: Mapping[str, Clip | str], out: Prepa
     if modality == "image":
         return [load_image(path)]
     if modality not in ("audio", "video"):
-        return [Path(path)]  # a modality of one's own: its encoder opens the file
+        # a modality of one's own: its encoder opens the file, or reads what is not on the disk
+        return [Path(path) if isinstance(path, str) else in_memory(path)]
     clip = clips[path]
     if isinstance(clip, str):
         raise InputError(clip)

@@ -1,4 +1,4 @@
-"""Features of a corpus into a cache: decoding in threads, encoders in batches, a shard at a time.
+"""Features of a corpus into a cache: decoding in threads, encoders in batches, a shard at a time, written by one more thread.
 
 Which samples a shard holds and which batches the encoders see follow from the corpus and the settings alone, never from the
 number of processes or from what came first. So a run that was killed goes on where it was, with as many processes as
@@ -16,9 +16,9 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
@@ -29,6 +29,7 @@ from .corpus import Corpus, Sample
 from .decode import Prepared, decoders, ordered, prepare
 from .extract_config import ExtractConfig, describe, open_encoders, places
 from .sources import read_corpus
+from .storage import on_disk, sizes, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,15 +81,23 @@ def run(config: ExtractConfig, process: Process | None = None, progress: bool = 
     index = make_index(config, corpus, encoders)
     cache.create(config.out, index)
     cache.write_descriptions(config.out, places(config))
-    todo = [n for n in range(index["shards"]) if n % process.world == process.rank and not is_done(config, corpus, n)]
+    there = sizes(config.out)
+    mine = range(process.rank, index["shards"], process.world)
+    todo = [n for n in mine if cache.shard_path(config.out, n).name not in there or not is_done(config, corpus, n)]
     device = process.device(config.device)
     for encoder in encoders.values():
         encoder.to(device)
         if device.startswith("cpu"):  # convolutions are a third faster so
             encoder.to(memory_format=torch.channels_last)
     quiet = not progress or process.rank > 0
-    for number, shard in shards(config, corpus, encoders, todo, device, quiet):
-        cache.write_shard(config.out, number, shard)
+    with ThreadPoolExecutor(1, "write") as writer:
+        written: Future[None] | None = None
+        for number, shard in shards(config, corpus, encoders, todo, device, quiet):
+            if written is not None:
+                written.result()  # one waits at most
+            written = writer.submit(cache.write_shard, config.out, number, shard)
+        if written is not None:
+            written.result()
     return finish(config, corpus, index)
 
 
@@ -120,7 +129,7 @@ def content(corpus: Corpus) -> str:
     """SHA-256 of what the samples say: captions, labels and the names of the files, wherever these lie."""
     total = hashlib.sha256()
     for s in corpus.samples:
-        files = [os.path.basename(f) if f else None for f in (s.audio, s.video, s.image, *s.extra.values())]
+        files = [os.path.basename(str(f)) if f else None for f in (s.audio, s.video, s.image, *s.extra.values())]
         total.update(json.dumps([s.id, s.text, s.label, files, list(s.extra)]).encode() + b"\n")
     return total.hexdigest()
 
@@ -131,9 +140,12 @@ def stretch(config: ExtractConfig, corpus: Corpus, number: int) -> list[Sample]:
 
 
 def is_done(config: ExtractConfig, corpus: Corpus, number: int) -> bool:
+    """Whether a shard that is there is of these samples.
+
+    Raises:
+        InputError: it is not.
+    """
     path = cache.shard_path(config.out, number)
-    if not path.is_file():
-        return False
     if cache.read_about(path)["ids"] != [s.id for s in stretch(config, corpus, number)]:
         raise InputError(f"{path} holds other samples than this corpus has there: delete it and extract again")
     return True
@@ -263,8 +275,7 @@ def of_texts(encoder: Encoder, samples: Sequence[Sample], batch: int, dtype: str
 
 def finish(config: ExtractConfig, corpus: Corpus, index: dict[str, Any]) -> dict[str, Any]:
     """The summary; whichever process finds the last shard written also writes the report."""
-    paths = [cache.shard_path(config.out, n) for n in range(index["shards"])]
-    absent = sum(not path.is_file() for path in paths)
+    absent = cache.absent_shards(config.out, index)
     summary: dict[str, Any] = {
         "out": str(config.out),
         "complete": absent == 0,
@@ -280,10 +291,11 @@ def finish(config: ExtractConfig, corpus: Corpus, index: dict[str, Any]) -> dict
     if absent:
         return summary
     rows: list[dict[str, str]] = [{"id": m.id, "kind": "missing", "reason": m.reason} for m in corpus.missing]
-    rows += [problem for path in paths for problem in cache.read_about(path)["problems"]]
+    for number in range(index["shards"]):
+        rows += cache.read_about(cache.shard_path(config.out, number))["problems"]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    cache.write_whole(Path(config.out) / cache.REPORT, text.encode())
-    for left in Path(config.out).glob(".shard-*.part"):  # of processes that were killed
+    write_whole(config.out / cache.REPORT, text.encode())
+    for left in config.out.glob(".shard-*.part") if on_disk(config.out) else ():  # of processes that were killed
         left.unlink(missing_ok=True)
     kinds = Counter(row["kind"] for row in rows)
     return {**summary, "problems": {kind: kinds[kind] for kind in ("broken", "absent", "noted")}}

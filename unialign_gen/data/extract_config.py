@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..config import Count, Flag, Options, Positive, schema
 from ..errors import InputError
 from .sources import CorpusConfig
+from .storage import Location
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ class ExtractConfig:
             (`open_clip:ViT-H-14/laion2b_s32b_b79k`, `hf:FOLDER_OR_REPOSITORY`, `timm:MODEL`), or a description, in which
             `file` may name the Python file that defines it.
             `video` falls back on the checkpoint's image encoder: a row for each frame. `text` gives a row for each caption.
-        out: folder of the cache.
+        out: folder of the cache, on the disk or in a store.
         sources: in place of what the named checkpoints say, `image` or `text` to a folder, `audio` to a weight file, and so on.
         accept_license: use encoders whose licence is not permissive.
         frames: of a video.
@@ -55,7 +56,7 @@ class ExtractConfig:
 
     corpus: CorpusConfig
     encoders: dict[str, str | Options]
-    out: Path
+    out: Location
     frames: Count = 8
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     store: Literal["float32", "float16"] = "float32"
@@ -147,8 +148,9 @@ def locate(
 
     if not isinstance(entry, str) or named(entry):
         made = {"encoder": entry} if isinstance(entry, str) else dict(entry)
-        if str(made.get("encoder")).partition(":")[0] in NAMED:  # whose models are of several modalities
-            made = {"modality": "image" if modality == "video" else modality} | made
+        kind = str(made.get("encoder")).partition(":")[0]
+        if kind in NAMED:  # whose models are of several modalities; PE-AV alone has one for video
+            made = {"modality": "image" if modality == "video" and kind != "pe_av" else modality} | made
         if accept_license and made.get("licence"):
             made["accept_license"] = made["licence"]
         return made | {key: absolute(made[key], key) for key in FILE_KEYS if made.get(key)}

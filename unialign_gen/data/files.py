@@ -1,12 +1,14 @@
-"""A folder of media files, listed once, so that finding a clip's file costs no look at the disk."""
+"""A folder of media files, on the disk or in a store, listed once, so that finding a clip's file costs no look there."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
+from .storage import File, file_at, on_disk, place, reached
 
 VIDEO = frozenset(["mp4", "mkv", "webm", "avi", "mov", "m4v", "mpg", "mpeg", "wmv", "flv", "3gp", "ogv", "ts"])
 AUDIO = frozenset(["wav", "flac", "mp3", "m4a", "aac", "ogg", "opus", "wma", "aiff", "aif"])
@@ -22,13 +24,15 @@ class MediaFolder:
     """
 
     def __init__(self, root: str | Path):
-        self.root = Path(root).expanduser().resolve()
-        if not self.root.is_dir():
-            raise InputError(f"no such folder of media files: {root}")
+        self.root = place(root) if isinstance(root, str) else root
+        self.root = self.root.expanduser().resolve() if on_disk(self.root) else self.root
+        with reached(root):
+            if not self.root.is_dir():
+                raise InputError(f"no such folder of media files: {root}")
         self.videos: dict[str, str] = {}
         self.sounds: dict[str, str] = {}
         self.partial: set[str] = set()
-        for path in walk(str(self.root)):
+        for path in files_below(self.root):
             stem, _, suffix = os.path.basename(path).rpartition(".")
             suffix = suffix.lower()
             if suffix in PARTIAL:
@@ -37,11 +41,12 @@ class MediaFolder:
                 if suffix in kinds and (stem not in table or (len(path), path) < (len(table[stem]), table[stem])):
                     table[stem] = path
 
-    def find(self, names: Iterable[str]) -> tuple[str | None, str | None]:
+    def find(self, names: Iterable[str]) -> tuple[File | None, File | None]:
         """(video, sound) under the first of the names that has each. A video's sound track stands in for a sound file."""
         video = next((self.videos[n] for n in names if n in self.videos), None)
         sound = next((self.sounds[n] for n in names if n in self.sounds), None)
-        return video, sound or video
+        found = {path: file_at(path) for path in (video, sound or video) if path}
+        return found.get(video or ""), found.get(sound or video or "")
 
     def reason(self, names: Iterable[str]) -> str:
         """Why `find` found nothing."""
@@ -49,6 +54,15 @@ class MediaFolder:
         if any(n in self.partial for n in names):
             return f"only a part of {first} was downloaded"
         return f"no file named {first} below {self.root}"
+
+
+def files_below(root: Path) -> Iterator[str]:
+    """The paths or URLs of all files at any depth."""
+    if on_disk(root):
+        return walk(str(root))
+    store: Any = root
+    with reached(root):
+        return (f"{store.protocol}://{name.lstrip('/')}" for name in store.fs.find(store.path))
 
 
 def walk(folder: str) -> Iterator[str]:

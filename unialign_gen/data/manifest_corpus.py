@@ -8,21 +8,23 @@ from typing import Any
 from ..errors import InputError
 from .captions import rows, texts
 from .corpus import Corpus, Missing, Sample
+from .storage import File, file_at, on_disk, place
 
 KNOWN = ("id", "text", "label")  # all other columns hold files
 
 
 def read(path: str | Path) -> Corpus:
-    """The samples of a manifest. Paths in it are absolute or start at the manifest's folder.
+    """The samples of a manifest. Paths in it are absolute, URLs, or start at the manifest's folder.
 
     `text` is a string or, in JSONL, a list of strings. Any further column holds files of a modality of that name. A sample
     without an id is called by its line number. A video's sound track is its sound where there is no audio column.
-    A file that is not there is missing in its modality alone (`Sample.absent`), a sample that has nothing else altogether.
+    A file that is not there is missing in its modality alone (`Sample.absent`), a sample that has nothing else altogether; one
+    in a store is looked for when it is read.
 
     Raises:
         InputError: the file is not there, a row cannot be understood, or two samples have the same id.
     """
-    path = Path(path).expanduser()
+    path = place(path)
     samples: list[Sample] = []
     missing: list[Missing] = []
     seen: dict[str, int] = {}
@@ -44,16 +46,19 @@ def parse(row: dict[str, Any], path: Path, number: int) -> Sample:
     name = given.get("id", str(number))
     if not isinstance(name, str | int):
         raise InputError(f"{where}: an id is a string")
-    files: dict[str, str] = {}
+    files: dict[str, File] = {}
     for column, value in given.items():
         if column in KNOWN:
             continue
         if not isinstance(value, str):
             raise InputError(f"{where}: column {column} holds the path of a file, got {value!r}")
-        files[column] = str((path.resolve().parent / Path(value).expanduser()).resolve())
+        if "://" in value or not on_disk(path):
+            files[column] = file_at(value if "://" in value else f"{path.parent}/{value}")
+        else:
+            files[column] = str((path.resolve().parent / Path(value).expanduser()).resolve())
     if "audio" not in row and "video" in files:
         files["audio"] = files["video"]
-    absent = {column: f"no such file: {file}" for column, file in files.items() if not Path(file).is_file()}
+    absent = {column: f"no such file: {file}" for column, file in files.items() if lacks(file)}
     files = {column: file for column, file in files.items() if column not in absent}
     label = given.get("label")
     return Sample(
@@ -66,3 +71,8 @@ def parse(row: dict[str, Any], path: Path, number: int) -> Sample:
         files,
         absent,
     )
+
+
+def lacks(file: File) -> bool:
+    """Whether a file is known not to be there."""
+    return isinstance(file, str) and not Path(file).is_file()

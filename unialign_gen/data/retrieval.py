@@ -15,6 +15,7 @@ from ..errors import InputError
 from .captions import rows, texts
 from .corpus import Corpus, Missing, Sample
 from .files import MediaFolder, clip_names, without_suffix
+from .storage import place, reached
 
 VIDEO_CORPORA = ("msrvtt", "didemo", "activitynet")
 NAMES = (*VIDEO_CORPORA, "audiocaps")
@@ -33,7 +34,7 @@ def read(name: str, annotations: str | Path, root: str | Path) -> Corpus:
     """
     if name not in NAMES:
         raise InputError(f"unknown retrieval corpus {name!r}: choose from {', '.join(NAMES)}")
-    path = Path(annotations).expanduser()
+    path = place(annotations)
     folder = MediaFolder(root)
     captions: dict[str, tuple[str, ...]] = {}
     names: dict[str, list[str]] = {}
@@ -56,9 +57,11 @@ def read(name: str, annotations: str | Path, root: str | Path) -> Corpus:
 def videos(path: Path) -> Iterator[tuple[str, list[str], tuple[str, ...]]]:
     """(id, file names, captions) of each row of a JSON list."""
     try:
-        listed = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"no annotations at {path}: {error.strerror}") from error
+        with reached(path):
+            text = path.read_bytes()
+        listed = json.loads(text)
+    except InputError as error:
+        raise InputError(f"no annotations at {path}: {error}") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from error
     if not isinstance(listed, list):

@@ -13,13 +13,16 @@ from ..config import Count, Flag, schema
 from ..deprecated import warn_renamed
 from ..errors import InputError
 from ..notes import note
-from . import captions, manifest_corpus, retrieval, vggsound
+from . import captions, dataset_corpus, manifest_corpus, retrieval, vggsound, webdataset_corpus
 from .corpus import Corpus, Sample
 from .files import without_suffix
+from .storage import Location
 
 NEEDS = {
     "vggsound": ("root",),
     "manifest": ("manifest",),
+    "webdataset": ("root",),
+    "dataset": ("root",),
     **dict.fromkeys(retrieval.NAMES, ("root", "annotations")),
 }
 LABELS = Path("labels")  # in place of a file of captions: each label as a sentence
@@ -38,9 +41,10 @@ class CorpusConfig:
     """Which samples.
 
     Attributes:
-        kind: the reader. `manifest` is a list of one's own.
-        root: folder of the media files.
-        split: of VGGSound. `rest` is both splits without the `held_out` test clips that `select` would choose.
+        kind: the reader. `manifest` is a list of one's own, `webdataset` tars, `dataset` rows of Hugging Face datasets.
+        root: folder of the media files, on the disk or in a store (`s3://...`); for `webdataset` the tars, such as
+            `DIR/{0000..0099}.tar`, for `dataset` a folder or a repository.
+        split: of VGGSound or a `dataset`. `rest` is both splits without the `held_out` test clips that `select` would choose.
         held_out: how many test clips `rest` leaves out.
         csv: VGGSound's list, if it is not in `root`.
         annotations: captions of a retrieval corpus, in its published form.
@@ -52,14 +56,15 @@ class CorpusConfig:
     """
 
     kind: Annotated[
-        Literal["vggsound", "msrvtt", "didemo", "activitynet", "audiocaps", "manifest"], BeforeValidator(current_kind)
+        Literal["vggsound", "msrvtt", "didemo", "activitynet", "audiocaps", "manifest", "webdataset", "dataset"],
+        BeforeValidator(current_kind),
     ]
-    root: Path | None = None
+    root: Location | None = None
     split: Literal["train", "test", "rest"] | None = "train"
-    csv: Path | None = None
-    annotations: Path | None = None
-    manifest: Path | None = None
-    captions: Path | None = None
+    csv: Location | None = None
+    annotations: Location | None = None
+    manifest: Location | None = None
+    captions: Location | None = None
     with_sound: Flag = False
     select: Count | None = None
     seed: Annotated[int, Field(ge=0)] = 0
@@ -89,6 +94,10 @@ def read_corpus(config: CorpusConfig) -> Corpus:
             corpus = vggsound.read(root, config.split, config.csv)
     elif config.kind == "manifest":
         corpus = manifest_corpus.read(config.manifest or "")
+    elif config.kind == "webdataset":
+        corpus = webdataset_corpus.read(str(config.root))
+    elif config.kind == "dataset":
+        corpus = dataset_corpus.read(config.root or "", config.split)
     else:
         corpus = retrieval.read(config.kind, config.annotations or "", config.root or "")
     corpus = captioned(corpus, config.captions)

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..errors import InputError
 from .corpus import Corpus, Missing, Sample
 from .files import MediaFolder, clip_names, without_suffix
+from .storage import place
 
 SPLITS = ("train", "test")
 
@@ -48,7 +49,7 @@ def read(
     """
     if split not in (*SPLITS, None):
         raise InputError(f"unknown split {split!r} of VGGSound: choose train or test")
-    path = find_list(Path(root).expanduser(), split) if csv is None else Path(csv).expanduser()
+    path = find_list(place(root), split) if csv is None else place(csv)
     folder = MediaFolder(root)
     samples: list[Sample] = []
     missing: list[Missing] = []

@@ -13,10 +13,7 @@ from .decode_worker import DecodeWorker
 from .engine import Engine
 from .limits import Limits
 
-DRAWING: dict[str, Any] = {
-    "concurrency_limit": 1,
-    "concurrency_id": "drawing",
-}  # of every event that draws: one at a time, in turn
+DRAWING: dict[str, Any] = {"concurrency_id": "drawing"}  # of every event that draws: `Limits.together` of them at a time
 
 
 @dataclass

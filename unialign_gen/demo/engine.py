@@ -1,4 +1,4 @@
-"""One thread that computes: every request's work is a job, done in turn, watched and stopped from outside."""
+"""Every request's work is a job in a thread of its own, watched and stopped from outside; one thread computes for all."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from PIL import Image
 from ..concepts import ConceptTable
 from ..errors import InputError
 from ..loading import find
+from ..serving import BatchingEngine, SharedPipeline
 from .limits import Limits
 from .models import Model, on_disk
 
@@ -61,7 +62,7 @@ class Job(Generic[T]):
 
 
 class Engine:
-    """The checkpoints of this disk, loaded when first asked for, and the thread that uses them.
+    """The checkpoints of this disk, loaded when first asked for, and the jobs that draw with them.
 
     Args:
         device, dtype: for every pipeline, as in `unialign_gen.load`.
@@ -70,7 +71,9 @@ class Engine:
     def __init__(self, limits: Limits, device: str = "cpu", dtype: Any = None, extra: str | None = None):
         self.limits = limits
         self.options = {"device": device, "dtype": dtype}
-        self.worker = ThreadPoolExecutor(1, thread_name_prefix="draw")
+        self.batching = BatchingEngine(limits.together)
+        self.workers = ThreadPoolExecutor(limits.together, thread_name_prefix="job")
+        self.current = threading.local()  # .job of a worker
         self.pipelines: OrderedDict[str, Any] = OrderedDict()
         self.models = {m.label: m for m in on_disk(extra)}
         self.jobs: dict[tuple[str, str], Job[Any]] = {}
@@ -86,8 +89,17 @@ class Engine:
             raise InputError(f"model must be one of {', '.join(self.models)}")
         return self.models[label]
 
-    def pipeline(self, label: str) -> Any:
-        """A model's pipeline; only the worker calls this. The starter's decoders share their encoders."""
+    def pipeline(self, label: str) -> SharedPipeline:
+        """A model's pipeline, for any thread: drawings of several jobs are done in one batch."""
+
+        def check() -> None:
+            if job := getattr(self.current, "job", None):
+                job.check()
+
+        return SharedPipeline(self.batching.call(lambda: self.loaded(label)), self.batching, check)
+
+    def loaded(self, label: str) -> Any:
+        """A model's own pipeline, on the thread that computes. The starter's decoders share their encoders."""
         from .. import load
 
         model = self.model(label)
@@ -104,6 +116,12 @@ class Engine:
         self.pipelines.move_to_end(label)
         return self.pipelines[label]
 
+    def health(self) -> dict[str, Any]:
+        """For `/health`: `ok` once a checkpoint is loaded and for as long as there is a thread that computes."""
+        state = "ok" if self.pipelines and self.batching.alive else "loading" if self.batching.alive else "stopped"
+        counts = {"waiting": self.batching.waiting, "drawn": self.batching.drawn, "batches": self.batching.batches}
+        return {"status": state, "jobs": len(self.jobs), **counts}
+
     def concepts(self, label: str) -> ConceptTable | None:
         """The model's named concepts, where it has a table."""
         try:
@@ -115,18 +133,14 @@ class Engine:
         """The sampling rate in Hz of the model's sound encoder; 44.1 kHz where it has none."""
         self.model(label)
         if label not in self.rates:
-
-            def ask() -> int:
-                try:
-                    return int(self.pipeline(label).aligner.sound_rate)
-                except InputError:
-                    return 44100
-
-            self.rates[label] = self.worker.submit(ask).result()
+            try:
+                self.rates[label] = int(self.pipeline(label).aligner.sound_rate)
+            except InputError:
+                self.rates[label] = 44100
         return self.rates[label]
 
     def run(self, work: Callable[[Job[T]], T], session: str = "", action: str = "") -> Iterator[Progress | T]:
-        """Does `work` in turn: its reports as they come, its result last.
+        """Does `work` in a thread: its reports as they come, its result last.
 
         Closing the iterator stops the job, and so does `cancel(session)`. A session has one job of an action at a time.
 
@@ -140,14 +154,16 @@ class Engine:
         def do() -> None:
             try:
                 job.deadline = time.monotonic() + self.limits.job_seconds
+                self.current.job = job
                 job.check()
                 job.result = work(job)
             except BaseException as error:  # handed to the thread that waits
                 job.error = error
             finally:
+                self.current.job = None
                 job.events.put(None)
 
-        self.worker.submit(do)
+        self.workers.submit(do)
         try:
             while True:
                 try:
@@ -175,7 +191,9 @@ class Engine:
     def close(self) -> None:
         for job in list(self.jobs.values()):
             job.stopped.set()
-        self.worker.shutdown(cancel_futures=True)
+        self.workers.shutdown(wait=False, cancel_futures=True)
+        self.batching.close()
+        self.workers.shutdown()
 
 
 def no_progress_bars() -> None:

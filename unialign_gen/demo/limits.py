@@ -25,7 +25,8 @@ class Limits:
         frames: pictures of a way from prompt to prompt.
         film_seconds: of a recording that becomes a film, `film_pictures` a second at most.
         job_seconds: drawing one request.
-        waiting: requests in the queue. requests_a_minute: of one address, uploads included.
+        together: pictures drawn in one batch, and requests under way at a time. waiting: requests in the queue.
+        requests_a_minute: of one address, uploads included; `logins_a_minute` of them may be attempts to log in.
         loaded: checkpoints in memory.
     """
 
@@ -49,8 +50,10 @@ class Limits:
     film_seconds: float = 30.0
     film_pictures: float = 8.0
     job_seconds: float = 300.0
+    together: int = 16
     waiting: int = 48
     requests_a_minute: int = 1200
+    logins_a_minute: int = 20
     loaded: int = 2
 
 

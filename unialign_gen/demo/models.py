@@ -31,7 +31,7 @@ def on_disk(extra: str | None = None) -> list[Model]:
     """What can be drawn with, without a download; `extra` comes first: one of these, or a folder."""
     found = []
     for row in describe():
-        if not row["on_disk"]:
+        if not row["on_disk"] or row.get("moving"):  # the page shows pictures
             continue
         decoders = row.get("decoders", [None])
         for decoder in decoders:

@@ -37,5 +37,5 @@ def build(context: AppContext) -> gr.Blocks:
                 with gr.Tab(name, id=name.lower()):
                     make(context)
         gr.api(stopper(context), api_name="stop", queue=False)
-    page.queue(max_size=limits.waiting, default_concurrency_limit=4, api_open=False)
+    page.queue(max_size=limits.waiting, default_concurrency_limit=limits.together, api_open=False)
     return page

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-SHARE = 0.1  # of the sampling time that previews may take
+SHARE = 0.1  # of the sampling time that all previews together may take
 
 
 def clean_estimate(before: Tensor, after: Tensor, alpha_before: Tensor, alpha_after: Tensor) -> Tensor:
@@ -36,13 +36,16 @@ def decode_latents(pipeline: Any, latents: Tensor) -> list[Image.Image]:
 class Previewer:
     """Follows one call's steps; `look` gives pictures when their share of the time allows, nothing otherwise.
 
-    The time that a preview takes is measured, and the next one waits until sampling has taken `1 / SHARE` of it.
+    The time that a preview takes is measured, and the next one, of whichever call, waits until sampling has taken `1 / SHARE`
+    of it: calls that are drawn in one batch share the time.
     """
+
+    due: ClassVar[float] = 0.0  # when the next preview may be made
 
     def __init__(self, pipeline: Any):
         self.pipeline = pipeline
         self.latents: Tensor | None = None
-        self.due = time.monotonic() + 0.3
+        self.first = time.monotonic() + 0.3
 
     def look(self, step: int, latents: Tensor) -> list[Image.Image]:
         """After step `step`, counted from zero; latents (B, C, h, w)."""
@@ -50,7 +53,7 @@ class Previewer:
         scheduler = self.pipeline.scheduler
         last = step + 1 >= len(scheduler.timesteps)
         now = time.monotonic()
-        if before is None or last or now < self.due:
+        if before is None or last or now < max(self.first, self.due):
             return []
         alphas, now_at = scheduler.alphas_cumprod.to(latents), int(scheduler.timesteps[step])
         if type(scheduler).__name__ == "DDIMScheduler":
@@ -59,5 +62,5 @@ class Previewer:
         else:  # other samplers add noise at each step, or scale otherwise: the noisy picture itself
             pictures = decode_latents(self.pipeline, latents)
         after = time.monotonic()
-        self.due = after + (after - now) / SHARE
+        Previewer.due = after + (after - now) / SHARE
         return pictures

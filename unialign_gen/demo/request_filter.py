@@ -1,13 +1,18 @@
-"""What stands before the page's server: only the routes it needs, bounded bodies and rates, no address to fetch from."""
+"""What stands before the page's server: only the routes it needs, bounded bodies and rates, no address to fetch from.
+
+It answers `/health` itself, and writes the access log.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from .limits import Limits
 
@@ -17,6 +22,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 API = "/gradio_api/"
+LOGIN = ("/login", "/login/", "/logout")  # where the page asks for a name and a password
 ROUTES = ("/static/", "/assets/", "/svelte/")
 PAGES = ("/", "/config", "/config/", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json", "/gradio_api")
 CALLS = (
@@ -35,6 +41,7 @@ HEADERS = [
 ]
 DEEPEST = 32
 MOST_ADDRESSES = 10_000
+access = logging.getLogger("unialign_gen.access")
 
 
 class RequestFilter:
@@ -42,11 +49,20 @@ class RequestFilter:
 
     Args:
         cache: the folder of uploads and answers, whose size is bounded.
+        login: whether the page asks for a name and a password.
+        health: what `/health` says, with status 200 where its `status` is `ok`, 503 otherwise.
     """
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], limits: Limits, cache: Path):
-        self.app, self.limits, self.cache = app, limits, cache
-        self.asked: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address to (requests left, when)
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        limits: Limits,
+        cache: Path,
+        login: bool = False,
+        health: Callable[[], dict[str, Any]] = lambda: {"status": "ok"},
+    ):
+        self.app, self.limits, self.cache, self.login, self.health = app, limits, cache, login, health
+        self.asked: OrderedDict[tuple[str, float], tuple[float, float]] = OrderedDict()  # to (requests left, when)
         self.size = (0.0, 0)  # when the cache was measured, and its bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,20 +70,42 @@ class RequestFilter:
             await self.app(scope, receive, send)
             return
         path = str(scope["path"]).removeprefix(str(scope.get("root_path") or ""))
+        if path == "/health":
+            found = self.health()
+            await answer(send, 200 if found["status"] == "ok" else 503, found)
+            return
+        begun, status, size = time.monotonic(), 0, 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status, size
+            status, size = message.get("status", status), size + len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self.admit(scope, path, receive, sending)
+        finally:
+            asked = f"{address(scope)} {scope['method']} {quote(path)}"
+            access.info("%s %d %d %.3f", asked, status, size, time.monotonic() - begun)
+
+    async def admit(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
+        """Hands a request on, or refuses it."""
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        uploading = path.rstrip("/") == API + "upload"
+        uploading, posting = path.rstrip("/") == API + "upload", scope["method"] == "POST"
+        logging_in = self.login and posting and path.startswith("/login")
         most = self.limits.file_bytes + 10_000 if uploading else self.limits.request_bytes
-        if not allowed(path):
+        if not allowed(path) and not (self.login and path in LOGIN):
             await refuse(send, 404, "there is nothing here")
-        elif scope["method"] == "POST" and not self.may_ask(scope):
+        elif posting and not self.may_ask(scope, self.limits.requests_a_minute):
             await refuse(send, 429, "too many requests from this address: wait a minute")
+        elif logging_in and not self.may_ask(scope, self.limits.logins_a_minute):
+            await refuse(send, 429, "too many attempts to log in from this address: wait a minute")
         elif not length.isdigit() or int(length) > most:
             await refuse(send, 413, f"too large: at most {most // 1000} kB")
         elif uploading and self.cache_size() > self.limits.cache_bytes:
             await refuse(send, 507, "this page holds as many files as it may: try again later")
-        elif uploading:
+        elif uploading or logging_in:
             await self.app(scope, bounded(receive, most), dressed(send))
-        elif scope["method"] == "POST":
+        elif posting:
             body = await whole_body(receive, most)
             if body is None or not plain(body):
                 await refuse(send, 400, "this request cannot be used: files are uploaded first, and named by their upload")
@@ -76,13 +114,13 @@ class RequestFilter:
         else:
             await self.app(scope, receive, dressed(send))
 
-    def may_ask(self, scope: Scope) -> bool:
-        """One more request of this address: a bucket of `requests_a_minute` that fills up evenly."""
-        address = str((scope.get("client") or ("?", 0))[0])
-        most, now = float(self.limits.requests_a_minute), time.monotonic()
-        left, then = self.asked.pop(address, (most, now))
+    def may_ask(self, scope: Scope, a_minute: int) -> bool:
+        """One more request of this address: a bucket of so many a minute that fills up evenly."""
+        most, now = float(a_minute), time.monotonic()
+        key = (address(scope), most)
+        left, then = self.asked.pop(key, (most, now))
         left = min(most, left + (now - then) * most / 60)
-        self.asked[address] = (left - 1 if left >= 1 else left, now)
+        self.asked[key] = (left - 1 if left >= 1 else left, now)
         while len(self.asked) > MOST_ADDRESSES:
             self.asked.popitem(last=False)
         return left >= 1
@@ -185,8 +223,17 @@ def dressed(send: Send) -> Send:
     return sending
 
 
+def address(scope: Scope) -> str:
+    """Who asks; behind a proxy that uvicorn trusts (FORWARDED_ALLOW_IPS), whom it asks for."""
+    return str((scope.get("client") or ("?", 0))[0])
+
+
 async def refuse(send: Send, status: int, line: str) -> None:
-    body = json.dumps({"detail": line}).encode()
+    await answer(send, status, {"detail": line})
+
+
+async def answer(send: Send, status: int, what: dict[str, Any]) -> None:
+    body = json.dumps(what).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

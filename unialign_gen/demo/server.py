@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from .context import AppContext
 from .decode_worker import DecodeWorker
 from .engine import Engine
 from .limits import Limits
+from .request_filter import RequestFilter, access
 
 
 @dataclass
@@ -26,10 +30,14 @@ class Served:
     url: str
     shared: str | None
     before: str | None = None  # GRADIO_TEMP_DIR
+    access: logging.Handler | None = None
 
     def close(self) -> None:
         """Stops the server and removes every file it held."""
         use_folder(self.before)
+        if self.access is not None:
+            access.removeHandler(self.access)
+            self.access.close()
         self.page.close(verbose=False)
         self.context.engine.close()
         self.context.decode_worker.close()
@@ -45,6 +53,10 @@ def start(
     dtype: Any = None,
     limits: Limits | None = None,
     open_browser: bool = False,
+    auth: Sequence[tuple[str, str]] = (),
+    root_path: str | None = None,
+    access_log: str | None = None,
+    batch: int | None = None,
 ) -> Served:
     """Starts the page in a thread and returns when it answers; one a process, since Gradio's folder is set by the environment.
 
@@ -53,12 +65,19 @@ def start(
         share: a public address through Gradio's servers; only when asked for.
         checkpoint: one more checkpoint, beside those of this installation; the page opens on it.
         device, dtype: of every checkpoint.
+        auth: names and passwords of those who may use the page; everyone, if there are none.
+        root_path: where a proxy shows the page, such as `/draw` or a whole address.
+        access_log: a file to which every request's address, method, path, status, bytes and seconds are added; `-` for the
+            error output.
+        batch: pictures that are drawn in one batch, in place of the limits' own.
 
     Raises:
         InputError: no such checkpoint.
-        OSError: the port is taken.
+        OSError: the port is taken, or the log cannot be written.
     """
     limits = limits or Limits()
+    limits = limits if batch is None else replace(limits, together=batch)
+    log = log_access(access_log)
     engine = Engine(limits, device, dtype, checkpoint)
     cache = Path(tempfile.mkdtemp(prefix="unialign-gen-")).resolve()
     before = os.environ.get("GRADIO_TEMP_DIR")
@@ -67,13 +86,17 @@ def start(
     try:
         context = AppContext(engine, DecodeWorker(limits), limits, cache)
         first = next(iter(engine.models))
-        engine.worker.submit(engine.pipeline, first)  # meanwhile the page is built; a failure shows at the first request
-        served = open_page(context, host, port, share, open_browser)
-        served.before = before
+        # meanwhile the page is built; a failure shows at the first request
+        threading.Thread(target=load_first, args=(engine, first), daemon=True).start()
+        launch = {"server_name": host, "server_port": port, "share": share, "inbrowser": open_browser}
+        served = open_page(context, auth=list(auth) or None, root_path=root_path, **launch)
+        served.before, served.access = before, log
         threading.Thread(target=warm, args=(context, first), daemon=True).start()  # only now: it would take time from the start
         return served
     except BaseException:
         use_folder(before)
+        if log is not None:
+            access.removeHandler(log)
         engine.close()
         shutil.rmtree(cache, ignore_errors=True)
         raise
@@ -87,27 +110,42 @@ def use_folder(folder: str | None) -> None:
         os.environ["GRADIO_TEMP_DIR"] = folder
 
 
+def load_first(engine: Engine, label: str) -> None:
+    with suppress(Exception):
+        engine.pipeline(label)
+
+
 def warm(context: AppContext, label: str) -> None:
     """Loads what the first requests will need; a failure shows at the first request."""
     with suppress(Exception):
-        context.engine.worker.submit(lambda: context.engine.pipeline(label).embed(text="a")).result()
+        context.engine.pipeline(label).embed(text="a")
         context.decode_worker.warm()
         context.engine.rate(label)
 
 
-def open_page(context: AppContext, host: str | None, port: int | None, share: bool, open_browser: bool) -> Served:
+def log_access(place: str | None) -> logging.Handler | None:
+    """Has every request written to a file, which may be moved away and is begun anew then, or to the error output."""
+    if place is None:
+        return None
+    handler: logging.Handler = logging.StreamHandler() if place == "-" else WatchedFileHandler(place, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    access.addHandler(handler)
+    access.setLevel(logging.INFO)
+    access.propagate = False
+    return handler
+
+
+def open_page(context: AppContext, **launch: Any) -> Served:
+    """Builds the page and serves it; options are those of Gradio's `launch`."""
     from starlette.middleware import Middleware
 
     from .page import build
-    from .request_filter import RequestFilter
     from .theme import CSS, theme
 
     page = build(context)
+    login, health = launch["auth"] is not None, context.engine.health
+    guard = Middleware(RequestFilter, limits=context.limits, cache=context.cache, login=login, health=health)
     _, url, shared = page.launch(
-        server_name=host,
-        server_port=port,
-        share=share,
-        inbrowser=open_browser,
         prevent_thread_lock=True,
         quiet=True,
         show_error=False,
@@ -120,9 +158,10 @@ def open_page(context: AppContext, host: str | None, port: int | None, share: bo
         run_history=False,
         footer_links=["api"],
         state_session_capacity=1000,
-        app_kwargs={"middleware": [Middleware(RequestFilter, limits=context.limits, cache=context.cache)]},
+        app_kwargs={"middleware": [guard]},
         theme=theme(),
         css=CSS,
+        **launch,
     )
     return Served(page, context, url, shared)
 

@@ -15,11 +15,13 @@ class Encoder(nn.Module):
     Attributes:
         dim: width of the features.
         downmix: how a sound encoder wants channels mixed, the `mean` of them or the `left` one alone, see `media.load_sound`.
+        whole_clips: of a video encoder: `prepare` takes clips or files, not single frames.
         config: what `encoders.load_encoder` needs to build it again; `encoder` names its kind.
     """
 
     dim: int
     downmix: Literal["mean", "left"] = "mean"
+    whole_clips: bool = False
     config: dict[str, Any]
 
     def prepare(self, inputs: list[Any]) -> Tensor:

@@ -27,6 +27,7 @@ BASE: dict[str, Any] = {
     "intermediate_size": 3072,
     "max_position_embeddings": 512,
 }
+SPECIAL = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
@@ -60,7 +61,7 @@ class Bert(Encoder):
             raise InputError(f"length {length} is more than the {sizes['max_position_embeddings']} tokens that this BERT reads")
         self.dim = int(sizes["hidden_size"])
         self.config = {**(origin or {}), "encoder": "bert", "architecture": dict(sizes), "length": length}
-        self.tokenizer_json = tokenizer_json
+        self.length, self.tokenizer_json = length, tokenizer_json
         self.tokenizer = Tokenizer.from_str(tokenizer_json)
         self.tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
         self.tokenizer.enable_truncation(length)
@@ -70,11 +71,11 @@ class Bert(Encoder):
 
     def prepare(self, texts: list[str]) -> Tensor:
         """Texts -> (B, 2, length) token ids and mask, padded to the longest, cut at the encoder's length."""
-        rows = self.tokenizer.encode_batch(texts)
+        rows = self.tokenizer.encode_batch([t.strip() for t in texts])
         return torch.tensor([[r.ids, r.attention_mask] for r in rows])
 
     def tell_unread(self, text: str) -> None:
-        tell_unread(self.tokenizer, text, self.config["length"])
+        tell_unread(self.tokenizer, text, self.length)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, 2, length) -> (B, dim), not normalised."""
@@ -111,21 +112,12 @@ def find_tokenizer(folder: Path) -> str:
         return (folder / "tokenizer.json").read_text("utf-8")
     if not (folder / "vocab.txt").is_file():
         raise InputError(f"no tokenizer in {folder}: put BERT's tokenizer.json or vocab.txt there")
-    from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
-    from tokenizers.models import WordPiece
+    from transformers import BertTokenizer
 
-    words = (folder / "vocab.txt").read_text("utf-8").splitlines()
-    vocabulary = {word: index for index, word in enumerate(words)}
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
-    try:
-        ends = [(token, vocabulary[token]) for token in ("[SEP]", "[CLS]")]
-    except KeyError as error:
-        raise InputError(f"{folder / 'vocab.txt'} is no vocabulary of BERT: it has no {error}") from error
-    tokenizer.post_processor = processors.BertProcessing(*ends)
-    return tokenizer.to_str()
+    words = set((folder / "vocab.txt").read_text("utf-8").splitlines())
+    if missing := sorted(SPECIAL - words):
+        raise InputError(f"{folder / 'vocab.txt'} is no vocabulary of BERT: it has no {', '.join(missing)}")
+    return BertTokenizer(vocab=str(folder / "vocab.txt")).backend_tokenizer.to_str()
 
 
 def build(folder: Path, config: dict[str, Any]) -> Bert:

@@ -2,6 +2,8 @@
 
     {"encoder": "hf:FOLDER_OR_REPOSITORY", "modality": "image"}     image, text or audio
 
+    {"encoder": "hf:AST", "modality": "audio", "tags": true}        a tagger: what its last layer reads
+
 CLIP and CLAP give projected embeddings, SigLIP and other models of pictures and sounds their pooled ones, other text models the
 mean of the last layer's tokens. Nothing is normalised.
 """
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 from ..notes import note
@@ -34,6 +36,7 @@ ONE_SIDE = {  # kinds of which one side alone can be built
     "clap_audio_model": "ClapAudioModelWithProjection",
     "clap_text_model": "ClapTextModelWithProjection",
 }
+TAGGER = "audio-spectrogram-transformer"
 CLIP_WORDS = 49408  # of the vocabulary that OpenAI's, LAION's and most other CLIPs share
 SMALL = ("config.json", "preprocessor_config.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.model")
 
@@ -63,7 +66,11 @@ class Transformers(Encoder):
         super().__init__()
         settings = config_of(sizes)
         self.modality = modality
-        self.net = model_class(settings)(settings)
+        self.tagger = bool(origin and origin.get("tags"))
+        self.net = model_class(settings, self.tagger)(settings)
+        for module in self.net.modules():  # that CLAP counts among its weights
+            if "position_ids" in module._buffers and sizes["model_type"] == "clap_text_model":
+                module._non_persistent_buffers_set.add("position_ids")
         self.dim = width_of(self.net)
         self.config = {**(origin or {}), "encoder": "hf", "modality": modality, "architecture": dict(sizes)}
         self.processor: Any = None
@@ -122,9 +129,16 @@ class Transformers(Encoder):
             sound = sound[start : start + most]
         return sound.float().numpy()
 
+    def tags(self) -> tuple[nn.Linear, list[str]]:
+        """A tagger's last layer, from the features to logits, and the names of its classes."""
+        names = [name.lower() for _, name in sorted(self.net.config.id2label.items())]
+        return self.net.classifier.dense, names
+
     def forward(self, prepared: Tensor) -> Tensor:
         """What `prepare` made of B inputs -> (B, dim), not normalised."""
         mask = None
+        if self.tagger:  # of AST: what its last layer reads
+            return self.net.classifier.layernorm(self.net.audio_spectrogram_transformer(prepared).pooler_output)
         if self.modality != "text":
             out = self.net(prepared)
         elif prepared.ndim == 2:
@@ -158,10 +172,14 @@ def config_of(sizes: Mapping[str, Any]) -> Any:
         raise InputError(f"transformers knows no such model: {first_line(error)}") from error
 
 
-def model_class(settings: Any) -> Any:
+def model_class(settings: Any, tagger: bool = False) -> Any:
     """The class that a configuration is of."""
     import transformers
 
+    if tagger:
+        if settings.model_type != TAGGER:
+            raise InputError(f"a tagger must be an AST ({TAGGER}), this is a {settings.model_type}")
+        return transformers.ASTForAudioClassification
     if settings.model_type in ONE_SIDE:
         return getattr(transformers, ONE_SIDE[settings.model_type])
     from transformers import MODEL_MAPPING
@@ -213,16 +231,16 @@ def clip_pixels(side: int, preprocess: Mapping[str, Any]) -> Any:
 
 
 def open_processor(modality: str, place: Path) -> Any:
-    """The tokenizer, image processor or feature extractor of a folder.
+    """The tokenizer, image or video processor, or feature extractor of a folder.
 
     Raises:
         InputError: there is none.
     """
-    from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
+    import transformers
 
-    kinds = {"image": AutoImageProcessor, "text": AutoTokenizer, "audio": AutoFeatureExtractor}
+    kinds = {"image": "ImageProcessor", "text": "Tokenizer", "audio": "FeatureExtractor", "video": "VideoProcessor"}
     try:
-        return kinds[modality].from_pretrained(place, local_files_only=True)
+        return getattr(transformers, f"Auto{kinds[modality]}").from_pretrained(place, local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"nothing in {place} says how this model's {modality} is prepared: {first_line(error)}") from error
 
@@ -284,7 +302,7 @@ def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
         return {f"net.{name}": value for name, value in state.items()}
     with quiet():
         try:
-            model, report = model_class(settings).from_pretrained(
+            model, report = model_class(settings, bool(config.get("tags"))).from_pretrained(
                 path.parent,
                 config=settings,
                 variant=variant_of(path),

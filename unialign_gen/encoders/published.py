@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Iterable, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ SAFE = (".safetensors", ".safetensors.index.json")
 PICKLED = (".bin", ".bin.index.json", ".pt", ".pth")
 VARIANTS = ("fp16", "bf16")  # of weight files, taken by themselves where a folder has no other weights
 WRAPPERS = ("state_dict", "model", "module")  # names under which trainers keep the weights beside other things
+
+
+def shipped(*place: str) -> Path:
+    """A file or folder of those that come with the package."""
+    return Path(str(resources.files("unialign_gen.checkpoints").joinpath(*place)))
 
 
 def resolve(source: str, revision: str | None, files: Iterable[str], subfolder: str = "") -> Path:

@@ -1,7 +1,8 @@
 """Which encoders there are, and how one is written to a folder and read again.
 
 A configuration names its kind: `{"encoder": "beats", "checkpoint": "BEATs_iter3.pt"}`. Models of three libraries need no file
-here: `open_clip:MODEL/TAG`, `hf:FOLDER_OR_REPOSITORY` and `timm:MODEL` are kind and name in one, see their files.
+here: `open_clip:MODEL/TAG`, `hf:FOLDER_OR_REPOSITORY` and `timm:MODEL` are kind and name in one, see their files; so is
+`pe_av:FOLDER_OR_REPOSITORY`.
 
 Adding an encoder is adding a file to this package: the file's name is the encoder's kind, and it defines
 
@@ -35,7 +36,12 @@ NOWHERE = Path(os.devnull)  # the folder of an encoder that is described and not
 # modules of this package that are no encoders
 SHARED = {"base", "blocks", "clip", "quantised", "kaldi", "published", "registry", "vast"}
 CLIP = ("clip_image", "clip_text")  # either of two layouts, see `clip.py`
-NAMED = {"open_clip": "model", "hf": "source", "timm": "model"}  # kinds that take `KIND:NAME`, and the key the name is of
+NAMED = {
+    "open_clip": "model",
+    "hf": "source",
+    "timm": "model",
+    "pe_av": "source",
+}  # kinds that take `KIND:NAME`, and the key the name is of
 
 
 class EncoderModule(Protocol):
@@ -90,7 +96,7 @@ def kinds() -> list[str]:
 
 
 def named(name: str) -> bool:
-    """Whether a name is of the form `open_clip:MODEL/TAG`, `hf:FOLDER_OR_REPOSITORY` or `timm:MODEL`.
+    """Whether a name is of the form `open_clip:MODEL/TAG`, `hf:` or `pe_av:FOLDER_OR_REPOSITORY`, or `timm:MODEL`.
 
     >>> named("open_clip:ViT-H-14/laion2b_s32b_b79k"), named("starter")
     (True, False)
@@ -115,7 +121,7 @@ def current(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         made["encoder"], made[NAMED[kind]] = kind, name
         if kind == "open_clip" and "/" in name:
             made["model"], _, made["pretrained"] = name.partition("/")
-        if kind == "hf" and "@" in name and not Path(name).expanduser().exists():
+        if NAMED[kind] == "source" and "@" in name and not Path(name).expanduser().exists():
             made["source"], _, made["revision"] = name.partition("@")
     elif kind in CLIP:
         from .clip import by_layout

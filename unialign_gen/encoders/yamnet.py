@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from . import kaldi
 from .base import Encoder
 from .blocks import mean_over_blocks
+from .published import shipped
+from .quantised import stored_weights, unpack
 
 RATE = 16000
 WINDOW, HOP, FFT, MELS, FRAMES = 400, 160, 512, 64, 96
@@ -104,3 +106,28 @@ class YAMNet(Encoder):
 
 def build(folder: Path, config: dict[str, Any]) -> YAMNet:
     return YAMNet(config.get("middle", False))
+
+
+def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
+    """A saved encoder's weights, otherwise those that come with the package, inside the starter's sound encoder."""
+    if (folder / "model.safetensors").is_file():
+        return stored_weights(folder, config)
+    whole = stored_weights(shipped("starter", "aligner", "audio"), config)
+    own = "parts.yamnet."
+    return {name.removeprefix(own): value for name, value in whole.items() if name.startswith(own)}
+
+
+def events() -> tuple[nn.Linear, list[str]]:
+    """YAMNet's own last layer, from its 1,024 features to the logits of AudioSet's 521 events, and their names.
+
+    >>> layer, names = events()
+    >>> layer.weight.shape, names[:2]
+    (torch.Size([521, 1024]), ['speech', 'child speech, kid speaking'])
+    """
+    from safetensors.torch import load_file
+
+    names = shipped("yamnet", "events.txt").read_text("utf-8").splitlines()
+    state = unpack(load_file(shipped("yamnet", "events.safetensors")))
+    layer = nn.Linear(state["weight"].shape[1], len(names))
+    layer.load_state_dict(state)
+    return layer.eval().requires_grad_(False), names

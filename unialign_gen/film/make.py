@@ -29,7 +29,7 @@ def draw_track(
     share: float = 0.3,
     **options: Any,
 ) -> Iterator[list[Image.Image]]:
-    """Pictures at `plan.pictures` a second, in batches, all from one noise.
+    """Pictures at `plan.pictures` a second, in batches, all from one noise; by AnimateDiff as frames of one clip.
 
     `base` (d,) is a prompt that stays: it has weight `share` beside the sound's `1 - share`. Points are drawn where
     they are; `make_film` moves them by the prior before. `options` are those of a call.
@@ -38,6 +38,9 @@ def draw_track(
     path = track.at(moments, plan.smooth)
     if base is not None:
         path = mix([path, base.cpu().expand_as(path)], [1 - share, share])
+    if pipeline.moving:  # a clip is drawn as a whole
+        yield pipeline.along(path, seed, **options)
+        return
     for part in path.split(plan.batch):
         yield pipeline(embeds=part, seed=[seed] * len(part), **options).images
 

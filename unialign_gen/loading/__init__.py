@@ -5,6 +5,7 @@ from .devices import check_device, check_names, dtype_of
 from .folders import (
     DECODERS,
     PUBLISHED,
+    REPOSITORY,
     SHIPPED,
     calibration_folder,
     decoder_folder,
@@ -22,6 +23,7 @@ from .table import describe
 __all__ = [
     "DECODERS",
     "PUBLISHED",
+    "REPOSITORY",
     "SHIPPED",
     "calibration_folder",
     "check_device",

@@ -15,6 +15,7 @@ from ..encoders.registry import named
 from ..errors import InputError
 
 PARTS = ("decoder", "image", "text", "audio", "audio_encoder", "audio_head", "embed_scale")
+DECODER_PARTS = ("decoder_config", "lora")  # beside those that a description names
 OUTSIDE = ("beats", "pe_av")  # sound encoders of a space of their own
 FACTS = ("bytes", "citation", "unchecked")  # of an entry, for people
 PERMISSIVE = ("MIT", "Apache-2.0", "BSD-3-Clause")
@@ -28,9 +29,12 @@ def read(folder: Path) -> dict[str, Any]:
         InputError: the folder has none, or it is damaged.
     """
     try:
-        return json.loads((folder / "checkpoint.json").read_text("utf-8"))
+        found = json.loads((folder / "checkpoint.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"no description of a checkpoint in {folder}: {error}") from error
+    if isinstance(found["encoders"], str):  # those of another decoder of the same space
+        found["encoders"] = read(folder.parent / found["encoders"])["encoders"]
+    return found
 
 
 def replace_sources(description: dict[str, Any], sources: Mapping[str, str] | None, accept_license: bool) -> dict[str, Any]:
@@ -39,7 +43,9 @@ def replace_sources(description: dict[str, Any], sources: Mapping[str, str] | No
     Args:
         sources: part (`decoder`, `image`, `text`, `audio`, `audio_head`, `embed_scale`) to a folder, a file or a repository,
             the latter with an optional `@REVISION`; `image` and `text` also to a model by name, `open_clip:MODEL/TAG`,
-            `hf:FOLDER_OR_REPOSITORY`; `audio_encoder` to `imagebind_audio`, `beats` or `pe_av`.
+            `hf:FOLDER_OR_REPOSITORY`; `audio_encoder` to `imagebind_audio`, `beats` or `pe_av`. Of a decoder its own `parts`
+            too, such as `adapter` or `controlnet`, a `lora`, and, where `decoder` is a single file, `decoder_config`, a folder
+            with the configurations and vocabularies of its base, otherwise those of the published base.
         accept_license: use parts whose licence is not permissive.
 
     Raises:
@@ -52,13 +58,18 @@ def replace_sources(description: dict[str, Any], sources: Mapping[str, str] | No
         if kind not in SOUND_LICENCES:
             raise InputError(f"no sound encoder {kind!r}: choose from {', '.join(SOUND_LICENCES)}")
         made["encoders"]["audio"] = {"encoder": kind, "licence": SOUND_LICENCES[kind]}
-    sound = made["encoders"]["audio"]
+    sound, decoder = made["encoders"]["audio"], made["decoder"]
+    decoder["config"] = {"source": decoder["source"], "revision": decoder["revision"]}
+    own = tuple(decoder.get("parts", ()))
     for part, source in given.items():
         local = Path(source).expanduser()
-        if part not in PARTS:
-            raise InputError(f"no part {part!r}: the sources are {', '.join(PARTS)}")
+        known = (*PARTS, *own, *DECODER_PARTS)
+        if part not in known:
+            raise InputError(f"no part {part!r}: the sources are {', '.join(known)}")
         if part == "embed_scale":
             made["embed_scale"] = source
+        elif part == "lora":
+            decoder["lora"] = source
         elif part == "audio_head":
             sound["head"] = str(local.resolve())
         elif part == "audio" and sound["encoder"] != "pe_av":  # the others come as one file
@@ -66,7 +77,8 @@ def replace_sources(description: dict[str, Any], sources: Mapping[str, str] | No
         elif named(source) and part in made["encoders"]:
             made["encoders"][part] = {"encoder": source, "modality": part, "licence": "that of its source"}
         else:
-            entry = made["decoder"] if part == "decoder" else made["encoders"][part]
+            entries = {"decoder": decoder, "decoder_config": decoder["config"], **decoder.get("parts", {}), **made["encoders"]}
+            entry = entries[part]
             name, _, revision = source.partition("@")
             entry["source"] = str(local.resolve()) if local.exists() else name
             entry["revision"] = None if local.exists() else revision or None
@@ -153,7 +165,12 @@ def wanted_files(components: Sequence[str], variant: str | None) -> list[str]:
     ['model_index.json', 'unet/*.json', 'unet/*.txt', 'unet/*model.fp16.safetensors']
     """
     weights = f"*model.{variant}.safetensors" if variant else "*model.safetensors"
-    return ["model_index.json", *(f"{part}/{name}" for part in components for name in ("*.json", "*.txt", weights))]
+    return [*configurations(components), *(f"{part}/{weights}" for part in components)]
+
+
+def configurations(components: Sequence[str]) -> list[str]:
+    """The files of a decoder's repository that are no weights."""
+    return ["model_index.json", *(f"{part}/{name}" for part in components for name in ("*.json", "*.txt"))]
 
 
 def on_disk(entry: Mapping[str, Any]) -> bool:
@@ -167,9 +184,12 @@ def on_disk(entry: Mapping[str, Any]) -> bool:
     from huggingface_hub import snapshot_download
 
     files = wanted_files(entry["components"], None) if "components" in entry else ["*.json", "*.safetensors", "*.bin"]
+    files = [entry["file"]] if "file" in entry else files
     try:
-        root = snapshot_download(entry["source"], revision=entry["revision"], allow_patterns=files, local_files_only=True)
+        root = snapshot_download(entry["source"], revision=entry.get("revision"), allow_patterns=files, local_files_only=True)
     except Exception:  # the client raises several kinds of errors for "not there"
         return False
+    if "file" in entry:
+        return (Path(root) / entry["file"]).is_file()
     weights = [p for ending in ("safetensors", "bin") for p in Path(root).rglob(f"*.{ending}")]
     return {p.parent.name for p in weights} >= {"unet"} if "components" in entry else bool(weights)

@@ -39,8 +39,8 @@ def load_pipeline(
 
     folder = find(checkpoint, decoder)
     own_heads = heads_in(heads) if heads is not None else {}
-    kind = dtype_of(dtype if dtype is not None else torch_dtype)
-    check_device(device)
+    device = check_device(device)
+    kind = dtype_of(dtype if dtype is not None else torch_dtype, device)
     if str(checkpoint) in PUBLISHED:
         if "audio" in own_heads:  # encoders from outside a decoder's space are refused without a head
             sources = {"audio_head": str(own_heads["audio"]), **(sources or {})}
@@ -50,6 +50,9 @@ def load_pipeline(
         refuse_sources(checkpoint, sources)
         pipeline = from_folder(folder, kind, variant)
     pipeline.aligner.use_heads(own_heads)
+    if str(checkpoint) in PUBLISHED and "audio" not in pipeline.aligner.config["encoders"]:
+        place = calibration_folder(str(checkpoint)) / "events"
+        pipeline.aligner.describe("audio", {"encoder": "yamnet", "bridge": str(place)})
     return pipeline.to(device)
 
 
@@ -132,37 +135,19 @@ def assemble(
     Raises:
         InputError: a part that cannot be had, or that does not fit.
     """
-    import diffusers
     from safetensors import SafetensorError
 
-    from .. import pipelines
     from ..encoders.published import first_line
+    from .decoder import put_together
 
     scale = embed_scale(name, described, device)
-    decoder = described["decoder"]
-    folder, variant = description.decoder_weights(decoder, variant)
-    options = {"dtype": dtype, "variant": variant, "use_safetensors": True, "local_files_only": True}
     aligner = described_aligner(described, dtype)
-    defaults = {k: described[k] for k in ("default_steps", "default_guidance")}
     try:
-        without = dict.fromkeys(decoder["without"])
-        parts = getattr(diffusers, decoder["class"]).from_pretrained(folder, **without, **options).components
-        check_width(folder, parts["unet"].config, decoder["width"], described["embed_dim"])
-        return getattr(pipelines, described["pipeline"])(aligner=aligner, embed_scale=scale, **parts, **defaults)
+        return put_together(described, aligner, scale, dtype, variant)
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
-        raise InputError(f"the decoder in {folder} cannot be loaded: {first_line(error)}") from error
-
-
-def check_width(folder: Path, config: Any, width: Mapping[str, int], wanted: int) -> None:
-    """Whether a decoder takes embeddings of this width; `width`: an entry of its UNet's configuration and a factor in it."""
-    (entry, factor), *_ = width.items()
-    found = (config.get(entry) or 0) // factor
-    if found != wanted:
-        raise InputError(
-            f"the decoder in {folder} takes embeddings of {found} dimensions, this space has {wanted}: give another"
-        )
+        raise InputError(f"the decoder in {described['decoder']['source']} cannot be loaded: {first_line(error)}") from error
 
 
 def embed_scale(name: str, described: Mapping[str, Any], device: Any = "cpu") -> EmbedScale:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from ..bridge import SHIFT
 from ..errors import InputError
 from ..media import load_image
 from ..notes import note
@@ -27,8 +28,6 @@ from .folders import shipped_folder
 
 if TYPE_CHECKING:
     from ..aligner import Part
-
-SHIFT = "shift.safetensors"
 
 
 @dataclass
@@ -62,14 +61,6 @@ class Calibration:
         (folder / SHIFT).unlink(missing_ok=True)
         if self.shift is not None:
             save_file({"text_to_image": self.shift.contiguous()}, folder / SHIFT)
-
-
-def text_to_image_shift(folder: Path) -> Tensor | None:
-    """The mean shift (d,) from unit text to unit image embeddings that was measured with a scale, None where it was not."""
-    from safetensors.torch import load_file
-
-    path = folder / SHIFT
-    return load_file(path)["text_to_image"] if path.is_file() else None
 
 
 def pictures_in(folder: Path) -> list[Path]:

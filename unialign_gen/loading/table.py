@@ -15,7 +15,7 @@ def describe() -> list[dict[str, Any]]:
     Sizes are in bytes. Nothing is downloaded.
 
     >>> [row["name"] for row in describe()]
-    ['starter', 'kandinsky', 'stable-unclip']
+    ['starter', 'animatediff-vit-h', 'kandinsky', 'sd15-vit-h', 'sdxl-bigg', 'sdxl-vit-h', 'stable-unclip']
     """
     rows = []
     for name in SHIPPED:
@@ -34,7 +34,10 @@ def describe() -> list[dict[str, Any]]:
         )
     for name in PUBLISHED:
         described = description.read(shipped_folder() / name)
-        entries = {"decoder": described["decoder"], **described["encoders"]}
+        decoder = described["decoder"]
+        only_edits = {mode["part"] for mode in decoder.get("modes", {}).values() if "part" in mode}
+        parts = {part: entry for part, entry in decoder.get("parts", {}).items() if part not in only_edits}
+        entries = {"decoder": decoder, **parts, **described["encoders"]}
         needs = {
             part: {
                 "source": entry.get("source") or entry.get("checkpoint"),
@@ -48,12 +51,13 @@ def describe() -> list[dict[str, Any]]:
         scale = calibration_folder(name)
         measured = (scale / "config.json").is_file()
         needs["embed_scale"] = {"source": str(scale), "licence": "your measurement", "on_disk": measured}
-        ready = all(needs[part]["on_disk"] for part in ("decoder", "text"))
+        ready = all(needs[part]["on_disk"] for part in ("decoder", *parts, "text"))
         rows.append(
             {
                 "name": name,
                 "on_disk": ready and (measured or needs["image"]["on_disk"]),  # then it is measured on the way
                 "pipeline": described["pipeline"],
+                "moving": described["pipeline"] == "MovingPipeline",
                 "needs": needs,
                 "fetch": fetched(name, needs),
                 "folder": str(shipped_folder() / name),

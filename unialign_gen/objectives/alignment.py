@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import ranks
-from .angles import geodesic2
+from .angles import squared_geodesic
 from .batch import as_unit, full_precision
 
 
@@ -40,17 +40,15 @@ def anchor_alignment(
     masks = masks or [None] * len(others)
     unit = [as_unit(z, keep=m) for z, m in zip(others, masks, strict=True)]
     present = None if any(m is None for m in masks) else torch.stack([m for m in masks if m is not None]).any(0)
-    return of_unit(as_unit(anchor, keep=present), unit, geodesic, masks, tau)
+    fixed = as_unit(anchor, keep=present)
+    return of_chords([(fixed - z).square().sum(1) for z in unit], geodesic, masks, tau)
 
 
-def of_unit(
-    anchor: Tensor, others: Sequence[Tensor], geodesic: bool, masks: Sequence[Tensor | None], tau: float | None
-) -> Tensor:
-    """`anchor_alignment` of rows that are unit vectors already."""
-    # ((M - 1) b,), one modality after the other
-    distances = torch.cat([geodesic2(anchor, z) if geodesic else (anchor - z).square().sum(1) for z in others])
+def of_chords(chords: Sequence[Tensor], geodesic: bool, masks: Sequence[Tensor | None], tau: float | None) -> Tensor:
+    """`anchor_alignment` from the squared distances (B,) between the anchor and each other modality."""
+    distances = torch.cat([squared_geodesic(c) if geodesic else c for c in chords])  # ((M - 1) b,)
     keep = None
     if any(m is not None for m in masks):
-        everything = torch.ones(len(anchor), dtype=torch.bool, device=anchor.device)
+        everything = torch.ones_like(chords[0], dtype=torch.bool)
         keep = torch.cat([everything if m is None else m for m in masks])
     return ranks.mean(distances, keep) * (1.0 if tau is None else 1 / (2 * tau**2))

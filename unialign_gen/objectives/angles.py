@@ -39,6 +39,6 @@ class _SquaredAngle(torch.autograd.Function):
         return grad * angle_slope(ctx.saved_tensors[0])
 
 
-def geodesic2(a: Tensor, b: Tensor) -> Tensor:
-    """Squared geodesic distance (...) of unit vectors (..., d), in [0, pi^2]; differentiable everywhere."""
-    return _SquaredAngle.apply((a - b).square().sum(-1))
+def squared_geodesic(chord2: Tensor) -> Tensor:
+    """Squared geodesic distance (...) from the squared chord, in [0, pi^2]; differentiable everywhere."""
+    return _SquaredAngle.apply(chord2)

@@ -31,7 +31,7 @@ def centroid(
     tensor([[0.6000, 0.8000]])
     """
     masks = masks or [None] * len(embeddings)
-    return of_unit([as_unit(z, keep=m) for z, m in zip(embeddings, masks, strict=True)], weights, masks)
+    return of_unit(torch.stack([as_unit(z, keep=m) for z, m in zip(embeddings, masks, strict=True)], 1), weights)
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
@@ -47,14 +47,11 @@ def check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
     return list(weights)
 
 
-def of_unit(z: Sequence[Tensor], weights: Sequence[float] | None, masks: Sequence[Tensor | None]) -> Tensor:
-    """`centroid` of rows that are unit vectors already, and zeros where a modality is missing.
+def of_unit(stack: Tensor, weights: Sequence[float] | None) -> Tensor:
+    """`centroid` of unit vectors (B, M, d), rows of zeros where a modality is missing.
 
     Vectors that cancel give their short sum divided by `SHORTEST`: finite, not of unit length, as is its gradient.
     """
-    factors = check_weights(weights, len(z))
-    mean = torch.zeros_like(z[0])  # (b, d)
-    for w, part, mask in zip(factors, z, masks, strict=True):
-        mean = mean + w * (part if mask is None else part * mask[:, None])
-    mean = mean / sum(factors)
+    factors = stack.new_tensor(check_weights(weights, stack.shape[1]))  # (M,)
+    mean = ((factors / factors.sum()).expand(len(stack), 1, -1) @ stack)[:, 0]  # (B, d)
     return mean / torch.linalg.vector_norm(mean, dim=1, keepdim=True).clamp(min=SHORTEST)

@@ -111,6 +111,8 @@ class AnchoredInfoNCE(Objective):
     {'text': tensor(0.3133)}
     """
 
+    averaged = True
+
     @typed
     def __init__(self, anchor: str = "image", tau: Tau = 0.07, learnable: bool = False):
         super().__init__()
@@ -121,9 +123,6 @@ class AnchoredInfoNCE(Objective):
         anchor = batch.z[self.anchor]
         scale, others = self.temperature(anchor), [n for n in batch.names if n != self.anchor]
         return {n: symmetric(anchor, batch.z[n], scale, batch.both(self.anchor, n)) for n in others}
-
-    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack(list(parts.values())).mean()
 
 
 class MeanOfOthers(Objective):
@@ -139,6 +138,8 @@ class MeanOfOthers(Objective):
     tensor(0.3133)
     """
 
+    averaged = True
+
     @typed
     def __init__(self, tau: Tau = 0.07, learnable: bool = False):
         super().__init__()
@@ -152,9 +153,6 @@ class MeanOfOthers(Objective):
             keep = None
             if any(m is not None for m in batch.keep.values()):
                 keep = batch.there([name])[:, 0] & batch.there(others).any(1)
-            rest = unit_centroid([batch.z[n] for n in others], None, [batch.keep[n] for n in others])
+            rest = unit_centroid(torch.stack([batch.z[n] for n in others], 1), None)
             out[name] = symmetric(batch.z[name], rest, scale, keep)
         return out
-
-    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack(list(parts.values())).mean()

@@ -1,8 +1,9 @@
-"""The chunked log-sum-exp under every objective: memory O(tile x B), nothing of size B x B, recomputed in the backward.
+"""The chunked log-sum-exp under every objective: memory O(tile x B), recomputed in the backward where it does not fit.
 
 `self_lse` is for one set of embeddings against itself (uniformity): the kernel matrix is symmetric, so on one process only the
 tiles on and above the diagonal are computed. `pair_lse` is for logits between two sets (InfoNCE and its kin), in both
-directions at once, for any function that makes a block of logits; `pair_softplus` for a sigmoid loss over them.
+directions at once, for any function that makes a block of logits; `pair_softplus` for a sigmoid loss over them. Up to `KEPT`
+logits wait for the backward; of a larger batch none do, and nothing of size B x B is held.
 
 Across ranks each computes the rows of its own samples against all. Its backward needs the log-sum-exp of all rows, B
 numbers that the forward gathered, and communicates nothing: see `ranks`. First derivatives only: a second is refused.
@@ -11,10 +12,11 @@ numbers that the forward gathered, and communicates nothing: see `ranks`. First 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
-from typing import Any
+from threading import Condition
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,11 +26,14 @@ from . import ranks
 from .angles import angle_slope, squared_angle
 from .batch import full_precision
 
-TILE, SMALL = 1024, 128  # rows of a tile, at most and at least
-BLOCK = 2**23  # numbers in a block of logits of `pair_lse`
+TILE, SMALL = 512, 128  # rows of a tile, at most and at least: 1 MB, which a core's own cache holds from pass to pass
+DEVICE_TILE = 4096  # on a GPU, where what counts is that there are few kernels
+BLOCK = 2**21  # numbers in a block of logits of `pair_lse`
+KEPT = 2**24  # logits that wait for the backward, at most: 64 MB in fp32
 
 Block = Callable[..., Tensor]  # (row tensors, column tensors, parameters) -> logits (rows, columns)
 Pair = tuple[int, int]
+Kind = Literal["both", "rows", "softplus"]
 
 
 class _Refuse(torch.autograd.Function):
@@ -102,47 +107,76 @@ def slices(count: int, size: int) -> Iterator[slice]:
         yield slice(at, min(at + size, count))
 
 
-def rounds(count: int) -> Iterator[list[Pair]]:
-    """All pairs i <= j of `count` blocks, in rounds whose pairs share no block (a round-robin tournament)."""
-    yield [(i, i) for i in range(count)]
+def tournament(count: int) -> list[Pair]:
+    """All pairs i <= j of `count` blocks in the order of a round-robin tournament: few neighbours share a block."""
+    found = [(i, i) for i in range(count)]
     seats = count + count % 2
     for k in range(seats - 1):
         ring = [seats - 1, *((k + i) % (seats - 1) for i in range(seats - 1))]
         pairs = [(min(p), max(p)) for p in zip(ring[: seats // 2], reversed(ring[seats // 2 :]), strict=True)]
-        yield [p for p in pairs if p[1] < count]
+        found += [p for p in pairs if p[1] < count]
+    return found
 
 
-def each(work: Callable[[int, int], None], pairs: Sequence[Pair], device: torch.device) -> None:
-    """Calls work(i, j) for pairs that share nothing; on a processor side by side, each on one of torch's threads.
+def each(work: Callable[[int, int], None], pairs: Sequence[Pair], symmetric: bool, device: torch.device) -> None:
+    """Calls work(i, j) for all pairs; on a processor side by side, each on one of torch's threads.
 
-    Whole tiles side by side, rather than every operation split over all threads: where other processes are busy, an operation
-    of a millisecond waits again and again for that of its threads which has just lost its core.
+    Pairs that share a row block (`symmetric`: any block) go one after the other, in their order, so that sums come out the same
+    to the bit. Nobody waits for anything else: an operation split over all threads waits at its end for the one that another
+    process has just taken the core from, and so again and again, thousands of times a step.
     """
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1 or len(pairs) <= 1:
+    threads = min(torch.get_num_threads(), len(pairs))
+    if device.type != "cpu" or threads <= 1:
         for pair in pairs:
             work(*pair)
         return
+    waiting, running, changed = list(pairs), list[Pair](), Condition()
     inference = torch.is_inference_mode_enabled()
 
-    def alone(pair: Pair) -> None:
-        with torch.inference_mode(inference), torch.no_grad():  # both are a thread's own
-            work(*pair)
+    def blocks(pair: Pair) -> set[int]:
+        return set(pair if symmetric else pair[:1])
 
-    with ThreadPoolExecutor(min(threads, len(pairs)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        list(pool.map(alone, pairs))
-    torch.set_num_threads(threads)  # what new threads get; this one's own count never changed
+    def free() -> Pair | None:
+        taken = set[int]().union(*map(blocks, running))
+        for at, pair in enumerate(waiting):
+            if not taken & blocks(pair):
+                return waiting.pop(at)
+            taken |= blocks(pair)
+        return None
+
+    def worker() -> None:
+        with torch.inference_mode(inference), torch.no_grad():  # both are a thread's own
+            while True:
+                with changed:
+                    while (pair := free()) is None:
+                        if not waiting:
+                            return
+                        changed.wait()
+                    running.append(pair)
+                try:
+                    work(*pair)
+                except BaseException:
+                    with changed:
+                        waiting.clear()  # the others stop too
+                    raise
+                finally:
+                    with changed:
+                        running.remove(pair)
+                        changed.notify_all()
+
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for done in [pool.submit(worker) for _ in range(threads)]:
+                done.result()
+    finally:
+        torch.set_num_threads(torch.get_num_threads())  # what new threads get; this one's own count never changed
 
 
 class _SelfLse(torch.autograd.Function):
-    """Of kept rows the mean of log sum_{j != i} exp(terms_ij), or (`pooled`) the log of the sum over all i != j."""
+    """Of kept rows the mean of log sum_{j != i} exp(terms_ij), or (`pooled`) the log of the sum over all i != j.
 
-    @staticmethod
-    def tiles(rows: int, columns: int, symmetric: bool) -> tuple[list[slice], list[slice], Iterable[list[Pair]]]:
-        """Slices of rows and of columns, and the pairs of them in rounds that share no row (nor column, if symmetric)."""
-        size = min(TILE, max(SMALL, -(-rows // (2 * torch.get_num_threads()))))
-        r, c = list(slices(rows, size)), list(slices(columns, size if symmetric else TILE))
-        return r, c, rounds(len(r)) if symmetric else ([(i, j) for i in range(len(r))] for j in range(len(c)))
+    Euclidean terms are <z_i, z_j> / tau^2 inside, without the constant -1 / tau^2.
+    """
 
     @staticmethod
     @full_precision
@@ -157,19 +191,17 @@ class _SelfLse(torch.autograd.Function):
         symmetric = ranks.world() == 1
         rows = everything if symmetric else everything[mine]  # (b, d)
         lse = RunningLse(len(rows), everything)
-        r, c, order = _SelfLse.tiles(len(rows), len(everything), symmetric)
+        tiles = Tiles(rows, everything, mine, symmetric, tau, geodesic)
 
         def work(i: int, j: int) -> None:
-            terms = kernel_terms(rows[r[i]] @ everything[c[j]].T, tau, geodesic)  # (tile, tile)
-            without_self(terms, mine[r[i]], c[j], -torch.inf)
-            lse.add(r[i], terms)
+            terms = tiles.terms(tiles.dots(i, j), i, j)  # (tile, tile)
+            lse.add(tiles.rows_of[i], terms)
             if symmetric and i != j:
-                lse.add(c[j], terms.T)
+                lse.add(tiles.columns_of[j], terms.T)
 
-        for pairs in order:
-            each(work, pairs, z.device)
+        tiles.each(work)
         own = lse.value()  # (b,)
-        count = len(everything)
+        count, constant = len(everything), 0.0 if geodesic else 1 / tau**2
         if symmetric:
             every = own
         else:  # positions without a sample stay unused: gathered in full width, then selected
@@ -180,33 +212,32 @@ class _SelfLse(torch.autograd.Function):
         result = every.logsumexp(0) if pooled else ranks.total(own.sum()) / max(count, 1)
         if pooled:  # every term is weighed against the one sum of all
             own, every = result.expand_as(own), result.expand_as(every)
-        ctx.save_for_backward(z, everything, rows, own, every, mine, local)
-        ctx.settings = (tau, geodesic, symmetric, 1 if pooled else max(count, 1))
-        return result
+        ctx.save_for_backward(z, everything, rows, own, every, mine, local, *tiles.kept.values())
+        ctx.settings = (symmetric, tau, geodesic, 1 if pooled else max(count, 1), list(tiles.kept))
+        return result - constant
 
     @staticmethod
     @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        z, everything, rows, own, every, mine, local = ctx.saved_tensors
-        tau, geodesic, symmetric, count = ctx.settings
+        z, everything, rows, own, every, mine, local, *kept = ctx.saved_tensors
+        symmetric, tau, geodesic, count, at_pairs = ctx.settings
+        tiles = Tiles(rows, everything, mine, symmetric, tau, geodesic, dict(zip(at_pairs, kept, strict=True)))
         out = torch.zeros_like(rows)  # (b, d)
-        r, c, order = _SelfLse.tiles(len(rows), len(everything), symmetric)
 
         def work(i: int, j: int) -> None:
-            dots = rows[r[i]] @ everything[c[j]].T  # (tile, tile)
-            slope = kernel_slope(dots) if geodesic else None
-            terms = kernel_terms(dots, tau, geodesic)
-            weight = exp_(terms - own[r[i], None])
-            weight += exp_(terms.sub_(every[c[j]]))
-            if slope is not None:
-                weight *= slope
-            without_self(weight, mine[r[i]], c[j], 0)
-            out[r[i]].addmm_(weight, everything[c[j]])
+            at, columns = tiles.rows_of[i], tiles.columns_of[j]
+            dots = tiles.dots(i, j)
+            terms = tiles.terms(dots, i, j)  # (tile, tile)
+            weight = exp_(terms - own[at, None])
+            weight += exp_(terms - every[columns])
+            if geodesic:
+                weight *= kernel_slope(dots * tau**2)
+            tiles.without_self(weight, i, j, 0)
+            out[at].addmm_(weight, everything[columns])
             if symmetric and i != j:
-                out[c[j]].addmm_(weight.T, rows[r[i]])
+                out[columns].addmm_(weight.T, rows[at])
 
-        for pairs in order:
-            each(work, pairs, z.device)
+        tiles.each(work)
         out *= grad * ranks.world() / (count * tau**2)
         if local is not None:
             whole = torch.zeros_like(z)
@@ -215,10 +246,69 @@ class _SelfLse(torch.autograd.Function):
         return out, None, None, None, None
 
 
-def without_self(tile: Tensor, mine: Tensor, columns: slice, value: float) -> None:
-    """Puts `value` where a tile's row (its place among all is `mine`) meets itself among the columns."""
-    at = ((mine >= columns.start) & (mine < columns.stop)).nonzero()[:, 0]
-    tile[at, mine[at] - columns.start] = value
+class Tiles:
+    """The matrix of <x_i, y_j> / tau^2, rows (b, d) by columns (B, d), tile by tile.
+
+    Args:
+        mine: places of the rows among the columns (b,), where a row meets itself.
+        symmetric: rows and columns are the same, and only tiles i <= j are visited.
+        kept: tiles that were computed before; without it new ones are kept, if all of them are few enough.
+    """
+
+    def __init__(
+        self,
+        rows: Tensor,
+        columns: Tensor,
+        mine: Tensor,
+        symmetric: bool,
+        tau: float,
+        geodesic: bool,
+        kept: dict[Pair, Tensor] | None = None,
+    ):
+        self.rows, self.columns, self.mine = rows, columns, mine
+        self.symmetric, self.tau, self.geodesic = symmetric, tau, geodesic
+        threads = torch.get_num_threads()
+        most = TILE if rows.device.type == "cpu" else DEVICE_TILE
+        size = min(most, max(SMALL, -(-len(rows) // (2 * threads)))) if threads > 1 else most
+        self.rows_of = list(slices(len(rows), size))
+        self.columns_of = self.rows_of if symmetric else list(slices(len(columns), most))
+        every = [(i, j) for j in range(len(self.columns_of)) for i in range(len(self.rows_of))]
+        self.pairs = tournament(len(self.rows_of)) if symmetric else every
+        self.keep = kept is None and len(rows) * len(columns) <= KEPT
+        self.kept = {} if kept is None else kept
+
+    def each(self, work: Callable[[int, int], None]) -> None:
+        each(work, self.pairs, self.symmetric, self.rows.device)
+
+    def dots(self, i: int, j: int) -> Tensor:
+        """<x, y> / tau^2 of a tile."""
+        if (i, j) in self.kept:
+            return self.kept[i, j]
+        x, y = self.rows[self.rows_of[i]], self.columns[self.columns_of[j]]
+        found = torch.addmm(x.new_zeros(1), x, y.T, beta=0, alpha=1 / self.tau**2)
+        if not self.geodesic:
+            self.without_self(found, i, j, -torch.inf)
+        if self.keep:
+            self.kept[i, j] = found
+        return found
+
+    def terms(self, dots: Tensor, i: int, j: int) -> Tensor:
+        """The logarithm of the kernel, but for its constant; -inf where a row meets itself."""
+        if not self.geodesic:
+            return dots
+        found = kernel_terms(dots * self.tau**2, self.tau, True)
+        self.without_self(found, i, j, -torch.inf)
+        return found
+
+    def without_self(self, tile: Tensor, i: int, j: int, value: float) -> None:
+        """Puts `value` where a tile's row meets itself among the columns."""
+        if self.symmetric:
+            if i == j:
+                tile.fill_diagonal_(value)
+            return
+        mine, columns = self.mine[self.rows_of[i]], self.columns_of[j]
+        at = ((mine >= columns.start) & (mine < columns.stop)).nonzero()[:, 0]
+        tile[at, mine[at] - columns.start] = value
 
 
 def self_lse(z: Tensor, tau: float, geodesic: bool = False, keep: Tensor | None = None, pooled: bool = False) -> Tensor:
@@ -233,13 +323,13 @@ def self_lse(z: Tensor, tau: float, geodesic: bool = False, keep: Tensor | None 
 class _PairLse(torch.autograd.Function):
     """(mean_i LSE_j, mean_j LSE_i, mean_ij, LSE_ij) of logits that only ever exist block by block.
 
-    With `softplus` only one number: the mean over i of sum_j softplus(l_ij).
+    Of the kind `rows` the second is left out; of `softplus` there is one number: the mean over i of sum_j softplus(l_ij).
     """
 
     @staticmethod
     @full_precision
     def forward(  # type: ignore[override]
-        ctx: Any, block: Block, counts: Pair, keep: Tensor | None, softplus: bool, width: int, *tensors: Tensor
+        ctx: Any, block: Block, counts: Pair, keep: Tensor | None, kind: Kind, width: int, *tensors: Tensor
     ) -> Tensor | tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         n_rows, n_columns = counts
@@ -253,17 +343,22 @@ class _PairLse(torch.autograd.Function):
         single = ranks.world() == 1
         by_row, by_column = RunningLse(mine, like), RunningLse(mine, like)
         entries = like.new_zeros(())
-        step = max(1, BLOCK // max(size * width, 1))
+        step, wanted = max(1, BLOCK // max(size * width, 1)), ctx.needs_input_grad[5:]
+        ctx.made = None
+        if single and any(wanted) and size * size * width <= KEPT:  # one block, whose graph waits for the backward
+            step = max(1, mine)
+            ctx.made = logits_of(block, local[:n_rows], spread[n_rows:], parameters, wanted)
         for r in slices(mine, step):
-            logits = block([t[r] for t in local[:n_rows]], spread[n_rows:], parameters)  # (step, B)
-            if softplus:
+            made = ctx.made or (block([t[r] for t in local[:n_rows]], spread[n_rows:], parameters),)
+            logits = made[0].detach()  # (step, B)
+            if kind == "softplus":
                 entries += torch.nn.functional.softplus(logits).sum()
                 continue
             by_row.add(r, logits)
             entries += logits.sum()
-            if single:
+            if single and kind == "both":
                 by_column.add(slice(None), logits.T)
-        if not single and not softplus:
+        if not single and kind == "both":
             for c in slices(mine, step):
                 by_column.add(c, block(spread[:n_rows], [t[c] for t in local[n_rows:]], parameters).T)
         own_row, own_column = by_row.value(), by_column.value()  # (b,)
@@ -277,62 +372,64 @@ class _PairLse(torch.autograd.Function):
             all_row, all_column = (both if keep is None else both[kept]).unbind(1)  # (B,)
         pooled = all_row.logsumexp(0)
         ctx.save_for_backward(*tensors, own_row, own_column, all_row, all_column, pooled, keep, *local, *spread, *parameters)
-        ctx.settings = (block, n_rows, n_columns, step, len(tensors), softplus, ctx.needs_input_grad[5:])
+        ctx.settings = (block, n_rows, n_columns, step, len(tensors), kind, wanted)
         count = max(size, 1)
-        return sums[2] / count if softplus else (sums[0] / count, sums[1] / count, sums[2] / count**2, pooled)
+        return sums[2] / count if kind == "softplus" else (sums[0] / count, sums[1] / count, sums[2] / count**2, pooled)
 
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        block, n_rows, n_columns, step, given, softplus, wanted = ctx.settings
+        block, n_rows, n_columns, step, given, kind, wanted = ctx.settings
         length = len(ctx.saved_tensors[0])
         own_row, own_column, all_row, all_column, pooled, keep, *rest = ctx.saved_tensors[given:]
         sides = n_rows + n_columns
         local, spread, parameters = rest[:sides], rest[sides : 2 * sides], rest[2 * sides :]
         mine, size, single = len(local[0]), max(len(spread[0]), 1), ranks.world() == 1
-        out: list[Tensor | None] = [
-            torch.zeros_like(t) if w else None for t, w in zip([*local, *parameters], wanted, strict=True)
-        ]
+        out: list[Tensor | None] = [None] * (sides + len(parameters))
+        whole_block = single and step >= mine  # whose gradients are all there is
+        share = ranks.world() / size
 
         def weights(logits: Tensor, row_lse: Tensor, column_lse: Tensor) -> Tensor:
             """The derivative of the outputs, with their gradients, by each logit: (r, c)."""
             g_row, g_column, g_mean, g_pooled = (*grads, None, None, None)[:4]
-            if softplus and g_row is not None:
-                return logits.sigmoid().mul_(g_row / size)
-            weight = torch.zeros_like(logits)
+            if kind == "softplus" and g_row is not None:
+                return logits.sigmoid().mul_(g_row * share)
+            parts = []
             if g_row is not None:
-                weight += exp_(logits - row_lse[:, None]).mul_(g_row / size)
+                parts.append(exp_(logits - row_lse[:, None]).mul_(g_row * share))
             if g_column is not None:
-                weight += exp_(logits - column_lse).mul_(g_column / size)
-            if g_mean is not None:
-                weight += g_mean / size**2
+                parts.append(exp_(logits - column_lse).mul_(g_column * share))
             if g_pooled is not None:
-                weight += exp_(logits - pooled).mul_(g_pooled)
-            return weight
+                parts.append(exp_(logits - pooled).mul_(g_pooled * ranks.world()))
+            weight = parts[0] if parts else torch.zeros_like(logits)
+            for part in parts[1:]:
+                weight += part
+            return weight if g_mean is None else weight.add_(g_mean * share / size)
 
         def pull(
             row: list[Tensor], column: list[Tensor], row_lse: Tensor, column_lse: Tensor, targets: list[tuple[int, slice]]
         ) -> None:
             """Adds the gradient of one block to `out`; targets[k] is where the k-th of row + column + parameters goes."""
-            inputs = [
-                t.detach().requires_grad_(at >= 0 and wanted[at])
-                for t, (at, _) in zip([*row, *column, *parameters], targets, strict=True)
-            ]
-            asked = [(k, t) for k, t in enumerate(inputs) if t.requires_grad]
-            if not asked:
+            asked_of = [at >= 0 and wanted[at] for at, _ in targets]
+            if not any(asked_of):
                 return
-            with torch.enable_grad():
-                logits = block(inputs[: len(row)], inputs[len(row) : sides], inputs[sides:])  # (r, c)
-            weight = weights(logits.detach(), row_lse, column_lse) * ranks.world()
+            logits, inputs = ctx.made or logits_of(block, row, column, parameters, asked_of)
+            ctx.made = None  # a second backward computes it again
+            asked = [(k, t) for k, t in enumerate(inputs) if t.requires_grad]
+            weight = weights(logits.detach(), row_lse, column_lse)
             found = torch.autograd.grad(logits, [t for _, t in asked], weight, allow_unused=True)
             for (k, _), g in zip(asked, found, strict=True):
                 at, where = targets[k]
+                if g is None or whole_block:
+                    out[at] = g
+                    continue
                 target = out[at]
-                if g is not None and target is not None:
-                    if target.ndim:
-                        target[where] += g
-                    else:
-                        target += g
+                if target is None:
+                    target = out[at] = torch.zeros_like([*local, *parameters][at])
+                if target.ndim:
+                    target[where] += g
+                else:
+                    target += g
 
         everywhere, nowhere = slice(None), (-1, slice(None))
         of_parameters = [(sides + k, everywhere) for k in range(len(parameters))]
@@ -356,6 +453,16 @@ class _PairLse(torch.autograd.Function):
         return None, None, None, None, None, *out
 
 
+def logits_of(
+    block: Block, row: list[Tensor], column: list[Tensor], parameters: list[Tensor], wanted: Sequence[bool]
+) -> tuple[Tensor, list[Tensor]]:
+    """A block of logits (r, c) with its graph, and the tensors at the graph's ends, of which some want a gradient."""
+    inputs = [t.detach().requires_grad_(w) for t, w in zip([*row, *column, *parameters], wanted, strict=True)]
+    n, sides = len(row), len(row) + len(column)
+    with torch.enable_grad():
+        return block(inputs[:n], inputs[n:sides], inputs[sides:]), inputs
+
+
 def pair_lse(
     block: Block,
     rows: Sequence[Tensor],
@@ -363,6 +470,7 @@ def pair_lse(
     parameters: Sequence[Tensor] = (),
     keep: Tensor | None = None,
     width: int = 1,
+    rows_only: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Both log-sum-exps and the mean of the B x B logits between two sides, over the samples of all ranks.
 
@@ -372,16 +480,18 @@ def pair_lse(
         parameters: tensors that all blocks share, such as a learnable temperature.
         keep: bool (b,), the samples that take part; at least one.
         width: matrices (r, c) that `block` holds at once, for the size of its blocks.
+        rows_only: the second result is not wanted, and is no number.
 
     Returns:
         mean_i log sum_j exp l_ij, mean_j log sum_i exp l_ij, mean_ij l_ij, log sum_ij exp l_ij. Scalars.
     """
     counts = (len(rows), len(columns))
-    return _PairLse.apply(block, counts, keep, False, width, *rows, *columns, *parameters)
+    kind: Kind = "rows" if rows_only else "both"
+    return _PairLse.apply(block, counts, keep, kind, width, *rows, *columns, *parameters)
 
 
 def pair_softplus(
     block: Block, rows: Sequence[Tensor], columns: Sequence[Tensor], parameters: Sequence[Tensor], keep: Tensor | None = None
 ) -> Tensor:
     """mean_i sum_j log(1 + exp l_ij), arguments as in `pair_lse`. Scalar."""
-    return _PairLse.apply(block, (len(rows), len(columns)), keep, True, 1, *rows, *columns, *parameters)
+    return _PairLse.apply(block, (len(rows), len(columns)), keep, "softplus", 1, *rows, *columns, *parameters)

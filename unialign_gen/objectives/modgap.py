@@ -70,7 +70,7 @@ class ModGap(Objective):
         if self.uniformity_weight:
             keep = batch.there(batch.names).sum(1) >= 2  # (b,)
             count = int(ranks.total(keep.sum()))
-            middle = unit_centroid(list(batch.z.values()), None, list(batch.keep.values()))  # (b, d)
+            middle = unit_centroid(torch.stack(list(batch.z.values()), 1), None)  # (b, d)
             all_there = all(m is None for m in batch.keep.values())
             out["centroid_uniformity"] = (
                 self_lse(middle, 0.5, keep=None if all_there else keep, pooled=True) - math.log(count * (count - 1))

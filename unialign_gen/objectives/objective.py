@@ -32,6 +32,7 @@ class Objective(nn.Module):
     options: dict[str, object] = {}  # noqa: RUF012
     anchor: str | None = None  # a modality that has to be there
     modalities: int | None = None  # the number that the objective is for
+    averaged = False  # whether the loss is the mean of its terms, and not their sum
 
     def problem(self, names: Sequence[str]) -> str | None:
         """One line on why batches of these modalities cannot be used, or None."""
@@ -55,8 +56,9 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """The loss from what `parts` returned; their sum unless an objective says otherwise. Scalar."""
-        return torch.stack(list(parts.values())).sum()
+        """The loss from what `parts` returned: their sum or mean, unless an objective says otherwise. Scalar."""
+        values = torch.stack(list(parts.values()))
+        return values.mean() if self.averaged else values.sum()
 
     @full_precision
     def parts(self, embeddings: Embeddings, masks: Masks | None = None) -> dict[str, Tensor]:

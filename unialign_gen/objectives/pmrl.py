@@ -50,7 +50,7 @@ def singular_values(z: Sequence[Tensor], fix_signs: bool = True) -> tuple[Tensor
     The vector's sign is arbitrary. `fix_signs` chooses the one that points along the first modality; otherwise it is that of
     LAPACK's decomposition of the matrix itself, which takes longer.
     """
-    values, leading = _Eigen.apply(gram_matrix(z))
+    values, leading = _Eigen.apply(gram_matrix(torch.stack(list(z), 1)))
     s = safe_root(values)  # (B, M)
     u = sum(w[:, None] * part for w, part in zip(leading.unbind(1), z, strict=True)) / s[:, :1]  # (B, d)
     towards = z[0] if fix_signs else torch.linalg.svd(torch.stack([x.detach() for x in z], 2), full_matrices=False)[0][..., 0]
@@ -89,7 +89,7 @@ class PMRL(Objective):
             z = [torch.where(keep[:, None], part, filler(part)) for part in z]
         s, u = singular_values(z, self.fix_signs)
         intra = ranks.mean((s / self.tau1).logsumexp(1) - s[:, 0] / self.tau1, keep)
-        lse, _, _, _ = pair_lse(dot_block, [u], [u], [u.new_tensor(1 / self.tau2)], keep)
+        lse, _, _, _ = pair_lse(dot_block, [u], [u], [u.new_tensor(1 / self.tau2)], keep, rows_only=True)
         return {"intra": intra, "inter": lse - ranks.mean(u.square().sum(1), keep) / self.tau2}
 
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:

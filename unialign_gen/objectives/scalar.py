@@ -58,7 +58,7 @@ def query_weighted_scores(
     there = torch.stack(
         [torch.ones_like(z[:, 0], dtype=torch.bool) if m is None else m for z, m in zip(unit, masks, strict=True)], 1
     )
-    return score_block(as_unit(query), unit, gram_matrix(unit, masks), there, tau)
+    return score_block(as_unit(query), unit, gram_matrix(torch.stack(unit, 1)), there, tau)
 
 
 class SCALAR(Objective):
@@ -118,7 +118,7 @@ class SCALAR(Objective):
             if int(ranks.total(keep.sum())) == 0:
                 return dict.fromkeys(("query->tuple", "tuple->query"), nothing(batch.z.values()))
             there = there | ~keep[:, None]  # rows that do not count need some weights
-        gram = gram_matrix(rest, [batch.keep[n] for n in names])  # (b, K, K)
+        gram = gram_matrix(torch.stack(rest, 1))  # (b, K, K)
 
         def logits(rows: list[Tensor], columns: list[Tensor], parameters: list[Tensor]) -> Tensor:
             return score_block(rows[0], columns[2:], columns[0], columns[1], self.tau_weights) * parameters[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -49,6 +49,7 @@ class Symile(Objective):
     ['audio', 'image', 'text']
     """
 
+    averaged = True
     calls: Tensor
 
     @typed
@@ -81,9 +82,6 @@ class Symile(Objective):
                     source[kept] = kept[torch.randperm(len(kept), generator=generator).to(kept.device)]
                     shuffled.append(everything[n][source[mine]])
             rows, columns = [batch.z[a], own, mine], [product(shuffled), mine]
-            lse, _, _, _ = pair_lse(shuffled_block, rows, columns, [scale], keep)
+            lse, _, _, _ = pair_lse(shuffled_block, rows, columns, [scale], keep, rows_only=True)
             out[a] = lse - scale * ranks.mean(own, keep)
         return out
-
-    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack(list(parts.values())).mean()

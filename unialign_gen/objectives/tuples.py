@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -12,7 +10,7 @@ from .batch import Batch, nothing
 from .kernel import pair_lse
 from .objective import Objective, Temperature
 from .options import Share, Tau, typed
-from .volume import cross_dets, of_unit, safe_root, tuple_terms
+from .volume import cross_dets, gram_matrix, of_gram, safe_root, tuple_terms
 
 
 def smoothed(lse: Tensor, positive: Tensor, mean_logit: Tensor, smoothing: float) -> Tensor:
@@ -33,6 +31,8 @@ class TupleContrast(Objective):
         smoothing: label smoothing in [0, 1), 0.1 in the authors' code.
         learnable: learn 1 / tau, at most 100; the authors' code learns tau itself, without bounds.
     """
+
+    averaged = True
 
     def setup(self, anchor: str, tau: float | Tensor, smoothing: float, learnable: bool) -> None:
         self.anchor: str = anchor
@@ -68,9 +68,6 @@ class TupleContrast(Objective):
             "tuple->anchor": smoothed(backward, positive, mean, self.smoothing),
         }
 
-    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack(list(parts.values())).mean()
-
 
 class GRAM(TupleContrast):
     """Gramian contrast (Cicchetti et al., arXiv 2412.11959): the size is the volume sqrt(det G(anchor_i, rest_j)).
@@ -92,7 +89,7 @@ class GRAM(TupleContrast):
         return safe_root(cross_dets(rows[0], columns[2:], columns[0], columns[1]))
 
     def own(self, anchor: Tensor, rest: list[Tensor]) -> Tensor:
-        return of_unit([anchor, *rest])
+        return of_gram(gram_matrix(torch.stack([anchor, *rest], 1)))
 
 
 class TRIANGLE(TupleContrast):

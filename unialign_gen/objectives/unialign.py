@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import ranks
-from .alignment import of_unit as unit_alignment
+from .alignment import of_chords
 from .batch import Batch
 from .centroid import check_weights
 from .centroid import of_unit as unit_centroid
 from .objective import Objective
 from .options import Positive, Weight, typed
 from .uniformity import of_unit as unit_uniformity
-from .volume import of_unit as unit_volume
+from .volume import gram_matrix, of_gram
 
 Geometry = Literal["euclidean", "geodesic"]
 
@@ -99,30 +99,27 @@ class UniAlign(Objective):
         if self.uniformity_weight:
             for name, points in batch.z.items():
                 out[f"uniformity/{name}"] = unit_uniformity(points, self.tau, self.uniformity_geodesic, batch.keep[name])
-        z = dict(batch.z)
-        if self.detach_anchor:
-            z[self.anchor] = z[self.anchor].detach()
-        if self.alignment_weight:
-            others = [n for n in batch.names if n != self.anchor]
-            masks = [batch.both(self.anchor, n) for n in others]
-            out["alignment"] = unit_alignment(
-                z[self.anchor], [z[n] for n in others], self.alignment_geodesic, masks, self.tau_alignment
-            )
-        if self.volume_weight:
-            out |= self.volume_terms(batch, z)
-        return out
-
-    def volume_terms(self, batch: Batch, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Eq 12."""
-        out: dict[str, Tensor] = {}
+        if not (self.alignment_weight or self.volume_weight):
+            return out
+        held = {self.anchor} if self.detach_anchor else set()
+        stack = torch.stack([z.detach() if name in held else z for name, z in batch.z.items()], 1)  # (b, M, d)
+        gram = gram_matrix(stack)  # (b, M, M): alignment and volume need no more, so the rows are passed over once
         masks = [batch.keep[n] for n in batch.names]
+        if self.alignment_weight:
+            a = batch.names.index(self.anchor)
+            others = [i for i in range(len(masks)) if i != a]
+            pairs = [batch.both(self.anchor, batch.names[i]) for i in others]
+            out["alignment"] = of_chords(
+                [2 - 2 * gram[:, a, i] for i in others], self.alignment_geodesic, pairs, self.tau_alignment
+            )
+        # eq 12
         keep = batch.there(batch.names).sum(1) >= 2 if any(m is not None for m in masks) else None
-        if self.centroid_uniformity:
+        if self.volume_weight and self.centroid_uniformity:
             weights = None if self.centroid_weights is None else [self.centroid_weights[n] for n in batch.names]
-            middle = unit_centroid(list(z.values()), weights, masks)
+            middle = unit_centroid(stack, weights)
             out["centroid_uniformity"] = unit_uniformity(middle, self.tau_centroid, self.uniformity_geodesic, keep)
-        if self.volume_alignment:
-            out["volume"] = ranks.mean(unit_volume(list(z.values()), masks), keep)
+        if self.volume_weight and self.volume_alignment:
+            out["volume"] = ranks.mean(of_gram(gram), keep)
         return out
 
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:

@@ -60,12 +60,27 @@ def det_and_adjugate(gram: Tensor) -> tuple[Tensor, Tensor]:
     return det.to(dtype), (sign * step).to(dtype)
 
 
-def gram_matrix(z: Sequence[Tensor], masks: Sequence[Tensor | None] | None = None) -> Tensor:
-    """(B, M, M) of dot products; the row and column of a missing modality are the identity's, so that det is the others'."""
-    stack = torch.stack([p if m is None else p * m[:, None] for p, m in zip(z, masks or [None] * len(z), strict=True)], dim=1)
-    eye = torch.eye(len(z), dtype=stack.dtype, device=stack.device)
+class _Gram(torch.autograd.Function):
+    """Z Z^T of (B, M, d), whose gradient (G + G^T) Z is one product, where autograd makes two and their sum."""
+
+    @staticmethod
+    def forward(ctx: Any, stack: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(stack)
+        return stack @ stack.mT
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return (grad + grad.mT) @ ctx.saved_tensors[0]
+
+
+def gram_matrix(stack: Tensor) -> Tensor:
+    """(B, M, M) of dot products of unit vectors (B, M, d), rows of zeros where a modality is missing.
+
+    The row and column of a missing modality are the identity's, so that det is the others'.
+    """
+    eye = torch.eye(stack.shape[1], dtype=stack.dtype, device=stack.device)
     # unit vectors: the diagonal is exactly 1, which rounding would miss where det is small
-    return (stack @ stack.mT) * (1 - eye) + eye
+    return _Gram.apply(stack) * (1 - eye) + eye
 
 
 @full_precision
@@ -83,14 +98,15 @@ def gram_volume(embeddings: Sequence[Tensor], masks: Sequence[Tensor | None] | N
     tensor([0.7071])
     """
     masks = masks or [None] * len(embeddings)
-    return of_unit([as_unit(z, keep=m) for z, m in zip(embeddings, masks, strict=True)], masks)
+    return of_gram(gram_matrix(torch.stack([as_unit(z, keep=m) for z, m in zip(embeddings, masks, strict=True)], 1)))
 
 
-def of_unit(z: Sequence[Tensor], masks: Sequence[Tensor | None] | None = None) -> Tensor:
-    """`gram_volume` of rows that are unit vectors already, and zeros where a modality is missing."""
-    if len(z) <= 3 and not any(m is not None for m in masks or ()):
-        return safe_root(closed_det([(z[i] * z[j]).sum(1) for i in range(len(z)) for j in range(i + 1, len(z))]))
-    return safe_root(det_and_adjugate(gram_matrix(z, masks))[0])
+def of_gram(gram: Tensor) -> Tensor:
+    """sqrt(det G), (B,), of Gram matrices (B, M, M) of unit vectors."""
+    m = gram.shape[1]
+    if m <= 3:
+        return safe_root(closed_det([gram[:, i, j] for i in range(m) for j in range(i + 1, m)]))
+    return safe_root(det_and_adjugate(gram)[0])
 
 
 def closed_det(dots: Sequence[Tensor]) -> Tensor:
@@ -101,7 +117,7 @@ def closed_det(dots: Sequence[Tensor]) -> Tensor:
 
 def tuple_terms(rest: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """det R (B,) and adj R (B, K, K) of K unit vectors a sample: what `cross_dets` needs of them, once."""
-    return det_and_adjugate(gram_matrix(rest))
+    return det_and_adjugate(gram_matrix(torch.stack(list(rest), 1)))
 
 
 def cross_dets(anchor: Tensor, rest: Sequence[Tensor], det: Tensor, adjugate: Tensor) -> Tensor:

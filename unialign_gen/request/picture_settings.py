@@ -25,15 +25,18 @@ class PictureSettings:
         request: of one picture, with one seed.
         checkpoint, decoder: as in `unialign_gen.load`; the checkpoint's first decoder is "".
         version: of this package.
+        edit: what was edited, in words; the settings do not hold that picture, so that they alone draw another.
     """
 
     request: Request
     checkpoint: str = "starter"
     decoder: str = ""
     version: str = __version__
+    edit: str = ""
 
     def to_json(self) -> str:
-        return self.request.to_json(checkpoint=self.checkpoint, decoder=self.decoder, version=self.version)
+        edited = {"edit": self.edit} if self.edit else {}
+        return self.request.to_json(checkpoint=self.checkpoint, decoder=self.decoder, version=self.version, **edited)
 
 
 def parse(text: str, name: str = "the text") -> PictureSettings:
@@ -47,7 +50,7 @@ def parse(text: str, name: str = "the text") -> PictureSettings:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: its settings are damaged") from error
     origin: dict[str, Any] = {}
-    for key in ("checkpoint", "decoder", "version"):
+    for key in ("checkpoint", "decoder", "version", "edit"):
         if isinstance(found, dict) and key in found:
             origin[key] = found.pop(key)
             if not isinstance(origin[key], str) or len(origin[key]) > LONGEST_NAME:

@@ -100,7 +100,7 @@ class Batches:
             some = count > 0
             here, count = here[some], count[some]
             row = ragged.offsets[samples[here]] + (chance[here] * count).long().clamp(max=count - 1)
-            parts.append((here, ragged.values.index_select(0, row).float()))
+            parts.append((here, ragged.values[row].float()))
             present[here] = True
         values = placed(parts, len(samples), width)
         return Rows(values, None, None if bool(present.all()) else present, len(samples))

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..config import Count, Options, Positive, Share, schema
+from ..config import Count, Flag, Options, Positive, Share, schema
 from ..data.extract_config import cores
 from ..data.sources import CorpusConfig
+from ..data.storage import Location
 from ..errors import InputError
 
 
@@ -34,6 +35,23 @@ class HeadConfig:
     rows: Literal["one", "mean"] = "one"
     init: Literal["random", "identity"] = "random"
     start: Path | None = None
+
+
+@schema
+class LoraConfig:
+    """Updates of low rank to a frozen encoder's linear layers, in place of training all of its weights.
+
+    Attributes:
+        rank: of an update.
+        alpha: an update is scaled by `alpha / rank`.
+        dropout: on the update's input.
+        layers: ends of the names of the layers; by default every linear layer of the encoder's repeated blocks.
+    """
+
+    rank: Count = 8
+    alpha: Positive = 16.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    layers: list[str] = field(default_factory=list)
 
 
 @schema
@@ -85,7 +103,7 @@ class TrainConfig:
 
     Attributes:
         out: the run folder.
-        caches: feature caches by name, folders that `unialign-gen extract` wrote.
+        caches: feature caches by name, folders that `unialign-gen extract` wrote, on the disk or in a store.
         heads: the modalities that are trained. The anchor is frozen unless it is among them.
         objective: `name` of the registry and its options.
         encoders: encoders that are trained too, by modality, named as for extraction.
@@ -93,6 +111,9 @@ class TrainConfig:
         frames: of a video, for a trained encoder.
         workers: threads that decode for them.
         encoder_rate: their learning rate, as a share of `lr`.
+        lora: encoders of which only updates of low rank are trained.
+        activation_checkpointing: blocks of encoders compute again in the backward pass what they would keep in memory.
+        compile: backend of `torch.compile` for blocks and heads, such as `inductor`; none by default.
         checkpoint: whose space it is: a frozen anchor goes through this checkpoint's own head.
         anchor_head: the folder of another head for it, for a space that is not part of a checkpoint yet.
         embed_dim: width of a space of one's own, where the anchor is trained too; the checkpoint's by default.
@@ -104,12 +125,13 @@ class TrainConfig:
         precision: of heads and encoders; losses are in fp32 in any case.
         ema: decay of the moving average that is evaluated and kept; 0 keeps the weights themselves.
         micro_batch: rows a process that are encoded at a time, with the loss still over whole batches; 0 is all at once.
-        save_every: steps between two states to resume from.
+        save_every: steps between two states to resume from. sharded_state: each of several processes writes its
+            share of them.
         trackers: of Accelerate, such as `tensorboard`, `wandb`; `metrics.jsonl` is written in any case.
     """
 
     out: Path
-    caches: dict[str, Path]
+    caches: dict[str, Location]
     heads: dict[str, HeadConfig]
     streams: list[StreamConfig]
     objective: Options = field(default_factory=lambda: {"name": "unialign"})
@@ -118,6 +140,9 @@ class TrainConfig:
     frames: Count = 8
     workers: Count = field(default_factory=cores)
     encoder_rate: Positive = 1.0
+    lora: dict[str, LoraConfig] = field(default_factory=dict)
+    activation_checkpointing: Flag = False
+    compile: str | None = None
     checkpoint: str = "starter"
     anchor_head: Path | None = None
     embed_dim: Count | None = None
@@ -135,6 +160,7 @@ class TrainConfig:
     micro_batch: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0)] = 0
     save_every: Count = 500
+    sharded_state: Flag = False
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
@@ -157,6 +183,9 @@ class TrainConfig:
         headless = sorted(set(self.encoders) - set(self.heads))
         if headless:
             raise InputError(f"encoders.{headless[0]}: a trained encoder needs an entry in heads too")
+        stray = sorted(set(self.lora) - set(self.encoders))
+        if stray:
+            raise InputError(f"lora.{stray[0]}: only an encoder that is trained, with an entry in encoders, has one")
         for i, stream in enumerate(self.streams):
             self._check_stream(f"streams[{i}]", stream)
         used = {m for stream in self.streams for m in stream.modalities}

@@ -33,7 +33,10 @@ from .model import Heads
 
 CONFIG, ABOUT, METRICS, STATE, HEADS = "config.yaml", "about.json", "metrics.jsonl", "state.pt", "heads"
 PACKAGES = ("torch", "accelerate", "diffusers", "transformers", "safetensors", "numpy")
-FREE = {"out", "steps", "epochs", "save_every", "trackers", "micro_batch", "workers"}  # what a resumed run may change
+FREE = {  # what a resumed run may change
+    *("out", "steps", "epochs", "save_every", "sharded_state", "trackers", "micro_batch", "workers"),
+    *("activation_checkpointing", "compile"),
+}
 
 
 def about() -> dict[str, Any]:
@@ -101,10 +104,16 @@ class RunFolder:
         torch.save(state, part)
         os.replace(part, self.path / STATE)
 
+    def forget_shares(self, but: str) -> None:
+        """Removes the shares of all states but one."""
+        for path in self.path.glob("state-*"):
+            if path.name != but:
+                shutil.rmtree(path)
+
     def load_state(self) -> dict[str, Any] | None:
         """The state that was saved last, if there is one; read without unpickling code."""
         path = self.path / STATE
-        return torch.load(path, weights_only=True, map_location="cpu") if path.is_file() else None
+        return torch.load(path, weights_only=True, map_location="cpu", mmap=True) if path.is_file() else None
 
     def log(self, row: Mapping[str, Any]) -> None:
         with (self.path / METRICS).open("a") as f:

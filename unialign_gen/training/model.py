@@ -86,7 +86,9 @@ def whole_batch_gradients(
     """
     split = [parts_of(batch.rows, len(batch), micro_batch) for batch in batches]
     count = max(len(parts) for parts in split)
-    groups = [[parts[i] if i < len(parts) else {} for parts in split] for i in range(count)]
+    # short streams come late, so that the last part, which exchanges gradients, has all of them
+    late = [count - len(parts) for parts in split]
+    groups = [[parts[i - wait] if i >= wait else {} for parts, wait in zip(split, late, strict=True)] for i in range(count)]
     if count == 1:
         encoded = encode(groups[0], 0)
         loss = value(encoded)
@@ -110,6 +112,10 @@ def whole_batch_gradients(
     split_gradients = [{name: next(towards).split(micro_batch) for name in batch.rows} for batch in batches]
     for i, group in enumerate(groups):
         with hold() if i < count - 1 else nullcontext():
-            mine = [(z, split_gradients[s][name][i]) for s, stream in enumerate(encode(group, i)) for name, z in stream.items()]
+            mine = [
+                (z, split_gradients[s][name][i - late[s]])
+                for s, stream in enumerate(encode(group, i))
+                for name, z in stream.items()
+            ]
             torch.autograd.backward([z for z, _ in mine], [g for _, g in mine])
     return loss.detach()

@@ -39,10 +39,10 @@ class RawInputs:
             if name not in config.corpora:
                 raise InputError(f"corpora: {name} is missing: {', '.join(encoders)} is trained from its media")
             found = {sample.id: sample for sample in read_corpus(config.corpora[name]).samples}
-            absent = [i for i in source.ids if i not in found]
+            absent = [i for i in source.cache.ids if i not in found]
             if absent:
                 raise InputError(f"corpora.{name}: {len(absent)} samples of the cache are not in it, the first: {absent[0]}")
-            self.samples[name] = [found[i] for i in source.ids]
+            self.samples[name] = [found[i] for i in source.cache.ids]
         self.decode: Callable[..., Prepared] = partial(prepare, frames=config.frames, patience=300.0)
         self.pool = ThreadPoolExecutor(config.workers, "decode")
 

@@ -20,8 +20,9 @@ from ..objectives import Objective, build
 from ..objectives.registry import find
 from .batches import Batches
 from .config import TrainConfig
-from .features import Source, embed_mean, label_means, read
+from .features import Moments, Source, frozen_points, label_means, moments, read
 from .model import Heads
+from .parallel import add_lora
 from .raw_inputs import RawInputs
 from .seeds import derived
 from .streams import Stream
@@ -66,7 +67,8 @@ def prepare(config: TrainConfig) -> TrainState:
         head = load_head(config.anchor_head) if config.anchor_head else frozen_head(config.checkpoint, config.anchor)[0]
         for name, source in sources.items():
             if config.anchor in source.rows:
-                points[name] = embed_mean(fitting(source, config.anchor, head), head)
+                check_width(source, config.anchor, head)
+                points[name] = frozen_points(source, config.anchor, head, config.out)
         if not points:
             raise InputError(f"no cache has {config.anchor}, the anchor: extract it, or name another anchor")
         dim = next(iter(points.values())).shape[1]
@@ -77,12 +79,12 @@ def prepare(config: TrainConfig) -> TrainState:
     raw_inputs = RawInputs(config, encoders, sources) if encoders else None
     spread, heads = {}, {}
     for modality in sorted(config.heads):
-        rows = [s.rows[modality].values.float() for s in sources.values() if modality in s.rows]
-        if not rows:
+        having = [source for source in sources.values() if modality in source.rows]
+        if not having:
             raise InputError(f"heads.{modality}: no cache has {modality}")
-        features = torch.cat(rows)
-        spread[modality] = features.std(0)
-        heads[modality] = new_head(config, modality, features, dim)
+        found = moments(having, modality, config.out)
+        spread[modality] = found.std.float()
+        heads[modality] = new_head(config, modality, found, dim)
     streams = [
         Stream(f"streams[{i}]", stream, sources, config.anchor, derived(config.seed, i))
         for i, stream in enumerate(config.streams)
@@ -92,7 +94,7 @@ def prepare(config: TrainConfig) -> TrainState:
     steps = config.steps or math.ceil((config.epochs or 0) * len(streams[0]) / config.streams[0].batch)
     descriptions: dict[str, dict[str, Any]] = {}
     for name in sorted(config.caches):
-        descriptions = read_descriptions(config.caches[name].expanduser()) | descriptions
+        descriptions = read_descriptions(sources[name].cache.folder) | descriptions
     for modality, entry in config.encoders.items():
         if isinstance(entry, dict):
             descriptions[modality] = entry
@@ -100,15 +102,14 @@ def prepare(config: TrainConfig) -> TrainState:
     return TrainState(sources, points, means, batches, trained, objective, raw_inputs, max(1, steps), descriptions)
 
 
-def fitting(source: Source, anchor: str, head: nn.Module) -> Any:
-    """The anchor's rows of a cache, if they are what the checkpoint's head takes."""
+def check_width(source: Source, anchor: str, head: nn.Module) -> None:
+    """Refuses a cache whose anchor is not what the checkpoint's head takes."""
     wanted = head.config["features"] if isinstance(head, Head) else source.width(anchor)
     if source.width(anchor) != wanted:
         raise InputError(
             f"cache {source.name}: {anchor} has {source.width(anchor)} features, this checkpoint's head takes {wanted}: "
             "extract with the checkpoint's own encoder"
         )
-    return source.rows[anchor]
 
 
 def trained_encoder(config: TrainConfig, modality: str, sources: dict[str, Source]) -> Encoder:
@@ -118,6 +119,8 @@ def trained_encoder(config: TrainConfig, modality: str, sources: dict[str, Sourc
         InputError: it cannot be had, or its features are not those of the caches.
     """
     encoder = open_encoder(locate(modality, config.encoders[modality]), torch.float32).requires_grad_(True)
+    if modality in config.lora:
+        add_lora(encoder, config.lora[modality], f"lora.{modality}")
     for source in sources.values():
         if modality in source.rows and source.width(modality) != encoder.dim:
             raise InputError(
@@ -126,12 +129,13 @@ def trained_encoder(config: TrainConfig, modality: str, sources: dict[str, Sourc
     return encoder.train()
 
 
-def new_head(config: TrainConfig, modality: str, features: Tensor, dim: int) -> Head:
-    """A head for features (R, width), or the one to go on from."""
-    entry = config.heads[modality]
+def new_head(config: TrainConfig, modality: str, features: Moments, dim: int) -> Head:
+    """A head for features of these moments, or the one to go on from."""
+    entry, width = config.heads[modality], len(features.mean)
     if entry.start is None:
-        head = Head(features.shape[1], dim, entry.hidden, entry.dropout)
-        head.fit_standardisation(features)
+        head = Head(width, dim, entry.hidden, entry.dropout)
+        head.mean.copy_(features.mean)
+        head.std.copy_(features.std.clamp(min=1e-4))
         if entry.init == "identity":
             try:
                 head.start_as_identity()
@@ -139,10 +143,10 @@ def new_head(config: TrainConfig, modality: str, features: Tensor, dim: int) -> 
                 raise InputError(f"heads.{modality}.init: {error}: leave init out, or use an encoder of that width") from error
         return head
     kept = load_head(entry.start)
-    if (kept.config["features"], kept.config["embed_dim"]) != (features.shape[1], dim):
+    if (kept.config["features"], kept.config["embed_dim"]) != (width, dim):
         raise InputError(
             f"heads.{modality}.start: {entry.start} takes {kept.config['features']} features to {kept.config['embed_dim']} "
-            f"dimensions, this run needs {features.shape[1]} to {dim}"
+            f"dimensions, this run needs {width} to {dim}"
         )
     head = Head(**kept.config, dropout=entry.dropout)
     head.load_state_dict(kept.state_dict())

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..data.cache import counted
 from ..errors import InputError
 from .config import StreamConfig
 from .features import Source
@@ -42,13 +43,17 @@ class LabelIndex:
     starts: Tensor
 
     @classmethod
-    def of(cls, source: Source, usable: Tensor, numbers: Mapping[str, int]) -> LabelIndex:
-        """The usable samples (bool, N) of a source, by the number of their label."""
-        pairs = [(numbers[x], i) for i in usable.nonzero()[:, 0].tolist() for x in source.labels[i] if x in numbers]
-        pairs.sort()
-        counts = torch.bincount(torch.tensor([p[0] for p in pairs], dtype=torch.int64), minlength=len(numbers))
-        starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-        return cls(torch.tensor([p[1] for p in pairs], dtype=torch.int64), starts)
+    def of(cls, source: Source, usable: Tensor, numbers: Tensor, count: int) -> LabelIndex:
+        """The usable samples (bool, N) of a source, by the number of their label.
+
+        Args:
+            numbers: those of the source's own labels, among `count`.
+        """
+        samples = usable.nonzero()[:, 0]
+        mine = source.labels.numbers.some(samples)
+        label = numbers[mine.values]
+        order = label.argsort(stable=True)
+        return cls(torch.repeat_interleave(samples, mine.counts)[order], counted(torch.bincount(label, minlength=count)))
 
     @property
     def counts(self) -> Tensor:
@@ -108,13 +113,15 @@ class Stream:
         self.config, self.seed, self.where = config, seed, where
         self.names = sorted(config.draw)  # the order of entries in a file changes nothing
         own = [m for m in config.modalities if m not in config.pairs]
-        self.labels = sorted({label for n in sources.values() for labels in n.labels for label in labels})
-        numbers = {label: i for i, label in enumerate(self.labels)}
+        self.labels = sorted({label for source in sources.values() for label in source.labels.names})
+        places = {label: i for i, label in enumerate(self.labels)}
+        numbers = {n: torch.tensor([places[x] for x in s.labels.names], dtype=torch.int64) for n, s in sources.items()}
         self.paired: dict[str, list[LabelIndex]] = {}
         self.paired_odds: dict[str, Tensor] = {}  # (labels, paired caches), running sums
         for modality, shares in sorted(config.pairs.items()):
             names = sorted(shares)
-            found = [LabelIndex.of(sources[n], sources[n].has(modality) & ~sources[n].held_out, numbers) for n in names]
+            usable = [sources[n].has(modality) & ~sources[n].held_out for n in names]
+            found = [LabelIndex.of(sources[n], u, numbers[n], len(self.labels)) for n, u in zip(names, usable, strict=True)]
             odds = torch.tensor([shares[n] for n in names]) * torch.stack([index.counts > 0 for index in found], 1)
             self.paired[modality], self.paired_odds[modality] = found, odds.cumsum(1)
         pairable = torch.ones(len(self.labels), dtype=torch.bool)
@@ -123,7 +130,7 @@ class Stream:
         self._collect(sources, own, anchor, numbers, pairable)
 
     def _collect(
-        self, sources: Mapping[str, Source], own: list[str], anchor: str, numbers: Mapping[str, int], pairable: Tensor
+        self, sources: Mapping[str, Source], own: list[str], anchor: str, numbers: Mapping[str, Tensor], pairable: Tensor
     ) -> None:
         """Lists what can be drawn, one entry for each sample and label, with its odds."""
         config = self.config
@@ -135,22 +142,26 @@ class Stream:
             usable = source.has(anchor) & ~source.held_out
             if others:
                 usable &= torch.stack(others).any(0)
-            entries: list[tuple[int, int]] = []
-            for i in usable.nonzero()[:, 0].tolist():
-                known = [numbers[label] for label in source.labels[i]]
-                fitting = [k for k in known if bool(pairable[k])] if config.pairs else known
-                # without pairs and balance a sample is one entry, or several labels would draw it more often
-                if fitting and (config.pairs or config.balance != 1):
-                    entries += [(i, k) for k in fitting]
-                elif not config.pairs:
-                    entries.append((i, fitting[0] if fitting else -1))
-            if not entries:
+            there = usable.nonzero()[:, 0]
+            mine = source.labels.numbers.some(there)
+            label, sample = numbers[name][mine.values], torch.repeat_interleave(there, mine.counts)
+            if config.pairs:
+                label, sample = label[pairable[label]], sample[pairable[label]]
+            elif config.balance == 1:  # one entry a sample, or several labels would draw it more often
+                has = mine.counts > 0
+                first = torch.full((len(there),), -1).masked_scatter(has, label[mine.offsets[:-1][has]])
+                label, sample = first, there
+            else:
+                bare = there[mine.counts == 0]
+                label, sample = torch.cat([label, torch.full((len(bare),), -1)]), torch.cat([sample, bare])
+                order = sample.argsort(stable=True)
+                label, sample = label[order], sample[order]
+            if not len(sample):
                 continue
-            label = torch.tensor([k for _, k in entries])
-            count = torch.bincount(label[label >= 0], minlength=max(1, len(numbers))).clamp(min=1).double()
+            count = torch.bincount(label[label >= 0], minlength=max(1, len(self.labels))).clamp(min=1).double()
             weight = torch.where(label >= 0, count[label.clamp(min=0)] ** (config.balance - 1), 1.0)
-            caches.append(torch.full((len(entries),), number))
-            samples.append(torch.tensor([i for i, _ in entries]))
+            caches.append(torch.full((len(sample),), number))
+            samples.append(sample)
             labels.append(label)
             odds.append(weight / weight.sum() * config.draw[name])
         if not caches:
@@ -165,6 +176,8 @@ class Stream:
                 f"{self.where}: a batch of {config.batch} is larger than its set of {different} samples: lower batch"
             )
         self.in_epochs = len(self.names) == 1 and config.balance == 1 and not config.pairs
+        if self.in_epochs:
+            self.odds = self.owner = self.odds[:0]  # which nothing is drawn by
         self.order = (-1, torch.zeros(0, dtype=torch.int64))  # an epoch and its entries
 
     def __len__(self) -> int:

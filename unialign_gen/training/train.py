@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import shutil
 import signal
 import threading
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +18,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
 
 from ..config import to_dict
 from ..errors import InputError
 from ..objectives import Objective
+from .checkpoint import fill, gathered, load_shares, save_shares, state_of
 from .config import TrainConfig
 from .evaluation import evaluate, measurable
 from .features import Source, embed_mean
 from .folder import HEADS, RunFolder
 from .model import loss_of, whole_batch_gradients
+from .parallel import compile_blocks, fsdp_plugin, merged, recompute, shard, whole
 from .rows import Rows, StreamBatch
 from .schedule import warm_then_cool
 from .seeds import derived
@@ -35,6 +38,7 @@ from .state import prepare
 from .trackers import flat, tracker_options
 
 RAW_ROWS = 32  # samples that a trained encoder sees at a time when it is measured
+FORMAT = 2  # of the saved state
 
 
 def seed(number: int, device: torch.device) -> None:
@@ -123,26 +127,38 @@ class Trainer:
                 raise InputError(f"streams[{i}]: a batch of {stream.batch} cannot be shared by {self.world} processes")
         self.folder = RunFolder(config.out)
         self.folder.check(config)
+        plugin = fsdp_plugin()
         self.state = prepare(config)
         self.plain = self.state.heads
+        # what is kept is whole and without LoRA: where the trained weights are not, a copy of them takes their values
+        apart = plugin is not None or bool(config.lora)
+        self.copy = copy.deepcopy(self.plain) if apart and accelerator.is_main_process else None
+        if config.activation_checkpointing or (plugin is not None and plugin.activation_checkpointing):
+            recompute(self.plain)
+        if config.compile is not None:
+            compile_blocks(self.plain, config.compile)
+        self.sharded = plugin is not None
+        if plugin is None:
+            self.heads = accelerator.prepare(self.plain)
+        else:
+            shard(self.plain, plugin, accelerator.device, self.world)
+            self.heads = self.plain
         self.objective = self.state.objective.to(accelerator.device)
+        self.trained = [p for p in self.plain.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [{"params": list(self.plain.heads.parameters()), "rate": 1.0}]
-        if moving := list(self.plain.encoders.parameters()):
+        if moving := [p for p in self.plain.encoders.parameters() if p.requires_grad]:
             groups.append({"params": moving, "rate": config.encoder_rate})
         if own := list(self.objective.parameters()):
             groups.append({"params": own, "weight_decay": 0.0, "rate": 1.0})
         self.optimiser = torch.optim.AdamW(
             groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
-        self.heads, self.prepared = accelerator.prepare(self.plain, self.optimiser)
-        self.average = EMAModel(self.plain.parameters(), decay=config.ema, use_ema_warmup=False) if config.ema else None
-        if self.average is not None:
-            self.average.to(accelerator.device)
+        self.average = [p.detach().clone() for p in self.trained] if config.ema else []
         self.ahead = ThreadPoolExecutor(1)  # draws a step's batch while the one before is computed
         self.next: tuple[int, Future[list[StreamBatch]]] | None = None
         sources, means, limit = self.state.sources, self.state.means, config.evaluation.limit
         self._check_metric(measurable(self._measured, sources, means, config.anchor, limit))  # not after the first steps
-        self.step, self.best = 0, -math.inf
+        self.step, self.saved, self.best = 0, 0, -math.inf
         self.metrics: dict[str, float] = {}
         accelerator.wait_for_everyone()  # until all have found the folder as it was
         self.run_id = self.folder.start(config) if accelerator.is_main_process else ""
@@ -166,33 +182,67 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.folder.forget_after(self.step)
 
+    def _tensors(self) -> dict[str, Tensor]:
+        return state_of(self.plain, self.objective, self.optimiser, self.average)
+
     def _load(self, state: dict[str, Any]) -> None:
-        self.plain.load_state_dict(state["heads"])
+        if state.get("format") != FORMAT:
+            raise InputError(
+                f"{self.folder.path} holds the state of another version: finish the run with the version that about.json "
+                "names, or choose another folder"
+            )
+        if state["shares"]:
+            load_shares(self._tensors(), self.folder.path / state["shares"])
+        else:
+            fill(self._tensors(), state["tensors"])
         self.objective.load_state_dict(state["objective"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-            self.average.to(self.accelerator.device)
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.best, self.metrics = state["step"], state["best"], state["metrics"]
+        self.saved = self.step
 
     def _save(self) -> None:
-        if not self.accelerator.is_main_process:
+        """Keeps the state to go on from: all processes take part."""
+        if self.step == self.saved:
+            return
+        tensors, shares, main = self._tensors(), "", self.accelerator.is_main_process
+        if self.config.sharded_state and self.world > 1:
+            shares = f"state-{self.step}"
+            if main:
+                shutil.rmtree(self.folder.path / shares, ignore_errors=True)  # a kill may have left some
+            self.accelerator.wait_for_everyone()
+            save_shares(tensors, self.folder.path / shares)
+        else:
+            tensors = gathered(tensors, keep=main)
+        self.saved = self.step
+        if not main:
             return
         scaler = self.accelerator.scaler
         self.folder.save_state(
             {
-                "heads": self.plain.state_dict(),
+                "format": FORMAT,
+                "tensors": {} if shares else tensors,
+                "shares": shares,
                 "objective": self.objective.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "average": self.average.state_dict() if self.average is not None else {},
                 "scaler": scaler.state_dict() if scaler is not None else {},
                 "step": self.step,
                 "best": self.best,
                 "metrics": self.metrics,
             }
         )
+        self.folder.forget_shares(but=shares)
+
+    def _keep(self) -> None:
+        """Writes the trained weights as heads and encoders that load by themselves: all processes take part."""
+        into = {} if self.copy is None else self.copy.state_dict()
+        if self.sharded or into:
+            for name, value in self.plain.state_dict().items():
+                value = whole(value)
+                if into:
+                    into[name].copy_(value)
+        if self.accelerator.is_main_process:
+            trained = self.plain if self.copy is None else merged(self.copy) if self.config.lora else self.copy
+            self.folder.keep(trained, self.state.descriptions)
 
     def go(self) -> Result:
         accelerator, steps = self.accelerator, self.state.steps
@@ -211,7 +261,7 @@ class Trainer:
                 self._measure(row, steps)
                 if self.step % self.config.save_every == 0 or self.step == steps:
                     self._save()
-        if stop.asked and self.step < steps:
+        if self.step < steps:  # some process was asked to stop
             self._save()
         if self.config.trackers:
             accelerator.end_training()
@@ -222,7 +272,7 @@ class Trainer:
         return Result(self.step, steps, self.metrics, heads if heads.is_dir() else None)
 
     def _any(self, asked: bool) -> bool:
-        """Whether a process was asked to stop: they leave at the same step."""
+        """Whether it is so in any process: they stop, and keep what they trained, at the same step."""
         if self.world == 1:
             return asked
         flag = torch.tensor(float(asked), device=self.accelerator.device)
@@ -230,7 +280,7 @@ class Trainer:
 
     def update(self) -> dict[str, Any]:
         """One step; returns its row of the log."""
-        config, accelerator = self.config, self.accelerator
+        config, accelerator, scaler = self.config, self.accelerator, self.accelerator.scaler
         factor = warm_then_cool(self.step / self.state.steps, config.warmup, config.decay_fraction)
         for group in self.optimiser.param_groups:
             group["lr"] = config.lr * factor * group["rate"]
@@ -251,28 +301,35 @@ class Trainer:
                 total.append(stream.weight * loss)
             return torch.stack(total).sum()
 
-        self.prepared.zero_grad()
+        self.optimiser.zero_grad()
         loss = whole_batch_gradients(
             encode,
             batches,
             value,
             list(self.objective.parameters()),
             config.micro_batch,
-            (lambda loss: loss) if accelerator.scaler is None else accelerator.scaler.scale,
-            lambda: accelerator.no_sync(self.heads),
+            (lambda loss: loss) if scaler is None else scaler.scale,
+            nullcontext if self.sharded else lambda: accelerator.no_sync(self.heads),  # shares of gradients need less memory
         )
         self._share_objective()
         row: dict[str, Any] = {"step": self.step + 1, "loss": float(loss), "lr": config.lr * factor, **terms}
+        if scaler is not None:
+            scaler.unscale_(self.optimiser)
         if config.clip:
-            norm = accelerator.clip_grad_norm_(self.heads.parameters(), config.clip)
-            row["gradient"] = float(norm) if norm is not None else 0.0
+            row["gradient"] = float(whole(torch.nn.utils.clip_grad_norm_(self.trained, config.clip)))
         if not math.isfinite(row["loss"]):
             raise InputError(f"the loss is {row['loss']} at step {self.step + 1}: lower lr, or use precision bf16 or no")
-        self.prepared.step()
+        if scaler is None:
+            self.optimiser.step()
+        else:
+            scaler.step(self.optimiser)
+            scaler.update()
         if isinstance(self.objective, Objective):
             self.objective.after_step()
-        if self.average is not None:
-            self.average.step(self.plain.parameters())
+        if self.average:
+            decay = min(config.ema, (1 + self.step) / (10 + self.step)) if self.step else 0.0  # the start is soon forgotten
+            for mean, parameter in zip(self.average, self.trained, strict=True):
+                mean.lerp_(parameter.detach(), 1 - decay)
         return row
 
     def _batches(self) -> list[StreamBatch]:
@@ -313,10 +370,9 @@ class Trainer:
             found = evaluate(self._measured, self._embed, state.sources, state.means, config.anchor, config.evaluation.limit)
             self._check_metric(found)
             score = found.get(config.evaluation.metric, math.inf)
-            if score >= self.best:
+            if self._any(self.accelerator.is_main_process and score >= self.best):  # its numbers count: a last bit may differ
                 self.best = score
-                if self.accelerator.is_main_process:
-                    self.folder.keep(self.plain, state.descriptions)
+                self._keep()
             self.plain.train()
         return found
 
@@ -339,12 +395,16 @@ class Trainer:
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        if self.average is None:
-            yield
-            return
-        self.average.store(self.plain.parameters())
-        self.average.copy_to(self.plain.parameters())
+        """The average in place of the weights, and the weights in its place."""
+        self._swap()
         try:
             yield
         finally:
-            self.average.restore(self.plain.parameters())
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for mean, parameter in zip(self.average, self.trained, strict=bool(self.average)):
+            now = parameter.detach().clone()
+            parameter.copy_(mean)
+            mean.copy_(now)

@@ -1,0 +1,290 @@
+"""The figures and the answers of docs/bench.md, from the reports of the alignment bench.
+
+    unialign-gen bench synthetic --set out=bench/synthetic
+    unialign-gen bench starter --set out=bench/starter
+    python benchmarks/bench_page.py bench/synthetic bench/starter
+
+Writes docs/bench/*.svg, and what stands between the marks `<!-- answers -->` and `<!-- end -->` of docs/bench.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import matplotlib
+import numpy as np
+import typer
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from unialign_gen.bench.report import read
+
+DOCS = Path(__file__).parent.parent / "docs"
+BEGIN, END = "<!-- answers -->", "<!-- end -->"
+TOGETHER = "all modalities together"
+JOINT = ("centroid", "volume", "query-weighted centroid")
+matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 9, "axes.spines.top": False}
+matplotlib.rcParams |= {"axes.spines.right": False, "legend.frameon": False}
+
+
+class Found:
+    """The rows of all data sets, to be asked."""
+
+    def __init__(self, folders: Sequence[Path]):
+        self.rows = {name: rows for folder in folders for name, rows in read(folder / "report.json").items()}
+        self.datasets = list(self.rows)
+
+    def of(self, dataset: str, metric: str, task: str | None = None) -> dict[str, float]:
+        """The figure by objective, with all training samples; the mean over tasks where none is named."""
+        values: dict[str, list[float]] = {}
+        for row in self.rows.get(dataset, ()):
+            if row["metric"] == metric and row["subset"] == "all" and row["value"] is not None and task in (None, row["task"]):
+                values.setdefault(row["method"], []).append(row["value"])
+        return {method: float(np.mean(v)) for method, v in values.items()}
+
+    def intervals(self, dataset: str, metric: str, task: str) -> dict[str, tuple[float, float, float]]:
+        return {
+            r["method"]: (r["value"], r["low"], r["high"])
+            for r in self.rows.get(dataset, ())
+            if (r["metric"], r["task"], r["subset"]) == (metric, task, "all")
+        }
+
+    def pathways(self, dataset: str, metric: str) -> dict[str, float]:
+        """The mean over the query's pathways, tasks `text, image` and so on."""
+        tasks = {r["task"] for r in self.rows.get(dataset, ()) if r["metric"] == metric and ", " in r["task"]}
+        tables = [self.of(dataset, metric, task) for task in tasks if "missing" not in task]
+        return {m: float(np.mean([t[m] for t in tables])) for m in (tables[0] if tables else ())}
+
+    def modalities(self, dataset: str) -> int:
+        return 1 + len({r["task"] for r in self.rows[dataset] if r["metric"] == "label precision" and ", " in r["task"]})
+
+
+def gaps_of(found: Found, dataset: str) -> list[float]:
+    mark = "R@1, moved apart by "
+    return sorted({float(r["metric"].removeprefix(mark)) for r in found.rows[dataset] if r["metric"].startswith(mark)})
+
+
+def save(figure: Figure, name: str) -> None:
+    (DOCS / "bench").mkdir(exist_ok=True)
+    figure.savefig(DOCS / "bench" / f"{name}.svg", metadata={"Date": None, "Creator": None})
+
+
+# Figures.
+
+
+def objectives_figure(found: Found) -> None:
+    """R@1, labels and gap of every objective, a column of panels for each data set of three modalities."""
+    datasets = [d for d in ("equal", "unequal", "broken", "starter") if d in found.rows]
+    figure = Figure(figsize=(2.6 * len(datasets) + 1.2, 4.6), layout="constrained")
+    axes = figure.subplots(1, len(datasets), sharey=True, squeeze=False)[0]
+    names = sorted(found.pathways(datasets[0], "R@1"), key=lambda m: found.pathways(datasets[0], "R@1")[m])
+    for axis, dataset in zip(axes, datasets, strict=True):
+        tables = {
+            "R@1, pathways": (found.pathways(dataset, "R@1"), "o"),
+            "R@1, centroid": (found.of(dataset, "R@1", "centroid"), "s"),
+            "labels, all together": (found.of(dataset, "label precision", TOGETHER), "^"),
+            "gap": (found.of(dataset, "gap"), "x"),
+        }
+        for label, (table, marker) in tables.items():
+            there = [n for n in names if n in table]
+            axis.plot([table[n] for n in there], [names.index(n) for n in there], marker, label=label, markersize=5)
+        axis.set(title=dataset, yticks=range(len(names)), yticklabels=names)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=7)
+    save(figure, "objectives")
+
+
+def gap_figure(found: Found) -> None:
+    """What a gap that is put in afterwards does."""
+    datasets = [d for d in ("equal", "starter") if d in found.rows and gaps_of(found, d)]
+    figure = Figure(figsize=(3.4 * len(datasets), 3), layout="constrained")
+    for axis, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
+        at = gaps_of(found, dataset)
+        for metric, label, task in (
+            ("R@1", "R@1, pathways", "all"),
+            ("label precision", "labels, pathways", "all"),
+            ("label precision", "labels, all together", TOGETHER),
+            ("judge top-5", "pictures: judge top-5", None),
+        ):
+            tables = [found.of(dataset, f"{metric}, moved apart by {g:g}", task) for g in at]
+            if all(tables):
+                axis.plot(at, [np.mean(list(t.values())) for t in tables], marker="o", markersize=4, label=label)
+        axis.set(title=dataset, xlabel="moved apart by, after training", ylim=(0, None))
+    figure.axes[-1].legend(fontsize=7)
+    save(figure, "gap")
+
+
+def joint_figure(found: Found) -> None:
+    """What all modalities together gain over the best pathway alone, with intervals."""
+    datasets = [d for d in ("equal", "unequal", "starter") if d in found.rows]
+    figure = Figure(figsize=(2.8 * len(datasets) + 1.2, 4.4), layout="constrained")
+    axes = figure.subplots(1, len(datasets), sharey=True, squeeze=False)[0]
+    metric = "gain in R@1 over the best pathway alone"
+    names = list(found.intervals(datasets[0], metric, JOINT[0]))
+    for axis, dataset in zip(axes, datasets, strict=True):
+        for k, task in enumerate(JOINT):
+            table = found.intervals(dataset, metric, task)
+            for n in table:
+                value, low, high = table[n]
+                error = [[value - low], [high - value]]
+                place = names.index(n) + 0.22 * (k - 1)
+                label = task if n == next(iter(table)) else None
+                axis.errorbar(value, place, xerr=error, fmt="os^"[k], color=f"C{k}", markersize=3, label=label)
+        axis.axvline(0, color="grey", linewidth=0.8)
+        axis.set(title=dataset, yticks=range(len(names)), yticklabels=names, xlabel="gain in R@1")
+    axes[0].legend(fontsize=7)
+    save(figure, "joint")
+
+
+def conflicts_figure(found: Found) -> None:
+    """zeta, chi with its bound, and the Hoelder divergence against the number of modalities."""
+    datasets = sorted((d for d in ("two", "equal", "five", "eight") if d in found.rows), key=found.modalities)
+    at = [found.modalities(d) for d in datasets]
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    shared = set.intersection(*(set(found.of(d, "zeta")) for d in datasets))
+    for axis, metric in zip(figure.subplots(1, 3), ("zeta", "chi", "Hoelder divergence"), strict=True):
+        for name in [n for n in found.of(datasets[0], "zeta") if n in shared]:
+            axis.plot(at, [found.of(d, metric)[name] for d in datasets], marker="o", markersize=4, label=name)
+        axis.set(title=metric, xlabel="modalities", xticks=at)
+    figure.axes[0].legend(fontsize=6)
+    save(figure, "conflicts")
+
+
+def predictors_figure(found: Found) -> None:
+    """R@1 against the distance of means, and against what remains without it."""
+    figure = Figure(figsize=(6.4, 3), layout="constrained")
+    for axis, metric in zip(figure.subplots(1, 2, sharey=True), ("gap", "distribution gap"), strict=True):
+        for dataset in found.datasets:
+            x, y = found.of(dataset, metric), found.pathways(dataset, "R@1")
+            axis.plot([x[n] for n in x], [y[n] for n in x], "o", markersize=4, label=dataset)
+        axis.set(xlabel=metric, ylabel="R@1, pathways")
+    figure.axes[0].legend(fontsize=7)
+    save(figure, "predictors")
+
+
+# Answers.
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def change(found: Found, dataset: str, metric: str, task: str | None = None) -> tuple[float, float] | None:
+    """A figure, mean over the objectives, without a gap and with the largest up to 1."""
+    at = [g for g in gaps_of(found, dataset) if g <= 1]
+    tables = [found.of(dataset, f"{metric}, moved apart by {g:g}", task) for g in at]
+    if len(at) < 2 or not all(tables):
+        return None
+    return float(np.mean(list(tables[0].values()))), float(np.mean(list(tables[-1].values())))
+
+
+def about_gap(found: Found) -> list[str]:
+    lines = []
+    for dataset in found.datasets:
+        cells = []
+        for metric, task in (("R@1", "all"), ("label precision", "all"), ("label precision", TOGETHER), ("judge top-5", None)):
+            both = change(found, dataset, metric, task)
+            cells.append(f"{percent(both[0])} to {percent(both[1])}" if both else "")
+        lines.append(f"| {dataset} | {' | '.join(cells)} |")
+    head = "| data set | R@1 of pathways | labels, pathways | labels together | pictures, judge top-5 |\n|---|---|---|---|---|"
+    return [
+        "Means moved together, then apart by 1, all else the same (means over objectives; pictures: the reference alone):",
+        head,
+        *lines,
+    ]
+
+
+def about_joint(found: Found) -> list[str]:
+    metric, lines = "gain in R@1 over the best pathway alone", []
+    for dataset in found.datasets:
+        cells = []
+        for task in JOINT:
+            table = found.intervals(dataset, metric, task)
+            if table:
+                below, above = (sum(test(t) for t in table.values()) for test in (lambda t: t[2] < 0, lambda t: t[1] > 0))
+                mean = np.mean([t[0] for t in table.values()])
+                cells.append(f"{100 * mean:+.1f}; {above} gain, {below} lose, of {len(table)}")
+        if cells:
+            lines.append(f"| {dataset} | {' | '.join(cells)} |")
+    head = "| data set | centroid | volume | query-weighted centroid |\n|---|---|---|---|"
+    return [
+        "Mean gain in R@1 in points, and how many objectives gain or lose with an interval that leaves 0 out:",
+        head,
+        *lines,
+    ]
+
+
+def r_squared(x: Sequence[float], y: Sequence[float]) -> float:
+    return float(np.corrcoef(x, y)[0, 1] ** 2)
+
+
+def about_predictors(found: Found) -> list[str]:
+    lines = []
+    for dataset in found.datasets:
+        y = found.pathways(dataset, "R@1")
+        together = found.of(dataset, "label precision", TOGETHER)
+        cells = []
+        for target in (y, together):
+            for metric in ("gap", "distribution gap"):
+                x = found.of(dataset, metric)
+                cells.append(f"{r_squared([x[n] for n in x], [target[n] for n in x]):.2f}" if len(x) > 3 else "-")
+        lines.append(f"| {dataset} | {len(y)} | {' | '.join(cells)} |")
+    targets = ("R@1 by the gap", "by the distribution gap", "labels together by the gap", "by the distribution gap")
+    head = f"| data set | objectives | {' | '.join(targets)} |\n|---|---|---|---|---|---|"
+    return ["R squared over the objectives:", head, *lines]
+
+
+def about_conflicts(found: Found) -> list[str]:
+    datasets = sorted((d for d in ("two", "equal", "five", "eight") if d in found.rows), key=found.modalities)
+    names = [n for n in found.of(datasets[-1], "zeta") if all(n in found.of(d, "zeta") for d in datasets)]
+    heads = [f"M = {found.modalities(d)}" for d in datasets]
+    lines = []
+    for name in names:
+        cells = [
+            " / ".join(f"{found.of(d, metric)[name]:.3f}" for metric in ("zeta", "chi", "Hoelder divergence")) for d in datasets
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    head = f"| zeta / chi / Hoelder divergence | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}"
+    return ["At the anchor, temperature 0.07 and bandwidth 0.3 for all:", head, *lines]
+
+
+def about_following(found: Found) -> list[str]:
+    lines = []
+    for dataset in found.datasets:
+        x = found.of(dataset, "gap")
+        for metric in ("Hoelder divergence", "Frechet distance"):
+            y = found.of(dataset, metric)
+            shared = [n for n in x if n in y]
+            if len(shared) > 3:
+                rank = spearmanr([x[n] for n in shared], [y[n] for n in shared])
+                lines.append(f"| {dataset} | {metric} | {len(shared)} | {rank.statistic:+.2f} | {rank.pvalue:.2f} |")
+    return ["| data set | against the gap | objectives | rank correlation | p |\n|---|---|---|---|---|", *lines]
+
+
+SECTIONS: dict[str, tuple[Callable[[Found], list[str]], str]] = {
+    "Does a gap matter for groups and generation, and not for retrieval?": (about_gap, "gap"),
+    "Do modalities together find more than the best alone?": (about_joint, "joint"),
+    "Which gap predicts?": (about_predictors, "predictors"),
+    "Do zeta, chi and the Hoelder divergence fall?": (about_conflicts, "conflicts"),
+    "Do the Hoelder and the Frechet distance follow the gap?": (about_following, ""),
+}
+
+
+def main(reports: Annotated[list[Path], typer.Argument(help="Folders of benches.")]) -> None:
+    found = Found(reports)
+    for draw in (objectives_figure, gap_figure, joint_figure, conflicts_figure, predictors_figure):
+        draw(found)
+    parts = [f"![Every objective: R@1, labels, gap](bench/objectives.svg)\n\nData sets: {', '.join(found.datasets)}."]
+    for title, (tell, figure) in SECTIONS.items():
+        intro, *rest = tell(found)
+        picture = f"\n\n![{title}](bench/{figure}.svg)" if figure else ""
+        parts.append(f"### {title}\n\n{intro}\n" + ("\n" if not intro.startswith("|") else "") + "\n".join(rest) + picture)
+    page = DOCS / "bench.md"
+    before, _, rest = page.read_text("utf-8").partition(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{rest.partition(END)[2]}", "utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

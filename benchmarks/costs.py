@@ -1,0 +1,104 @@
+"""Seconds an item of what the guides in docs/ do, at full size with random weights, and the minutes that follow.
+
+    python benchmarks/costs.py --device cuda --dtype float16
+    python benchmarks/costs.py --device cpu --only vit-h --repeats 2        (ViT-bigG needs 12 GB)
+
+Networks are built from their published sizes, so nothing is downloaded. Decoding a clip is measured by `extraction.py`; how
+long a picture takes depends on decoder and steps: draw one.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from unialign_gen.encoders.beats import BEATs
+from unialign_gen.encoders.open_clip import OpenClip, description
+from unialign_gen.encoders.registry import NOWHERE
+from unialign_gen.encoders.yamnet import YAMNet
+from unialign_gen.heads import Head
+from unialign_gen.objectives import build
+
+CLIPS, FRAMES, EPOCHS = 160_000, 8, 50  # of VGGSound's 199,467 clips about a fifth is gone
+SPACES = {"vit-h": ("ViT-H-14", 1024), "bigg": ("ViT-bigG-14", 1280)}
+
+
+def clip(model: str, modality: str) -> Callable[[], torch.nn.Module]:
+    return lambda: OpenClip(modality, *description(NOWHERE, {"model": model}))
+
+
+def seconds(run: Callable[[], Any], device: str, repeats: int) -> float:
+    """The median of `repeats` runs after one that warms up."""
+    times = []
+    for _ in range(repeats + 1):
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        run()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def of_encoder(make: Callable[[], Any], inputs: torch.Tensor, device: str, dtype: torch.dtype, repeats: int) -> float:
+    """Seconds an input."""
+    with torch.device(device):
+        encoder = make().to(device, dtype).eval()
+    given = inputs.to(device, dtype if inputs.is_floating_point() else inputs.dtype)
+    with torch.no_grad():
+        return seconds(lambda: encoder(given), device, repeats) / len(inputs)
+
+
+def of_training(width: int, device: str, repeats: int, batch: int) -> float:
+    """Seconds a step of the shipped generation recipes: two heads, a frozen anchor, UniAlign."""
+    heads = torch.nn.ModuleDict({m: Head(width, width, 2048, 0.1) for m in ("text", "audio")}).to(device)
+    objective = build("unialign", anchor="video").to(device)
+    optimiser = torch.optim.AdamW(heads.parameters(), lr=2e-5)
+    x = torch.randn(batch, width, device=device)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        normalise = torch.nn.functional.normalize
+        z = {m: normalise(head(x), dim=1) for m, head in heads.items()} | {"video": normalise(x, dim=1)}
+        objective(z).backward()
+        optimiser.step()
+
+    return seconds(step, device, repeats)
+
+
+def main(
+    device: Annotated[str, typer.Option(help="cpu, cuda ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Of the encoders: float32, float16 or bfloat16.")] = "float32",
+    only: Annotated[str | None, typer.Option(help="vit-h or bigg; both by default.")] = None,
+    repeats: Annotated[int, typer.Option(min=1)] = 5,
+    batch: Annotated[int, typer.Option(min=1, help="Items that an encoder sees at once.")] = 4,
+    rows: Annotated[int, typer.Option(min=2, help="Of a training step.")] = 512,
+    sizes: Annotated[str | None, typer.Option(help="Another model of open_clip in place of both, to try this out.")] = None,
+) -> None:
+    """A row for each thing that a guide does: seconds an item, items, minutes."""
+    kind = getattr(torch, dtype)
+    mels = torch.randn(batch, 998, 128)
+    table: list[tuple[str, float, int]] = [("sound, BEATs, 10 s", of_encoder(BEATs, mels, device, kind, repeats), CLIPS)]
+    blocks = torch.randn(batch, 998, 64)
+    table.append(("sound, YAMNet, 10 s", of_encoder(YAMNet, blocks, device, kind, repeats), CLIPS))
+    spaces: Mapping[str, tuple[str, int]] = {only: SPACES[only]} if only else SPACES
+    for name, (model, width) in spaces.items():
+        model = sizes or model
+        pixels, tokens = torch.randn(batch, 3, 224, 224), torch.randint(1, 49000, (batch, 77))
+        seen = of_encoder(clip(model, "image"), pixels, device, kind, repeats)
+        table.append((f"picture, {name}", seen, CLIPS * FRAMES))
+        table.append((f"text, {name}", of_encoder(clip(model, "text"), tokens, device, kind, repeats), CLIPS))
+        table.append((f"training step of {rows}, {name}", of_training(width, device, repeats, rows), CLIPS * EPOCHS // rows))
+    lines = ["| what | seconds an item | items | minutes |", "|---|--:|--:|--:|"]
+    lines += [f"| {what} | {each:.2g} | {count:,} | {each * count / 60:,.0f} |" for what, each, count in table]
+    typer.echo("\n".join(lines))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,137 @@
+"""Does the picture show what the prompt says?
+
+Share of generated pictures that the judge gives the prompt's concept, their Frechet distance to real ones in the judge's
+features, and what `faithfulness` measures on fixed lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from unialign_gen.concepts import ConceptTable, Understanding, concept_table
+from unialign_gen.eval.figures import from_halves, halves, wilson
+from unialign_gen.eval.frechet import frechet_distance
+from unialign_gen.eval.judge import Judge
+from unialign_gen.pipelines.prior import strength_of
+
+from . import faithfulness
+from .evaluation_sets import SPLITS, Prompt, prompts
+
+BATCH = 16
+
+
+def shares(top: Sequence[Sequence[str]], wanted: Sequence[Prompt]) -> dict[str, Any]:
+    """Top-1 and top-5 shares with N and 95 % intervals. A prompt of several concepts is met by any of them."""
+    n = len(wanted)
+    found: dict[str, Any] = {}
+    hits = {k: sum(bool(set(t[:k]) & set(p.concepts)) for t, p in zip(top, wanted, strict=True)) for k in (1, 5)}
+    for k, count in hits.items():
+        found |= {f"top{k}": count / n if n else 0.0, f"top{k}_ci95": list(wilson(count, n))}
+    return found | {"n": n}
+
+
+def score(judge: Judge, features: Tensor, wanted: Sequence[Prompt], real: Tensor | None = None) -> dict[str, Any]:
+    """The judge's shares on pictures of the prompts, and the pictures' Frechet distance to real ones.
+
+    Args:
+        features: the judge's, of the pictures (N, d).
+        real: the same of real pictures (M, d); without them, or below eight pictures, there is no distance.
+    """
+    found = shares(judge.named(features), wanted)
+    if real is not None and min(len(features), len(real)) >= 8:
+        count = min(len(features), len(real))
+        parts = [torch.from_numpy(rows) for rows in halves(count, 10)]
+        some = [frechet_distance(features[:count][rows], real[:count][rows]) for rows in parts]
+        distance = from_halves(frechet_distance(features, real), some, count, low=0.0)
+        found |= {"frechet": distance.value, "frechet_ci95": [distance.low, distance.high]}
+    return found
+
+
+def embedding_shares(pipeline: Any, table: ConceptTable, root: Path, limit: int) -> dict[str, Any]:
+    """Without drawing: how often a prompt's embedding, as it is encoded, lies nearest to its concept's training pictures.
+
+    Adds rendered instruments (`render`) and spoken names (`speech`) to the modalities; each split as in `prompts`.
+    """
+    out: dict[str, Any] = {}
+    for split in SPLITS:
+        out[split] = {}
+        for name, wanted in prompts(root, split, limit, extra=True).items():
+            if wanted:
+                points = pipeline.aligner.embed(wanted[0].kind, [p.value for p in wanted])
+                out[split][name] = shares(table.nearest(points), wanted)
+    return out
+
+
+def understanding(pipeline: Any) -> Callable[[Sequence[str]], list[bool]] | None:
+    """Whether the checkpoint understands texts; None where it has no limit for that."""
+    folder = getattr(pipeline.aligner, "folder", None)
+    known = None if folder is None else Understanding.from_checkpoint(folder.parent)
+    if known is None:
+        return None
+    return lambda texts: [u.understood for u in known(pipeline.aligner.embed("text", list(texts)), "text")]
+
+
+def draw(pipeline: Any, wanted: Sequence[Prompt], seed: int, best_of: int = 1, **options: Any) -> list[Image.Image]:
+    """One picture a prompt, the nearest of `best_of`; prompt i has seeds from `seed + i * best_of` on."""
+    pictures: list[Image.Image] = []
+    for at in tqdm(range(0, len(wanted), BATCH), desc=wanted[0].kind if wanted else "", disable=None):
+        part = wanted[at : at + BATCH]
+        seeds = [seed + (at + i) * best_of for i in range(len(part))]
+        pictures += pipeline.best_of(best_of, **{part[0].kind: [p.value for p in part]}, seed=seeds, **options).images
+    return pictures
+
+
+def evaluate(
+    pipeline: Any, root: Path, limit: int = 200, seed: int = 0, judge: Judge | None = None, best_of: int = 1, **options: Any
+) -> dict[str, Any]:
+    """Scores of both splits, beside the ceiling (the judge on the real pictures) and chance.
+
+    Returns:
+        `{"held_out": {"image", "text", "audio", "ceiling"}, "cross_source": {...}, "faithfulness", "chance", ...}`.
+    """
+    judge = judge or Judge.from_folder()
+    result: dict[str, Any] = {}
+    for split in SPLITS:
+        wanted = prompts(root, split, limit)
+        real = judge.features([Image.open(p.value).convert("RGB") for p in wanted["image"]])
+        result[split] = {}
+        for kind, ps in wanted.items():
+            drawn = judge.features(draw(pipeline, ps, seed, best_of, **options))
+            result[split][kind] = score(judge, drawn, ps, real)
+        result[split]["ceiling"] = score(judge, real, wanted["image"])
+    embed = {name: value for name, value in options.items() if name == "prior_strength"}
+    drawn_for = partial(draw, pipeline, seed=seed, best_of=best_of, **options)
+    result["faithfulness"] = faithfulness.evaluate(pipeline, root, drawn_for, judge, limit, understanding(pipeline), **embed)
+    table = concept_table(pipeline)
+    if table is not None:
+        result["embedding"] = embedding_shares(pipeline, table, root, limit)
+    result["chance"] = {"top1": 1 / len(judge.concepts), "top5": 5 / len(judge.concepts)}
+    result |= {"concepts": len(judge.concepts), "limit": limit, "seed": seed, "best_of": best_of}
+    return result | {"prior_strength": strength_of(pipeline.prior, options.get("prior_strength"))}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for a person to read."""
+    lines = [
+        f"{'split':<13}{'prompt':<9}{'top-1':>7}  {'95 % interval':<15}{'of ceiling':>10}{'top-5':>8}{'N':>6}{'Frechet':>9}"
+    ]
+    drawn = [(split, kind, s) for split in SPLITS for kind, s in result[split].items()]
+    embedded = [(split, kind, s) for split, kinds in result.get("embedding", {}).items() for kind, s in kinds.items()]
+    for split, kind, s in [*drawn, *embedded]:
+        low, high = s["top1_ci95"]
+        share = f"{s['top1'] / (result[split]['ceiling']['top1'] or 1.0):.0%}" if (split, kind, s) in drawn else "embedding"
+        away = f"{s['frechet']:.1f}" if "frechet" in s else ""
+        span = f"{low:.1%} - {high:.1%}"
+        row = f"{split:<13}{kind:<9}{s['top1']:>7.1%}  {span:<15}{share:>10}{s['top5']:>8.1%}{s['n']:>6}{away:>9}"
+        lines.append(row.rstrip())
+    lines.append(faithfulness.table(result["faithfulness"]))
+    chance = result["chance"]
+    return "\n".join([*lines, f"chance {chance['top1']:.1%} and {chance['top5']:.1%} among {result['concepts']} concepts"])

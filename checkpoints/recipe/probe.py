@@ -1,0 +1,44 @@
+"""The judge's linear probe: fitted on features of training pictures, and written beside the judge's encoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+def fit_probe(features: Tensor, targets: Tensor, steps: int = 400, seed: int = 0) -> nn.Linear:
+    """A linear probe (features to logits) on pictures with one or more concepts each.
+
+    Args:
+        features: (N, d).
+        targets: (N, concepts), rows that sum to one; classes count equally.
+    """
+    torch.manual_seed(seed)
+    mean, std = features.mean(0), features.std(0).clamp(min=1e-4)
+    x = (features - mean) / std
+    probe = nn.Linear(features.shape[1], targets.shape[1])
+    nn.init.zeros_(probe.weight)
+    balance = 1 / (targets @ targets.sum(0)).clamp(min=1).sqrt()
+    optimiser = torch.optim.AdamW(probe.parameters(), lr=3e-3, weight_decay=0.5)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = 3e-3 * (1 - step / steps)
+        loss = -(balance[:, None] * targets * probe(x).log_softmax(1)).sum() / balance.sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():  # the standardisation becomes part of the probe
+        probe.weight.div_(std)
+        probe.bias.sub_(probe.weight @ mean)
+    return probe.requires_grad_(False)
+
+
+def save_probe(probe: nn.Linear, concepts: Sequence[str], folder: Path) -> None:
+    """Writes what `unialign_gen.eval.judge.Judge.from_folder` reads beside the encoder."""
+    save_file({k: v.half().contiguous() for k, v in probe.state_dict().items()}, folder / "probe.safetensors")
+    (folder / "concepts.json").write_text(json.dumps(list(concepts), indent=1) + "\n")

@@ -1,0 +1,119 @@
+"""A bench's results as rows with intervals, and as one page and one JSON file (`report.html`, `report.json`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.cache import FeatureCache
+from ..eval import report, results
+from ..eval.figures import Estimate, Row, bootstrap, row
+from .config import BenchConfig
+
+PROTOCOL = "alignment bench"
+
+
+def write(config: BenchConfig) -> Path:
+    """Writes the report of what is there; returns the bench's folder."""
+    found = []
+    for name in config.datasets:
+        result = of_dataset(config, name)
+        if result["rows"]:
+            found.append((config.out, {"protocol": PROTOCOL, **result}))
+    report.write(found, config.out, "The alignment bench")
+    return config.out
+
+
+def read(path: Path) -> dict[str, list[Row]]:
+    """The rows of a bench's `report.json` by data set."""
+    joined = json.loads(path.read_text("utf-8"))
+    return {r["about"]["dataset"]: results.unpacked(r["rows"]) for r in joined["results"]}
+
+
+def of_dataset(config: BenchConfig, dataset: str) -> dict[str, Any]:
+    """`about`, `rows` and paired `differences` from the reference, of one data set's finished objectives."""
+    about: dict[str, Any] = {"dataset": dataset}
+    rows: list[Row] = []
+    differences: list[Row] = []
+    found = {}
+    for name in config.chosen(dataset):
+        path = config.result_path(dataset, name)
+        if not path.is_file():
+            continue
+        found[name] = json.loads(path.read_text())
+        if wrong := found[name].get("unusable"):
+            about[f"left out: {name}"] = wrong
+    for split in ("train", "validation", "test"):
+        about[f"{split} samples"] = str(len(FeatureCache.open(config.out / "data" / dataset / split)))
+    about |= {"seeds": str(config.seeds), "steps": str(config.steps), "batch": str(config.batch)}
+    for name, result in found.items():
+        if result.get("settings"):
+            about[f"settings: {name}"] = searched(config, name, result)
+    sizes = sorted({r["size"] for result in found.values() for r in result["runs"]}, key=lambda s: s or np.inf)
+    for size in sizes:
+        subset = "all" if size is None else f"{size} training samples"
+        runs = {name: [r for r in result["runs"] if r["size"] == size] for name, result in found.items()}
+        runs = {name: some for name, some in runs.items() if some}
+        for name, some in runs.items():
+            rows += rows_of(some, dataset=dataset, subset=subset, method=name)
+            if config.reference in runs and name != config.reference:
+                where = {"dataset": dataset, "subset": subset, "method": f"{name} - {config.reference}"}
+                differences += compared(some, runs[config.reference], **where)
+    return {"about": about, "rows": rows, "differences": differences}
+
+
+def searched(config: BenchConfig, name: str, result: dict[str, Any]) -> str:
+    """What was tried, what was chosen, and the best score."""
+    options = config.objectives[name].search
+    tried = "; ".join(f"{option} of {', '.join(map(str, values))}" for option, values in options.items())
+    chosen = ", ".join(f"{option} {value}" for option, value in result["settings"].items())
+    scores = [t["score"] for t in result["trials"]]
+    range_of = f"; {len(scores)} trials, validation score {min(scores):.3f} to {max(scores):.3f}" if scores else ""
+    return f"{chosen} ({tried}{range_of})"
+
+
+def averaged(runs: Sequence[dict[str, Any]], key: str) -> np.ndarray:
+    """A figure of each sample (n,), the mean over seeds."""
+    return np.mean([np.array(r["samples"][key], dtype=float) for r in runs], 0)
+
+
+def rows_of(runs: Sequence[dict[str, Any]], **about: Any) -> list[Row]:
+    """Means over seeds; intervals over samples, or over seeds (1.96 standard errors) where a figure is of the whole space."""
+    made = []
+    for key in runs[0]["samples"]:
+        metric, task = key.split("|")
+        values = averaged(runs, key)
+        made.append(row(metric, bootstrap(values), **about, task=task))
+    for group in ("space", "cost"):
+        for key in runs[0][group]:
+            metric, _, task = key.partition("|")
+            value = over_seeds([r[group][key] for r in runs if key in r[group]])
+            made.append(row(metric, value, **about, task=task or "all"))
+    for gap in runs[0]["moved"]:
+        for key in runs[0]["moved"][gap]:
+            metric, _, task = key.partition("|")
+            value = over_seeds([r["moved"][gap][key] for r in runs if key in r["moved"][gap]])
+            made.append(row(f"{metric}, moved apart by {gap}", value, **about, task=task))
+    return made
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Estimate(mean, n=len(values))
+    error = 1.959964 * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return Estimate(mean, mean - error, mean + error, len(values))
+
+
+def compared(runs: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]], **about: Any) -> list[Row]:
+    """Differences on the same samples, means over seeds."""
+    made = []
+    for key in runs[0]["samples"]:
+        metric, task = key.split("|")
+        gap = averaged(runs, key) - averaged(reference, key)
+        made.append(row(metric, bootstrap(gap), **about, task=task))
+    return made

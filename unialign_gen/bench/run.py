@@ -1,0 +1,254 @@
+"""A bench from its configuration to its results: every objective on every data set, resumable, in one process or many."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..config import to_dict
+from ..console import stage
+from ..data.cache import FeatureCache, write_whole
+from ..errors import InputError
+from ..heads import load_head
+from ..loading import frozen_head
+from ..objectives import Objective, build
+from ..output import make_folder
+from ..training.config import EvaluationConfig, HeadConfig, StreamConfig, TrainConfig
+from ..training.folder import STATE
+from ..training.train import train
+from . import datasets, generation, measure, report
+from .config import RATE, BenchConfig, Contestant
+
+Settings = dict[str, Any]
+
+
+def run(config: BenchConfig, processes: int = 1) -> Path:
+    """Runs what is missing and writes the report; returns its folder.
+
+    Args:
+        processes: that share the objectives; the threads are shared among them.
+
+    Raises:
+        InputError: a data set or an objective cannot be had, or the folder holds a bench of another configuration.
+    """
+    make_folder(config.out)
+    path, said = config.out / "config.json", json.dumps({k: v for k, v in to_dict(config).items() if k != "out"}, indent=1)
+    if path.is_file() and path.read_text() != said:
+        raise InputError(f"{config.out} holds a bench of another configuration: choose another folder, or delete it")
+    write_whole(path, said.encode())
+    for name, dataset in config.datasets.items():
+        stage(f"data set {name}")
+        datasets.write(dataset, config.out / "data" / name)
+        for entry in ("query", "anchor"):
+            if getattr(config, entry) not in modalities(config, name):
+                there = ", ".join(modalities(config, name))
+                raise InputError(f"{entry}: data set {name} has no {getattr(config, entry)}, but {there}")
+    # data sets that use another's settings come after all that search
+    for searched in (True, False):
+        jobs = [
+            (config, name, objective)
+            for name, dataset in config.datasets.items()
+            if (dataset.settings is None) == searched
+            for objective in config.chosen(name)
+        ]
+        if processes == 1:
+            for job in jobs:
+                stage(" ".join(job[1:]))
+                contest(*job)
+            continue
+        threads = max(1, torch.get_num_threads() // processes)
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, context, torch.set_num_threads, (threads,)) as pool:
+            list(pool.map(contest, *zip(*jobs, strict=True)))
+    return report.write(config)
+
+
+def contest(config: BenchConfig, dataset: str, objective: str) -> None:
+    """One objective on one data set: its search, then its trainings with every size and seed. Goes on where it was."""
+    path = config.result_path(dataset, objective)
+    found: dict[str, Any] = {"trials": [], "runs": []}
+    if path.is_file():
+        found = json.loads(path.read_text())
+    make_folder(path.parent)
+    entry, names = config.objectives[objective], list(modalities(config, dataset))
+
+    def keep() -> None:
+        write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
+
+    if wrong := found.get("unusable") or unusable(entry, names):
+        found["unusable"] = wrong
+        keep()
+        return
+    if config.datasets[dataset].settings is None:
+        found["settings"] = search(config, dataset, objective, found["trials"], keep)
+    else:
+        other = json.loads(config.result_path(config.datasets[dataset].settings or "", objective).read_text())
+        if "settings" not in other:
+            raise InputError(f"{dataset}: {objective} has no settings on {config.datasets[dataset].settings}")
+        found["settings"] = other["settings"]
+    for size in [*config.datasets[dataset].sizes, None]:
+        for seed in range(config.seeds):
+            if not any(r["size"] == size and r["seed"] == seed for r in found["runs"]):
+                found["runs"].append(final(config, dataset, objective, found["settings"], size, seed))
+                keep()
+    keep()
+
+
+def unusable(entry: Contestant, names: list[str]) -> str | None:
+    """Why an objective is not for these modalities, such as TRIANGLE's three."""
+    objective = build(**entry.objective)
+    return objective.problem(names) if isinstance(objective, Objective) else None
+
+
+def modalities(config: BenchConfig, dataset: str) -> dict[str, int]:
+    """Widths of a data set's features."""
+    return FeatureCache.open(config.out / "data" / dataset / "train").modalities
+
+
+def search(config: BenchConfig, dataset: str, objective: str, trials: list[dict[str, Any]], keep: Any) -> Settings:
+    """The settings that are best on the validation split, one option after the other; `trials` grows by what was tried."""
+    options = config.objectives[objective].search
+    best: Settings = {name: values[0] for name, values in options.items()}
+
+    def score(settings: Settings) -> float:
+        for trial in trials:
+            if trial["settings"] == settings:
+                return float(trial["score"])
+        folder = run_folder(config, dataset, objective) / f"trial-{len(trials)}"
+        try:
+            value = validated(config, dataset, trained(config, dataset, objective, settings, None, 0, folder)[0])
+        except InputError as error:  # a rate at which the loss is not finite has lost
+            if "the loss is" not in str(error):
+                raise
+            value = 0.0
+        trials.append({"settings": settings, "score": value})
+        keep()
+        shutil.rmtree(folder, ignore_errors=True)
+        return value
+
+    for name, values in options.items():
+        scores = [score({**best, name: value}) for value in values]
+        best[name] = values[scores.index(max(scores))]
+    return best
+
+
+def run_folder(config: BenchConfig, dataset: str, objective: str) -> Path:
+    return config.out / "runs" / dataset / objective
+
+
+def trained(
+    config: BenchConfig, dataset: str, objective: str, settings: Settings, size: int | None, seed: int, folder: Path
+) -> tuple[dict[str, nn.Module], dict[str, float]]:
+    """The heads of one training by the project's trainer, and what it cost."""
+    data, entry = config.datasets[dataset], config.objectives[objective]
+    names = list(modalities(config, dataset))
+    frozen = data.checkpoint is not None
+    head = HeadConfig(hidden=config.hidden, dropout=config.dropout)
+    cache = config.out / "data" / dataset / ("train" if size is None else f"train-{size}")
+    plan = TrainConfig(
+        out=folder,
+        caches={"train": cache},
+        heads={name: head for name in names if not (frozen and name == config.anchor)},
+        streams=[StreamConfig(draw={"train": 1}, modalities=names, batch=min(config.batch, size or config.batch))],
+        objective={**entry.objective, **{k: v for k, v in settings.items() if k != RATE}},
+        checkpoint=data.checkpoint or "starter",
+        embed_dim=None if frozen else config.embed_dim,
+        anchor=config.anchor,
+        steps=config.steps,
+        lr=settings.get(RATE, 1e-3),
+        betas=(0.9, 0.999),
+        weight_decay=config.weight_decay,
+        seed=seed,
+        save_every=config.steps,
+        trackers=[],
+        evaluation=EvaluationConfig(every=0, held_out=0.0),
+    )
+    before, began = peak_memory(reset=True), time.process_time()
+    if not train(plan).finished:
+        raise InputError("stopped: the same command goes on from here")
+    cost = {"processor seconds": time.process_time() - began, "memory, MB": (peak_memory() - before) / 1e6}
+    heads: dict[str, nn.Module] = {name: load_head(folder / "heads" / name) for name in plan.heads}
+    if frozen:
+        heads = {config.anchor: frozen_head(plan.checkpoint, config.anchor)[0], **heads}
+    return {name: heads[name] for name in names}, cost
+
+
+def peak_memory(reset: bool = False) -> float:
+    """Bytes that this process held at most since the last reset; NaN where the system does not say (not Linux)."""
+    try:
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return float("nan")
+    return 1024.0 * int(line.split()[1])
+
+
+def validated(config: BenchConfig, dataset: str, heads: dict[str, nn.Module]) -> float:
+    cache = FeatureCache.open(config.out / "data" / dataset / "validation")
+    z, labels, _ = measure.embed(cache, heads)
+    return measure.validation_score(z, labels, config.query)
+
+
+def final(config: BenchConfig, dataset: str, objective: str, settings: Settings, size: int | None, seed: int) -> dict[str, Any]:
+    """One training with the chosen settings, measured on the test split."""
+    data = config.datasets[dataset]
+    folder = run_folder(config, dataset, objective) / f"{size or 'all'}-{seed}"
+    heads, cost = trained(config, dataset, objective, settings, size, seed, folder)
+    cache = FeatureCache.open(config.out / "data" / dataset / "test")
+    z, labels, rows = measure.embed(cache, heads)
+    ids = [cache.ids[i] for i in rows]
+    samples = measure.of_samples(z, labels, config.query, ids, config.missing)
+    space = measure.of_space(z, config.anchor)
+    moved: dict[str, dict[str, float]] = {}
+    for gap in config.gaps:
+        moved[f"{gap:g}"] = measure.pathways(measure.with_gap(z, config.anchor, gap), labels, config.query)
+    if data.pictures is not None and data.checkpoint is not None and size is None:
+        drawn, distances = pictures(config, dataset, z, ids, [cache.labels[i] for i in rows])
+        samples, space = samples | drawn, space | distances
+        for gap in config.gaps if objective == config.reference and seed == 0 else ():
+            apart = measure.with_gap(z, config.anchor, gap)
+            drawn, distances = pictures(config, dataset, apart, ids, [cache.labels[i] for i in rows])
+            moved[f"{gap:g}"] |= {k: float(np.nanmean(v)) for k, v in drawn.items()} | distances
+    (folder / STATE).unlink(missing_ok=True)  # the heads are kept, what would resume the training is not
+    return {
+        "size": size,
+        "seed": seed,
+        "cost": cost,
+        "space": space,
+        "samples": {k: as_numbers(v) for k, v in samples.items()},
+        "moved": moved,
+    }
+
+
+def as_numbers(values: np.ndarray) -> list[float | None]:
+    """Three digits are enough for shares of one sample."""
+    return [None if np.isnan(v) else round(float(v), 3) for v in values]
+
+
+def pictures(
+    config: BenchConfig, dataset: str, z: dict[str, Tensor], ids: list[str], labels: list[str | None]
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Figures of the pictures of some test samples, see `generation.measure`."""
+    data = config.datasets[dataset]
+    assert data.checkpoint is not None
+    assert data.pictures is not None
+    rows = generation.choose(labels, data.pictures.prompts)
+    chosen = {m: part[rows] for m, part in z.items()}
+    names, wanted = [ids[i] for i in rows.tolist()], [labels[i] for i in rows.tolist()]
+    key = (str(config.out), dataset)
+    if key not in RECONSTRUCTED:
+        RECONSTRUCTED[key] = generation.draw(data.checkpoint, chosen[config.anchor], names, data.pictures)
+    return generation.measure(data.checkpoint, chosen, names, wanted, config.anchor, data.pictures, RECONSTRUCTED[key])
+
+
+RECONSTRUCTED: dict[tuple[str, str], Tensor] = {}  # the judge's features of self-reconstruction (n, d), drawn once a process

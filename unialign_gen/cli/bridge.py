@@ -1,0 +1,229 @@
+"""Sound heads in closed form: `bridge events`, `bridge text`, `bridge pairs`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..console import guarded, report, stage
+from ..errors import InputError
+from .app import app
+from .loading import parse_sources
+from .options import AcceptLicense, AsJson, Checkpoint, Device, Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..aligner import Aligner
+    from ..bridge import Bridge
+    from ..heads import Head
+
+commands = typer.Typer(
+    help="Make a sound head for a decoder without training one; `generate --heads OUT` draws with it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(commands, name="bridge")
+
+Out = Annotated[Path, typer.Option(help="A new folder: a run's, with heads/audio in it.")]
+
+
+@commands.command()
+@guarded
+def events(
+    out: Out,
+    checkpoint: Checkpoint = "kandinsky",
+    tagger: Annotated[
+        str | None, typer.Option(help="A folder or repository of an AST with its classes' names; YAMNet by default.")
+    ] = None,
+    source: Source = None,
+    accept_license: AcceptLicense = False,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """From what a tagger hears, by its classes' names.
+
+    Nothing else is needed. Published decoders do so by themselves.
+    """
+    check_out(out)
+    from ..bridge import events_head
+    from ..encoders import load_encoder, yamnet
+    from ..encoders.registry import NOWHERE
+
+    aligner = opened(checkpoint, source, accept_license, device)
+    described = {"encoder": "yamnet"} if tagger is None else {"encoder": f"hf:{tagger}", "modality": "audio", "tags": True}
+    encoder: Any = load_encoder(NOWHERE, None, described)
+    layer, names = yamnet.events() if tagger is None else encoder.tags()
+    head, bridge = events_head(encoder, layer, names, lambda texts: text_embeddings(aligner, texts), shift_of(checkpoint))
+    finish(out, head, bridge, described, as_json)
+
+
+@commands.command()
+@guarded
+def text(
+    out: Out,
+    space: Annotated[
+        str, typer.Option(help="A space of sound and text: pe_av:FOLDER_OR_REPOSITORY, or hf:FOLDER_OR_REPOSITORY of a CLAP.")
+    ],
+    checkpoint: Checkpoint = "kandinsky",
+    captions: Annotated[
+        Path | None, typer.Option(help="A file of captions, one a line; the package's 3,000 by default.")
+    ] = None,
+    sounds: Annotated[
+        Path | None, typer.Option(help="A folder of any sounds, for their mean; the package's recordings by default.")
+    ] = None,
+    source: Source = None,
+    accept_license: AcceptLicense = False,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Through captions, from a space of sound and text.
+
+    To that of the decoder.
+    """
+    check_out(out)
+    import torch
+
+    from ..bridge import captions as shipped
+    from ..bridge import from_captions, measured, ranks, recordings
+    from ..encoders import load_encoder
+    from ..encoders.registry import NOWHERE
+    from ..media import load_sound
+
+    said = shipped() if captions is None else lines_of(captions)
+    files = list(recordings().values()) if sounds is None else [p for p in sorted(sounds.rglob("*")) if p.is_file()]
+    if not files:
+        raise InputError(f"--sounds {sounds}: no files in it")
+    described = {"encoder": space, "modality": "audio"}
+    reader, listener = (
+        load_encoder(NOWHERE, None, described | {"modality": modality}).to(device) for modality in ("text", "audio")
+    )
+    aligner = opened(checkpoint, source, accept_license, device)
+    stage(f"{len(said)} captions and {len(files)} sounds")
+    with torch.no_grad():
+        theirs = torch.cat(
+            [reader(reader.prepare(said[at : at + 64]).to(device)).float().cpu() for at in range(0, len(said), 64)]
+        )
+        rate: int = getattr(listener, "rate")  # noqa: B009  a sound encoder's own attribute
+        heard = [
+            listener(listener.prepare([load_sound(f, rate, listener.downmix)]).to(device)).float().cpu() for f in files
+        ]  # fmt: skip
+    ours, shift = text_embeddings(aligner, said), shift_of(checkpoint)
+    found = from_captions(theirs, ours, torch.cat(heard), shift)
+    order = ranks(found.left_out, ours + (0 if shift is None else shift), said, said)
+    about = measured(found.left_out, found.bridge, order, said, len(said)) | {"decay": found.decay}
+    finish(out, found.head, replace(found.bridge, report=about), described, as_json)
+
+
+@commands.command()
+@guarded
+def pairs(
+    out: Out,
+    features: Annotated[
+        Path, typer.Option(help="Features of sounds and their pictures or videos, from `unialign-gen extract`.")
+    ],
+    checkpoint: Checkpoint = "kandinsky",
+    as_json: AsJson = False,
+) -> None:
+    """From some hundreds of sounds with their pictures or videos."""
+    check_out(out)
+    import torch
+    import torch.nn.functional as F
+
+    from ..bridge import measured, ranks, ridge
+    from ..data.cache import FeatureCache, Ragged, read_descriptions
+    from ..loading import frozen_head
+
+    cache = FeatureCache.open(features)
+    kind = "image" if "image" in cache.modalities else "video"
+    heard, seen = cache.features("audio"), cache.features(kind)
+    head, dim = frozen_head(checkpoint, kind)
+    whole = ((heard.counts > 0) & (seen.counts > 0)).nonzero()[:, 0]
+
+    def means(rows: Ragged) -> Tensor:
+        return torch.stack([rows[int(i)].float().mean(0) for i in whole]) if len(whole) else torch.zeros(0, 1)
+
+    with torch.no_grad():
+        points = Ragged(F.normalize(head(seen.values.float()), dim=1), seen.offsets)
+    targets = F.normalize(means(points), dim=1)
+    if len(whole) and targets.shape[1] != dim:
+        raise InputError(f"{features} has {kind}s of {targets.shape[1]} dimensions, {checkpoint} has {dim}")
+    found = ridge("pairs", means(heard), targets)
+    ids = [cache.ids[int(i)] for i in whole]
+    labels = [cache.labels[int(i)] or cache.ids[int(i)] for i in whole]
+    about = measured(found.left_out, found.bridge, ranks(found.left_out, targets, labels, labels), ids, len(ids))
+    described = read_descriptions(features).get("audio", {})
+    finish(out, found.head, replace(found.bridge, report=about | {"decay": found.decay}), described, as_json)
+
+
+def check_out(out: Path) -> None:
+    from ..output import check_folder
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out} is not empty: name a new folder")
+    check_folder(out)
+    stage("loading the encoders")
+
+
+def opened(checkpoint: str, source: list[str] | None, accept_license: bool, device: str) -> Aligner:
+    from ..loading import check_device, open_aligner
+
+    device = check_device(device)
+    return open_aligner(checkpoint, parse_sources(source), accept_license).to(device)
+
+
+def text_embeddings(aligner: Aligner, texts: list[str]) -> Tensor:
+    import torch
+
+    return torch.cat([aligner("text", texts[at : at + 64]).float().cpu() for at in range(0, len(texts), 64)])
+
+
+def shift_of(checkpoint: str) -> Tensor | None:
+    """The measured shift from text to image; without one a published decoder's sounds stay where texts are, said as a note."""
+    from ..bridge import text_to_image_shift
+    from ..loading import PUBLISHED, calibration_folder
+    from ..notes import note
+
+    if checkpoint not in PUBLISHED:
+        return None  # texts and pictures of a space that was trained for it lie together
+    found = text_to_image_shift(calibration_folder(checkpoint))
+    if found is None:
+        note(
+            "no shift", f"the shift from text to image was not measured: run `unialign-gen calibrate --checkpoint {checkpoint}`"
+        )
+    return found
+
+
+def lines_of(path: Path) -> list[str]:
+    try:
+        found = list(dict.fromkeys(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--captions {path} cannot be read: {error}") from error
+    if not found:
+        raise InputError(f"--captions {path} is empty: write one caption a line")
+    return found
+
+
+def finish(out: Path, head: Head, bridge: Bridge, described: dict[str, Any], as_json: bool) -> None:
+    """Writes the head, and shows how it does on what it was not made from."""
+    from ..bridge import write
+
+    write(head, bridge, described, out / "heads" / "audio")
+    found, prompts = bridge.report["recall"], bridge.report["prompts"]
+    shares = [
+        f"top-{k} {found[f'top{k}']:.3f} ({found[f'top{k}_ci95'][0]:.3f} to {found[f'top{k}_ci95'][1]:.3f}, "
+        f"chance {found[f'chance{k}']:.3f})"
+        for k in (1, 5)
+    ]
+    unsure = sorted(prompts, key=lambda row: -row["uncertainty"])[:5]
+    least = ", ".join(f"{row['prompt']} {row['uncertainty']:.2f}" for row in unsure)
+    clear = found["top1_ci95"][0] > found["chance1"]
+    lines = [
+        f"left out, {found['n']} of {found['gallery']}: {', '.join(shares)}" + ("" if clear else ": no better than chance"),
+        f"most uncertain: {least}",
+        str(out),
+    ]
+    report({"out": str(out), "way": bridge.way, **bridge.report}, as_json, "\n".join(lines))

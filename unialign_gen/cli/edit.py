@@ -1,0 +1,91 @@
+"""A picture changed by a prompt: `edit`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..console import guarded, report, stage
+from ..notes import collected
+from ..output import check_output, written
+from . import options as o
+from .app import app
+from .loading import load
+
+
+@app.command()
+@guarded
+def edit(
+    picture: Annotated[Path | None, typer.Argument(help="The picture; it may be left out where --control is given.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="A picture: white is redrawn, black stays pixel for pixel.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(min=0, max=1, help="How much is redrawn; 0.7 by default, with a mask all of it.")
+    ] = None,
+    control: Annotated[
+        Path | None, typer.Option(help="A control map, depth or edges, for a decoder with a ControlNet: kandinsky, sdxl ...")
+    ] = None,
+    text: o.Text = None,
+    audio: o.Audio = None,
+    video: o.Video = None,
+    image: o.Image = None,
+    weight: o.Weight = None,
+    start: o.Start = 0.0,
+    seconds: o.Seconds = None,
+    track: o.TrackNumber = None,
+    out: Annotated[Path, typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ...")] = Path("edited.png"),
+    mix: o.MixOption = o.Mix.lerp,
+    checkpoint: o.Checkpoint = "starter",
+    decoder: o.Decoder = None,
+    source: o.Source = None,
+    accept_license: o.AcceptLicense = False,
+    heads: o.Heads = None,
+    variant: o.Variant = None,
+    steps: o.Steps = None,
+    guidance: o.Guidance = None,
+    prior_strength: o.PriorStrength = None,
+    num_images: Annotated[int, typer.Option(min=1, max=64, help="How many pictures.")] = 1,
+    seed: o.Seed = 0,
+    device: o.Device = "cpu",
+    dtype: o.Dtype = "float32",
+    no_overwrite: o.NoOverwrite = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Change a picture by a prompt, which may mix several inputs.
+
+    All of it, or what a mask marks; or draw along a control map.
+    """
+    from ..media import check_file
+    from ..request.picture_settings import PictureSettings, save_picture
+    from .prompts import files_of, request_of
+
+    asked = request_of(
+        *(text, audio, video, image, weight, (start, seconds, track)),
+        mix=mix.value,
+        prior_strength=prior_strength,
+        seed=seed,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        num_images_per_prompt=num_images,
+    )
+    given = [path for path in (picture, mask, control) if path is not None]
+    for path in given:
+        check_file(path)
+    names = [out] if num_images == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(num_images)]
+    for name in names:
+        check_output(name, (".png", ".jpg", ".jpeg", ".webp"), [*files_of(asked), *given], not no_overwrite)
+    stage("opening the picture")
+    from ..pipelines import Edit
+
+    wanted = Edit(picture, mask, strength, control)
+    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
+    with collected() as notes, ExitStack() as files_there:  # all of them or none
+        stage("drawing")
+        result = pipeline.draw_edit(wanted, asked)
+        for i, (name, drawn) in enumerate(zip(names, result.images, strict=True)):
+            settings = PictureSettings(result.request.picture(i), checkpoint, decoder or "", edit=wanted.described)
+            save_picture(drawn, files_there.enter_context(written(name)), settings)
+    files = [str(n) for n in names]
+    report({"files": files, "seed": seed, "mode": wanted.mode}, as_json, "\n".join(files), notes)

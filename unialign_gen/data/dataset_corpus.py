@@ -1,0 +1,89 @@
+"""Rows of Hugging Face `datasets`: a folder that `save_to_disk` wrote, one of Parquet files, or a repository of the hub.
+
+Columns of audio, video and pictures are found by their type, captions as `text`, `caption` or `captions`, labels as `label`,
+ids as `id`. Rows stay in their files, which `datasets` maps; a sample's bytes are read when it is decoded.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .captions import texts
+from .corpus import Corpus, Missing, Sample
+from .storage import File, Stored, on_disk, reached, read_url
+
+TEXT = ("text", "caption", "captions", "sentence")
+
+
+def read(root: str | Path, split: str | None = "train") -> Corpus:
+    """The samples of a data set, in its order.
+
+    Args:
+        split: where there are several.
+
+    Raises:
+        InputError: `datasets` is not installed, there is no such data set or split, or no column that is understood.
+    """
+    with reached(root):
+        rows = table(root, split)
+    media = {}
+    for column, feature in rows.features.items():
+        kind = type(feature).__name__.lower()
+        if kind in ("audio", "video", "image") and kind not in media:
+            media[kind] = rows.select_columns([column]).cast_column(column, type(feature)(decode=False))
+    plain = [c for c in rows.column_names if c in (*TEXT, "label", "id")]
+    if not media and not set(plain) & set(TEXT):
+        raise InputError(f"{root} has no column of text, audio, video or pictures: its columns are {rows.column_names}")
+    names: Any = rows.features["label"] if "label" in plain else None
+    samples: list[Sample] = []
+    missing: list[Missing] = []
+    for number, row in enumerate(rows.select_columns(plain)) if plain else enumerate({} for _ in range(len(rows))):
+        name = str(row.get("id", number))
+        given: Any = next((row[c] for c in TEXT if row.get(c)), [])
+        label = row.get("label")
+        if label is not None and hasattr(names, "int2str"):
+            label = names.int2str(label)
+        files: dict[str, File] = {
+            kind: Stored(f"{root}[{number}].{kind}", partial(cell, column, number)) for kind, column in media.items()
+        }
+        text = texts(given, f"{root}, row {number}")
+        audio, video = files.get("audio", files.get("video")), files.get("video")
+        if text or files:
+            label = None if label is None else str(label)
+            samples.append(Sample(name, text, audio, video, files.get("image"), label))
+        else:
+            missing.append(Missing(name, "no text and no file"))
+    return Corpus(f"dataset {Path(str(root)).name}", samples, missing)
+
+
+def table(root: str | Path, split: str | None) -> Any:
+    """The rows of a split."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError("corpora of kind dataset need `pip install datasets`") from error
+    path: Any = root
+    if isinstance(root, str) or (on_disk(root) and not root.exists()):
+        return datasets.load_dataset(str(root), split=split or "train")
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        found = datasets.load_from_disk(str(root))
+        if not isinstance(found, datasets.DatasetDict):
+            return found
+        if split not in found:
+            raise InputError(f"{root} has no split {split}: it has {', '.join(map(str, found))}")
+        return found[split]
+    files = sorted(str(p) for p in path.glob("*.parquet"))
+    if not files:
+        raise InputError(f"{root} holds neither Parquet files nor what `save_to_disk` of datasets writes")
+    return datasets.load_dataset("parquet", data_files=files, split="train")
+
+
+def cell(column: Any, number: int) -> bytes:
+    """The bytes of a row's file, which may lie outside of the table."""
+    value = next(iter(column[number].values()))
+    if value is None:
+        raise FileNotFoundError
+    return value["bytes"] if value.get("bytes") is not None else read_url(value["path"])
