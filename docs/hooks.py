@@ -19,10 +19,7 @@ OUTSIDE = {  # file of the clone: page of the site
     "README.md": "index.md",
     "benchmarks/README.md": "benchmarks.md",
     "eval/results/starter/report.html": "starter-report.html",
-    **{
-        f"checkpoints/{name}/README.md": f"cards/{name}.md"
-        for name in ("starter", "judge", "samples", "stable-unclip", "kandinsky")
-    },
+    **{f"checkpoints/{p.parent.name}/README.md": f"cards/{p.parent.name}.md" for p in ROOT.glob("checkpoints/*/README.md")},
 }
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?\)")
 
