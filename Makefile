@@ -1,9 +1,10 @@
 # Every target sets up what it needs, in .venv inside this clone.
+# TORCH_INDEX: another index for PyTorch, such as that of its builds without CUDA.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo test lint wheel docs clean
 
 demo: .venv/installed
 	mkdir -p out
@@ -12,21 +13,29 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest
 
-lint: .venv/installed
+lint: .venv/installed build/types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/types && mkdir -p build/types/unialign_gen  # one tree as installed, so that types are seen across folders
-	ln -s $(CURDIR)/unialign_gen/* $(CURDIR)/pipelines $(CURDIR)/eval $(CURDIR)/checkpoints build/types/unialign_gen/
 	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p unialign_gen
 
-wheel: .venv/installed
-	$(BIN)/pip wheel --quiet --no-deps --wheel-dir out .
+wheel: .venv/installed  # the package, and what its wheel has no room for
+	rm -rf build/lib checkpoints/build
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir out . ./checkpoints
+
+docs: .venv/installed build/types
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+build/types: FORCE  # one tree as installed, so that types and docstrings are seen across folders
+	rm -rf $@ && mkdir -p $@/unialign_gen
+	ln -s $(CURDIR)/unialign_gen/* $(CURDIR)/pipelines $(CURDIR)/eval $(CURDIR)/checkpoints $@/unialign_gen/
+
+FORCE:
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch torchvision
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch torchvision $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
 clean:
-	rm -rf .venv out build *.egg-info
+	rm -rf .venv out build *.egg-info checkpoints/build checkpoints/*.egg-info

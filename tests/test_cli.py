@@ -58,7 +58,7 @@ def test_the_command_line_chooses_as_python_does(starter, tmp_path):
         assert np.abs(got - np.asarray(picture).astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize("suffix", ["png", "gif", "mp4"])
+@pytest.mark.parametrize("suffix", ["png", "gif", "webp", "mp4"])
 def test_interpolate(tmp_path, suffix, starter):
     out = tmp_path / f"m.{suffix}"
     result = run(
@@ -74,7 +74,7 @@ def test_interpolate(tmp_path, suffix, starter):
         picture = Image.open(out)
         side = starter.sample_side
         assert picture.size == ((3 * side, side) if suffix == "png" else (side, side))
-        assert getattr(picture, "n_frames", 1) == (4 if suffix == "gif" else 1)
+        assert getattr(picture, "n_frames", 1) == (4 if suffix in ("gif", "webp") else 1)
 
 
 def test_embed_writes_unit_vectors(tmp_path):

@@ -1,16 +1,20 @@
 """What a person meets first: words alone draw, a mistyped command is understood, nothing is written over, doctor."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from unialign_gen.cli import app
 from unialign_gen.cli.app import named_after
 from unialign_gen.cli.doctor import requirements
+from unialign_gen.loading.folders import PUBLISHED, SHIPPED
 from unialign_gen.request.picture_settings import read_picture
 
 FEW = ["--steps", "2"]
@@ -50,11 +54,6 @@ def test_stages_are_said_and_quiet_is_quiet(tmp_path):
     assert quiet.stderr == ""
 
 
-def test_every_commands_help_is_whole():
-    result = CliRunner().invoke(app, ["--help"], terminal_width=80)
-    assert "..." not in result.output.split("Commands:")[1]
-
-
 def test_doctor_finds_what_does_not_fit(monkeypatch):
     assert requirements() == []
     result = CliRunner().invoke(app, ["doctor", "--json"])
@@ -65,3 +64,105 @@ def test_doctor_finds_what_does_not_fit(monkeypatch):
     assert "av is not installed" in found
     assert any(what.startswith("diffusers 0.0.1 is installed") for what in found)
     assert all(" -m pip install " in mend for mend in found.values())
+
+
+def commands(group, path=()):
+    """The words of every command and group below one."""
+    for name, command in group.commands.items():
+        yield " ".join((*path, name)), command
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+
+
+COMMANDS = dict(commands(get_command(app)))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_fits_80_columns_and_is_not_cut(command):
+    output = CliRunner().invoke(app, [*command.split(), "--help"], terminal_width=80).output
+    assert max(map(len, output.splitlines())) <= 80
+    table = output.partition("Commands:")[2]
+    assert "..." not in table
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("unialign-gen gen", ["generate"]),
+        ("unialign-gen generate --checkpoint ", [*SHIPPED, *PUBLISHED]),
+        ("unialign-gen train cl", ["clips", "clips-extract"]),
+        ("unialign-gen eval re", ["report", "retrieval"]),
+        ("unialign-gen interpolate --mix sl", ["slerp"]),
+    ],
+)
+def test_the_shell_completes(typed, offered):
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split(" ")) - 1)}
+    environment = {**os.environ, "_UNIALIGN_GEN_COMPLETE": "complete_bash", **words}
+    program = [sys.executable, "-c", "import sys; sys.argv[0] = 'unialign-gen'; from unialign_gen.cli import main; main()"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert sorted(done.stdout.split()) == sorted(offered)
+
+
+def test_models_says_what_one_command_would_fetch(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rows = {row["name"]: row for row in json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)["models"]}
+    fetch = rows["stable-unclip"]["fetch"]
+    assert fetch["command"].startswith("unialign-gen calibrate --checkpoint stable-unclip && unialign-gen generate")
+    assert fetch["bytes"] == 5_180_000_000 + 3_940_000_000  # the decoder, and one repository for image and text
+    assert "fetch" not in rows["starter"]
+    assert "9.1 GB" in CliRunner().invoke(app, ["models"]).stdout
+
+
+def test_quiet_draws_no_bars_either():
+    code = (
+        "import sys; from unialign_gen import console; from tqdm import tqdm; sys.stderr.isatty = lambda: True; "
+        "list(tqdm([1], desc='seen', disable=None)); console.be_quiet(); console.stage('silent'); "
+        "list(tqdm([1], desc='silent', disable=None)); sys.stderr.write('said')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "seen" in done.stderr
+    assert "silent" not in done.stderr
+    assert done.stderr.endswith("said")
+
+
+def test_what_is_there_stays_where_it_was_asked_for(tmp_path):
+    (tmp_path / "old.txt").write_text("mine")
+    for command in (["calibrate"], ["eval", "report", str(tmp_path)]):
+        result = CliRunner().invoke(app, [*command, "--out", str(tmp_path), "--no-overwrite"])
+        assert result.exit_code == 2
+        assert "holds something already" in result.stderr
+    (tmp_path / "a.safetensors").write_text("mine")
+    out = ["--out", str(tmp_path / "a.safetensors"), "--no-overwrite"]
+    assert "is there already" in CliRunner().invoke(app, ["eval", "statistics", str(tmp_path), *out]).stderr
+
+
+BEFORE_TORCH = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from first_sign import commands
+from typer.testing import CliRunner
+from unialign_gen import console
+from unialign_gen.cli import app
+
+class Spoke(Exception):
+    pass
+
+def speak():
+    raise Spoke
+
+console.first_process = speak  # asked before every line that a command says
+for name, options in commands(Path(sys.argv[2])).items():
+    found = CliRunner().invoke(app, [*name.split(), *options])
+    assert isinstance(found.exception, Spoke), (name, found.output, found.exception)
+    assert "torch" not in sys.modules, name
+    sys.stdout.write(name + "\\n")
+"""
+
+
+def test_every_command_speaks_before_torch_is_imported(tmp_path):
+    arguments = [str(Path(__file__).parent.parent / "benchmarks"), str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", BEFORE_TORCH, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    spoke = set(done.stdout.splitlines())
+    assert spoke == {name for name, command in COMMANDS.items() if not hasattr(command, "commands")}, "see first_sign.py"

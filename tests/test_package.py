@@ -1,6 +1,8 @@
 """What would be noticed only after a release: a folder left out of the wheel, files too large, a card that is missing."""
 
+import importlib
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -53,3 +55,19 @@ def test_the_decoder_met_only_permissive_pictures():
     rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines[1:]]
     assert {r["tier"] for r in rows if r["trained on"].startswith("decoder")} == {"A"}
     assert all(r["tier"] == "C" for r in rows if r["licence"].startswith("GPL"))
+
+
+@pytest.mark.parametrize(
+    ("old", "names"),
+    [
+        ("settings_png", ["Prompt", "Settings", "parse", "read_png", "save_png"]),
+        ("published", ["on_disk", "read", "replace_sources", "wanted_files"]),
+        ("calibrate", ["Calibration", "measure", "pictures_in"]),
+        ("towers", ["load_tower", "save_tower"]),
+    ],
+)
+def test_modules_of_the_first_edition_are_found_for_one_release(old, names):
+    sys.modules.pop(f"unialign_gen.{old}", None)
+    with pytest.warns(FutureWarning, match=rf"unialign_gen.{old} is now called unialign_gen\."):
+        found = importlib.import_module(f"unialign_gen.{old}")
+    assert all(callable(getattr(found, name)) for name in names)

@@ -17,7 +17,7 @@ from unialign_gen.request import Prompt, Request
 from unialign_gen.request.picture_settings import PictureSettings, parse, read_picture, save_picture
 
 PROMPTS = (Prompt("text", "día\n", 0.7), Prompt("audio", "rain.wav", -0.3, tuple(range(4))))
-REQUEST = Request((PROMPTS,), "lerp", 0.4, 2**60, 12, 2.5, height=64, options={"noise_level": 3})
+REQUEST = Request((PROMPTS,), "lerp", 0.4, seed=2**60, steps=12, guidance=2.5, height=64, options={"noise_level": 3})
 FULL = PictureSettings(REQUEST, "starter", "stable-unclip", "0.1.0")
 
 
@@ -47,7 +47,8 @@ def test_the_first_editions_settings_are_read():
     prompt = {"kind": "audio", "value": "x.wav", "weight": 0.5, "embedding": vector(1, 2)}
     old = {"format": 1, "prompts": [prompt], "mix": "lerp", "seed": 5, "steps": 20, "guidance": 3.0, "pictures": 4, "index": 2}
     found = parse(json.dumps({**old, "checkpoint": "starter", "decoder": "", "version": "0.1.0", "prior_strength": 0.6}))
-    assert found.request == Request(((Prompt("audio", "x.wav", 0.5, (1.0, 2.0)),),), "lerp", 0.6, 7, 20, 3.0)
+    prompts = ((Prompt("audio", "x.wav", 0.5, (1.0, 2.0)),),)
+    assert found.request == Request(prompts, "lerp", 0.6, seed=7, steps=20, guidance=3.0)
     assert parse(json.dumps(old)).request.prior_strength == 0  # from before there was a prior
 
 

@@ -2,9 +2,11 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from unialign_gen.cli import app
@@ -19,10 +21,34 @@ def test_a_command_runs(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
     words = shlex.split(line)[1:]
-    few = ["--steps", "1", *(["--seconds", "1"] if words[0] == "animate" else [])]
+    few = (
+        [] if words[0] == "doctor" else ["--steps", "1", *(["--seconds", "1", "--side", "64"] if words[0] == "animate" else [])]
+    )
     result = CliRunner().invoke(app, [*words, *few])
     assert result.exit_code == 0, result.output
-    assert (tmp_path / words[words.index("--out") + 1]).stat().st_size > 0
+    out = words[words.index("--out") + 1] if "--out" in words else "a-red-car.png" if words[0] == "a red car" else "checkpoints"
+    assert (tmp_path / out).stat().st_size > 0
+
+
+def test_the_make_targets_are_there():
+    targets = set(re.findall(r"\bmake (\w+)", TEXT + (ROOT / "CONTRIBUTING.md").read_text())) - {"it"}
+    assert targets >= {"demo", "test", "lint", "wheel", "docs"}
+    subprocess.run(["make", "-n", *targets], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_torch_and_torchvision_come_from_one_index():
+    lines = re.findall(r"^\| (?:Linux|macOS|Windows).*`(.+)` \|$", TEXT, re.M)
+    assert len(lines) == 4
+    for line in lines:
+        (both,) = (part for part in line.split("&&") if re.search(r"\btorch\b", part.replace("pytorch.org", "")))
+        assert " torch torchvision" in both
+
+
+def test_pictures_are_small():
+    for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", TEXT):
+        assert (ROOT / name).stat().st_size < 600e3, name
+    with Image.open(ROOT / "docs" / "film.webp") as film:
+        assert film.n_frames > 20
 
 
 def test_the_python_runs(monkeypatch, capsys):

@@ -7,11 +7,11 @@ generate(text="a barking dog", seed=0).images[0]
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, overload
 
 from .errors import InputError
+from .lazy import lazy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,11 +101,8 @@ def load(checkpoint: str | Path = "starter", *, decoder: str | None = None, **op
     return load_pipeline(checkpoint, decoder=decoder, **options)
 
 
-def __getattr__(name: str) -> Any:
-    """The parts of the package, imported when they are first asked for."""
-    if name in _MODULES:
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # unseen by type checkers, which would then take any name
+    __getattr__ = lazy(__name__, dict.fromkeys(_MODULES, ""))
 
 
 def __dir__() -> list[str]:

@@ -8,9 +8,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
@@ -23,26 +22,30 @@ def show_warning(message: Warning | str, category: type[Warning], *_: Any) -> No
         sys.stderr.write(f"warning: {message}\n")
 
 
-@dataclass
-class Settings:
-    """How much is said on stderr."""
+class Quiet:
+    """In the place of stderr: says that no person looks, so that nobody draws a bar, and takes no stages."""
 
-    quiet: bool = False
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def isatty(self) -> bool:
+        return False
 
 
-settings = Settings()
+def be_quiet() -> None:
+    """No stages and no bars from here on."""
+    if not isinstance(sys.stderr, Quiet):
+        sys.stderr = Quiet(sys.stderr)  # type: ignore[assignment]
 
 
 def stage(what: str) -> None:
     """Says on stderr what a command is about to do, so that it is not silent while it loads."""
-    if not settings.quiet and first_process():
+    if not isinstance(sys.stderr, Quiet) and first_process():
         sys.stderr.write(f"{what} ...\n")
         sys.stderr.flush()
-
-
-def show_progress() -> bool:
-    """Whether bars are drawn: where a person looks, and has not asked for quiet."""
-    return not settings.quiet and sys.stderr.isatty()
 
 
 def first_process() -> bool:

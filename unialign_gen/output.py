@@ -74,8 +74,11 @@ def written(path: Path) -> Iterator[Path]:
             beside.unlink()
 
 
-def check_folder(path: Path) -> Path:
+def check_folder(path: Path, overwrite: bool = True) -> Path:
     """The path, if it is a folder that can be written to or one that can be made.
+
+    Args:
+        overwrite: whether something may be in it already.
 
     Raises:
         InputError: a file is in its place or in that of a folder above it, or the place cannot be written to.
@@ -91,6 +94,8 @@ def check_folder(path: Path) -> Path:
         raise InputError(f"{path} cannot be a folder: {there} is a file; name another place")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"{path} cannot be written to: no permission in {there}")
+    if not overwrite and path.is_dir() and any(path.iterdir()):
+        raise InputError(f"{path} holds something already, and --no-overwrite was given: name another folder")
     return path
 
 

@@ -29,7 +29,10 @@ def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
     a sound's label says what it was heard as.
     """
     plan = json.loads((samples() / "showcase.json").read_text())
-    draw = drawer(pipeline, seed, best_of)
+    from tqdm import tqdm
+
+    bar = tqdm(total=sum(len(plan[k]) for k in ("text", "audio", "mix", "video")), unit="picture", disable=None, leave=False)
+    draw = drawer(pipeline, seed, best_of, bar.update)
     texts = [Cell(draw(text=t), t) for t in plan["text"]]
     concepts = concept_table(pipeline)
     sounds = [Cell(draw(audio=path(f)), f + heard_as(pipeline, f, concepts)) for f in plan["audio"]]
@@ -42,6 +45,7 @@ def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
     start, end = plan["between"]
     ends = pipeline.embed(text=[start, end])
     way = pipeline.interpolate(ends[0], ends[1], STEPS_BETWEEN, seed=seed).images
+    bar.close()
     labels = [start, *[f"{i / (STEPS_BETWEEN - 1):.2f}" for i in range(1, STEPS_BETWEEN - 1)], end]
     return sheet(
         [
@@ -62,8 +66,10 @@ def path(name: str) -> str:
     return str(samples() / name)
 
 
-def drawer(pipeline: Any, seed: int, best_of: int) -> Callable[..., Image.Image]:
+def drawer(pipeline: Any, seed: int, best_of: int, drawn: Callable[[], object]) -> Callable[..., Image.Image]:
     def draw(**prompt: Any) -> Image.Image:
-        return pipeline.best_of(best_of, seed=seed, **prompt).images[0]
+        picture = pipeline.best_of(best_of, seed=seed, **prompt).images[0]
+        drawn()
+        return picture
 
     return draw

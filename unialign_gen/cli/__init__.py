@@ -37,7 +37,7 @@ def main() -> None:
     words = sys.argv[1:]
     options = words[: words.index("--")] if "--" in words else words
     if "--quiet" in options:
-        console.settings.quiet = True
+        console.be_quiet()
         words.remove("--quiet")
     with console.one_line_errors():
         app(words)

@@ -9,29 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import guarded, report
+from ..console import guarded, report, stage
 from ..errors import InputError
 from ..notes import collected
 from ..output import check_output
+from . import options as o
 from .app import app
 from .loading import load
-from .options import (
-    AcceptLicense,
-    AsJson,
-    Checkpoint,
-    Decoder,
-    Device,
-    Dtype,
-    Guidance,
-    NoOverwrite,
-    PriorStrength,
-    Seed,
-    Source,
-    Start,
-    Steps,
-    TrackNumber,
-    Variant,
-)
 
 
 @app.command()
@@ -48,29 +32,29 @@ def animate(
     fps: Annotated[int, typer.Option(min=1, max=120, help="Frames a second.")] = 24,
     smooth: Annotated[float, typer.Option(help="Seconds over which the picture follows; larger is calmer.")] = 0.5,
     window: Annotated[float, typer.Option(help="Seconds of sound that are heard for one moment.")] = 2.3,
-    start: Start = 0.0,
+    start: o.Start = 0.0,
     seconds: Annotated[float | None, typer.Option(help="Only so much of the recording.")] = None,
-    track: TrackNumber = None,
+    track: o.TrackNumber = None,
     side: Annotated[int, typer.Option(min=16, max=2048, help="Width and height in pixels.")] = 512,
-    checkpoint: Checkpoint = "starter",
-    decoder: Decoder = None,
-    source: Source = None,
-    accept_license: AcceptLicense = False,
-    variant: Variant = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    prior_strength: PriorStrength = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    no_overwrite: NoOverwrite = False,
-    as_json: AsJson = False,
+    checkpoint: o.Checkpoint = "starter",
+    decoder: o.Decoder = None,
+    source: o.Source = None,
+    accept_license: o.AcceptLicense = False,
+    variant: o.Variant = None,
+    steps: o.Steps = None,
+    guidance: o.Guidance = None,
+    prior_strength: o.PriorStrength = None,
+    seed: o.Seed = 0,
+    device: o.Device = "cpu",
+    dtype: o.Dtype = "float32",
+    no_overwrite: o.NoOverwrite = False,
+    as_json: o.AsJson = False,
 ) -> None:
     """Make a film of a recording, with its sound.
 
     The picture follows the sound through time.
     """
-    from ..film import Plan, make_film
+    from ..film import Plan
     from ..loading import DECODERS, PUBLISHED
     from ..media import Excerpt, check_file
 
@@ -87,8 +71,11 @@ def animate(
         plan = replace(plan, pictures=8.0)
     from tqdm import tqdm
 
-    base = pipeline.embed(text=text, prior_strength=prior_strength)[0] if text is not None else None
+    from ..film import make_film
+
+    stage("listening and drawing")
     with collected() as notes, tqdm(unit="picture", disable=not sys.stderr.isatty(), leave=False) as bar:
+        base = pipeline.embed(text=text, prior_strength=prior_strength)[0] if text is not None else None
 
         def progress(done: int, total: int, _: list[Any]) -> None:
             bar.total = total

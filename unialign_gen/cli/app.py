@@ -54,7 +54,8 @@ def top(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No stages and no progress on stderr; also after a command.")] = False,
 ) -> None:
-    console.settings.quiet = console.settings.quiet or quiet
+    if quiet:
+        console.be_quiet()
 
 
 def named_after(names: Sequence[str], suffix: str) -> Path:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, report
+from ..console import guarded, report, stage
 from .app import app
 from .options import AsJson, Config
 
@@ -21,7 +21,11 @@ def bench(
     processes: Annotated[int, typer.Option(min=1, help="So many share the work, each with its part of the threads.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Compare objectives on feature caches, with equal budgets and searches; run again to go on."""
+    """Compare objectives on feature caches.
+
+    With equal budgets and searches; run again to go on.
+    """
+    stage("reading the configuration")
     from ..bench.config import BenchConfig
     from ..config import load
     from ..configs import find_config

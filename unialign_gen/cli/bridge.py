@@ -44,7 +44,10 @@ def events(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """From what a tagger hears, by its classes' names; nothing else is needed. Published decoders do so by themselves."""
+    """From what a tagger hears, by its classes' names.
+
+    Nothing else is needed. Published decoders do so by themselves.
+    """
     check_out(out)
     from ..bridge import events_head
     from ..encoders import load_encoder, yamnet
@@ -77,7 +80,10 @@ def text(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Through captions, from a space of sound and text to the decoder's."""
+    """Through captions, from a space of sound and text.
+
+    To that of the decoder.
+    """
     check_out(out)
     import torch
 
@@ -159,13 +165,13 @@ def check_out(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out} is not empty: name a new folder")
     check_folder(out)
+    stage("loading the encoders")
 
 
 def opened(checkpoint: str, source: list[str] | None, accept_license: bool, device: str) -> Aligner:
     from ..loading import check_device, open_aligner
 
-    check_device(device)
-    stage(f"loading {checkpoint}")
+    device = check_device(device)
     return open_aligner(checkpoint, parse_sources(source), accept_license).to(device)
 
 

@@ -7,31 +7,33 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, report
+from ..console import guarded, report, stage
 from ..errors import InputError
 from ..output import check_folder
 from .app import app
 from .loading import parse_sources
-from .options import AsJson, Checkpoint, Device, Source
+from .options import AsJson, Checkpoint, Device, NoOverwrite, Source
 
 
 @app.command()
 @guarded
 def models(as_json: AsJson = False) -> None:
     """List the checkpoints, what each needs and what is here."""
+    stage("looking at what is on this disk")
     from ..loading import describe
 
     rows = describe()
     lines = []
     for row in rows:
-        here = "on this disk" if row["on_disk"] else "not complete"
         size = f"{row['bytes'] / 1e6:.0f} MB" if "bytes" in row else ""
-        lines.append(f"{row['name']:<14} {here:<13} {row['pipeline'] or '':<30} {size}".rstrip())
+        lines.append(f"{row['name']:<14} {'on this disk' if row['on_disk'] else 'not complete':<13} {size}".rstrip())
         for part, need in row.get("needs", {}).items():
-            found = "here" if need["on_disk"] else "missing"
-            lines.append(
-                f"  {part:<12} {found:<13} {need['source'] or 'no public source, give --source':<50} {need['licence']}"
-            )
+            source = need["source"] or "no public source, give --source"
+            lines.append(f"  {part:<12} {'here' if need['on_disk'] else 'missing':<8} {source}, {need['licence']}")
+        if row.get("fetch", {}).get("sources"):
+            fetch = row["fetch"]
+            much = f"{fetch['bytes'] / 1e9:.1f} GB" if fetch["bytes"] else "an unknown number of bytes"
+            lines.append(f"  fetched by   {fetch['command']}\n               {much}: {', '.join(fetch['sources'])}")
     report({"models": rows}, as_json, "\n".join(lines))
 
 
@@ -46,13 +48,23 @@ def calibrate(
     limit: Annotated[int, typer.Option(min=2, help="At most so many pictures.")] = 1000,
     source: Source = None,
     device: Device = "cpu",
+    no_overwrite: NoOverwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure the norm that a published decoder expects.
 
     That of raw image embeddings; it is written as the decoder's embed_scale.
     """
-    from ..loading import PUBLISHED, SHIPPED, calibration_folder, check_device, find, open_aligner, unconditional_is_zero
+    from ..loading import (
+        PUBLISHED,
+        SHIPPED,
+        calibration_folder,
+        check_device,
+        check_names,
+        find,
+        open_aligner,
+        unconditional_is_zero,
+    )
 
     folder = find(checkpoint)
     if images is not None and not images.is_dir():
@@ -60,7 +72,9 @@ def calibrate(
     place = out or (calibration_folder(checkpoint) if not (folder / "aligner").is_dir() else folder / "embed_scale")
     if out is None and checkpoint not in SHIPPED + PUBLISHED and not Path(checkpoint).expanduser().is_dir():
         raise InputError(f"{checkpoint} is not a folder of yours: name one with --out")
-    check_folder(place)
+    check_folder(place, not no_overwrite)
+    check_names(device)
+    stage("loading the image encoder")
     device = check_device(device)
     from ..loading.description import on_disk
     from ..loading.scale import measure, pictures_in, shipped_pictures
@@ -109,6 +123,7 @@ def split(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out} is not empty: name a new folder")
     check_folder(out)
+    stage(f"reading {released.name}")
     from ..encoders.vast import write_split
 
     written = write_split(released, make_folder(out), tokenizer, dataset, tokens)

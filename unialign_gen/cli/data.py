@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, report
+from ..console import guarded, report, stage
 from ..errors import InputError
 from ..notes import collected
 from ..output import check_folder
@@ -40,6 +40,7 @@ def extract(
     sources = extract_config.sources | parse_sources(source)
     accept_license = accept_license or extract_config.accept_license
     extract_config = replace(extract_config, sources=sources, accept_license=accept_license)
+    stage("loading the encoders")
     from ..data.extract import run
     from ..loading import check_device
 
@@ -79,17 +80,19 @@ def caption(
     from ..config import load
     from ..configs import find_config
     from ..data.sources import CorpusConfig, read_corpus
+    from ..loading import check_device, check_names, dtype_of
 
     if out.suffix != ".jsonl":
         raise InputError(f"--out {out}: the name must end in .jsonl")
     check_folder(out.parent)
+    check_names(device, dtype)
     corpus_config = load(CorpusConfig, find_config(config, "extract"), overrides or (), section="corpus")
     corpus = read_corpus(replace(corpus_config, captions=None))  # the file to be written may be named there already
+    stage("loading the captioner")
     from transformers.utils import logging
 
     from ..data.caption import run
     from ..data.captioner import Captioner
-    from ..loading import check_device, dtype_of
 
     logging.disable_progress_bar()
     device = check_device(device)

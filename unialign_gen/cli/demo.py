@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded
+from ..console import guarded, stage
 from ..errors import InputError
 from .app import app
 from .options import Device, Dtype
@@ -35,15 +35,17 @@ def demo(
     batch: Annotated[int | None, typer.Option(min=1, max=1024, help="Pictures drawn in one batch; 16 by default.")] = None,
 ) -> None:
     """Serve the page, for a browser and as an API."""
-    from ..loading import PUBLISHED, SHIPPED, check_device, dtype_of, find
+    from ..loading import PUBLISHED, SHIPPED, check_device, check_names, dtype_of, find
 
     if checkpoint is not None and checkpoint not in SHIPPED + PUBLISHED:
         find(checkpoint)
-    device = check_device(device)
-    kind = dtype_of(dtype, device)
     users = [(name, password) for name, _, password in (entry.partition(":") for entry in auth or ())]
     if not all(name and password for name, password in users) or len(dict(users)) < len(users):
         raise InputError("--auth: write USER:PASSWORD, each user once")  # without what was given: it may be a password
+    check_names(device, dtype)
+    stage("starting the page")
+    device = check_device(device)
+    kind = dtype_of(dtype, device)
     from ..demo.server import serve
 
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ..console import guarded, report
+from ..console import guarded, report, stage
 from .app import app
 from .options import AsJson
 
@@ -34,6 +34,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     Also which devices there are; each problem comes with the line that mends it, and exit code 1.
     """
+    stage("looking at what is installed")
     found = {"python": platform.python_version(), **{name: version(name) for name in SHOWN}}
     clashes = [*requirements(), *torch_and_torchvision()]
     devices = available()

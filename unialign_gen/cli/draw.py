@@ -13,39 +13,9 @@ from ..console import guarded, report, stage
 from ..errors import InputError
 from ..notes import collected
 from ..output import check_output, written
-from ..request.picture_settings import PictureSettings, save_picture
+from . import options as o
 from .app import app, named_after
 from .loading import load
-from .options import (
-    AcceptLicense,
-    AsJson,
-    Audio,
-    BestOf,
-    Checkpoint,
-    Decoder,
-    Device,
-    Dtype,
-    Guidance,
-    Heads,
-    Image,
-    Mix,
-    MixOption,
-    NoOverwrite,
-    PriorStrength,
-    PriorTemperature,
-    Seconds,
-    Seed,
-    Source,
-    Start,
-    Steps,
-    Text,
-    TrackNumber,
-    Upscale,
-    Variant,
-    Video,
-    Weight,
-)
-from .prompts import files_of, one_prompt, request_of
 
 BATCH = 8  # pictures drawn at a time
 
@@ -53,39 +23,42 @@ BATCH = 8  # pictures drawn at a time
 @app.command()
 @guarded
 def generate(
-    text: Text = None,
-    audio: Audio = None,
-    video: Video = None,
-    image: Image = None,
-    weight: Weight = None,
-    start: Start = 0.0,
-    seconds: Seconds = None,
-    track: TrackNumber = None,
+    text: o.Text = None,
+    audio: o.Audio = None,
+    video: o.Video = None,
+    image: o.Image = None,
+    weight: o.Weight = None,
+    start: o.Start = 0.0,
+    seconds: o.Seconds = None,
+    track: o.TrackNumber = None,
     out: Annotated[
         Path | None,
         typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ... By default named after the prompt."),
     ] = None,
-    mix: MixOption = Mix.lerp,
-    checkpoint: Checkpoint = "starter",
-    decoder: Decoder = None,
-    source: Source = None,
-    accept_license: AcceptLicense = False,
-    heads: Heads = None,
-    variant: Variant = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    prior_strength: PriorStrength = None,
-    prior_temperature: PriorTemperature = None,
-    upscale: Upscale = None,
+    mix: o.MixOption = o.Mix.lerp,
+    checkpoint: o.Checkpoint = "starter",
+    decoder: o.Decoder = None,
+    source: o.Source = None,
+    accept_license: o.AcceptLicense = False,
+    heads: o.Heads = None,
+    variant: o.Variant = None,
+    steps: o.Steps = None,
+    guidance: o.Guidance = None,
+    prior_strength: o.PriorStrength = None,
+    prior_temperature: o.PriorTemperature = None,
+    upscale: o.Upscale = None,
     num_images: Annotated[int, typer.Option(min=1, max=1000, help="How many pictures.")] = 1,
-    best_of: BestOf = 1,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    no_overwrite: NoOverwrite = False,
-    as_json: AsJson = False,
+    best_of: o.BestOf = 1,
+    seed: o.Seed = 0,
+    device: o.Device = "cpu",
+    dtype: o.Dtype = "float32",
+    no_overwrite: o.NoOverwrite = False,
+    as_json: o.AsJson = False,
 ) -> None:
     """Draw one prompt, which may mix several inputs."""
+    from ..request.picture_settings import PictureSettings, save_picture
+    from .prompts import files_of, request_of
+
     asked = request_of(
         *(text, audio, video, image, weight, (start, seconds, track)),
         mix=mix.value,
@@ -103,14 +76,17 @@ def generate(
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
     if pipeline.moving:
         raise InputError(f"{checkpoint} draws clips: use animate")
+    from tqdm import tqdm
+
     with collected() as notes:
         stage("encoding the prompt")
         ready = pipeline.encoded(asked)
         stage("drawing")
         together = max(1, BATCH // best_of)
+        starts = range(0, num_images, together)
         results = [
             pipeline.draw_best(best_of, replace(ready, prompts=ready.prompts * count, seed=seed + at * best_of))
-            for at in range(0, num_images, together)
+            for at in tqdm(starts, unit="batch", disable=None if len(starts) > 1 else True, leave=False)
             if (count := min(together, num_images - at))
         ]
     drawn = [(picture, result.request.picture(i)) for result in results for i, picture in enumerate(result.images)]
@@ -125,33 +101,42 @@ def generate(
 @app.command()
 @guarded
 def interpolate(
-    start: Annotated[str, typer.Option("--from", help="KIND:VALUE, such as text:'a cat' or audio:thunder.wav.")],
-    end: Annotated[str, typer.Option("--to", help="KIND:VALUE.")],
+    first: Annotated[str, typer.Option("--from", help="KIND:VALUE, such as text:'a cat' or audio:thunder.wav.")],
+    last: Annotated[str, typer.Option("--to", help="KIND:VALUE.")],
+    start: o.Start = 0.0,
+    seconds: o.Seconds = None,
+    track: o.TrackNumber = None,
     frames: Annotated[int, typer.Option(min=2, max=1000, help="Pictures, both ends included.")] = 16,
-    out: Annotated[Path, typer.Option(help="By its suffix: .gif, .mp4, or .png for a grid of pictures.")] = Path("morph.gif"),
-    mix: MixOption = Mix.slerp,
-    checkpoint: Checkpoint = "starter",
-    decoder: Decoder = None,
-    source: Source = None,
-    accept_license: AcceptLicense = False,
-    heads: Heads = None,
-    variant: Variant = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    prior_strength: PriorStrength = None,
-    upscale: Upscale = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    no_overwrite: NoOverwrite = False,
-    as_json: AsJson = False,
+    out: Annotated[Path, typer.Option(help="By its suffix: .gif, .webp, .mp4, or .png for a grid.")] = Path("morph.gif"),
+    mix: o.MixOption = o.Mix.slerp,
+    checkpoint: o.Checkpoint = "starter",
+    decoder: o.Decoder = None,
+    source: o.Source = None,
+    accept_license: o.AcceptLicense = False,
+    heads: o.Heads = None,
+    variant: o.Variant = None,
+    steps: o.Steps = None,
+    guidance: o.Guidance = None,
+    prior_strength: o.PriorStrength = None,
+    upscale: o.Upscale = None,
+    seed: o.Seed = 0,
+    device: o.Device = "cpu",
+    dtype: o.Dtype = "float32",
+    no_overwrite: o.NoOverwrite = False,
+    as_json: o.AsJson = False,
 ) -> None:
     """Draw the way between two prompts, all from one noise."""
-    ends = [one_prompt("--from", start), one_prompt("--to", end)]
-    check_output(out, (".png", ".gif", ".mp4"), [v for e in ends for k, v in e.items() if k != "text"], not no_overwrite)
+    from .prompts import files_of, request_of_one
+
+    part = (start, seconds, track)
+    given = (("--from", first), ("--to", last))
+    ends = [request_of_one(option, entry, part, prior_strength=prior_strength) for option, entry in given]
+    check_output(out, (".png", ".gif", ".webp", ".mp4"), [f for e in ends for f in files_of(e)], not no_overwrite)
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
     with collected() as notes:
-        a, b = (pipeline.embed(**e, prior_strength=prior_strength)[0] for e in ends)
+        stage("encoding the prompts")
+        a, b = (pipeline.mixed(end)[0][0] for end in ends)
+        stage("drawing")
         pictures = pipeline.interpolate(
             a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance, upscale=upscale
         ).images
@@ -164,31 +149,33 @@ def interpolate(
 @app.command()
 @guarded
 def embed(
-    text: Text = None,
-    audio: Audio = None,
-    video: Video = None,
-    image: Image = None,
-    weight: Weight = None,
-    start: Start = 0.0,
-    seconds: Seconds = None,
-    track: TrackNumber = None,
+    text: o.Text = None,
+    audio: o.Audio = None,
+    video: o.Video = None,
+    image: o.Image = None,
+    weight: o.Weight = None,
+    start: o.Start = 0.0,
+    seconds: o.Seconds = None,
+    track: o.TrackNumber = None,
     out: Annotated[Path, typer.Option(help="A safetensors file.")] = Path("embedding.safetensors"),
-    mix: MixOption = Mix.lerp,
-    checkpoint: Checkpoint = "starter",
-    source: Source = None,
-    accept_license: AcceptLicense = False,
-    heads: Heads = None,
-    variant: Variant = None,
-    prior_strength: PriorStrength = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    no_overwrite: NoOverwrite = False,
-    as_json: AsJson = False,
+    mix: o.MixOption = o.Mix.lerp,
+    checkpoint: o.Checkpoint = "starter",
+    source: o.Source = None,
+    accept_license: o.AcceptLicense = False,
+    heads: o.Heads = None,
+    variant: o.Variant = None,
+    prior_strength: o.PriorStrength = None,
+    device: o.Device = "cpu",
+    dtype: o.Dtype = "float32",
+    no_overwrite: o.NoOverwrite = False,
+    as_json: o.AsJson = False,
 ) -> None:
     """Write the unit embeddings of prompts and of their mix.
 
     As they are drawn; with --prior-strength 0 as they were encoded.
     """
+    from .prompts import files_of, request_of
+
     asked = request_of(text, audio, video, image, weight, (start, seconds, track), mix=mix.value, prior_strength=prior_strength)
     check_output(out, (".safetensors",), files_of(asked), not no_overwrite)
     pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads, variant)
@@ -198,6 +185,7 @@ def embed(
     from ..pipelines.prior import strength_of
 
     with collected() as notes:
+        stage("encoding the prompts")
         ready = pipeline.encoded(asked)
         each = pipeline.alone(ready)
         tensors = {"mix": pipeline.mixed(ready)[0]}
@@ -215,11 +203,11 @@ def embed(
 @guarded
 def showcase(
     out: Annotated[Path, typer.Option(help="A PNG file.")] = Path("showcase.png"),
-    checkpoint: Checkpoint = "starter",
-    decoder: Decoder = None,
-    best_of: BestOf = 4,
-    no_overwrite: NoOverwrite = False,
-    as_json: AsJson = False,
+    checkpoint: o.Checkpoint = "starter",
+    decoder: o.Decoder = None,
+    best_of: o.BestOf = 4,
+    no_overwrite: o.NoOverwrite = False,
+    as_json: o.AsJson = False,
 ) -> None:
     """Draw a labelled sheet of examples.
 
@@ -229,6 +217,8 @@ def showcase(
     pipeline = load(checkpoint, "cpu", "float32", decoder)
     from ..showcase import draw_sheet
 
+    pipeline.set_progress_bar_config(disable=True)
+    stage("drawing")
     with written(out) as file:
         draw_sheet(pipeline, best_of=best_of).save(file)
     report({"files": [str(out)]}, as_json, str(out))

@@ -11,36 +11,9 @@ import typer
 from ..console import guarded, report, stage
 from ..notes import collected
 from ..output import check_output, written
-from ..request.picture_settings import PictureSettings, save_picture
+from . import options as o
 from .app import app
 from .loading import load
-from .options import (
-    AcceptLicense,
-    AsJson,
-    Audio,
-    Checkpoint,
-    Decoder,
-    Device,
-    Dtype,
-    Guidance,
-    Heads,
-    Image,
-    Mix,
-    MixOption,
-    NoOverwrite,
-    PriorStrength,
-    Seconds,
-    Seed,
-    Source,
-    Start,
-    Steps,
-    Text,
-    TrackNumber,
-    Variant,
-    Video,
-    Weight,
-)
-from .prompts import files_of, request_of
 
 
 @app.command()
@@ -54,36 +27,40 @@ def edit(
     control: Annotated[
         Path | None, typer.Option(help="A control map, depth or edges, for a decoder with a ControlNet: kandinsky, sdxl ...")
     ] = None,
-    text: Text = None,
-    audio: Audio = None,
-    video: Video = None,
-    image: Image = None,
-    weight: Weight = None,
-    start: Start = 0.0,
-    seconds: Seconds = None,
-    track: TrackNumber = None,
+    text: o.Text = None,
+    audio: o.Audio = None,
+    video: o.Video = None,
+    image: o.Image = None,
+    weight: o.Weight = None,
+    start: o.Start = 0.0,
+    seconds: o.Seconds = None,
+    track: o.TrackNumber = None,
     out: Annotated[Path, typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ...")] = Path("edited.png"),
-    mix: MixOption = Mix.lerp,
-    checkpoint: Checkpoint = "starter",
-    decoder: Decoder = None,
-    source: Source = None,
-    accept_license: AcceptLicense = False,
-    heads: Heads = None,
-    variant: Variant = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    prior_strength: PriorStrength = None,
+    mix: o.MixOption = o.Mix.lerp,
+    checkpoint: o.Checkpoint = "starter",
+    decoder: o.Decoder = None,
+    source: o.Source = None,
+    accept_license: o.AcceptLicense = False,
+    heads: o.Heads = None,
+    variant: o.Variant = None,
+    steps: o.Steps = None,
+    guidance: o.Guidance = None,
+    prior_strength: o.PriorStrength = None,
     num_images: Annotated[int, typer.Option(min=1, max=64, help="How many pictures.")] = 1,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    no_overwrite: NoOverwrite = False,
-    as_json: AsJson = False,
+    seed: o.Seed = 0,
+    device: o.Device = "cpu",
+    dtype: o.Dtype = "float32",
+    no_overwrite: o.NoOverwrite = False,
+    as_json: o.AsJson = False,
 ) -> None:
     """Change a picture by a prompt, which may mix several inputs.
 
     All of it, or what a mask marks; or draw along a control map.
     """
+    from ..media import check_file
+    from ..request.picture_settings import PictureSettings, save_picture
+    from .prompts import files_of, request_of
+
     asked = request_of(
         *(text, audio, video, image, weight, (start, seconds, track)),
         mix=mix.value,
@@ -93,16 +70,16 @@ def edit(
         guidance_scale=guidance,
         num_images_per_prompt=num_images,
     )
-    from ..media import check_file
-    from ..pipelines import Edit
-
     given = [path for path in (picture, mask, control) if path is not None]
     for path in given:
         check_file(path)
-    wanted = Edit(picture, mask, strength, control)
     names = [out] if num_images == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(num_images)]
     for name in names:
         check_output(name, (".png", ".jpg", ".jpeg", ".webp"), [*files_of(asked), *given], not no_overwrite)
+    stage("opening the picture")
+    from ..pipelines import Edit
+
+    wanted = Edit(picture, mask, strength, control)
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
     with collected() as notes, ExitStack() as files_there:  # all of them or none
         stage("drawing")

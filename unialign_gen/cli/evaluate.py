@@ -34,12 +34,12 @@ def concepts(
     from ..loading import find
 
     find(checkpoint, decoder)
-    from ..checkpoints.concepts import evaluate as run
-    from ..checkpoints.concepts import table
-
     root = data or default_root()
     read(root)  # says where there is none, before anything is loaded
     pipeline = load(checkpoint, "cpu", "float32", decoder, heads=heads)
+    from ..checkpoints.concepts import evaluate as run
+    from ..checkpoints.concepts import table
+
     pipeline.set_progress_bar_config(disable=True)
     result = run(pipeline, root, limit=limit, seed=seed, best_of=best_of, prior_strength=prior_strength)
     report(result, as_json, table(result))

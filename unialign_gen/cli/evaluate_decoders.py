@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import guarded, report
+from ..console import guarded, report, stage
 from ..errors import InputError
 from .app import evaluate
 from .loading import load
@@ -38,6 +38,9 @@ def decoders(
 
     Read-back, distance to real pictures, variety over seeds, speed and memory.
     """
+    if images is not None and not images.is_dir():
+        raise InputError(f"--images {images}: no such folder")
+    stage("looking at what is on this disk")
     from ..loading import DECODERS, describe
     from ..loading.scale import pictures_in, shipped_pictures
 
@@ -49,8 +52,6 @@ def decoders(
     ]
     if source and len(names) != 1:
         raise InputError(f"--source is for one decoder, here are {len(names)}: name it with --checkpoint")
-    if images is not None and not images.is_dir():
-        raise InputError(f"--images {images}: no such folder")
     files = (list(shipped_pictures()) if images is None else pictures_in(images))[:limit]
     from ..checkpoints.decoders import evaluate as run
     from ..checkpoints.decoders import table

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import guarded, report
+from ..console import guarded, report, stage
 from ..output import check_folder, check_output, written
 from .app import evaluate
 from .measuring import (
@@ -24,7 +24,7 @@ from .measuring import (
     methods_of,
     open_judges,
 )
-from .options import AcceptLicense, AsJson, Checkpoint, Device, Dtype, Guidance, Source, Steps
+from .options import AcceptLicense, AsJson, Checkpoint, Device, Dtype, Guidance, NoOverwrite, Source, Steps
 
 
 @evaluate.command()
@@ -79,19 +79,23 @@ def generation(
     dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """Draw every method's prompts and measure the pictures: table 3. Resumes; `torchrun` shares the work.
+    """Draw every method's prompts and measure the pictures.
 
+    Table 3 of the paper. Resumes; `torchrun` shares the work.
     Everything is kept in --out: run the same command again to go on, or with more methods or draws to add them.
     """
-    from ..loading import find
+    from ..loading import check_names, find
 
     if ways is not None:
         warnings.warn("--ways is now called --interpolations; the old name goes with the next release", stacklevel=2)
         interpolations = ways
-    methods = tuple(methods_of(method))
     decoders: tuple[str | None, ...] = tuple(decoder or (["kandinsky"] if checkpoint == "starter" else [])) or (None,)
     for name in decoders:
         find(checkpoint, name)
+    check_names(device, dtype)
+    check_folder(out)
+    stage("reading the data set")
+    methods = tuple(methods_of(method))
     from ..data import vggsounder
     from ..data.extract_config import digest
     from ..eval.study import Plan
@@ -99,7 +103,6 @@ def generation(
     from .evaluate_corpora import choose, parse_kinds
     from .loading import parse_sources, quiet
 
-    check_folder(out)
     chosen = tuple(parse_kinds(kinds))
     corpus = choose(dataset, root, split, clips, select_seed, out, csv, captions, annotations)
     device = check_device(device)
@@ -151,10 +154,15 @@ def statistics(
     resize: ResizeOption = "bicubic",
     strict: StrictOption = False,
     device: Device = "cpu",
+    no_overwrite: NoOverwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Mean and covariance of pictures' features, in a file that `eval distance` takes in place of the pictures."""
-    check_output(out, (".safetensors",))
+    """Keep the mean and covariance of pictures' features.
+
+    In a file that `eval distance` takes in place of the pictures.
+    """
+    check_output(out, (".safetensors",), overwrite=not no_overwrite)
+    stage(f"loading {extractor}")
     loaded = extractors([extractor], weights, resize, device)[extractor]
     from ..eval.features import measure
 
@@ -188,7 +196,11 @@ def distance(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """How far two sets of pictures are apart: FID and its like, and, of two folders, KID, MIND, precision, recall and more."""
+    """Measure how far two sets of pictures are apart.
+
+    FID and its like, and, of two folders, KID, MIND, precision, recall and more.
+    """
+    stage(f"loading {extractor}")
     loaded = extractors([extractor], weights, resize, device)[extractor]
     from ..eval.features import compare
 
@@ -204,13 +216,18 @@ def write_report(
     out: Out,
     title: Annotated[str, typer.Option(help="Of the page.")] = "Evaluation",
     formats: Annotated[list[str] | None, typer.Option("--format", help="Also markdown, latex or csv; can be repeated.")] = None,
+    no_overwrite: NoOverwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Results of several runs on one page, the published numbers beside them: HTML, JSON; Markdown, LaTeX, CSV on request."""
+    """Put the results of several runs on one page.
+
+    The published numbers stand beside them: HTML, JSON; Markdown, LaTeX, CSV on request.
+    """
+    check_folder(out, not no_overwrite)
+    stage("reading the results")
     from ..eval import report as pages
     from ..eval import results
 
-    check_folder(out)
     found = [(path if path.is_dir() else path.parent, results.read(path)) for path in result]
     files = [str(f) for f in pages.write(found, out, title, formats or [])]
     report({"files": files}, as_json, "\n".join(files))

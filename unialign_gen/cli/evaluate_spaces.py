@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import guarded, report
+from ..console import guarded, report, stage
 from ..errors import InputError
 from ..output import check_folder
 from .app import evaluate
@@ -97,9 +97,13 @@ def retrieval(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """R@1, R@5, R@10, mAP, nDCG and median rank between texts and clips, both ways: each modality alone, all together by
-    centroid, volume and query-weighted centroid, and what together gains."""
+    """Measure how texts find clips and clips texts.
+
+    R@1, R@5, R@10, mAP, nDCG and median rank: each modality alone, all together by centroid, volume and query-weighted
+    centroid, and what together gains.
+    """
     check_folder(out)
+    stage("opening the features")
     methods = methods_of(method)
     cache, aligner = opened(features, checkpoint, source, accept_license)
     there = [m for m in cache.modalities if m != "text"]
@@ -142,11 +146,13 @@ def gap(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """How far apart modalities lie: distances of means and distributions, zeta and chi, Hoelder, alignment, uniformity, t-SNE.
+    """Measure how far apart modalities lie.
 
+    Gap, conflicts zeta and chi, Hoelder divergence, alignment, uniformity, t-SNE.
     With labels also clustering, linear probe and zero-shot classification.
     """
     check_folder(out)
+    stage("opening the features")
     methods = methods_of(method)
     cache, aligner = opened(features, checkpoint, source, accept_license)
     modalities = modality or list(cache.modalities)
@@ -181,8 +187,12 @@ def mteb(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """mteb's tasks of text, sound, pictures and video, run by mteb itself on a checkpoint or the folder of a saved aligner."""
+    """Run tasks of mteb on a checkpoint.
+
+    Tasks of text, sound, pictures and video, run by mteb itself, also on the folder of a saved aligner.
+    """
     check_folder(out)
+    stage("loading mteb")
     try:
         from ..eval import mteb as protocol
     except ImportError as error:
@@ -201,8 +211,12 @@ def export_model(
     checkpoint: Checkpoint = "starter",
     as_json: AsJson = False,
 ) -> None:
-    """Encoders and heads as a model of sentence-transformers: SentenceTransformer(FOLDER, trust_remote_code=True)."""
+    """Save encoders and heads for sentence-transformers.
+
+    SentenceTransformer(FOLDER, trust_remote_code=True) loads them.
+    """
     check_folder(out)
+    stage(f"loading {checkpoint}")
     try:
         from ..sentence_transformer import export
     except ImportError as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..console import show_progress, stage
+from ..console import stage
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -42,11 +43,11 @@ def load(
     heads: Path | None = None,
     variant: str | None = None,
 ) -> AnyPipeline:
-    from ..loading import check_device, dtype_of, find
+    from ..loading import check_names, find
 
     find(checkpoint, decoder)
-    sources, device = parse_sources(source), check_device(device)
-    number = dtype_of(dtype, device)
+    sources = parse_sources(source)
+    check_names(device, dtype)
     stage(f"loading {checkpoint}")
     from .. import load as load_pipeline
 
@@ -54,12 +55,12 @@ def load(
     pipeline = load_pipeline(
         checkpoint,
         device=device,
-        dtype=number,
+        dtype=dtype,
         decoder=decoder,
         sources=sources,
         accept_license=accept_license,
         heads=heads,
         variant=variant,
     )
-    pipeline.set_progress_bar_config(disable=not show_progress(), leave=False)
+    pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
     return pipeline

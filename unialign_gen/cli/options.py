@@ -9,6 +9,20 @@ from typing import Annotated
 import typer
 
 
+def checkpoint_names() -> list[str]:
+    """For the shell's completion."""
+    from ..loading.folders import PUBLISHED, SHIPPED
+
+    return [*SHIPPED, *PUBLISHED]
+
+
+def config_names() -> list[str]:
+    """For the shell's completion, which falls back on files."""
+    from ..configs import configs_folder
+
+    return sorted(path.stem for path in configs_folder().glob("*.yaml"))
+
+
 class Mix(str, Enum):
     lerp = "lerp"
     slerp = "slerp"
@@ -18,7 +32,8 @@ class Mix(str, Enum):
 Checkpoint = Annotated[
     str,
     typer.Option(
-        help="starter, a published one (`models` lists them), a folder that save_pretrained wrote, or OWNER/NAME[@REVISION]."
+        help="starter, a published one (`models` lists them), a folder that save_pretrained wrote, or OWNER/NAME[@REVISION].",
+        autocompletion=checkpoint_names,
     ),
 ]
 Decoder = Annotated[str | None, typer.Option(help="The starter's decoder: kandinsky (its first) or stable-unclip.")]
@@ -68,7 +83,11 @@ Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16; auto is 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 MixOption = Annotated[Mix, typer.Option(help="How prompts are mixed.")]
 Config = Annotated[
-    str, typer.Argument(help="A YAML file, or the name of a configuration that comes with the package, such as clips.")
+    str,
+    typer.Argument(
+        help="A YAML file, or the name of a configuration that comes with the package, such as clips.",
+        autocompletion=config_names,
+    ),
 ]
 Heads = Annotated[Path | None, typer.Option(help="A training run, whose heads replace the checkpoint's own.")]
 NoOverwrite = Annotated[bool, typer.Option("--no-overwrite", help="Stop if the output is there already.")]

@@ -10,6 +10,9 @@ from ..request import MODALITIES, Request
 from ..request.arguments import ask
 from ..text import clean_text
 
+Part = tuple[float, float | None, int | None]  # start and length in seconds, and track, of every sound and video
+WHOLE: Part = (0.0, None, None)
+
 
 def parse_weights(entries: list[str] | None) -> dict[str, tuple[float, ...] | float]:
     """`["text=0.7", "audio=1,-0.5"]` -> `{"text": 0.7, "audio": (1.0, -0.5)}`."""
@@ -34,13 +37,10 @@ def request_of(
     video: list[Path] | None,
     image: list[Path] | None,
     weight: list[str] | None = None,
-    part: tuple[float, float | None, int | None] = (0.0, None, None),
+    part: Part = WHOLE,
     **options: Any,
 ) -> Request:
     """What the options ask for; options of one kind that are repeated are mixed.
-
-    Args:
-        part: start and length in seconds, and track, of every sound and video.
 
     Raises:
         InputError: no prompt, a file that is not there, or a number that cannot be used.
@@ -52,7 +52,7 @@ def request_of(
     for kind, values in prompts.items():
         for value in values:
             check_prompt(kind, value)
-    if part != (0.0, None, None):
+    if part != WHOLE:
         from ..media import Excerpt
 
         for kind in {"audio", "video"} & set(prompts):
@@ -70,13 +70,13 @@ def check_prompt(kind: str, value: str) -> None:
         check_file(value)
 
 
-def one_prompt(option: str, entry: str) -> dict[str, Any]:
-    """`text:a cat` -> `{"text": "a cat"}`."""
+def request_of_one(option: str, entry: str, part: Part, **options: Any) -> Request:
+    """`text:a cat` -> a request for it."""
     kind, colon, value = entry.partition(":")
     if not colon or kind not in MODALITIES:
         raise InputError(f"{option} {entry!r}: write text:WORDS, audio:FILE, video:FILE or image:FILE")
-    check_prompt(kind, value)
-    return {kind: value}
+    given: dict[str, Any] = {k: [value] if k == kind else None for k in MODALITIES}
+    return request_of(**given, part=part, **options)
 
 
 def files_of(request: Request) -> list[str]:

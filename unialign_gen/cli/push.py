@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, report
+from ..console import guarded, report, stage
 from ..errors import InputError
 from .app import app
 from .options import AsJson
@@ -34,6 +34,7 @@ def push(
         raise InputError(f"{folder} holds no model: give a folder that save_pretrained, train or bridge wrote")
     if not REPOSITORY.fullmatch(repository) or "@" in repository:
         raise InputError(f"{repository!r}: name a repository as OWNER/NAME")
+    stage(f"uploading {place.name}")
     from huggingface_hub import HfApi, ModelCard
     from huggingface_hub.errors import HfHubHTTPError
 

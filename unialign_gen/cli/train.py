@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, report
+from ..console import guarded, report, stage
 from .app import app
 from .options import AsJson, Config
 
@@ -29,6 +29,7 @@ def train(
     from ..training.config import TrainConfig
 
     train_config = load(TrainConfig, find_config(config, "train"), overrides or ())
+    stage("loading the features")
     from ..training.train import train as run
 
     done = run(train_config)

@@ -1,7 +1,7 @@
 """Checkpoints: where they lie, what the published ones are put together from, and how one becomes a pipeline."""
 
 from .aligners import frozen_head, open_aligner
-from .devices import check_device, dtype_of
+from .devices import check_device, check_names, dtype_of
 from .folders import (
     DECODERS,
     PUBLISHED,
@@ -27,6 +27,7 @@ __all__ = [
     "SHIPPED",
     "calibration_folder",
     "check_device",
+    "check_names",
     "decoder_folder",
     "describe",
     "dtype_of",

@@ -9,7 +9,8 @@ from ..errors import InputError
 if TYPE_CHECKING:
     import torch
 DTYPES = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16", "half": "float16"}
-DTYPES |= {"bfloat16": "bfloat16", "bf16": "bfloat16"}
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia")  # that torch may have
+DTYPES |= {"bfloat16": "bfloat16", "bf16": "bfloat16", "auto": "auto"}
 
 
 def dtype_of(dtype: Any, device: Any = "cpu") -> torch.dtype:
@@ -23,12 +24,28 @@ def dtype_of(dtype: Any, device: Any = "cpu") -> torch.dtype:
     """
     import torch
 
-    name = str(getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype or "float32")).removeprefix("torch.")
+    name = name_of_dtype(dtype)
     if name == "auto":
         name = "float32" if torch.device(device).type == "cpu" else "float16"
+    return getattr(torch, name)
+
+
+def check_names(device: str, dtype: str = "float32") -> None:
+    """What can be seen to be wrong with the two without torch, which takes seconds to import.
+
+    Raises:
+        InputError: a dtype that is not used here, or no device at all.
+    """
+    name_of_dtype(dtype)
+    if device.partition(":")[0] not in DEVICES:
+        raise InputError(f"device {device!r} is not available here (--device)")
+
+
+def name_of_dtype(dtype: Any) -> str:
+    name = str(getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype or "float32")).removeprefix("torch.")
     if name not in DTYPES:
         raise InputError(f"dtype {name!r}: choose from auto, float32, float16, bfloat16 (--dtype)")
-    return getattr(torch, DTYPES[name])
+    return DTYPES[name]
 
 
 def check_device(device: Any) -> Any:

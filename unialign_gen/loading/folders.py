@@ -12,6 +12,7 @@ from ..errors import InputError
 
 SHIPPED = ("starter",)
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+FULL = "pip install 'unialign_gen[full]' brings it (a clone has it)"  # what the main wheel has no room for
 HUB_FILES = ("*.json", "*.safetensors", "*.txt")
 DECODERS = ("kandinsky", "stable-unclip")  # those of the starter, its own first
 
@@ -107,7 +108,7 @@ def find(checkpoint: str | Path, decoder: str | None = None) -> Path:
         raise InputError(f"unknown decoder {decoder!r}: choose from {', '.join(DECODERS)}")
     place = decoder_folder(folder, decoder)
     if decoder is not None and not (place / "model_index.json").is_file():
-        raise InputError(f"this installation's {name} has no {decoder} decoder")
+        raise InputError(f"this installation's {name} has no {decoder} decoder: {FULL}")
     return place
 
 

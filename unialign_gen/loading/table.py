@@ -59,7 +59,22 @@ def describe() -> list[dict[str, Any]]:
                 "pipeline": described["pipeline"],
                 "moving": described["pipeline"] == "MovingPipeline",
                 "needs": needs,
+                "fetch": fetched(name, needs),
                 "folder": str(shipped_folder() / name),
             }
         )
     return rows
+
+
+def fetched(name: str, needs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What drawing words would download: the command, its sources, and their bytes in all, None where one is unknown.
+
+    The image encoder is wanted only where the decoder's scale was not measured; image and text often are one repository.
+    """
+    measured = needs["embed_scale"]["on_disk"]
+    unused = {"audio", "embed_scale", *(["image"] if measured else [])}
+    missing = {need["source"]: need["bytes"] for p, need in needs.items() if p not in unused and not need["on_disk"]}
+    sizes = [max(size.values()) if size else None for size in missing.values()]
+    first = "" if measured or needs["image"]["on_disk"] else f"unialign-gen calibrate --checkpoint {name} && "
+    command = f'{first}unialign-gen generate --checkpoint {name} --text "a dog"'
+    return {"command": command, "sources": list(missing), "bytes": None if None in sizes else sum(size or 0 for size in sizes)}

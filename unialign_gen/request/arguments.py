@@ -188,39 +188,30 @@ S = TypeVar("S")
 R = TypeVar("R")
 
 
-def _signed(method: Callable[..., Any], call: Callable[..., Any], before: Sequence[str]) -> None:
-    """Shows `call` with the parameters of `ask`, also to whoever inspects it."""
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    first = [inspect.Parameter(name, kind) for name in before]
+def _calling(method: Callable[..., Any], *before: str) -> Any:
+    """The method with a request made of what comes after its first parameters, and with the parameters of `ask`, which an
+    editor shows.
+    """
+
+    @wraps(method)
+    def call(*args: Any, **options: Any) -> Any:
+        return method(*args[: len(before)], ask(*args[len(before) :], **options))
+
+    first = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in before]
     call.__signature__ = inspect.Signature([*first, *inspect.signature(ask).parameters.values()])  # type: ignore[attr-defined]
     call.__doc__ = f"{inspect.cleandoc(method.__doc__ or '')}\n\n{inspect.cleandoc(ask.__doc__ or '').split(chr(10), 2)[2]}"
+    return call
 
 
 def _takes(build: Callable[P, Request]) -> Callable[[Callable[[S, Request], R]], Callable[Concatenate[S, P], R]]:
-    def decorate(method: Callable[[S, Request], R]) -> Callable[Concatenate[S, P], R]:
-        @wraps(method)
-        def call(self: S, *args: P.args, **options: P.kwargs) -> R:
-            return method(self, build(*args, **options))
-
-        _signed(method, call, ["self"])
-        return call
-
-    return decorate
+    return lambda method: _calling(method, "self")
 
 
 def _takes_count(
     build: Callable[P, Request],
 ) -> Callable[[Callable[[S, int, Request], R]], Callable[Concatenate[S, int, P], R]]:
-    def decorate(method: Callable[[S, int, Request], R]) -> Callable[Concatenate[S, int, P], R]:
-        @wraps(method)
-        def call(self: S, count: int, /, *args: P.args, **options: P.kwargs) -> R:
-            return method(self, count, build(*args, **options))
-
-        _signed(method, call, ["self", "count"])
-        return call
-
-    return decorate
+    return lambda method: _calling(method, "self", "count")
 
 
-takes_request = _takes(ask)  # a method of a Request, called with the arguments of `ask`, which an editor shows
+takes_request = _takes(ask)  # a method of a Request, called with the arguments of `ask`
 takes_count_and_request = _takes_count(ask)

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from ..config import expectation
 from ..errors import InputError
 
 Mix = Literal["lerp", "slerp", "spherical_mean"]
@@ -251,10 +252,7 @@ def one_line(error: ValidationError) -> str:
     """The first thing that a schema found wrong: which field, what it must be, what it is."""
     first = error.errors(include_url=False)[0]
     place = str(first["loc"][0]) if first["loc"] else "the request"
-    must = first["msg"].replace("Input should be", "must be").replace("a valid integer", "a whole number")
-    must = must.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
-    must = must.replace("a valid ", "a ")
-    return f"{place} {must}, got {short(first['input'])}"
+    return f"{place} must be {expectation(first)}, got {short(first['input'])}"
 
 
 def short(value: Any) -> str:
