@@ -115,7 +115,7 @@ def test_infinite_anchors_are_said(tmp_path, caches):
 
 
 def test_a_process_keeps_far_less_than_its_cache():
-    """The command that `docs/training.md` names for 20 GB, at 0.6: training adds less than half of the cache, with all that it imports."""
+    """The command that `docs/training.md` names for 20 GB, at 0.6: imports and training add less than half of the cache."""
     arguments = ["--gigabytes", "0.6", "--processes", "1", "--steps", "2", "--batch", "64"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, BENCHMARK, *arguments], capture_output=True, text=True, check=True, env=environment)
