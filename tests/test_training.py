@@ -714,6 +714,7 @@ def test_a_trained_encoder_needs_its_media(clips, tmp_path):
 
 
 def test_shipped_configurations_are_valid(monkeypatch):
+    from unialign_gen.bench.config import BenchConfig
     from unialign_gen.configs import configs_folder
     from unialign_gen.data.extract_config import ExtractConfig
 
@@ -728,12 +729,15 @@ def test_shipped_configurations_are_valid(monkeypatch):
         "VAST150K",
         "EVA_CLIP",
         "UNIALIGN_DATA",
+        "SPACE",
+        "PE_AV",
     ):
         monkeypatch.setenv(name, f"/{name.lower()}")
     files = sorted(configs_folder().glob("*.yaml"))
     assert len(files) >= 8
     for path in files:
-        config = load(ExtractConfig if "extract" in path.stem else TrainConfig, path)
+        kind = ExtractConfig if "extract" in path.stem else BenchConfig if "bench" in path.stem else TrainConfig
+        config = load(kind, path)
         if isinstance(config, TrainConfig):
             assert objective_of(config).anchor == config.anchor
     paper = load(TrainConfig, configs_folder() / "vggsound-kandinsky.yaml")

@@ -25,6 +25,7 @@ from unialign_gen.errors import InputError
 from unialign_gen.heads import heads_in, load_head
 from unialign_gen.loading import find
 from unialign_gen.training.config import HeadConfig
+from unialign_gen.training.features import Moments
 from unialign_gen.training.state import new_head
 
 EVA = {"img_size": 28, "patch_size": 14, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2.5}
@@ -235,7 +236,7 @@ def test_a_released_checkpoint_comes_apart(tmp_path, vocabulary, eva_model, age)
     assert torch.allclose(parts["audio"](mels), F.normalize(sound(mels) @ plain["contra_head_a.linear.weight"].T), atol=1e-5)
 
     start = SimpleNamespace(heads={"text": HeadConfig(start=heads["text"], dropout=0.0)})
-    trained = new_head(start, "text", torch.randn(4, 32), 16)  # what a training run goes on from
+    trained = new_head(start, "text", Moments(4, torch.zeros(32), torch.ones(32)), 16)  # what a training run goes on from
     assert torch.equal(trained.linear.weight, plain["contra_head_t.linear.weight"])
 
     # a contrastive head is saved with its aligner, and found again
