@@ -10,7 +10,10 @@ from diffusers import (
     KandinskyV22ControlnetPipeline,
     KandinskyV22Img2ImgPipeline,
     KandinskyV22InpaintPipeline,
+    StableDiffusionControlNetImg2ImgPipeline,
+    StableDiffusionControlNetInpaintPipeline,
     StableDiffusionControlNetPipeline,
+    StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionXLControlNetImg2ImgPipeline,
     StableDiffusionXLControlNetInpaintPipeline,
@@ -231,9 +234,19 @@ XL = {
     "control+img2img": StableDiffusionXLControlNetImg2ImgPipeline,
     "control+inpaint": StableDiffusionXLControlNetInpaintPipeline,
 }
-SD = {"inpaint": StableDiffusionInpaintPipeline, "control": StableDiffusionControlNetPipeline}
-CASES = [("sdxl-vit-h", m, k, g) for m, k in XL.items() for g in ((5.0, 1.0) if m == "inpaint" else (5.0,))]
-CASES += [("sd15-vit-h", mode, kind, 7.5) for mode, kind in SD.items()]
+SD = {
+    "img2img": StableDiffusionImg2ImgPipeline,
+    "inpaint": StableDiffusionInpaintPipeline,
+    "control": StableDiffusionControlNetPipeline,
+    "control+img2img": StableDiffusionControlNetImg2ImgPipeline,
+    "control+inpaint": StableDiffusionControlNetInpaintPipeline,
+}
+CASES = [
+    (name, mode, kind, guidance)
+    for name, kinds in (("sdxl-vit-h", XL), ("sd15-vit-h", SD))
+    for mode, kind in kinds.items()
+    for guidance in (5.0, 1.0)
+]
 
 
 @pytest.mark.parametrize(("name", "mode", "kind", "guidance"), CASES)
