@@ -1,4 +1,6 @@
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -120,3 +122,17 @@ def test_a_encoder_survives_saving(tmp_path):
 def test_a_folder_without_a_encoder_is_one_clear_line(tmp_path):
     with pytest.raises(InputError, match="no encoder in"):
         load_encoder(tmp_path)
+
+
+def test_threads_load_one_after_the_other():
+    """A library that builds a model without weights does so for every thread's modules: ours wait."""
+    from accelerate import init_empty_weights
+
+    from unialign_gen.encoders.registry import LOADING
+
+    with ThreadPoolExecutor() as pool:
+        with LOADING, init_empty_weights():
+            waiting = pool.submit(load_encoder, ALIGNER / "text")
+            time.sleep(0.3)
+            assert not waiting.done()
+        assert all(p.device.type == "cpu" for p in waiting.result().parameters())

@@ -18,7 +18,7 @@ from .bridge import Bridge, default_head, read_bridge
 from .deprecated import current_keys
 from .encoders import load_encoder, save_encoder
 from .encoders.base import Encoder
-from .encoders.registry import NOWHERE
+from .encoders.registry import NOWHERE, one_at_a_time
 from .errors import InputError
 from .heads import Head, encoder_beside, load_head, save_head
 from .media import Clip, Source, load_image, load_sound, load_video
@@ -133,6 +133,7 @@ class Aligner(ModelMixin, ConfigMixin):
         """The sampling rate in Hz that the sound encoder takes."""
         return int(getattr(self.part("audio").encoder, "rate"))  # noqa: B009  a sound encoder's own attribute
 
+    @one_at_a_time
     def part(self, kind: str) -> Part:
         """Encoder and head of `image`, `text` or `audio`, loaded now if they were not yet."""
         if kind not in self.config["encoders"]:

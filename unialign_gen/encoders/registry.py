@@ -20,9 +20,11 @@ import importlib.util
 import json
 import os
 import pkgutil
-from collections.abc import Collection, Mapping
+import threading
+from collections.abc import Callable, Collection, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 from ..deprecated import current_keys
 from ..errors import InputError
@@ -167,6 +169,27 @@ def save_encoder(encoder: Encoder, folder: Path, quantised: Collection[str] = ()
         (folder / name).write_text(text, "utf-8")
 
 
+LOADING = threading.RLock()
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def one_at_a_time(load: Callable[P, R]) -> Callable[P, R]:
+    """Keeps other threads from loading meanwhile.
+
+    While a library builds a model without weights, every module that any thread makes is without them too
+    (`accelerate.init_empty_weights`, which diffusers and transformers load with).
+    """
+
+    @wraps(load)
+    def run(*args: P.args, **options: P.kwargs) -> R:
+        with LOADING:
+            return load(*args, **options)
+
+    return run
+
+
+@one_at_a_time
 def load_encoder(folder: Path, dtype: torch.dtype | None = None, config: dict[str, Any] | None = None) -> Encoder:
     """The encoder kept in `folder`, frozen, in evaluation mode, in `dtype` (fp32 if none is named).
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..encoders.registry import one_at_a_time
 from ..errors import InputError
 from . import description
 from .aligners import described_aligner, folder_aligner, refuse_sources
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 LIBRARIES = ("unialign_gen", "diffusers", "transformers")  # that parts of a saved pipeline may be of
 
 
+@one_at_a_time
 def load_pipeline(
     checkpoint: str | Path = "starter",
     device: Any = "cpu",
