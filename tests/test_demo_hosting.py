@@ -131,7 +131,8 @@ def test_mistakes_of_the_options(options, words):
     assert result.exit_code == 2
     assert words in result.stderr
     assert "secret" not in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    said = [line for line in result.stderr.strip().splitlines() if not line.endswith("...")]  # stages end so
+    assert len(said) == 1
 
 
 def test_the_guide_s_container_starts_the_page_with_options_that_exist(monkeypatch):
