@@ -24,6 +24,11 @@ def starter():
     return pipeline
 
 
+def said(stderr: str) -> list[str]:
+    """Lines that a command wrote to stderr, without those that say what it is about to do."""
+    return [line for line in stderr.strip().splitlines() if not line.endswith(" ...")]
+
+
 def tone(seconds: float, rate: int, hertz: float = 440.0, channels: int = 1) -> np.ndarray:
     """Samples (n, channels) in [-0.5, 0.5]."""
     t = np.arange(int(seconds * rate)) / rate
