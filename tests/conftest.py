@@ -24,6 +24,21 @@ def starter():
     return pipeline
 
 
+@pytest.fixture
+def enlarging(starter):
+    """The starter with an upscaler that only repeats pixels."""
+    from unialign_gen.pipelines import Upscaler
+
+    upscaler = Upscaler(scale=8, width=4, depth=1)
+    with torch.no_grad():
+        upscaler.body[-1].weight.zero_()
+        upscaler.body[-1].bias.zero_()
+    before = starter.upscaler
+    starter.register_modules(upscaler=upscaler)
+    yield starter
+    starter.register_modules(upscaler=before)
+
+
 def said(stderr: str) -> list[str]:
     """Lines that a command wrote to stderr, without those that say what it is about to do."""
     return [line for line in stderr.strip().splitlines() if not line.endswith(" ...")]

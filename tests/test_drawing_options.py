@@ -6,23 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from unialign_gen.errors import InputError
-from unialign_gen.pipelines import Upscaler
 from unialign_gen.request.picture_settings import PictureSettings, parse
 
 FEW = {"num_inference_steps": 1}
-
-
-@pytest.fixture
-def enlarging(starter):
-    """The starter with an upscaler that only repeats pixels."""
-    upscaler = Upscaler(scale=8, width=4, depth=1)
-    with torch.no_grad():
-        upscaler.body[-1].weight.zero_()
-        upscaler.body[-1].bias.zero_()
-    before = starter.upscaler
-    starter.register_modules(upscaler=upscaler)
-    yield starter
-    starter.register_modules(upscaler=before)
 
 
 def test_the_priors_draw_is_each_pictures_own_and_the_same_for_its_seed(starter):

@@ -219,3 +219,15 @@ def test_a_shared_pipeline_is_used_like_its_own(starter):
         assert shared.prior is starter.prior
         assert shared.interpolate(*starter.embed(text=["a cat", "a car"]), frames=2, num_inference_steps=1).images
         assert isinstance(shared(text="a cat", num_inference_steps=1, return_dict=False), tuple)
+
+
+def test_a_batch_is_enlarged_as_each_request_would_be_alone(enlarging):
+    requests = [ask(text=text, seed=3, num_inference_steps=2, upscale=scale) for text, scale in (("a cat", 2), ("a car", 2))]
+    answers, batches = together(enlarging, requests)
+    assert batches == 1
+    for answer, request in zip(answers, requests, strict=True):
+        alone = enlarging.draw(request)
+        assert answer.images[0].size == alone.images[0].size == (2 * enlarging.sample_side,) * 2
+        assert np.abs(pixels(answer.images[0]) - pixels(alone.images[0])).max() <= 1
+    other = ask(text="a cat", seed=3, num_inference_steps=2, upscale=4)
+    assert batch_key(enlarging, other) != batch_key(enlarging, requests[0])

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from ..pipelines.prompted import PictureOutput, PromptedPipeline
 from ..request import Request
-from .together import Member, batch_key, draw_together, rows_of
+from .together import Member, batch_key, draw_together, picture_count
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class BatchingEngine:
         Raises:
             RuntimeError: the engine is closed.
         """
-        rows, key = rows_of(request), batch_key(pipeline, request)
+        rows, key = picture_count(request), batch_key(pipeline, request)
         task = Task(lambda: pipeline.draw(request), pipeline, request, key, rows)
         self._add(task, self._draws)
         return task.future

@@ -13,7 +13,7 @@ from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor
 
 from ..notes import Note, collected
-from ..pipelines.prompted import Conditions, PictureOutput, PromptedPipeline
+from ..pipelines.prompted import Conditions, PictureOutput, PromptedPipeline, rows_of
 from ..request import Request
 
 DECODED = 4  # pictures at a time
@@ -76,13 +76,9 @@ class Member:
         """An option of words, one a picture.
 
         Raises:
-            ValueError: a list that does not fit the prompts.
+            InputError: a list that does not fit the prompts.
         """
-        given = self.request.options.get(name) or ""
-        each = [given] * self.conditions.prompts if isinstance(given, str) else list(given)
-        if len(each) != self.conditions.prompts:
-            raise ValueError(f"{len(each)} values of {name} for {self.conditions.prompts} prompts")
-        return [row for row in each for _ in range(self.request.pictures)]
+        return rows_of(name, self.request.options.get(name), self.conditions.prompts, self.request.pictures)
 
 
 def batch_key(pipeline: PromptedPipeline, request: Request) -> Hashable:
@@ -97,11 +93,11 @@ def batch_key(pipeline: PromptedPipeline, request: Request) -> Hashable:
     ):
         return None
     steps, guidance = pipeline.steps_and_guidance(request)
-    size = (request.height, request.width, request.output_type)
+    size = (request.height, request.width, request.upscale, request.output_type)
     return id(pipeline), steps, guidance > 1, *size, *sorted(shared.items())
 
 
-def rows_of(request: Request) -> int:
+def picture_count(request: Request) -> int:
     """How many pictures a request asks for."""
     prompts = len(request.prompts) if request.image_embeds is None else len(request.image_embeds)
     return prompts * request.pictures
@@ -188,7 +184,7 @@ def draw_together(pipeline: PromptedPipeline, members: Sequence[Member]) -> list
     )
     try:
         with for_batches(pipeline):
-            images = pipeline.sample(request, joint)
+            images = pipeline.upscaled(request, joint)
     except AllStoppedError:
         images = [None] * ends[-1]
     return [
