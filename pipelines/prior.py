@@ -160,19 +160,23 @@ def each(generator: Generators, count: int) -> Sequence[torch.Generator | None]:
     return list(generator)
 
 
-def move_to_known(prior: EmbeddingPrior | None, strength: float | None = None) -> Callable[[Tensor], Tensor] | None:
-    """A prior at that strength, or at its own; None where there is none.
+def move_to_known(
+    prior: EmbeddingPrior | None, strength: float | None = None, temperature: float = 0.0
+) -> Callable[..., Tensor] | None:
+    """A prior at that strength, or at its own, and at that temperature; None where there is none.
+
+    What it returns takes embeddings (B, d) and, for what they leave open, generators as the prior does.
 
     Raises:
-        InputError: a strength that is not between 0 and 1, or one above 0 without a prior.
+        InputError: a strength that is not between 0 and 1, or either of them above 0 without a prior.
     """
     if strength is not None:
         check_strength(strength)
     if prior is None:
-        if strength:
-            raise InputError("this checkpoint has no prior: leave out prior_strength")
+        if strength or temperature:
+            raise InputError("this checkpoint has no prior: leave out prior_strength and prior_temperature")
         return None
-    return lambda embeddings: prior(embeddings, strength)
+    return lambda embeddings, generator=None: prior(embeddings, strength, temperature, generator)
 
 
 def strength_of(prior: EmbeddingPrior | None, strength: float | None = None) -> float:

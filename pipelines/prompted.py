@@ -27,7 +27,7 @@ from unialign_gen.request.arguments import ask, takes_count_and_request, takes_r
 
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
-from .prior import EmbeddingPrior, each, temperature_of
+from .prior import EmbeddingPrior, each, move_to_known, temperature_of
 from .upscaler import Upscaler
 
 
@@ -172,7 +172,7 @@ class PromptedPipeline:
                     drawn = self.sample_edit(made, edit, canvas, used, conditions)
                     if getattr(self, "upscaler", None) is not None and canvas.larger:
                         pixels = torch.stack([to_tensor(picture) for picture in drawn]).to(self._execution_device)
-                        drawn = numpy_to_pil(self.enlarged(pixels).permute(0, 2, 3, 1).cpu().numpy())
+                        drawn = pil_of(self.enlarged(pixels))
                     images = canvas.finish(drawn)
                     self.maybe_free_model_hooks()  # of the components that it was lent
         return PictureOutput(images=images, notes=notes, request=used)
@@ -200,10 +200,7 @@ class PromptedPipeline:
         height, width = (None if side is None else side // scale for side in sides)
         small = self.sample(replace(request, height=height, width=width, output_type="pt"), conditions)  # (B, 3, h, w)
         made = F.avg_pool2d(self.enlarged(small), most // scale)
-        if request.output_type == "pt":
-            return made
-        arrays = made.permute(0, 2, 3, 1).cpu().numpy()
-        return numpy_to_pil(arrays) if request.output_type == "pil" else arrays
+        return made if request.output_type == "pt" else arrays_of(made) if request.output_type == "np" else pil_of(made)
 
     def enlarged(self, small: Tensor) -> Tensor:
         """Pictures (B, 3, h, w) in [0, 1] as large as the upscaler makes them."""
@@ -237,13 +234,17 @@ class PromptedPipeline:
             raise InputError("prior_strength moves prompts that are encoded; embeds are drawn where they are: leave it out")
         ready = self.encoded(request)
         self.tell_not_understood(ready)
-        if not temperature_of(self.prior, request.prior_temperature):
-            return mix_prompts(ready.prompts, request, self.prior).repeat_interleave(request.pictures, 0), ready
-        rows = [inputs for inputs in ready.prompts for _ in range(request.pictures)]
-        draws = request.generator
-        if request.seed is not None:
-            draws = generators(request.seed, len(ready.prompts), request.pictures, stream=PRIOR_STREAM)
-        return mix_prompts(rows, request, self.prior, each(draws, len(rows))), ready
+        return self.points(ready), ready
+
+    def points(self, ready: Request) -> Tensor:
+        """`mixed`, of a request that is encoded."""
+        if not temperature_of(self.prior, ready.prior_temperature):
+            return mix_prompts(ready.prompts, ready, self.prior).repeat_interleave(ready.pictures, 0)
+        rows = [inputs for inputs in ready.prompts for _ in range(ready.pictures)]
+        draws = ready.generator
+        if ready.seed is not None:
+            draws = generators(ready.seed, len(ready.prompts), ready.pictures, stream=PRIOR_STREAM)
+        return mix_prompts(rows, ready, self.prior, each(draws, len(rows)))
 
     def tell_not_understood(self, ready: Request) -> None:
         """A note on every encoded prompt that is like nothing the checkpoint knows."""
@@ -329,9 +330,9 @@ class PromptedPipeline:
             return self.draw(request)
         self.aligner.part("image")  # before anything is drawn in vain
         with collected() as notes:
-            points, used = self.mixed(replace(request, prior_temperature=None if self.prior is None else 0.0))
-            drawn_from = self.mixed(replace(used, pictures=count, prior_temperature=request.prior_temperature))[0]
+            points, used = self.mixed(replace(request, prior_temperature=0.0))
             used = replace(used, prior_temperature=request.prior_temperature)
+            drawn_from = self.points(replace(used, pictures=count))
             for name, rows in request.options.items():
                 if isinstance(rows, list | tuple) and len(rows) != len(points):
                     raise InputError(f"{len(rows)} values of {name} for {len(points)} prompts: give one, or one for each")
@@ -395,6 +396,16 @@ def diffusers_checks() -> Iterator[None]:
         raise InputError(" ".join(str(error).split())) from error
 
 
+def arrays_of(pixels: Tensor) -> np.ndarray:
+    """Pictures (B, 3, h, w) in [0, 1] as (B, h, w, 3)."""
+    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def pil_of(pixels: Tensor) -> list[Any]:
+    """Pictures (B, 3, h, w) in [0, 1] as PIL pictures."""
+    return numpy_to_pil(arrays_of(pixels))
+
+
 PRIOR_STREAM = 1 << 62  # so that the prior's numbers and the decoder's first noise have nothing to do with each other
 NOT_CHOSEN = ("image_embeds", "output_type", "return_dict", "latents")  # options that do not go with `best_of`
 
@@ -442,16 +453,14 @@ def mix_prompts(
     The prior moves what was encoded, before it is mixed: weights keep their meaning, and ready embeddings stay what they are.
     `draws` are the generators (B) of what prompts leave open, at the request's temperature; without them it stays at its mean.
     """
-    if prior is None and (request.prior_strength or request.prior_temperature):
-        raise InputError("this checkpoint has no prior: leave out prior_strength and prior_temperature")
     temperature = 0.0 if draws is None else temperature_of(prior, request.prior_temperature)
+    move = move_to_known(prior, request.prior_strength, temperature)
 
     def points(row: Sequence[Prompt], draw: Any) -> list[Tensor]:
         vectors = [p.embedding for p in row]
         moved = [i for i, p in enumerate(row) if p.kind != "embeds"]
-        if prior is not None and moved:
-            found = prior(torch.stack([vectors[i] for i in moved]), request.prior_strength, temperature, draw)
-            for i, vector in zip(moved, found, strict=True):
+        if move is not None and moved:
+            for i, vector in zip(moved, move(torch.stack([vectors[i] for i in moved]), draw), strict=True):
                 vectors[i] = vector
         return [v.to(vectors[0].device) for v in vectors]
 

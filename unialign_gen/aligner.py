@@ -133,9 +133,17 @@ class Aligner(ModelMixin, ConfigMixin):
         """The sampling rate in Hz that the sound encoder takes."""
         return int(getattr(self.part("audio").encoder, "rate"))  # noqa: B009  a sound encoder's own attribute
 
-    @one_at_a_time
     def part(self, kind: str) -> Part:
         """Encoder and head of `image`, `text` or `audio`, loaded now if they were not yet."""
+        if kind not in self.parts:
+            self.load_part(kind)
+        found = self.parts[kind]
+        assert isinstance(found, Part)
+        return found
+
+    @one_at_a_time
+    def load_part(self, kind: str) -> None:
+        """Loads a part, unless another thread just did."""
         if kind not in self.config["encoders"]:
             raise InputError(f"this checkpoint has no {kind} encoder: it knows {', '.join(self.config['encoders'])}")
         if kind not in self.parts:
@@ -157,9 +165,6 @@ class Aligner(ModelMixin, ConfigMixin):
             if own is not None:
                 part = Part(part.encoder, self.own_head(kind, part.encoder), bridge)
             self.parts[kind] = self.fitting(kind, part).to(self.place.device, self.place.dtype)
-        found = self.parts[kind]
-        assert isinstance(found, Part)
-        return found
 
     def describe(self, kind: str, config: dict[str, Any]) -> None:
         """Adds a modality whose encoder is described; `bridge` names a folder where its head is kept, see `default_head`."""

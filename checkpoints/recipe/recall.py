@@ -44,7 +44,7 @@ def measure(
     `text_unseen` (wordings that no training picture has), `recording`, `render` and `speech` the shares on held-out items, on
     other makers, and on both together; and for `name`, the concepts' own names, one share.
     """
-    seen = {c.lower() for r in rows if r.split == "train" for c in r.captions}
+    seen = trained_wordings(rows)
     tested = [r for r in rows if r.split != "train" and r.concepts]
     result: dict[str, dict[str, Any]] = {}
 
@@ -67,6 +67,11 @@ def measure(
             mine = [r for r in tested if r.split in names and r.style in styles and r.kind == "sound"]
             count(name, split, "audio", [sound[r.id] for r in mine], [r.concepts for r in mine])
     return result
+
+
+def trained_wordings(rows: Sequence[Row] | Sequence[Picture]) -> set[str]:
+    """Captions of the training rows, in lower case."""
+    return {c.lower() for r in rows if r.split == "train" for c in r.captions}
 
 
 def said_once(said: Sequence[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:

@@ -222,7 +222,7 @@ def understanding(have: Data, found: dict[str, Head]) -> tuple[EmbeddingPrior, U
     made, names = known.prior(*have.some(have.chosen(DECODER_TIERS)))
     result = Understanding(names, made.points, made.whitening, {})
     held = [n for n, r in enumerate(have.rows) if r.split == "test" and r.kind == "plain"]
-    seen = {c.lower() for r in have.rows if r.split == "train" for c in r.captions}
+    seen = measured.trained_wordings(have.rows)
     captions = list(dict.fromkeys(c for n in held for c in have.rows[n].captions if c.lower() not in seen))
     heard = [r for r in have.sounds if r.split == "test" and r.style in ("rec", "fx")]
     inputs = {

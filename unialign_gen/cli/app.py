@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from .. import __version__, console
 from ..errors import InputError
+from ..output import check_output, written
+
+if TYPE_CHECKING:
+    from ..request.picture_settings import PictureSettings
 
 
 class WordsOrCommand(TyperGroup):
@@ -56,6 +61,27 @@ def top(
 ) -> None:
     if quiet:
         console.be_quiet()
+
+
+def picture_files(out: Path, count: int, inputs: Sequence[str | Path], overwrite: bool) -> list[Path]:
+    """The names of so many pictures, `out` or with -1, -2 ..., none of which is an input.
+
+    Raises:
+        InputError: a name that cannot be written.
+    """
+    names = [out] if count == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(count)]
+    for name in names:
+        check_output(name, (".png", ".jpg", ".jpeg", ".webp"), inputs, overwrite)
+    return names
+
+
+def save_pictures(names: Sequence[Path], pictures: Sequence[Any], settings: Sequence[PictureSettings]) -> None:
+    """Writes pictures with their settings inside: all of them or none."""
+    from ..request.picture_settings import save_picture
+
+    with ExitStack() as there:
+        for name, picture, made in zip(names, pictures, settings, strict=True):
+            save_picture(picture, there.enter_context(written(name)), made)
 
 
 def named_after(names: Sequence[str], suffix: str) -> Path:

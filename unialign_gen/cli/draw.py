@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,7 @@ from ..errors import InputError
 from ..notes import collected
 from ..output import check_output, written
 from . import options as o
-from .app import app, named_after
+from .app import app, named_after, picture_files, save_pictures
 from .loading import load
 
 BATCH = 8  # pictures drawn at a time
@@ -56,7 +55,7 @@ def generate(
     as_json: o.AsJson = False,
 ) -> None:
     """Draw one prompt, which may mix several inputs."""
-    from ..request.picture_settings import PictureSettings, save_picture
+    from ..request.picture_settings import PictureSettings
     from .prompts import files_of, request_of
 
     asked = request_of(
@@ -70,9 +69,7 @@ def generate(
         guidance_scale=guidance,
     )
     out = named_after([p.name for p in asked.prompts[0]], ".png") if out is None else out
-    names = [out] if num_images == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(num_images)]
-    for name in names:
-        check_output(name, (".png", ".jpg", ".jpeg", ".webp"), files_of(asked), not no_overwrite)
+    names = picture_files(out, num_images, files_of(asked), not no_overwrite)
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
     if pipeline.moving:
         raise InputError(f"{checkpoint} draws clips: use animate")
@@ -89,11 +86,10 @@ def generate(
             for at in tqdm(starts, unit="batch", disable=None if len(starts) > 1 else True, leave=False)
             if (count := min(together, num_images - at))
         ]
-    drawn = [(picture, result.request.picture(i)) for result in results for i, picture in enumerate(result.images)]
-    with collected() as more, ExitStack() as files_there:  # all of them or none
-        for name, (picture, made) in zip(names, drawn, strict=True):
-            file = files_there.enter_context(written(name))
-            save_picture(picture, file, PictureSettings(made, checkpoint, decoder or ""))
+    pictures = [picture for result in results for picture in result.images]
+    made = [result.request.picture(i) for result in results for i in range(len(result.images))]
+    with collected() as more:
+        save_pictures(names, pictures, [PictureSettings(request, checkpoint, decoder or "") for request in made])
     files = [str(n) for n in names]
     report({"files": files, "seed": seed, "checkpoint": checkpoint}, as_json, "\n".join(files), [*notes, *more])
 

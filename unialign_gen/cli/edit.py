@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +9,8 @@ import typer
 
 from ..console import guarded, report, stage
 from ..notes import collected
-from ..output import check_output, written
 from . import options as o
-from .app import app
+from .app import app, picture_files, save_pictures
 from .loading import load
 
 
@@ -58,7 +56,7 @@ def edit(
     All of it, or what a mask marks; or draw along a control map.
     """
     from ..media import check_file
-    from ..request.picture_settings import PictureSettings, save_picture
+    from ..request.picture_settings import PictureSettings
     from .prompts import files_of, request_of
 
     asked = request_of(
@@ -73,19 +71,17 @@ def edit(
     given = [path for path in (picture, mask, control) if path is not None]
     for path in given:
         check_file(path)
-    names = [out] if num_images == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(num_images)]
-    for name in names:
-        check_output(name, (".png", ".jpg", ".jpeg", ".webp"), [*files_of(asked), *given], not no_overwrite)
+    names = picture_files(out, num_images, [*files_of(asked), *given], not no_overwrite)
     stage("opening the picture")
     from ..pipelines import Edit
 
     wanted = Edit(picture, mask, strength, control)
     pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
-    with collected() as notes, ExitStack() as files_there:  # all of them or none
+    with collected() as notes:
         stage("drawing")
         result = pipeline.draw_edit(wanted, asked)
-        for i, (name, drawn) in enumerate(zip(names, result.images, strict=True)):
-            settings = PictureSettings(result.request.picture(i), checkpoint, decoder or "", edit=wanted.described)
-            save_picture(drawn, files_there.enter_context(written(name)), settings)
+        made = [result.request.picture(i) for i in range(num_images)]
+        settings = [PictureSettings(request, checkpoint, decoder or "", edit=wanted.described) for request in made]
+        save_pictures(names, result.images, settings)
     files = [str(n) for n in names]
     report({"files": files, "seed": seed, "mode": wanted.mode}, as_json, "\n".join(files), notes)
