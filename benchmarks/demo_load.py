@@ -39,8 +39,11 @@ from unialign_gen.request.picture_settings import read_picture
 SAMPLES = shipped_folder() / "samples"
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ("a cat", "a red car", "a tree", "a fish")
+COLOURS = ("a red", "a blue", "a green", "a golden", "an old", "a small", "a wooden", "a painted")
+THINGS = ("cat", "car", "tree", "fish", "bird", "drum", "house", "dog", "train", "flower", "boat", "horse")
 SOUNDS = (None, "cow.flac", "chicken.flac")
 STEPS = 2
+TURNS = 8
 PLACES = (
     "/etc/passwd",
     "../" * 9 + "etc/passwd",
@@ -144,19 +147,35 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
 def mixed_requests(count: int, seed: int, steps: int | None = None) -> list[dict[str, Any]]:
     """Calls of many users, as no two are alike: words, sounds, mixes of both, seeds, guidance."""
     draw = random.Random(seed)
+    sounds = sorted(SAMPLES.glob("*.flac"))
     calls = []
     for i in range(count):
-        text, sound = draw.choice((*TEXTS, None)), draw.choice(SOUNDS)
-        text = draw.choice(TEXTS) if text is None and sound is None else text
-        prompts = {"text": text, "audio": None if sound is None else str(SAMPLES / sound)}
+        text = f"{draw.choice(COLOURS)} {draw.choice(THINGS)}"
+        both = {"text": text, "audio": str(draw.choice(sounds))}
+        prompts = draw.choice((both, both, {**both, "audio": None}, {**both, "text": None}))
         weights = {name: draw.uniform(0.2, 1) for name, value in prompts.items() if value is not None}
         call = {**prompts, "weights": weights, "seed": i, "guidance_scale": draw.uniform(1.5, 6), "num_inference_steps": steps}
         calls.append(call)
     return calls
 
 
-def through(pipeline: Any, calls: list[dict[str, Any]], users: int, rows: int) -> tuple[list[Image.Image], dict[str, Any]]:
-    """All calls by so many users, who wait for each picture, in batches of up to `rows`; the pictures and what it took."""
+@dataclass
+class Drawn:
+    """Requests that went through an engine: pictures in their order, seconds from request to picture, seconds in all."""
+
+    pictures: list[Image.Image] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    batches: int = 0
+
+    def figures(self) -> dict[str, float]:
+        made = len(self.pictures)
+        rates = {"a_second": round(made / self.seconds, 2), "mean_batch": round(made / self.batches, 1)}
+        return {"seconds": round(self.seconds, 1), **rates, **percentiles(self.waits)}
+
+
+def through(pipeline: Any, calls: list[dict[str, Any]], users: int, rows: int, into: Drawn) -> None:
+    """All calls by so many users, who wait for each picture, in batches of up to `rows`."""
     from concurrent.futures import ThreadPoolExecutor
 
     from unialign_gen.serving import BatchingEngine, SharedPipeline
@@ -170,34 +189,37 @@ def through(pipeline: Any, calls: list[dict[str, Any]], users: int, rows: int) -
 
         start = time.monotonic()
         answers = list(pool.map(ask, calls))
-        seconds = time.monotonic() - start
-        found = {
-            "seconds": round(seconds, 1),
-            "a_second": round(len(calls) / seconds, 2),
-            "mean_batch": len(calls) / engine.batches,
-        }
-    return [picture for picture, _ in answers], {**found, **percentiles([s for _, s in answers])}
+        into.seconds += time.monotonic() - start
+        into.batches += engine.batches
+    into.pictures += [picture for picture, _ in answers]
+    into.waits += [seconds for _, seconds in answers]
 
 
-def engine(count: int, users: int, seed: int = 0, steps: int | None = None, rows: int = 16) -> dict[str, Any]:
-    """The same requests one at a time and batched, in one process."""
+def engine(
+    count: int, users: int, seed: int = 0, steps: int | None = None, rows: int = 16, turns: int = TURNS
+) -> dict[str, Any]:
+    """The same requests one at a time and batched, in one process; the two take turns, so that both meet the same machine."""
     import unialign_gen
 
     pipeline = unialign_gen.load("starter")
     pipeline.set_progress_bar_config(disable=True)
     calls = mixed_requests(count, seed, steps)
-    through(pipeline, calls[: users + 1], users, rows)  # encoders are loaded, memory is warm
-    alone, one = through(pipeline, calls, users, 1)
-    batched, many = through(pipeline, calls, users, rows)
-    apart = [difference(a, b) for a, b in zip(alone, batched, strict=True)]
+    through(pipeline, calls[: users + 1], users, rows, Drawn())  # encoders are loaded, memory is warm
+    alone, batched = Drawn(), Drawn()
+    size = -(-count // turns)
+    for at in range(0, count, size):
+        through(pipeline, calls[at : at + size], users, 1, alone)
+        through(pipeline, calls[at : at + size], users, rows, batched)
+        sys.stderr.write(f"{len(batched.pictures)} requests, {alone.seconds / batched.seconds:.2f} times the throughput\n")
+    apart = [difference(a, b) for a, b in zip(alone.pictures, batched.pictures, strict=True)]
     return {
         "requests": count,
         "users": users,
         "largest_difference": max(apart),
         "pictures_that_differ": sum(a > 0 for a in apart),
-        "one_at_a_time": one,
-        "batched": many,
-        "times_the_throughput": round(many["a_second"] / one["a_second"], 2),
+        "one_at_a_time": alone.figures(),
+        "batched": batched.figures(),
+        "times_the_throughput": round(alone.seconds / batched.seconds, 2),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from ..pipelines.prompted import PictureOutput, PromptedPipeline
 from ..request import Request
-from .together import Member, batch_key, draw_together, picture_count
+from .together import Known, Member, batch_key, draw_together, picture_count
 
 T = TypeVar("T")
 
@@ -164,11 +164,12 @@ class BatchingEngine:
 def draw(tasks: list[Task]) -> None:
     """Draws tasks of one key together, and alone those that are no batch or cannot be part of it."""
     members: list[tuple[Task, Member]] = []
+    known: Known = {}
     if len(tasks) > 1:
         for task in tasks:
             assert task.pipeline is not None
             try:
-                members.append((task, task.context.run(Member.of, task.pipeline, task.request)))
+                members.append((task, task.context.run(Member.of, task.pipeline, task.request, known)))
             except Exception:  # its own fault: drawn alone it says so, to its caller
                 continue
     answers: list[PictureOutput | Exception] = []
