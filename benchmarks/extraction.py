@@ -25,7 +25,6 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -98,18 +97,6 @@ def ours(path: Path, rate: int = RATE) -> tuple[list[Any], torch.Tensor]:
     return clip.frames, clip.sound
 
 
-def ours_as_arrays(path: Path) -> int:
-    """What a worker process would send back; the return stands for a queue in shared memory and costs nothing."""
-    frames, sound = ours(path)
-    return sum(np.asarray(f).nbytes for f in frames) + sound.nbytes
-
-
-def ours_pickled(path: Path) -> tuple[list[Any], Any]:
-    """What a worker process sends back through a pipe, as a pool of processes does."""
-    frames, sound = ours(path)
-    return [np.asarray(f) for f in frames], sound.numpy()
-
-
 def plain(file: Path | bytes, rate: int = RATE) -> tuple[list[Any], torch.Tensor]:
     """PyAV without seeking: all frames decoded, 8 of them made pictures; the file opened again for the sound."""
 
@@ -163,7 +150,7 @@ def alternate(contenders: dict[str, Callable[[], object]], count: int, repeats: 
 
 
 def decoding_speeds(paths: list[Path], repeats: int) -> dict[str, float]:
-    """One thread, then as many threads and processes as there are cores."""
+    """One thread, then as many threads as there are cores."""
     workers = cores()
 
     def all_of(read: Callable[[Path], Any]) -> Callable[[], None]:
@@ -182,10 +169,8 @@ def decoding_speeds(paths: list[Path], repeats: int) -> dict[str, float]:
     stream = webdataset_reader(paths[0].parent / "0000.tar")
     if stream is not None:
         contenders["WebDataset reader"] = lambda: sum(1 for _ in stream())
-    with decoders(workers) as pool, ProcessPoolExecutor(workers) as processes:
-        list(processes.map(ours_as_arrays, paths[:workers]))
+    with decoders(workers) as pool:
         contenders[f"ours, {workers} threads"] = lambda: list(ordered(pool, ours, paths, 4 * workers))
-        contenders[f"ours, {workers} processes"] = lambda: list(processes.map(ours_pickled, paths))
         contenders[f"PyAV without seeking, {workers} threads"] = lambda: list(ordered(pool, plain, paths, 4 * workers))
         return alternate(contenders, len(paths), repeats)
 
@@ -319,7 +304,7 @@ def main(
         return
     for part in ("decode", "fbank", "extraction", "costs", "ratios"):
         for name, value in result[part].items():
-            spread = part == "extraction" or name.endswith(("threads", "processes"))
+            spread = part == "extraction" or name.endswith("threads")
             a_core = f"{value / (cores() if spread else 1):>9.2f} a core" if part in ("decode", "extraction") else ""
             typer.echo(f"{part:<12}{name:<44}{value:>12.3f}{a_core}")
 
