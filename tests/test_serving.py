@@ -229,6 +229,19 @@ def test_what_two_requests_of_a_batch_share_is_encoded_once_and_its_notes_are_to
         assert max(np.abs(pixels(a) - pixels(b)).max() for a, b in zip(answer.images, alone.images, strict=True)) <= 1
 
 
+def test_a_request_that_comes_while_a_batch_is_taken_is_not_lost(starter):
+    early, late = (ask(text="a cat", seed=seed, num_inference_steps=1) for seed in (0, 1))
+
+    class Slow(BatchingEngine):
+        def _add(self, task, to):
+            if task.request is late:
+                self.submit(starter, early).result(120)  # taken after the queue was named and before it is added to
+            super()._add(task, to)
+
+    with Slow() as engine:
+        assert len(engine.submit(starter, late).result(120).images) == 1
+
+
 def test_a_shared_pipeline_is_used_like_its_own(starter):
     with BatchingEngine() as engine:
         shared = SharedPipeline(starter, engine)

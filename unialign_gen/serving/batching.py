@@ -155,7 +155,8 @@ class BatchingEngine:
             if batch[0].key is not None and room > 0 and wait > 0:
                 self._changed.wait(wait)
                 continue
-            self._draws = deque(task for task in self._draws if task not in batch)
+            for task in batch:
+                self._draws.remove(task)  # from the same deque: a caller that waits for the lock is about to add to it
             self._since = 0
             return batch
         return None
