@@ -290,14 +290,15 @@ def test_a_bench_searches_resumes_and_reports(tmp_path, monkeypatch):
 def test_several_processes_find_the_same(tmp_path):
     file = tmp_path / "tiny.yaml"
     text = TINY.replace("    sizes: [32]\n", "").replace("seeds: 2", "seeds: 1")
-    text = text[: text.index("  triangle:")] + text[text.index("reference:") :]
+    text = text[: text.index("  two:")] + text[text.index("objectives:") :]  # two jobs, one for each process
     found = []
     for processes in ("1", "2"):
         out = tmp_path / processes
         file.write_text(text.format(out=out))
         bench(file, "--processes", processes)
-        runs = json.loads((out / "results/equal/infonce.json").read_text())["runs"]
-        found.append([(r["space"]["gap"], r["samples"]) for r in runs])
+        results = [json.loads((out / f"results/equal/{name}.json").read_text()) for name in ("infonce", "triangle")]
+        found.append([(r["space"]["gap"], r["samples"]) for result in results for r in result["runs"]])
+    assert len(found[0]) == 2
     assert found[0] == found[1]
 
 

@@ -3,15 +3,11 @@
 import base64
 import io
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,6 +25,7 @@ from unialign_gen.eval import embeddings, measure, report, scores
 from unialign_gen.eval.judge import Judge
 from unialign_gen.eval.pictures import Cell, file_name, open_folder, seed_of
 
+pytestmark = pytest.mark.timeout(240)  # whole runs, several processes at a time
 COLOURS = ("red", "green", "blue", "orange", "purple", "gray")
 
 
@@ -330,39 +327,19 @@ def test_a_second_run_draws_nothing_and_finds_the_same(whole, command, monkeypat
     assert "steps = 1" in changed.output
 
 
-def port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def start(command, out, **environment):
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.Popen(
-        [sys.executable, "-m", "unialign_gen", *command, "--out", str(out)],
-        env={**os.environ, **threads, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-
-
 def test_killed_and_finished_by_two_processes_it_is_the_same_table(whole, command, tmp_path):
     _, result = whole
-    killed = start(command, tmp_path)
-    deadline = time.monotonic() + 200
-    while len(list(tmp_path.glob("pictures/**/*.png"))) < 5 and time.monotonic() < deadline:
-        assert killed.poll() is None, killed.stderr.read().decode()
+    words = [*command, "--out", tmp_path]
+    killed = processes.program(*words, threads=torch.get_num_threads())
+    while len(list(tmp_path.glob("pictures/**/*.png"))) < 5:
+        assert killed.alive(), killed.stderr
         time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.kill()
     left = len(list(tmp_path.glob("pictures/**/*.png")))
     assert 5 <= left < 48
     assert not (tmp_path / "result.json").exists()
-    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port())}
-    both = [start(command, tmp_path, RANK=str(r), LOCAL_RANK=str(r), **together) for r in range(2)]
-    for process in both:
-        _, errors = process.communicate(timeout=250)
-        assert process.returncode == 0, errors.decode()
+    both = [processes.program(*words, threads=torch.get_num_threads(), environment=names) for names in processes.ranks(2)]
+    processes.finish(*both)
     again = json.loads((tmp_path / "result.json").read_text())
     assert again["rows"] == result["rows"]
     assert again["differences"] == result["differences"]
