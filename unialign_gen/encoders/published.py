@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,29 @@ def find_weights(
     if variant:
         raise InputError(f"no weights of the variant {variant} in {source}: expected {stems[0]}.{variant}{SAFE[0]}")
     raise InputError(f"no weights in {source}: expected {stems[0]}{SAFE[0]} or one of {', '.join(stems)}{PICKLED[0]}")
+
+
+def source_of(config: Mapping[str, Any]) -> str:
+    """The folder, file or repository that an encoder's configuration names.
+
+    Raises:
+        InputError: none.
+    """
+    if "source" not in config:
+        kind = config["encoder"]
+        raise InputError(f'this {kind} encoder has no weights: give "source", a local folder or file, or a hub repository')
+    return str(config["source"])
+
+
+def source_folder(config: Mapping[str, Any], files: Iterable[str]) -> Path:
+    """`resolve`, of the source that an encoder's configuration names."""
+    return resolve(source_of(config), config.get("revision"), files, config.get("subfolder", ""))
+
+
+def source_weights(config: Mapping[str, Any], stems: Sequence[str] = ("model", "pytorch_model")) -> Path:
+    """`find_weights`, of the source that an encoder's configuration names."""
+    place = config.get("revision"), stems, config.get("subfolder", ""), config.get("variant")
+    return find_weights(source_of(config), *place)
 
 
 def of_variant(endings: Sequence[str], variant: str) -> tuple[str, ...]:
