@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..text import tell_cut
 from .base import Encoder
-from .published import first_line, read_json, read_state, source_folder, source_weights
+from .published import fetching, first_line, read_json, read_state, source_folder, source_weights
 
 CONFIG = "open_clip_config.json"
 SMALL = (CONFIG, "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.model")
@@ -195,10 +195,5 @@ def weight_file(config: Mapping[str, Any]) -> Path:
         raise InputError(
             'this CLIP encoder has no weights: give "source", or a tag, such as open_clip:ViT-H-14/laion2b_s32b_b79k'
         )
-    try:
+    with fetching(f"{config['model']}/{config['pretrained']}"):
         return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(config["model"], config["pretrained"])))
-    except Exception as error:  # the hub's client raises its own errors, HTTP errors and OS errors alike
-        raise InputError(
-            f"cannot get {config['model']}/{config['pretrained']}: {first_line(error)}; "
-            'give a local folder as "source", or download it while online'
-        ) from error

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .base import Encoder
-from .published import first_line, read_state, source_weights
+from .published import fetching, first_line, read_state, source_weights
 
 
 class Timm(Encoder):
@@ -66,13 +66,8 @@ def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
     if "source" in config:
         state = read_state(source_weights(config))
     else:
-        try:
+        with fetching(f"timm's {config['model']}"):
             state = timm.create_model(config["model"], pretrained=True, num_classes=0).state_dict()
-        except Exception as error:  # the hub's client raises its own errors, HTTP errors and OS errors alike
-            raise InputError(
-                f"cannot get timm's {config['model']}: {first_line(error)}; "
-                'give a local file as "source", or download it while online'
-            ) from error
     cfg = timm.get_pretrained_cfg(config["model"])
     head = (cfg.classifier if cfg else None) or ()
     names = (head,) if isinstance(head, str) else tuple(head)
