@@ -13,7 +13,8 @@ from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor
 
 from ..notes import Note, collected, note
-from ..pipelines.prompted import Conditions, PictureOutput, PromptedPipeline, rows_of
+from ..pipelines.prompted import Conditions, PictureOutput, PromptedPipeline
+from ..pipelines.prompts import rows_of
 from ..request import Prompt, Request
 
 DECODED = 4  # pictures at a time
