@@ -19,12 +19,12 @@ import typer
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
+from unialign_gen.bench.measure import JOINT
 from unialign_gen.bench.report import read
 
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- answers -->", "<!-- end -->"
 TOGETHER = "all modalities together"
-JOINT = ("centroid", "volume", "query-weighted centroid")
 matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 9, "axes.spines.top": False}
 matplotlib.rcParams |= {"axes.spines.right": False, "legend.frameon": False}
 
