@@ -154,7 +154,7 @@ def with_gap(z: Mapping[str, Tensor], anchor: str, gap: float) -> dict[str, Tens
     """The same space with a gap of choice: each modality moved as a whole, and brought back to the sphere.
 
     Every modality's mean goes to the anchor's, then all but the anchor's points move by `gap`, each modality in a direction of
-    its own. Points keep their places within their modality, so that what changes is the gap's doing.
+    its own. Points nearly keep their places within their modality; a wide gap in a narrow space bends it.
     """
     generator = torch.Generator().manual_seed(0)
     middle = z[anchor].mean(0)
