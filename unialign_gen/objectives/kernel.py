@@ -3,8 +3,8 @@
 `self_lse` is for one set of embeddings against itself (uniformity): the kernel matrix is symmetric, so on one process only the
 tiles on and above the diagonal are computed. `pair_lse` is for logits between two sets (InfoNCE and its kin), in both
 directions at once, for any function that makes a block of logits; `pair_softplus` for a sigmoid loss over them. Both give the
-mean logit of a sample with itself too, from the same block: dot products of rows apart would be passes over them again. Up to `KEPT`
-logits wait for the backward; of a larger batch none do, and nothing of size B x B is held.
+mean logit of a sample with itself too, from the same block: dot products of rows apart would be passes over them again. Up to
+`KEPT` logits wait for the backward; of a larger batch none do, and nothing of size B x B is held.
 
 Across ranks each computes the rows of its own samples against all. Its backward needs the log-sum-exp of all rows, B
 numbers that the forward gathered, and communicates nothing: see `ranks`. First derivatives only: a second is refused.
@@ -13,9 +13,10 @@ numbers that the forward gathered, and communicates nothing: see `ranks`. First 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import wraps
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache, wraps
 from threading import Condition
 from typing import Any, Literal, NamedTuple
 
@@ -30,6 +31,7 @@ from .batch import full_precision, nothing
 TILE, SMALL = 512, 128  # rows of a tile, at most and at least: 1 MB, which a core's own cache holds from pass to pass
 DEVICE_TILE = 4096  # on a GPU, where what counts is that there are few kernels
 BLOCK = 2**21  # numbers in a block of logits of `pair_lse`
+NEAR = 40.0  # nats between the largest terms of sums that share a shift; `exp_` reaches 67 below it
 KEPT = 2**24  # logits that wait for the backward, at most: 64 MB in fp32
 
 Block = Callable[..., Tensor]  # (row tensors, column tensors, parameters) -> logits (rows, columns)
@@ -73,6 +75,11 @@ def exp_(x: Tensor) -> Tensor:
     return x.clamp_(min=math.log(torch.finfo(x.dtype).tiny) + 20).exp_()
 
 
+def near(tops: Tensor) -> bool:
+    """Whether sums whose largest terms are these can share a shift: what `exp_` adds stays beyond the last digit of each."""
+    return bool(tops.max() - tops.min() <= NEAR)
+
+
 class RunningLse:
     """log sum exp of rows whose terms arrive tile by tile; -inf for a row that never gets any."""
 
@@ -86,6 +93,20 @@ class RunningLse:
         shift = torch.where(top == -torch.inf, 0, top)  # -inf - -inf has no value
         self.sum[at] = self.sum[at] * (self.top[at] - shift).exp() + exp_(terms - shift[:, None]).sum(1)
         self.top[at] = top
+
+    def add_both_ways(self, rows: slice, columns: slice, terms: Tensor) -> None:
+        """Terms (rows, columns) to the sums of the rows and of the columns: one exp for both where one shift does for all."""
+        tops = torch.cat([terms.amax(1), terms.amax(0)])
+        if terms.device.type != "cpu" or not near(tops):
+            self.add(rows, terms)
+            self.add(columns, terms.T)
+            return
+        shift = tops.max()
+        powers = exp_(terms - shift)
+        for at, sums in ((rows, powers.sum(1)), (columns, powers.sum(0))):
+            top = torch.maximum(self.top[at], shift)
+            self.sum[at] = self.sum[at] * (self.top[at] - top).exp() + sums * (shift - top).exp()
+            self.top[at] = top
 
     def value(self) -> Tensor:
         return self.top + self.sum.log()
@@ -117,6 +138,15 @@ def tournament(count: int) -> list[Pair]:
         pairs = [(min(p), max(p)) for p in zip(ring[: seats // 2], reversed(ring[seats // 2 :]), strict=True)]
         found += [p for p in pairs if p[1] < count]
     return found
+
+
+@cache
+def workers(threads: int) -> ThreadPoolExecutor:
+    """Kept from call to call, with the buffers that the library of matrix products holds for each thread."""
+    return ThreadPoolExecutor(threads, "objectives", torch.set_num_threads, (1,))
+
+
+os.register_at_fork(after_in_child=workers.cache_clear)  # threads do not come along
 
 
 def each(work: Callable[[int, int], None], pairs: Sequence[Pair], symmetric: bool, device: torch.device) -> None:
@@ -166,9 +196,9 @@ def each(work: Callable[[int, int], None], pairs: Sequence[Pair], symmetric: boo
                         changed.notify_all()
 
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for done in [pool.submit(worker) for _ in range(threads)]:
-                done.result()
+        started = wait([workers(threads).submit(worker) for _ in range(threads)]).done
+        for one in started:
+            one.result()
     finally:
         torch.set_num_threads(torch.get_num_threads())  # what new threads get; this one's own count never changed
 
@@ -196,9 +226,10 @@ class _SelfLse(torch.autograd.Function):
 
         def work(i: int, j: int) -> None:
             terms = tiles.terms(tiles.dots(i, j), i, j)  # (tile, tile)
-            lse.add(tiles.rows_of[i], terms)
             if symmetric and i != j:
-                lse.add(tiles.columns_of[j], terms.T)
+                lse.add_both_ways(tiles.rows_of[i], tiles.columns_of[j], terms)
+            else:
+                lse.add(tiles.rows_of[i], terms)
 
         tiles.each(work)
         own = lse.value()  # (b,)
@@ -229,8 +260,14 @@ class _SelfLse(torch.autograd.Function):
             at, columns = tiles.rows_of[i], tiles.columns_of[j]
             dots = tiles.dots(i, j)
             terms = tiles.terms(dots, i, j)  # (tile, tile)
-            weight = exp_(terms - own[at, None])
-            weight += exp_(terms - every[columns])
+            tops = torch.cat([own[at], every[columns]])
+            if terms.device.type == "cpu" and near(tops):
+                top = tops.max()
+                weight = exp_(terms - top)  # one exp for both: e^(t - own) = e^(t - top) e^(top - own)
+                weight *= (top - own[at, None]).exp() + (top - every[columns]).exp()
+            else:
+                weight = exp_(terms - own[at, None])
+                weight += exp_(terms - every[columns])
             if geodesic:
                 weight *= kernel_slope(dots * tau**2)
             tiles.without_self(weight, i, j, 0)
