@@ -361,13 +361,13 @@ def test_tiles_side_by_side_equal_tiles_in_a_row(threads, monkeypatch):
     assert all(torch.equal(r, runs[0]) for r in runs)  # to the bit
 
 
-@pytest.mark.parametrize("spread", [0.01, 1.0, 30.0])
-def test_rows_that_share_a_shift_and_rows_that_cannot_give_the_same_sums(spread):
+@pytest.mark.parametrize("step", [0.0, 0.5, 5.0])
+def test_rows_that_share_a_shift_and_rows_that_cannot_give_the_same_sums(step):
     """At a low temperature the largest terms of a tile's rows lie far apart: each then has its own shift."""
-    terms = 20 * spread * torch.rand(40, 40, generator=torch.Generator().manual_seed(0))
+    terms = torch.rand(40, 40, generator=torch.Generator().manual_seed(0)) + step * torch.arange(40)[:, None]
     lse = kernel.RunningLse(80, terms)
     lse.add_both_ways(slice(0, 40), slice(40, 80), terms)
-    assert kernel.near(torch.cat([terms.amax(1), terms.amax(0)])) == (spread < 30)
+    assert kernel.near(torch.cat([terms.amax(1), terms.amax(0)])) == (step < 1)
     exact = torch.cat([terms.double().logsumexp(1), terms.double().logsumexp(0)])
     assert torch.allclose(lse.value().double(), exact, atol=1e-5, rtol=1e-6)
 

@@ -146,7 +146,8 @@ def workers(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "objectives", torch.set_num_threads, (1,))
 
 
-os.register_at_fork(after_in_child=workers.cache_clear)  # threads do not come along
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=workers.cache_clear)  # threads do not come along
 
 
 def each(work: Callable[[int, int], None], pairs: Sequence[Pair], symmetric: bool, device: torch.device) -> None:
