@@ -112,14 +112,6 @@ def by_name(named: nn.Linear, gate: nn.Linear, texts: Tensor, known: EmbeddingPr
     return Known(kept, choice.weight * known(texts[best], 1.0), gate)
 
 
-@torch.enable_grad()
-def probe(features: Tensor, concepts: Tensor, count: int) -> nn.Linear:
-    """A linear probe for the concepts (N,), of `count`, of sounds with features (N, width)."""
-    from .probe import fit_probe
-
-    return fit_probe(features, F.one_hot(concepts, count).float())
-
-
 @torch.no_grad()
 def recognising(head: Head, *known: Known) -> Head:
     """A plain head with a `Recognition` of each of these."""

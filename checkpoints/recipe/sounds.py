@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import itertools
 import re
@@ -109,9 +110,8 @@ def decode(path: str) -> np.ndarray:
     return np.nan_to_num(np.concatenate(parts)) if parts else np.zeros(0, np.float32)
 
 
-def convert(job: tuple[Take, Path]) -> tuple[Take, str, list[str]]:
+def convert(out: Path, take: Take) -> tuple[Take, str, list[str]]:
     """One take to FLAC files: (take, digest of its first second, file names)."""
-    take, out = job
     try:
         samples = trim(decode(take.path))
     except InputError:
@@ -156,13 +156,12 @@ def build(unpacked: Path, root: Path, jobs: int) -> list[dict[str, Any]]:
     rows: list[Row] = []
     heard: set[str] = set()
     with ProcessPoolExecutor(jobs) as pool:
-        for take, digest, names in pool.map(convert, ((take, out) for take in takes(unpacked)), chunksize=8):
+        for take, digest, names in pool.map(functools.partial(convert, out), takes(unpacked), chunksize=8):
             for name in names:
                 if digest in heard:
                     (out / name).unlink(missing_ok=True)
                 else:
-                    about = (take.source, take.relative, take.licence, take.tier, take.concept, take.style)
-                    rows.append(row(name, *about))
+                    rows.append(row(name, take.source, take.relative, take.licence, take.tier, take.concept, take.style))
             heard.add(digest)
     hold_out(rows)
     for samples, name, concept, font in fonts.render_all(unpacked):
@@ -171,9 +170,8 @@ def build(unpacked: Path, root: Path, jobs: int) -> list[dict[str, Any]]:
             rows.append(row(name, font.source, name, font.licence, font.tier, concept, "font"))
     for samples, name, concept, voice in spoken():
         write_flac(trim(samples), out / name)
-        rows.append(
-            row(name, "espeak-ng", name, "own synthesis", "A", concept, "speech", "test" if voice == VOICES[-1] else "train")
-        )
+        split = "test" if voice == VOICES[-1] else "train"
+        rows.append(row(name, "espeak-ng", name, "own synthesis", "A", concept, "speech", split))
     return [vars(row) for row in rows]
 
 
