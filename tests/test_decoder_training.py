@@ -186,12 +186,12 @@ from pathlib import Path
 from unialign_gen.checkpoints.recipe.loop import loop
 model = torch.nn.Linear(2, 2)
 torch.nn.init.zeros_(model.weight)
-def step(done, progress, generator):
+def step(done, rate, generator):
     time.sleep(0.001)
     with torch.no_grad():
         model.weight.add_(torch.randn(2, 2, generator=generator))
     return torch.zeros(())
-loop(step, {"model": model}, Path(sys.argv[1]), minutes=1, batch=1, write=lambda done: {}, save_every=0.005, most=None)
+loop(step, {"model": model}, Path(sys.argv[1]), minutes=1, batch=1, write=dict, save_every=0.005, most=None)
 """
     (tmp_path / "job.py").write_text(script)
     folder = tmp_path / "out"

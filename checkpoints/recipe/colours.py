@@ -66,8 +66,8 @@ def main_hue(rgb: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
 def recoloured(picture: Image.Image, colour: str) -> Image.Image:
     """An RGBA cut-out in a colour: `red`, `dark red`, `light red`, `black`, `white`, or another of `NAMES` with a hue.
 
-    Something of it must be opaque. Hues turn, so that light stays light and a second colour differs still; what has little colour is painted, its darks and
-    lights kept. Black and white things keep their outlines.
+    Something of it must be opaque. Hues turn, so that light stays light and a second colour differs still; what has little
+    colour is painted, its darks and lights kept. Black and white things keep their outlines.
     """
     pixels = np.asarray(picture, dtype=np.float32) / 255
     rgb, opacity = pixels[..., :3], pixels[..., 3]

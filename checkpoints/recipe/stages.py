@@ -183,7 +183,7 @@ def train_decoders(
 def upscaler(root: Root = ROOT, minutes: Minutes = 30, cool: Cool = False, threads: Threads = 0) -> None:
     """Fine-tune the upscaler on pairs of our own. 30 minutes on one core."""
     use(threads)
-    enlarging.train_stage(root, minutes, cool=cool)
+    enlarging.train_stage(root, minutes, cool)
 
 
 def heads(root: Root = ROOT) -> None:
