@@ -137,10 +137,10 @@ def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, text
         keep_cache(root / "caches" / name, make)
 
 
-def train_heads(root: Path, *changes: str) -> None:
+def train_heads(root: Path) -> None:
     """Trains both heads as the package's configuration says, against the space in `root`; resumes."""
     os.environ["UNIALIGN_DATA"] = str(root.resolve())
-    anchored = [f"anchor_head={json.dumps(str(root.resolve() / 'space'))}", *changes]
+    anchored = [f"anchor_head={json.dumps(str(root.resolve() / 'space'))}"]
     train(load_config(TrainConfig, configs_folder() / "starter.yaml", anchored))
 
 

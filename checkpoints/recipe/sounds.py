@@ -126,8 +126,8 @@ def session(source: str, key: str) -> str:
 def build(unpacked: Path, root: Path, jobs: int) -> list[dict[str, Any]]:
     """Rows of all sounds of the data set, with their splits.
 
-    Files whose names differ in a number only are one recording session and stay in one split. About 15 % of each concept's takes of tiers A and B are held out; all of tier C is the cross-source set, one of the
-    four voices is held out.
+    Files whose names differ in a number only are one recording session and stay in one split. About 15 % of each concept's
+    files of tiers A and B are held out; all of tier C is the cross-source set, one of the four voices is held out.
     """
     out = root / "audio"
     out.mkdir(parents=True, exist_ok=True)
