@@ -138,7 +138,7 @@ def things(seed=0, each=40, spread=0.05):
 def test_whitening_makes_pictures_of_one_thing_differ_by_one_in_every_direction(monkeypatch):
     monkeypatch.setattr(known, "SHRINKAGE", 0.0)
     rows, z = things()
-    groups = list(known.by_thing([r.name for r in rows]).values())
+    groups = list(known.grouped((r.name, n) for n, r in enumerate(rows)).values())
     white = z @ known.whitening(z, groups)
     apart = torch.cat([white[g] - white[g].mean(0) for g in groups])
     assert torch.allclose(apart.T @ apart / (len(z) - 3), torch.eye(6), atol=1e-3)
