@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,17 +24,9 @@ logger = logging.getLogger(__name__)
 STATE, LOG = "state.pt", "log.jsonl"
 
 
-class Stateful(Protocol):
-    """A model, an optimiser, an average: what a state file keeps."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
-
-
 def loop(
     step: Callable[[int, float, torch.Generator], Tensor],
-    parts: Mapping[str, Stateful],
+    parts: Mapping[str, Any],
     folder: Path,
     *,
     minutes: float,
@@ -50,7 +42,7 @@ def loop(
 
     `done` counts the samples of all sittings; `rate` is a factor of the learning rate, 1, or where it is to `cool` the share of
     this sitting that is left. The generator depends on `done` alone: a resumed run draws what an uninterrupted one would.
-    `parts` are read from `state.pt` in `folder` and kept there every `save_every` seconds and at the end; a kill leaves the old
+    `parts`, what has a `state_dict`, are read from `state.pt` in `folder` and kept there every `save_every` seconds and at the end; a kill leaves the old
     state or the new one, and SIGTERM and SIGINT end the loop at the next step. `write()` is called every `write_every` seconds
     and at the end, for what others read; what it measures is logged. `most` ends this sitting after so many samples.
 

@@ -43,7 +43,7 @@ from .rows import Picture
 
 HERE = Path(__file__).resolve().parent.parent
 ROOT = manifest.default_root()
-Root = Annotated[Path, typer.Option(help="The data folder; about 12 GB.")]
+Root = Annotated[Path, typer.Option(help="The data folder; about 15 GB.")]
 Jobs = Annotated[int, typer.Option(help="Processes.")]
 Minutes = Annotated[float, typer.Option(help="Length of this sitting; the next goes on from where it ended.")]
 Cool = Annotated[bool, typer.Option(help="The learning rate falls to zero over this sitting: for the last one.")]
