@@ -42,9 +42,10 @@ def loop(
 
     `done` counts the samples of all sittings; `rate` is a factor of the learning rate, 1, or where it is to `cool` the share of
     this sitting that is left. The generator depends on `done` alone: a resumed run draws what an uninterrupted one would.
-    `parts`, what has a `state_dict`, are read from `state.pt` in `folder` and kept there every `save_every` seconds and at the end; a kill leaves the old
-    state or the new one, and SIGTERM and SIGINT end the loop at the next step. `write()` is called every `write_every` seconds
-    and at the end, for what others read; what it measures is logged. `most` ends this sitting after so many samples.
+    `parts`, which have a `state_dict`, are read from `state.pt` in `folder` and kept there every `save_every` seconds and at the
+    end; a kill leaves the old state or the new one, and SIGTERM and SIGINT end the loop at the next step. `write()` is called
+    every `write_every` seconds and at the end, for what others read; what it measures is logged. `most` ends this sitting after
+    so many samples.
 
     Raises:
         InputError: `folder` holds the state of another network.
