@@ -37,15 +37,14 @@ def loop(
     save_every: float = 60,
     write_every: float = 300,
     most: int | None = None,
-) -> int:
-    """Calls `step(done, rate, generator) -> loss` for so many minutes; returns the number of samples in all sittings.
+) -> None:
+    """Calls `step(done, rate, generator) -> loss` for so many minutes, or until SIGTERM or SIGINT.
 
     `done` counts the samples of all sittings; `rate` is a factor of the learning rate, 1, or where it is to `cool` the share of
     this sitting that is left. The generator depends on `done` alone: a resumed run draws what an uninterrupted one would.
-    `parts`, which have a `state_dict`, are read from `state.pt` in `folder` and kept there every `save_every` seconds and at the
-    end; a kill leaves the old state or the new one, and SIGTERM and SIGINT end the loop at the next step. `write()` is called
-    every `write_every` seconds and at the end, for what others read; what it measures is logged. `most` ends this sitting after
-    so many samples.
+    `parts`, which have a `state_dict`, are read from `state.pt` in `folder` and kept there every `save_every` seconds and at
+    the end; a kill leaves the old state or the new one. `write()` is called every `write_every` seconds and at the end, for
+    what others read; what it measures is logged. `most` ends this sitting after so many samples.
 
     Raises:
         InputError: `folder` holds the state of another network.
@@ -102,7 +101,6 @@ def loop(
     finally:
         for sig, handler in before.items():
             signal.signal(sig, handler)
-    return done
 
 
 class Muon:
