@@ -28,6 +28,7 @@ NUMBERS = {2: "two", 3: "three", 4: "four"}
 PLURALS = {"mouse": "mice", "goose": "geese", "person": "people", "man": "men", "woman": "women", "child": "children"}
 PLURALS |= {"tooth": "teeth", "foot": "feet", "leaf": "leaves", "wolf": "wolves", "knife": "knives", "loaf": "loaves"}
 PLURALS |= {name: name for name in ("sheep", "fish", "deer", "scissors", "glasses", "bagpipes", "maracas", "fireworks")}
+Box = tuple[float, float, float, float]  # centre and size, in sides
 # places of one to four things: centre x, centre y, width, height of the box that each must fit, in sides
 SINGLE = [[(0.5, 0.5, 0.78, 0.78)]]
 SMALL = [[(x, y, 0.32, 0.32)] for x in (0.3, 0.5, 0.7) for y in (0.4, 0.6)]
@@ -47,7 +48,16 @@ COUNTS = {
 }
 
 
-Box = tuple[float, float, float, float]  # centre and size, in sides
+# what a composition shows: of a number in [0, 1) up to which, its places (None: those of a count), its captions
+SORTS: tuple[tuple[float, list[list[Box]] | None, tuple[str, ...]], ...] = (
+    (0.42, BESIDE, ("{a} and {b}", "{a} next to {b}", "{b} and {a}", "{a} beside {b}")),
+    (0.54, ABOVE, ("{a} above {b}", "{b} below {a}", "{a} and {b}")),
+    (0.62, BIG_AND_SMALL, ("a big {one} and a small {other}", "a small {other} next to a big {one}", "{a} and {b}")),
+    (0.84, None, ("{word} {many}", "{number} {many}")),
+    (0.88, SMALL, ("a small {one}", "a little {one}", "a tiny {one}")),
+    (1.0, SINGLE, ()),
+)
+TOGETHER = 0.62  # below this there are two things, above one, once or several times
 
 
 @dataclass
@@ -178,27 +188,12 @@ def composition(first: Cut, second: Cut, dice: random.Random, name: str) -> Vari
     gives = [colour_for(dice, cut.row.colour) if dice.random() < 0.25 else "" for cut in (first, second)]
     said = [f"{colour} {cut.name}" if colour else cut.name for colour, cut in zip(gives, (first, second), strict=True)]
     a, b = map(article, said)
-    cuts, given = [first, second], gives
-    if sort < 0.42:
-        boxes = BESIDE
-        captions = [f"{a} and {b}", f"{a} next to {b}", f"{b} and {a}", f"{a} beside {b}"]
-    elif sort < 0.54:
-        boxes = ABOVE
-        captions = [f"{a} above {b}", f"{b} below {a}", f"{a} and {b}"]
-    elif sort < 0.62:
-        boxes = BIG_AND_SMALL
-        captions = [f"a big {said[0]} and a small {said[1]}", f"a small {said[1]} next to a big {said[0]}", f"{a} and {b}"]
-    elif sort < 0.84:
-        number = dice.choice((2, 2, 3, 3, 4))
-        boxes = COUNTS[number]
-        cuts, given = [first] * number, gives[:1] * number
-        captions = [f"{NUMBERS[number]} {plural(said[0])}", f"{number} {plural(said[0])}"]
-    elif sort < 0.88:
-        boxes, cuts, given = SMALL, [first], gives[:1]
-        captions = [f"a small {said[0]}", f"a little {said[0]}", f"a tiny {said[0]}"]
-    else:
-        boxes, cuts, given = SINGLE, [first], gives[:1]
-        captions = []
+    boxes, wordings = next((boxes, wordings) for limit, boxes, wordings in SORTS if sort < limit)
+    number = dice.choice((2, 2, 3, 3, 4)) if boxes is None else 1
+    boxes = boxes or COUNTS[number]
+    cuts, given = ([first, second], gives) if sort < TOGETHER else ([first] * number, gives[:1] * number)
+    names = {"a": a, "b": b, "one": said[0], "other": said[1], "many": plural(said[0])}
+    captions = [wording.format(**names, number=number, word=NUMBERS.get(number)) for wording in wordings]
     made = Variant(name, "composition", cuts, given, jittered(dice.choice(boxes), dice), captions, dice.random() < 0.3)
     if not captions or dice.random() < 0.12:
         put_on_ground(made, dice, captions or [a, said[0]])
