@@ -156,9 +156,9 @@ def test_clip_art_may_match_by_keyword_and_in_italian():
 
 
 def test_captions_name_style_and_keywords_once_each():
-    item = pictures.Item("noto", "cat", "MIT", "Cat", b"", ["pet", "cat", "feline"], ["A grey cat asleep"])
+    item = pictures.Item("noto", "cat", "MIT", "emoji", "Cat", b"", ["pet", "cat", "feline"], ["A grey cat asleep"])
     assert pictures.captions(item, ["cat"]) == ["cat", "cat emoji", "cat, pet, feline", "A grey cat asleep"]
-    nameless = pictures.Item("openclipart", "x", "CC0", "icon 01", b"", ["owl"])
+    nameless = pictures.Item("openclipart", "x", "CC0", "clip art", "icon 01", b"", ["owl"])
     assert pictures.captions(nameless, ["owl"])[:2] == ["owl", "clip art of an owl"]
 
 

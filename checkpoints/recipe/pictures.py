@@ -38,6 +38,7 @@ class Item:
     source: str
     key: str
     licence: str
+    style: str
     name: str
     drawing: Drawing
     words: list[str] = field(default_factory=list)
@@ -93,7 +94,7 @@ def emoji(unpacked: Path) -> Iterator[Item]:
     for name in ("noto", "twemoji", "fluent-emoji-flat"):
         for code, icon in json.loads((unpacked / f"iconify-json-{name}/chars.json").read_text()).items():
             codes.setdefault(icon, code.replace("-fe0f", ""))
-    for source, (licence, _) in EMOJI.items():
+    for source, (licence, style) in EMOJI.items():
         data = json.loads((unpacked / f"iconify-json-{source}/icons.json").read_text())
         for icon, body in data["icons"].items():
             base = re.sub(r"-\d$", "", icon)
@@ -105,10 +106,10 @@ def emoji(unpacked: Path) -> Iterator[Item]:
                 '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
                 f'viewBox="{body.get("left", 0)} {body.get("top", 0)} {width} {height}">{body["body"]}</svg>'
             )
-            yield Item(source, icon, licence, entry["label"], svg.encode(), entry.get("tags", []))
+            yield Item(source, icon, licence, style, entry["label"], svg.encode(), entry.get("tags", []))
     for path in sorted((unpacked / "lobehub-fluent-emoji-3d/assets").glob("*.webp")):
         if entry := by_code.get(path.stem.replace("-fe0f", "")):
-            yield Item("fluent-emoji-3d", path.stem, "MIT", entry["label"], path, entry.get("tags", []))
+            yield Item("fluent-emoji-3d", path.stem, "MIT", "3d emoji", entry["label"], path, entry.get("tags", []))
 
 
 CLIP_ART_SKIP = re.compile(
@@ -148,6 +149,7 @@ def clip_art(unpacked: Path) -> Iterator[Item]:
             "openclipart",
             str(relative),
             "CC0-1.0/PD",
+            "clip art",
             title or stem,
             path,
             [*tags, words_of(path.stem)],
@@ -168,7 +170,9 @@ def stamps(unpacked: Path) -> Iterator[Item]:
         label = path.with_suffix(".txt")
         text = plain(label.read_text("utf8", "replace").split("\n")[0]) if label.exists() else ""
         stem = words_of(path.stem)
-        yield Item("tuxpaint-stamps", str(relative), "GPL-2.0-or-later", text or stem, path, [stem], [text] if text else [])
+        style = "drawing" if "cartoon" in str(relative) or path.suffix == ".svg" else "photo"
+        about = (str(relative), "GPL-2.0-or-later", style, text or stem)
+        yield Item("tuxpaint-stamps", *about, path, [stem], [text] if text else [])
 
 
 LESSONS = {  # gcompris activity: which of its files
@@ -217,7 +221,8 @@ def lessons(unpacked: Path) -> Iterator[Item]:
                 label = words_of(base.rsplit(".", 1)[0])
                 label = "fish" if "/fishes/" in name else LESSON_NAMES.get(label, label)
                 licence = licences.get(base, "GPL-3.0-or-later")
-                yield Item("gcompris", f"{activity}/{base}", licence, label, raw)
+                style = "photo" if base.endswith(".webp") and activity != "lang" else "drawing"
+                yield Item("gcompris", f"{activity}/{base}", licence, style, label, raw)
 
 
 def costumes(unpacked: Path) -> Iterator[Item]:
@@ -229,22 +234,11 @@ def costumes(unpacked: Path) -> Iterator[Item]:
         name = re.sub(r"\b[a-z]\b|\bmit\b", "", words_of(path.stem)).strip()
         if relative.parts[:2] == ("Costumes", "People"):
             name = "person " + name
-        yield Item("scratch", str(relative), "CC-BY-SA-3.0", re.sub(" +", " ", name), path)
+        style = "photo" if path.suffix == ".jpg" else "drawing"
+        yield Item("scratch", str(relative), "CC-BY-SA-3.0", style, re.sub(" +", " ", name), path)
 
 
 SOURCES = (emoji, clip_art, stamps, lessons, costumes)
-
-
-def style(item: Item) -> str:
-    if item.source == "tuxpaint-stamps":
-        return "drawing" if "cartoon" in item.key or item.key.endswith(".svg") else "photo"
-    if item.source == "gcompris":
-        return "photo" if item.key.endswith(".webp") and not item.key.startswith("lang") else "drawing"
-    if item.source == "scratch":
-        return "photo" if item.key.endswith(".jpg") else "drawing"
-    if item.source == "fluent-emoji-3d":
-        return "3d emoji"
-    return EMOJI[item.source][1] if item.source in EMOJI else "clip art"
 
 
 NO_NAME = re.compile(r"clip ?art|@|http|icon(s|set)?$|various|submission|sibmission|openc|\d{2}")
@@ -257,10 +251,9 @@ def captions(item: Item, concepts: list[str]) -> list[str]:
     names = ([] if junk else [name]) + [c for c in concepts if c not in name]
     if junk and not concepts:
         names += [w for w in item.words if re.fullmatch(r"[a-z ]{3,24}", w)][:2]
-    look = style(item)
     out = []
     for n in names[:3]:
-        out += [n, f"{look} of {article(n)}" if look in ("photo", "drawing", "clip art") else f"{n} {look}"]
+        out += [n, f"{item.style} of {article(n)}" if item.style in ("photo", "drawing", "clip art") else f"{n} {item.style}"]
     words = [w for w in item.words if w != name and re.fullmatch(r"[a-z' -]{3,24}", w)][:8]
     if words:
         out.append(", ".join(names[:1] + words))
@@ -332,7 +325,7 @@ def build(unpacked: Path, root: Path, jobs: int) -> dict[str, Any]:
             path, allowed, concepts = f"images/{name}.png", tier(item.licence), match(item.source, item.name, item.words)
             on_white(picture).save(root / path, compress_level=1)
             split = "cross" if allowed == "C" else "test" if held_out(item.source, item.key) else "train"
-            about = (name, "picture", item.source, item.key, item.licence, allowed, concepts, style(item))
+            about = (name, "picture", item.source, item.key, item.licence, allowed, concepts, item.style)
             rows.append(Row(*about, captions(item, concepts), split, path))
     save_array(root / "cutouts.npy", cut_outs[: len(rows)])
     part.unlink()
