@@ -66,7 +66,7 @@ def nonsense(count: int) -> list[str]:
     while len(out) < count:
         words = []
         sort = dice.randrange(5)
-        low, high = dice.choice(SCRIPTS)
+        low, high = map(ord, dice.choice(SCRIPTS))
         for _ in range(dice.choice((1, 1, 2, 2, 3, 4))):
             size = dice.randint(2, 9)
             if sort == 0:
@@ -77,7 +77,7 @@ def nonsense(count: int) -> list[str]:
             elif sort == 2:
                 words.append("".join(dice.choice("bcdfghjklmnprstvwz") + dice.choice("aeiouy") for _ in range(size // 2 + 1)))
             elif sort == 3:
-                words.append("".join(chr(dice.randint(ord(low), ord(high))) for _ in range(size // 2 + 1)))
+                words.append("".join(chr(dice.randint(low, high)) for _ in range(size // 2 + 1)))
             else:
                 words.append("".join(dice.choices(string.digits + string.punctuation, k=size // 2 + 1)))
         out.append(" ".join(words))
