@@ -62,6 +62,8 @@ def drawn():
             split = "train" if n < 8 else "test" if n < 11 else "cross"
             name = f"{thing}-{n}"
             rows.append(picture(name, split, thing, tier="C" if split == "cross" else "A"))
+            if split == "test":
+                rows[-1].captions.append(f"that {thing} there")  # no training picture is called so
             for colour in FIVE if split != "cross" else ():
                 said = f"{colour} {thing}"
                 rows.append(picture(f"{name}+{colour}", split, thing, "recoloured", said, colour, [name], name))
@@ -118,9 +120,10 @@ def test_recall_counts_what_is_held_out(root):
         "top1": 1.0, "top5": 1.0, "n": 12, "top1_ci95": 0, "top5_ci95": 0
     }  # fmt: skip
     assert found["picture"]["other_makers"]["n"] == len(THINGS)
-    assert found["caption"]["together"]["n"] == 16
-    assert found["text"]["together"]["n"] == len(THINGS)
-    assert "text_unseen" not in found  # every wording was trained on
+    assert found["caption"]["together"]["n"] == 28
+    assert found["text"]["together"]["n"] == 2 * len(THINGS)
+    assert found["text_unseen"].keys() == {"held_out", "together"}
+    assert found["text_unseen"]["held_out"]["n"] == len(THINGS)
     assert {name: found[name]["held_out"]["n"] for name in ("recording", "render", "speech")} == {
         "recording": 8, "render": 4, "speech": 4
     }  # fmt: skip
