@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NewType, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NewType, TypeVar
 
 from torch import Tensor
 
@@ -21,11 +21,14 @@ from .models import Model
 Upload = NewType("Upload", str)  # the path of a file that was uploaded
 
 
-class Noted(Protocol):
-    notes: list[Note]
+@dataclass(kw_only=True)
+class Result:
+    """What an action found, and what to know of it."""
+
+    notes: list[Note] = field(default_factory=list)
 
 
-R = TypeVar("R", bound=Noted)
+R = TypeVar("R", bound=Result)
 
 
 @dataclass
@@ -61,12 +64,15 @@ class Action:
         raise NotImplementedError
 
     def answers(self, context: AppContext, session: str = "") -> Iterator[dict[str, Any]]:
-        """Outputs as they come: progress on the stage, where there is one, then the answer."""
+        """All outputs as they come: progress on the stage, where there is one, then the answer.
+
+        Gradio keeps a component for every output that an answer leaves out, until the session is forgotten: none is left out.
+        """
         for found in self.run(context, session):
             if not isinstance(found, Progress):
                 yield self.answer(found, context)
             elif "stage" in self.outputs:
-                yield {"stage": html.stage(found)}
+                yield dict.fromkeys(self.outputs) | {"stage": html.stage(found)}
 
     def chosen(self, context: AppContext) -> Model:
         return context.engine.model(self.model or next(iter(context.engine.models)))

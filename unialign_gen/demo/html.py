@@ -62,34 +62,36 @@ def stage(progress: Progress) -> str:
     return fragment("stage", progress, 100 * progress.done / max(1, progress.total))
 
 
-def note(words: str) -> str:
-    return fragment("note", words) if words else ""
-
-
-def notes(found: Sequence[Note]) -> str:
-    """What was lost or guessed, for the picture that is shown."""
-    return fragment("notes", found) if found else ""
-
-
 def understood(
-    concepts: Sequence[tuple[str, float]], prompts: Sequence[Prompt], each: Sequence[Sequence[tuple[str, float]]]
+    concepts: Sequence[tuple[str, float]],
+    prompts: Sequence[Prompt] = (),
+    each: Sequence[Sequence[tuple[str, float]]] = (),
+    found: Sequence[Note] = (),
 ) -> str:
-    """What the mix, and each prompt in it, was understood as; a cosine below zero has no bar."""
-    return fragment("understood", concepts, list(zip(prompts, each, strict=True)) if len(prompts) > 1 else [])
+    """What was lost or guessed, and what the mix, and each prompt in it, was understood as; a cosine below zero has no bar."""
+    return fragment("understood", concepts, list(zip(prompts, each, strict=True)) if len(prompts) > 1 else [], found)
+
+
+def read(found: Sequence[Note], concepts: Sequence[tuple[str, float]], prompts: Sequence[Prompt]) -> str:
+    """What one file was understood as, what was lost of it, and what the encoders took of it."""
+    return fragment("read", found, concepts, cards(prompts))
 
 
 def seen(prompts: Sequence[Prompt]) -> str:
     """What the encoders took of each file: the sound's wave, the sampled frames, the picture."""
-    cards = []
+    return fragment("seen", cards(prompts))
+
+
+def cards(prompts: Sequence[Prompt]) -> list[tuple[str, list[Image.Image], Tensor | None, str]]:
+    """Of each file its name, its pictures, its sound, and how much of it there is."""
+    found: list[tuple[str, list[Image.Image], Tensor | None, str]] = []
     for prompt in prompts:
-        value, frames, sound, said = prompt.value, [], None, ""
+        value = prompt.value
         if isinstance(value, Sound):
-            sound, said = value.samples, f"{value.samples.shape[-1] / value.rate:.1f} s heard"
+            found.append((prompt.name, [], value.samples, f"{value.samples.shape[-1] / value.rate:.1f} s heard"))
         elif isinstance(value, Clip):
-            frames, sound = value.frames, value.sound
-            said = f"{len(frames)} frames seen" + ("" if sound is None else ", and its sound heard")
+            heard = "" if value.sound is None else ", and its sound heard"
+            found.append((prompt.name, value.frames, value.sound, f"{len(value.frames)} frames seen{heard}"))
         elif isinstance(value, Image.Image):
-            frames, said = [value], f"{value.width} x {value.height} pixels seen"
-        if said:
-            cards.append((prompt, frames, sound, said))
-    return fragment("seen", cards)
+            found.append((prompt.name, [value], None, f"{value.width} x {value.height} pixels seen"))
+    return found
