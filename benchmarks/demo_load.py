@@ -304,11 +304,9 @@ class Attacker:
         if answer.status_code != 200:
             return answer.text
         file = {"path": answer.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
-        kind = self.draw.choice(("audio", "video", "image", "travel", "animate", "restore", "place", "read", "edit"))
+        kind = self.draw.choice(("audio", "video", "image", "animate", "read", "edit"))
         if kind in ("audio", "video", "image"):
             return self.create(**{kind: file})
-        if kind == "travel":
-            return self.call("travel", text_1="a", text_2="", file_2=file, between=2, steps=1)
         if kind == "animate":
             return self.call("animate", sound=file, pictures=1, steps=1)
         return self.call("edit", picture=file, text="a", steps=1) if kind == "edit" else self.call(kind, file=file)

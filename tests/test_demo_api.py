@@ -133,9 +133,9 @@ def test_what_was_lost_reaches_the_page_and_programs(client, tmp_path):
 
 
 def test_travel_exports_a_gif_and_a_film(client, starter):
-    _, files, _ = client.predict(
-        text_1="a cat", text_2="", file_2=handle_file(SAMPLES / "sheep.mp4"), between=3, steps=1, api_name="/travel"
-    )
+    sheep, *_ = client.predict(handle_file(SAMPLES / "sheep.mp4"), api_name="/read")
+    kept = [{"kind": "text", "value": "a cat"}, sheep]
+    _, files, _ = client.predict(kept=kept, between=3, steps=1, api_name="/travel")
     with Image.open(files[0]) as gif:
         assert gif.n_frames == 6  # 4 pictures, there and back
     with av.open(files[2]) as film:
@@ -189,7 +189,7 @@ def test_a_job_is_stopped_from_its_own_client_only(client, served):
         ("/read", {}, "nothing to read"),
         ("/live", {"samples": "?"}, "16-bit"),
         ("/read", {"file": "cow.flac", "kind": "image"}, "cow.flac cannot be read|cow.flac is not a picture"),
-        ("/travel", {"text_1": "", "text_2": ""}, "two stations"),
+        ("/travel", {"text": "a cat"}, "two stations"),
         ("/animate", {}, "nothing to play"),
         ("/place", {}, "nothing to place"),
     ],

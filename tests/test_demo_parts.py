@@ -13,10 +13,11 @@ from torch.nn.functional import normalize
 
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.demo import html, request_filter
+from unialign_gen.demo.action import Action
+from unialign_gen.demo.api import said
 from unialign_gen.demo.context import AppContext
 from unialign_gen.demo.engine import Engine, Progress
-from unialign_gen.demo.errors import said
-from unialign_gen.demo.limits import Limits, prior_strength, steps_and_guidance
+from unialign_gen.demo.limits import Limits
 from unialign_gen.demo.models import Model, on_disk
 from unialign_gen.demo.page import results
 from unialign_gen.demo.read import place, restore
@@ -208,31 +209,41 @@ def test_a_checkpoint_that_is_asked_for_comes_first():
         on_disk("/nowhere")
 
 
-def test_a_model_knows_its_own_steps_and_guidance(starter):
+def numbers(context, model, **asked):
+    """Steps, guidance and the prior's strength of a request to this model."""
+    context.engine.models[model.label] = model
+    try:
+        found = Action(model=model.label, **asked).request(context)
+    finally:
+        del context.engine.models[model.label]
+    return found.steps, found.guidance, found.prior_strength
+
+
+def test_a_model_knows_its_own_steps_and_guidance(starter, context):
     config = dict(starter.config)
     assert (Model.of("starter", "starter").steps, Model.of("starter", "starter").guidance) == (
         config["default_steps"],
         config["default_guidance"],
     )
     published = Model.of("k", "kandinsky")
-    assert steps_and_guidance(Limits(), published, None, None) == (published.steps, published.guidance)
-    assert steps_and_guidance(Limits(), published, 3, 0) == (3, 0.0)
+    assert numbers(context, published)[:2] == (published.steps, published.guidance)
+    assert numbers(context, published, steps=3, guidance=0)[:2] == (3, 0.0)
     with pytest.raises(InputError, match="steps must be"):
-        steps_and_guidance(Limits(), published, 0, None)
+        numbers(context, published, steps=0)
 
 
 def test_a_model_knows_its_own_prior(starter, engine, context):
     """A second decoder's lies with the encoders; a model without one draws at 0, whatever a program sends it."""
     from unialign_gen.loading import find
 
-    first, published = Model.of("starter", "starter"), Model.of("k", "kandinsky")
+    first, published = Model.of("first", "starter"), Model.of("k", "kandinsky")
     below = Model.of("below", str(find("starter", "stable-unclip")))
     assert first.prior == below.prior == starter.prior.config["strength"]
-    assert (prior_strength(first, None), prior_strength(first, 0.2), prior_strength(first, 0)) == (first.prior, 0.2, 0)
+    assert [numbers(context, first, prior_strength=v)[2] for v in (None, 0.2, 0)] == [first.prior, 0.2, 0]
     assert published.prior is None
-    assert (prior_strength(published, None), prior_strength(published, 0.7)) == (0, 0)
+    assert [numbers(context, published, prior_strength=v)[2] for v in (None, 0.7)] == [0, 0]
     with pytest.raises(InputError, match="prior strength must be a number from 0 to 1"):
-        prior_strength(first, 1.5)
+        numbers(context, first, prior_strength=1.5)
     engine.models["bare"] = Model("bare", "bare", None, 12, 3.0)
     request = Request(((Prompt("text", "a"),),), prior_strength=0.7)
     try:

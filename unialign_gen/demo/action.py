@@ -15,7 +15,7 @@ from ..request.request import checked, read_prompts
 from . import html
 from .context import AppContext
 from .engine import Job, Progress
-from .limits import decimal, prior_strength, steps_and_guidance, whole, words
+from .limits import decimal, whole, words
 from .models import Model
 
 Upload = NewType("Upload", str)  # the path of a file that was uploaded
@@ -78,11 +78,20 @@ class Action:
         return context.engine.model(self.model or next(iter(context.engine.models)))
 
     def request(self, context: AppContext, **values: Any) -> Request:
-        """A request with these numbers, and whatever else it asks for."""
-        model = self.chosen(context)
-        steps, guidance = steps_and_guidance(context.limits, model, self.steps, self.guidance)
-        seed, prior = whole(self.seed, "seed", 0, context.limits.seed), prior_strength(model, self.prior_strength)
-        return checked(Request, seed=seed, steps=steps, guidance=guidance, prior_strength=prior, **values)
+        """A request with these numbers, and whatever else it asks for.
+
+        A strength of the prior is not refused where the model has none: a program may send that of another model.
+        """
+        model, limits = self.chosen(context), context.limits
+        prior = model.prior if self.prior_strength is None else decimal(self.prior_strength, "prior strength", 0, 1)
+        return checked(
+            Request,
+            seed=whole(self.seed, "seed", 0, limits.seed),
+            steps=model.steps if self.steps is None else whole(self.steps, "steps", 1, limits.steps),
+            guidance=model.guidance if self.guidance is None else decimal(self.guidance, "guidance", 0, limits.guidance),
+            prior_strength=0.0 if model.prior is None else prior,
+            **values,
+        )
 
     def prompts(
         self, context: AppContext, files: Mapping[str, Any] | None = None, weights: Mapping[str, Any] | None = None

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import fields
+from html import escape
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from ..errors import InputError
 from .action import Action, Upload
 from .context import AppContext
 from .create import Create, Edit
-from .errors import said
+from .engine import CancelledError
 from .film import Animate
 from .live import Live
 from .read import Place, Read
@@ -26,6 +30,8 @@ ACTIONS: dict[type[Action], dict[str, Any]] = {
     Live: {"queue": False},  # a few requests a second: the engine alone puts them in turn
     **{action: {"concurrency_limit": 2} for action in (Read, Place)},
 }
+PLACE = re.compile(r"(?<![\w.])/(?:[^\s/:,;'\"]+/)+[^\s/:,;'\"]*")  # an absolute path: the page shows its last part
+log = logging.getLogger("unialign_gen.demo")
 
 
 def session_of(request: Any) -> str:
@@ -53,6 +59,20 @@ def uploaded(payload: Any) -> str | None:
 COMPONENTS = {Upload: upload_field, bool: gr.Checkbox, int: gr.Number, float: gr.Number, str: gr.Textbox}
 
 
+def said(error: BaseException) -> gr.Error:
+    """The error as the page shows it: one line, without markup."""
+    if isinstance(error, gr.Error):
+        return error
+    if isinstance(error, InputError):
+        line = PLACE.sub(lambda found: Path(found[0]).name, " ".join(str(error).split()))[:300]
+    elif isinstance(error, CancelledError):
+        line = "stopped"
+    else:
+        log.error("a request failed", exc_info=error)
+        line = "this did not work, for a reason that is the server's: please try something else"
+    return gr.Error(escape(line, quote=False), title="", duration=8, print_exception=False)
+
+
 def parameters(action: type[Action]) -> list[str]:
     """Of an endpoint, in their order: the action's own first."""
     return sorted((f.name for f in fields(action)), key=lambda name: name not in action.__annotations__)
@@ -71,7 +91,7 @@ def endpoint(context: AppContext, action: type[Action], options: dict[str, Any])
         try:
             asked = action(**dict(zip((i.label for i in inputs), given, strict=True)))
             for found in asked.answers(context, session_of(request)):
-                yield [found[name] for name in outputs]
+                yield {outputs[name]: value for name, value in found.items()}
         except Exception as error:
             raise said(error) from None
 

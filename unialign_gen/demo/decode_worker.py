@@ -39,15 +39,11 @@ class Media:
     seconds: float | None = None
 
 
-class DecoderDiedError(OSError):
-    """The process has ended of itself."""
-
-
 class Worker:
     """A process that decodes, see `decode.main`.
 
     Raises:
-        DecoderDiedError, TimeoutError: it does not start, or not in time.
+        ConnectionError, TimeoutError: it does not start, or not in time.
     """
 
     def __init__(self, limits: Limits):
@@ -65,7 +61,7 @@ class Worker:
         assert self.process.stdout is not None
         self.into, self.out = self.process.stdin, self.process.stdout
         with self.killed_after(START_SECONDS):
-            self.header()
+            json.loads(self.out.readline())
 
     def kill(self) -> None:
         self.late = True
@@ -78,21 +74,15 @@ class Worker:
         try:
             yield
         except (OSError, ValueError) as error:
-            raise (TimeoutError if self.late else DecoderDiedError) from error
+            raise (TimeoutError if self.late else ConnectionError) from error
         finally:
             clock.cancel()
-
-    def header(self) -> dict[str, Any]:
-        line = self.out.readline()
-        if not line:
-            raise OSError("the decoder has ended")
-        return json.loads(line)
 
     def ask(self, kind: str, path: Path, rate: int, seconds: float) -> tuple[dict[str, Any], list[np.ndarray]]:
         """A header and its arrays, within so many seconds.
 
         Raises:
-            DecoderDiedError, TimeoutError: the process has ended, of itself or since its time was over.
+            ConnectionError, TimeoutError: the process has ended, of itself or since its time was over.
         """
         self.files += 1
         data = path.read_bytes()
@@ -100,7 +90,7 @@ class Worker:
             self.into.write(json.dumps({"kind": kind, "name": path.name, "size": len(data), "rate": rate}).encode() + b"\n")
             self.into.write(data)
             self.into.flush()
-            header, arrays = self.header(), []
+            header, arrays = json.loads(self.out.readline()), []
             for shape, name in header.get("arrays", []):
                 raw = self.out.read(math.prod(shape) * np.dtype(name).itemsize)
                 arrays.append(np.frombuffer(bytearray(raw), np.dtype(name)).reshape(shape))
@@ -176,7 +166,7 @@ class DecodeWorker:
                 break
             except TimeoutError as error:
                 raise InputError(f"{name} takes longer to decode than the {self.limits.decode_seconds:g} s it may") from error
-            except DecoderDiedError as error:
+            except ConnectionError as error:
                 if last:
                     raise InputError(f"{name} cannot be decoded: its decoder broke down twice") from error
         for found in header.get("notes", []):

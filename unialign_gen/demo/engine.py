@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -128,12 +129,11 @@ class Engine:
 
     def rate(self, label: str) -> int:
         """The sampling rate in Hz of the model's sound encoder; 44.1 kHz where it has none."""
-        self.model(label)
         if label not in self.rates:
-            try:
-                self.rates[label] = int(self.pipeline(label).aligner.sound_rate)
-            except InputError:
-                self.rates[label] = 44100
+            rate = 44100
+            with suppress(InputError):
+                rate = int(self.pipeline(label).aligner.sound_rate)
+            self.rates[label] = rate
         return self.rates[label]
 
     def run(self, work: Callable[[Job[T]], T], session: str = "", action: str = "") -> Iterator[Progress | T]:

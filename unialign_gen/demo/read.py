@@ -127,11 +127,10 @@ def restore(settings: PictureSettings, context: AppContext, name: str) -> dict[s
 class Place(Action):
     """Where a prompt lies among the concepts of the first model that has a map."""
 
-    file: Upload | None = None
     outputs: ClassVar[dict[str, Any]] = {"details": gr.JSON, "map": gr.Textbox, "understood": gr.Textbox}
 
     def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Encoded]:
-        prompts = self.prompts(context, {"any": self.file})
+        prompts = self.prompts(context)
         if not prompts:
             raise InputError("nothing to place: write words, or add a file")
         name = " + ".join(p.name for p in prompts)

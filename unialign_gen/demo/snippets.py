@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from ..request import Prompt
+from ..request import Prompt, Request
 from ..request.picture_settings import PictureSettings
 
-FLAGS = {"num_inference_steps": "steps", "guidance_scale": "guidance", "num_images_per_prompt": "num-images"}
+FIELDS = ("mix", "seed", "steps", "guidance", "prior_strength", "prior_temperature", "upscale", "height", "width")
+ARGUMENTS = {"steps": "num_inference_steps", "guidance": "guidance_scale", "pictures": "num_images_per_prompt"}
 
 
 def number(value: float) -> str:
@@ -27,22 +28,10 @@ def by_kind(settings: PictureSettings) -> dict[str, list[Prompt]]:
     return {kind: [p for p in prompts if p.kind == kind] for kind in dict.fromkeys(p.kind for p in prompts)}
 
 
-def options(settings: PictureSettings, pictures: int) -> dict[str, Any]:
-    """What a call names beside the prompts, by Python's names: what it would not do of itself."""
-    request = settings.request
-    found = {
-        "mix": None if request.mix == "lerp" else request.mix,
-        "seed": request.seed,
-        "num_inference_steps": request.steps,
-        "guidance_scale": request.guidance or 0,
-        "prior_strength": request.prior_strength or 0,
-        "prior_temperature": request.prior_temperature,
-        "upscale": request.upscale,
-        "height": request.height,
-        "width": request.width,
-        "num_images_per_prompt": pictures if pictures > 1 else None,
-    }
-    return {name: value for name, value in found.items() if value is not None}
+def options(request: Request, pictures: int) -> dict[str, Any]:
+    """What a call names beside the prompts: what it would not do of itself."""
+    found = {name: getattr(request, name) for name in FIELDS} | {"pictures": pictures}
+    return {name: value for name, value in found.items() if value not in (None, {"mix": "lerp", "pictures": 1}.get(name))}
 
 
 def command(
@@ -58,8 +47,9 @@ def command(
     if any(p.weight != 1 for p in request.prompts[0]):
         for kind, prompts in kinds.items():
             words += ["--weight", f"{kind}={','.join(number(p.weight) for p in prompts)}"]
-    for name, value in options(settings, pictures).items():
-        words += [f"--{FLAGS.get(name, name.replace('_', '-'))}", value if isinstance(value, str) else number(value)]
+    for name, value in options(request, pictures).items():
+        flag = "num-images" if name == "pictures" else name.replace("_", "-")
+        words += [f"--{flag}", value if isinstance(value, str) else number(value)]
     words += ["--checkpoint", settings.checkpoint] if settings.checkpoint != "starter" else []
     words += ["--decoder", settings.decoder] if settings.decoder else []
     return shlex.join([*words, "--out", out])
@@ -78,6 +68,6 @@ def python(settings: PictureSettings, pictures: int = 1, call: str = "generate("
     if any(p.weight != 1 for p in settings.request.prompts[0]):
         weights = ", ".join(f'"{kind}": {tuple_of([number(p.weight) for p in prompts])}' for kind, prompts in kinds.items())
         lines.append(f"    weights={{{weights}}},")
-    for name, value in options(settings, pictures).items():
-        lines.append(f"    {name}={repr(value) if isinstance(value, str) else number(value)},")
+    for name, value in options(settings.request, pictures).items():
+        lines.append(f"    {ARGUMENTS.get(name, name)}={repr(value) if isinstance(value, str) else number(value)},")
     return "\n".join([*lines, ").images"])

@@ -14,9 +14,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..film.sheets import save_sequence
 from ..mixing import mix, path
-from ..notes import collected
-from ..request import Prompt, Request
-from .action import Upload
+from ..request import Request
 from .context import AppContext
 from .engine import Job, Progress
 from .film import Film, Moving
@@ -28,17 +26,8 @@ RATE, SIDE = 8, 384  # pictures a second and pixels of what is exported
 
 @dataclass
 class Travel(Moving):
-    """Pictures from station to station: each has words, a file of any kind, or both in equal shares, or is one of `kept`,
-    which stand in place of these."""
+    """Pictures from station to station, each one of `kept`."""
 
-    text_1: str = "a cat"
-    text_2: str = "a lion"
-    text_3: str = ""
-    text_4: str = ""
-    file_1: Upload | None = None
-    file_2: Upload | None = None
-    file_3: Upload | None = None
-    file_4: Upload | None = None
     between: int = 8
     closed: bool = False
     mix: str = "slerp"
@@ -48,12 +37,12 @@ class Travel(Moving):
         method = choice(self.mix, "mix", ("lerp", "slerp"))
         between = whole(self.between, "pictures from stop to stop", 1, limits.frames)
         closed = bool(self.closed)
-        with collected() as told:
-            stations = self.stations(context)
+        stations = [(replace(p, weight=1.0),) for p in self.prompts(context)]
+        if len(stations) < 2:
+            raise InputError("a way needs two stations or more: write words, or add a file, for each")
         total = (len(stations) if closed else len(stations) - 1) * between + (0 if closed else 1)
         if total > limits.frames:
             raise InputError(f"this way has {total} pictures: at most {limits.frames}, so ask for fewer from stop to stop")
-
         out = context.folder() / "way.mp4"
 
         def work(pipeline: Any, job: Job[Film]) -> Film:
@@ -69,25 +58,13 @@ class Travel(Moving):
                 )
                 pictures += pipeline.draw(request).images
                 job.report(Progress(len(pictures), total, "drawing the way", pictures[-BATCH:]))
-            names = [" + ".join(p.name for p in prompts) for prompts in stations]
+            names = [p.name for (p,) in stations]
             large = [p.resize((SIDE, SIDE), Image.Resampling.LANCZOS) for p in pictures]
             for file in (out, out.with_suffix(".webm")):
                 save_sequence(large, file, RATE)
             return Film(pictures, labels(names, between, closed, total), RATE, out, back=not closed)
 
-        yield from self.job(context, session, work, told, "reading the prompts")
-
-    def stations(self, context: AppContext) -> list[tuple[Prompt, ...]]:
-        """The stations that hold something."""
-        if self.kept:
-            out: list[tuple[Prompt, ...]] = [(replace(p, weight=1.0),) for p in self.prompts(context)]
-        else:
-            each = [replace(self, text=getattr(self, f"text_{i}")) for i in range(1, 5)]
-            files = [{"any": getattr(self, f"file_{i}")} for i in range(1, 5)]
-            out = [s for s in (one.prompts(context, file) for one, file in zip(each, files, strict=True)) if s]
-        if len(out) < 2:
-            raise InputError("a way needs two stations or more: write words, or add a file, in at least two of them")
-        return out
+        yield from self.job(context, session, work, first="reading the prompts")
 
 
 def labels(names: Sequence[str], between: int, closed: bool, total: int) -> list[str]:
