@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import normalize
 
 from unialign_gen.concepts import ConceptTable
@@ -45,12 +46,12 @@ def test_a_route_passes_every_station_at_constant_speed(closed):
 
 
 def test_what_a_user_wrote_is_never_markup():
-    part = Prompt("text", EVIL, 1.0)
+    part, picture = Prompt("text", EVIL, 1.0), Prompt("image", Image.new("RGB", (4, 4)), label=EVIL)
     for made in (
         html.fragment("note", EVIL),
-        html.read([Note(EVIL, EVIL)], [(EVIL, 0.5)], [part]),
-        html.stage(Progress(1, 2, EVIL)),
-        html.understood([(EVIL, 0.5)], [part, part], [[(EVIL, 0.1)]] * 2),
+        html.fragment("read", [Note(EVIL, EVIL)], [(EVIL, 0.5)], picture),
+        html.fragment("stage", Progress(1, 2, EVIL)),
+        html.fragment("understood", [(EVIL, 0.5)], [part, part], [[(EVIL, 0.1)]] * 2),
         said(InputError(EVIL)).message,
     ):
         assert "<img src=x" not in made

@@ -72,7 +72,7 @@ class Action:
             if not isinstance(found, Progress):
                 yield self.answer(found, context)
             elif "stage" in self.outputs:
-                yield dict.fromkeys(self.outputs) | {"stage": html.stage(found)}
+                yield dict.fromkeys(self.outputs) | {"stage": html.fragment("stage", found)}
 
     def chosen(self, context: AppContext) -> Model:
         return context.engine.model(self.model or next(iter(context.engine.models)))

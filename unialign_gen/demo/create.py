@@ -137,8 +137,8 @@ class Create(Action):
             "command": command(result.settings[0], len(files)),
             "python": python(result.settings[0], len(files)),
             "stage": "",
-            "understood": html.understood(result.nearest, result.prompts, result.nearest_each, result.notes),
-            "seen": html.seen(result.prompts),
+            "understood": html.fragment("understood", result.nearest, result.prompts, result.nearest_each, result.notes),
+            "seen": html.fragment("seen", result.prompts),
         }
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -22,10 +22,6 @@ from .limits import Limits
 from .models import Model, on_disk
 
 T = TypeVar("T")
-
-
-class CancelledError(Exception):
-    """The job was stopped by who asked for it."""
 
 
 @dataclass

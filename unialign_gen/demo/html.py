@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,11 +12,6 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
-
-from ..media import Clip, Sound
-from ..notes import Note
-from ..request import Prompt
-from .engine import Progress
 
 KINDS = {"text": "Words", "audio": "Sound", "video": "Video", "image": "Picture", "embeds": "Vector"}
 
@@ -55,43 +49,3 @@ def environment() -> Environment:
 def fragment(name: str, *values: Any) -> str:
     """A macro of the fragments, filled in."""
     return str(getattr(environment().get_template("fragments.html.j2").module, name)(*values))
-
-
-def stage(progress: Progress) -> str:
-    """A bar, and the pictures as they are so far."""
-    return fragment("stage", progress, 100 * progress.done / max(1, progress.total))
-
-
-def understood(
-    concepts: Sequence[tuple[str, float]],
-    prompts: Sequence[Prompt] = (),
-    each: Sequence[Sequence[tuple[str, float]]] = (),
-    found: Sequence[Note] = (),
-) -> str:
-    """What was lost or guessed, and what the mix, and each prompt in it, was understood as; a cosine below zero has no bar."""
-    return fragment("understood", concepts, list(zip(prompts, each, strict=True)) if len(prompts) > 1 else [], found)
-
-
-def read(found: Sequence[Note], concepts: Sequence[tuple[str, float]], prompts: Sequence[Prompt]) -> str:
-    """What one file was understood as, what was lost of it, and what the encoders took of it."""
-    return fragment("read", found, concepts, cards(prompts))
-
-
-def seen(prompts: Sequence[Prompt]) -> str:
-    """What the encoders took of each file: the sound's wave, the sampled frames, the picture."""
-    return fragment("seen", cards(prompts))
-
-
-def cards(prompts: Sequence[Prompt]) -> list[tuple[str, list[Image.Image], Tensor | None, str]]:
-    """Of each file its name, its pictures, its sound, and how much of it there is."""
-    found: list[tuple[str, list[Image.Image], Tensor | None, str]] = []
-    for prompt in prompts:
-        value = prompt.value
-        if isinstance(value, Sound):
-            found.append((prompt.name, [], value.samples, f"{value.samples.shape[-1] / value.rate:.1f} s heard"))
-        elif isinstance(value, Clip):
-            heard = "" if value.sound is None else ", and its sound heard"
-            found.append((prompt.name, value.frames, value.sound, f"{len(value.frames)} frames seen{heard}"))
-        elif isinstance(value, Image.Image):
-            found.append((prompt.name, [value], None, f"{value.width} x {value.height} pixels seen"))
-    return found

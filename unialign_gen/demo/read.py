@@ -80,7 +80,7 @@ class Read(Action):
             "concepts": named(near),
             "notes": [n.as_dict() for n in result.notes],
             "settings": result.settings,
-            "seen": html.read(result.notes, near, (result.prompt,)),
+            "seen": html.fragment("read", result.notes, near, result.prompt),
         }
 
 
@@ -149,7 +149,7 @@ class Place(Action):
         return {
             "details": {"place": spot, "concepts": named(found)},
             "map": html.fragment("map", table, spot, numbers, result.prompt.name),
-            "understood": html.understood(found),
+            "understood": html.fragment("understood", found),
         }
 
 

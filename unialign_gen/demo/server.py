@@ -8,12 +8,13 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from .context import AppContext
 from .decode_worker import DecodeWorker
@@ -75,7 +76,7 @@ def start(
         closing.callback(shutil.rmtree, cache, ignore_errors=True)
         closing.callback(decode_worker.close)
         closing.callback(engine.close)
-        closing.enter_context(environment(GRADIO_TEMP_DIR=str(cache), GRADIO_ANALYTICS_ENABLED="False"))
+        closing.enter_context(patch.dict(os.environ, GRADIO_TEMP_DIR=str(cache), GRADIO_ANALYTICS_ENABLED="False"))
         context = AppContext(engine, decode_worker, limits, cache)
         first = next(iter(engine.models))
         # meanwhile the page is built; a failure shows at the first request
@@ -93,19 +94,6 @@ def few_arenas() -> None:
     """Threads share two of glibc's arenas: with one each, every thread keeps the memory that it once needed (`M_ARENA_MAX`)."""
     with suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).mallopt(-8, 2)
-
-
-@contextmanager
-def environment(**variables: str) -> Iterator[None]:
-    """These variables for Gradio; at the end those of before."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in variables:
-            os.environ.pop(name)
-        os.environ.update({name: before[name] for name in variables if name in before})
 
 
 def load_first(engine: Engine, label: str) -> None:

@@ -24,10 +24,11 @@ const guarded = (work) => async (...given) => {
 
 // --- The form: fields have the names of the endpoints' parameters
 
-function values() {
+function values(of = mode()) {
   const number = (field) => (Number.isNaN(field.valueAsNumber) ? null : field.valueAsNumber);
   const read = (field) => (field.type === "checkbox" ? field.checked : field.valueAsNumber === undefined ? field.value : number(field));
-  const named = [...ask.elements].filter((field) => field.name && field.type !== "radio");
+  const asked = (field) => field.closest("[data-in]")?.dataset.in.split(" ").includes(of);
+  const named = [...ask.elements].filter((field) => field.name && asked(field));
   return Object.fromEntries(named.map((field) => [field.name, read(field)]));
 }
 
@@ -148,7 +149,7 @@ function show(result) {
   for (const id of ["command", "python"]) $(`#${id}`).textContent = result[id] ?? "";
   $("#tools").hidden = false;
   Object.assign($("#download"), { href: result.url, download: result.name ?? result.path.split("/").at(-1) });
-  for (const button of $$("#tools button")) button.hidden = result.film;
+  for (const button of $$("#tools button")) button.hidden = Boolean(result.film);
   for (const other of results) other.button.setAttribute("aria-current", other === result);
   const strip = $("#strip"); // not scrollIntoView, which would move the page too
   strip.scrollLeft = result.button.offsetLeft - (strip.clientWidth - result.button.offsetWidth) / 2;
@@ -176,7 +177,7 @@ async function run(name, more) {
   $("#stop").hidden = false;
   $("#draw").setAttribute("aria-busy", "true");
   try {
-    return await call(name, { kept: given(), ...values(), ...more }, { signal: mine.signal, progress });
+    return await call(name, { kept: given(), ...values(name === "animate" ? "film" : name), ...more }, { signal: mine.signal, progress });
   } catch (error) {
     if (current && running === mine) show(current);
     $("#status").innerHTML = error.name === "AbortError" ? '<p class="note">Stopped.</p>' : "";
@@ -196,7 +197,7 @@ const there = (path) => ({ path, name: path.split("/").at(-1), meta: { _type: "g
 
 async function draw(more = {}) {
   if (!given().length && !more.kept) throw new Error("nothing to draw: write something, or add a sound, a picture or a video");
-  show(pictures(await run("create", { ...(values().pictures > 1 && { best_of: 1 }), ...more })).map(push)[0]);
+  show(pictures(await run("create", { ...(values("create").pictures > 1 && { best_of: 1 }), ...more })).map(push)[0]);
 }
 
 const RUN = {
@@ -325,7 +326,7 @@ const use = guarded((result) => addFile(there(result.path), "image", false));
 $("#use").onclick = () => use(current);
 // pictures that differ: in what the prompt leaves open too, where the model has a prior
 function varied() {
-  const { prior_temperature, model } = values();
+  const { prior_temperature, model } = values("create");
   return { pictures: 4, best_of: 1, prior_temperature: prior_temperature ?? (FACTS.models[model].prior_strength === null ? null : 1) };
 }
 $("#seeds").onclick = guarded(() => draw({ ...varied(), kept: current.parts ?? given(), seed: Math.max(...results.map((r) => r.seed ?? 0)) + 1 }));
