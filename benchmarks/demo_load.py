@@ -49,6 +49,9 @@ VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0.5, 1e308, 10**400, "1", "NaN", "x" * 100_000, "\0", "\u202e\ud83d", "<script>alert(1)</script>"),
     *([], {}, [[[]]], {"a": {"b": 1}}, [1, 2], {"__type__": "update", "value": 1}, "../../etc/passwd", "'; DROP TABLE x; --"),
 )
+NAMES = (  # of parameters
+    *("text", "audio", "text_weight", "mix", "seed", "steps", "guidance", "pictures", "model", "kept", "best_of", "size"),
+)
 BODIES = (
     *(b"", b"{", b"null", b"[" * 3000, b"\xff\xfe", b'{"data": 1}', b'{"data": []}', b"x" * 250_000),
     b'{"data": [' + b"1," * 900 + b"1]}",
@@ -306,8 +309,8 @@ class Attacker:
         return self.create(**{self.draw.choice(("audio", "video", "image", "text", "model", "seed")): value})
 
     def values(self) -> str:
-        names = "text audio text_weight mix seed steps guidance pictures model kept best_of size".split()
-        return self.create(**{name: self.draw.choice(VALUES) for name in self.draw.sample(names, self.draw.randint(1, 3))})
+        names = self.draw.sample(NAMES, self.draw.randint(1, 3))
+        return self.create(**{name: self.draw.choice(VALUES) for name in names})
 
     def body(self) -> str:
         content, route = self.draw.choice(BODIES), self.draw.choice(ROUTES)

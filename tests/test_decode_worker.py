@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -124,6 +125,18 @@ def test_a_decoder_that_dies_is_replaced_and_the_file_tried_again(tmp_path):
         assert worker.process is not first
     decode_worker.close()
     assert worker.process.poll() is not None
+
+
+def test_the_processes_are_readied_once_by_whoever_asks():
+    made = DecodeWorker(Limits())
+    threads = [threading.Thread(target=made.warm) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert all(made.places.queue)
+    made.close()
 
 
 def test_mutated_files_are_decoded_or_refused(decode_worker, tmp_path):

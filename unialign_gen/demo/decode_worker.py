@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -129,9 +129,9 @@ class DecodeWorker:
 
     def warm(self) -> None:
         """Has the processes ready, which takes seconds; where that fails, the first file will say so."""
-        with ExitStack() as all_of_them, suppress(OSError, ValueError):
-            for _ in range(self.limits.decoders):
-                all_of_them.enter_context(self.worker())
+        for _ in range(self.limits.decoders):  # the next place is the one that was not used for longest
+            with suppress(OSError, ValueError), self.worker():
+                pass
 
     def decode(self, kind: str, path: str, rate: int = 44100) -> Media:
         """An upload as `image`, `audio`, `video`, `any` of them, or `track`, stereo for a film. Its notes are noted here.
