@@ -42,7 +42,7 @@ function set(found) {
 
 // --- The prompt: rows of words and files, each with a weight once there are two. A row knows its part.
 
-const parts = () => $$("#parts .part").map((row) => row.part);
+const parts = () => $$("#parts .part").map((row) => row.prompt);
 const counts = (part) => !part.reading && (part.kind !== "text" || part.value.trim());
 const weigh = () => $("#parts").classList.toggle("weighted", mode() !== "travel" && parts().filter(counts).length > 1);
 const given = (among = parts()) => among.filter(counts).map(({ kind, value, weight, embedding }) => ({ kind, value: value.trim(), weight, ...(embedding && { embedding }) }));
@@ -50,7 +50,7 @@ const given = (among = parts()) => among.filter(counts).map(({ kind, value, weig
 function add(values) {
   const part = { kind: "text", value: "", weight: 1, ...values }, row = $("#part").content.firstElementChild.cloneNode(true);
   const words = $(".words", row), weight = $("input[type=range]", row), number = parts().length + 1;
-  Object.assign(row, { part });
+  row.prompt = part; // not `part`, which elements have of their own
   $("#parts").append(row);
   words.value = part.value;
   words.placeholder = number > 1 ? "and" : "a red car";
@@ -69,10 +69,10 @@ function add(values) {
 }
 
 function describe(row) {
-  row.dataset.kind = row.part.kind;
-  $(".kind", row).textContent = FACTS.kinds[row.part.kind] ?? row.part.kind;
-  $(".name", row).textContent = row.part.value;
-  $(".read", row).innerHTML = row.part.reading ? "being read ..." : row.part.seen ?? "";
+  row.dataset.kind = row.prompt.kind;
+  $(".kind", row).textContent = FACTS.kinds[row.prompt.kind] ?? row.prompt.kind;
+  $(".name", row).textContent = row.prompt.value;
+  $(".read", row).innerHTML = row.prompt.reading ? "being read ..." : row.prompt.seen ?? "";
   weigh();
 }
 
@@ -99,7 +99,7 @@ async function addFile(file, kind = "any", restoring = true) {
       $("#status").replaceChildren(make("p", { className: "note", textContent: settings.said }));
       return show(push({ path: path.path, label: file.name, parts: settings.kept, seed: settings.seed }));
     }
-    Object.assign(row.part, part, { weight: row.part.weight, seen, file: path, reading: false });
+    Object.assign(row.prompt, part, { weight: row.prompt.weight, seen, file: path, reading: false });
     describe(row);
   } catch (error) {
     remove(row);
