@@ -22,9 +22,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,22 +44,16 @@ THINGS = ("cat", "car", "tree", "fish", "bird", "drum", "house", "dog", "train",
 SOUNDS = (None, "cow.flac", "chicken.flac")
 STEPS = 2
 TURN = 48  # requests
-PLACES = (
-    "/etc/passwd",
-    "../" * 9 + "etc/passwd",
-    "README.md",  # where the server runs
-    "/dev/zero",
-    "/tmp",
-    "a\0b",
-    "~/.ssh/id_rsa",
-    "concat:/etc/passwd",
-    "file:///etc/passwd",
-    "http://127.0.0.1:22/",
-    "https://169.254.169.254/latest",
+PLACES = (  # README.md lies where the server runs
+    *("/etc/passwd", "../" * 9 + "etc/passwd", "README.md", "/dev/zero", "/tmp", "a\0b", "~/.ssh/id_rsa"),
+    *("concat:/etc/passwd", "file:///etc/passwd", "http://127.0.0.1:22/", "https://169.254.169.254/latest"),
 )
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0.5, 1e308, 10**400, "1", "NaN", "x" * 100_000, "\0", "\u202e\ud83d", "<script>alert(1)</script>"),
     *([], {}, [[[]]], {"a": {"b": 1}}, [1, 2], {"__type__": "update", "value": 1}, "../../etc/passwd", "'; DROP TABLE x; --"),
+)
+NAMES = (  # of parameters
+    *("text", "audio", "text_weight", "mix", "seed", "steps", "guidance", "pictures", "model", "kept", "best_of", "size"),
 )
 BODIES = (
     *(b"", b"{", b"null", b"[" * 3000, b"\xff\xfe", b'{"data": 1}', b'{"data": []}', b"x" * 250_000),
@@ -184,8 +178,6 @@ class Drawn:
 
 def through(pipeline: Any, calls: list[dict[str, Any]], users: int, rows: int, into: Drawn) -> None:
     """All calls by so many users, who wait for each picture, in batches of up to `rows`."""
-    from concurrent.futures import ThreadPoolExecutor
-
     from unialign_gen.serving import BatchingEngine, SharedPipeline
 
     with BatchingEngine(rows) as engine, ThreadPoolExecutor(users) as pool:
@@ -262,18 +254,11 @@ def load(server: Server, clients: int, seconds: float) -> dict[str, Any]:
         expected = {request: request.ask(alone) for request in requests()}
         outs = [Load() for _ in range(clients)]
         until = time.monotonic() + seconds
-        threads = []
-        for i, out in enumerate(outs):
-            arguments = (server.url, Path(folder), expected, until, i, out)
-            threads.append(threading.Thread(target=one_client, args=arguments))
-        for thread in threads:
-            thread.start()
-        memory = [server.megabytes()]
-        while any(t.is_alive() for t in threads):
-            time.sleep(min(5.0, seconds / 8))
-            memory.append(server.megabytes())
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(clients) as pool:
+            at_work = [pool.submit(one_client, server.url, Path(folder), expected, until, i, out) for i, out in enumerate(outs)]
+            memory = [server.megabytes()]
+            while wait(at_work, min(5.0, seconds / 8)).not_done:
+                memory.append(server.megabytes())
     times = sorted(s for out in outs for s in out.seconds)
     failures = [f for out in outs for f in out.failures]
     warm = memory[len(memory) // 4 :]
@@ -285,7 +270,7 @@ def load(server: Server, clients: int, seconds: float) -> dict[str, Any]:
         **percentiles(times),
         "memory_first": round(memory[0]),
         "memory_after_a_quarter": round(warm[0]),
-        "memory_last": round(memory[-1]),
+        "memory_last": round(server.megabytes()),
     }
 
 
@@ -334,11 +319,9 @@ class Attacker:
         if answer.status_code != 200:
             return answer.text
         file = {"path": answer.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
-        kind = self.draw.choice(("audio", "video", "image", "travel", "animate", "restore", "place", "read", "edit"))
+        kind = self.draw.choice(("audio", "video", "image", "animate", "read", "edit"))
         if kind in ("audio", "video", "image"):
             return self.create(**{kind: file})
-        if kind == "travel":
-            return self.call("travel", text_1="a", text_2="", file_2=file, between=2, steps=1)
         if kind == "animate":
             return self.call("animate", sound=file, pictures=1, steps=1)
         return self.call("edit", picture=file, text="a", steps=1) if kind == "edit" else self.call(kind, file=file)
@@ -356,21 +339,8 @@ class Attacker:
         return self.create(**{self.draw.choice(("audio", "video", "image", "text", "model", "seed")): value})
 
     def values(self) -> str:
-        names = (
-            "text",
-            "audio",
-            "text_weight",
-            "mix",
-            "seed",
-            "steps",
-            "guidance",
-            "pictures",
-            "model",
-            "kept",
-            "best_of",
-            "size",
-        )
-        return self.create(**{name: self.draw.choice(VALUES) for name in self.draw.sample(names, self.draw.randint(1, 3))})
+        names = self.draw.sample(NAMES, self.draw.randint(1, 3))
+        return self.create(**{name: self.draw.choice(VALUES) for name in names})
 
     def body(self) -> str:
         content, route = self.draw.choice(BODIES), self.draw.choice(ROUTES)
@@ -396,9 +366,7 @@ def hostile(server: Server, count: int, seed: int = 0) -> dict[str, Any]:
         for _ in range(count):
             try:
                 said = attacker.attack()
-            except (
-                httpx.HTTPError
-            ) as error:  # a connection that was closed on us is an answer too, as long as the next one opens
+            except httpx.HTTPError as error:  # a closed connection is an answer too, as long as the next one opens
                 broken.append(type(error).__name__)
                 continue
             found = LEAKS.search(said)
