@@ -269,6 +269,31 @@ def test_audiocaps_has_several_captions_a_clip(tmp_path):
     assert [m.id for m in corpus.missing] == ["ghi_000005"]
 
 
+def test_clotho_and_vatex_as_published(tmp_path):
+    captions = ",".join(f"caption_{i}" for i in range(1, 6))
+    (tmp_path / "clotho.csv").write_text(f'file_name,{captions}\n"Rain, far.wav",a,b,c,d,e\n')
+    (tmp_path / "Rain, far.wav").touch()
+    corpus = retrieval.read("clotho", tmp_path / "clotho.csv", tmp_path)
+    assert [(s.id, s.text) for s in corpus.samples] == [("Rain, far.wav", ("a", "b", "c", "d", "e"))]
+    rows = [
+        {"videoID": "-a_b_000030_000040", "enCap": ["one", "two"], "chCap": ["\u4e00"]},
+        {"videoID": "def_000000_000010", "enCap": ["three"], "chCap": []},
+        {"videoID": "ghi_000002_000012", "enCap": ["four"], "chCap": []},
+    ]
+    (tmp_path / "vatex.json").write_text(json.dumps(rows))
+    for name in ("-a_b_000030_000040.mp4", "def_0_10.mp4"):
+        (tmp_path / name).touch()
+    corpus = retrieval.read("vatex", tmp_path / "vatex.json", tmp_path)
+    assert [s.text for s in corpus.samples] == [("one", "two"), ("three",)]
+    assert [m.id for m in corpus.missing] == ["ghi_000002_000012"]
+    (tmp_path / "bad.csv").write_text("file_name,caption\na.wav,b\n")
+    with pytest.raises(InputError, match="line 2: expected file_name and caption_1"):
+        retrieval.read("clotho", tmp_path / "bad.csv", tmp_path)
+    (tmp_path / "bad.json").write_text('[{"videoID": "a"}]')
+    with pytest.raises(InputError, match="row 1: expected videoID and enCap"):
+        retrieval.read("vatex", tmp_path / "bad.json", tmp_path)
+
+
 def test_bad_annotations_are_named(tmp_path):
     (tmp_path / "a.json").write_text('[{"video_id": "a", "desc": "b"}, {"video_id": "c"}]')
     with pytest.raises(InputError, match="row 2: expected video_id and desc"):

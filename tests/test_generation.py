@@ -346,21 +346,33 @@ def start(command, out, **environment):
     )
 
 
-def test_killed_and_finished_by_two_processes_it_is_the_same_table(whole, command, tmp_path):
-    _, result = whole
-    killed = start(command, tmp_path)
+def start_together(command, out, world):
+    together = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port())}
+    return [start(command, out, RANK=str(r), LOCAL_RANK=str(r), **together) for r in range(world)]
+
+
+def kill_after(processes, out, count):
+    """Kills them when there are so many pictures, and says how many there are then."""
     deadline = time.monotonic() + 200
-    while len(list(tmp_path.glob("pictures/**/*.png"))) < 5 and time.monotonic() < deadline:
-        assert killed.poll() is None, killed.stderr.read().decode()
+    while len(list(out.glob("pictures/**/*.png"))) < count and time.monotonic() < deadline:
+        for process in processes:
+            assert process.poll() is None, process.stderr.read().decode()
         time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    left = len(list(tmp_path.glob("pictures/**/*.png")))
+    for process in processes:
+        process.send_signal(signal.SIGKILL)
+    for process in processes:
+        process.wait()
+    return len(list(out.glob("pictures/**/*.png")))
+
+
+def test_killed_alone_and_as_two_and_finished_by_four_it_is_the_same_table(whole, command, tmp_path):
+    _, result = whole
+    left = kill_after([start(command, tmp_path)], tmp_path, 5)
     assert 5 <= left < 48
+    more = kill_after(start_together(command, tmp_path, 2), tmp_path, left + 3)
+    assert left < more < 48
     assert not (tmp_path / "result.json").exists()
-    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port())}
-    both = [start(command, tmp_path, RANK=str(r), LOCAL_RANK=str(r), **together) for r in range(2)]
-    for process in both:
+    for process in start_together(command, tmp_path, 4):
         _, errors = process.communicate(timeout=250)
         assert process.returncode == 0, errors.decode()
     again = json.loads((tmp_path / "result.json").read_text())
