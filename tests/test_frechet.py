@@ -152,7 +152,7 @@ def test_all_four_are_the_authors_own(monkeypatch, capsys):
         for k in (3, 5):
             found = prdc(fake, real, k, k)._asdict()
             assert found == pytest.approx(compute_prdc(real.numpy(), fake.numpy(), nearest_k=k), abs=1e-4)
-            assert 0 < found["density"]
+            assert found["density"] > 0
             assert 0 < found["coverage"] < 1
     capsys.readouterr()
 

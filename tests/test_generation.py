@@ -68,7 +68,7 @@ def test_pictures_of_other_settings_are_refused(tmp_path):
     folder = Cell("kandinsky", "m", "text", 0).folder(tmp_path)
     open_folder(folder, {"steps": 20})
     open_folder(folder, {"steps": 20})
-    with pytest.raises(InputError, match=r"steps = 20.*another folder"):
+    with pytest.raises(InputError, match=r"steps = 20.*another place"):
         open_folder(folder, {"steps": 4})
 
 
