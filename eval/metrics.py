@@ -111,17 +111,14 @@ class FrechetDistance(PictureMetric):
         kept = pictures if isinstance(pictures, Moments) else None
         if kept is not None and kept.n < 2:
             raise InputError("these statistics do not say of how many pictures they are: use functional.frechet_distance")
-        x = self.features(pictures).double() if kept is None else kept.mean[None]  # (B, d)
+        x = kept.mean[None] if kept is not None else self.features(pictures).double()  # (B, d)
         if not total.numel():
             total, outer = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1], x.shape[1])
-        outer = outer.double()
-        if kept is None:
-            n = len(x)
-            add_gram(outer, x)
-        else:
-            n = kept.n
-            outer += (n - 1) * kept.cov + n * torch.outer(kept.mean, kept.mean)
-        for name, value in (("count", count + n), ("sum", total + n * x.mean(0)), ("outer", outer)):
+        weight, outer = 1 if kept is None else kept.n, outer.double()
+        add_gram(outer, weight**0.5 * x)
+        if kept is not None:
+            outer += (kept.n - 1) * kept.cov
+        for name, value in (("count", count + weight * len(x)), ("sum", total + weight * x.sum(0)), ("outer", outer)):
             setattr(self, f"{side}_{name}", value)
 
     def moments(self, real: bool) -> Moments:

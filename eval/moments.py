@@ -160,7 +160,7 @@ def moments(batches: Iterable[Tensor], source: FeatureSource) -> Moments:
 
 def add_gram(total: Tensor, x: Tensor) -> None:
     """Adds x^T x of rows (B, d) to the upper triangle of `total` (d, d) in place, fp64: by BLAS half the work of the whole."""
-    if x.device.type == "cpu":
+    if x.device.type == "cpu" and len(x):
         dsyrk(1.0, x.numpy().T, beta=1.0, c=total.numpy().T, lower=1, overwrite_c=1)  # columns first, as BLAS counts
     else:
         total.addmm_(x.T, x)
