@@ -8,11 +8,23 @@ import wave
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's client is first imported
 torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+
+def pytest_unconfigure():
+    processes.end()
+    processes.exit_within(30)
+
+
+@pytest.fixture(autouse=True)
+def no_process_outlives_its_test():
+    yield
+    processes.end()
 
 
 @pytest.fixture(scope="session")

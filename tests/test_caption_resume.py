@@ -1,10 +1,10 @@
 """Captions into a file: killed, torn, refused, complete."""
 
 import json
-import multiprocessing
 import time
 
 import numpy as np
+import processes
 import pytest
 from conftest import write_video
 from PIL import Image
@@ -74,15 +74,11 @@ def slowly(corpus, out):
 
 def test_killed_it_goes_on_without_loss_or_repetition(corpus, tmp_path):
     out = tmp_path / "c.jsonl"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_caption_resume"])
     for lines in (1, 4):
-        process = context.Process(target=slowly, args=(corpus, out))
-        process.start()
-        while process.is_alive() and (not out.exists() or out.read_bytes().count(b"\n") < lines):
+        process = processes.start(slowly, corpus, out)
+        while process.alive() and (not out.exists() or out.read_bytes().count(b"\n") < lines):
             time.sleep(0.005)
         process.kill()
-        process.join()
     assert 4 <= out.read_bytes().count(b"\n") < 10
     slowly(corpus, out)
     assert sorted(json.loads(line)["id"] for line in out.read_text().splitlines()) == sorted(

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 import yaml
@@ -92,21 +92,8 @@ def contents(folder: Path) -> dict[str, str]:
 def whole(clips, tmp_path_factory):
     """The cache of a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    process = spawn(settings(folder, clips))
-    process.join()
-    assert process.exitcode == 0
+    processes.finish(processes.start(run, settings(folder, clips)))
     return folder / "out"
-
-
-def spawn(path: Path, rank: int = 0, world: int = 1):
-    """A real process of its own, forked from a server that has imported torch already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["unialign_gen.data.extract", "timm", "transformers.models.bert.modeling_bert", "test_extract"]
-    )
-    process = context.Process(target=run, args=(path, rank, world))
-    process.start()
-    return process
 
 
 def test_features_are_those_of_the_encoders(clips, whole, starter):
@@ -149,41 +136,35 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(clips, whole, tmp_pat
         if len(there) == SHARDS:
             for name in (dice.choice(there).name, "report.jsonl"):
                 (out / name).unlink(missing_ok=True)
-        process = spawn(path)
+        process = processes.start(run, path)
         wanted = len(list(out.glob("shard-*"))) + dice.choice([0, 0, 1])
-        while process.is_alive() and len(list(out.glob("shard-*"))) < wanted:
+        while process.alive() and len(list(out.glob("shard-*"))) < wanted:
             time.sleep(0.002)
         time.sleep(dice.uniform(0, 0.5))
-        killed += process.is_alive()
+        killed += process.alive()
         process.kill()
-        process.join()
-    process = spawn(path)
-    process.join()
+    processes.finish(processes.start(run, path))
     assert killed >= 5
     assert contents(out) == contents(whole)
 
 
 def test_killed_while_a_shard_is_written(clips, whole, tmp_path):
     path = settings(tmp_path, clips)
-    process = spawn(path)
-    while process.is_alive() and not list((tmp_path / "out").glob("*shard*")):
+    process = processes.start(run, path)
+    while process.alive() and not list((tmp_path / "out").glob("*shard*")):
         time.sleep(0.001)
     process.kill()
-    process.join()
     (tmp_path / "out" / ".shard-00002.safetensors.1-1.part").write_bytes(b"half of it")
-    spawn(path).join()
+    processes.finish(processes.start(run, path))
     assert contents(tmp_path / "out") == contents(whole)
 
 
 def test_other_numbers_of_processes_take_over(clips, whole, tmp_path):
     path = settings(tmp_path, clips)
-    spawn(path, 1, 2).join()
+    processes.finish(processes.start(run, path, 1, 2))
     with pytest.raises(InputError, match="2 of 4 shards are to be done"):
         FeatureCache.open(tmp_path / "out")
-    processes = [spawn(path, rank, 3) for rank in range(3)]
-    for process in processes:
-        process.join()
-    assert [p.exitcode for p in processes] == [0, 0, 0]
+    processes.finish(*(processes.start(run, path, rank, 3) for rank in range(3)))
     assert contents(tmp_path / "out") == contents(whole)
 
 

@@ -6,10 +6,10 @@ import pickle
 import sys
 
 import numpy as np
+import processes
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from test_extractors import pictures, weights  # noqa: F401  a fixture
 from torchmetrics.image import FrechetInceptionDistance, KernelInceptionDistance
 from torchmetrics.image.fid import NoTrainInceptionV3
@@ -112,7 +112,6 @@ def test_mind_needs_fewer_pictures_than_the_frechet_distance():
 
 
 def shared_work(rank, world, place, folder):
-    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=world)
     x, y = features(70), features(80, seed=1, shift=0.1)
     found = {k.__name__: flat(filled(k, x[rank::world], y[rank::world]).compute()) for k in (FrechetDistance, PRDC, CMMD)}
@@ -125,7 +124,7 @@ def shared_work(rank, world, place, folder):
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_processes_together_find_what_one_finds(world, tmp_path):
-    mp.start_processes(shared_work, (world, tmp_path / "meet", tmp_path), nprocs=world, start_method="fork")  # imports are done
+    processes.together(world, shared_work, tmp_path / "meet", tmp_path)
     x, y = features(70), features(80, seed=1, shift=0.1)
     expected = {k.__name__: flat(filled(k, x, y).compute()) for k in (FrechetDistance, PRDC, CMMD)}
     expected["KernelDistance"] = flat(filled(KernelDistance, x, y, subset_size=None).compute())

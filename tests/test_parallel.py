@@ -1,7 +1,6 @@
 """Large encoders and many processes: FSDP2, LoRA, recomputing and compiling change no loss; a state goes on anywhere."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -11,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 import yaml
@@ -151,7 +151,6 @@ def stopping(until):
 
 def process(rank, world, port, fsdp, until, configs):
     stopping(until)
-    torch.set_num_threads(1)
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
     if fsdp:
@@ -161,24 +160,12 @@ def process(rank, world, port, fsdp, until, configs):
     torch.distributed.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def processes():
-    """Runs configurations one after the other on so many processes, forked from one that has imported what they need."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["unialign_gen.training.train", "unialign_gen.data.extract", __name__])
-
-    def start(world, fsdp, configs, until=0):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        made = [context.Process(target=process, args=(rank, world, port, fsdp, until, configs)) for rank in range(world)]
-        for one in made:
-            one.start()
-        for one in made:
-            one.join(240)
-        assert [one.exitcode for one in made] == [0] * world
-
-    return start
+def on(world, fsdp, configs, until=0):
+    """Runs configurations one after the other on so many processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes.together(world, process, port, fsdp, until, configs)
 
 
 def rows(folder):
@@ -213,8 +200,8 @@ def one_process(media, tmp_path_factory):
     return root
 
 
-def test_fsdp_with_two_processes_equals_one(media, one_process, processes, tmp_path):
-    processes(2, True, [settings(media, tmp_path / kind, **changes) for kind, changes in KINDS.items()])
+def test_fsdp_with_two_processes_equals_one(media, one_process, tmp_path):
+    on(2, True, [settings(media, tmp_path / kind, **changes) for kind, changes in KINDS.items()])
     for kind in KINDS:
         close(one_process / kind, tmp_path / kind, tolerance=2e-2 if kind == "bf16" else 1e-4)
     close(one_process / "heads", tmp_path / "scaled")
@@ -228,13 +215,13 @@ def test_fsdp_with_two_processes_equals_one(media, one_process, processes, tmp_p
     close(one_process / "full", tmp_path / "parts")
 
 
-def test_a_state_of_two_processes_goes_on_with_one_and_with_three(media, one_process, processes, tmp_path):
+def test_a_state_of_two_processes_goes_on_with_one_and_with_three(media, one_process, tmp_path):
     """Shares and whole states, by FSDP2 and DDP, to FSDP2, DDP and a single process."""
     started = [
         settings(media, tmp_path / "shares", sharded_state=True),
         settings(media, tmp_path / "whole", lora=KINDS["lora"]["lora"]),
     ]
-    processes(2, True, started, until=2)
+    on(2, True, started, until=2)
     for name in ("shares", "whole"):
         for world in (1, 3):
             shutil.copytree(tmp_path / name, tmp_path / f"{name}-{world}")
@@ -242,8 +229,8 @@ def test_a_state_of_two_processes_goes_on_with_one_and_with_three(media, one_pro
     expected = {"shares": one_process / "full", "whole": one_process / "lora"}
     for name, changes in change.items():
         assert train(settings(media, tmp_path / f"{name}-1", **changes)).step == 4
-    processes(3, False, [settings(media, tmp_path / "shares-3", sharded_state=True)])
-    processes(3, True, [settings(media, tmp_path / "whole-3", **change["whole"])])
+    on(3, False, [settings(media, tmp_path / "shares-3", sharded_state=True)])
+    on(3, True, [settings(media, tmp_path / "whole-3", **change["whole"])])
     for name, place in expected.items():
         for world in (1, 3):
             close(place, tmp_path / f"{name}-{world}")

@@ -2,10 +2,10 @@
 
 import os
 
+import processes
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from embeddings import batch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -83,7 +83,6 @@ def alone(rows, wrap=lambda module: module):
 
 
 def worker(rank, world, path, folder):
-    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=world)
     kernel.TILE, kernel.BLOCK = 5, 40  # several tiles
     out = {}
@@ -109,7 +108,7 @@ def worker(rank, world, path, folder):
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_equal_one_process(world, tmp_path):
-    mp.spawn(worker, (world, tmp_path / "store", tmp_path), nprocs=world)
+    processes.together(world, worker, tmp_path / "store", tmp_path)
     results = [torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in range(world)]
     for name, make in LOSSES.items():
         for masked in (False, True):

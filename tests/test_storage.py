@@ -2,7 +2,6 @@
 
 import io
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -12,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import fsspec
+import processes
 import pytest
 import torch
 from conftest import tone, write_video, write_wav
@@ -188,8 +188,6 @@ def test_in_s3_killed_at_ten_moments(media, server, tmp_path):
     server.mkdir("bucket")
     server.put(f"{media}/", "bucket/media/", recursive=True)
     corpus = CorpusConfig("manifest", manifest="s3://bucket/media/m.jsonl")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["unialign_gen.data.extract", "unialign_gen.encoders", "s3fs", "test_storage"])
     dice, killed = random.Random(0), 0
 
     def shards() -> list[str]:
@@ -201,15 +199,13 @@ def test_in_s3_killed_at_ten_moments(media, server, tmp_path):
         if len(there) == SHARDS:
             server.rm(dice.choice(there))
             there = shards()
-        process = context.Process(target=small_extraction, args=(corpus, "s3://bucket/cache", tmp_path / "small.py"))
-        process.start()
+        process = processes.start(small_extraction, corpus, "s3://bucket/cache", tmp_path / "small.py")
         wanted, until = len(there) + dice.choice([0, 0, 1]), time.monotonic() + 30
-        while process.is_alive() and len(shards()) < wanted and time.monotonic() < until:
+        while process.alive() and len(shards()) < wanted and time.monotonic() < until:
             time.sleep(0.02)
         time.sleep(dice.uniform(0, 0.3))
-        killed += process.is_alive()
+        killed += process.alive()
         process.kill()
-        process.join()
     small_extraction(corpus, "s3://bucket/cache", tmp_path / "small.py")
     assert killed >= 5
     for path in (tmp_path / "cache").glob("*.safetensors"):
