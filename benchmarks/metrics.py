@@ -1,19 +1,21 @@
 """Time of the evaluator's heavy parts beside their peers, in one run: distances of statistics, features, ranks.
 
-    python benchmarks/metrics.py                                  # about 10 minutes on two cores
-    python benchmarks/metrics.py --pictures 10000 --repeats 1     # features, too, of 10 thousand pictures: most of an hour
+    python benchmarks/metrics.py                                     # about 10 minutes on two cores
+    python benchmarks/metrics.py --pictures 10000 --minutes 30       # features of as many as can be looked at in half an hour
 
 Distances: 2048-d statistics of 4,096 pictures, and of 1,024, where the covariance is singular; peers are the routes of
 pytorch-fid and clean-fid (`scipy.linalg.sqrtm`) and of torch-fidelity (eigenvalues of the product). FID of 10 thousand
 pictures: each library's metric on the same features. Features: Inception with the same random weights, the same PNG files,
-the same batch size, TF1 resize, files to features, ours against torch-fidelity's own loop. The order of the contestants
-alternates, and the fastest of the repeats counts. Ranks: both directions between 100 thousand texts and as many clips, and of
-a size at which whole matrices can be sorted (Linux).
+the same batch size, TF1 resize, files to features, ours against torch-fidelity's own loop, on blocks of pictures in turns. The
+order of the contestants alternates. Ranks: both directions between 100 thousand texts and as many clips, and of a size at
+which whole matrices can be sorted (Linux).
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -36,17 +38,25 @@ from unialign_gen.media.picture_sets import open_pictures
 from unialign_gen.retrieval import Cosine, QueryWeightedCentroid, Volume, ranks
 
 SOURCE = FeatureSource("benchmark", "none")
+BLOCK = 128  # pictures that each looks at before the other's turn
 
 
-def race(contestants: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Least seconds of each."""
-    best = dict.fromkeys(contestants, float("inf"))
+def race(contestants: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, Any]]:
+    """Least seconds of each, by the clock and of processors, and what it gave."""
+    found: dict[str, dict[str, Any]] = {}
     for i in range(repeats):
         for name in list(contestants)[:: -1 if i % 2 else 1]:
-            start = time.perf_counter()
-            contestants[name]()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
+            start, used = time.perf_counter(), processor_seconds()
+            value = contestants[name]()
+            spent = {"seconds": time.perf_counter() - start, "processor seconds": processor_seconds() - used}
+            best = found.get(name, spent)
+            found[name] = {key: min(best[key], spent[key]) for key in spent} | {"value": value}
+    return found
+
+
+def processor_seconds() -> float:
+    """Of this process and of those that it began and that have ended."""
+    return sum(os.times()[:4])
 
 
 def by_sqrtm(m1: Tensor, s1: Tensor, m2: Tensor, s2: Tensor) -> float:
@@ -63,11 +73,16 @@ def by_eigenvalues(m1: Tensor, s1: Tensor, m2: Tensor, s2: Tensor) -> float:
     return fid_statistics_to_metric(one, two, False)["frechet_inception_distance"]
 
 
+def invented(count: int, width: int, seed: int) -> Tensor:
+    """Features (count, width) as unequal, dependent and one-sided as Inception's."""
+    mixed = torch.randn(width, width, generator=torch.Generator().manual_seed(9)) / width**0.5
+    drawn = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+    return (drawn * torch.logspace(0, -2, width) @ mixed).relu()
+
+
 def distances(count: int, width: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Seconds and values of every route, for `count` pictures with features as skewed and unequal as Inception's."""
-    generator = torch.Generator().manual_seed(0)
-    scales = torch.logspace(0, -2, width)
-    x, y = (torch.randn(count, width, generator=generator).abs() * scales for _ in range(2))
+    """Seconds and values of every route."""
+    x, y = (invented(count, width, seed) for seed in (0, 1))
     a, b = moments([x], SOURCE), moments([y], SOURCE)
     routes: dict[str, Callable[[], float]] = {
         "ours, statistics": lambda: frechet_distance(a, b),
@@ -76,18 +91,15 @@ def distances(count: int, width: int, repeats: int) -> dict[str, dict[str, float
     }
     if count < width:
         routes["ours, features (nuclear norm)"] = lambda: frechet_distance(x, y)
-    seconds = race(routes, repeats)
-    return {name: {"seconds": seconds[name], "value": route()} for name, route in routes.items()}
+    return race(routes, repeats)
 
 
-def streamed(count: int, width: int, batch: int = 256) -> dict[str, dict[str, float]]:
+def streamed(count: int, width: int, repeats: int, batch: int = 256) -> dict[str, dict[str, float]]:
     """Seconds and values of FID from features in batches: our metric, torchmetrics', and torch-fidelity's on all of them."""
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torchmetrics.image import FrechetInceptionDistance
 
-    generator = torch.Generator().manual_seed(0)
-    scales = torch.logspace(0, -2, width)
-    x, y = (torch.randn(count, width, generator=generator).abs() * scales for _ in range(2))
+    x, y = (invented(count, width, seed) for seed in (0, 1))
     net = torch.nn.Identity()
     net.num_features = width  # type: ignore[assignment]
 
@@ -107,8 +119,7 @@ def streamed(count: int, width: int, batch: int = 256) -> dict[str, dict[str, fl
         "torch-fidelity": fidelity,
         "ours, MIND": lambda: mind(x, y),
     }
-    seconds = race(routes, 1)
-    return {name: {"seconds": seconds[name], "value": route()} for name, route in routes.items()}
+    return race(routes, repeats)
 
 
 def random_weights(folder: Path) -> Path:
@@ -123,45 +134,45 @@ def random_weights(folder: Path) -> Path:
     return path
 
 
-def extraction(count: int, side: int, batch: int, repeats: int) -> dict[str, float]:
-    """Seconds from PNG files to features."""
+def draw_noise(folder: Path, count: int, side: int, seed: int) -> None:
+    """PNG files of smooth noise."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        noise = Image.fromarray(rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
+        noise.resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{i:04d}.png")
+
+
+def extraction(count: int, side: int, batch: int, minutes: float) -> dict[str, Any]:
+    """Seconds from PNG files to features, of blocks of pictures in turns, until `count` or the minutes are over."""
     from torch_fidelity.datasets import ImagesPathDataset
     from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
+    total: dict[str, float] = {}
+    done, apart, start = 0, 0.0, time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
-        folder, rng = Path(name), np.random.default_rng(0)
-        for i in range(count):
-            noise = Image.fromarray(rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
-            noise.resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{i:04d}.png")
-        weights = random_weights(folder)
+        weights = random_weights(Path(name))
         ours = extractors.load("inception", weights, "tf1")
-        antialiased = extractors.load("inception", weights)
         peer = create_feature_extractor(
             "inception-v3-compat", ["2048"], cuda=False, feature_extractor_weights_path=str(weights), verbose=False
         )
-        files = open_pictures(folder).pictures
-        loop = {"cuda": False, "save_cpu_ram": False, "verbose": False}
-        found: dict[str, Tensor] = {}
-
-        def keep(name: str, run: Callable[[], Tensor]) -> Callable[[], None]:
-            return lambda: found.update({name: run()})
-
-        names = [str(f) for f in files]
-        seconds = race(
-            {
-                "ours": keep("ours", lambda: features.extract(ours, files, batch)),
-                "torch-fidelity": keep(
-                    "peer", lambda: get_featuresdict_from_dataset(ImagesPathDataset(names), peer, batch, **loop)["2048"]
-                ),
-                "ours, Pillow's bicubic": keep("bicubic", lambda: features.extract(antialiased, files, batch)),
-            },
-            repeats,
-        )
-        spread = float(found["peer"].std())
-        return {
-            **seconds,
-            "largest difference / spread of the features": float((found["ours"] - found["peer"]).abs().max()) / spread,
-        }
+        while done < count and time.perf_counter() - start < 60 * minutes:
+            folder = Path(name) / str(done)
+            draw_noise(folder, min(BLOCK, count - done), side, done)
+            files = open_pictures(folder).pictures
+            data = ImagesPathDataset([str(f) for f in files])
+            routes: dict[str, Callable[[], Any]] = {
+                "ours": lambda: features.extract(ours, files, batch),  # noqa: B023  it is called at once
+                "torch-fidelity": lambda: get_featuresdict_from_dataset(data, peer, batch, False, False, False)["2048"],  # noqa: B023
+            }
+            found = race(dict(list(routes.items())[:: -1 if done // BLOCK % 2 else 1]), 1)
+            for key in ((n, clock) for n in routes for clock in ("seconds", "processor seconds")):
+                total[", ".join(key)] = total.get(", ".join(key), 0.0) + found[key[0]][key[1]]
+            one, other = (found[n]["value"] for n in routes)
+            apart = max(apart, float((one - other).abs().max() / other.std()))
+            done += len(files)
+            shutil.rmtree(folder)
+    return {"pictures": done, "batch": batch, **total, "largest difference / spread of the features": apart}
 
 
 def retrieval(count: int, width: int, naive_up_to: int = 4096) -> dict[str, float]:
@@ -198,37 +209,48 @@ def status(key: str) -> int:
 
 def main(
     width: int = 2048,
-    pictures: Annotated[int, typer.Option(help="Pictures to extract features of.")] = 96,
+    pictures: Annotated[int, typer.Option(help="Pictures to extract features of, at most.")] = 512,
+    minutes: Annotated[float, typer.Option(help="After which no other block of pictures is begun.")] = 60,
     side: Annotated[int, typer.Option(help="Their side in pixels.")] = 256,
     batch: int = 32,
     repeats: int = 3,
     sets: Annotated[int, typer.Option(help="Pictures of each set whose FID is streamed.")] = 10_000,
     texts: Annotated[int, typer.Option(help="Texts, and as many clips, to rank.")] = 100_000,
 ) -> None:
-    """Prints seconds, values and ratios."""
-    many, few = distances(2 * width, width, repeats), distances(width // 2, width, repeats)
-    times, fid = extraction(pictures, side, batch, repeats), streamed(sets, width)
-    result = {
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        f"distance of {2 * width} pictures, {width}-d": many,
-        f"distance of {width // 2} pictures, {width}-d": few,
-        f"FID of {sets} pictures from their features": fid,
-        f"features of {pictures} pictures, batch {batch}, seconds": times,
-        f"ranks of {texts} x {texts}, 512-d": retrieval(texts, 512),
-        f"ranks of {min(texts, 4096)} x {min(texts, 4096)}, 512-d": retrieval(min(texts, 4096), 512),
-        "ratios": {
-            "sqrtm / ours, statistics": many["scipy sqrtm"]["seconds"] / many["ours, statistics"]["seconds"],
-            "sqrtm / ours, n < d, statistics": few["scipy sqrtm"]["seconds"] / few["ours, statistics"]["seconds"],
-            "sqrtm / ours, n < d, features": few["scipy sqrtm"]["seconds"] / few["ours, features (nuclear norm)"]["seconds"],
-            "torch-fidelity / ours, features": times["torch-fidelity"] / times["ours"],
-            "torch-fidelity / ours, statistics": many["torch-fidelity eigenvalues"]["seconds"]
-            / many["ours, statistics"]["seconds"],
-            f"torch-fidelity / ours, FID of {sets} pictures from their features": fid["torch-fidelity"]["seconds"]
-            / fid["ours"]["seconds"],
-        },
+    """Prints seconds, values and ratios, each part as a line of JSON when it is measured."""
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "FID from features": lambda: {"pictures": sets, **streamed(sets, width, repeats)},
+        "features": lambda: extraction(pictures, side, batch, minutes),
+        "distance, n > d": lambda: {"pictures": 2 * width, **distances(2 * width, width, repeats)},
+        "distance, n < d": lambda: {"pictures": width // 2, **distances(width // 2, width, repeats)},
+        "ranks": lambda: {"texts": texts, **retrieval(texts, 512)},
+        "ranks, few": lambda: {"texts": min(texts, 4096), **retrieval(min(texts, 4096), 512)},
     }
-    typer.echo(json.dumps(result, indent=1))
+    typer.echo(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "width": width}))
+    found: dict[str, dict[str, Any]] = {}
+    for name, measure in parts.items():
+        found[name] = measure()
+        typer.echo(json.dumps({name: found[name]}))
+    typer.echo(json.dumps({"ratios": ratios(found)}, indent=1))
+
+
+def ratios(found: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Time of a peer over ours."""
+    fid, many, few = (found[n] for n in ("FID from features", "distance, n > d", "distance, n < d"))
+    made = {
+        f"{peer} / {ours}, {n}": part[peer]["seconds"] / part[ours]["seconds"]
+        for n, part, peer, ours in (
+            ("FID from features", fid, "torch-fidelity", "ours"),
+            ("FID from features", fid, "torchmetrics", "ours"),
+            ("n > d", many, "scipy sqrtm", "ours, statistics"),
+            ("n > d", many, "torch-fidelity eigenvalues", "ours, statistics"),
+            ("n < d", few, "scipy sqrtm", "ours, statistics"),
+            ("n < d", few, "scipy sqrtm", "ours, features (nuclear norm)"),
+        )
+    }
+    for clock in ("seconds", "processor seconds"):
+        made[f"features, {clock}"] = found["features"][f"torch-fidelity, {clock}"] / found["features"][f"ours, {clock}"]
+    return made
 
 
 if __name__ == "__main__":

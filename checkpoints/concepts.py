@@ -17,7 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen.concepts import ConceptTable, Understanding, concept_table
-from unialign_gen.eval.figures import from_halves, halves, wilson
+from unialign_gen.diagnostics import wilson
+from unialign_gen.eval.figures import from_halves, halves
 from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.eval.judge import Judge
 from unialign_gen.pipelines.prior import strength_of

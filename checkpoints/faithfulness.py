@@ -16,7 +16,8 @@ from PIL import Image
 from scipy.ndimage import label
 
 from unialign_gen.data.manifest import read
-from unialign_gen.eval.figures import Estimate, bootstrap, wilson
+from unialign_gen.diagnostics import wilson
+from unialign_gen.eval.figures import Estimate, bootstrap
 from unialign_gen.eval.judge import Judge
 from unialign_gen.eval.scores import spread
 

@@ -52,6 +52,11 @@ def owners(features: Ragged) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(features)), features.counts)
 
 
+def initial(modality: str) -> str:
+    """What tables call a modality: one of one's own by its name."""
+    return modality[0].upper() if modality in MODALITIES else modality
+
+
 def ordered(names: Sequence[str]) -> list[str]:
     """Modalities, each once, in one order: those of every checkpoint, then one's own."""
     return [m for m in MODALITIES if m in names] + sorted(set(names) - set(MODALITIES))

@@ -156,13 +156,6 @@ def digest_of(state: dict[str, Tensor]) -> str:
     return total.hexdigest()[:8]
 
 
-class Standardise(nn.Module):
-    """Pixels in [0, 255] -> [-1, 1], as the published graph does."""
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return (pixels - 128) / 128
-
-
 def network(path: Path | None = None) -> nn.Module:
     """Pixels (B, 3, 299, 299) in [0, 255], fp32 -> pooled features (B, 2048), the ones FID is defined on; frozen.
 
@@ -173,6 +166,7 @@ def network(path: Path | None = None) -> nn.Module:
         InputError: the weights are neither on this disk nor can be had now, or the file is not theirs.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    from torchvision.transforms import Normalize  # torch-fidelity brings it
 
     path = path or cached_weights()
     checked = io.BytesIO()  # torch-fidelity unpickles what it is given: only tensors that were read safely reach it
@@ -183,7 +177,7 @@ def network(path: Path | None = None) -> nn.Module:
     except RuntimeError as error:
         raise InputError(f"{path} holds no Inception of 2015-12-05: give the published {FILE}") from error
     *body, _ = net.children()  # the last is the classifier; the module's own forward would round and resize the pixels
-    return nn.Sequential(Standardise(), *body, nn.Flatten()).eval().requires_grad_(False)
+    return nn.Sequential(Normalize([128.0] * 3, [128.0] * 3), *body, nn.Flatten()).eval().requires_grad_(False)
 
 
 def cached_weights() -> Path:

@@ -10,16 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from unialign_gen import diagnostics
-
 Row = dict[str, Any]
 DIMENSIONS = ("dataset", "checkpoint", "decoder", "method", "task", "subset", "label", "metric")  # in the order of columns
 BLOCK = 2**18  # clips drawn at a time
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Wilson's score interval (1927) of a share `hits / n`, 95 %; (0, 1) for n = 0."""
-    return diagnostics.wilson(hits / n, n) if n else (0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Frechet distance of two Gaussians fitted to features (Dowson & Landau 1982), called FID on Inception's (Heusel et al. 2017).
 
-    d = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2),    tr (S1 S2)^(1/2) = sum of the singular values of F1^T F2
+    d = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)
 
-with F F^T = S any factor of a covariance: Cholesky's, or the centred features over sqrt(n - 1) themselves. No square root of
-a matrix that is not symmetric is taken, so that nothing is complex or NaN, and fewer samples than features cost less, not more.
+The last trace is the sum of the roots of S1 S2's eigenvalues, a symmetric-definite problem where S2 is not singular; and it is
+the sum of the singular values of F1^T F2, F F^T = S any factor of a covariance: Cholesky's, or the centred features over
+sqrt(n - 1) themselves. Nothing is complex or NaN, and fewer samples than features cost less, not more.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 import torch
 from scipy.stats import linregress
 from torch import Tensor
@@ -18,7 +20,9 @@ from torch import Tensor
 from unialign_gen.deprecated import renamed
 from unialign_gen.errors import InputError
 
-from .moments import Moments, check_features, moments
+from .moments import FeatureSource, Moments, check_features, moments
+
+SMALLEST = 1e-14  # share of the largest eigenvalue below which the root of one is no longer exact
 
 
 def frechet_distance(x: Tensor | Moments, y: Tensor | Moments) -> float:
@@ -36,17 +40,30 @@ def frechet_distance(x: Tensor | Moments, y: Tensor | Moments) -> float:
     """
     if isinstance(x, Tensor) and isinstance(y, Tensor):
         check_features(x, y)
-        (mx, fx), (my, fy) = feature_factor(x), feature_factor(y)
-        return distance(mx, my, float(fx.square().sum()), float(fy.square().sum()), svd_sum(fx.T @ fy))
+        if min(len(x), len(y)) <= x.shape[1]:
+            (mx, fx), (my, fy) = feature_factor(x), feature_factor(y)
+            return distance(mx, my, float(fx.square().sum()), float(fy.square().sum()), svd_sum(fx.T @ fy))
+        x = moments([x], FeatureSource("", ""))
     a = x if isinstance(x, Moments) else moments([x], y.source)  # type: ignore[union-attr]
     b = y if isinstance(y, Moments) else moments([y], a.source)
     a.check_comparable(b)
-    return distance(a.mean, b.mean, float(a.cov.trace()), float(b.cov.trace()), svd_sum(factor(a.cov).T @ factor(b.cov)))
+    return distance(a.mean, b.mean, float(a.cov.trace()), float(b.cov.trace()), root_trace(a.cov, b.cov))
 
 
 def distance(m1: Tensor, m2: Tensor, trace1: float, trace2: float, root: float) -> float:
     """From means (d,), traces of the covariances and tr (S1 S2)^(1/2)."""
     return max(0.0, float((m1 - m2).square().sum()) + trace1 + trace2 - 2 * root)
+
+
+def root_trace(s1: Tensor, s2: Tensor) -> float:
+    """tr (S1 S2)^(1/2) of covariances (d, d)."""
+    try:
+        values = scipy.linalg.eigvalsh(s1.cpu().numpy(), s2.cpu().numpy(), type=2)  # of S1 S2, ascending
+    except np.linalg.LinAlgError:  # S2 is singular
+        values = np.zeros(1)
+    if values[0] > SMALLEST * values[-1]:
+        return float(np.sqrt(values).sum())
+    return svd_sum(factor(s1).T @ factor(s2))
 
 
 def svd_sum(x: Tensor) -> float:

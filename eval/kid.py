@@ -46,12 +46,10 @@ def kid(x: Tensor, y: Tensor, subsets: int = 100, subset_size: int | None = 1000
     check_features(x, y)
     if subset_size is not None and not 2 <= subset_size <= min(len(x), len(y)):
         raise InputError(f"subsets of {subset_size} do not fit sets of {len(x)} and {len(y)}: give 2 to {min(len(x), len(y))}")
-    rng = np.random.RandomState(seed)
+    x, y, rng = x.double(), y.double(), np.random.RandomState(seed)
     found = []
     for _ in range(1 if subset_size is None else subsets):
-        a, b = (
-            s.double() if subset_size is None else s[rng.choice(len(s), subset_size, replace=False)].double() for s in (x, y)
-        )
+        a, b = (s if subset_size is None else s[rng.choice(len(s), subset_size, replace=False)] for s in (x, y))
         found.append(squared_mmd(*(polynomial_kernel(p @ q.T, x.shape[1]) for p, q in ((a, a), (a, b), (b, b)))))
     return float(np.mean(found)), float(np.std(found))
 

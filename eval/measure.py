@@ -18,6 +18,7 @@ from tqdm import tqdm
 from unialign_gen.data.extract_config import digest as digest_of_weights
 
 from . import scores
+from .embeddings import initial
 from .extractors import Extractor, prepare_one
 from .features import cached, kept
 from .figures import Estimate, Row, bootstrap, from_halves, halves, row, tabulate
@@ -29,16 +30,15 @@ from .study import Study
 if TYPE_CHECKING:
     from unialign_gen.aligner import Aligner
 
-INITIALS = {"text": "T", "audio": "A", "video": "V", "image": "I"}
 AVERAGED = ("text", "audio", "text+audio")  # the mean of table 3
 MEAN = "mean"
 REAL, SHUFFLED = "the clips' own pictures", "shuffled prompts"  # rows of the ceiling and of the floor
-Values = dict[str, dict[tuple[str, str], np.ndarray]]  # method -> (task, metric) -> what a figure is made of
+Values = dict[str, dict[tuple[str, str], np.ndarray]]  # see `figures.Values`
 
 
 def task_of(kind: str) -> str:
     """`text+audio` -> `(T+A)->I`, as table 3 writes it."""
-    names = "+".join(INITIALS.get(m, m) for m in kind.split("+"))
+    names = "+".join(map(initial, kind.split("+")))
     return f"({names})->I" if "+" in names else f"{names}->I"
 
 

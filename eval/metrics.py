@@ -30,7 +30,7 @@ from . import extractors
 from .frechet import frechet_distance, frechet_infinity
 from .kid import cmmd, kid
 from .mind import mind
-from .moments import FeatureSource, Moments, few_pictures
+from .moments import FeatureSource, Moments, add_gram, few_pictures, mirrored
 from .prdc import PRDCScores, prdc
 
 __all__ = ["FrechetDistance", "FrechetInfinity", "KernelDistance", "PRDC", "MIND", "CMMD"]
@@ -102,22 +102,24 @@ class FrechetDistance(PictureMetric):
         for side in ("real", "fake"):
             self.add_state(f"{side}_count", torch.tensor(0), "sum", persistent=True)
             self.add_state(f"{side}_sum", torch.zeros(0).double(), "sum", persistent=True)  # (d,) from the first update on
-            self.add_state(f"{side}_outer", torch.zeros(0, 0).double(), "sum", persistent=True)  # (d, d)
+            self.add_state(f"{side}_outer", torch.zeros(0, 0).double(), "sum", persistent=True)  # (d, d), its upper triangle
 
     def update(self, pictures: Tensor | Moments, real: bool) -> None:
         """Adds pictures (B, 3, H, W), features (B, d), or statistics that were kept."""
         side = "real" if real else "fake"
-        if isinstance(pictures, Moments):
-            n, total = pictures.n, pictures.n * pictures.mean
-            outer = (n - 1) * pictures.cov + n * torch.outer(pictures.mean, pictures.mean)
-            if n < 2:
-                raise InputError("these statistics do not say of how many pictures they are: use functional.frechet_distance")
-        else:
-            x = self.features(pictures).double()  # (B, d)
-            n, total, outer = len(x), x.sum(0), x.T @ x
-        for name, value in (("count", n), ("sum", total), ("outer", outer)):
-            now: Tensor = getattr(self, f"{side}_{name}")
-            setattr(self, f"{side}_{name}", now + value if now.numel() else value)
+        count, total, outer = (getattr(self, f"{side}_{name}") for name in ("count", "sum", "outer"))
+        kept = pictures if isinstance(pictures, Moments) else None
+        if kept is not None and kept.n < 2:
+            raise InputError("these statistics do not say of how many pictures they are: use functional.frechet_distance")
+        x = kept.mean[None] if kept is not None else self.features(pictures).double()  # (B, d)
+        if not total.numel():
+            total, outer = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1], x.shape[1])
+        weight, outer = 1 if kept is None else kept.n, outer.double()
+        add_gram(outer, weight**0.5 * x)
+        if kept is not None:
+            outer += (kept.n - 1) * kept.cov
+        for name, value in (("count", count + weight * len(x)), ("sum", total + weight * x.sum(0)), ("outer", outer)):
+            setattr(self, f"{side}_{name}", value)
 
     def moments(self, real: bool) -> Moments:
         """Statistics of one side."""
@@ -126,7 +128,7 @@ class FrechetDistance(PictureMetric):
         if n < 2:
             raise InputError(f"at least two {side} pictures are needed, got {int(n)}")
         mean = total / n
-        return Moments(mean, (outer - n * torch.outer(mean, mean)) / (n - 1), int(n), FeatureSource("", ""))
+        return Moments(mean, (mirrored(outer) - n * torch.outer(mean, mean)) / (n - 1), int(n), FeatureSource("", ""))
 
     def compute(self) -> Tensor:
         a, b = self.moments(False), self.moments(True)

@@ -72,10 +72,9 @@ def evaluate(aligner: Aligner, name: str, tasks: Sequence[Any], cache: Path) -> 
             dataset=result.task_name,
             method=name,
             task=split,
-            subset=part,
+            subset=entry["hf_subset"],
         )
         for result, task in zip(found.task_results, chosen, strict=True)
         for split, entries in result.scores.items()
         for entry in entries
-        for part in [entry["hf_subset"]]
     ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,8 @@ from tqdm import tqdm
 
 from unialign_gen.data import cache
 from unialign_gen.data.extract import Process
-from unialign_gen.errors import InputError
 from unialign_gen.objectives.kernel import slices
+from unialign_gen.output import make_folder
 
 
 def file_name(clip: str) -> str:
@@ -68,22 +67,9 @@ def open_folder(folder: Path, index: dict[str, Any]) -> None:
     Raises:
         InputError: its pictures were drawn with other settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "settings.json"
-    part = cache.part_of(path)
-    part.write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    try:
-        os.link(part, path)  # fails where there is one already, in one step
-    except FileExistsError:
-        difference = cache.first_difference(json.loads(path.read_text("utf-8")), json.loads(json.dumps(index)))
-        if difference is not None:
-            key, old, new = difference
-            raise InputError(
-                f"pictures in {folder} were drawn with {key} = {cache.brief(old)}, this run has {cache.brief(new)}: "
-                "choose another folder or delete it"
-            ) from None
-    finally:
-        part.unlink()
+    path = make_folder(folder) / "settings.json"
+    cache.write_once(path, index)
+    cache.check_same(folder, json.loads(path.read_text("utf-8")), index)
 
 
 def seed_of(clip: str, draw: int) -> int:

@@ -36,7 +36,7 @@ from unialign_gen.retrieval import (
     recalls,
 )
 
-from .embeddings import owners, pooled, rows
+from .embeddings import initial, owners, pooled, rows
 from .figures import Estimate, bootstrap, row, tabulate
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["retrieval_figures"]
 
-INITIALS = {"video": "V", "audio": "A", "image": "I"}
 RATES = (0.1, 0.3, 0.5, 0.7, 0.9)  # shares of a clip's modalities that are taken away
 EQUAL = ", equal captions right"
 ARROWS = ("to_clip", "to_text")
@@ -83,10 +82,6 @@ def retrieval_figures(text: Tensor, clips: Mapping[str, Tensor], owner: Tensor |
                 alone = [found[f"{task_of(f'T-{initial(m)}', arrow)} cosine|R@1"] for m in clips]
                 found[f"{task}|gain"] = found[f"{task}|R@1"] - max(alone)
     return found
-
-
-def initial(modality: str) -> str:
-    return INITIALS.get(modality, modality)
 
 
 def task_of(label: str, arrow: str) -> str:

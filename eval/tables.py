@@ -116,10 +116,7 @@ def published_rows(tables: Sequence[dict[str, Any]], rows: Sequence[Row]) -> lis
     """The paper's numbers of the same data and metrics as rows of one's own, marked as published; no others."""
     found: list[Row] = []
     for r in {(r.get("dataset"), r.get("subset"), r["metric"]): r for r in rows}.values():
-        name, about = (
-            str(r.get("dataset") or "").lower(),
-            {k: r.get(k) for k in ("dataset", "subset")} | {"metric": r["metric"]},
-        )
+        name, about = str(r.get("dataset") or "").lower(), {k: r.get(k) for k in ("dataset", "subset", "metric")}
         for table in tables:
             for p in table["rows"]:
                 said: dict[str, float | None] = {}

@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
-from conftest import write_video
+from conftest import tone, write_video, write_wav
+from typer.testing import CliRunner
 
+from unialign_gen.cli import app
 from unialign_gen.data import captions, manifest_corpus, retrieval, vggsound
 from unialign_gen.data.files import MediaFolder
 from unialign_gen.data.sources import CorpusConfig, read_corpus
@@ -267,6 +269,73 @@ def test_audiocaps_has_several_captions_a_clip(tmp_path):
         ("def_000000", ("Wind",)),
     ]
     assert [m.id for m in corpus.missing] == ["ghi_000005"]
+
+
+def test_clotho_and_vatex_as_published(tmp_path):
+    captions = ",".join(f"caption_{i}" for i in range(1, 6))
+    (tmp_path / "clotho.csv").write_text(f'file_name,{captions}\n"Rain, far.wav",a,b,c,d,e\n')
+    (tmp_path / "Rain, far.wav").touch()
+    corpus = retrieval.read("clotho", tmp_path / "clotho.csv", tmp_path)
+    assert [(s.id, s.text) for s in corpus.samples] == [("Rain, far.wav", ("a", "b", "c", "d", "e"))]
+    rows = [
+        {"videoID": "-a_b_000030_000040", "enCap": ["one", "two"], "chCap": ["\u4e00"]},
+        {"videoID": "def_000000_000010", "enCap": ["three"], "chCap": []},
+        {"videoID": "ghi_000002_000012", "enCap": ["four"], "chCap": []},
+    ]
+    (tmp_path / "vatex.json").write_text(json.dumps(rows))
+    for name in ("-a_b_000030_000040.mp4", "def_0_10.mp4"):
+        (tmp_path / name).touch()
+    corpus = retrieval.read("vatex", tmp_path / "vatex.json", tmp_path)
+    assert [s.text for s in corpus.samples] == [("one", "two"), ("three",)]
+    assert [m.id for m in corpus.missing] == ["ghi_000002_000012"]
+    (tmp_path / "bad.csv").write_text("file_name,caption\na.wav,b\n")
+    with pytest.raises(InputError, match="line 2: expected file_name and caption_1"):
+        retrieval.read("clotho", tmp_path / "bad.csv", tmp_path)
+    (tmp_path / "bad.json").write_text('[{"videoID": "a"}]')
+    with pytest.raises(InputError, match="row 1: expected videoID and enCap"):
+        retrieval.read("vatex", tmp_path / "bad.json", tmp_path)
+
+
+FIVE = ",".join(f"caption_{i}" for i in range(1, 6))
+PUBLISHED = {  # corpus -> its file of captions, and what its two clips are called on the disk
+    "clotho": ("a.csv", f"file_name,{FIVE}\none.wav,rain,drops,water,wet,storm\ntwo.wav,dog,bark,puppy,growl,yap\n", "one two"),
+    "audiocaps": ("a.csv", "audiocap_id,youtube_id,start_time,caption\n1,abc,30,rain\n2,def,0,dog\n", "abc_000030 def_000000"),
+    "vatex": (
+        "a.json",
+        '[{"videoID": "abc_000030_000040", "enCap": ["rain", "drops"]}, {"videoID": "def_000000_000010", "enCap": ["dog"]}]',
+        "abc_000030_000040 def_000000_000010",
+    ),
+    "msrvtt": (
+        "a.json",
+        '[{"video_id": "video1", "desc": ["rain"]}, {"video_id": "video2", "desc": ["dog"]}]',
+        "video1 video2",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_from_the_published_file_to_the_table(name, tmp_path):
+    file, text, clips = PUBLISHED[name]
+    (tmp_path / file).write_text(text)
+    kind = "video" if name in retrieval.KEYS else "audio"
+    for i, clip in enumerate(clips.split()):
+        if kind == "video":
+            write_video(tmp_path / f"{clip}.mp4", 0.5)
+        else:
+            write_wav(tmp_path / f"{clip}.wav", tone(1.0, 16000, 300.0 * (i + 1)), 16000)
+    (tmp_path / "extract.yaml").write_text(
+        f"corpus: {{kind: {name}, root: {tmp_path}, annotations: {tmp_path / file}}}\n"
+        f"encoders: {{text: starter, {kind}: starter}}\nout: {tmp_path / 'cache'}\n"
+    )
+    for command in (
+        ["extract", tmp_path / "extract.yaml"],
+        ["eval", "retrieval", "--features", tmp_path / "cache", "--out", tmp_path / "r"],
+    ):
+        done = CliRunner().invoke(app, [str(part) for part in command])
+        assert done.exit_code == 0, done.output
+    about = json.loads((tmp_path / "r" / "result.json").read_text())["about"]
+    assert (about["dataset"], about["clips"], about["modalities"]) == (name, 2, ["text", kind])
+    assert about["captions"]["all"]["captions"] == {"clotho": 10, "vatex": 3}.get(name, 2)
 
 
 def test_bad_annotations_are_named(tmp_path):

@@ -144,15 +144,17 @@ def test_precision_and_recall_are_torch_fidelitys(monkeypatch):
     assert 0 < found.precision < 1
 
 
-def test_density_and_coverage_by_brute_force(monkeypatch):
+def test_all_four_are_the_authors_own(monkeypatch, capsys):
+    compute_prdc = pytest.importorskip("prdc", reason="prdc is not installed: pip install -e '.[dev]'").compute_prdc
     monkeypatch.setattr(prdc_module, "ROWS", 17)
-    fake, real = features(60, 6, dtype=torch.float64).numpy(), features(50, 6, 1, 0.2, torch.float64).numpy()
-    inner = np.linalg.norm(real[:, None] - real[None], axis=2)
-    ball = np.sort(inner, axis=1)[:, 5]
-    between = np.linalg.norm(fake[:, None] - real[None], axis=2)
-    found = prdc(torch.from_numpy(fake), torch.from_numpy(real))
-    assert found.density == pytest.approx((between < ball).sum() / (5 * 60))
-    assert found.coverage == pytest.approx((between.min(0) < ball).mean())
+    for n, m, d in ((120, 150, 8), (60, 50, 6), (300, 300, 64)):
+        fake, real = features(n, d, dtype=torch.float64), features(m, d, 1, 0.2, torch.float64)
+        for k in (3, 5):
+            found = prdc(fake, real, k, k)._asdict()
+            assert found == pytest.approx(compute_prdc(real.numpy(), fake.numpy(), nearest_k=k), abs=1e-4)
+            assert found["density"] > 0
+            assert 0 < found["coverage"] < 1
+    capsys.readouterr()
 
 
 def test_duplicates_have_radius_zero_and_count_as_inside():

@@ -65,7 +65,7 @@ def test_pictures_of_other_settings_are_refused(tmp_path):
     folder = Cell("kandinsky", "m", "text", 0).folder(tmp_path)
     open_folder(folder, {"steps": 20})
     open_folder(folder, {"steps": 20})
-    with pytest.raises(InputError, match=r"steps = 20.*another folder"):
+    with pytest.raises(InputError, match=r"steps = 20.*another place"):
         open_folder(folder, {"steps": 4})
 
 
@@ -327,19 +327,31 @@ def test_a_second_run_draws_nothing_and_finds_the_same(whole, command, monkeypat
     assert "steps = 1" in changed.output
 
 
-def test_killed_and_finished_by_two_processes_it_is_the_same_table(whole, command, tmp_path):
-    _, result = whole
-    words = [*command, "--out", tmp_path]
-    killed = processes.program(*words, threads=torch.get_num_threads())
-    while len(list(tmp_path.glob("pictures/**/*.png"))) < 5:
-        assert killed.alive(), killed.stderr
+def kill_after(children, out, count):
+    """Kills them when there are so many pictures, and says how many there are then."""
+    while len(list(out.glob("pictures/**/*.png"))) < count:
+        for child in children:
+            assert child.alive(), child.stderr
         time.sleep(0.02)
-    killed.kill()
-    left = len(list(tmp_path.glob("pictures/**/*.png")))
+    for child in children:
+        child.kill()
+    return len(list(out.glob("pictures/**/*.png")))
+
+
+def test_killed_alone_and_as_two_and_finished_by_four_it_is_the_same_table(whole, command, tmp_path):
+    _, result = whole
+
+    def start(world=1):
+        words, threads = [*command, "--out", tmp_path], torch.get_num_threads()
+        each = [{}] if world == 1 else processes.ranks(world)
+        return [processes.program(*words, threads=threads, environment=names) for names in each]
+
+    left = kill_after(start(), tmp_path, 5)
     assert 5 <= left < 48
+    more = kill_after(start_together(command, tmp_path, 2), tmp_path, left + 3)
+    assert left < more < 48
     assert not (tmp_path / "result.json").exists()
-    both = [processes.program(*words, threads=torch.get_num_threads(), environment=names) for names in processes.ranks(2)]
-    processes.finish(*both)
+    processes.finish(*start(4))
     again = json.loads((tmp_path / "result.json").read_text())
     assert again["rows"] == result["rows"]
     assert again["differences"] == result["differences"]

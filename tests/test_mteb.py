@@ -53,6 +53,17 @@ def test_sentence_transformers_encodes_what_the_aligner_embeds(exported, aligner
     assert "trust_remote_code=True" in (exported / "README.md").read_text()
 
 
+def test_without_the_flag_the_class_is_handed_over(exported, aligner):
+    from sentence_transformers import SentenceTransformer
+
+    from unialign_gen.sentence_transformer import AlignerModule
+
+    with pytest.raises(ValueError, match=r"unialign_gen\.sentence_transformer\.AlignerModule.*\n.*trust_remote_code=True"):
+        SentenceTransformer(str(exported), device="cpu")
+    model = SentenceTransformer(modules=[AlignerModule.load(str(exported))], device="cpu")
+    assert np.abs(model.encode(["rain"]) - aligner.embed("text", ["rain"]).numpy()).max() < 1e-5
+
+
 def test_a_folder_of_an_aligner_is_what_was_exported(exported, aligner):
     from unialign_gen.aligner import Aligner
 

@@ -247,7 +247,7 @@ def recall(found: Tensor, gallery: int) -> dict[str, Any]:
     out: dict[str, Any] = {"n": count, "gallery": gallery}
     for k in (1, 5):
         share = float((found < k).double().mean())
-        out |= {f"top{k}": share, f"top{k}_ci95": list(wilson(share, count)), f"chance{k}": min(1.0, k / gallery)}
+        out |= {f"top{k}": share, f"top{k}_ci95": list(wilson(share * count, count)), f"chance{k}": min(1.0, k / gallery)}
     return out
 
 

@@ -322,15 +322,18 @@ def modality_gap(
         out[f"{m}|{n}"] = {
             "distance": float(torch.linalg.vector_norm(x.mean(0) - y.mean(0))),
             "separability": accuracy,
-            "interval": wilson(accuracy, 2 * len(test)),
+            "interval": wilson(2 * len(test) * accuracy, 2 * len(test)),
             "cosine": float((x * y).sum(1).mean()),
             "n": count,
         }
     return out
 
 
-def wilson(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a share of `count` trials, within [0, 1]."""
+def wilson(hits: float, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval (1927) of a share `hits / count`, 95 %, within [0, 1]; all of that for no trial."""
+    if not count:
+        return 0.0, 1.0
+    share = hits / count
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -2,6 +2,7 @@
 
     from sentence_transformers import SentenceTransformer
     model = SentenceTransformer(folder, trust_remote_code=True)          # the flag allows the class of this package
+    model = SentenceTransformer(modules=[AlignerModule.load(folder)])    # the same without it
     model.encode(["a barking dog", "rain"])
     model.encode(["dog.wav", {"array": samples, "sampling_rate": 16000}])
 

@@ -191,28 +191,37 @@ def create(folder: Path, index: Mapping[str, Any]) -> None:
     Raises:
         InputError: the folder holds a cache made with other settings; the line names the first that differs.
     """
-    path, text = folder / INDEX, json.dumps(index, indent=2, ensure_ascii=False) + "\n"
     if on_disk(folder):
         make_folder(folder)
-    if INDEX in sizes(folder):
-        pass
-    elif not on_disk(folder):
+    if INDEX not in sizes(folder):
+        write_once(folder / INDEX, index)
+    check_same(folder, read_index(folder), index)
+
+
+def write_once(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes JSON where there is no file yet; of processes that begin at the same moment one does."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    if not on_disk(path):
         write_whole(path, text.encode())
-    else:
-        part = part_of(path)
-        part.write_text(text, "utf-8")
-        try:
-            os.link(part, path)  # fails where there is one already, in one step
-            part.unlink()
-        except FileExistsError:
-            part.unlink()
-        except OSError:  # a disk without hard links: of processes that begin at the same moment the last one's stays
-            part.replace(path)
-    difference = first_difference(read_index(folder), json.loads(json.dumps(index)))
+        return
+    part = part_of(path)
+    part.write_text(text, "utf-8")
+    try:
+        os.link(part, path)  # fails where there is one already, in one step
+        part.unlink()
+    except FileExistsError:
+        part.unlink()
+    except OSError:  # a disk without hard links: of processes that begin at the same moment the last one's stays
+        part.replace(path)
+
+
+def check_same(place: Path, old: Any, new: Any) -> None:
+    """An `InputError` that names the first difference between what a folder or file was made with and what this run has."""
+    difference = first_difference(old, json.loads(json.dumps(new)))
     if difference is not None:
-        key, old, new = difference
+        key, before, now = difference
         raise InputError(
-            f"{folder} was made with {key} = {brief(old)}, this run has {brief(new)}: choose another folder or delete it"
+            f"{place} was made with {key} = {brief(before)}, this run has {brief(now)}: choose another place or delete it"
         )
 
 

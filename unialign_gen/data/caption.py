@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError
 from ..output import make_folder
-from .cache import brief, first_difference
+from .cache import check_same
 from .corpus import Corpus, Sample
 from .decode import decoders, described, ordered
 from .storage import write_rows, write_whole
@@ -108,10 +108,7 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
         before = json.loads(about(out).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{out} was not made by this command: choose another file") from error
-    difference = first_difference(before, settings)
-    if difference is not None:
-        key, old, new = difference
-        raise InputError(f"{out} was made with {key} = {brief(old)}, this run has {brief(new)}: choose another file")
+    check_same(out, before, settings)
 
 
 def resume(out: Path) -> set[str]:

@@ -1,13 +1,15 @@
 """Corpora that text-to-video and text-to-sound retrieval is measured on.
 
 MSR-VTT (Xu et al. 2016), DiDeMo (Hendricks et al. 2017) and ActivityNet (Krishna et al. 2017) in the annotation layout of
-the published retrieval code: a JSON list of `{video_id, desc}`, where `desc` is a caption or a list of them. AudioCaps (Kim
-et al. 2019) as published: a CSV with `audiocap_id, youtube_id, start_time, caption`, several rows a clip.
+the published retrieval code: a JSON list of `{video_id, desc}`, where `desc` is a caption or a list of them. As published:
+VATEX (Wang et al. 2019), a JSON list of `{videoID, enCap}`; AudioCaps (Kim et al. 2019), a CSV with `audiocap_id, youtube_id,
+start_time, caption`, several rows a clip; Clotho (Drossos et al. 2020), a CSV with `file_name, caption_1 ... caption_5`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,15 +19,17 @@ from .corpus import Corpus, Missing, Sample
 from .files import MediaFolder, clip_names, without_suffix
 from .storage import place, reached
 
-VIDEO_CORPORA = ("msrvtt", "didemo", "activitynet")
-NAMES = (*VIDEO_CORPORA, "audiocaps")
+# what a row of JSON calls a clip and its captions
+KEYS = {**dict.fromkeys(("msrvtt", "didemo", "activitynet"), ("video_id", "desc")), "vatex": ("videoID", "enCap")}
+NAMES = (*KEYS, "audiocaps", "clotho")
+Row = tuple[str, list[str], tuple[str, ...]]  # id, names that its file may have, captions
 
 
 def read(name: str, annotations: str | Path, root: str | Path) -> Corpus:
     """The clips of a corpus with all their captions, in the order of the annotations.
 
     Args:
-        name: `msrvtt`, `didemo`, `activitynet` or `audiocaps`.
+        name: `msrvtt`, `didemo`, `activitynet`, `vatex`, `audiocaps` or `clotho`.
         annotations: the file of captions.
         root: a folder, at any depth below which the media files lie.
 
@@ -38,7 +42,8 @@ def read(name: str, annotations: str | Path, root: str | Path) -> Corpus:
     folder = MediaFolder(root)
     captions: dict[str, tuple[str, ...]] = {}
     names: dict[str, list[str]] = {}
-    for clip, found, text in audiocaps(path) if name == "audiocaps" else videos(path):
+    listed = videos(path, *KEYS[name]) if name in KEYS else audiocaps(path) if name == "audiocaps" else clotho(path)
+    for clip, found, text in listed:
         captions[clip] = captions.get(clip, ()) + text
         names.setdefault(clip, []).extend(found)
     samples: list[Sample] = []
@@ -54,8 +59,8 @@ def read(name: str, annotations: str | Path, root: str | Path) -> Corpus:
     return Corpus(name, samples, missing)
 
 
-def videos(path: Path) -> Iterator[tuple[str, list[str], tuple[str, ...]]]:
-    """(id, file names, captions) of each row of a JSON list."""
+def videos(path: Path, clip: str, captions: str) -> Iterator[Row]:
+    """Each row of a JSON list, whose keys `clip` and `captions` are."""
     try:
         with reached(path):
             text = path.read_bytes()
@@ -65,16 +70,18 @@ def videos(path: Path) -> Iterator[tuple[str, list[str], tuple[str, ...]]]:
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from error
     if not isinstance(listed, list):
-        raise InputError(f"{path}: expected a list of rows with video_id and desc")
+        raise InputError(f"{path}: expected a list of rows with {clip} and {captions}")
     for number, row in enumerate(listed, 1):
-        if not isinstance(row, dict) or not isinstance(row.get("video_id"), str) or "desc" not in row:
-            raise InputError(f"{path}, row {number}: expected video_id and desc")
-        name = row["video_id"]
-        yield name, [name, without_suffix(name)], texts(row["desc"], f"{path}, row {number}")
+        if not isinstance(row, dict) or not isinstance(row.get(clip), str) or captions not in row:
+            raise InputError(f"{path}, row {number}: expected {clip} and {captions}")
+        name = row[clip]
+        part = re.fullmatch(r"(.+)_(\d{6})_\d{6}", name)  # VATEX: a clip of YouTube, from second to second
+        names = [name, without_suffix(name), *(clip_names(part[1], float(part[2])) if part else ())]
+        yield name, names, texts(row[captions], f"{path}, row {number}")
 
 
-def audiocaps(path: Path) -> Iterator[tuple[str, list[str], tuple[str, ...]]]:
-    """(id, file names, caption) of each row of AudioCaps' CSV."""
+def audiocaps(path: Path) -> Iterator[Row]:
+    """Each row of AudioCaps' CSV."""
     for number, row in rows(path):
         try:
             start = float(row["start_time"])
@@ -86,6 +93,15 @@ def audiocaps(path: Path) -> Iterator[tuple[str, list[str], tuple[str, ...]]]:
             [*clip_names(youtube, start), number_of_row],
             texts(caption, f"{path}, line {number}"),
         )
+
+
+def clotho(path: Path) -> Iterator[Row]:
+    """Each row of Clotho's CSV."""
+    for number, row in rows(path):
+        captions = [row[key] for key in sorted(row) if re.fullmatch(r"caption_\d+", key)]
+        if not captions or not row.get("file_name"):
+            raise InputError(f"{path}, line {number}: expected file_name and caption_1 to caption_5")
+        yield row["file_name"], [without_suffix(row["file_name"])], texts(captions, f"{path}, line {number}")
 
 
 def with_sound(corpus: Corpus) -> Corpus:

@@ -56,7 +56,9 @@ class CorpusConfig:
     """
 
     kind: Annotated[
-        Literal["vggsound", "msrvtt", "didemo", "activitynet", "audiocaps", "manifest", "webdataset", "dataset"],
+        Literal[
+            "vggsound", "msrvtt", "didemo", "activitynet", "vatex", "audiocaps", "clotho", "manifest", "webdataset", "dataset"
+        ],
         BeforeValidator(current_kind),
     ]
     root: Location | None = None
