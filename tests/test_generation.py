@@ -348,7 +348,7 @@ def test_killed_alone_and_as_two_and_finished_by_four_it_is_the_same_table(whole
 
     left = kill_after(start(), tmp_path, 5)
     assert 5 <= left < 48
-    more = kill_after(start_together(command, tmp_path, 2), tmp_path, left + 3)
+    more = kill_after(start(2), tmp_path, left + 3)
     assert left < more < 48
     assert not (tmp_path / "result.json").exists()
     processes.finish(*start(4))
