@@ -108,16 +108,18 @@ class FrechetDistance(PictureMetric):
         """Adds pictures (B, 3, H, W), features (B, d), or statistics that were kept."""
         side = "real" if real else "fake"
         count, total, outer = (getattr(self, f"{side}_{name}") for name in ("count", "sum", "outer"))
-        kept = pictures if isinstance(pictures, Moments) else None
-        if kept is not None and kept.n < 2:
+        if not isinstance(pictures, Moments):
+            x, weight, spread = self.features(pictures).double(), 1, None  # (B, d)
+        elif pictures.n < 2:
             raise InputError("these statistics do not say of how many pictures they are: use functional.frechet_distance")
-        x = kept.mean[None] if kept is not None else self.features(pictures).double()  # (B, d)
+        else:
+            x, weight, spread = pictures.mean[None], pictures.n, (pictures.n - 1) * pictures.cov
         if not total.numel():
             total, outer = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1], x.shape[1])
-        weight, outer = 1 if kept is None else kept.n, outer.double()
+        outer = outer.double()
         add_gram(outer, weight**0.5 * x)
-        if kept is not None:
-            outer += (kept.n - 1) * kept.cov
+        if spread is not None:
+            outer += spread
         for name, value in (("count", count + weight * len(x)), ("sum", total + weight * x.sum(0)), ("outer", outer)):
             setattr(self, f"{side}_{name}", value)
 
