@@ -10,8 +10,8 @@ demo: .venv/installed
 	mkdir -p out
 	$(BIN)/unialign-gen showcase --out out/demo.png
 
-test: .venv/installed
-	$(BIN)/python -m pytest
+test: .venv/installed  # two processes, each with whole files; more need 4 GB each
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed build/types
 	$(BIN)/ruff check .

@@ -19,12 +19,12 @@ import typer
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
+from unialign_gen.bench.measure import JOINT
 from unialign_gen.bench.report import read
 
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- answers -->", "<!-- end -->"
 TOGETHER = "all modalities together"
-JOINT = ("centroid", "volume", "query-weighted centroid")
 matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 9, "axes.spines.top": False}
 matplotlib.rcParams |= {"axes.spines.right": False, "legend.frameon": False}
 
@@ -129,9 +129,9 @@ def joint_figure(found: Found) -> None:
             for n in table:
                 value, low, high = table[n]
                 error = [[value - low], [high - value]]
-                place = names.index(n) + 0.22 * (k - 1)
+                place = names.index(n) + 0.18 * (k - 1.5)
                 label = task if n == next(iter(table)) else None
-                axis.errorbar(value, place, xerr=error, fmt="os^"[k], color=f"C{k}", markersize=3, label=label)
+                axis.errorbar(value, place, xerr=error, fmt="os^D"[k], color=f"C{k}", markersize=3, label=label)
         axis.axvline(0, color="grey", linewidth=0.8)
         axis.set(title=dataset, yticks=range(len(names)), yticklabels=names, xlabel="gain in R@1")
     axes[0].legend(fontsize=7)
@@ -208,7 +208,7 @@ def about_joint(found: Found) -> list[str]:
                 cells.append(f"{100 * mean:+.1f}; {above} gain, {below} lose, of {len(table)}")
         if cells:
             lines.append(f"| {dataset} | {' | '.join(cells)} |")
-    head = "| data set | centroid | volume | query-weighted centroid |\n|---|---|---|---|"
+    head = f"| data set | {' | '.join(JOINT)} |\n|---|{'---|' * len(JOINT)}"
     return [
         "Mean gain in R@1 in points, and how many objectives gain or lose with an interval that leaves 0 out:",
         head,

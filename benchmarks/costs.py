@@ -1,10 +1,11 @@
 """Seconds an item of what the guides in docs/ do, at full size with random weights, and the minutes that follow.
 
     python benchmarks/costs.py --device cuda --dtype float16
-    python benchmarks/costs.py --device cpu --only vit-h --repeats 2        (ViT-bigG needs 12 GB)
+    python benchmarks/costs.py --device cpu --only vit-h --repeats 1        (3 GB; ViT-bigG needs 8)
 
-Networks are built from their published sizes, so nothing is downloaded. Decoding a clip is measured by `extraction.py`; how
-long a picture takes depends on decoder and steps: draw one.
+On a processor they are the seconds of one core, whatever else it does meanwhile. Networks are built from their published sizes,
+so nothing is downloaded. Decoding a clip is measured by `extraction.py`; how long a picture takes depends on decoder and steps:
+draw one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from accelerate import init_empty_weights
 
 from unialign_gen.encoders.beats import BEATs
 from unialign_gen.encoders.open_clip import OpenClip, description
@@ -34,22 +36,28 @@ def clip(model: str, modality: str) -> Callable[[], torch.nn.Module]:
 
 def seconds(run: Callable[[], Any], device: str, repeats: int) -> float:
     """The median of `repeats` runs after one that warms up."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
     times = []
     for _ in range(repeats + 1):
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        start = time.perf_counter()
+        start = clock()
         run()
         if device.startswith("cuda"):
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return statistics.median(times[1:])
 
 
 def of_encoder(make: Callable[[], Any], inputs: torch.Tensor, device: str, dtype: torch.dtype, repeats: int) -> float:
     """Seconds an input."""
-    with torch.device(device):
-        encoder = make().to(device, dtype).eval()
+    with init_empty_weights(include_buffers=False):
+        encoder = make()
+    drawn = {
+        k: torch.empty(v.shape, dtype=dtype, device=device).normal_(std=0.02)
+        for k, v in encoder.state_dict().items()
+        if v.is_meta
+    }
+    encoder.load_state_dict(drawn, strict=False, assign=True)
+    encoder = encoder.to(device, dtype).eval()
     given = inputs.to(device, dtype if inputs.is_floating_point() else inputs.dtype)
     with torch.no_grad():
         return seconds(lambda: encoder(given), device, repeats) / len(inputs)

@@ -85,7 +85,7 @@ class Browser:
         click = "arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true}))"  # of SVG links too
         self.script(click, self.wait(css, words))
 
-    def write(self, words: str, css: str = ".words:not([hidden])") -> None:
+    def write(self, words: str, css: str = ".part[data-kind=text] .words") -> None:
         self.clicks += 1
         field = self.wait(css)
         field.clear()

@@ -4,8 +4,8 @@
     python benchmarks/extraction.py --clips 48 --seconds 10 --width 640 --height 360
 
 Builds its own clips (H.264 with a keyframe every 2 s in one half and one in all in the other, AAC) in a temporary folder, as
-files and as one WebDataset tar. Every figure is the median of the repeats, which alternate between the contenders. Nothing else
-should run meanwhile.
+files and as one WebDataset tar. Every figure is the median of the repeats, which alternate between the contenders. What is a
+second needs an idle machine; what is a core second, the processor's time over all threads, hardly depends on what else runs.
 
 Decoding gives 8 frames as RGB pictures and the sound at 16 kHz. The alternatives: PyAV without seeking (all frames decoded and
 8 kept, then the file opened again for the sound), TorchCodec, and the webdataset package's reader with PyAV as its decoder. The
@@ -25,7 +25,6 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -98,18 +97,6 @@ def ours(path: Path, rate: int = RATE) -> tuple[list[Any], torch.Tensor]:
     return clip.frames, clip.sound
 
 
-def ours_as_arrays(path: Path) -> int:
-    """What a worker process would send back; the return stands for a queue in shared memory and costs nothing."""
-    frames, sound = ours(path)
-    return sum(np.asarray(f).nbytes for f in frames) + sound.nbytes
-
-
-def ours_pickled(path: Path) -> tuple[list[Any], Any]:
-    """What a worker process sends back through a pipe, as a pool of processes does."""
-    frames, sound = ours(path)
-    return [np.asarray(f) for f in frames], sound.numpy()
-
-
 def plain(file: Path | bytes, rate: int = RATE) -> tuple[list[Any], torch.Tensor]:
     """PyAV without seeking: all frames decoded, 8 of them made pictures; the file opened again for the sound."""
 
@@ -151,19 +138,31 @@ def webdataset_reader(tar: Path, rate: int = RATE) -> Callable[[], Iterator[tupl
     return lambda: (plain(sample["mp4"], rate) for sample in webdataset.WebDataset(str(tar), shardshuffle=False))
 
 
-def alternate(contenders: dict[str, Callable[[], object]], count: int, repeats: int) -> dict[str, float]:
-    """Items a second of each, the median of runs that take turns."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+Speeds = dict[str, dict[str, float]]
+
+
+def alternate(contenders: dict[str, Callable[[], object]], count: int, repeats: int) -> Speeds:
+    """Items of each `a second`, and `a core second`: of the processor's time over all threads, whatever else the machine does.
+
+    The medians of runs that take turns.
+    """
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, work in contenders.items():
-            start = time.perf_counter()
+            start, worked = time.perf_counter(), time.process_time()
             work()
-            times[name].append(time.perf_counter() - start)
-    return {name: count / statistics.median(spent) for name, spent in times.items()}
+            times[name].append((time.perf_counter() - start, time.process_time() - worked))
+    return {
+        name: {
+            "a second": count / statistics.median(wall for wall, _ in spent),
+            "a core second": count / statistics.median(core for _, core in spent),
+        }
+        for name, spent in times.items()
+    }
 
 
-def decoding_speeds(paths: list[Path], repeats: int) -> dict[str, float]:
-    """One thread, then as many threads and processes as there are cores."""
+def decoding_speeds(paths: list[Path], repeats: int) -> Speeds:
+    """One thread, then as many threads as there are cores."""
     workers = cores()
 
     def all_of(read: Callable[[Path], Any]) -> Callable[[], None]:
@@ -182,15 +181,13 @@ def decoding_speeds(paths: list[Path], repeats: int) -> dict[str, float]:
     stream = webdataset_reader(paths[0].parent / "0000.tar")
     if stream is not None:
         contenders["WebDataset reader"] = lambda: sum(1 for _ in stream())
-    with decoders(workers) as pool, ProcessPoolExecutor(workers) as processes:
-        list(processes.map(ours_as_arrays, paths[:workers]))
+    with decoders(workers) as pool:
         contenders[f"ours, {workers} threads"] = lambda: list(ordered(pool, ours, paths, 4 * workers))
-        contenders[f"ours, {workers} processes"] = lambda: list(processes.map(ours_pickled, paths))
         contenders[f"PyAV without seeking, {workers} threads"] = lambda: list(ordered(pool, plain, paths, 4 * workers))
         return alternate(contenders, len(paths), repeats)
 
 
-def fbank_speeds(repeats: int, count: int = 20) -> dict[str, float]:
+def fbank_speeds(repeats: int, count: int = 20) -> Speeds:
     """10 s at 16 kHz, 80 bands."""
     sound = 2**15 * 0.1 * torch.randn(10 * RATE, generator=torch.Generator().manual_seed(0))
     contenders: dict[str, Callable[[], object]] = {"ours": lambda: [fbank(sound, RATE, 80) for _ in range(count)]}
@@ -211,7 +208,7 @@ def fbank_speeds(repeats: int, count: int = 20) -> dict[str, float]:
     return alternate(contenders, count, repeats)
 
 
-def extraction_speeds(root: Path, paths: list[Path], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
+def extraction_speeds(root: Path, paths: list[Path], repeats: int) -> tuple[Speeds, dict[str, float]]:
     """Whole runs with the starter's encoders, loading them included in none; and seconds of one core for a clip's parts."""
     which = CorpusConfig("vggsound", root, captions=LABELS)
     config = ExtractConfig(which, ENCODERS, Path("unused"), shard_size=max(8, len(paths) // 2))
@@ -295,6 +292,8 @@ def main(
         paths = corpus(Path(folder), clips, seconds, width, height)
         speeds, costs = extraction_speeds(Path(folder), paths, repeats)
         core = costs["decode and prepare"] + costs["encode"] + costs["write"]
+        costs["core hours of 10 million clips"] = 1e7 * core / 3600
+        costs["GB of 10 million clips"] = 1e7 * costs["bytes"] / 1e9
         result: dict[str, Any] = {
             "cores": cores(),
             "threads": torch.get_num_threads(),
@@ -304,24 +303,16 @@ def main(
             "decode": decoding_speeds(paths, repeats),
             "fbank": fbank_speeds(repeats),
             "extraction": speeds,
-            "costs": {
-                **costs,
-                "core hours of 10 million clips": 1e7 * core / 3600,
-                "GB of 10 million clips": 1e7 * costs["bytes"] / 1e9,
-            },
+            "costs": costs,
         }
-    result["ratios"] = {
-        **{f"decode, ours / {n}": result["decode"]["ours"] / v for n, v in result["decode"].items() if "ours" not in n},
-        **{f"extract / {n}": speeds["extract"] / v for n, v in speeds.items() if n != "extract"},
-    }
     if as_json:
         json.dump(result, sys.stdout, indent=1)
         return
-    for part in ("decode", "fbank", "extraction", "costs", "ratios"):
-        for name, value in result[part].items():
-            spread = part == "extraction" or name.endswith(("threads", "processes"))
-            a_core = f"{value / (cores() if spread else 1):>9.2f} a core" if part in ("decode", "extraction") else ""
-            typer.echo(f"{part:<12}{name:<44}{value:>12.3f}{a_core}")
+    for part in ("decode", "fbank", "extraction"):
+        for name, speed in result[part].items():
+            typer.echo(f"{part:<12}{name:<44}" + "".join(f"{value:>10.2f} {unit}" for unit, value in speed.items()))
+    for name, value in costs.items():
+        typer.echo(f"{'costs':<12}{name:<44}{value:>10.3f}")
 
 
 if __name__ == "__main__":

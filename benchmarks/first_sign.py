@@ -7,14 +7,15 @@ Each is started with valid, tiny inputs in a folder of its own, and stopped afte
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Annotated
 
+import typer
 import yaml
 
 from unialign_gen.loading import shipped_folder
@@ -80,23 +81,21 @@ def first_sign(words: list[str], folder: Path) -> tuple[float, str]:
     return took, line.strip()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", nargs="*", help="such as generate or 'eval gap'; all by default")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+def main(
+    command: Annotated[list[str] | None, typer.Argument(help="Such as generate or 'eval gap'; all by default.")] = None,
+    runs: int = 3,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Seconds and first line of each command."""
     with tempfile.TemporaryDirectory() as name:
         known = commands(Path(name))
         found = {}
-        for command in options.command or known:
-            tries = [first_sign([*command.split(), *known[command]], Path(name)) for _ in range(options.runs)]
-            found[command] = {"seconds": round(min(t for t, _ in tries), 3), "line": tries[0][1]}
-    for command, row in () if options.json else found.items():
-        sys.stdout.write(f"{command:<16} {row['seconds']:.2f} s   {row['line']}\n")
-    if options.json:
-        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        for words in command or known:
+            tries = [first_sign([*words.split(), *known[words]], Path(name)) for _ in range(runs)]
+            found[words] = {"seconds": round(min(t for t, _ in tries), 3), "line": tries[0][1]}
+    lines = [f"{words:<16} {row['seconds']:.2f} s   {row['line']}" for words, row in found.items()]
+    typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(lines))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from unialign_gen.errors import InputError
 from unialign_gen.loading import PUBLISHED, shipped_folder
@@ -48,11 +49,6 @@ def on_meta(kind: Any, config: Mapping[str, Any]) -> nn.Module:
         if hasattr(kind, "config_class"):
             return kind(kind.config_class(**config))
         return kind.from_config(dict(config))
-
-
-def parameter_count(kind: Any, config: Mapping[str, Any]) -> int:
-    """How many parameters a diffusers or transformers class has with this configuration; shared ones count once."""
-    return size(on_meta(kind, config))
 
 
 def size(model: nn.Module) -> int:
@@ -179,18 +175,10 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 5e6 else f"{count / 1e3:.0f} kB"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the table of the checkpoint that the only argument names; 2 and one line if there is no such checkpoint."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        if len(given) != 1:
-            raise InputError(f"usage: python benchmarks/memory.py {'|'.join(PUBLISHED)}")
-        sys.stdout.write(table(given[0]) + "\n")
-    except InputError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+def main(name: str) -> None:
+    """The table of a published checkpoint."""
+    typer.echo(table(name))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
 
 from unialign_gen.errors import InputError
 from unialign_gen.eval.figures import bootstrap
 from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.eval.judge import Judge
+from unialign_gen.eval.scores import spread_of_seeds
 
 COLUMNS = ("cosine", "frechet", "variety", "pictures_a_second", "memory_gb")
 
@@ -61,25 +60,13 @@ def evaluate(
         "cosine": interval.value,
         "cosine_ci95": [interval.low, interval.high],
         "frechet": frechet_distance(features, judge.features(pictures)),
-        "variety": variety(features.view(seeds, len(points), -1)),
+        "variety": float(spread_of_seeds(features.view(seeds, len(points), -1).unbind()).mean()),
         "pictures_a_second": len(drawn) / took,
         "memory_gb": peak / 1e9,
         "memory_is": "peak on the device" if device.type == "cuda" else "weights",
         "points": len(points),
         "seeds": seeds,
     }
-
-
-def variety(features: Tensor) -> float:
-    """Mean cosine distance between drawings of one point, of features (seeds, N, d).
-
-    >>> variety(torch.eye(2)[:, None])
-    1.0
-    """
-    unit = F.normalize(features, dim=-1)
-    alike = torch.einsum("snd,tnd->st", unit, unit) / unit.shape[1]  # (seeds, seeds), mean over points
-    count = len(alike)
-    return float(1 - (alike.sum() - alike.diagonal().sum()) / (count * (count - 1)))
 
 
 def weight_bytes(pipeline: Any) -> int:

@@ -108,12 +108,12 @@ class FrechetDistance(PictureMetric):
         """Adds pictures (B, 3, H, W), features (B, d), or statistics that were kept."""
         side = "real" if real else "fake"
         count, total, outer = (getattr(self, f"{side}_{name}") for name in ("count", "sum", "outer"))
-        if not isinstance(pictures, Moments):
-            x, weight, spread = self.features(pictures).double(), 1, None  # (B, d)
-        elif pictures.n < 2:
-            raise InputError("these statistics do not say of how many pictures they are: use functional.frechet_distance")
+        if isinstance(pictures, Moments):
+            if pictures.n < 2:
+                raise InputError("these statistics do not say of how many pictures they are: use functional.frechet_distance")
+            x, weight, spread = pictures.mean[None], pictures.n, (pictures.n - 1) * pictures.cov  # (1, d), n, (d, d)
         else:
-            x, weight, spread = pictures.mean[None], pictures.n, (pictures.n - 1) * pictures.cov
+            x, weight, spread = self.features(pictures).double(), 1, None  # (B, d)
         if not total.numel():
             total, outer = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1], x.shape[1])
         outer = outer.double()

@@ -23,7 +23,8 @@ from unialign_gen.request import Request
 from unialign_gen.request.arguments import ask
 
 from .editing import Canvas, Edit, accepted
-from .prompted import Conditions, PromptedPipeline, rows_of, step_end
+from .prompted import Conditions, PromptedPipeline, step_end
+from .prompts import rows_of
 
 WORDS = ("decoder_prompt", "negative_decoder_prompt")
 FRAMES = 16  # of a clip, what AnimateDiff was trained on; more need FreeNoise

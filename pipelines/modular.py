@@ -46,7 +46,7 @@ from unialign_gen.request.arguments import ask, prompts_of
 
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior
-from .prompted import as_vector, checked_vector, encode_prompts, mix_prompts
+from .prompts import as_vector, checked_vector, encode_prompts, mix_prompts
 
 PROMPTS = {
     "text": "a string",

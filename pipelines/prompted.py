@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -20,14 +19,15 @@ from torch import Tensor
 from unialign_gen.aligner import Aligner, Embeddings
 from unialign_gen.concepts import Understanding, checkpoint_folder
 from unialign_gen.errors import InputError
-from unialign_gen.mixing import Method, check_embedding, mix, path
+from unialign_gen.mixing import Method, path
 from unialign_gen.notes import Note, collected, tell
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_count_and_request, takes_request
 
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
-from .prior import EmbeddingPrior, each, move_to_known, temperature_of
+from .prior import EmbeddingPrior, each, temperature_of
+from .prompts import encode_prompts, first_seeds, generators, mix_prompts
 from .upscaler import Upscaler
 
 
@@ -317,6 +317,33 @@ class PromptedPipeline:
         Raises:
             InputError: as in a call; options that do not go with choosing; no image encoder.
         """
+        self.check_best(count, request)
+        if count == 1:
+            return self.draw(request)
+        self.aligner.part("image")  # before anything is drawn in vain
+        with collected() as notes:
+            wanted, used = self.mixed(replace(request, prior_temperature=0.0))  # (B, d)
+            used = replace(used, prior_temperature=request.prior_temperature)
+            candidates = self.points(replace(used, pictures=count)).split(count)  # B times (count, d)
+            for name, rows in request.options.items():
+                if isinstance(rows, list | tuple) and len(rows) != len(wanted):
+                    raise InputError(f"{len(rows)} values of {name} for {len(wanted)} prompts: give one, or one for each")
+            seeds = None if request.seed is None else first_seeds(request.seed, len(wanted), count)
+            images, chosen = [], []
+            for i, points in enumerate(candidates):
+                one = replace(used.picture(i), prompts=(), prior_strength=None)
+                one = replace(one, seed=None if seeds is None else tuple(seeds[i] + j for j in range(count)))
+                if isinstance(one.generator, list):
+                    one = replace(one, generator=one.generator[i * count : (i + 1) * count])
+                picture, number = self.nearest_drawn(points, wanted[i], one)
+                images.append(picture)
+                chosen.append(0 if seeds is None else seeds[i] + number)
+        steps, guidance = self.steps_and_guidance(request)
+        used = replace(used, steps=steps, guidance=guidance, seed=None if seeds is None else tuple(chosen))
+        return PictureOutput(images=images, notes=notes, request=used)
+
+    def check_best(self, count: int, request: Request) -> None:
+        """Whether one of so many pictures of a request can be chosen."""
         plain = Request()
         for name, called in {"pictures": "num_images_per_prompt", **{n: n for n in NOT_CHOSEN}}.items():
             given = getattr(request, name)
@@ -326,39 +353,25 @@ class PromptedPipeline:
             raise InputError("best_of chooses among pictures, and this decoder draws clips: leave it out")
         if count < 1:
             raise InputError(f"candidates must be at least 1, got {count}")
-        if count == 1:
-            return self.draw(request)
-        self.aligner.part("image")  # before anything is drawn in vain
-        with collected() as notes:
-            points, used = self.mixed(replace(request, prior_temperature=0.0))
-            used = replace(used, prior_temperature=request.prior_temperature)
-            drawn_from = self.points(replace(used, pictures=count))
-            for name, rows in request.options.items():
-                if isinstance(rows, list | tuple) and len(rows) != len(points):
-                    raise InputError(f"{len(rows)} values of {name} for {len(points)} prompts: give one, or one for each")
-            seeds = None if request.seed is None else first_seeds(request.seed, len(points), count)
-            images, chosen = [], []
-            for i, point in enumerate(points):
-                best, nearest, at = None, -math.inf, 0
-                one = replace(used.picture(i), prompts=(), prior_strength=None, seed=None)
-                while at < count:
-                    some = min(request.batch, count - at)
-                    seed = None if seeds is None else tuple(seeds[i] + at + j for j in range(some))
-                    noise = one.generator
-                    if isinstance(noise, list):
-                        noise = noise[i * count + at : i * count + at + some]
-                    ready = tuple((Prompt("embeds", z),) for z in drawn_from[i * count + at :][:some])
-                    drawn = self.draw(replace(one, prompts=ready, seed=seed, generator=noise)).images
-                    cosines = self.aligner.embed("image", drawn) @ point.to(self.aligner.place.device)
-                    if float(cosines.max()) > nearest:
-                        best, nearest = at + int(cosines.argmax()), float(cosines.max())
-                        picture = drawn[int(cosines.argmax())]
-                    at += some
-                images.append(picture)
-                chosen.append(0 if seeds is None or best is None else seeds[i] + best)
-        steps, guidance = self.steps_and_guidance(request)
-        used = replace(used, steps=steps, guidance=guidance, seed=None if seeds is None else tuple(chosen))
-        return PictureOutput(images=images, notes=notes, request=used)
+
+    def nearest_drawn(self, points: Tensor, wanted: Tensor, request: Request) -> tuple[Any, int]:
+        """Of the pictures of embeddings (count, d) the one that is read as nearest to another embedding (d,), and its number.
+
+        Args:
+            request: all else about them, with a seed or a generator for each.
+        """
+        images, cosines = [], []
+        for at in range(0, len(points), request.batch):
+            some = slice(at, at + request.batch)
+            part = replace(request, prompts=tuple((Prompt("embeds", z),) for z in points[some]))
+            if isinstance(part.seed, tuple):
+                part = replace(part, seed=part.seed[some])
+            if isinstance(part.generator, list):
+                part = replace(part, generator=part.generator[some])
+            images += self.draw(part).images
+            cosines.append(self.aligner.embed("image", images[some]) @ wanted.to(self.aligner.place.device))
+        number = int(torch.cat(cosines).argmax())
+        return images[number], number
 
     def interpolate(
         self,
@@ -414,114 +427,6 @@ NOT_CHOSEN = ("image_embeds", "output_type", "return_dict", "latents")  # option
 def understanding_in(folder: Path | None) -> Understanding | None:
     """What a checkpoint's folder says of which prompts it understands; None where it says nothing."""
     return None if folder is None else Understanding.from_checkpoint(folder)
-
-
-def encode_prompts(aligner: Aligner, prompts: Sequence[Sequence[Prompt]]) -> tuple[tuple[Prompt, ...], ...]:
-    """The same prompts with the unit embeddings (d,) of their values.
-
-    Each modality is encoded in one go, an input that repeats only once; what has an embedding is not read again.
-    """
-    found: dict[tuple[str, Any], Tensor] = {}
-
-    def key(prompt: Prompt) -> tuple[str, Any]:
-        return prompt.kind, prompt.value if isinstance(prompt.value, str) else id(prompt.value)
-
-    inputs = [p for row in prompts for p in row]
-    for kind in dict.fromkeys(p.kind for p in inputs if p.kind != "embeds"):
-        wanted = {key(p): p.value for p in inputs if p.kind == kind and p.embedding is None}
-        if wanted:
-            found.update(zip(wanted, aligner.embed(kind, list(wanted.values())), strict=True))
-
-    def encoded(prompt: Prompt) -> Prompt:
-        if prompt.kind == "embeds":
-            return replace(prompt, embedding=checked_vector(prompt.value, aligner.embed_dim))
-        if prompt.embedding is None:
-            return replace(prompt, embedding=found[key(prompt)])
-        unit = checked_vector(prompt.embedding, aligner.embed_dim, prompt.name)
-        kept = torch.as_tensor(prompt.embedding, dtype=unit.dtype, device=unit.device)
-        # one that is of norm 1 stays bit for bit what it was encoded to
-        return replace(prompt, embedding=kept if torch.allclose(kept, unit, atol=1e-6) else unit)
-
-    return tuple(tuple(encoded(p) for p in row) for row in prompts)
-
-
-def mix_prompts(
-    prompts: Sequence[Sequence[Prompt]], request: Request, prior: EmbeddingPrior | None, draws: Sequence[Any] | None = None
-) -> Tensor:
-    """Unit embeddings (B, d) of encoded prompts.
-
-    The prior moves what was encoded, before it is mixed: weights keep their meaning, and ready embeddings stay what they are.
-    `draws` are the generators (B) of what prompts leave open, at the request's temperature; without them it stays at its mean.
-    """
-    temperature = 0.0 if draws is None else temperature_of(prior, request.prior_temperature)
-    move = move_to_known(prior, request.prior_strength, temperature)
-
-    def points(row: Sequence[Prompt], draw: Any) -> list[Tensor]:
-        vectors = [p.embedding for p in row]
-        moved = [i for i, p in enumerate(row) if p.kind != "embeds"]
-        if move is not None and moved:
-            for i, vector in zip(moved, move(torch.stack([vectors[i] for i in moved]), draw), strict=True):
-                vectors[i] = vector
-        return [v.to(vectors[0].device) for v in vectors]
-
-    mixed = zip(prompts, draws or [None] * len(prompts), strict=True)
-    return torch.stack([mix(points(row, draw), [p.weight for p in row], request.mix) for row, draw in mixed])
-
-
-def checked_vector(value: Any, width: int, name: str = "embeds") -> Tensor:
-    """A ready embedding (d,) as a unit vector.
-
-    Raises:
-        InputError: another shape, not finite, or zero.
-    """
-    vector = as_vector(value)
-    if vector.shape != (width,):
-        what = "embeds must have" if name == "embeds" else f"{name} was kept for another model: this one has"
-        raise InputError(f"{what} {width} values a prompt, got shape {tuple(vector.shape)}")
-    return check_embedding(vector)
-
-
-def as_vector(value: Any) -> Tensor:
-    """One embedding as a tensor.
-
-    Raises:
-        InputError: it is no array of numbers.
-    """
-    try:
-        return torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"embeds must be vectors of numbers, got {type(value).__name__}") from error
-
-
-def first_seeds(seed: int | Sequence[int], count: int, per_prompt: int) -> list[int]:
-    """Each prompt's first seed: `seed + i * per_prompt`, or `seed[i]`.
-
-    Raises:
-        InputError: a list of seeds that does not fit the batch.
-    """
-    if isinstance(seed, int):
-        return [seed + i * per_prompt for i in range(count)]
-    if len(seed) != count:
-        raise InputError(f"{len(seed)} seeds for {count} prompts: give one for each")
-    return list(seed)
-
-
-def generators(seed: int | Sequence[int], count: int, per_prompt: int, stream: int = 0) -> list[torch.Generator]:
-    """One CPU generator a picture: prompt i, picture j draws from its prompt's first seed + j; other numbers in each stream."""
-    seeds = [s + j for s in first_seeds(seed, count, per_prompt) for j in range(per_prompt)]
-    return [torch.Generator().manual_seed(s ^ stream) for s in seeds]
-
-
-def rows_of(name: str, given: str | Sequence[str] | None, prompts: int, pictures: int) -> list[str]:
-    """Words for each picture, from one text for all or one a prompt.
-
-    Raises:
-        InputError: several texts, and another number of prompts.
-    """
-    each = [given or ""] * prompts if given is None or isinstance(given, str) else list(given)
-    if len(each) != prompts:
-        raise InputError(f"{len(each)} values of {name} for {prompts} prompts: give one, or one for each")
-    return [row for row in each for _ in range(pictures)]
 
 
 def step_end(request: Request) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from unialign_gen.request import OPTIONS, Request
 
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior
-from .prompted import Conditions, PromptedPipeline, rows_of
+from .prompted import Conditions, PromptedPipeline
+from .prompts import rows_of
 from .upscaler import Upscaler
 
 

@@ -13,12 +13,14 @@ import pytest
 import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's client is first imported
-torch.set_num_threads(len(os.sched_getaffinity(0)))
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // WORKERS))
 
 
-def pytest_unconfigure():
+def pytest_unconfigure(config):
     processes.end()
-    processes.exit_within(30)
+    if not hasattr(config, "workerinput"):  # workers of pytest-xdist wait for each other
+        processes.exit_within(120)
 
 
 @pytest.fixture(autouse=True)

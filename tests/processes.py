@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-LIMIT = 60.0  # seconds
+LIMIT = 100.0  # seconds, less than pytest's own limit for a test
 MODULES = (  # imported once, by the server
     "torch.distributed.fsdp",
     "torchmetrics.image",
@@ -39,41 +40,34 @@ def server() -> multiprocessing.context.ForkServerContext:
     """The one server of this run; it is a new program, so that it may be started at any time."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(MODULES))
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # so that no import starts a thread
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # so that no import starts a thread
         forkserver.ensure_running()
-    finally:
-        os.environ.pop("OMP_NUM_THREADS")
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
     return context
 
 
 class Child:
     """A process that runs `target(*args)`, for at most `limit` seconds.
 
-    At the limit it says where each of its threads is and ends, whatever it waits for.
+    At the limit it writes where each of its threads is and ends, whatever it waits for.
     """
 
-    def __init__(self, target: Callable[..., Any], args: tuple, limit: float, environment: dict[str, str]):
+    def __init__(self, target: Callable[..., Any], args: tuple, limit: float, threads: int, environment: dict[str, str]):
         self.limit, self.kept = limit, tempfile.TemporaryDirectory()
         self.folder = Path(self.kept.name)
-        whole = {**os.environ, **environment}
-        self.process = server().Process(target=begin, args=(self.folder, limit, whole, target, args), daemon=True)
-        self.process.start()
+        for name in ("stdout", "stderr"):
+            (self.folder / name).touch()
+        given = (self.folder, limit, threads, {**os.environ, **environment}, target, args)
+        self.process = server().Process(target=begin, args=given, daemon=True)
+        self.process.start()  # returns when the server has forked it
 
     @property
     def stdout(self) -> str:
-        return self.written("stdout")
+        return (self.folder / "stdout").read_text(errors="replace")
 
     @property
     def stderr(self) -> str:
-        return self.written("stderr")
-
-    def written(self, name: str) -> str:
-        path = self.folder / name
-        return path.read_text(errors="replace") if path.exists() else ""
+        return (self.folder / "stderr").read_text(errors="replace")
 
     def alive(self) -> bool:
         return self.process.is_alive()
@@ -88,51 +82,36 @@ class Child:
     def wait(self) -> int:
         """Its exit code, negative where a signal ended it."""
         self.process.join(self.limit + 5)
-        if self.alive():
-            self.kill()
+        self.kill()
         return self.process.exitcode
 
 
-def begin(folder: Path, limit: float, environment: dict[str, str], target: Callable[..., Any], args: tuple) -> None:
+def begin(
+    folder: Path, limit: float, threads: int, environment: dict[str, str], target: Callable[..., Any], args: tuple
+) -> None:
     """What every process does first: the server's files, environment and time are not its own."""
     for number, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.dup2(os.open(folder / name, os.O_WRONLY), number)
     faulthandler.dump_traceback_later(limit, exit=True)
     os.environ.clear()
     os.environ.update(environment)
 
     import torch
 
-    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", "1")))
+    torch.set_num_threads(threads)
     target(*args)
 
 
-def start(target: Callable[..., Any], *args: Any, limit: float = LIMIT, **environment: str) -> Child:
+def start(
+    target: Callable[..., Any], *args: Any, limit: float = LIMIT, threads: int = 1, environment: dict[str, str] | None = None
+) -> Child:
     """A process of its own; `target` is a function of a module, and `environment` is added to this process's."""
-    return Child(target, args, limit, environment)
+    return Child(target, args, limit, threads, environment or {})
 
 
-def finish(*children: Child) -> None:
-    """Waits for all to end well; when one does not, kills the others and fails with what they wrote."""
-    until = time.monotonic() + max(child.limit for child in children) + 5
-    while any(child.alive() for child in children) and not any(child.process.exitcode for child in children):
-        connection.wait([child.process.sentinel for child in children if child.alive()], until - time.monotonic())
-        if time.monotonic() > until:
-            break
-    end()
-    if any(child.process.exitcode for child in children):
-        said = (f"process {i} ended with {c.process.exitcode}:\n{c.stderr[-3000:]}" for i, c in enumerate(children))
-        pytest.fail("\n".join(said), pytrace=False)
-
-
-def together(world: int, target: Callable[..., Any], *args: Any, limit: float = LIMIT) -> None:
-    """Runs `target(rank, world, *args)` in so many processes."""
-    finish(*(start(target, rank, world, *args, limit=limit) for rank in range(world)))
-
-
-def program(*words: str | Path, limit: float = LIMIT, **environment: str) -> Child:
-    """`unialign-gen WORDS` in a process of its own."""
-    return start(run_program, [str(word) for word in words], limit=limit, **environment)
+def program(*words: str | Path, **options: Any) -> Child:
+    """`unialign-gen WORDS` in a process of its own; `options` are those of `start`."""
+    return start(run_program, [str(word) for word in words], **options)
 
 
 def run_program(words: list[str]) -> None:
@@ -140,6 +119,34 @@ def run_program(words: list[str]) -> None:
 
     sys.argv = ["unialign-gen", *words]
     main()
+
+
+def finish(*children: Child) -> None:
+    """Waits for all to end well; when one does not, kills the others and fails with what they wrote."""
+    until = time.monotonic() + max(child.limit for child in children) + 5
+    while (alive := [c.process.sentinel for c in children if c.alive()]) and time.monotonic() < until:
+        if any(child.process.exitcode for child in children):
+            break
+        connection.wait(alive, until - time.monotonic())
+    end()
+    if any(child.process.exitcode for child in children):
+        said = (f"process {i} ended with {c.process.exitcode}:\n{c.stderr[-3000:]}" for i, c in enumerate(children))
+        pytest.fail("\n".join(said), pytrace=False)
+
+
+def ranks(world: int) -> list[dict[str, str]]:
+    """What torchrun sets in the environment of each of so many processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    shared |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+
+
+def together(world: int, target: Callable[..., Any], *args: Any, limit: float = LIMIT) -> None:
+    """Runs `target(rank, world, *args)` in so many processes, as torchrun would."""
+    each = enumerate(ranks(world))
+    finish(*(start(target, rank, world, *args, limit=limit, environment=names) for rank, names in each))
 
 
 def end() -> None:

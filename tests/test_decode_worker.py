@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from conftest import tone, write_video, write_wav
 from PIL import Image
 
-from unialign_gen.demo.decode_worker import DecoderDiedError, DecodeWorker
+from unialign_gen.demo.decode_worker import DecodeWorker
 from unialign_gen.demo.limits import Limits, choice, decimal, whole, words
 from unialign_gen.errors import InputError
 from unialign_gen.loading import shipped_folder
@@ -53,7 +54,7 @@ def test_files_come_out_as_the_library_decodes_them(decode_worker, tmp_path):
 
 def test_a_track_is_cut_at_the_limit(tmp_path):
     wav = write_wav(tmp_path / "a.wav", tone(3, 44100), 44100)
-    assert DecodeWorker(Limits(film_seconds=1)).decode("track", str(wav)).value.shape == (44100, 2)
+    assert DecodeWorker(Limits(film_seconds=1)).decode("track", str(wav)).value.samples.shape == (2, 44100)
 
 
 @pytest.mark.parametrize(
@@ -89,11 +90,10 @@ def test_long_and_large_media_are_refused_before_they_are_decoded(tmp_path):
 def test_time_is_bounded_and_the_next_file_is_decoded(tmp_path):
     long, short = (write_wav(tmp_path / f"{n}.wav", tone(n, 44100), 44100) for n in (120, 1))
     decode_worker = DecodeWorker(Limits(film_seconds=120))
-    worker = decode_worker.take()
-    start = time.monotonic()
-    with pytest.raises(DecoderDiedError):
-        worker.ask("track", long, 44100, seconds=0.02)
-    assert worker.late
+    with decode_worker.worker() as worker:
+        start = time.monotonic()
+        with pytest.raises(TimeoutError):
+            worker.ask("track", long, 44100, seconds=0.02)
     assert time.monotonic() - start < 5
     hasty = DecodeWorker(Limits(film_seconds=120, decode_seconds=0.02))
     with pytest.raises(InputError, match=r"120.wav takes longer to decode than the 0.02 s"):
@@ -117,11 +117,26 @@ def test_a_decoder_that_dies_is_replaced_and_the_file_tried_again(tmp_path):
     Image.new("RGB", (60, 60)).save(tmp_path / "b.png")
     decode_worker = DecodeWorker(Limits(decoders=1))
     decode_worker.warm()
-    decode_worker.idle[0].process.kill()
+    with decode_worker.worker() as worker:
+        first = worker.process
+    first.kill()
     assert decode_worker.decode("image", str(tmp_path / "b.png")).value.size == (60, 60)
-    worker = decode_worker.idle[0].process
+    with decode_worker.worker() as worker:
+        assert worker.process is not first
     decode_worker.close()
-    assert worker.poll() is not None
+    assert worker.process.poll() is not None
+
+
+def test_the_processes_are_readied_once_by_whoever_asks():
+    made = DecodeWorker(Limits())
+    threads = [threading.Thread(target=made.warm) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert all(made.places.queue)
+    made.close()
 
 
 def test_mutated_files_are_decoded_or_refused(decode_worker, tmp_path):

@@ -39,7 +39,7 @@ def same(a, b):
 def test_every_action_is_a_named_endpoint(client):
     found = client.view_api(return_format="dict", print_info=False)
     assert set(found["named_endpoints"]) == {
-        *("/create", "/restore", "/travel", "/animate", "/place", "/models", "/stop"),
+        *("/create", "/travel", "/animate", "/place", "/models", "/stop"),
         *("/read", "/edit", "/live"),
     }
     assert found["unnamed_endpoints"] == {}
@@ -87,36 +87,42 @@ def test_the_guide_states_the_limits_and_the_endpoints(client):
         assert f"`{endpoint}`" in text
 
 
-def test_restore_gives_the_settings_back(client):
+def settings_in(client, picture):
+    """How a picture was drawn, as parameters of `/create`."""
+    *_, settings, _ = client.predict(handle_file(picture), api_name="/read")
+    return settings
+
+
+def test_the_settings_in_a_picture_draw_it_again(client):
     asked = {"text": "a tree", "text_weight": -0.5, "seed": 9, "steps": 2, "mix": "slerp", "prior_strength": 0.2}
     pictures, *_ = client.predict(**asked, api_name="/create")
-    text, _, _, _, weight, *_, mix, seed, steps, guidance, count, model, prior, _, kept = client.predict(
-        handle_file(pictures[0]["image"]), api_name="/restore"
-    )
-    assert (text, weight, mix, seed, steps, guidance, count, model) == ("a tree", -0.5, "lerp", 9, 2, 3, 1, "starter")
-    assert prior == 0.2
-    assert kept == []
+    settings = settings_in(client, pictures[0]["image"])
+    assert settings.pop("said").endswith("are back.")
+    assert settings["kept"] == [{"kind": "text", "value": "a tree", "weight": -0.5}]
+    assert {name: settings[name] for name in ("mix", "seed", "steps", "prior_strength")} == {
+        **{name: asked[name] for name in ("seed", "steps", "prior_strength")},
+        "mix": "lerp",
+    }
+    again, *_ = client.predict(**settings, api_name="/create")
+    assert same(Image.open(again[0]["image"]), Image.open(pictures[0]["image"]))
 
 
-def test_restore_leaves_nothing_behind_that_a_call_does_not_name(client):
+def test_settings_leave_nothing_behind_that_a_call_does_not_name(client):
     asked = {"audio": handle_file(SAMPLES / "cow.flac"), "seed": 1, "steps": 1}
     pictures, *_ = client.predict(**asked, api_name="/create")
-    *_, kept = client.predict(handle_file(pictures[0]["image"]), api_name="/restore")
+    kept = settings_in(client, pictures[0]["image"])["kept"]
     assert [(p["kind"], p["value"]) for p in kept] == [("audio", "cow.flac")]
     _, details, *_ = client.predict(text="a tree", steps=1, api_name="/create")
     assert [p["kind"] for p in details["prompts"]] == ["text"]
     _, details, *_ = client.predict(text="a tree", steps=1, kept=kept, api_name="/create")
     assert [p["kind"] for p in details["prompts"]] == ["text", "audio"]
-    *_, cleared = client.predict(None, api_name="/restore")
-    assert cleared == []
     with pytest.raises(AppError, match="kept of a picture cannot be used"):
         client.predict(text="a tree", kept=[{"kind": "audio", "value": "/etc/passwd"}, 3], api_name="/create")
 
 
 @pytest.mark.parametrize("name", ["after.png", "re_zitxt.png"])
 def test_pictures_that_an_optimiser_had_are_restored(client, name):
-    text, *_ = client.predict(handle_file(Path(__file__).parent / "media" / name), api_name="/restore")
-    assert text
+    assert settings_in(client, Path(__file__).parent / "media" / name)["kept"]
 
 
 def test_what_was_lost_reaches_the_page_and_programs(client, tmp_path):
@@ -127,11 +133,13 @@ def test_what_was_lost_reaches_the_page_and_programs(client, tmp_path):
 
 
 def test_travel_exports_a_gif_and_a_film(client, starter):
-    files, *_ = client.predict(
-        text_1="a cat", text_2="", file_2=handle_file(SAMPLES / "sheep.mp4"), between=3, steps=1, api_name="/travel"
-    )
+    sheep, *_ = client.predict(handle_file(SAMPLES / "sheep.mp4"), api_name="/read")
+    kept = [{"kind": "text", "value": "a cat"}, sheep]
+    _, files, _ = client.predict(kept=kept, between=3, steps=1, api_name="/travel")
     with Image.open(files[0]) as gif:
         assert gif.n_frames == 6  # 4 pictures, there and back
+    with av.open(files[2]) as film:
+        assert film.streams.video[0].codec_context.name == "vp8"
     with av.open(files[1]) as film:
         frames = [f.to_ndarray(format="rgb24") for f in film.decode(video=0)]
     assert len(frames) == 4
@@ -140,7 +148,7 @@ def test_travel_exports_a_gif_and_a_film(client, starter):
 
 
 def test_animate_makes_a_film_with_the_sound(client):
-    film, _ = client.predict(sound=handle_file(SAMPLES / "chicken.flac"), pictures=2, steps=1, api_name="/animate")
+    film, *_ = client.predict(sound=handle_file(SAMPLES / "chicken.flac"), pictures=2, steps=1, api_name="/animate")
     path = film["video"] if isinstance(film, dict) else film
     with av.open(path) as container:
         assert {s.type for s in container.streams} == {"video", "audio"}
@@ -180,8 +188,8 @@ def test_a_job_is_stopped_from_its_own_client_only(client, served):
         ("/edit", {"text": "a"}, "nothing to edit"),
         ("/read", {}, "nothing to read"),
         ("/live", {"samples": "?"}, "16-bit"),
-        ("/restore", {"file": "cow.flac"}, "cow.flac cannot be read"),
-        ("/travel", {"text_1": "", "text_2": ""}, "two stations"),
+        ("/read", {"file": "cow.flac", "kind": "image"}, "cow.flac cannot be read|cow.flac is not a picture"),
+        ("/travel", {"text": "a cat"}, "two stations"),
         ("/animate", {}, "nothing to play"),
         ("/place", {}, "nothing to place"),
     ],
@@ -214,7 +222,7 @@ def file_data(path):
 )  # fmt: skip
 def test_no_file_of_the_server_is_read(served, path):
     for value in (file_data(path), {"path": path}, path):
-        status, said = call(served.url, "restore", [value])
+        status, said = call(served.url, "read", [value, "any", 0.3, "", None, 0, None, None, None, ""])
         assert status == 400 or "event: error" in said
         assert str(ROOT) not in said
         assert "root:" not in said

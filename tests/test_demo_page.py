@@ -50,7 +50,7 @@ def fresh(page):
         page.open()
     page.script("document.querySelector('#tab-create').click()")
     page.script("document.querySelectorAll('.part .remove').forEach(e => e.click())")
-    for name, value in {"seed": 0, "steps": 2, "pictures": 1, "prior": 0.6, "guidance": 3}.items():
+    for name, value in {"seed": 0, "steps": 2, "pictures": 1, "prior_strength": 0.6, "guidance": 3}.items():
         page.set(name, value)
     page.driver.get_log("browser")
     return page
@@ -85,7 +85,7 @@ def test_enter_draws_the_picture_that_the_library_draws(fresh, starter):
     path = fresh.fetched(fresh.draws(lambda: fresh.write("a red car\n")), "car.png")
     assert same(Image.open(path), starter(text="a red car", seed=0, num_inference_steps=2).images[0])
     assert "car" in fresh.wait("#understood .bar").text
-    assert "--text 'a red car'" in fresh.script("return document.querySelector('#shell').textContent")
+    assert "--text 'a red car'" in fresh.script("return document.querySelector('#command').textContent")
     fresh.click("#strip li:nth-child(2) button")  # what was understood belongs to the picture that is shown
     assert "cow" in fresh.wait("#understood .bar").text
     assert "cow.flac" in fresh.all("#parts")[0].text
@@ -197,7 +197,7 @@ def test_a_film_of_a_sound(fresh):
     film = fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "film.mp4")
     with av.open(str(film)) as container:
         assert {s.type for s in container.streams} == {"video", "audio"}
-    webm = fresh.fetched(fresh.all(".keep a")[1].get_attribute("href"), "film.webm")
+    webm = fresh.fetched(fresh.all(".keep a")[2].get_attribute("href"), "film.webm")
     with av.open(str(webm)) as container:
         assert {s.type for s in container.streams} == {"video", "audio"}
 
@@ -254,7 +254,47 @@ def test_the_arrow_keys_choose_a_tab(fresh):
     fresh.script("document.querySelector('#tab-create').focus()")
     fresh.driver.switch_to.active_element.send_keys("\ue014")  # right
     assert fresh.driver.switch_to.active_element.get_attribute("id") == "tab-edit"
-    assert fresh.all("#work")[0].get_attribute("aria-labelledby") == "tab-edit"
+    assert fresh.all("#draw")[0].text == "Change it"
+
+
+@pytest.mark.parametrize("width", [500, 1280])
+def test_it_opens_at_its_top(fresh, width):
+    """With results enough that their strip lies below the screen, or is wider than it."""
+    fresh.driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {**PHONE, "width": width, "height": 600, "mobile": False}
+    )
+    try:
+        fresh.open()
+        fresh.until(lambda: fresh.script("return document.querySelector('#picture').naturalWidth"), "a picture")
+        fresh.until(lambda: len(fresh.all("#strip button")) >= 5, "the opening")
+        assert fresh.script("return [scrollX, scrollY]") == [0, 0]
+        assert fresh.script("return document.querySelector('h1').getBoundingClientRect().top") >= 0
+        fresh.click("#strip li:last-child button")  # is brought into the strip's view, and the page stays
+        assert fresh.script("return scrollY") == 0
+        seen = """const strip = document.querySelector('#strip').getBoundingClientRect();
+        return document.querySelector('#strip li:last-child').getBoundingClientRect().right <= strip.right + 1"""
+        assert fresh.script(seen)
+    finally:
+        fresh.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_login_form_refuses_and_lets_in(page, served):
+    from unialign_gen.demo.server import open_page
+
+    guarded = open_page(served.context, auth=[("ada", "x:y")], root_path=None, server_name=None, server_port=None)
+    try:
+        page.driver.get(guarded.url)
+        page.write("ada", "#username")
+        page.write("wrong", "#password")
+        page.click("#draw")
+        page.wait("#error", "not right")
+        assert not page.all("#ask")
+        page.write("x:y\n", "#password")  # Enter logs in
+        page.wait("#tab-create")
+        assert page.script("return fetch('page/explore').then(r => r.status)") == 200
+        page.draws(lambda: page.write("a tree\n"))
+    finally:
+        guarded.page.close(verbose=False)
 
 
 @pytest.fixture

@@ -9,20 +9,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import normalize
 
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.demo import html, request_filter
-from unialign_gen.demo.concept_map import ConceptMap
+from unialign_gen.demo.action import Action
+from unialign_gen.demo.api import said
 from unialign_gen.demo.context import AppContext
 from unialign_gen.demo.engine import Engine, Progress
-from unialign_gen.demo.errors import said
-from unialign_gen.demo.limits import Limits, prior_strength, steps_and_guidance
+from unialign_gen.demo.limits import Limits
 from unialign_gen.demo.models import Model, on_disk
 from unialign_gen.demo.page import results
-from unialign_gen.demo.read import restore
-from unialign_gen.demo.travel import Way, route
+from unialign_gen.demo.read import place, restore
+from unialign_gen.demo.travel import labels, route
 from unialign_gen.errors import InputError
+from unialign_gen.notes import Note
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.picture_settings import PictureSettings, parse
 
@@ -38,17 +40,18 @@ def test_a_route_passes_every_station_at_constant_speed(closed):
         torch.testing.assert_close(way[4 * i], station, atol=1e-6, rtol=0)
     leg = [math.acos(min(1.0, float(way[i] @ way[i + 1]))) for i in range(4)]
     assert np.allclose(leg, math.acos(float(stations[0] @ stations[1])) / 4, atol=1e-3)
-    labels = Way([None] * len(way), ["a", "b", "c"], [0, 4, 8], closed).labels
-    assert (labels[0], labels[1], labels[4], labels[8]) == ("a", "a 0.75, b 0.25", "b", "c")
-    assert labels[-1] == ("c 0.25, a 0.75" if closed else "c")
+    found = labels(["a", "b", "c"], 4, closed, len(way))
+    assert (found[0], found[1], found[4], found[8]) == ("a", "a 0.75, b 0.25", "b", "c")
+    assert found[-1] == ("c 0.25, a 0.75" if closed else "c")
 
 
 def test_what_a_user_wrote_is_never_markup():
-    part = Prompt("text", EVIL, 1.0)
+    part, picture = Prompt("text", EVIL, 1.0), Prompt("image", Image.new("RGB", (4, 4)), label=EVIL)
     for made in (
-        html.note(EVIL),
-        html.stage(Progress(1, 2, EVIL)),
-        html.understood([(EVIL, 0.5)], [part, part], [[(EVIL, 0.1)]] * 2),
+        html.fragment("note", EVIL),
+        html.fragment("read", [Note(EVIL, EVIL)], [(EVIL, 0.5)], picture),
+        html.fragment("stage", Progress(1, 2, EVIL)),
+        html.fragment("understood", [(EVIL, 0.5)], [part, part], [[(EVIL, 0.1)]] * 2),
         said(InputError(EVIL)).message,
     ):
         assert "<img src=x" not in made
@@ -77,12 +80,14 @@ def test_the_shipped_results_become_charts():
 
 def test_a_map_marks_where_a_prompt_lies():
     table = ConceptTable(["cat", "<b>"], torch.eye(2), places=torch.tensor([[0.0, 0.0], [1.0, 0.5]]))
-    made = html.fragment("map", ConceptMap.of(table), [0.5, 0.25], [1], EVIL)
+    spot, near = place(table, torch.tensor([0.0, 1.0]))
+    assert near[0] == 1
+    assert spot == pytest.approx([1, 0.5], abs=1e-3)
+    made = html.fragment("map", table, spot, [1], EVIL)
     assert 'data-draw="cat"' in made
     assert made.count("<line") == 1
     assert "<b>" not in made
     assert "<img" not in made
-    assert ConceptMap.of(ConceptTable(["cat"], torch.eye(1))) is None
 
 
 @pytest.mark.parametrize(
@@ -172,10 +177,10 @@ def test_more_pictures_than_the_page_draws_restore_the_one_in_the_file(context):
     first_edition = {"format": 1, "prompts": [{"kind": "text", "value": "a", "weight": 0.5}], "mix": "spherical_mean"}
     settings = {**first_edition, "seed": 7, "steps": 10, "guidance": 3, "pictures": 100, "index": 42, "checkpoint": "starter"}
     back = restore(parse(json.dumps(settings)), context, "x.png")
-    assert (back.seed, back.mix, back.model) == (49, "spherical_mean", "starter")
-    assert back.kept == [{"kind": "text", "value": "a", "weight": 0.5}]
+    assert (back["seed"], back["mix"], back["model"]) == (49, "spherical_mean", "starter")
+    assert back["kept"] == [{"kind": "text", "value": "a", "weight": 0.5}]
     second = restore(PictureSettings(Request(((Prompt("text", "a"),),)), decoder="stable-unclip"), context, "x.png")
-    assert second.model == "starter, stable-unclip decoder"
+    assert second["model"] == "starter, stable-unclip decoder"
 
 
 @pytest.mark.parametrize(
@@ -205,31 +210,41 @@ def test_a_checkpoint_that_is_asked_for_comes_first():
         on_disk("/nowhere")
 
 
-def test_a_model_knows_its_own_steps_and_guidance(starter):
+def numbers(context, model, **asked):
+    """Steps, guidance and the prior's strength of a request to this model."""
+    context.engine.models[model.label] = model
+    try:
+        found = Action(model=model.label, **asked).request(context)
+    finally:
+        del context.engine.models[model.label]
+    return found.steps, found.guidance, found.prior_strength
+
+
+def test_a_model_knows_its_own_steps_and_guidance(starter, context):
     config = dict(starter.config)
     assert (Model.of("starter", "starter").steps, Model.of("starter", "starter").guidance) == (
         config["default_steps"],
         config["default_guidance"],
     )
     published = Model.of("k", "kandinsky")
-    assert steps_and_guidance(Limits(), published, None, None) == (published.steps, published.guidance)
-    assert steps_and_guidance(Limits(), published, 3, 0) == (3, 0.0)
+    assert numbers(context, published)[:2] == (published.steps, published.guidance)
+    assert numbers(context, published, steps=3, guidance=0)[:2] == (3, 0.0)
     with pytest.raises(InputError, match="steps must be"):
-        steps_and_guidance(Limits(), published, 0, None)
+        numbers(context, published, steps=0)
 
 
 def test_a_model_knows_its_own_prior(starter, engine, context):
     """A second decoder's lies with the encoders; a model without one draws at 0, whatever a program sends it."""
     from unialign_gen.loading import find
 
-    first, published = Model.of("starter", "starter"), Model.of("k", "kandinsky")
+    first, published = Model.of("first", "starter"), Model.of("k", "kandinsky")
     below = Model.of("below", str(find("starter", "stable-unclip")))
     assert first.prior == below.prior == starter.prior.config["strength"]
-    assert (prior_strength(first, None), prior_strength(first, 0.2), prior_strength(first, 0)) == (first.prior, 0.2, 0)
+    assert [numbers(context, first, prior_strength=v)[2] for v in (None, 0.2, 0)] == [first.prior, 0.2, 0]
     assert published.prior is None
-    assert (prior_strength(published, None), prior_strength(published, 0.7)) == (0, 0)
+    assert [numbers(context, published, prior_strength=v)[2] for v in (None, 0.7)] == [0, 0]
     with pytest.raises(InputError, match="prior strength must be a number from 0 to 1"):
-        prior_strength(first, 1.5)
+        numbers(context, first, prior_strength=1.5)
     engine.models["bare"] = Model("bare", "bare", None, 12, 3.0)
     request = Request(((Prompt("text", "a"),),), prior_strength=0.7)
     try:

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from unialign_gen.checkpoints.concepts import evaluate, score, table
 from unialign_gen.checkpoints.evaluation_sets import Prompt, prompts
-from unialign_gen.checkpoints.recipe.probe import fit_probe
+from unialign_gen.checkpoints.recipe.judge import fit_probe
 from unialign_gen.data.manifest import Row, write
 from unialign_gen.diagnostics import wilson
 from unialign_gen.eval.judge import Judge

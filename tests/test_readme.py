@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,15 @@ def test_links_lead_somewhere(page):
 
 def test_it_is_short():
     assert len(TEXT.split()) < 1200
+
+
+def test_python_that_is_started_in_a_clone_finds_the_folders_beside_the_package():
+    # as after `pip install .`, where no finder of an editable installation knows the clone
+    code = """
+import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
+import unialign_gen.loading
+print(unialign_gen.pipelines.__file__, unialign_gen.loading.shipped_folder())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(ROOT / "pipelines" / "__init__.py"), str(ROOT / "checkpoints")]

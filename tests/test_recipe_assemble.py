@@ -41,7 +41,7 @@ def made(tmp_path_factory):
     out.mkdir()
     (out / assemble.KEPT).write_text("the card")
     (out / "stale").write_text("of the one before")
-    assemble.starter(root, folder, heads, table, prior, understanding, decoders.scheduler(), out)
+    assemble.starter(root, folder, heads, table, prior, understanding, out)
     return out, prior, understanding
 
 

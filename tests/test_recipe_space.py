@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from unialign_gen.checkpoints.recipe import heads, known, recall, space, stages
 from unialign_gen.checkpoints.recipe.__main__ import app
-from unialign_gen.checkpoints.recipe.rows import FIVE, Picture
+from unialign_gen.checkpoints.recipe.files import kept
+from unialign_gen.checkpoints.recipe.rows import Picture
+from unialign_gen.checkpoints.recipe.variants import FIVE
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head
@@ -136,7 +138,7 @@ def things(seed=0, each=40, spread=0.05):
 def test_whitening_makes_pictures_of_one_thing_differ_by_one_in_every_direction(monkeypatch):
     monkeypatch.setattr(known, "SHRINKAGE", 0.0)
     rows, z = things()
-    groups = list(known.by_thing([r.name for r in rows]).values())
+    groups = list(known.grouped((r.name, n) for n, r in enumerate(rows)).values())
     white = z @ known.whitening(z, groups)
     apart = torch.cat([white[g] - white[g].mean(0) for g in groups])
     assert torch.allclose(apart.T @ apart / (len(z) - 3), torch.eye(6), atol=1e-3)
@@ -204,10 +206,15 @@ def test_pairs_are_counted_by_both_parts():
 def test_labels_and_caches_hold_what_each_stream_draws(tmp_path):
     from unialign_gen.data.cache import read_about
 
-    assert heads.missing(tmp_path, "x")
-    heads.write_cache(tmp_path, "x", ["a", "b"], ["dog|cat", "car"], {"image": [torch.ones(1, 4), torch.ones(2, 4)]})
-    assert read_about(tmp_path / "caches" / "x" / "shard-00000.safetensors")["labels"] == ["dog|cat", "car"]
-    assert not heads.missing(tmp_path, "x")
+    def make():
+        made.append(1)
+        return ["a", "b"], ["dog|cat", "car"], {"image": [torch.ones(1, 4), torch.ones(2, 4)]}
+
+    made = []
+    for _ in range(2):
+        heads.keep_cache(tmp_path / "x", make)
+    assert read_about(tmp_path / "x" / "shard-00000.safetensors")["labels"] == ["dog|cat", "car"]
+    assert len(made) == 1
     assert heads.label(["dog", "cat"], "A|B") == "dog|cat"
     assert heads.label([], "A|B") == "a b"
 
@@ -248,9 +255,9 @@ def test_a_stage_begins_again_at_its_last_file(tmp_path):
 
     path = tmp_path / "done" / "x.json"
     with pytest.raises(KeyboardInterrupt):
-        stages.kept(path, make)
+        kept(path, make)
     assert not path.exists()
-    assert stages.kept(path, make) == stages.kept(path, make) == {"a": 1}
+    assert kept(path, make) == kept(path, make) == {"a": 1}
     assert len(calls) == 2
 
 

@@ -146,6 +146,7 @@ def test_the_probe_of_sounds_names_them_by_all_their_versions(generator):
     """Against a closed form: classes about one mean each, of equal spread, are told apart by the nearest mean."""
     from unialign_gen.checkpoints.recipe.concepts import CONCEPTS
     from unialign_gen.checkpoints.recipe.heads import concept_sounds
+    from unialign_gen.checkpoints.recipe.judge import fit_probe
     from unialign_gen.data.manifest import Row
 
     names = ["dog", "cat", "organ"]
@@ -155,7 +156,7 @@ def test_the_probe_of_sounds_names_them_by_all_their_versions(generator):
         Row(str(i), "sound", "s", "k", "MIT", "A", [names[label]], "rec", [], "train", "p") for i, label in enumerate(labels)
     ]
     versions = [middles[label] + torch.randn(1 + i % 4, 8, generator=generator) for i, label in enumerate(labels)]
-    probe = recipe.probe(*concept_sounds(heard, versions), len(CONCEPTS))
+    probe = fit_probe(*concept_sounds(heard, versions))
     fresh = torch.randn(90, 8, generator=generator) + middles.repeat_interleave(30, 0)
     order = [list(CONCEPTS).index(name) for name in names]
     nearest = torch.cdist(fresh, middles).argmin(1)

@@ -210,6 +210,38 @@ def test_notes_reach_the_caller_who_collects_them(starter):
         assert all(other not in " ".join(notes + own) for other in found if other != word)
 
 
+def test_what_two_requests_of_a_batch_share_is_encoded_once_and_its_notes_are_told_to_both(starter, monkeypatch):
+    words, embed = [], starter.aligner.embed
+
+    def counted(modality, inputs):
+        words.extend(inputs)
+        return embed(modality, inputs)
+
+    asked = [["a \u732b"], ["a cat", "a \u732b"], ["a \u732b"]]
+    requests = [ask(text=text, seed=i, num_inference_steps=2) for i, text in enumerate(asked)]
+    with monkeypatch.context() as patched:
+        patched.setattr(starter.aligner, "embed", counted)
+        answers, batches = together(starter, requests)
+    assert (sorted(words), batches) == (["a cat", "a \u732b"], 1)
+    for answer, request in zip(answers, requests, strict=True):
+        alone = starter.draw(request)
+        assert [str(n) for n in answer.notes] == [str(n) for n in alone.notes]
+        assert max(np.abs(pixels(a) - pixels(b)).max() for a, b in zip(answer.images, alone.images, strict=True)) <= 1
+
+
+def test_a_request_that_comes_while_a_batch_is_taken_is_not_lost(starter):
+    early, late = (ask(text="a cat", seed=seed, num_inference_steps=1) for seed in (0, 1))
+
+    class Slow(BatchingEngine):
+        def _add(self, task, to):
+            if task.request is late:
+                self.submit(starter, early).result(120)  # taken after the queue was named and before it is added to
+            super()._add(task, to)
+
+    with Slow() as engine:
+        assert len(engine.submit(starter, late).result(120).images) == 1
+
+
 def test_a_shared_pipeline_is_used_like_its_own(starter):
     with BatchingEngine() as engine:
         shared = SharedPipeline(starter, engine)

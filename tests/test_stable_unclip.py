@@ -1,9 +1,9 @@
 """Stable UnCLIP's pipeline: small random models of the published classes, beside diffusers' own pipeline."""
 
-import subprocess
 import sys
 
 import numpy as np
+import processes
 import pytest
 import torch
 from conftest import tone, write_wav
@@ -287,15 +287,16 @@ def test_model_offload_runs_with_accelerates_own_hooks(pair, starter, family, tm
             remove_hook_from_module(getattr(ours, name))
 
 
+def print_class(folder):
+    sys.stdout.write(type(DiffusionPipeline.from_pretrained(folder)).__name__)
+
+
 def test_a_fresh_process_opens_a_saved_pipeline_with_diffusers(pair, tmp_path):
     ours, _ = pair
     ours.save_pretrained(tmp_path / "saved")
-    code = (
-        "import sys, unialign_gen.pipelines; from diffusers import DiffusionPipeline; "
-        "print(type(DiffusionPipeline.from_pretrained(sys.argv[1])).__name__)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "saved")], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "UniAlignStableUnCLIPPipeline"
+    process = processes.start(print_class, tmp_path / "saved")
+    processes.finish(process)
+    assert process.stdout.splitlines()[-1] == "UniAlignStableUnCLIPPipeline"
 
 
 def test_frames_drawn_in_batches_are_the_same_frames(pair):

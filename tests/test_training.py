@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 import torch.nn.functional as F
@@ -383,14 +382,6 @@ def write_config(config, path):
     return path
 
 
-def command(path):
-    return [sys.executable, "-m", "unialign_gen", "train", str(path), "--json"]
-
-
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
 @pytest.fixture
 def one_thread():
     """As the processes that the test starts: the last digits of sums depend on the number of threads."""
@@ -406,22 +397,28 @@ def test_a_run_that_is_stopped_and_killed_ends_as_one_that_is_not(caches, tmp_pa
     path = write_config(config, tmp_path / "broken.yaml")
     log = tmp_path / "broken" / "metrics.jsonl"
     for number, sig in enumerate((signal.SIGKILL, signal.SIGTERM)):
-        run = subprocess.Popen(command(path), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        run = processes.program("train", path, "--json")
         done = len(log.read_text().splitlines()) if log.exists() else 0
-        deadline = time.monotonic() + 90
-        while run.poll() is None and time.monotonic() < deadline:
+        while run.alive():
             if log.exists() and len(log.read_text().splitlines()) > done + (1, 5)[number]:  # first before a state is saved
-                run.send_signal(sig)
+                run.signal(sig)
                 break
             time.sleep(0.002)
-        out, err = run.communicate()
-        if number and run.returncode == 0:
-            assert json.loads(out)["step"] >= done, err
+        if run.wait() == 0:
+            assert json.loads(run.stdout)["step"] >= done
+        else:
+            assert number == 0, run.stderr
     train(config)
     assert log.read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
     for kind in ("text", "audio"):
         names = [tmp_path / run / "heads" / kind / "head.safetensors" for run in ("whole", "broken")]
         assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def train_all(rank, world, paths):
+    for path in paths:
+        train(load(TrainConfig, path))
+    torch.distributed.destroy_process_group()
 
 
 def test_two_processes_lose_what_one_does(caches, tmp_path):
@@ -433,17 +430,7 @@ def test_two_processes_lose_what_one_does(caches, tmp_path):
         config = settings(caches, tmp_path / f"{name}-one", heads=quiet, **changes)
         train(config)
         paths.append(str(write_config(replace(config, out=tmp_path / f"{name}-two"), tmp_path / f"{name}.yaml")))
-    lines = [
-        "import sys",
-        "from unialign_gen.config import load",
-        "from unialign_gen.training.config import TrainConfig",
-        "from unialign_gen.training.train import train",
-        "[train(load(TrainConfig, path)) for path in sys.argv[1:]]",
-    ]
-    (tmp_path / "both.py").write_text("\n".join(lines))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "both.py"]
-    done = subprocess.run([*launch, *paths], env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    processes.together(2, train_all, paths)
     for name in runs:
         one, two = losses(tmp_path / f"{name}-one"), losses(tmp_path / f"{name}-two")
         assert two == pytest.approx(one, rel=1e-4, abs=1e-4)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     AnyPipeline = UniAlignKandinskyPipeline | UniAlignStableUnCLIPPipeline | IPAdapterPipeline
 
 __version__ = "0.2.0"
+_CLONE = Path(__file__).parent.parent
+if (_CLONE / "pipelines" / "prompted.py").is_file():  # Python was started in a clone: the folders beside this one are its own
+    __path__.append(str(_CLONE))
 _MODULES = ("diagnostics", "encoders", "eval", "film", "media", "mixing", "objectives", "pipelines", "training")
 __all__ = [
     "InputError",

@@ -73,12 +73,23 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             with one_line_errors():
                 command(*args, **kwargs)
         except Exception as error:
-            if type(error).__name__ != "OutOfMemoryError":  # torch's; not imported here
+            line = known_failure(error)
+            if line is None:
                 raise
-            sys.stderr.write("error: the device's memory is full: use --dtype float16, fewer pictures or another --device\n")
+            sys.stderr.write(f"error: {line}\n")
             raise SystemExit(2) from error
 
     return run
+
+
+def known_failure(error: BaseException) -> str | None:
+    """The line for a failure below us that has a remedy, None for any other."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; not imported here
+        return "the device's memory is full: use --dtype float16, fewer pictures or another --device"
+    if "torchvision::" in str(error):  # an operator that its compiled part should have brought
+        return "the installed torchvision does not fit torch: `unialign-gen doctor` says the line that mends it"
+    below = error.__cause__ or error.__context__
+    return known_failure(below) if below is not None else None
 
 
 def report(result: dict[str, Any], as_json: bool, line: str, notes: Sequence[Note] = ()) -> None:

@@ -99,6 +99,17 @@ def check_folder(path: Path, overwrite: bool = True) -> Path:
     return path
 
 
+def check_new_folder(path: Path) -> Path:
+    """The path, if it is a folder that can be made, or an empty one.
+
+    Raises:
+        InputError: there is something, or as in `check_folder`.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"--out {path} is not empty: name a new folder")
+    return check_folder(path)
+
+
 def make_folder(path: Path) -> Path:
     """Makes the folder, and those above it, where they are not there.
 

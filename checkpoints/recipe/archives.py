@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER, COMPRESSED, ZSTD = 2, 1, 4
@@ -12,36 +13,25 @@ FOLDER, COMPRESSED, ZSTD = 2, 1, 4
 def read_rcc(path: Path) -> list[tuple[str, bytes]]:
     """The files of a Qt binary resource (.rcc, format versions 1 to 3): [(path, content)]; zstd entries are left out."""
     raw = path.read_bytes()
-    if raw[:4] != b"qres":
+    magic, version, tree, data, names = struct.unpack(">4sIIII", raw[:20])
+    if magic != b"qres":
         raise ValueError(f"{path} is not a Qt resource file")
-    version, tree, data, names = struct.unpack(">IIII", raw[4:20])
     size = 14 if version < 2 else 22
-    out: list[tuple[str, bytes]] = []
 
-    def name(offset: int) -> str:
-        (length,) = struct.unpack(">H", raw[names + offset : names + offset + 2])
-        start = names + offset + 6
-        return raw[start : start + 2 * length].decode("utf-16-be")
+    def walk(index: int, prefix: str) -> Iterator[tuple[str, bytes]]:
+        offset, flags, first, second = struct.unpack_from(">IHII", raw, tree + index * size)
+        start, (length,) = names + offset + 6, struct.unpack_from(">H", raw, names + offset)
+        name = raw[start : start + 2 * length].decode("utf-16-be") if index else ""
+        here = f"{prefix}/{name}".lstrip("/")
+        if flags & FOLDER:  # of `first` entries from `second` on
+            for child in range(second, second + first):
+                yield from walk(child, here)
+        elif not flags & ZSTD:
+            (length,) = struct.unpack_from(">I", raw, data + second)
+            content = raw[data + second + 4 : data + second + 4 + length]
+            yield here, zlib.decompress(content[4:]) if flags & COMPRESSED else content
 
-    def walk(index: int, prefix: str) -> None:
-        entry = tree + index * size
-        offset, flags = struct.unpack(">IH", raw[entry : entry + 6])
-        here = f"{prefix}/{name(offset)}".lstrip("/") if index else ""
-        if flags & FOLDER:
-            count, child = struct.unpack(">II", raw[entry + 6 : entry + 14])
-            for i in range(count):
-                walk(child + i, here)
-            return
-        (at,) = struct.unpack(">I", raw[entry + 10 : entry + 14])
-        (length,) = struct.unpack(">I", raw[data + at : data + at + 4])
-        content = raw[data + at + 4 : data + at + 4 + length]
-        if flags & COMPRESSED:
-            content = zlib.decompress(content[4:])
-        if not flags & ZSTD:
-            out.append((here, content))
-
-    walk(0, "")
-    return out
+    return list(walk(0, ""))
 
 
 def read_cat(path: Path) -> list[tuple[str, bytes]]:

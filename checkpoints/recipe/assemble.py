@@ -7,7 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel, VQModel
+from diffusers import DDPMScheduler, UNet2DConditionModel, VQModel
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
@@ -17,6 +17,7 @@ from unialign_gen.heads import Head, save_head
 from unialign_gen.pipelines import EmbeddingPrior, EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline, Upscaler
 from unialign_gen.pipelines.autoencoders import autoencoder_kl
 
+from .decoders import scheduler
 from .recognition import quantised
 from .space import EMBED_DIM
 
@@ -42,7 +43,6 @@ def starter(
     table: ConceptTable,
     prior: EmbeddingPrior,
     understanding: Understanding,
-    scheduler: DDIMScheduler,
     out: Path,
 ) -> None:
     """Writes the whole starter to `out`, in place of the one that is there; its card is kept.
@@ -56,7 +56,7 @@ def starter(
     movq = VQModel.from_pretrained(decoders / "movq")
     upscaler = decoders / "upscaler"
     shared = {
-        "scheduler": scheduler,
+        "scheduler": scheduler(),
         "default_steps": STEPS,
         "default_guidance": GUIDANCE,
         "upscaler": Upscaler.from_pretrained(upscaler).half() if upscaler.is_dir() else None,

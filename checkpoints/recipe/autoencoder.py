@@ -19,12 +19,13 @@ import torch.nn.functional as F
 from diffusers import VQModel
 from torch import Tensor, nn
 
+from unialign_gen.encoders import load_encoder
 from unialign_gen.pipelines.autoencoders import LATENT_NOISE
 
 from . import pack
-from .loop import Muon, average, averaged, fast, loop, pixels_of
+from .loop import Muon, average, averaged, bytes_of, fast, loop, pixels_of
 
-CHANNELS, LATENT_CHANNELS = (24, 48, 96), 4
+CHANNELS, LATENT_CHANNELS, LR = (24, 48, 96), 4, 2e-3
 PERCEPTUAL_FROM = 20_000  # pictures: features only help once shapes and colours stand
 
 
@@ -89,8 +90,6 @@ def perceptual_loss(features: nn.Module, got: Tensor, want: Tensor) -> Tensor:
 
 def train_stage(root: Path, minutes: float, cool: bool = False) -> None:
     """Trains movq on the data folder's pictures of tier A, in `root/autoencoder`."""
-    from unialign_gen.encoders import load_encoder
-
     features = EncoderFeatures(load_encoder(root / "encoders" / "image").net)
     seen = pack.pictures_of(root, pack.training_rows(root)[0])
     train(seen, pack.pictures_of(root), root / "autoencoder", minutes=minutes, features=features, cool=cool)
@@ -103,11 +102,8 @@ def train(
     *,
     minutes: float,
     features: nn.Module | None = None,
-    device: str = "cpu",
     batch: int = 8,
-    lr: float = 2e-3,
     cool: bool = False,
-    seed: int = 0,
     most: int | None = None,
 ) -> VQModel:
     """Trains movq for so many minutes, from where `folder` left it, and writes its average to `folder/movq`.
@@ -121,21 +117,20 @@ def train(
 
     Returns the averaged model with normalised latents.
     """
-    torch.manual_seed(seed)
-    model = build().to(device, memory_format=torch.channels_last).train()  # type: ignore[call-arg]
+    torch.manual_seed(0)
+    model = build().to(memory_format=torch.channels_last).train()  # type: ignore[call-arg]
     # Colour must be readable from the latents by one 1 x 1 convolution. Without that the encoder settles on one or two
     # hues, which the decoder then has to live with for a long time.
-    readout = nn.Conv2d(LATENT_CHANNELS, 3, 1).to(device)
+    readout = nn.Conv2d(LATENT_CHANNELS, 3, 1)
     optimiser, readout_optimiser, mean = Muon(model, (0.9, 0.99)), torch.optim.AdamW(readout.parameters(), 2e-2), average(model)
-    pictures, held_out = pictures.to(device), held_out.to(device)
 
-    def step(done: int, progress: float, generator: torch.Generator) -> Tensor:
-        x = pictures[torch.randint(len(pictures), (batch,), generator=generator, device=device)]
-        mirrored = torch.rand(batch, generator=generator, device=device) < 0.5
+    def step(done: int, rate: float, generator: torch.Generator) -> Tensor:
+        x = pictures[torch.randint(len(pictures), (batch,), generator=generator)]
+        mirrored = torch.rand(batch, generator=generator) < 0.5
         x = pixels_of(torch.where(mirrored[:, None, None, None], x.flip(2), x))
         z = model.encode(x).latents
         spread = z.detach().std(dim=(0, 2, 3), keepdim=True)
-        noise = torch.randn(z.shape, generator=generator, device=device) * spread * LATENT_NOISE
+        noise = torch.randn(z.shape, generator=generator) * spread * LATENT_NOISE
         y = model.decode(z + noise, force_not_quantize=True).sample
         loss = reconstruction_loss(y, x) + 1e-4 * z.square().mean()
         if features is not None and done >= PERCEPTUAL_FROM:
@@ -143,25 +138,24 @@ def train(
         coarse = F.avg_pool2d(x, x.shape[-1] // z.shape[-1])
         loss = loss + 10 * F.mse_loss(readout(z / spread), coarse)
         readout_optimiser.zero_grad(set_to_none=True)
-        optimiser.update(loss, lr * (1 - progress if cool else 1))
+        optimiser.update(loss, LR * rate)
         readout_optimiser.step()
         mean.step(model.parameters())
         return loss.detach()
 
     finished = copy.deepcopy(model)
 
-    def write(done: int) -> dict[str, float]:
+    def write() -> dict[str, float]:
         with averaged(model, mean):
             finished.load_state_dict(model.state_dict())
         normalise_latents(finished.eval(), pictures)
         save(finished, folder / "movq")
         return {"held_out_psnr": psnr(finished, held_out)}
 
-    parts = {
-        "model": model, "optimiser": optimiser, "average": mean, "readout": readout, "readout_optimiser": readout_optimiser
-    }  # fmt: skip
-    with fast(device, model, features):
-        loop(step, parts, folder, minutes=minutes, batch=batch, write=write, device=device, seed=seed, most=most)
+    parts = {"model": model, "optimiser": optimiser, "average": mean}
+    parts |= {"readout": readout, "readout_optimiser": readout_optimiser}
+    with fast("cpu", model, features):
+        loop(step, parts, folder, minutes=minutes, batch=batch, write=write, cool=cool, most=most)
     return finished
 
 
@@ -173,11 +167,8 @@ def save(model: VQModel, folder: Path) -> None:
 @torch.no_grad()
 def reconstruct(model: VQModel, pictures: Tensor, batch: int = 32) -> Tensor:
     """uint8 (N, 64, 64, 3) through the model and back."""
-    parts = []
-    for part in pictures.split(batch):
-        y = model.decode(model.encode(pixels_of(part)).latents, force_not_quantize=True).sample
-        parts.append((y.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1))
-    return torch.cat(parts)
+    latents = encode(model, pictures, batch).split(batch)
+    return torch.cat([bytes_of(model.decode(z, force_not_quantize=True).sample) for z in latents])
 
 
 def psnr(model: VQModel, pictures: Tensor) -> float:
@@ -188,15 +179,14 @@ def psnr(model: VQModel, pictures: Tensor) -> float:
 
 @torch.no_grad()
 def encode(model: VQModel, pictures: Tensor, batch: int = 16) -> Tensor:
-    """uint8 (N, 64, 64, 3) to latents (N, C, 16, 16) in fp16; small batches stay in a processor's cache."""
-    return torch.cat([model.encode(pixels_of(part)).latents.half() for part in pictures.split(batch)]).contiguous()
+    """uint8 (N, 64, 64, 3) to latents (N, C, 16, 16); small batches stay in a processor's cache."""
+    return torch.cat([model.encode(pixels_of(part)).latents for part in pictures.split(batch)])
 
 
 @torch.no_grad()
 def normalise_latents(model: VQModel, pictures: Tensor) -> None:
     """Folds the mean and standard deviation of the latents of 512 pictures into `quant_conv` and `post_quant_conv`."""
-    pick = pictures[:: max(1, len(pictures) // 512)]
-    z = torch.cat([model.encode(pixels_of(part)).latents for part in pick.split(32)])
+    z = encode(model, pictures[:: max(1, len(pictures) // 512)], 32)
     mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
     before, after = model.quant_conv, model.post_quant_conv
     before.weight.div_(std[:, None, None, None])

@@ -26,6 +26,7 @@ from unialign_gen.media import load_sound
 from .concepts import CONCEPTS
 
 FPS, SECONDS, SIDE = 8, 10, 160
+ZOOM, SHIFT = ((0.7, 0.95), (0.8, 1.25)), ((-0.12, 0.12), (-0.12, 0.12))  # ranges at a still's start and end, in sides
 
 
 def moving(stills: Sequence[Image.Image], dice: random.Random) -> Iterator[np.ndarray]:
@@ -34,14 +35,10 @@ def moving(stills: Sequence[Image.Image], dice: random.Random) -> Iterator[np.nd
     ground = tuple(dice.randint(200, 255) for _ in range(3))
     for still in stills:
         mask = Image.fromarray((np.asarray(still.convert("L")) < 250).astype(np.uint8) * 255)
-        zoom = dice.uniform(0.7, 0.95), dice.uniform(0.8, 1.25)
-        x = dice.uniform(-0.12, 0.12), dice.uniform(-0.12, 0.12)
-        y = dice.uniform(-0.12, 0.12), dice.uniform(-0.12, 0.12)
-        for i in range(each):
-            t = i / max(1, each - 1)
-            side = int(SIDE * (zoom[0] + (zoom[1] - zoom[0]) * t))
-            corner = (SIDE - side) // 2
-            at = (corner + int(SIDE * (x[0] + (x[1] - x[0]) * t)), corner + int(SIDE * (y[0] + (y[1] - y[0]) * t)))
+        courses = [[dice.uniform(*span) for span in ends] for ends in (ZOOM, SHIFT, SHIFT)]
+        for t in (i / (each - 1) for i in range(each)):
+            side, x, y = (int(SIDE * (a + (b - a) * t)) for a, b in courses)
+            at = ((SIDE - side) // 2 + x, (SIDE - side) // 2 + y)
             frame = Image.new("RGB", (SIDE, SIDE), ground)
             frame.paste(still.resize((side, side), Image.Resampling.BILINEAR), at, mask.resize((side, side)))
             yield np.asarray(frame)

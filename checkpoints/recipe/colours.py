@@ -9,7 +9,7 @@ HUES = {"red": 0, "orange": 28, "yellow": 50, "green": 120, "blue": 220, "purple
 EDGES = {"red": 14, "orange": 41, "yellow": 68, "green": 165, "blue": 255, "purple": 300, "pink": 345}  # each up to this degree
 SHADES = ("black", "white", "grey")
 NAMES = (*HUES, "brown", *SHADES)
-MODES = ("", "dark ", "light ")  # before the name of a hue
+PAINTS = {"brown": (0.7, 0.45), "pink": (0.5, 1.0), "yellow": (0.85, 1.0), "orange": (0.85, 1.0)}  # saturation and value
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -29,23 +29,17 @@ def rgb_of(hue: np.ndarray | float, saturation: np.ndarray | float, value: np.nd
     return np.asarray(value)[..., None] * (1 - np.asarray(saturation)[..., None] * part)
 
 
-def parts(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """An RGBA picture's colours (h, w, 3) and opacity (h, w), in [0, 1]."""
-    pixels = np.asarray(picture, dtype=np.float32) / 255
-    return pixels[..., :3], pixels[..., 3]
-
-
 def named(picture: Image.Image) -> str:
     """The colour that most of an RGBA cut-out has, one of `NAMES`, or "" if it has none.
 
     A hue counts if it covers a third of the thing and two thirds of what is coloured at all; brown is a dark red to yellow;
     a shade counts if it covers two thirds of the thing.
     """
-    rgb, opacity = parts(picture)
-    inside = opacity > 0.5
-    if inside.sum() < 16:
+    pixels = np.asarray(picture, dtype=np.float32) / 255
+    inside = pixels[pixels[..., 3] > 0.5]
+    if len(inside) < 16:
         return ""
-    hue, saturation, value = hsv(rgb[inside])
+    hue, saturation, value = hsv(inside[:, :3])
     coloured = (saturation > 0.22) & (value > 0.18)
     brown = coloured & (value < 0.66) & ((hue < 45) | (hue > 350)) & (saturation < 0.85)
     bins = np.searchsorted(list(EDGES.values()), hue, side="right") % len(HUES)
@@ -72,18 +66,18 @@ def main_hue(rgb: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
 def recoloured(picture: Image.Image, colour: str) -> Image.Image:
     """An RGBA cut-out in a colour: `red`, `dark red`, `light red`, `black`, `white`, or another of `NAMES` with a hue.
 
-    Hues turn, so that light stays light and a second colour differs still; what has little colour is painted, its darks and
-    lights kept. Black and white things keep their outlines.
+    Something of it must be opaque. Hues turn, so that light stays light and a second colour differs still; what has little
+    colour is painted, its darks and lights kept. Black and white things keep their outlines.
     """
-    rgb, opacity = parts(picture)
+    pixels = np.asarray(picture, dtype=np.float32) / 255
+    rgb, opacity = pixels[..., :3], pixels[..., 3]
     luma = rgb @ LUMA
     mode, _, name = colour.rpartition(" ")
     if name == "black":
         out = np.repeat((0.05 + 0.33 * luma)[..., None], 3, -1)
     elif name in ("white", "grey"):
         low, high = (0.72, 1.0) if name == "white" else (0.3, 0.75)
-        inside = luma[opacity > 0.5]
-        dark, light = np.percentile(inside, (5, 95)) if len(inside) else (0.0, 1.0)
+        dark, light = np.percentile(luma[opacity > 0.5], (5, 95))
         spread = np.clip((luma - dark) / max(light - dark, 0.05), 0, 1)
         out = np.repeat((np.where(luma < 0.18, luma + 0.1, low + (high - low) * spread))[..., None], 3, -1)
     else:
@@ -98,9 +92,8 @@ def recoloured(picture: Image.Image, colour: str) -> Image.Image:
 
 def hued(rgb: np.ndarray, opacity: np.ndarray, luma: np.ndarray, name: str) -> np.ndarray:
     """Colours (h, w, 3) turned, or painted, so that the strongest is the named hue."""
-    target, inside = 24.0 if name == "brown" else float(HUES[name]), bool((opacity > 0.5).any())
-    weight = opacity + 1e-6
-    own, share = main_hue(rgb, weight)
+    target = 24.0 if name == "brown" else float(HUES[name])
+    own, share = main_hue(rgb, opacity + 1e-6)
     hue, saturation, value = hsv(rgb)
     if share > 0.5:
         turned = (hue + target - own) % 360
@@ -112,13 +105,7 @@ def hued(rgb: np.ndarray, opacity: np.ndarray, luma: np.ndarray, name: str) -> n
         gain = 1.25 if name in ("yellow", "orange") else 1.0
         stronger = np.where(near & (saturation > 0.15), (saturation * 1.3).clip(0.35, 1), saturation)
         return rgb_of(turned, stronger, (value * gain).clip(0, 1))
-    full = {"brown": rgb_of(target, 0.7, 0.45), "pink": rgb_of(target, 0.5, 1.0)}.get(name)
-    if full is None:
-        full = rgb_of(target, 0.85, 1.0 if name in ("yellow", "orange") else 0.85)
-    t = (
-        (luma * 0.75 / max(float(np.percentile(luma[opacity > 0.5], 95)), 0.3)).clip(0, 1)[..., None]
-        if inside
-        else luma[..., None]
-    )
+    full = rgb_of(target, *PAINTS.get(name, (0.85, 0.85)))
+    t = (luma * 0.75 / max(float(np.percentile(luma[opacity > 0.5], 95)), 0.3)).clip(0, 1)[..., None]
     middle = 0.6  # darks lead up to the colour, lights on towards white
     return np.where(t < middle, full * (t / middle) ** 0.7, full + (1 - full) * ((t - middle) / (1 - middle)) * 0.55)

@@ -45,12 +45,6 @@ class Phrase:
     mark: str
     pattern: re.Pattern[str]
 
-    @classmethod
-    def parse(cls, text: str) -> Phrase:
-        mark = text[0] if text[0] in "=~" else ""
-        words = " ".join(re.escape(w) for w in normal(text.lstrip("=~")).split())
-        return cls(mark, re.compile(f"^(an? |the )?{words}$" if mark == "=" else rf"(?:^| ){words}(?= |$)"))
-
 
 @dataclass
 class Concept:
@@ -63,12 +57,18 @@ class Concept:
     vggsound: str
 
 
-def parse(text: str) -> list[Phrase]:
-    return [Phrase.parse(p.strip()) for p in text.split(",") if p.strip()]
+def phrases(cell: str) -> list[Phrase]:
+    """Those of a cell of the table, which commas part."""
+    out = []
+    for text in filter(None, map(str.strip, cell.split(","))):
+        words = " ".join(map(re.escape, normal(text).split()))
+        mark = text[0] if text[0] in "=~" else ""
+        out.append(Phrase(mark, re.compile(f"^(an? |the )?{words}$" if mark == "=" else rf"(?:^| ){words}(?= |$)")))
+    return out
 
 
 CONCEPTS = {
-    row["concept"]: Concept(row["concept"], row["kind"], parse(row["phrases"]), parse(row["vetoes"]), row["vggsound"] or "")
+    row["concept"]: Concept(row["concept"], row["kind"], phrases(row["phrases"]), phrases(row["vetoes"]), row["vggsound"] or "")
     for row in table("concepts")
 }
 

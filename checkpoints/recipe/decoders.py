@@ -29,17 +29,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unialign_gen.errors import InputError
+from unialign_gen.output import written
 
 from . import pack
 from .autoencoder import encode, fit_codebook
-from .loop import Muon, average, averaged, fast, loop
+from .files import once
+from .loop import Muon, average, averaged, bytes_of, fast, loop
+from .rows import numbered
 
 EMBED_NORM = 16.0  # of the embeddings at decoder scale
 CROSS_DIM = 128
 DROP = 0.1  # the share of conditions that are dropped, for classifier-free guidance (Ho & Salimans 2022)
 CAPTIONED, CAPTIONS, PIECES, LENGTH = 0.3, 4, 4096, 16
 SNR_LIMIT = 5.0
-WARM_STEPS = 200
+LR, WARM_STEPS = 8e-4, 200
 SHEET = 40  # pictures on the sheet that shows how far a decoder has come
 KINDS = {"plain": 0.45, "recoloured": 0.3, "composition": 0.25}  # shares of what is drawn in training
 
@@ -179,19 +182,10 @@ class UnclipDenoiser(nn.Module):
 
         self.unet = build_unet(Decoder.stable_unclip, embed_dim, latent_channels, side, width)
         self.tokenizer = words
-        self.text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(self.tokenizer),
-                hidden_size=CROSS_DIM,
-                intermediate_size=4 * CROSS_DIM,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                max_position_embeddings=LENGTH,
-                pad_token_id=0,
-                bos_token_id=2,
-                eos_token_id=3,
-            )
-        )
+        size = {"hidden_size": CROSS_DIM, "intermediate_size": 4 * CROSS_DIM, "max_position_embeddings": LENGTH}
+        special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+        config = CLIPTextConfig(vocab_size=len(words), num_hidden_layers=2, num_attention_heads=4, **size, **special)
+        self.text_encoder = CLIPTextModel(config)
         flat = [(list(cs) * CAPTIONS)[:CAPTIONS] for cs in captions]
         ids = self.ids([""] + [c for cs in flat for c in cs])
         self.register_buffer("wordless", ids[:1], persistent=False)
@@ -199,10 +193,8 @@ class UnclipDenoiser(nn.Module):
         self.noising = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
 
     def ids(self, texts: list[str]) -> Tensor:
-        found: Tensor = self.tokenizer(
-            texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
-        ).input_ids
-        return found
+        found = self.tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
+        return found.input_ids  # type: ignore[no-any-return]
 
     def forward(self, noisy: Tensor, t: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
         return self.unet(noisy, t, self.text_encoder(ids)[0], class_labels=labels).sample
@@ -248,9 +240,7 @@ def tokenizer(folder: Path, captions: Sequence[str]) -> Any:
     made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[CLS]", "eos_token": "[SEP]"}
     fitted = PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=LENGTH, **names)
-    part = folder.with_suffix(".part")
-    fitted.save_pretrained(part)
-    part.rename(folder)
+    once(folder, fitted.save_pretrained)
     return fitted
 
 
@@ -287,13 +277,13 @@ def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], gen
 
 
 @torch.no_grad()
-def draw(model: Any, embeds: Tensor, shape: tuple[int, ...], seed: int = 0, steps: int = 20, guidance: float = 3.0) -> Tensor:
-    """Latents (B, C, h, w) of unit embeddings (B, d), by DDIM; picture i draws its noise from `seed + i`."""
+def draw(model: Any, embeds: Tensor, shape: tuple[int, ...], steps: int = 20, guidance: float = 3.0) -> Tensor:
+    """Latents (B, C, h, w) of unit embeddings (B, d), by DDIM; picture i draws its noise from seed i."""
     device = embeds.device
-    z = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(embeds))])
+    z = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i in range(len(embeds))])
     z = z.to(device).contiguous(memory_format=torch.channels_last)
     dropped = torch.arange(2 * len(z), device=device)[:, None] < len(z)
-    both = model.conditions(embeds.repeat(2, 1), dropped, torch.Generator(device).manual_seed(seed))
+    both = model.conditions(embeds.repeat(2, 1), dropped, torch.Generator(device).manual_seed(0))
     noise_scheduler = scheduler()
     noise_scheduler.set_timesteps(steps)
     for t in noise_scheduler.timesteps:
@@ -306,16 +296,9 @@ def draw(model: Any, embeds: Tensor, shape: tuple[int, ...], seed: int = 0, step
 def sheet(model: Any, movq: VQModel, embeds: Tensor, pictures: Tensor, shape: tuple[int, ...]) -> Image.Image:
     """Pictures uint8 (N, 64, 64, 3) in rows of eight, beneath each row what the decoder draws of their embeddings (N, d)."""
     movq = movq.to(embeds.device)
-    drawn = movq.decode(draw(model, embeds, shape), force_not_quantize=True).sample
-    drawn = (drawn.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).cpu()
+    drawn = bytes_of(movq.decode(draw(model, embeds, shape), force_not_quantize=True).sample).cpu()
     rows = [torch.cat([*row.unbind()], 1) for pair in zip(pictures.split(8), drawn.split(8), strict=True) for row in pair]
     return Image.fromarray(torch.cat(rows).numpy())
-
-
-def numbered(names: Sequence[str]) -> Tensor:
-    """(N,): equal numbers, from 0 on, for equal names."""
-    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return torch.tensor([number[name] for name in names])
 
 
 def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
@@ -345,13 +328,11 @@ def latents_of(packed: pack.Pack, folder: Path, device: str) -> Tensor:
     digest = hashlib.sha256(b"".join(w.numpy().tobytes() for w in [*weights, packed.pictures])).hexdigest()[:16]
     file = folder / f"latents-{digest}.safetensors"
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         movq = packed.movq.to(device, memory_format=torch.channels_last)  # type: ignore[call-arg]
         with fast(device, movq):
-            made = [encode(movq, part.to(device)).cpu() for part in packed.pictures.split(1024)]
-        part = file.with_suffix(".part")
-        save_file({"latents": torch.cat(made)}, part)
-        part.replace(file)
+            made = [encode(movq, part.to(device)).half().cpu() for part in packed.pictures.split(1024)]
+        with written(file) as part:
+            save_file({"latents": torch.cat(made).contiguous()}, part)
     return load_file(file)["latents"].to(device)
 
 
@@ -365,8 +346,6 @@ def train(
     batch: int | None = None,
     width: int = 64,
     cool: bool = False,
-    lr: float = 8e-4,
-    seed: int = 0,
     most: int | None = None,
 ) -> None:
     """Trains a decoder for so many minutes, from where `out` left it.
@@ -385,7 +364,7 @@ def train(
     Raises:
         InputError: the pack cannot be read, or `out` was trained on another image space.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     packed, folder = pack.read(pack_file), out / decoder.value
     check_space(packed, folder)
     latents, embeds = latents_of(packed, out, device), packed.embeddings.to(device)
@@ -404,22 +383,22 @@ def train(
     near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)
     optimiser, mean = Muon(model), average(model)
     forward: Any = torch.compile(model) if device != "cpu" else model
-    shown = torch.multinomial(weights, min(SHEET, len(weights)), generator=torch.Generator(device).manual_seed(seed))
+    shown = torch.multinomial(weights, min(SHEET, len(weights)), generator=torch.Generator(device).manual_seed(0))
     if not (out / "movq").exists():
         fit_codebook(packed.movq.cpu(), latents[:: max(1, len(latents) // 2000)].cpu())
         packed.movq.to(memory_format=torch.contiguous_format).save_pretrained(out / "movq")
 
-    def step(done: int, progress: float, generator: torch.Generator) -> Tensor:
+    def step(done: int, rate: float, generator: torch.Generator) -> Tensor:
         rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
         dropped = torch.rand(batch, 1, generator=generator, device=device) < DROP
         conditions = model.conditions(near.draw(rows, generator), dropped, generator, rows)
         loss = velocity_loss(forward, latents[rows].float(), conditions, generator)
         warm = min(1.0, (done / batch + 1) / WARM_STEPS)
-        optimiser.update(loss, lr * warm * (1 - progress if cool else 1))
+        optimiser.update(loss, LR * warm * rate)
         mean.step(model.parameters())
         return loss.detach()
 
-    def write(done: int) -> dict[str, float]:
+    def write() -> dict[str, float]:
         with averaged(model, mean):
             model.write(folder)
             sheet(model, packed.movq, embeds[shown], packed.pictures[shown.cpu()], shape).save(folder / "sheet.png")
@@ -428,4 +407,4 @@ def train(
     parts = {"model": model, "optimiser": optimiser, "average": mean}
     every = {"save_every": 60, "write_every": 300} if device == "cpu" else {"save_every": 20, "write_every": 60}
     with fast(device, model):
-        loop(step, parts, folder, minutes=minutes, batch=batch, write=write, device=device, seed=seed, most=most, **every)
+        loop(step, parts, folder, minutes=minutes, batch=batch, write=write, cool=cool, device=device, most=most, **every)

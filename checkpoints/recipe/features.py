@@ -1,10 +1,9 @@
-"""Features of the frozen encoders, computed once and kept in files that are written whole or not at all."""
+"""Features of the frozen encoders, computed once and kept in files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from unialign_gen.data.manifest import Row
@@ -22,7 +22,7 @@ from unialign_gen.encoders.efficientnet import SIDE
 from unialign_gen.media import load_sound
 
 from .concepts import unit_hash
-from .progress import Progress
+from .files import progress, save_array
 
 CHUNK = 1024  # pictures or texts a file
 BATCH = 64
@@ -41,19 +41,8 @@ def fast(encoder: torch.nn.Module, example: Tensor) -> Callable[[Tensor], np.nda
     return lambda x: compiled([x.numpy()])[0].copy()
 
 
-def save_array(path: Path, values: np.ndarray) -> None:
-    """Writes an array so that a kill leaves the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("wb") as f:
-        np.save(f, values)
-    os.replace(part, path)
-
-
 def enlarged(pixels: np.ndarray) -> Tensor:
     """uint8 (B, h, w, 3) -> (B, 3, 224, 224) in [-1, 1], as the encoder prepares pictures."""
-    from PIL import Image
-
     rows = [np.asarray(Image.fromarray(p).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for p in pixels]
     return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
@@ -64,19 +53,14 @@ def of_pictures(root: Path, pixels: np.ndarray, kind: str = "image") -> np.ndarr
 
     Kept by the pixels' own digest, so nothing goes stale, and what is there is not computed again.
     """
-    folder, run = root / "features" / kind, None
-    out, progress = [], Progress(f"features of pictures ({kind})", len(pixels))
-    for at in range(0, len(pixels), CHUNK):
+    run, out = None, []
+    for at in progress(range(0, len(pixels), CHUNK), f"thousands of pictures ({kind})"):
         part = np.ascontiguousarray(pixels[at : at + CHUNK])
-        path = folder / f"{hashlib.sha256(part.data).hexdigest()[:24]}.npy"
+        path = root / "features" / kind / f"{hashlib.sha256(part.data).hexdigest()[:24]}.npy"
         if not path.exists():
-            if run is None:
-                run = fast(load_encoder(root / "encoders" / kind), torch.zeros(2, 3, SIDE, SIDE))
+            run = run or fast(load_encoder(root / "encoders" / kind), torch.zeros(2, 3, SIDE, SIDE))
             found = [run(enlarged(part[i : i + BATCH])) for i in range(0, len(part), BATCH)]
             save_array(path, np.concatenate(found).astype(np.float16))
-            progress.done(len(part))
-        else:
-            progress.skip(len(part))
         out.append(np.load(path))
     return np.concatenate(out)
 
@@ -88,7 +72,7 @@ class TextFeatures:
         self.root, self.folder = root, root / "features" / "text"
         self.place: dict[str, int] = {}
         self.values = np.zeros((0, 0), np.float16)
-        for path in sorted(self.folder.glob("*.npy")):
+        for path in sorted(self.folder.glob("[0-9]*.npy")):  # not what a kill left
             self.add(json.loads(path.with_suffix(".json").read_text()), np.load(path))
 
     def add(self, texts: Sequence[str], values: np.ndarray) -> None:
@@ -101,18 +85,17 @@ class TextFeatures:
         todo = sorted({t for t in texts if t not in self.place}, key=lambda t: (len(t), t))  # by length: little padding
         if not todo:
             return
-        encoder, progress = load_encoder(self.root / "encoders" / "text"), Progress("features of texts", len(todo))
+        encoder = load_encoder(self.root / "encoders" / "text")
         run = fast(encoder, encoder.prepare(["a dog", "two cats"]))
-        for at in range(0, len(todo), CHUNK):
+        for at in progress(range(0, len(todo), CHUNK), "thousands of texts"):
             part = todo[at : at + CHUNK]
             values = np.concatenate([run(encoder.prepare(part[i : i + BATCH])) for i in range(0, len(part), BATCH)])
             values = values.astype(np.float16)
-            path = self.folder / f"{len(list(self.folder.glob('*.npy'))):05d}.npy"
+            path = self.folder / f"{len(list(self.folder.glob('[0-9]*.npy'))):05d}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.with_suffix(".json").write_text(json.dumps(part))
             save_array(path, values)  # last: without it the texts beside it do not count
             self.add(part, values)
-            progress.done(len(part))
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """(len(texts), 384), fp32."""
@@ -172,10 +155,8 @@ def fast_sounds(root: Path) -> Any:
 @torch.no_grad()
 def of_sounds(root: Path, rows: Sequence[Row]) -> list[Tensor]:
     """Features (versions, width) of each sound: as it is first, then, of those that are trained on, augmented versions."""
-    encoder: Any = None
-    out: list[Tensor] = []
-    progress, other = Progress("features of sounds", len(rows)), torch.zeros(0)
-    for row in rows:
+    encoder, other, out = None, torch.zeros(0), list[Tensor]()
+    for row in progress(rows, "sounds"):
         path = root / "features" / "audio" / f"{row.id}.npy"
         if not path.exists():
             encoder = encoder or fast_sounds(root)
@@ -185,8 +166,5 @@ def of_sounds(root: Path, rows: Sequence[Row]) -> list[Tensor]:
             heard = [sound, *(augment(sound, other, generator) for _ in range(versions - 1))]
             save_array(path, encoder(encoder.prepare(heard)).numpy())
             other = sound
-            progress.done(1)
-        else:
-            progress.skip(1)
         out.append(torch.from_numpy(np.load(path)))
     return out

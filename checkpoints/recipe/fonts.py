@@ -34,61 +34,49 @@ FONTS = [
     Font("csound-gm", "csound-soundfont/usr/share/sounds/sf2/sf_GMbank.sf2", "public domain", "A", ("gm", "drum", "gs")),
     Font("timgm6mb", "timgm6mb-soundfont/usr/share/sounds/sf2/TimGM6mb.sf2", "GPL-2.0", "C", ("gm", "drum")),
 ]
-BEAT = ((0.0, 110), (0.5, 80), (1.0, 100), (1.25, 90))
-FILL = ((0.0, 90), (0.3, 60), (0.6, 110), (0.75, 80), (1.2, 100))
+# suffix, (start, velocity) of each stroke, length of a stroke, seconds
+BEAT = ("", ((0.0, 110), (0.5, 80), (1.0, 100), (1.25, 90)), 0.3, 2.6)
+FILL = ("-fill", ((0.0, 90), (0.3, 60), (0.6, 110), (0.75, 80), (1.2, 100)), 0.2, 2.2)
+# name, which key of the instrument to start from, semitones up, seconds apart, velocity, length, seconds
+PHRASES = (("phrase", 0, (0, 4, 7, 12, 7, 4, 0), 0.35, 95, 0.33, 3.4),)
+MORE_PHRASES = (
+    ("run", -1, (0, 2, 4, 5, 7, 5, 4, 2, 0), 0.25, 80, 0.22, 3.0),
+    ("chord", 0, (0, 4, 7), 0.0, 80, 1.6, 2.6),
+    ("leaps", -1, (0, -5, 3, -2), 0.5, 100, 0.45, 2.8),
+)
 EFFECTS = 120  # General MIDI's programs from here on are sounds of things
 STEPS = ((-4, 60, 0.7), (2, 90, 2.2), (5, 115, 1.2))  # semitones up, velocity, seconds
 EFFECT_STEPS = ((-5, 110, 2.0), (3, 85, 2.0), (8, 64, 1.2))
 
 
-def instruments(sets: tuple[str, ...]) -> Iterator[tuple[str, str, int, int, list[int]]]:
-    """(set, concept, bank, program, keys) of the rows of `tables/instruments.tsv` in these sets."""
+def jobs(sets: tuple[str, ...], more: bool) -> Iterator[Job]:
+    """What fonts are asked to play of these sets of `tables/instruments.tsv`; with `more` other keys, lengths and phrases."""
     for row in table("instruments"):
-        if row["set"] in sets:
-            keys = [int(key) for key in row["keys"].split()]
-            yield row["set"], row["concept"], int(row["bank"]), int(row["program"]), keys
-
-
-def jobs(sets: tuple[str, ...]) -> Iterator[Job]:
-    """What every font is asked to play."""
-    for name, concept, bank, program, keys in instruments(sets):
-        for i, key in enumerate(keys):
-            if name == "drum":
-                yield concept, f"drum-{key}", bank, program, [(t, key, v, 0.3) for t, v in BEAT], 2.6
-            else:
-                effect = program >= EFFECTS
-                note = (0.0, key, 100 if i % 2 == 0 else 72, 3.0 if effect else 1.5)
-                yield concept, f"{bank}-{program}-{key}", bank, program, [note], 4.0 if effect else 2.4
-        if name == "gm" and program < EFFECTS:
-            scale = [0, 4, 7, 12, 7, 4, 0]
-            phrase = [(0.35 * n, keys[0] + up, 95, 0.33) for n, up in enumerate(scale)]
-            yield concept, f"{bank}-{program}-phrase", bank, program, phrase, 3.4
-
-
-def variations(sets: tuple[str, ...]) -> Iterator[Job]:
-    """More of the same: other keys, velocities and lengths, and phrases."""
-    for name, concept, bank, program, keys in instruments(sets):
-        tag = f"{bank}-{program}"
-        if name == "drum":
-            for key in keys:
-                yield concept, f"drum-{key}-fill", bank, program, [(t, key, v, 0.2) for t, v in FILL], 2.2
+        if row["set"] not in sets:
             continue
-        for key in keys:
-            for up, velocity, length in EFFECT_STEPS if program >= EFFECTS else STEPS:
-                note = (0.0, key + up, velocity, length)
-                yield concept, f"{tag}-{key}{up:+d}", bank, program, [note], length + 1
-        if name == "gm" and program < EFFECTS:
-            low, high = keys[0], keys[-1]
-            run = [(0.25 * n, high + up, 80, 0.22) for n, up in enumerate((0, 2, 4, 5, 7, 5, 4, 2, 0))]
-            leaps = [(0.5 * n, high + up, 100, 0.45) for n, up in enumerate((0, -5, 3, -2))]
-            yield concept, f"{tag}-run", bank, program, run, 3.0
-            yield concept, f"{tag}-chord", bank, program, [(0.0, low + up, 80, 1.6) for up in (0, 4, 7)], 2.6
-            yield concept, f"{tag}-leaps", bank, program, leaps, 2.8
+        keys, preset = [int(key) for key in row["keys"].split()], (int(row["bank"]), int(row["program"]))
+        concept, tag, effect = row["concept"], f"{row['bank']}-{row['program']}", preset[1] >= EFFECTS
+        if row["set"] == "drum":
+            suffix, beat, length, seconds = FILL if more else BEAT
+            for key in keys:
+                yield concept, f"drum-{key}{suffix}", *preset, [(t, key, v, length) for t, v in beat], seconds
+            continue
+        for i, key in enumerate(keys):
+            if more:
+                for up, velocity, length in EFFECT_STEPS if effect else STEPS:
+                    yield concept, f"{tag}-{key}{up:+d}", *preset, [(0.0, key + up, velocity, length)], length + 1
+            else:
+                note = (0.0, key, 100 if i % 2 == 0 else 72, 3.0 if effect else 1.5)
+                yield concept, f"{tag}-{key}", *preset, [note], 4.0 if effect else 2.4
+        if row["set"] == "gm" and not effect:
+            for name, start, steps, apart, velocity, length, seconds in MORE_PHRASES if more else PHRASES:
+                notes = [(apart * n, keys[start] + up, velocity, length) for n, up in enumerate(steps)]
+                yield concept, f"{tag}-{name}", *preset, notes, seconds
 
 
 def asked(font: Font) -> list[Job]:
     """Everything a font plays: more than the others, if it is trained on."""
-    return [*jobs(font.sets), *(() if font.tier == "C" else variations(font.sets))]
+    return [*jobs(font.sets, more=False), *(() if font.tier == "C" else jobs(font.sets, more=True))]
 
 
 def play(synth: Any, font: int, bank: int, program: int, notes: list[Note], seconds: float) -> np.ndarray:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unialign_gen.config import load as load_config
@@ -30,40 +32,26 @@ Lessons = list[tuple[Picture, str, list[str]]]  # a picture, what it is counted 
 NONSENSE = 6000
 KEYS = "qwertyuiopasdfghjklzxcvbnm"
 # first and last letters of some scripts that the text encoder does not read, and emoji
-SCRIPTS = (
-    (0x430, 0x44F),
-    (0x3B1, 0x3C9),
-    (0x5D0, 0x5EA),
-    (0x627, 0x64A),
-    (0x3041, 0x3096),
-    (0x4E00, 0x9FA5),
-    (0xAC00, 0xD7A3),
-    (0x1F600, 0x1F64F),
-)
-SOUNDS = {"rec": "recordings", "fx": "effects", "font": "renders", "speech": "speech"}
+SCRIPTS = ("ая", "αω", "את", "اي", "ぁゖ", "一龥", "가힣", "😀🙏")
+SOUNDS = {"rec": "recordings", "fx": "effects", "font": "renders", "speech": "speech"}  # styles, and their caches
+RECORDED = ("rec", "fx")
+
+Made = tuple[list[str], list[str], dict[str, list[Tensor]]]  # ids, labels parted by `|`, features (k, width) by modality
 
 
-def ragged(parts: Sequence[Tensor]) -> Ragged:
-    """Rows (k, width) of each sample."""
-    return Ragged(torch.cat(list(parts)).half(), counted(torch.tensor([len(p) for p in parts])))
-
-
-def write_cache(root: Path, name: str, ids: list[str], labels: list[str], features: Mapping[str, Sequence[Tensor]]) -> None:
-    """A cache of one shard; `features` are tensors (k, width) of each sample, by modality; `|` parts a sample's labels."""
-    found = {modality: ragged(parts) for modality, parts in features.items()}
-    index = {
-        "format": FORMAT,
-        "corpus": {"name": name, "samples": len(ids)},
-        "encoders": {modality: {"dim": f.values.shape[1], "checkpoint": "starter"} for modality, f in found.items()},
-        "shards": 1,
+def keep_cache(folder: Path, make: Callable[[], Made]) -> None:
+    """A cache of one shard, made if it is not there yet: the shard is written last."""
+    if shard_path(folder, 0).exists():
+        return
+    ids, labels, features = make()
+    found = {
+        modality: Ragged(torch.cat(parts).half(), counted(torch.tensor([len(p) for p in parts])))
+        for modality, parts in features.items()
     }
-    create(root / "caches" / name, index)
-    write_shard(root / "caches" / name, 0, Shard(ids, list(labels), found))
-
-
-def missing(root: Path, name: str) -> bool:
-    """Whether a cache is not there yet: its shard is written last."""
-    return not shard_path(root / "caches" / name, 0).exists()
+    encoders = {modality: {"dim": rows.values.shape[1], "checkpoint": "starter"} for modality, rows in found.items()}
+    corpus = {"name": folder.name, "samples": len(ids)}
+    create(folder, {"format": FORMAT, "corpus": corpus, "encoders": encoders, "shards": 1})
+    write_shard(folder, 0, Shard(ids, list(labels), found))
 
 
 def label(concepts: Sequence[str], name: str) -> str:
@@ -78,7 +66,7 @@ def nonsense(count: int) -> list[str]:
     while len(out) < count:
         words = []
         sort = dice.randrange(5)
-        low, high = dice.choice(SCRIPTS)
+        low, high = map(ord, dice.choice(SCRIPTS))
         for _ in range(dice.choice((1, 1, 2, 2, 3, 4))):
             size = dice.randint(2, 9)
             if sort == 0:
@@ -120,42 +108,45 @@ def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, text
         found = words.lessons(words.read(root), texts, plain, called)
         return [(row, label(row.concepts, row.name), said) for row, said in found]
 
-    makers: dict[str, Callable[[], Lessons]] = {
-        "concepts": lambda: pictures(True),
-        "others": lambda: pictures(False),
-        "coloured": coloured,
-        "compositions": lambda: [(row, row.captions[0], row.captions) for row in mine if row.kind == "composition"],
-        "words": taught,
-    }
-    for name, make in makers.items():
-        if missing(root, name):
-            found = make()
-            texts.encode([text for _, _, captions in found for text in captions])
-            image = [torch.from_numpy(features[[trained[row.id]]]) for row, _, _ in found]
-            said = [texts(captions) for _, _, captions in found]
-            write_cache(root, name, [r.id for r, _, _ in found], [key for _, key, _ in found], {"image": image, "text": said})
-    if missing(root, "nonsense"):
+    def shown(found: Lessons) -> Made:
+        texts.encode([text for _, _, captions in found for text in captions])
+        image = [torch.from_numpy(features[[trained[row.id]]]) for row, _, _ in found]
+        said = [texts(captions) for _, _, captions in found]
+        return [row.id for row, _, _ in found], [key for _, key, _ in found], {"image": image, "text": said}
+
+    def said_of_nothing() -> Made:
         salad = nonsense(NONSENSE)
         # drawn to where no picture is: the place of the mean of all features
         nowhere = torch.from_numpy(features.mean(0, dtype=np.float32))[None]
-        said = list(texts(salad).unsqueeze(1))
-        write_cache(root, "nonsense", salad, ["nonsense"] * len(salad), {"image": [nowhere] * len(salad), "text": said})
-    for style, name in SOUNDS.items():
-        if missing(root, name):
-            heard = [r for r in sounds if r.style == style]
-            labels = [label(r.concepts, r.id) for r in heard]
-            write_cache(root, name, [r.id for r in heard], labels, {"audio": of_sounds(root, heard)})
+        return salad, ["nonsense"] * len(salad), {"image": [nowhere] * len(salad), "text": list(texts(salad).unsqueeze(1))}
+
+    def heard(style: str) -> Made:
+        found = [r for r in sounds if r.style == style]
+        return [r.id for r in found], [label(r.concepts, r.id) for r in found], {"audio": of_sounds(root, found)}
+
+    makers: dict[str, Callable[[], Made]] = {
+        "concepts": lambda: shown(pictures(True)),
+        "others": lambda: shown(pictures(False)),
+        "coloured": lambda: shown(coloured()),
+        "compositions": lambda: shown([(r, r.captions[0], r.captions) for r in mine if r.kind == "composition"]),
+        "words": lambda: shown(taught()),
+        "nonsense": said_of_nothing,
+        **{name: functools.partial(heard, style) for style, name in SOUNDS.items()},
+    }
+    for name, make in makers.items():
+        keep_cache(root / "caches" / name, make)
 
 
-def train_heads(root: Path, *changes: str) -> None:
+def train_heads(root: Path) -> None:
     """Trains both heads as the package's configuration says, against the space in `root`; resumes."""
     os.environ["UNIALIGN_DATA"] = str(root.resolve())
-    anchored = [f"anchor_head={json.dumps(str(root.resolve() / 'space'))}", *changes]
+    anchored = [f"anchor_head={json.dumps(str(root.resolve() / 'space'))}"]
     train(load_config(TrainConfig, configs_folder() / "starter.yaml", anchored))
 
 
 def concept_sounds(rows: Sequence[Row], features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """All versions of all sounds (N, width), and the places of their concepts in the table, (N,)."""
+    """All versions of all sounds (N, width), and their concepts of the table, 1 for each, (N, concepts)."""
     names = list(CONCEPTS)
     places = torch.tensor([names.index(r.concepts[0]) for r in rows])
-    return torch.cat(list(features)), places.repeat_interleave(torch.tensor([len(v) for v in features]))
+    places = places.repeat_interleave(torch.tensor([len(v) for v in features]))
+    return torch.cat(list(features)), F.one_hot(places, len(names)).float()

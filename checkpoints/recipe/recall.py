@@ -19,9 +19,12 @@ from ..concepts import shares
 from ..evaluation_sets import Prompt
 from .concepts import article
 from .features import TextFeatures
-from .rows import FIVE, Picture
+from .heads import RECORDED
+from .rows import Picture
+from .variants import FIVE
 
 SPLITS = {"held_out": ("test",), "other_makers": ("cross",), "together": ("test", "cross")}
+STYLES = {"recording": RECORDED, "render": ("font",), "speech": ("speech",)}
 Heads = Mapping[str, Callable[[Tensor], Tensor]]
 
 
@@ -48,35 +51,31 @@ def measure(
     tested = [r for r in rows if r.split != "train" and r.concepts]
     result: dict[str, dict[str, Any]] = {}
 
-    def count(name: str, split: str, modality: str, found: Tensor | list[Tensor], concepts: list[list[str]]) -> None:
-        if len(found):
-            z = F.normalize(heads[modality](found if isinstance(found, Tensor) else torch.stack(found).float()), dim=1)
-            result.setdefault(name, {})[split] = shares(table.nearest(z), [Prompt(modality, name, c) for c in concepts])
+    def count(name: str, split: str, modality: str, asked: Sequence[tuple[Any, list[str]]]) -> None:
+        """Of texts, or of encoder features, each with its concepts."""
+        if asked:
+            inputs = [one for one, _ in asked]
+            z = F.normalize(heads[modality](texts(inputs) if modality == "text" else torch.stack(inputs).float()), dim=1)
+            result.setdefault(name, {})[split] = shares(table.nearest(z), [Prompt(modality, name, c) for _, c in asked])
 
-    count("name", "together", "text", texts(table.names), [[name] for name in table.names])
+    count("name", "together", "text", [(name, [name]) for name in table.names])
     for split, names in SPLITS.items():
         here = [r for r in tested if r.split in names and r.kind == "picture"]
         said = [(c, r.concepts) for r in here for c in r.captions]
-        unseen = [(c, concepts) for c, concepts in dict(said_once(said)).items() if c.lower() not in seen]
-        count("picture", split, "image", [image[r.id] for r in here], [r.concepts for r in here])
-        for name, wordings in (("caption", said), ("text", said_once(said)), ("text_unseen", unseen)):
-            count(
-                name, split, "text", texts([c for c, _ in wordings]) if wordings else [], [concepts for _, concepts in wordings]
-            )
-        for name, styles in (("recording", ("rec", "fx")), ("render", ("font",)), ("speech", ("speech",))):
+        once = list(dict(said).items())
+        count("picture", split, "image", [(image[r.id], r.concepts) for r in here])
+        count("caption", split, "text", said)
+        count("text", split, "text", once)
+        count("text_unseen", split, "text", [(c, concepts) for c, concepts in once if c.lower() not in seen])
+        for name, styles in STYLES.items():
             mine = [r for r in tested if r.split in names and r.style in styles and r.kind == "sound"]
-            count(name, split, "audio", [sound[r.id] for r in mine], [r.concepts for r in mine])
+            count(name, split, "audio", [(sound[r.id], r.concepts) for r in mine])
     return result
 
 
 def trained_wordings(rows: Sequence[Row] | Sequence[Picture]) -> set[str]:
     """Captions of the training rows, in lower case."""
     return {c.lower() for r in rows if r.split == "train" for c in r.captions}
-
-
-def said_once(said: Sequence[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
-    """Each wording once."""
-    return list(dict(said).items())
 
 
 def mixing(
@@ -98,10 +97,8 @@ def mixing(
     first, second = (embeds[[place[r.parts[i]] for r in beside]] for i in (0, -1))
     own, mix = embeds[[place[r.id] for r in beside]], F.normalize(first + second, dim=1)
     wanted = [[set(rows[place[p]].concepts) for p in r.parts] for r in beside]
-    sentence = F.normalize(
-        text(texts([f"{article(rows[place[r.parts[0]]].name)} and {article(rows[place[r.parts[1]]].name)}" for r in beside])),
-        dim=1,
-    )
+    names = [[article(rows[place[p]].name) for p in r.parts] for r in beside]
+    sentence = F.normalize(text(texts([" and ".join(both) for both in names])), dim=1)
     found = {
         "pairs": len(beside),
         "composition_cosine": float((own * mix).sum(1).mean()),
@@ -111,10 +108,8 @@ def mixing(
         "sentence_cosine": float((own * sentence).sum(1).mean()),
     }
     same = [r for r in rows if r.split == "test" and r.kind == "composition" and len(r.parts) > 1 and len(set(r.parts)) == 1]
-    found["count_cosine"] = float(
-        (embeds[[place[r.id] for r in same]] * embeds[[place[r.parts[0]] for r in same]]).sum(1).mean()
-    )
-    return found
+    many, one = embeds[[place[r.id] for r in same]], embeds[[place[r.parts[0]] for r in same]]
+    return found | {"count_cosine": float((many * one).sum(1).mean())}
 
 
 def colour_words(

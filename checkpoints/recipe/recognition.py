@@ -13,7 +13,7 @@ apart. Its gate opens for those instruments and voices above all: of other maker
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,19 +24,12 @@ from unialign_gen.pipelines import EmbeddingPrior
 from unialign_gen.recognition import Recognition
 
 
-@dataclass(frozen=True)
-class Choice:
-    """How much is made of what a encoder recognises.
+class Choice(NamedTuple):
+    """How much is made of what an encoder recognises."""
 
-    Attributes:
-        weight: of what is recognised against the embedding by the head alone.
-        classes: how many, those whose names lie nearest to something known.
-        decay: of the gate's weights; with less of it the gate misses what other makers made.
-    """
-
-    weight: float
-    classes: int
-    decay: float
+    weight: float  # of what is recognised against the embedding by the head alone
+    classes: int  # how many, those whose names lie nearest to something known
+    decay: float  # of the gate's weights; with less of it the gate misses what other makers made
 
 
 # Chosen with prompts of other makers in sight that `eval concepts` asks for. Of 215 held-out pictures they lose one; a weight
@@ -80,19 +73,12 @@ def fit_gate(features: Tensor, opened: Tensor, decay: float) -> nn.Linear:
     return gate
 
 
-@dataclass(frozen=True)
-class Known:
-    """Classes with their places in the space, what a `Recognition` is filled with.
+class Known(NamedTuple):
+    """Classes with their places in the space, what a `Recognition` is filled with."""
 
-    Attributes:
-        named: the classifier, of the encoder's first features.
-        points: (classes, d), of the length that they are to count by.
-        gate: of the same features.
-    """
-
-    named: nn.Linear
-    points: Tensor
-    gate: nn.Linear
+    named: nn.Linear  # the classifier, of the encoder's first features
+    points: Tensor  # (classes, d), of the length that they are to count by
+    gate: nn.Linear  # of the same features
 
 
 @torch.no_grad()
@@ -110,14 +96,6 @@ def by_name(named: nn.Linear, gate: nn.Linear, texts: Tensor, known: EmbeddingPr
     kept.weight.copy_(named.weight[best])
     kept.bias.copy_(named.bias[best])
     return Known(kept, choice.weight * known(texts[best], 1.0), gate)
-
-
-@torch.enable_grad()
-def probe(features: Tensor, concepts: Tensor, count: int) -> nn.Linear:
-    """A linear probe for the concepts (N,), of `count`, of sounds with features (N, width)."""
-    from .probe import fit_probe
-
-    return fit_probe(features, F.one_hot(concepts, count).float())
 
 
 @torch.no_grad()

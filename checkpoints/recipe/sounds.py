@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import numpy as np
 
 from unialign_gen.data.manifest import Row
 from unialign_gen.encoders.aisfx import RATE
-from unialign_gen.errors import InputError
 
 from . import fonts
 from .concepts import CONCEPTS, article, table, unit_hash
@@ -28,21 +28,8 @@ APART = "0ad"  # a source whose recordings are held out by themselves
 VOICES = [("en-us", 165, 50), ("en-gb", 150, 40), ("en-us+f3", 160, 60), ("en-gb-scotland+m4", 140, 45)]  # name, speed, pitch
 
 
-@dataclass
-class Take:
-    """A file of a package that a rule gave a concept."""
-
-    source: str
-    path: str
-    relative: str
-    concept: str
-    style: str
-    licence: str
-    tier: str
-
-
-def takes(unpacked: Path) -> Iterator[Take]:
-    """Every sound file that a rule of `tables/sounds.tsv` names, once: the first rule that matches wins."""
+def takes(unpacked: Path) -> Iterator[tuple[Path, Row]]:
+    """Every sound file that a rule of `tables/sounds.tsv` gives a concept, with its row: the first rule that matches wins."""
     rules = table("sounds")
     for source in table("sound_sources"):
         mine = [(re.compile(r["pattern"], re.I), r) for r in rules if r["source"] == source["source"]]
@@ -55,8 +42,10 @@ def takes(unpacked: Path) -> Iterator[Take]:
             name = path.name if source["source"] == "opensfx" else "/" + relative
             rule = next((r for pattern, r in mine if pattern.search(name)), None)
             if rule:
-                about = (rule["concept"], rule["kind"], source["licence"], source["tier"])
-                yield Take(source["source"], str(path), relative, *about)
+                short = hashlib.sha1(f"{source['source']}/{relative}".encode()).hexdigest()[:8]
+                name = f"{source['source']}-{rule['concept'].replace(' ', '_')}-{short}"
+                about = (source["source"], relative, source["licence"], source["tier"], rule["concept"], rule["kind"])
+                yield path, row(f"{name}.flac", *about)
 
 
 def trim(samples: np.ndarray) -> np.ndarray:
@@ -88,45 +77,35 @@ def write_flac(samples: np.ndarray, path: Path) -> None:
     soundfile.write(path, samples, RATE, subtype="PCM_16")
 
 
-def decode(path: str) -> np.ndarray:
-    """At most 45 s, mono, 44.1 kHz.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+def decode(path: Path) -> np.ndarray:
+    """At most 45 s, mono, 44.1 kHz; nothing of what cannot be read."""
     import av
 
     resampler = av.AudioResampler("flt", "mono", RATE)
-    parts: list[np.ndarray] = []
+    parts = [np.zeros(0, np.float32)]
     try:
-        with av.open(path) as container:
+        with av.open(str(path)) as container:
             for frame in itertools.chain(container.decode(audio=0), [None]):
                 parts += [f.to_ndarray().reshape(-1) for f in resampler.resample(frame)]
                 if sum(map(len, parts)) > 45 * RATE:
                     break
-    except (av.FFmpegError, IndexError) as error:
-        raise InputError(f"{path}: {error}") from error
-    return np.nan_to_num(np.concatenate(parts)) if parts else np.zeros(0, np.float32)
+    except (av.FFmpegError, IndexError):
+        return parts[0]
+    return np.nan_to_num(np.concatenate(parts))
 
 
-def convert(job: tuple[Take, Path]) -> tuple[Take, str, list[str]]:
-    """One take to FLAC files: (take, digest of its first second, file names)."""
-    take, out = job
-    try:
-        samples = trim(decode(take.path))
-    except InputError:
-        return take, "", []
+def convert(out: Path, path: Path, stem: str) -> tuple[str, list[str]]:
+    """One recording to FLAC files: (digest of its first second, file names)."""
+    samples = trim(decode(path))
     if len(samples) < SHORTEST * RATE:
-        return take, "", []
+        return "", []
     digest = hashlib.sha1((samples[:RATE] / np.abs(samples).max() * 500).astype("int16").tobytes()).hexdigest()
-    short = hashlib.sha1(f"{take.source}/{take.relative}".encode()).hexdigest()[:8]
-    stem = f"{take.source}-{take.concept.replace(' ', '_')}-{short}"
     names = []
     for i, piece in enumerate(pieces(samples)):
         if len(piece) >= SHORTEST * RATE:
             names.append(stem + (f"-{i}" if i else "") + ".flac")
             write_flac(piece, out / names[-1])
-    return take, digest, names
+    return digest, names
 
 
 def row(name: str, source: str, key: str, licence: str, tier: str, concept: str, style: str, split: str = "") -> Row:
@@ -147,22 +126,22 @@ def session(source: str, key: str) -> str:
 def build(unpacked: Path, root: Path, jobs: int) -> list[dict[str, Any]]:
     """Rows of all sounds of the data set, with their splits.
 
-    A take is a file of a package; takes whose names differ in a number only are one recording session and stay in one
-    split. About 15 % of each concept's takes of tiers A and B are held out; all of tier C is the cross-source set, one of the
-    four voices is held out.
+    Files whose names differ in a number only are one recording session and stay in one split. About 15 % of each concept's
+    files of tiers A and B are held out; all of tier C is the cross-source set, one of the four voices is held out.
     """
     out = root / "audio"
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     heard: set[str] = set()
+    paths, found = zip(*takes(unpacked), strict=True)
     with ProcessPoolExecutor(jobs) as pool:
-        for take, digest, names in pool.map(convert, ((take, out) for take in takes(unpacked)), chunksize=8):
+        converted = pool.map(functools.partial(convert, out), paths, [one.id for one in found], chunksize=8)
+        for one, (digest, names) in zip(found, converted, strict=True):
             for name in names:
                 if digest in heard:
                     (out / name).unlink(missing_ok=True)
                 else:
-                    about = (take.source, take.relative, take.licence, take.tier, take.concept, take.style)
-                    rows.append(row(name, *about))
+                    rows.append(replace(one, id=Path(name).stem, path=f"audio/{name}"))
             heard.add(digest)
     hold_out(rows)
     for samples, name, concept, font in fonts.render_all(unpacked):
@@ -171,9 +150,8 @@ def build(unpacked: Path, root: Path, jobs: int) -> list[dict[str, Any]]:
             rows.append(row(name, font.source, name, font.licence, font.tier, concept, "font"))
     for samples, name, concept, voice in spoken():
         write_flac(trim(samples), out / name)
-        rows.append(
-            row(name, "espeak-ng", name, "own synthesis", "A", concept, "speech", "test" if voice == VOICES[-1] else "train")
-        )
+        split = "test" if voice == VOICES[-1] else "train"
+        rows.append(row(name, "espeak-ng", name, "own synthesis", "A", concept, "speech", split))
     return [vars(row) for row in rows]
 
 

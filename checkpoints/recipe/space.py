@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,9 @@ from unialign_gen.objectives import uniformity
 from unialign_gen.training.schedule import warm_then_cool
 
 from . import colours
-from .features import TextFeatures, save_array
-from .progress import Progress
-from .rows import Picture
+from .features import TextFeatures
+from .files import progress, save_array
+from .rows import Picture, numbered
 
 EMBED_DIM, HIDDEN = 256, 1024
 SHARES = {"plain": 0.5, "recoloured": 0.22, "composition": 0.28}  # of a batch
@@ -76,45 +77,33 @@ def weights_by_name(rows: Sequence[Picture]) -> Tensor:
 
     Kinds of pictures share a batch as `SHARES` says.
     """
-    count: dict[str, int] = {}
-    for row in rows:
-        count[row.name] = count.get(row.name, 0) + 1
+    count = Counter(row.name for row in rows)
     weights = torch.tensor([count[r.name] ** -0.5 * (6 if r.concepts else 1) for r in rows])
-    kinds = [r.kind for r in rows]
     for kind, share in SHARES.items():
-        mine = torch.tensor([k == kind for k in kinds])
+        mine = torch.tensor([row.kind == kind for row in rows])
         weights[mine] *= share / weights[mine].sum().clamp(min=1e-9)
     return weights
 
 
 def examples(rows: Sequence[Picture], features: np.ndarray, pixels: np.ndarray, texts: TextFeatures) -> Examples:
-    """The rows' own; pictures without a caption say their style."""
-    captions = [row.captions or [row.style] for row in rows]
+    """The rows' own."""
+    captions, names = [row.said for row in rows], [row.name for row in rows]
     place = {row.id: i for i, row in enumerate(rows)}
-    names: dict[str, int] = {}
-    things, shades, parts, pair, said = [], [], [], [], []
-    kinds: dict[str, int] = {}
-    for i, row in enumerate(rows):
-        together = row.kind == "composition"
-        label = row.captions[0].lower() if together else row.name
-        things.append(names.setdefault(label, len(names)))
-        shades.append(SHADES.index(row.colour))
-        mine = [place[part] for part in dict.fromkeys(row.parts)] if together else [i]
-        parts.append([mine[0], mine[-1]])
-        pair.append(len(mine) == 2 and not any(recoloured(rows[p].name, row.captions[0]) for p in mine))
-        for p in mine:
-            kinds.setdefault(rows[p].name, len(kinds))
-        said += [SHADES.index(row.colour) if row.colour and row.colour in caption else 0 for caption in captions[i]]
+    made_of = [[place[p] for p in dict.fromkeys(r.parts)] if r.kind == "composition" else [i] for i, r in enumerate(rows)]
+    pair = [len(m) == 2 and not any(recoloured(names[p], r.captions[0]) for p in m) for m, r in zip(made_of, rows, strict=True)]
+    parts = torch.tensor([[mine[0], mine[-1]] for mine in made_of])
+    kinds = {name: i for i, name in enumerate(dict.fromkeys(names[p] for mine in made_of for p in mine))}
+    said = [SHADES.index(r.colour) if r.colour and r.colour in caption else 0 for r in rows for caption in r.said]
     return Examples(
         torch.from_numpy(features),
         texts([caption for found in captions for caption in found]).half(),
         torch.tensor([0, *np.cumsum([len(found) for found in captions])]),
         torch.tensor(said),
-        torch.tensor(things),
-        torch.tensor(shades),
-        torch.tensor(parts),
+        numbered([row.captions[0].lower() if row.kind == "composition" else row.name for row in rows]),
+        torch.tensor([SHADES.index(row.colour) for row in rows]),
+        parts,
         torch.tensor(pair),
-        torch.tensor([[kinds[rows[p].name] for p in both] for both in parts]),
+        torch.tensor([kinds.get(name, 0) for name in names])[parts],
         thumbnails(pixels),
         weights_by_name(rows),
     )
@@ -139,10 +128,10 @@ def soft_cross_entropy(logits: Tensor, same: Tensor) -> Tensor:
     return forth + back
 
 
-def train(data: Examples, *, steps: int = 1500, batch: int = 512, lr: float = 1e-3, look: float = 0.7, seed: int = 0) -> Head:
+def train(data: Examples, *, steps: int = 1500, batch: int = 512, lr: float = 1e-3) -> Head:
     """Trains the head; what reads captions, thumbnails and colours beside it is thrown away."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     head = Head(data.features.shape[1], EMBED_DIM, HIDDEN, dropout=0.4)
     head.fit_standardisation(data.features.float())
     caption_head = nn.Sequential(nn.Linear(data.texts.shape[1], 768), nn.GELU(), nn.Linear(768, EMBED_DIM))
@@ -151,19 +140,18 @@ def train(data: Examples, *, steps: int = 1500, batch: int = 512, lr: float = 1e
     optimiser = torch.optim.AdamW(
         nn.ModuleList([head, caption_head, reader, shade_of, kinds]).parameters(), lr=lr, weight_decay=0.05
     )
-    scale, progress = data.thumbs.var(0).mean(), Progress("image space", steps)
-    for step in range(steps):
+    scale, bar = data.thumbs.var(0).mean(), progress(range(steps), "steps")
+    for step in bar:
         rows = torch.multinomial(data.weights, batch, replacement=True, generator=generator)
         mixed = rows[data.parts[rows][:, 0] != rows]  # compositions
         places = torch.cat([rows, data.parts[mixed].T.flatten()])
         x = data.features[places].float()
         x = x + 0.1 * head.std * torch.randn(x.shape, generator=generator)
-        captions = (
-            data.first[rows] + (torch.rand(batch, generator=generator) * (data.first[rows + 1] - data.first[rows])).long()
-        )
+        first, count = data.first[rows], data.first[rows + 1] - data.first[rows]
+        captions = first + (torch.rand(batch, generator=generator) * count).long()
         with torch.autocast("cpu", torch.bfloat16):  # twice as fast; losses stay in fp32
             embeds, called = head(x), caption_head(data.texts[captions].float())
-        z, first, second = F.normalize(embeds.float(), dim=1).split([batch, len(mixed), len(mixed)])
+        z, part, other = F.normalize(embeds.float(), dim=1).split([batch, len(mixed), len(mixed)])
         t = F.normalize(called.float(), dim=1)
         meaning = soft_cross_entropy(z @ t.T / 0.08, true_of(data, rows, captions))
         with torch.autocast("cpu", torch.bfloat16):
@@ -171,19 +159,19 @@ def train(data: Examples, *, steps: int = 1500, batch: int = 512, lr: float = 1e
         appearance = F.mse_loss(seen.float(), data.thumbs[rows]) / scale
         shaded = data.shades[rows]
         shade = F.cross_entropy(shade_of(z * EMBED_DIM**0.5)[shaded > 0], shaded[shaded > 0])
-        near = (z[data.parts[rows][:, 0] != rows] * F.normalize(first + second, dim=1)).sum(1)
+        near = (z[data.parts[rows][:, 0] != rows] * F.normalize(part + other, dim=1)).sum(1)
         both = torch.where(data.pair[mixed], 1 - near, (ALONE - near).clamp(min=0)).mean()
         spread = uniformity(z, 0.5)
         logits = (z @ F.normalize(kinds.weight, dim=1).T / 0.06).log_softmax(1)
         kind = -logits.gather(1, data.kinds[rows]).mean()
-        loss = meaning + look * appearance + 0.3 * shade + 0.5 * kind + 6 * both + 0.2 * spread
+        loss = meaning + 0.7 * appearance + 0.3 * shade + 0.5 * kind + 6 * both + 0.2 * spread
         for group in optimiser.param_groups:
             group["lr"] = lr * warm_then_cool(step / steps, cool=0.5)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         losses = {"meaning": meaning, "kind": kind, "appearance": appearance, "shade": shade, "both": both, "spread": spread}
-        progress.done(1, **{name: float(value.detach()) for name, value in losses.items()})
+        bar.set_postfix({name: f"{float(value.detach()):.3f}" for name, value in losses.items()}, refresh=False)
     return head.eval().requires_grad_(False)
 
 

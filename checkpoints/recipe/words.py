@@ -84,10 +84,9 @@ def read(root: Path) -> Nouns:
     folder = root / "unpacked" / FOLDER
     if not (folder / "data.noun").is_file() or not (folder / "index.noun").is_file():
         raise InputError(f"no nouns of WordNet in {folder}: run `data` first")
+    records, index = (re.findall("^[^ ].*", (folder / f"{name}.noun").read_text(), re.M) for name in ("data", "index"))
     synsets: dict[str, Synset] = {}
-    for line in (folder / "data.noun").read_text().splitlines():
-        if line.startswith(" "):
-            continue
+    for line in records:
         data, _, gloss = line.partition(" | ")
         offset, file, _, count, *rest = data.split()
         width = 2 * int(count, 16)
@@ -100,11 +99,10 @@ def read(root: Path) -> Nouns:
         words = tuple(w.replace("_", " ") for w in rest[:width:2])
         synsets[offset] = Synset(words, broader, gloss.strip(), int(file))
     senses: dict[str, tuple[str, ...]] = {}
-    for line in (folder / "index.noun").read_text().splitlines():
-        if not line.startswith(" "):
-            entry, _, count, *rest = line.split()
-            word = entry.replace("_", " ")  # in lower case here, even of names: those are left out
-            senses[word] = tuple(s for s in rest[-int(count) :] if word in synsets[s].words)
+    for line in index:
+        entry, _, count, *rest = line.split()
+        word = entry.replace("_", " ")  # in lower case here, even of names: those are left out
+        senses[word] = tuple(s for s in rest[-int(count) :] if word in synsets[s].words)
     return Nouns(synsets, senses)
 
 

@@ -17,16 +17,28 @@ from ..eval.search import without
 from ..retrieval import Cosine, QueryWeightedCentroid, Ranks, Score, Volume, ranks
 
 TAU, BANDWIDTH = 0.07, 0.3  # of the conflicts and of the Hoelder divergence: one for all objectives, whatever they train with
-JOINT = ("centroid", "volume", "query-weighted centroid")
+JOINT = ("centroid", "volume", "query-weighted centroid", "product")
 
 
-def embed(cache: FeatureCache, heads: Mapping[str, nn.Module]) -> tuple[dict[str, Tensor], Tensor, list[int]]:
+Space = tuple[dict[str, Tensor], Tensor, list[int]]
+
+
+def embed(cache: FeatureCache, heads: Mapping[str, nn.Module]) -> Space:
     """Unit embeddings (n, d) by modality, labels (n,) as numbers, and row numbers of the samples that have every modality."""
     found = {name: first(cache.features(name), head) for name, head in heads.items()}
     whole = torch.stack([e.has for e in found.values()]).all(0).nonzero()[:, 0]
     names = {label: i for i, label in enumerate(sorted({label or "" for label in cache.labels}))}
     labels = torch.tensor([names[label or ""] for label in cache.labels])[whole]
     return {name: e.z[whole] for name, e in found.items()}, labels, whole.tolist()
+
+
+def turned(z: Mapping[str, Tensor], anchor: str, by: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same space with each modality on the anchor's side: turned by -1 if pairs `by` (validation's) look away from it.
+
+    A volume and a singular value know no sign, so objectives of them alone may align two modalities the wrong way round; the
+    losses of what is turned are the same. Nothing is turned where pairs already look the same way.
+    """
+    return {name: part if (by[name] * by[anchor]).sum() >= 0 else -part for name, part in z.items()}
 
 
 def hits(found: Ranks) -> np.ndarray:
@@ -50,8 +62,9 @@ def precision(query: Tensor, wanted: Tensor, labels: Tensor, targets: Tensor, it
         scores.fill_diagonal_(-torch.inf)
         same = same & ~torch.eye(*same.shape, dtype=torch.bool)
     count = same.sum(1)  # (n,)
-    ordered = same.gather(1, scores.argsort(1, descending=True))
-    nearest = torch.arange(len(wanted)) < count[:, None]
+    most = int(count.max())
+    ordered = same.gather(1, scores.topk(most).indices)
+    nearest = torch.arange(most) < count[:, None]
     return ((ordered & nearest).sum(1) / count.clamp(min=1)).double().numpy()
 
 
@@ -96,10 +109,20 @@ def several(labels: Tensor) -> bool:
 
 
 def joint(query: Tensor, rest: Mapping[str, Tensor]) -> dict[str, Score]:
-    """Every way to look for all modalities together."""
+    """Every way to look for all modalities together: each objective finds its own score among them.
+
+    The product is Symile's: sum_d of the query times every modality, those that are missing left out. Each is brought to a mean
+    square of 1, which scales all scores alike and keeps them from vanishing where there are many.
+    """
     parts = list(rest.values())
     middle = F.normalize(torch.stack(parts).sum(0), dim=1)
-    scores: list[Score] = [Cosine(query, middle), Volume(query, parts), QueryWeightedCentroid(query, parts)]
+    factors = torch.stack([torch.where(z.any(1, keepdim=True), z * z.shape[1] ** 0.5, 1) for z in parts])  # (K, n, d)
+    scores: list[Score] = [
+        Cosine(query, middle),
+        Volume(query, parts),
+        QueryWeightedCentroid(query, parts),
+        Cosine(query, factors.prod(0)),
+    ]
     return dict(zip(JOINT, scores, strict=True))
 
 
@@ -131,7 +154,7 @@ def with_gap(z: Mapping[str, Tensor], anchor: str, gap: float) -> dict[str, Tens
     """The same space with a gap of choice: each modality moved as a whole, and brought back to the sphere.
 
     Every modality's mean goes to the anchor's, then all but the anchor's points move by `gap`, each modality in a direction of
-    its own. Points keep their places within their modality, so that what changes is the gap's doing.
+    its own. Points nearly keep their places within their modality; a wide gap in a narrow space bends it.
     """
     generator = torch.Generator().manual_seed(0)
     middle = z[anchor].mean(0)
@@ -153,6 +176,13 @@ def pathways(z: Mapping[str, Tensor], labels: Tensor, query: str) -> dict[str, f
 
 
 def validation_score(z: Mapping[str, Tensor], labels: Tensor, query: str) -> float:
-    """What settings are chosen by: R@1 and the labels' R-precision of the query's pathways, counting equally."""
+    """What settings are chosen by: R@1 of the query's pathways, that of all together by the best score, and label precision.
+
+    They count equally, as far as there are any: so that no objective is chosen for by a score that is not its own.
+    """
     found = pathways(z, labels, query)
-    return (found["R@1"] + found.get("label precision", found["R@1"])) / 2
+    rest = {name: part for name, part in z.items() if name != query}
+    values = [found["R@1"], found.get("label precision")]
+    if len(rest) > 1:
+        values.append(max(retrieval(score).mean() for score in joint(z[query], rest).values()))
+    return float(np.mean([v for v in values if v is not None]))

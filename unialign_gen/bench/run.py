@@ -193,9 +193,17 @@ def peak_memory(reset: bool = False) -> float:
     return 1024.0 * int(line.split()[1])
 
 
+def embedded(config: BenchConfig, dataset: str, split: str, heads: dict[str, nn.Module]) -> measure.Space:
+    """A split's samples that have every modality, turned as the validation split says, see `measure.turned`."""
+    found = {
+        name: measure.embed(FeatureCache.open(config.out / "data" / dataset / name), heads) for name in {split, "validation"}
+    }
+    z, labels, rows = found[split]
+    return measure.turned(z, config.anchor, found["validation"][0]), labels, rows
+
+
 def validated(config: BenchConfig, dataset: str, heads: dict[str, nn.Module]) -> float:
-    cache = FeatureCache.open(config.out / "data" / dataset / "validation")
-    z, labels, _ = measure.embed(cache, heads)
+    z, labels, _ = embedded(config, dataset, "validation", heads)
     return measure.validation_score(z, labels, config.query)
 
 
@@ -205,7 +213,7 @@ def final(config: BenchConfig, dataset: str, objective: str, settings: Settings,
     folder = run_folder(config, dataset, objective) / f"{size or 'all'}-{seed}"
     heads, cost = trained(config, dataset, objective, settings, size, seed, folder)
     cache = FeatureCache.open(config.out / "data" / dataset / "test")
-    z, labels, rows = measure.embed(cache, heads)
+    z, labels, rows = embedded(config, dataset, "test", heads)
     ids = [cache.ids[i] for i in rows]
     samples = measure.of_samples(z, labels, config.query, ids, config.missing)
     space = measure.of_space(z, config.anchor)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import guarded, report, stage
+from ..console import report, stage
 from ..errors import InputError
 from ..notes import collected
 from ..output import check_output
@@ -19,7 +19,6 @@ from .loading import load
 
 
 @app.command()
-@guarded
 def animate(
     sound: Annotated[Path, typer.Argument(help="A sound file, or a video's sound track.")],
     out: Annotated[Path, typer.Option(help="An MP4 file.")] = Path("film.mp4"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
@@ -35,14 +35,22 @@ class WordsOrCommand(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(
+class Commands(typer.Typer):
+    """Commands whose users' mistakes are one line each, see `console.guarded`."""
+
+    def __init__(self, **options: Any):
+        super().__init__(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
+
+    def command(self, *name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:  # type: ignore[override]
+        register = super().command(*name, **options)
+        return lambda function: register(console.guarded(function))
+
+
+app = Commands(
     cls=WordsOrCommand,
     help='Text, sound, video, pictures and mixes of them, to pictures: unialign-gen "a barking dog" draws one.',
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
 )
-evaluate = typer.Typer(help="Measure a checkpoint.", no_args_is_help=True, rich_markup_mode=None)
+evaluate = Commands(help="Measure a checkpoint.")
 app.add_typer(evaluate, name="eval")
 
 

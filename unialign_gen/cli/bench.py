@@ -6,18 +6,15 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, report, stage
+from ..console import report, stage
 from .app import app
-from .options import AsJson, Config
+from .options import AsJson, Config, Overrides
 
 
 @app.command()
-@guarded
 def bench(
     config: Config,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE in place of what the file says; repeatable.")
-    ] = None,
+    overrides: Overrides = None,
     processes: Annotated[int, typer.Option(min=1, help="So many share the work, each with its part of the threads.")] = 1,
     as_json: AsJson = False,
 ) -> None:

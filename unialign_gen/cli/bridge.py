@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import guarded, report, stage
+from ..console import report, stage
 from ..errors import InputError
-from .app import app
+from ..output import check_new_folder
+from .app import Commands, app
 from .loading import parse_sources
 from .options import AcceptLicense, AsJson, Checkpoint, Device, Source
 
@@ -21,18 +22,13 @@ if TYPE_CHECKING:
     from ..bridge import Bridge
     from ..heads import Head
 
-commands = typer.Typer(
-    help="Make a sound head for a decoder without training one; `generate --heads OUT` draws with it.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+commands = Commands(help="Make a sound head for a decoder without training one; `generate --heads OUT` draws with it.")
 app.add_typer(commands, name="bridge")
 
 Out = Annotated[Path, typer.Option(help="A new folder: a run's, with heads/audio in it.")]
 
 
 @commands.command()
-@guarded
 def events(
     out: Out,
     checkpoint: Checkpoint = "kandinsky",
@@ -48,7 +44,7 @@ def events(
 
     Nothing else is needed. Published decoders do so by themselves.
     """
-    check_out(out)
+    begin(out)
     from ..bridge import events_head
     from ..encoders import load_encoder, yamnet
     from ..encoders.registry import NOWHERE
@@ -62,7 +58,6 @@ def events(
 
 
 @commands.command()
-@guarded
 def text(
     out: Out,
     space: Annotated[
@@ -84,7 +79,7 @@ def text(
 
     To that of the decoder.
     """
-    check_out(out)
+    begin(out)
     import torch
 
     from ..bridge import captions as shipped
@@ -119,7 +114,6 @@ def text(
 
 
 @commands.command()
-@guarded
 def pairs(
     out: Out,
     features: Annotated[
@@ -129,7 +123,7 @@ def pairs(
     as_json: AsJson = False,
 ) -> None:
     """From some hundreds of sounds with their pictures or videos."""
-    check_out(out)
+    begin(out)
     import torch
     import torch.nn.functional as F
 
@@ -159,12 +153,9 @@ def pairs(
     finish(out, found.head, replace(found.bridge, report=about | {"decay": found.decay}), described, as_json)
 
 
-def check_out(out: Path) -> None:
-    from ..output import check_folder
-
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out} is not empty: name a new folder")
-    check_folder(out)
+def begin(out: Path) -> None:
+    """What all three do first: is there room for the head, then a sign of life."""
+    check_new_folder(out)
     stage("loading the encoders")
 
 

@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, report, stage
+from ..console import report, stage
 from ..errors import InputError
-from ..output import check_folder
+from ..output import check_folder, check_new_folder, make_folder
 from .app import app
 from .loading import parse_sources
 from .options import AsJson, Checkpoint, Device, NoOverwrite, Source
 
 
 @app.command()
-@guarded
 def models(as_json: AsJson = False) -> None:
     """List the checkpoints, what each needs and what is here."""
     stage("looking at what is on this disk")
@@ -38,7 +37,6 @@ def models(as_json: AsJson = False) -> None:
 
 
 @app.command()
-@guarded
 def calibrate(
     images: Annotated[
         Path | None, typer.Option(help="A folder of pictures like those you will make; the 64 of the package by default.")
@@ -99,7 +97,6 @@ def calibrate(
 
 
 @app.command()
-@guarded
 def split(
     released: Annotated[Path, typer.Argument(help="A released checkpoint of VAST, GRAM or PMRL, its model_step .pt file.")],
     out: Annotated[
@@ -116,13 +113,9 @@ def split(
 
     Its encoders and contrastive heads, as folders.
     """
-    from ..output import make_folder
-
     if not released.is_file():
         raise InputError(f"no file {released}: give the released .pt file")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out} is not empty: name a new folder")
-    check_folder(out)
+    check_new_folder(out)
     stage(f"reading {released.name}")
     from ..encoders.vast import write_split
 

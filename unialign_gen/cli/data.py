@@ -8,21 +8,18 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, report, stage
+from ..console import report, stage
 from ..errors import InputError
 from ..notes import collected
 from ..output import check_folder
 from .app import app
-from .options import AcceptLicense, AsJson, Config, Device, Dtype, Source
+from .options import AcceptLicense, AsJson, Config, Device, Dtype, Overrides, Source
 
 
 @app.command()
-@guarded
 def extract(
     config: Config,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE in place of what the file says, such as corpus.limit=100.")
-    ] = None,
+    overrides: Overrides = None,
     source: Source = None,
     accept_license: AcceptLicense = False,
     as_json: AsJson = False,
@@ -58,7 +55,6 @@ def extract(
 
 
 @app.command()
-@guarded
 def caption(
     config: Config,
     model: Annotated[str, typer.Option(help="An image-text model of transformers: a folder, or a repository[@REVISION].")],
@@ -70,7 +66,7 @@ def caption(
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 2,
     device: Device = "cpu",
     dtype: Dtype = "float32",
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE in place of what the file says.")] = None,
+    overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Caption a corpus with a model over its videos' frames.

@@ -6,14 +6,13 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, stage
+from ..console import stage
 from ..errors import InputError
 from .app import app
 from .options import Device, Dtype
 
 
 @app.command()
-@guarded
 def demo(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network of this machine.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="By default the first free one from 7860.")] = None,

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ..console import guarded, report, stage
+from ..console import report, stage
 from .app import app
 from .options import AsJson
 
@@ -28,7 +28,6 @@ SHOWN = (
 
 
 @app.command()
-@guarded
 def doctor(as_json: AsJson = False) -> None:
     """Say what is installed, and what does not fit together.
 

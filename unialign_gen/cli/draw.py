@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, report, stage
+from ..console import report, stage
 from ..errors import InputError
 from ..notes import collected
 from ..output import check_output, written
@@ -20,7 +20,6 @@ BATCH = 8  # pictures drawn at a time
 
 
 @app.command()
-@guarded
 def generate(
     text: o.Text = None,
     audio: o.Audio = None,
@@ -95,7 +94,6 @@ def generate(
 
 
 @app.command()
-@guarded
 def interpolate(
     first: Annotated[str, typer.Option("--from", help="KIND:VALUE, such as text:'a cat' or audio:thunder.wav.")],
     last: Annotated[str, typer.Option("--to", help="KIND:VALUE.")],
@@ -143,7 +141,6 @@ def interpolate(
 
 
 @app.command()
-@guarded
 def embed(
     text: o.Text = None,
     audio: o.Audio = None,
@@ -196,7 +193,6 @@ def embed(
 
 
 @app.command()
-@guarded
 def showcase(
     out: Annotated[Path, typer.Option(help="A PNG file.")] = Path("showcase.png"),
     checkpoint: o.Checkpoint = "starter",

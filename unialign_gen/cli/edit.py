@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, report, stage
+from ..console import report, stage
 from ..notes import collected
 from . import options as o
 from .app import app, picture_files, save_pictures
@@ -15,7 +15,6 @@ from .loading import load
 
 
 @app.command()
-@guarded
 def edit(
     picture: Annotated[Path | None, typer.Argument(help="The picture; it may be left out where --control is given.")] = None,
     mask: Annotated[Path | None, typer.Option(help="A picture: white is redrawn, black stays pixel for pixel.")] = None,

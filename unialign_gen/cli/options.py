@@ -89,6 +89,10 @@ Config = Annotated[
         autocompletion=config_names,
     ),
 ]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE in place of what the file says, such as corpus.limit=100; repeatable."),
+]
 Heads = Annotated[Path | None, typer.Option(help="A training run, whose heads replace the checkpoint's own.")]
 NoOverwrite = Annotated[bool, typer.Option("--no-overwrite", help="Stop if the output is there already.")]
 Start = Annotated[float, typer.Option(min=0, help="Seconds into the sound or video at which the part that counts begins.")]

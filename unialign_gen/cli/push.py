@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, report, stage
+from ..console import report, stage
 from ..errors import InputError
 from .app import app
 from .options import AsJson
@@ -16,7 +16,6 @@ FOLDERS = ("model_index.json", "head.json", "config.json")  # one of them says t
 
 
 @app.command()
-@guarded
 def push(
     folder: Annotated[str, typer.Argument(help="starter, or a folder that save_pretrained, train or bridge wrote.")],
     repository: Annotated[str, typer.Argument(help="OWNER/NAME on the model hub.")],

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from ..console import guarded, report, stage
+from ..console import report, stage
 from .app import app
-from .options import AsJson, Config
+from .options import AsJson, Config, Overrides
 
 
 @app.command()
-@guarded
 def train(
     config: Config,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE in place of what the file says; repeatable.")
-    ] = None,
+    overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Train heads from cached features; run again to go on.

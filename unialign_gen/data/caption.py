@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError
 from ..output import make_folder
-from .cache import check_same, write_whole
+from .cache import check_same
 from .corpus import Corpus, Sample
 from .decode import decoders, described, ordered
+from .storage import write_rows, write_whole
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -87,7 +88,7 @@ def run(
             f.write(lines.encode())
             os.fsync(f.fileno())
             bar.update(len(group))
-    write_whole(problems_of(out), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in broken).encode())
+    write_rows(problems_of(out), broken)
     return {
         "out": str(out),
         "captioned": done,

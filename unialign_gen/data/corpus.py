@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from .storage import File
@@ -51,6 +51,17 @@ class Corpus:
     name: str
     samples: list[Sample]
     missing: list[Missing] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, name: str, listed: Iterable[Sample]) -> Corpus:
+        """The samples that have a text or a file; the others are missing."""
+        corpus = cls(name, [])
+        for sample in listed:
+            if sample.text or sample.audio or sample.video or sample.image or sample.extra:
+                corpus.samples.append(sample)
+            else:
+                corpus.missing.append(Missing(sample.id, next(iter(sample.absent.values()), "no text and no file")))
+        return corpus
 
     @property
     def ids(self) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import InputError
 from .captions import texts
-from .corpus import Corpus, Missing, Sample
+from .corpus import Corpus, Sample
 from .storage import File, Stored, on_disk, reached, read_url
 
 TEXT = ("text", "caption", "captions", "sentence")
@@ -39,7 +39,6 @@ def read(root: str | Path, split: str | None = "train") -> Corpus:
         raise InputError(f"{root} has no column of text, audio, video or pictures: its columns are {rows.column_names}")
     names: Any = rows.features["label"] if "label" in plain else None
     samples: list[Sample] = []
-    missing: list[Missing] = []
     for number, row in enumerate(rows.select_columns(plain)) if plain else enumerate({} for _ in range(len(rows))):
         name = str(row.get("id", number))
         given: Any = next((row[c] for c in TEXT if row.get(c)), [])
@@ -51,12 +50,8 @@ def read(root: str | Path, split: str | None = "train") -> Corpus:
         }
         text = texts(given, f"{root}, row {number}")
         audio, video = files.get("audio", files.get("video")), files.get("video")
-        if text or files:
-            label = None if label is None else str(label)
-            samples.append(Sample(name, text, audio, video, files.get("image"), label))
-        else:
-            missing.append(Missing(name, "no text and no file"))
-    return Corpus(f"dataset {Path(str(root)).name}", samples, missing)
+        samples.append(Sample(name, text, audio, video, files.get("image"), None if label is None else str(label)))
+    return Corpus.of(f"dataset {Path(str(root)).name}", samples)
 
 
 def table(root: str | Path, split: str | None) -> Any:

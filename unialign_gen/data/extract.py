@@ -29,7 +29,7 @@ from .corpus import Corpus, Sample
 from .decode import Prepared, decoders, ordered, prepare
 from .extract_config import ExtractConfig, describe, open_encoders, places
 from .sources import read_corpus
-from .storage import on_disk, sizes, write_whole
+from .storage import on_disk, sizes, write_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -293,8 +293,7 @@ def finish(config: ExtractConfig, corpus: Corpus, index: dict[str, Any]) -> dict
     rows: list[dict[str, str]] = [{"id": m.id, "kind": "missing", "reason": m.reason} for m in corpus.missing]
     for number in range(index["shards"]):
         rows += cache.read_about(cache.shard_path(config.out, number))["problems"]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_whole(config.out / cache.REPORT, text.encode())
+    write_rows(config.out / cache.REPORT, rows)
     for left in config.out.glob(".shard-*.part") if on_disk(config.out) else ():  # of processes that were killed
         left.unlink(missing_ok=True)
     kinds = Counter(row["kind"] for row in rows)

@@ -58,23 +58,16 @@ class MediaFolder:
 
 def files_below(root: Path) -> Iterator[str]:
     """The paths or URLs of all files at any depth."""
-    if on_disk(root):
-        return walk(str(root))
+    if on_disk(root):  # links to files are followed, those to folders not, so that no ring of links is walked for ever
+        found = os.walk(root, onerror=refuse)
+        return (os.path.join(folder, name) for folder, _, names in found for name in names)
     store: Any = root
     with reached(root):
         return (f"{store.protocol}://{name.lstrip('/')}" for name in store.fs.find(store.path))
 
 
-def walk(folder: str) -> Iterator[str]:
-    """Every file below, following links to files but not to folders, so that no ring of links is walked for ever."""
-    pending = [folder]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                else:
-                    yield entry.path
+def refuse(error: OSError) -> None:
+    raise error
 
 
 def clip_names(youtube: str, start: float) -> list[str]:

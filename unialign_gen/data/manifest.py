@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from .storage import write_rows
 
 FILE = "manifest.jsonl"
 
@@ -66,8 +67,4 @@ def read(root: Path) -> list[Row]:
 
 def write(root: Path, rows: list[Row]) -> None:
     """Replaces the manifest in one step."""
-    part = root / (FILE + ".part")
-    with part.open("w") as f:
-        for row in rows:
-            f.write(json.dumps(vars(row), ensure_ascii=False) + "\n")
-    part.replace(root / FILE)
+    write_rows(root / FILE, map(vars, rows))

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import InputError
 from .captions import rows, texts
-from .corpus import Corpus, Missing, Sample
+from .corpus import Corpus, Sample
 from .storage import File, file_at, on_disk, place
 
 KNOWN = ("id", "text", "label")  # all other columns hold files
@@ -26,18 +26,14 @@ def read(path: str | Path) -> Corpus:
     """
     path = place(path)
     samples: list[Sample] = []
-    missing: list[Missing] = []
     seen: dict[str, int] = {}
     for number, row in rows(path):
         sample = parse(row, path, number)
         if sample.id in seen:
             raise InputError(f"{path}, line {number}: id {sample.id!r} is that of line {seen[sample.id]} too")
         seen[sample.id] = number
-        if sample.text or sample.audio or sample.video or sample.image or sample.extra:
-            samples.append(sample)
-        else:
-            missing.append(Missing(sample.id, next(iter(sample.absent.values()), "no text and no file")))
-    return Corpus(path.stem, samples, missing)
+        samples.append(sample)
+    return Corpus.of(path.stem, samples)
 
 
 def parse(row: dict[str, Any], path: Path, number: int) -> Sample:

@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import InputError
 from ..output import make_folder
 from .captions import texts
-from .corpus import Corpus, Missing, Sample
+from .corpus import Corpus, Sample
 from .files import AUDIO, VIDEO
 from .storage import File, Stored, copies, expanded, made_once, on_disk, place, reached, read_url, write_whole
 
@@ -42,7 +42,6 @@ def read(pattern: str) -> Corpus:
     if not tars:
         raise InputError(f"no tars at {pattern}")
     samples: list[Sample] = []
-    missing: list[Missing] = []
     seen: dict[str, str] = {}
     with ThreadPoolExecutor(LISTERS, "list") as pool:
         for tar, entries in zip(tars, pool.map(listing, tars), strict=True):
@@ -50,12 +49,8 @@ def read(pattern: str) -> Corpus:
                 if name in seen:
                     raise InputError(f"{tar}: sample {name!r} is in {seen[name]} too")
                 seen[name] = tar
-                sample = parse(tar, name, files)
-                if sample.text or sample.audio or sample.image or sample.extra:
-                    samples.append(sample)
-                else:
-                    missing.append(Missing(name, "no text and no file"))
-    return Corpus(f"webdataset {Path(pattern).name}", samples, missing)
+                samples.append(parse(tar, name, files))
+    return Corpus.of(f"webdataset {Path(pattern).name}", samples)
 
 
 def listing(tar: str) -> list[tuple[str, dict[str, Any]]]:

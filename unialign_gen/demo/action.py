@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NewType, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NewType, TypeVar
 
 from torch import Tensor
 
@@ -15,17 +15,20 @@ from ..request.request import checked, read_prompts
 from . import html
 from .context import AppContext
 from .engine import Job, Progress
-from .limits import decimal, prior_strength, steps_and_guidance, whole, words
+from .limits import decimal, whole, words
 from .models import Model
 
 Upload = NewType("Upload", str)  # the path of a file that was uploaded
 
 
-class Noted(Protocol):
-    notes: list[Note]
+@dataclass(kw_only=True)
+class Result:
+    """What an action found, and what to know of it."""
+
+    notes: list[Note] = field(default_factory=list)
 
 
-R = TypeVar("R", bound=Noted)
+R = TypeVar("R", bound=Result)
 
 
 @dataclass
@@ -61,22 +64,34 @@ class Action:
         raise NotImplementedError
 
     def answers(self, context: AppContext, session: str = "") -> Iterator[dict[str, Any]]:
-        """Outputs as they come: progress on the stage, where there is one, then the answer."""
+        """All outputs as they come: progress on the stage, where there is one, then the answer.
+
+        Gradio keeps a component for every output that an answer leaves out, until the session is forgotten: none is left out.
+        """
         for found in self.run(context, session):
             if not isinstance(found, Progress):
                 yield self.answer(found, context)
             elif "stage" in self.outputs:
-                yield {"stage": html.stage(found)}
+                yield dict.fromkeys(self.outputs) | {"stage": html.fragment("stage", found)}
 
     def chosen(self, context: AppContext) -> Model:
         return context.engine.model(self.model or next(iter(context.engine.models)))
 
     def request(self, context: AppContext, **values: Any) -> Request:
-        """A request with these numbers, and whatever else it asks for."""
-        model = self.chosen(context)
-        steps, guidance = steps_and_guidance(context.limits, model, self.steps, self.guidance)
-        seed, prior = whole(self.seed, "seed", 0, context.limits.seed), prior_strength(model, self.prior_strength)
-        return checked(Request, seed=seed, steps=steps, guidance=guidance, prior_strength=prior, **values)
+        """A request with these numbers, and whatever else it asks for.
+
+        A strength of the prior is not refused where the model has none: a program may send that of another model.
+        """
+        model, limits = self.chosen(context), context.limits
+        prior = model.prior if self.prior_strength is None else decimal(self.prior_strength, "prior strength", 0, 1)
+        return checked(
+            Request,
+            seed=whole(self.seed, "seed", 0, limits.seed),
+            steps=model.steps if self.steps is None else whole(self.steps, "steps", 1, limits.steps),
+            guidance=model.guidance if self.guidance is None else decimal(self.guidance, "guidance", 0, limits.guidance),
+            prior_strength=0.0 if model.prior is None else prior,
+            **values,
+        )
 
     def prompts(
         self, context: AppContext, files: Mapping[str, Any] | None = None, weights: Mapping[str, Any] | None = None

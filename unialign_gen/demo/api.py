@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 import inspect
-from abc import ABCMeta
+import logging
+import re
+import secrets
 from collections.abc import Iterator
 from dataclasses import fields
+from html import escape
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from ..errors import InputError
 from .action import Action, Upload
-from .context import DRAWING, AppContext, session_of
+from .context import AppContext
 from .create import Create, Edit
-from .errors import said
+from .engine import CancelledError
 from .film import Animate
 from .live import Live
-from .read import Place, Read, Restore
+from .read import Place, Read
 from .travel import Travel
 
-SOME: dict[str, Any] = {"concurrency_limit": 2}
 ACTIONS: dict[type[Action], dict[str, Any]] = {
-    **dict.fromkeys((Create, Edit, Travel, Animate), DRAWING),
+    **{action: {"concurrency_id": "drawing"} for action in (Create, Edit, Travel, Animate)},  # `Limits.together` at a time
     Live: {"queue": False},  # a few requests a second: the engine alone puts them in turn
-    **dict.fromkeys((Read, Restore, Place), SOME),
+    **{action: {"concurrency_limit": 2} for action in (Read, Place)},
 }
+PLACE = re.compile(r"(?<![\w.])/(?:[^\s/:,;'\"]+/)+[^\s/:,;'\"]*")  # an absolute path: the page shows its last part
+log = logging.getLogger("unialign_gen.demo")
 
 
-def uploaded(component: Any, payload: Any) -> str | None:
-    """The path inside a component's payload, if it lies where uploads lie; nothing is opened."""
+def session_of(request: Any) -> str:
+    """Who asks: the browser tab, or the client; who does not say so is somebody of his own, whom nobody else can stop."""
+    return str(getattr(request, "session_hash", None) or secrets.token_hex(16))
+
+
+def upload_field(**options: Any) -> Any:
+    """Gradio's file component without its decoder."""
+    field: Any = gr.File(**options)
+    field.preprocess = uploaded
+    return field
+
+
+def uploaded(payload: Any) -> str | None:
+    """The path inside a file component's payload, if it lies where uploads lie; nothing is opened."""
     path = getattr(payload, "path", None)
     if not path:
         return None
@@ -39,22 +56,36 @@ def uploaded(component: Any, payload: Any) -> str | None:
     return str(path)
 
 
-# Gradio's file component without its decoder. Its metaclass would write a stub file beside this one for a subclass: its
-# parent makes the class instead.
-UploadFile: Any = ABCMeta.__new__(
-    type(gr.File), "File", (gr.File,), {"__module__": __name__, "is_template": True, "preprocess": uploaded}
-)
-COMPONENTS = {Upload: UploadFile, bool: gr.Checkbox, int: gr.Number, float: gr.Number, str: gr.Textbox}
+COMPONENTS = {Upload: upload_field, bool: gr.Checkbox, int: gr.Number, float: gr.Number, str: gr.Textbox}
+
+
+def said(error: BaseException) -> gr.Error:
+    """The error as the page shows it: one line, without markup."""
+    if isinstance(error, gr.Error):
+        return error
+    if isinstance(error, InputError):
+        line = PLACE.sub(lambda found: Path(found[0]).name, " ".join(str(error).split()))[:300]
+    elif isinstance(error, CancelledError):
+        line = "stopped"
+    else:
+        log.error("a request failed", exc_info=error)
+        line = "this did not work, for a reason that is the server's: please try something else"
+    return gr.Error(escape(line, quote=False), title="", duration=8, print_exception=False)
+
+
+def parameters(action: type[Action]) -> list[str]:
+    """Of an endpoint, in their order: the action's own first."""
+    return sorted((f.name for f in fields(action)), key=lambda name: name not in action.__annotations__)
 
 
 def endpoint(context: AppContext, action: type[Action], options: dict[str, Any]) -> None:
     """`/NAME` of an action, inside a page that is being built. What goes wrong is one line."""
     hints, outputs = get_type_hints(action), {name: make() for name, make in action.outputs.items()}
     inputs = []
-    for field in sorted(fields(action), key=lambda f: f.name not in action.__annotations__):  # its own first
-        kinds = get_args(hints[field.name]) or (hints[field.name],)
+    for name in parameters(action):
+        kinds = get_args(hints[name]) or (hints[name],)
         make: Any = next((COMPONENTS[k] for k in kinds if k in COMPONENTS), gr.JSON)
-        inputs.append(make(value=field.default, label=field.name))
+        inputs.append(make(value=getattr(action, name), label=name))
 
     def answer(request: gr.Request, *given: Any) -> Iterator[Any]:
         try:
@@ -65,8 +96,8 @@ def endpoint(context: AppContext, action: type[Action], options: dict[str, Any])
             raise said(error) from None
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter(i.label, kind, default=i.value) for i in inputs]
-    answer.__signature__ = inspect.Signature([inspect.Parameter("request", kind), *parameters])  # type: ignore[attr-defined]
+    named = [inspect.Parameter(i.label, kind, default=i.value) for i in inputs]
+    answer.__signature__ = inspect.Signature([inspect.Parameter("request", kind), *named])  # type: ignore[attr-defined]
     answer.__annotations__ = {"request": gr.Request}
     answer.__doc__ = action.__doc__
     gr.Button().click(answer, inputs, list(outputs.values()), api_name=action.__name__.lower(), **options)

@@ -8,14 +8,11 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..loading import shipped_folder
 from .decode_worker import DecodeWorker
 from .engine import Engine
 from .limits import Limits
-
-DRAWING: dict[str, Any] = {"concurrency_id": "drawing"}  # of every event that draws: `Limits.together` of them at a time
 
 
 @dataclass
@@ -45,8 +42,3 @@ class AppContext:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(shipped_folder() / "samples" / name, copy)
         return str(copy)
-
-
-def session_of(request: Any) -> str:
-    """Who asks: the browser tab, or the client; who does not say so is somebody of his own, whom nobody else can stop."""
-    return str(getattr(request, "session_hash", None) or secrets.token_hex(16))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,12 +11,12 @@ import gradio as gr
 from PIL import Image
 
 from ..errors import InputError
-from ..notes import Note, collected
+from ..notes import collected
 from ..request import Prompt
 from ..request.picture_settings import PictureSettings, save_picture
 from ..request.request import MIXES, MODALITIES, Mix, write_prompt
 from . import html
-from .action import Action, Upload, named, nearest
+from .action import Action, Result, Upload, named, nearest
 from .context import AppContext
 from .engine import Job, Progress
 from .limits import choice, decimal, whole
@@ -28,7 +28,7 @@ SIDES = (64, 512)  # pixels, in steps of the first
 
 
 @dataclass
-class Drawn:
+class Drawn(Result):
     """What was drawn, what makes each picture again, and what the prompts were understood as.
 
     `nearest` are concepts with cosines of the mix; `nearest_each` the same of each prompt by its number.
@@ -39,7 +39,6 @@ class Drawn:
     nearest: list[tuple[str, float]]
     nearest_each: list[list[tuple[str, float]]]
     prompts: tuple[Prompt, ...]
-    notes: list[Note] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """For programs: what made the pictures, and what the prompts were understood as."""
@@ -138,8 +137,8 @@ class Create(Action):
             "command": command(result.settings[0], len(files)),
             "python": python(result.settings[0], len(files)),
             "stage": "",
-            "understood": html.notes(result.notes) + html.understood(result.nearest, result.prompts, result.nearest_each),
-            "seen": html.seen(result.prompts),
+            "understood": html.fragment("understood", result.nearest, result.prompts, result.nearest_each, result.notes),
+            "seen": html.fragment("seen", result.prompts),
         }
 
 

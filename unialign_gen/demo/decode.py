@@ -15,7 +15,6 @@ import io
 import json
 import os
 import sys
-import wave
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +24,7 @@ from PIL import Image
 
 from .. import media
 from ..errors import InputError
+from ..loading import shipped_folder
 from ..media.files import choose_track, tracks
 from ..media.pictures import listed, opened_picture
 from ..media.reading import seconds_of
@@ -35,15 +35,12 @@ from .limits import Limits
 PICTURES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "MPO")
 RECORDINGS = "WAV, MP3, FLAC, OGG, Opus, M4A, AAC, AIFF, MP4, MOV, WebM, MKV or AVI"
 MOVING = ("GIF", "WEBP", "PNG", "AVIF")
-FILM_RATE = 44100
 
 
 class Named(io.BytesIO):
     """A file's bytes, with the name that messages call it by."""
 
-    def __init__(self, data: bytes, name: str):
-        super().__init__(data)
-        self.name = name
+    name: str
 
 
 def narrow(limits: Limits) -> None:
@@ -87,16 +84,9 @@ def warm_up() -> None:
         with contextlib.suppress(Exception):  # this Pillow may lack one
             Image.new("RGB", (8, 8)).save(made, form, icc_profile=srgb_profile(), exif=Image.Exif())
             media.load_image(made.getvalue())
-    sound = io.BytesIO()
-    with wave.open(sound, "wb") as file:
-        file.setnchannels(2)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        file.writeframes(bytes(8000))
     with collected():
-        media.load_sound(sound.getvalue(), 16000)
-        with contextlib.suppress(InputError):
-            media.load_video(sound.getvalue(), rate=16000)
+        media.load_sound((shipped_folder() / "samples" / "cow.flac").read_bytes(), 16000)
+        media.load_video((shipped_folder() / "samples" / "sheep.mp4").read_bytes(), rate=16000)
     for encoding in ("ascii", "latin-1", "utf-16-be", "utf-16-le", "idna"):
         "".encode(encoding)
 
@@ -127,11 +117,11 @@ def main() -> None:
 
 
 def answer(request: dict[str, Any], data: bytes, limits: Limits, out: BinaryIO) -> None:
-    name = request["name"]
-    arrays: list[np.ndarray] = []
+    file, arrays = Named(data), list[np.ndarray]()
+    name = file.name = request["name"]
     with collected() as notes:
         try:
-            kind, arrays, extra = decode(request["kind"], Named(data, name), request["rate"], limits)
+            kind, arrays, extra = decode(request["kind"], file, request["rate"], limits)
             header = {"kind": kind, "arrays": [[list(a.shape), str(a.dtype)] for a in arrays], **extra}
         except InputError as error:
             header = {"error": str(error)}
@@ -157,9 +147,8 @@ def decode(kind: str, file: Named, rate: int, limits: Limits) -> tuple[str, list
         return kind, [np.asarray(media.load_image(file, PICTURES))], {}
     seconds = check_container(file, kind, limits)
     if kind == "track":
-        blocks = list(media.sound_blocks(file, FILM_RATE, channels=2, seconds=limits.film_seconds))
-        whole = (torch.cat(blocks, 1).clamp(-1, 1) * 32767).round().to(torch.int16)
-        return kind, [whole.T.numpy()], {"seconds": seconds}
+        blocks = list(media.sound_blocks(file, rate, channels=2, seconds=limits.film_seconds))
+        return "audio", [torch.cat(blocks, 1).numpy()], {"seconds": seconds}
     if kind == "audio":
         return kind, [media.load_sound(file, rate).numpy()], {"seconds": seconds}
     clip = media.load_video(file, rate=rate)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -30,23 +31,19 @@ FILES = 500  # that one process decodes before a fresh one takes its place
 
 @dataclass
 class Media:
-    """A decoded upload: `value` as a pipeline takes it; stereo int16 (n, 2) at `decode.FILM_RATE` Hz for a track."""
+    """A decoded upload: `value` as a pipeline takes it."""
 
     kind: str
     name: str
-    value: Image.Image | Sound | Clip | np.ndarray
+    value: Image.Image | Sound | Clip
     seconds: float | None = None
-
-
-class DecoderDiedError(OSError):
-    """The process has ended, of itself or since its time was over."""
 
 
 class Worker:
     """A process that decodes, see `decode.main`.
 
     Raises:
-        DecoderDiedError: it does not start.
+        ConnectionError, TimeoutError: it does not start, or not in time.
     """
 
     def __init__(self, limits: Limits):
@@ -64,7 +61,7 @@ class Worker:
         assert self.process.stdout is not None
         self.into, self.out = self.process.stdin, self.process.stdout
         with self.killed_after(START_SECONDS):
-            self.header()
+            json.loads(self.out.readline())
 
     def kill(self) -> None:
         self.late = True
@@ -77,21 +74,15 @@ class Worker:
         try:
             yield
         except (OSError, ValueError) as error:
-            raise DecoderDiedError from error
+            raise (TimeoutError if self.late else ConnectionError) from error
         finally:
             clock.cancel()
-
-    def header(self) -> dict[str, Any]:
-        line = self.out.readline()
-        if not line:
-            raise OSError("the decoder has ended")
-        return json.loads(line)
 
     def ask(self, kind: str, path: Path, rate: int, seconds: float) -> tuple[dict[str, Any], list[np.ndarray]]:
         """A header and its arrays, within so many seconds.
 
         Raises:
-            DecoderDiedError: the process has ended.
+            ConnectionError, TimeoutError: the process has ended, of itself or since its time was over.
         """
         self.files += 1
         data = path.read_bytes()
@@ -99,7 +90,7 @@ class Worker:
             self.into.write(json.dumps({"kind": kind, "name": path.name, "size": len(data), "rate": rate}).encode() + b"\n")
             self.into.write(data)
             self.into.flush()
-            header, arrays = self.header(), []
+            header, arrays = json.loads(self.out.readline()), []
             for shape, name in header.get("arrays", []):
                 raw = self.out.read(math.prod(shape) * np.dtype(name).itemsize)
                 arrays.append(np.frombuffer(bytearray(raw), np.dtype(name)).reshape(shape))
@@ -119,31 +110,33 @@ class DecodeWorker:
 
     def __init__(self, limits: Limits):
         self.limits = limits
-        self.places = threading.BoundedSemaphore(limits.decoders)
-        self.starting = threading.Lock()
-        self.idle: list[Worker] = []
+        self.places: queue.Queue[Worker | None] = queue.Queue()  # of idle processes; None is one to be started
+        for _ in range(limits.decoders):
+            self.places.put(None)
+
+    @contextmanager
+    def worker(self) -> Iterator[Worker]:
+        """A process of one's own; one that died, or has opened `FILES` files, leaves its place to a fresh one."""
+        found, kept = self.places.get(), None
+        try:
+            found = found or Worker(self.limits)
+            yield found
+            kept = found if found.files < FILES else None
+        finally:
+            if found is not None and kept is None:
+                found.end()
+            self.places.put(kept)
 
     def warm(self) -> None:
         """Has the processes ready, which takes seconds; where that fails, the first file will say so."""
-        for _ in range(self.limits.decoders):
-            with self.starting, suppress(OSError, ValueError):
-                self.idle.append(Worker(self.limits))
-
-    def take(self) -> Worker:
-        """One that is ready, or is about to be; else a new one."""
-        with suppress(IndexError):
-            return self.idle.pop()
-        with self.starting:
-            return self.idle.pop() if self.idle else Worker(self.limits)
-
-    def give_back(self, worker: Worker) -> None:
-        if worker.files < FILES:
-            self.idle.append(worker)
-        else:
-            worker.end()
+        for _ in range(self.limits.decoders):  # the next place is the one that was not used for longest
+            with suppress(OSError, ValueError), self.worker():
+                pass
 
     def decode(self, kind: str, path: str, rate: int = 44100) -> Media:
-        """An upload as `image`, `audio`, `video`, `any` of them, or `track`; sound at `rate` Hz. Its notes are noted here.
+        """An upload as `image`, `audio`, `video`, `any` of them, or `track`, stereo for a film. Its notes are noted here.
+
+        Sound comes at `rate` Hz.
 
         Raises:
             InputError: it cannot be read, or not within the limits.
@@ -167,23 +160,15 @@ class DecodeWorker:
         except InputError as error:
             raise InputError(str(error).replace(path, name)) from error
         for last in (False, True):
-            with self.places:
-                worker = None
-                try:
-                    worker = self.take()
+            try:
+                with self.worker() as worker:
                     header, arrays = worker.ask(kind, file, rate, self.limits.decode_seconds)
-                except DecoderDiedError as error:
-                    if worker is not None:
-                        worker.end()
-                    if worker is not None and worker.late:
-                        raise InputError(
-                            f"{name} takes longer to decode than the {self.limits.decode_seconds:g} s it may"
-                        ) from error
-                    if last:
-                        raise InputError(f"{name} cannot be decoded: its decoder broke down twice") from error
-                    continue
-                self.give_back(worker)
-            break
+                break
+            except TimeoutError as error:
+                raise InputError(f"{name} takes longer to decode than the {self.limits.decode_seconds:g} s it may") from error
+            except ConnectionError as error:
+                if last:
+                    raise InputError(f"{name} cannot be decoded: its decoder broke down twice") from error
         for found in header.get("notes", []):
             note(found["kind"], found["text"])
         if "error" in header:
@@ -191,17 +176,18 @@ class DecodeWorker:
         return header, arrays
 
     def close(self) -> None:
-        while self.idle:
-            self.idle.pop().end()
+        for _ in range(self.limits.decoders):
+            with suppress(queue.Empty):
+                if worker := self.places.get_nowait():
+                    worker.end()
+                self.places.put(None)
 
 
-def assemble(header: dict[str, Any], arrays: list[np.ndarray], rate: int, name: str) -> Image.Image | Sound | Clip | np.ndarray:
+def assemble(header: dict[str, Any], arrays: list[np.ndarray], rate: int, name: str) -> Image.Image | Sound | Clip:
     if header["kind"] == "image":
         return Image.fromarray(arrays[0])
     if header["kind"] == "audio":
         return Sound(torch.from_numpy(arrays[0]), rate, name)
-    if header["kind"] == "track":
-        return arrays[0]
     frames = arrays[:-1] if header["sound"] else arrays
     sound = torch.from_numpy(arrays[-1]) if header["sound"] else None
     return Clip([Image.fromarray(f) for f in frames], sound, name=name)

@@ -7,7 +7,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -21,11 +22,6 @@ from .limits import Limits
 from .models import Model, on_disk
 
 T = TypeVar("T")
-WAIT = 0.25  # seconds between two looks at a job, so that an abandoned one is noticed
-
-
-class CancelledError(Exception):
-    """The job was stopped by who asked for it."""
 
 
 @dataclass
@@ -46,8 +42,6 @@ class Job(Generic[T]):
         self.stopped = threading.Event()
         self.limits = limits
         self.deadline = float("inf")
-        self.result: T | None = None
-        self.error: BaseException | None = None
 
     def check(self) -> None:
         """Raises `CancelledError` once the job is stopped, `InputError` when it has taken too long."""
@@ -131,12 +125,11 @@ class Engine:
 
     def rate(self, label: str) -> int:
         """The sampling rate in Hz of the model's sound encoder; 44.1 kHz where it has none."""
-        self.model(label)
         if label not in self.rates:
-            try:
-                self.rates[label] = int(self.pipeline(label).aligner.sound_rate)
-            except InputError:
-                self.rates[label] = 44100
+            rate = 44100
+            with suppress(InputError):
+                rate = int(self.pipeline(label).aligner.sound_rate)
+            self.rates[label] = rate
         return self.rates[label]
 
     def run(self, work: Callable[[Job[T]], T], session: str = "", action: str = "") -> Iterator[Progress | T]:
@@ -151,35 +144,21 @@ class Engine:
         job: Job[T] = Job(self.limits)
         self.jobs[session, action] = job
 
-        def do() -> None:
-            try:
-                job.deadline = time.monotonic() + self.limits.job_seconds
-                self.current.job = job
-                job.check()
-                job.result = work(job)
-            except BaseException as error:  # handed to the thread that waits
-                job.error = error
-            finally:
-                self.current.job = None
-                job.events.put(None)
+        def do() -> T:
+            job.deadline = time.monotonic() + self.limits.job_seconds
+            self.current.job = job
+            job.check()
+            return work(job)
 
-        self.workers.submit(do)
+        done = self.workers.submit(do)
+        done.add_done_callback(lambda _: job.events.put(None))
         try:
-            while True:
-                try:
-                    progress = job.events.get(timeout=WAIT)
-                except queue.Empty:
-                    continue
-                if progress is None:
-                    break
-                yield progress
+            yield from iter(job.events.get, None)  # type: ignore[misc]
         finally:
             job.stopped.set()
             if self.jobs.get((session, action)) is job:
                 del self.jobs[session, action]
-        if job.error is not None:
-            raise job.error
-        yield job.result  # type: ignore[misc]
+        yield done.result()
 
     def cancel(self, session: str, action: str | None = None) -> int:
         """Stops the session's jobs, or those of one action; how many there were."""

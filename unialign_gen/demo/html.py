@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,11 +12,6 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
-
-from ..media import Clip, Sound
-from ..notes import Note
-from ..request import Prompt
-from .engine import Progress
 
 KINDS = {"text": "Words", "audio": "Sound", "video": "Video", "image": "Picture", "embeds": "Vector"}
 
@@ -55,41 +49,3 @@ def environment() -> Environment:
 def fragment(name: str, *values: Any) -> str:
     """A macro of the fragments, filled in."""
     return str(getattr(environment().get_template("fragments.html.j2").module, name)(*values))
-
-
-def stage(progress: Progress) -> str:
-    """A bar, and the pictures as they are so far."""
-    return fragment("stage", progress, 100 * progress.done / max(1, progress.total))
-
-
-def note(words: str) -> str:
-    return fragment("note", words) if words else ""
-
-
-def notes(found: Sequence[Note]) -> str:
-    """What was lost or guessed, for the picture that is shown."""
-    return fragment("notes", found) if found else ""
-
-
-def understood(
-    concepts: Sequence[tuple[str, float]], prompts: Sequence[Prompt], each: Sequence[Sequence[tuple[str, float]]]
-) -> str:
-    """What the mix, and each prompt in it, was understood as; a cosine below zero has no bar."""
-    return fragment("understood", concepts, list(zip(prompts, each, strict=True)) if len(prompts) > 1 else [])
-
-
-def seen(prompts: Sequence[Prompt]) -> str:
-    """What the encoders took of each file: the sound's wave, the sampled frames, the picture."""
-    cards = []
-    for prompt in prompts:
-        value, frames, sound, said = prompt.value, [], None, ""
-        if isinstance(value, Sound):
-            sound, said = value.samples, f"{value.samples.shape[-1] / value.rate:.1f} s heard"
-        elif isinstance(value, Clip):
-            frames, sound = value.frames, value.sound
-            said = f"{len(frames)} frames seen" + ("" if sound is None else ", and its sound heard")
-        elif isinstance(value, Image.Image):
-            frames, said = [value], f"{value.width} x {value.height} pixels seen"
-        if said:
-            cards.append((prompt, frames, sound, said))
-    return fragment("seen", cards)

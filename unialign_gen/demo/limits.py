@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import InputError
-
-if TYPE_CHECKING:
-    from .models import Model
 
 
 @dataclass(frozen=True)
@@ -55,30 +52,6 @@ class Limits:
     requests_a_minute: int = 1200
     logins_a_minute: int = 20
     loaded: int = 2
-
-
-def steps_and_guidance(limits: Limits, model: Model, steps: Any, guidance: Any) -> tuple[int, float]:
-    """Steps and guidance of a request, the model's own where it names none.
-
-    Raises:
-        InputError: one that cannot be used.
-    """
-    return (
-        model.steps if steps is None else whole(steps, "steps", 1, limits.steps),
-        model.guidance if guidance is None else decimal(guidance, "guidance", 0, limits.guidance),
-    )
-
-
-def prior_strength(model: Model, strength: Any) -> float:
-    """The strength of the prior in a request, the model's own where it names none; 0 for a model without a prior.
-
-    Another model's is not refused there: a program that names no strength sends that of the page's first model.
-
-    Raises:
-        InputError: one that cannot be used.
-    """
-    wanted = model.prior if strength is None else decimal(strength, "prior strength", 0, 1)
-    return 0.0 if model.prior is None or wanted is None else wanted
 
 
 def whole(value: Any, name: str, low: int, high: int) -> int:

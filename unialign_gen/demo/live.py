@@ -10,7 +10,7 @@ import base64
 import binascii
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import gradio as gr
@@ -23,11 +23,10 @@ from ..errors import InputError
 from ..media import Sound
 from ..media.sound import SILENT
 from ..mixing import mix, path, slerp
-from ..notes import Note
 from ..request import Prompt, Request
 from ..request.request import read_vector, write_prompt
 from . import html
-from .action import Action, nearest
+from .action import Action, Result, nearest
 from .context import AppContext
 from .engine import Job, Progress
 from .limits import decimal, whole
@@ -39,14 +38,13 @@ MOST = 4  # pictures a call
 
 
 @dataclass
-class Moment:
+class Moment(Result):
     """The next pictures, the points (d,) of the last of them and of what stays, and what was heard."""
 
     pictures: list[Image.Image]
     point: Tensor | None
     base: Tensor | None
     heard: list[tuple[str, float]]
-    notes: list[Note] = field(default_factory=list)
 
 
 @dataclass

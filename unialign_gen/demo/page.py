@@ -17,10 +17,9 @@ from ..errors import InputError
 from ..eval.results import unpacked
 from ..eval.tables import bars
 from ..loading import describe, shipped_folder
-from .api import ACTIONS
-from .concept_map import ConceptMap
+from .api import ACTIONS, parameters
 from .context import AppContext
-from .html import environment
+from .html import KINDS, environment
 from .opening import Opening
 
 PAPER = "https://arxiv.org/abs/2602.09507"
@@ -37,7 +36,9 @@ def page_routes(context: AppContext, opening: Opening) -> list[Any]:
         "samples": shipped_folder() / "samples" / "README.md",
     }
     facts = {
-        "models": {name: {"steps": m.steps, "guidance": m.guidance, "prior": m.prior} for name, m in models.items()},
+        "kinds": KINDS,
+        "models": {n: {"steps": m.steps, "guidance": m.guidance, "prior_strength": m.prior} for n, m in models.items()},
+        "inputs": {action.__name__.lower(): parameters(action) for action in ACTIONS},
         "outputs": {action.__name__.lower(): list(action.outputs) for action in ACTIONS},
     }
 
@@ -48,14 +49,13 @@ def page_routes(context: AppContext, opening: Opening) -> list[Any]:
         app = request.app
         if app.auth is not None and not any(app.tokens.get(token) for token in request.cookies.values()):
             return rendered("login.html.j2")
-        first = next(iter(models.values()))
-        return rendered("page.html.j2", url=request.base_url, paper=PAPER, facts=facts, model=first, limits=context.limits)
+        named = {"model": next(iter(models.values())), "models": [(name, name) for name in models]}
+        return rendered("page.html.j2", url=request.base_url, paper=PAPER, facts=facts, limits=context.limits, **named)
 
     def explore(_: Request) -> Response:
-        label = next(iter(models))
-        return rendered(
-            "explore.html.j2", map=ConceptMap.of(context.engine.concepts(label)), results=results(), models=describe()
-        )
+        table = context.engine.concepts(next(iter(models)))
+        known = table if table is not None and table.places is not None else None
+        return rendered("explore.html.j2", table=known, results=results(), models=describe())
 
     def opened(_: Request) -> Response:
         return JSONResponse({"answers": opening.answers, "done": opening.done}, headers={"cache-control": "no-store"})

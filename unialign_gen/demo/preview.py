@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..pipelines.prompted import pil_of
+
 SHARE = 0.1  # of the sampling time that all previews together may take
 
 
@@ -29,8 +31,7 @@ def decode_latents(pipeline: Any, latents: Tensor) -> list[Image.Image]:
             pixels = pipeline.movq.decode(latents, force_not_quantize=True).sample
         else:
             pixels = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
-    pixels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    return [Image.fromarray(p) for p in pixels.permute(0, 2, 3, 1).cpu().numpy()]
+    return pil_of((pixels.float() / 2 + 0.5).clamp(0, 1))
 
 
 class Previewer:

@@ -1,44 +1,43 @@
-"""Read, Restore, Place: a file as an encoded prompt, the settings in a picture, and where a prompt lies among the concepts."""
+"""Read, Place: a file as an encoded prompt with the settings in it, and where a prompt lies among the concepts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import gradio as gr
 from torch import Tensor
 
+from ..concepts import ConceptTable
 from ..errors import InputError
-from ..notes import Note, collected, note
+from ..notes import collected, note
 from ..request import Prompt, Request
 from ..request.picture_settings import PictureSettings, parse
 from ..request.request import MODALITIES, write_prompt
 from . import html
-from .action import Action, Upload, named, nearest, weight_of
-from .concept_map import ConceptMap
+from .action import Action, Result, Upload, named, nearest, weight_of
 from .context import AppContext
 from .engine import Job, Progress
 from .limits import choice, decimal, whole
 
 SOUND_IN_VIDEO = 0.3  # as in `Aligner.embed_video`
-NUMBERS = ("mix", "seed", "steps", "guidance", "model", "prior")
+NEIGHBOURS, SHARPNESS = 5, 0.05  # of a place on the map
 
 
 @dataclass
-class Encoded:
+class Encoded(Result):
     """A prompt with its embedding, where it lies once the prior has moved it, (d,), and the settings in its file."""
 
     prompt: Prompt
     vector: Tensor
-    settings: Restored | None = None
-    notes: list[Note] = field(default_factory=list)
+    settings: dict[str, Any] | None = None
 
 
 @dataclass
 class Read(Action):
-    """A file as an encoded prompt, what it is understood as, and how the page drew it, if it did.
+    """A file as an encoded prompt, what it is understood as, and how the page drew it, if it did, as parameters of `/create`.
 
     `kind` is `audio`, `video`, `image`, or `any`; `video_sound` the share of a video's sound beside its frames.
     """
@@ -57,12 +56,12 @@ class Read(Action):
             raise InputError("nothing to read: add a sound, a video or a picture")
         with collected() as told:
             prompt = self.decoded(context, choice(self.kind, "kind", ("any", *MODALITIES[1:])), self.file, "file")
-            settings = None
-            if prompt.kind == "image":
-                try:
-                    settings = restored(self.file, context)
-                except InputError as error:  # still a picture
-                    note("settings", str(error))
+            settings, name = None, Path(self.file).name
+            try:
+                text = context.decode_worker.settings(self.file) if prompt.kind == "image" else None
+                settings = None if text is None else restore(parse(text, name), context, name)
+            except InputError as error:  # still a picture
+                note("settings", str(error))
 
         def work(pipeline: Any, _: Job[Encoded]) -> Encoded:
             found = prompt
@@ -75,76 +74,18 @@ class Read(Action):
         yield from self.job(context, session, work, told)
 
     def answer(self, result: Encoded, context: AppContext) -> dict[str, Any]:
+        near = nearest(context.engine.concepts(self.chosen(context).label), result.vector, 3)
         return {
             "part": write_prompt(result.prompt),
-            "concepts": named(nearest(context.engine.concepts(self.chosen(context).label), result.vector, 3)),
+            "concepts": named(near),
             "notes": [n.as_dict() for n in result.notes],
-            "settings": None if result.settings is None else asdict(result.settings),
-            "seen": html.seen((result.prompt,)),
+            "settings": result.settings,
+            "seen": html.fragment("read", result.notes, near, result.prompt),
         }
 
 
-@dataclass
-class Restored:
-    """Values of the page's controls, the prompts in JSON, files by their embeddings, and what to say."""
-
-    kept: list[dict[str, Any]]
-    mix: str
-    seed: int
-    steps: int
-    guidance: float
-    prior: float
-    size: int | None
-    upscale: int | None
-    prior_temperature: float | None
-    model: str
-    said: str
-
-
-@dataclass
-class Restore(Action):
-    """Settings of a picture that was drawn here, as the parameters of `/create`."""
-
-    file: Upload | None = None
-    outputs: ClassVar[dict[str, Any]] = {
-        "text": gr.Textbox,
-        **dict.fromkeys(MODALITIES[1:], gr.JSON),
-        **dict.fromkeys((f"{kind}_weight" for kind in MODALITIES), gr.Number),
-        "mix": gr.Textbox,
-        **dict.fromkeys(("seed", "steps", "guidance", "pictures"), gr.Number),
-        "model": gr.Textbox,
-        "prior": gr.Number,
-        "note": gr.Textbox,
-        "kept": gr.JSON,
-    }
-
-    def run(self, context: AppContext, session: str = "") -> Iterator[Restored | None]:
-        back = None if self.file is None else restored(self.file, context)
-        if self.file is not None and back is None:
-            raise InputError(f"{Path(self.file).name} holds no settings of this program")
-        yield back
-
-    def answer(self, result: Restored | None, context: AppContext) -> dict[str, Any]:
-        empty = dict.fromkeys(self.outputs)
-        if result is None:
-            return {**empty, "kept": []}
-        texts = [p for p in result.kept if p["kind"] == "text"]
-        words = texts[0] if len(texts) == 1 else {"value": "", "weight": 1.0}
-        kept = [p for p in result.kept if p is not words]
-        weights = {f"{p['kind']}_weight": p["weight"] for p in (words | {"kind": "text"}, *kept) if p["kind"] in MODALITIES}
-        numbers = {name: getattr(result, name) for name in NUMBERS}
-        shown = {"text": words["value"], "pictures": 1, "note": html.note(result.said), "kept": kept}
-        return {**empty, **{f"{kind}_weight": 1.0 for kind in MODALITIES}, **weights, **numbers, **shown}
-
-
-def restored(file: str, context: AppContext) -> Restored | None:
-    """The controls for the settings that an upload keeps; None where it keeps none."""
-    text = context.decode_worker.settings(file)
-    return None if text is None else restore(parse(text, Path(file).name), context, Path(file).name)
-
-
-def restore(settings: PictureSettings, context: AppContext, name: str) -> Restored:
-    """The controls for these settings.
+def restore(settings: PictureSettings, context: AppContext, name: str) -> dict[str, Any]:
+    """The parameters of `/create` for these settings, with files by their embeddings, and what is `said` of it.
 
     Raises:
         InputError: the page cannot draw this: prompts of a batch, a number beyond the limits, a model that is not here.
@@ -159,30 +100,37 @@ def restore(settings: PictureSettings, context: AppContext, name: str) -> Restor
     model = next((m for m in context.engine.models.values() if (m.checkpoint, m.decoder or "") == wanted), None)
     if model is None:
         raise InputError(f"{name} was drawn with a model that is not here")
-    steps = whole(request.steps or model.steps, f"{name}: steps", 1, limits.steps)
-    asked = model.guidance if request.guidance is None else request.guidance
-    guidance = decimal(asked, f"{name}: guidance", 0, limits.guidance)
     prior = model.prior or 0.0 if request.prior_strength is None else request.prior_strength
     if prior and model.prior is None:
         raise InputError(f"{name} was drawn with a prior, which {model.label} has not here")
-    seed = whole(request.seed or 0, f"{name}: seed", 0, limits.seed)
+    guidance = model.guidance if request.guidance is None else request.guidance
     files = ", ".join(f"{p.name} ({html.KINDS[p.kind].lower()})" for p in prompts if p.kind != "text")
     said = f"Settings of {name} are back." + (f" The picture itself stands for {files}." if files else "")
     if settings.edit:
         said += f" It was edited ({settings.edit}): they alone draw another."
-    kept, free = [write_prompt(p) for p in prompts], (request.height, request.upscale, request.prior_temperature)
-    return Restored(kept, request.mix, seed, steps, guidance, prior, *free, model.label, said)
+    return {
+        "kept": [write_prompt(p) for p in prompts],
+        "mix": request.mix,
+        "seed": whole(request.seed or 0, f"{name}: seed", 0, limits.seed),
+        "steps": whole(request.steps or model.steps, f"{name}: steps", 1, limits.steps),
+        "guidance": decimal(guidance, f"{name}: guidance", 0, limits.guidance),
+        "prior_strength": prior,
+        "size": request.height,
+        "upscale": request.upscale,
+        "prior_temperature": request.prior_temperature,
+        "model": model.label,
+        "said": said,
+    }
 
 
 @dataclass
 class Place(Action):
     """Where a prompt lies among the concepts of the first model that has a map."""
 
-    file: Upload | None = None
     outputs: ClassVar[dict[str, Any]] = {"details": gr.JSON, "map": gr.Textbox, "understood": gr.Textbox}
 
     def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Encoded]:
-        prompts = self.prompts(context, {"any": self.file})
+        prompts = self.prompts(context)
         if not prompts:
             raise InputError("nothing to place: write words, or add a file")
         name = " + ".join(p.name for p in prompts)
@@ -193,13 +141,26 @@ class Place(Action):
         yield from self.job(context, session, work)
 
     def answer(self, result: Encoded, context: AppContext) -> dict[str, Any]:
-        concepts = ConceptMap.of(context.engine.concepts(self.chosen(context).label))
-        if concepts is None:
+        table = context.engine.concepts(self.chosen(context).label)
+        if table is None or table.places is None:
             raise InputError("this model has no map of concepts")
-        spot, numbers = concepts.place(result.vector)
-        found, where = nearest(concepts.table, result.vector), [round(v, 4) for v in spot.tolist()]
+        spot, numbers = place(table, result.vector)
+        found = nearest(table, result.vector)
         return {
-            "details": {"place": where, "concepts": named(found)},
-            "map": html.fragment("map", concepts, where, numbers, result.prompt.name),
-            "understood": html.understood(found, (), ()),
+            "details": {"place": spot, "concepts": named(found)},
+            "map": html.fragment("map", table, spot, numbers, result.prompt.name),
+            "understood": html.fragment("understood", found),
         }
+
+
+def place(table: ConceptTable, vector: Tensor) -> tuple[list[float], list[int]]:
+    """Where a unit embedding (d,) lies on the map of concepts, (2,) in [0, 1], and the numbers of those that say so.
+
+    It was not there when the map was made: it is put at the mean of the positions of its nearest concepts, with weights
+    softmax(cosine / `SHARPNESS`): near one concept it lies on it, between two it lies between them.
+    """
+    assert table.places is not None
+    cosines = table.cosines(vector.cpu().unsqueeze(0))[0]
+    best = cosines.topk(min(NEIGHBOURS, len(cosines)))
+    spot = (best.values / SHARPNESS).softmax(0) @ table.places[best.indices].float()
+    return [round(v, 4) for v in spot.tolist()], best.indices.tolist()

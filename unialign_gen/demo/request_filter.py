@@ -9,17 +9,17 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .limits import Limits
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+from .limits import Limits
 
 API = "/gradio_api/"
 LOGIN = ("/login", "/login/", "/logout")  # where the page asks for a name and a password
@@ -55,7 +55,7 @@ class RequestFilter:
 
     def __init__(
         self,
-        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        app: ASGIApp,
         limits: Limits,
         cache: Path,
         login: bool = False,
@@ -72,13 +72,16 @@ class RequestFilter:
         path = str(scope["path"]).removeprefix(str(scope.get("root_path") or ""))
         if path == "/health":
             found = self.health()
-            await answer(send, 200 if found["status"] == "ok" else 503, found)
+            await JSONResponse(found, 200 if found["status"] == "ok" else 503)(scope, receive, send)
             return
         begun, status, size = time.monotonic(), 0, 0
 
         async def sending(message: Message) -> None:
             nonlocal status, size
-            status, size = message.get("status", status), size + len(message.get("body", b""))
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+            size += len(message.get("body", b""))
             await send(message)
 
         try:
@@ -93,26 +96,26 @@ class RequestFilter:
         uploading, posting = path.rstrip("/") == API + "upload", scope["method"] == "POST"
         logging_in = self.login and posting and path.startswith("/login")
         most = self.limits.file_bytes + 10_000 if uploading else self.limits.request_bytes
+        refusal = None
         if not allowed(path) and not (self.login and path in LOGIN):
-            await refuse(send, 404, "there is nothing here")
+            refusal = 404, "there is nothing here"
         elif posting and not self.may_ask(scope, self.limits.requests_a_minute):
-            await refuse(send, 429, "too many requests from this address: wait a minute")
+            refusal = 429, "too many requests from this address: wait a minute"
         elif logging_in and not self.may_ask(scope, self.limits.logins_a_minute):
-            await refuse(send, 429, "too many attempts to log in from this address: wait a minute")
+            refusal = 429, "too many attempts to log in from this address: wait a minute"
         elif not length.isdigit() or int(length) > most:
-            await refuse(send, 413, f"too large: at most {most // 1000} kB")
+            refusal = 413, f"too large: at most {most // 1000} kB"
         elif uploading and self.cache_size() > self.limits.cache_bytes:
-            await refuse(send, 507, "this page holds as many files as it may: try again later")
-        elif uploading or logging_in:
-            await self.app(scope, bounded(receive, most), dressed(send))
+            refusal = 507, "this page holds as many files as it may: try again later"
         elif posting:
-            body = await whole_body(receive, most)
-            if body is None or not plain(body):
-                await refuse(send, 400, "this request cannot be used: files are uploaded first, and named by their upload")
-            else:
-                await self.app(scope, replay(body, receive), dressed(send))
-        else:
-            await self.app(scope, receive, dressed(send))
+            receive = bounded(receive, most)
+            if not uploading and not logging_in:
+                body = await whole_body(scope, receive)
+                receive = replay(body, receive)
+                if not plain(body):
+                    refusal = 400, "this request cannot be used: files are uploaded first, and named by their upload"
+        answer = self.app if refusal is None else JSONResponse({"detail": refusal[1]}, refusal[0])
+        await answer(scope, receive, send)
 
     def may_ask(self, scope: Scope, a_minute: int) -> bool:
         """One more request of this address: a bucket of so many a minute that fills up evenly."""
@@ -131,10 +134,8 @@ class RequestFilter:
         if now - self.size[0] > 1:
             total = 0
             for file in self.cache.rglob("*"):
-                try:
+                with suppress(OSError):  # removed meanwhile
                     total += file.stat().st_size
-                except OSError:  # removed meanwhile
-                    continue
             self.size = (now, total)
         return self.size[1]
 
@@ -149,10 +150,10 @@ def allowed(path: str) -> bool:
     return rest.startswith(CALLS) and not rest.removeprefix("file=").lower().lstrip("/").startswith(("http:", "https:"))
 
 
-def plain(body: bytes) -> bool:
-    """Whether a JSON body names no file by an address, and is not nested beyond reason."""
+def plain(body: bytes | None) -> bool:
+    """Whether a JSON body names no file by an address, and is not nested beyond reason; None, which broke off, is not."""
     if not body:
-        return True
+        return body is not None
     try:
         rows = [(json.loads(body), 0)]
     except (ValueError, RecursionError):
@@ -171,30 +172,19 @@ def plain(body: bytes) -> bool:
     return True
 
 
-async def whole_body(receive: Receive, most: int) -> bytes | None:
-    """All of a body; nothing if it is longer than it may be, or its sender left."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        body += message.get("body", b"")
-        if len(body) > most:
-            return None
-        if not message.get("more_body"):
-            return bytes(body)
+async def whole_body(scope: Scope, receive: Receive) -> bytes | None:
+    """All of a body; None where it breaks off."""
+    with suppress(ClientDisconnect):
+        return await Request(scope, receive).body()
+    return None
 
 
-def replay(body: bytes, receive: Receive) -> Receive:
+def replay(body: bytes | None, receive: Receive) -> Receive:
     """A body that was read, once more."""
-    sent = False
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def again() -> Message:
-        nonlocal sent
-        if sent:
-            return await receive()
-        sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return next(messages, None) or await receive()
 
     return again
 
@@ -212,28 +202,6 @@ def bounded(receive: Receive, most: int) -> Receive:
     return counted
 
 
-def dressed(send: Send) -> Send:
-    """Answers with `HEADERS`."""
-
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
-        await send(message)
-
-    return sending
-
-
 def address(scope: Scope) -> str:
     """Who asks; behind a proxy that uvicorn trusts (FORWARDED_ALLOW_IPS), whom it asks for."""
     return str((scope.get("client") or ("?", 0))[0])
-
-
-async def refuse(send: Send, status: int, line: str) -> None:
-    await answer(send, status, {"detail": line})
-
-
-async def answer(send: Send, status: int, what: dict[str, Any]) -> None:
-    body = json.dumps(what).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from .context import AppContext
 from .decode_worker import DecodeWorker
@@ -23,26 +25,14 @@ from .request_filter import RequestFilter, access
 
 @dataclass
 class Served:
-    """A page that is being served, until `close`."""
+    """A page that is being served, until `close`, which stops the server and removes every file it held."""
 
     page: Any
     context: AppContext
     url: str
     shared: str | None
     opening: Any
-    before: str | None = None  # GRADIO_TEMP_DIR
-    access: logging.Handler | None = None
-
-    def close(self) -> None:
-        """Stops the server and removes every file it held."""
-        use_folder(self.before)
-        if self.access is not None:
-            access.removeHandler(self.access)
-            self.access.close()
-        self.page.close(verbose=False)
-        self.context.engine.close()
-        self.context.decode_worker.close()
-        shutil.rmtree(self.context.cache, ignore_errors=True)
+    close: Callable[[], None] = lambda: None
 
 
 def start(
@@ -78,38 +68,32 @@ def start(
     """
     limits = limits or Limits()
     limits = limits if batch is None else replace(limits, together=batch)
-    log = log_access(access_log)
-    engine = Engine(limits, device, dtype, checkpoint)
-    cache = Path(tempfile.mkdtemp(prefix="unialign-gen-")).resolve()
-    before = os.environ.get("GRADIO_TEMP_DIR")
-    use_folder(str(cache))
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        context = AppContext(engine, DecodeWorker(limits), limits, cache)
+    few_arenas()
+    with ExitStack() as closing:  # where the start fails; else `close` does it
+        log_access(access_log, closing)
+        engine, decode_worker = Engine(limits, device, dtype, checkpoint), DecodeWorker(limits)
+        cache = Path(tempfile.mkdtemp(prefix="unialign-gen-")).resolve()
+        closing.callback(shutil.rmtree, cache, ignore_errors=True)
+        closing.callback(decode_worker.close)
+        closing.callback(engine.close)
+        closing.enter_context(patch.dict(os.environ, GRADIO_TEMP_DIR=str(cache), GRADIO_ANALYTICS_ENABLED="False"))
+        context = AppContext(engine, decode_worker, limits, cache)
         first = next(iter(engine.models))
         # meanwhile the page is built; a failure shows at the first request
         threading.Thread(target=load_first, args=(engine, first), daemon=True).start()
         launch = {"server_name": host, "server_port": port, "share": share, "inbrowser": open_browser}
         served = open_page(context, auth=list(auth) or None, root_path=root_path, **launch)
-        served.before, served.access = before, log
+        closing.callback(served.page.close, verbose=False)
         # only now: it would take time from the start
         threading.Thread(target=warm, args=(context, first, served.opening), daemon=True).start()
-        return served
-    except BaseException:
-        use_folder(before)
-        if log is not None:
-            access.removeHandler(log)
-        engine.close()
-        shutil.rmtree(cache, ignore_errors=True)
-        raise
+        served.close = closing.pop_all().close
+    return served
 
 
-def use_folder(folder: str | None) -> None:
-    """Where Gradio keeps files; None for its own choice."""
-    if folder is None:
-        os.environ.pop("GRADIO_TEMP_DIR", None)
-    else:
-        os.environ["GRADIO_TEMP_DIR"] = folder
+def few_arenas() -> None:
+    """Threads share two of glibc's arenas: with one each, every thread keeps the memory that it once needed (`M_ARENA_MAX`)."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(-8, 2)
 
 
 def load_first(engine: Engine, label: str) -> None:
@@ -126,16 +110,17 @@ def warm(context: AppContext, label: str, opening: Any) -> None:
     opening.draw(context)
 
 
-def log_access(place: str | None) -> logging.Handler | None:
+def log_access(place: str | None, closing: ExitStack) -> None:
     """Has every request written to a file, which may be moved away and is begun anew then, or to the error output."""
     if place is None:
-        return None
+        return
     handler: logging.Handler = logging.StreamHandler() if place == "-" else WatchedFileHandler(place, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     access.addHandler(handler)
     access.setLevel(logging.INFO)
     access.propagate = False
-    return handler
+    closing.callback(handler.close)
+    closing.callback(access.removeHandler, handler)
 
 
 def open_page(context: AppContext, **launch: Any) -> Served:
@@ -162,7 +147,7 @@ def open_page(context: AppContext, **launch: Any) -> Served:
         pwa=False,
         run_history=False,
         footer_links=["api"],
-        state_session_capacity=1000,
+        state_session_capacity=100,  # each has its own copy of every component, and nothing of ours
         app_kwargs={"middleware": [guard], "routes": page_routes(context, opening)},
         **launch,
     )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
-from ..request import Prompt
+from ..request import Prompt, Request
 from ..request.picture_settings import PictureSettings
 
+FIELDS = ("mix", "seed", "steps", "guidance", "prior_strength", "prior_temperature", "upscale", "height", "width")
+ARGUMENTS = {"steps": "num_inference_steps", "guidance": "guidance_scale", "pictures": "num_images_per_prompt"}
 
-def number(value: float | None) -> str:
+
+def number(value: float) -> str:
     """As short as it can be without losing anything."""
-    value = value or 0
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
@@ -23,6 +26,12 @@ def place(prompt: Prompt) -> str:
 def by_kind(settings: PictureSettings) -> dict[str, list[Prompt]]:
     prompts = settings.request.prompts[0]
     return {kind: [p for p in prompts if p.kind == kind] for kind in dict.fromkeys(p.kind for p in prompts)}
+
+
+def options(request: Request, pictures: int) -> dict[str, Any]:
+    """What a call names beside the prompts: what it would not do of itself."""
+    found = {name: getattr(request, name) for name in FIELDS} | {"pictures": pictures}
+    return {name: value for name, value in found.items() if value not in (None, {"mix": "lerp", "pictures": 1}.get(name))}
 
 
 def command(
@@ -38,12 +47,9 @@ def command(
     if any(p.weight != 1 for p in request.prompts[0]):
         for kind, prompts in kinds.items():
             words += ["--weight", f"{kind}={','.join(number(p.weight) for p in prompts)}"]
-    words += ["--mix", request.mix] if request.mix != "lerp" else []
-    words += ["--seed", str(request.seed), "--steps", str(request.steps), "--guidance", number(request.guidance)]
-    words += ["--prior-strength", number(request.prior_strength)]
-    words += ["--prior-temperature", number(request.prior_temperature)] if request.prior_temperature is not None else []
-    words += ["--upscale", str(request.upscale)] if request.upscale else []
-    words += ["--num-images", str(pictures)] if pictures > 1 else []
+    for name, value in options(request, pictures).items():
+        flag = "num-images" if name == "pictures" else name.replace("_", "-")
+        words += [f"--{flag}", value if isinstance(value, str) else number(value)]
     words += ["--checkpoint", settings.checkpoint] if settings.checkpoint != "starter" else []
     words += ["--decoder", settings.decoder] if settings.decoder else []
     return shlex.join([*words, "--out", out])
@@ -51,24 +57,17 @@ def command(
 
 def python(settings: PictureSettings, pictures: int = 1, call: str = "generate(") -> str:
     """A program that leaves the pictures in `pictures`."""
-    request, decoder = settings.request, f", decoder={settings.decoder!r}" if settings.decoder else ""
+    decoder, kinds = f", decoder={settings.decoder!r}" if settings.decoder else "", by_kind(settings)
     lines = ["import unialign_gen", "", f"generate = unialign_gen.load({settings.checkpoint!r}{decoder})", f"pictures = {call}"]
 
     def tuple_of(values: list[str]) -> str:
         return values[0] if len(values) == 1 else f"({', '.join(values)})"
 
-    kinds = by_kind(settings)
     for kind, prompts in kinds.items():
         lines.append(f"    {kind}={tuple_of([repr(list(p.value) if kind == 'embeds' else p.name) for p in prompts])},")
-    if any(p.weight != 1 for p in request.prompts[0]):
+    if any(p.weight != 1 for p in settings.request.prompts[0]):
         weights = ", ".join(f'"{kind}": {tuple_of([number(p.weight) for p in prompts])}' for kind, prompts in kinds.items())
         lines.append(f"    weights={{{weights}}},")
-    lines += [f"    mix={request.mix!r},"] if request.mix != "lerp" else []
-    lines += [f"    seed={request.seed},", f"    num_inference_steps={request.steps},"]
-    lines += [f"    guidance_scale={number(request.guidance)},", f"    prior_strength={number(request.prior_strength)},"]
-    if request.prior_temperature is not None:
-        lines.append(f"    prior_temperature={number(request.prior_temperature)},")
-    lines += [f"    upscale={request.upscale},"] if request.upscale else []
-    lines += [f"    height={request.height},", f"    width={request.width},"] if request.height else []
-    lines += [f"    num_images_per_prompt={pictures},"] if pictures > 1 else []
+    for name, value in options(settings.request, pictures).items():
+        lines.append(f"    {ARGUMENTS.get(name, name)}={repr(value) if isinstance(value, str) else number(value)},")
     return "\n".join([*lines, ").images"])

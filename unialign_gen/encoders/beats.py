@@ -338,8 +338,6 @@ def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
         InputError: neither file is there, or the checkpoint is not one of BEATs or cannot be read safely.
     """
     if "checkpoint" not in config:
-        if not (folder / "model.safetensors").is_file():
-            raise InputError(f'{folder} has no model.safetensors: put one there, or name a "checkpoint" in config.json')
         return stored_weights(folder, config)
     state = {k: v for k, v in published(folder, config)["model"].items() if not k.startswith("predictor.")}
     if config.get("pooling") == "attention":

@@ -15,8 +15,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..text import tell_unread
 from .base import Encoder
-from .published import find_weights, read_state, resolve
-from .quantised import stored_weights
+from .published import read_state, source_folder, source_weights
 
 LENGTH = 40  # of captions in the published configurations; captions of several modalities had 70
 BASE: dict[str, Any] = {
@@ -124,16 +123,10 @@ def build(folder: Path, config: dict[str, Any]) -> Bert:
     place = folder
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")) and "source" in config:
         source = Path(config["source"]).expanduser()
-        files = ["tokenizer.json", "vocab.txt"]
-        place = source.parent if source.is_file() else resolve(config["source"], config.get("revision"), files)
+        place = source.parent if source.is_file() else source_folder(config, ["tokenizer.json", "vocab.txt"])
     return Bert(find_tokenizer(place), config.get("architecture", BASE), config.get("length", LENGTH), config)
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """A saved encoder's weights, otherwise the encoder's of the source."""
-    if (folder / "model.safetensors").is_file():
-        return stored_weights(folder, config)
-    if "source" not in config:
-        raise InputError('this BERT encoder has no weights: give "source", a folder or a hub repository')
-    path = find_weights(config["source"], config.get("revision"), ("model", "pytorch_model"))
-    return rename(read_state(path, is_encoder))
+    """The encoder's of the source."""
+    return rename(read_state(source_weights(config), is_encoder))

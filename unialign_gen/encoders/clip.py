@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 from . import hf, open_clip
-from .published import resolve
+from .published import source_folder
 
 KINDS = {"clip_image": "image", "clip_text": "text"}
 LAYOUTS = {"open_clip": "open_clip", "transformers": "hf"}
@@ -33,8 +33,7 @@ def by_layout(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         side = {"model_type": f"clip_{hf.SIDES[modality]}_model"}
         return made | {"encoder": "hf", "architecture": side | config["architecture"]}
     if layout is None and "source" in config and not Path(config["source"]).expanduser().is_file():
-        small = [*hf.SMALL, open_clip.CONFIG]
-        place = resolve(config["source"], config.get("revision"), small, config.get("subfolder", ""))
+        place = source_folder(config, [*hf.SMALL, open_clip.CONFIG])
         layout = (
             "open_clip" if (place / open_clip.CONFIG).is_file() or not (place / "config.json").is_file() else "transformers"
         )

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .base import Encoder
-from .published import find_weights, read_state
-from .quantised import stored_weights
+from .published import read_state, source_weights
 
 STEMS = ("open_clip_model", "model", "open_clip_pytorch_model", "pytorch_model", "EVA01_CLIP_g_14_psz14_s11B")
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, of RGB in [0, 1]
@@ -122,9 +121,5 @@ def build(folder: Path, config: dict[str, Any]) -> EvaClip:
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """A saved encoder's weights, otherwise those of the vision side of the source."""
-    if (folder / "model.safetensors").is_file():
-        return stored_weights(folder, config)
-    if "source" not in config:
-        raise InputError('this EVA-CLIP encoder has no weights: give "source", a weight file, a folder or a hub repository')
-    return rename(read_state(find_weights(config["source"], config.get("revision"), STEMS), is_vision))
+    """Those of the vision side of the source."""
+    return rename(read_state(source_weights(config, STEMS), is_vision))

@@ -24,8 +24,7 @@ from ..notes import note
 from ..text import tell_cut
 from .base import Encoder
 from .open_clip import saved_texts
-from .published import find_weights, first_line, read_json, read_state, resolve, variant_of
-from .quantised import stored_weights
+from .published import first_line, read_json, read_state, source_folder, source_weights, variant_of
 
 SIDES = {"image": "vision", "text": "text", "audio": "audio"}  # what transformers calls the modality's side
 ONE_SIDE = {  # kinds of which one side alone can be built
@@ -274,28 +273,19 @@ def published_sizes(place: Path, modality: str) -> dict[str, Any]:
     return kept
 
 
-def published_folder(config: Mapping[str, Any]) -> Path:
-    """The source's folder, of a repository its small files only."""
-    if "source" not in config:
-        raise InputError('this encoder has no weights: give "source", a local folder or the name of a hub repository')
-    return resolve(config["source"], config.get("revision"), SMALL, config.get("subfolder", ""))
-
-
 def build(folder: Path, config: dict[str, Any]) -> Transformers:
     modality = config.get("modality", "")
     if "architecture" in config:
         return Transformers(modality, config["architecture"], folder, config.get("preprocess"), config)
-    place = published_folder(config)
+    place = source_folder(config, SMALL)
     return Transformers(modality, published_sizes(place, modality), place, config.get("preprocess"), config)
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """A saved encoder's weights, otherwise the source's; of two sides one is read."""
-    if (folder / "model.safetensors").is_file():
-        return stored_weights(folder, config)
-    modality, stems = config.get("modality", ""), ("model", "pytorch_model")
-    settings = config_of(published_sizes(published_folder(config), modality))
-    path = find_weights(config["source"], config.get("revision"), stems, config.get("subfolder", ""), config.get("variant"))
+    """The source's; of two sides one is read."""
+    modality = config.get("modality", "")
+    settings = config_of(published_sizes(source_folder(config, SMALL), modality))
+    path = source_weights(config)
     if ONE_SIDE.get(settings.model_type, "").endswith("WithProjection"):  # named as in the file of both sides
         prefixes = (f"{SIDES[modality]}_model.", f"{'visual' if modality == 'image' else modality}_projection.")
         state = read_state(path, lambda name: name.startswith(prefixes) and not name.endswith("position_ids"))

@@ -39,7 +39,7 @@ SIZES = {"depth": 12, "width": 768, "heads": 12, "dim": 1024}
 
 
 def ask_for_licence(config: dict[str, Any]) -> None:
-    """Goes on only if the weights' licence was accepted, in the encoder's configuration or in the environment.
+    """Goes on only if the weights' licence was accepted, in the encoder's configuration or in the environment, and shows it.
 
     Opting in is `"accept_license": "CC-BY-NC-SA-4.0"` in the encoder's `config.json`, or the same value in the variable
     `UNIALIGN_ACCEPT_LICENSE`.
@@ -52,6 +52,7 @@ def ask_for_licence(config: dict[str, Any]) -> None:
             f"ImageBind's weights are {LICENCE} (non-commercial, share alike): to accept, use --accept-license or "
             f'accept_license=True, put "accept_license": "{LICENCE}" in the encoder\'s config, or set {VARIABLE}={LICENCE}'
         )
+    show_licence()
 
 
 @cache
@@ -223,16 +224,13 @@ def build(folder: Path, config: dict[str, Any]) -> ImageBindAudio:
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
     """The weights in `folder/model.safetensors`, or of sound alone in the published file `config["checkpoint"]`.
 
-    The path is taken from `folder` unless it is absolute. Shows the licence, once in a process.
+    The path is taken from `folder` unless it is absolute.
 
     Raises:
         InputError: the licence is not accepted, no file is there, or it is not ImageBind's or cannot be read safely.
     """
     ask_for_licence(config)
-    show_licence()
     if "checkpoint" not in config:
-        if not (folder / "model.safetensors").is_file():
-            raise InputError(f'{folder} has no model.safetensors: put one there, or name a "checkpoint" in config.json')
         return stored_weights(folder, config)
     path = folder / config["checkpoint"]
     found = load_pickle(path)

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..text import tell_cut
 from .base import Encoder
-from .published import find_weights, first_line, read_json, read_state, resolve
-from .quantised import stored_weights
+from .published import fetching, first_line, read_json, read_state, source_folder, source_weights
 
 CONFIG = "open_clip_config.json"
+SMALL = (CONFIG, "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.model")
 STEMS = ("open_clip_model", "open_clip_pytorch_model")
 MODALITIES = ("image", "text")
 
@@ -134,7 +134,7 @@ def description(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any]
     if (folder / CONFIG).is_file():
         return read_json(folder / CONFIG), f"local-dir:{folder}"
     if "source" in config and not Path(config["source"]).expanduser().is_file():
-        place = published_folder(config)
+        place = source_folder(config, SMALL)
         if (place / CONFIG).is_file():
             found = read_json(place / CONFIG)
             if not isinstance(found, dict) or not isinstance(found.get("model_cfg"), dict):
@@ -156,12 +156,6 @@ def description(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any]
     return {"model_cfg": model_cfg, "preprocess_cfg": {k: preprocess[k] for k in kept if preprocess.get(k)}}, name
 
 
-def published_folder(config: Mapping[str, Any]) -> Path:
-    """The source's folder, of a repository its small files only."""
-    small = [CONFIG, "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.model"]
-    return resolve(config["source"], config.get("revision"), small, config.get("subfolder", ""))
-
-
 def belongs(name: str, modality: str) -> bool:
     """Whether a published tensor of this name is one of the side's weights."""
     vision = name.startswith("visual.")
@@ -174,9 +168,7 @@ def build(folder: Path, config: dict[str, Any]) -> OpenClip:
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """A saved encoder's weights, otherwise those of one side of the source; the other side is not read."""
-    if (folder / "model.safetensors").is_file():
-        return stored_weights(folder, config)
+    """Those of one side of the source; the other side is not read."""
     modality, described = config.get("modality", ""), description(folder, config)[0]["model_cfg"]
     state = read_state(weight_file(config), lambda name: belongs(name, modality))
     if modality == "image":
@@ -198,15 +190,10 @@ def weight_file(config: Mapping[str, Any]) -> Path:
     import open_clip
 
     if "source" in config:
-        return find_weights(config["source"], config.get("revision"), STEMS, config.get("subfolder", ""))
+        return source_weights(config, STEMS)
     if not config.get("pretrained"):
         raise InputError(
             'this CLIP encoder has no weights: give "source", or a tag, such as open_clip:ViT-H-14/laion2b_s32b_b79k'
         )
-    try:
+    with fetching(f"{config['model']}/{config['pretrained']}"):
         return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(config["model"], config["pretrained"])))
-    except Exception as error:  # the hub's client raises its own errors, HTTP errors and OS errors alike
-        raise InputError(
-            f"cannot get {config['model']}/{config['pretrained']}: {first_line(error)}; "
-            'give a local folder as "source", or download it while online'
-        ) from error

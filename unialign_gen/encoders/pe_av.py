@@ -25,8 +25,7 @@ from ..text import tell_cut
 from .base import Encoder
 from .hf import open_processor
 from .open_clip import saved_texts
-from .published import find_weights, first_line, read_json, read_state, resolve
-from .quantised import stored_weights
+from .published import first_line, read_json, read_state, source_folder, source_weights
 
 RATE = 48000
 FRAMES = 16  # of a video that is opened here
@@ -266,9 +265,7 @@ def build(folder: Path, config: dict[str, Any]) -> PEAV:
     modality, against = config.get("modality", "audio"), config.get("against", "audio")
     if "architecture" in config:
         return PEAV(modality, config["architecture"], folder, against, config)
-    if "source" not in config:
-        raise InputError('nothing says how large this PE-AV is: give "source", a folder or a hub repository')
-    place = resolve(config["source"], config.get("revision"), SMALL)
+    place = source_folder(config, SMALL)
     found, extractor = read_json(place / "config.json"), place / "preprocessor_config.json"
     sizes = found if isinstance(found, dict) else {}
     rate = read_json(extractor).get("sampling_rate", RATE) if extractor.is_file() else RATE
@@ -276,13 +273,9 @@ def build(folder: Path, config: dict[str, Any]) -> PEAV:
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """A saved encoder's weights, otherwise those of its part of the source; the others are not read."""
-    if (folder / "model.safetensors").is_file():
-        return stored_weights(folder, config)
-    if "source" not in config:
-        raise InputError('this PE-AV encoder has no weights: give "source", a folder or a hub repository')
+    """Those of the modality's part of the source; the others are not read."""
     modality, against = config.get("modality", "audio"), config.get("against", "audio")
     if modality not in PARTS or against not in AGAINST:
         raise InputError(f"PE-AV knows {', '.join(PARTS)}, and texts against {', '.join(AGAINST)}, not {modality} {against}")
-    path = find_weights(config["source"], config.get("revision"), ("model", "pytorch_model"))
+    path = source_weights(config)
     return rename(read_state(path, lambda name: bool(rename({name: torch.empty(0)}, modality, against))), modality, against)

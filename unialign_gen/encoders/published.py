@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ..errors import InputError
 SAFE = (".safetensors", ".safetensors.index.json")
 PICKLED = (".bin", ".bin.index.json", ".pt", ".pth")
 VARIANTS = ("fp16", "bf16")  # of weight files, taken by themselves where a folder has no other weights
+ADVICE = 'give a local folder (--source PART=FOLDER, or "source" in the config), or download it while online'
 WRAPPERS = ("state_dict", "model", "module")  # names under which trainers keep the weights beside other things
 
 
@@ -45,17 +47,22 @@ def resolve(source: str, revision: str | None, files: Iterable[str], subfolder: 
         if not (place / subfolder).is_dir():
             raise InputError(f"no folder {subfolder} in {source}: name one that is there")
         return place / subfolder
-    advice = 'give a local folder (--source PART=FOLDER, or "source" in the config), or download it while online'
     if place.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
-        raise InputError(f"no model at {source}: {advice}")
+        raise InputError(f"no model at {source}: {ADVICE}")
     prefix = f"{subfolder}/" if subfolder else ""
-    try:
+    with fetching(source):
         from huggingface_hub import snapshot_download
 
-        root = snapshot_download(source, revision=revision, allow_patterns=[prefix + f for f in files])
-    except Exception as error:  # the hub's client raises its own errors, HTTP errors and OS errors alike
-        raise InputError(f"cannot get {source}: {first_line(error)}; {advice}") from error
-    return Path(root) / subfolder
+        return Path(snapshot_download(source, revision=revision, allow_patterns=[prefix + f for f in files])) / subfolder
+
+
+@contextmanager
+def fetching(what: str) -> Iterator[None]:
+    """Turns whatever happens into an `InputError`: the hub's client raises its own errors, HTTP errors and OS errors alike."""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(f"cannot get {what}: {first_line(error)}; {ADVICE}") from error
 
 
 def find_weights(
@@ -86,6 +93,29 @@ def find_weights(
     if variant:
         raise InputError(f"no weights of the variant {variant} in {source}: expected {stems[0]}.{variant}{SAFE[0]}")
     raise InputError(f"no weights in {source}: expected {stems[0]}{SAFE[0]} or one of {', '.join(stems)}{PICKLED[0]}")
+
+
+def source_of(config: Mapping[str, Any]) -> str:
+    """The folder, file or repository that an encoder's configuration names.
+
+    Raises:
+        InputError: none.
+    """
+    if "source" not in config:
+        kind = config["encoder"]
+        raise InputError(f'this {kind} encoder has no weights: give "source", a local folder or file, or a hub repository')
+    return str(config["source"])
+
+
+def source_folder(config: Mapping[str, Any], files: Iterable[str]) -> Path:
+    """`resolve`, of the source that an encoder's configuration names."""
+    return resolve(source_of(config), config.get("revision"), files, config.get("subfolder", ""))
+
+
+def source_weights(config: Mapping[str, Any], stems: Sequence[str] = ("model", "pytorch_model")) -> Path:
+    """`find_weights`, of the source that an encoder's configuration names."""
+    place = config.get("revision"), stems, config.get("subfolder", ""), config.get("variant")
+    return find_weights(source_of(config), *place)
 
 
 def of_variant(endings: Sequence[str], variant: str) -> tuple[str, ...]:

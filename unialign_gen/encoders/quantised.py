@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
 SCALE = "_scale"  # what the name of a tensor's scales ends with
 
 
@@ -47,7 +49,13 @@ def unpack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def stored_weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights in `folder/model.safetensors`, those in eight bits as fp32."""
+    """The weights in `folder/model.safetensors`, those in eight bits as fp32.
+
+    Raises:
+        InputError: no such file.
+    """
     from safetensors.torch import load_file
 
+    if not (folder / "model.safetensors").is_file():
+        raise InputError(f'{folder} has no model.safetensors: put one there, or name a "checkpoint" in config.json')
     return unpack(load_file(folder / "model.safetensors"))

@@ -7,8 +7,9 @@ here: `open_clip:MODEL/TAG`, `hf:FOLDER_OR_REPOSITORY` and `timm:MODEL` are kind
 Adding an encoder is adding a file to this package: the file's name is the encoder's kind, and it defines
 
 - `build(folder, config) -> Encoder`: the architecture that `config` describes, weights not needed yet;
-- and, only where the weights are not in `folder/model.safetensors` under the encoder's own names,
-  `weights(folder, config) -> dict[str, Tensor]`, which finds them and renames them.
+- and, only where weights may be elsewhere than in `folder/model.safetensors` under the encoder's own names,
+  `weights(folder, config) -> dict[str, Tensor]`, which finds them and renames them. It is asked where there is no such file, or
+  where the configuration names a `checkpoint`.
 
 An encoder that lives outside the package is made known by `register`, or by `register_file`.
 """
@@ -219,7 +220,8 @@ def load_encoder(folder: Path, dtype: torch.dtype | None = None, config: dict[st
         raise InputError(f"no encoder {where}: {error}") from error
     module = module_of(kind)
     try:
-        state = getattr(module, "weights", stored_weights)(folder, config)
+        own = "checkpoint" not in config and (folder / "model.safetensors").is_file()
+        state = (stored_weights if own else getattr(module, "weights", stored_weights))(folder, config)
         # no memory for weights that are about to be replaced; buffers that no file holds are made at once
         with init_empty_weights(include_buffers=False):
             encoder = module.build(folder, config)

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .base import Encoder
-from .published import find_weights, first_line, read_state
-from .quantised import stored_weights
+from .published import fetching, first_line, read_state, source_weights
 
 
 class Timm(Encoder):
@@ -61,24 +60,14 @@ def build(folder: Path, config: dict[str, Any]) -> Timm:
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """A saved encoder's weights, otherwise the source's, otherwise those that timm has for the name; no classifier."""
-    if (folder / "model.safetensors").is_file():
-        return stored_weights(folder, config)
+    """The source's, otherwise those that timm has for the name; no classifier."""
     import timm
 
     if "source" in config:
-        state = read_state(find_weights(config["source"], config.get("revision"), ("model", "pytorch_model")))
+        state = read_state(source_weights(config))
     else:
-        try:
-            return {
-                f"net.{k}": v
-                for k, v in timm.create_model(config["model"], pretrained=True, num_classes=0).state_dict().items()
-            }
-        except Exception as error:  # the hub's client raises its own errors, HTTP errors and OS errors alike
-            raise InputError(
-                f"cannot get timm's {config['model']}: {first_line(error)}; "
-                'give a local file as "source", or download it while online'
-            ) from error
+        with fetching(f"timm's {config['model']}"):
+            state = timm.create_model(config["model"], pretrained=True, num_classes=0).state_dict()
     cfg = timm.get_pretrained_cfg(config["model"])
     head = (cfg.classifier if cfg else None) or ()
     names = (head,) if isinstance(head, str) else tuple(head)

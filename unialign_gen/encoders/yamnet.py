@@ -109,9 +109,7 @@ def build(folder: Path, config: dict[str, Any]) -> YAMNet:
 
 
 def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """A saved encoder's weights, otherwise those that come with the package, inside the starter's sound encoder."""
-    if (folder / "model.safetensors").is_file():
-        return stored_weights(folder, config)
+    """Those that come with the package, inside the starter's sound encoder."""
     whole = stored_weights(shipped("starter", "aligner", "audio"), config)
     own = "parts.yamnet."
     return {name.removeprefix(own): value for name, value in whole.items() if name.startswith(own)}

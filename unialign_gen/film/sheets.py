@@ -1,4 +1,4 @@
-"""Several pictures in one file: grids, labelled sheets, GIF and MP4."""
+"""Several pictures in one file: grids, labelled sheets, GIF, MP4 and WebM."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def wrap(label: str, width: int, draw: ImageDraw.ImageDraw, font: ImageFont.Free
 
 
 def save_sequence(pictures: Sequence[Image.Image], path: Path, rate: int = 8, back: bool = True) -> None:
-    """By suffix: `.png` a grid, `.gif` and `.webp` a loop, there and `back`, `.mp4` H.264 at `rate` frames a second."""
+    """By suffix: `.png` a grid, `.gif`, `.webp` a loop, there and `back`, `.mp4`, `.webm` a film; `rate` frames a second."""
     suffix = path.suffix.lower()
     with written(path) as file:
         if suffix in (".gif", ".webp"):
             loop = [*pictures, *(list(pictures)[-2:0:-1] if back else [])]
             loop[0].save(file, save_all=True, append_images=loop[1:], duration=1000 // rate, loop=0)
-        elif suffix == ".mp4":
+        elif suffix in (".mp4", ".webm"):
             with Mp4(file, *pictures[0].size, rate) as film:
                 for picture in pictures:
                     film.add(np.asarray(picture.convert("RGB")))

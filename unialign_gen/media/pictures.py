@@ -55,12 +55,7 @@ def load_image(source: Any, formats: Collection[str] | None = None) -> Image.Ima
         check_size(found, name)
         return flatten(found, name)
     with opened_picture(found, formats) as (picture, file):
-        try:
-            return flatten(complete(picture, file, name), name)
-        except (InputError, MemoryError):
-            raise
-        except Exception as error:  # Pillow's decoders raise whatever their formats' parsers raise
-            raise InputError(f"{name} is a damaged picture: {one_line(error)}") from error
+        return flatten(complete(picture, file, name), name)
 
 
 @contextmanager
@@ -68,31 +63,26 @@ def opened_picture(source: Source, formats: Collection[str] | None = None) -> It
     """A picture file whose header is read and whose pixels are not, and the file itself.
 
     Raises:
-        InputError: no picture, one of another format, or too many pixels.
+        InputError: no picture, one of another format, or too many pixels; or inside, a damaged picture.
     """
     name, file = name_of(source, "the picture"), binary(source)
     known = readable()
     try:
-        picture = Image.open(file, formats=known)
+        with Image.open(file, formats=known) as picture:
+            if formats is not None and picture.format not in formats:
+                raise InputError(f"{name} is a {picture.format} picture, which is not taken here: give {listed(formats)}")
+            check_size(picture, name)
+            yield picture, file
+    except (InputError, MemoryError):
+        raise
     except UnidentifiedImageError as error:
         if is_heif(file) and "HEIF" not in known:
             raise InputError(f"{name} is a HEIF picture: install pillow-heif (pip install 'unialign_gen[heic]')") from error
         raise InputError(f"{name} is not a picture that can be read") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} is too large: at most {MAX_PIXELS // 1_000_000} megapixels are read") from error
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise InputError(f"{name} is a damaged picture: {one_line(error)}") from error
-    with picture:
-        if formats is not None and picture.format not in formats:
-            raise InputError(f"{name} is a {picture.format} picture, which is not taken here: give {listed(formats)}")
-        check_size(picture, name)
-        yield picture, file
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    except Exception as error:  # Pillow's decoders raise whatever their formats' parsers raise
+        raise InputError(f"{name} is a damaged picture: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 def listed(names: Collection[str]) -> str:

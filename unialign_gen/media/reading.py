@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -232,7 +233,7 @@ class Reading:
                 self.container.seek(int(max(0, begin - RUN_UP) / stream.time_base), stream=stream)
                 stream.codec_context.flush_buffers()
             packets = self.demux(stream)
-        for packet in chain_end(packets):
+        for packet in chain(packets, [None]):  # after which a decoder gives what it holds back
             self.check()
             try:
                 frames = stream.codec_context.decode(packet)
@@ -291,12 +292,6 @@ def decoder_for(stream: Any) -> Any:
     made = av.CodecContext.create(library, "r")
     made.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
     return made
-
-
-def chain_end(packets: Iterable[Any]) -> Iterator[Any]:
-    """The packets and then None, which makes a decoder give what it holds back."""
-    yield from packets
-    yield None
 
 
 def seconds_of(container: InputContainer, stream: Any) -> float | None:

@@ -17,9 +17,9 @@ from ..errors import InputError
 from ..notes import Note, collected, tell
 from .files import Excerpt, binary, choose_track, name_of, opened, tracks
 from .inputs import Frames, as_sound, as_video, is_file
-from .pictures import flatten, is_heif, load_image, one_line, opened_picture
-from .reading import Reading, chain_end
-from .sound import Downmix, Listener, Piece, Resampler, Sound, from_memory, gathered, until, waveform
+from .pictures import flatten, is_heif, load_image, opened_picture
+from .reading import Reading
+from .sound import Downmix, Listener, Piece, Resampler, Sound, from_memory, gathered, until
 
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # formats of pictures that may move; Pillow lays their parts over each other
 BLOCK = 0.1  # seconds of sound in a block
@@ -124,8 +124,6 @@ def sound_blocks(source: Any, rate: int, channels: int = 1, seconds: float | Non
 
 def pieces_of(found: Any, name: str, part: Excerpt) -> Iterator[Piece]:
     """Decoded sound (channels, n) and its rate, from the start of the part on."""
-    import av
-
     if isinstance(found, Sound):
         samples = np.atleast_2d(torch.as_tensor(found.samples).numpy())
         yield samples[:, round(part.start * found.rate) :].astype(np.float32), found.rate
@@ -134,18 +132,7 @@ def pieces_of(found: Any, name: str, part: Excerpt) -> Iterator[Piece]:
         stream = choose_track(container, "audio", name, part.track)
         if stream is None:
             raise InputError(f"{name} has no sound")
-        skip = part.start
-        for packet in chain_end(Reading(container, [], None, name, part).demux(stream)):
-            try:
-                frames = stream.codec_context.decode(packet)
-            except (av.FFmpegError, ValueError):
-                continue
-            for frame in frames:
-                samples = waveform(frame)
-                late = min(samples.shape[1], round(skip * frame.sample_rate))
-                skip = max(0.0, skip - samples.shape[1] / frame.sample_rate)
-                if late < samples.shape[1]:
-                    yield samples[:, late:], frame.sample_rate
+        yield from Reading(container, [], None, name, part).heard(stream, part.start or None)
 
 
 def load_video(source: Any, frames: int = 8, rate: int | None = None, downmix: Downmix = "mean") -> Clip:
@@ -271,25 +258,20 @@ def animation(found: Any, count: int, patience: float | None, part: Excerpt) -> 
             tell("still", name=name)
         begun = time.monotonic()
         ends, at = [], 0.0
-        try:
-            for i in range(total):
-                picture.seek(i)
-                picture.load()
-                at += max(1.0, float(picture.info.get("duration", 0) or 100))
-                ends.append(at)
-                if patience is not None and time.monotonic() - begun > patience:
-                    raise InputError(f"{name} takes more than {patience:g} s to decode")
-            start = part.start * 1000
-            if start and start >= at:
-                raise InputError(f"{name} is {at / 1000:.1f} s long: no part of it can begin at {part.start:g} s")
-            length = min(at - start, math.inf if part.seconds is None else part.seconds * 1000)
-            places = [int(np.searchsorted(ends, start + length * (i + 0.5) / count, "right")) for i in range(count)]
-            frames = {}
-            for place in dict.fromkeys(places):
-                picture.seek(place)
-                frames[place] = flatten(picture.copy(), name)
-        except (InputError, MemoryError):
-            raise
-        except Exception as error:  # Pillow's decoders raise whatever their formats' parsers raise
-            raise InputError(f"{name} is a damaged picture: {one_line(error)}") from error
+        for i in range(total):
+            picture.seek(i)
+            picture.load()
+            at += max(1.0, float(picture.info.get("duration", 0) or 100))
+            ends.append(at)
+            if patience is not None and time.monotonic() - begun > patience:
+                raise InputError(f"{name} takes more than {patience:g} s to decode")
+        start = part.start * 1000
+        if start and start >= at:
+            raise InputError(f"{name} is {at / 1000:.1f} s long: no part of it can begin at {part.start:g} s")
+        length = min(at - start, math.inf if part.seconds is None else part.seconds * 1000)
+        places = [int(np.searchsorted(ends, start + length * (i + 0.5) / count, "right")) for i in range(count)]
+        frames = {}
+        for place in dict.fromkeys(places):
+            picture.seek(place)
+            frames[place] = flatten(picture.copy(), name)
     return Clip([frames[place] for place in places], None)

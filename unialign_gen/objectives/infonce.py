@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from . import ranks
-from .batch import Batch, nothing
+from .batch import Batch
 from .centroid import of_unit as unit_centroid
 from .kernel import pair_lse
 from .objective import Objective, Temperature
@@ -27,11 +26,8 @@ def directions(x: Tensor, y: Tensor, scale: Tensor, keep: Tensor | None) -> tupl
 
     Zero, without gradient, where no sample has.
     """
-    if keep is not None and int(ranks.total(keep.sum())) == 0:
-        return nothing([x, y]), nothing([x, y])
-    forward, backward, _, _ = pair_lse(dot_block, [x], [y], [scale], keep)
-    positive = scale * ranks.mean((x * y).sum(1), keep)
-    return forward - positive, backward - positive
+    found = pair_lse(dot_block, [x], [y], [scale], keep)
+    return found.rows - found.own, found.columns - found.own
 
 
 def symmetric(x: Tensor, y: Tensor, scale: Tensor, keep: Tensor | None) -> Tensor:

@@ -2,8 +2,9 @@
 
 `self_lse` is for one set of embeddings against itself (uniformity): the kernel matrix is symmetric, so on one process only the
 tiles on and above the diagonal are computed. `pair_lse` is for logits between two sets (InfoNCE and its kin), in both
-directions at once, for any function that makes a block of logits; `pair_softplus` for a sigmoid loss over them. Up to `KEPT`
-logits wait for the backward; of a larger batch none do, and nothing of size B x B is held.
+directions at once, for any function that makes a block of logits; `pair_softplus` for a sigmoid loss over them. Both give the
+mean logit of a sample with itself too, from the same block: dot products of rows apart would be passes over them again. Up to
+`KEPT` logits wait for the backward; of a larger batch none do, and nothing of size B x B is held.
 
 Across ranks each computes the rows of its own samples against all. Its backward needs the log-sum-exp of all rows, B
 numbers that the forward gathered, and communicates nothing: see `ranks`. First derivatives only: a second is refused.
@@ -12,11 +13,12 @@ numbers that the forward gathered, and communicates nothing: see `ranks`. First 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import wraps
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache, wraps
 from threading import Condition
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,11 +26,12 @@ from torch import Tensor
 from ..errors import InputError
 from . import ranks
 from .angles import angle_slope, squared_angle
-from .batch import full_precision
+from .batch import full_precision, nothing
 
 TILE, SMALL = 512, 128  # rows of a tile, at most and at least: 1 MB, which a core's own cache holds from pass to pass
 DEVICE_TILE = 4096  # on a GPU, where what counts is that there are few kernels
 BLOCK = 2**21  # numbers in a block of logits of `pair_lse`
+NEAR = 40.0  # nats between the largest terms of sums that share a shift; `exp_` reaches 67 below it
 KEPT = 2**24  # logits that wait for the backward, at most: 64 MB in fp32
 
 Block = Callable[..., Tensor]  # (row tensors, column tensors, parameters) -> logits (rows, columns)
@@ -72,6 +75,11 @@ def exp_(x: Tensor) -> Tensor:
     return x.clamp_(min=math.log(torch.finfo(x.dtype).tiny) + 20).exp_()
 
 
+def near(tops: Tensor) -> bool:
+    """Whether sums whose largest terms are these can share a shift: what `exp_` adds stays beyond the last digit of each."""
+    return bool(tops.max() - tops.min() <= NEAR)
+
+
 class RunningLse:
     """log sum exp of rows whose terms arrive tile by tile; -inf for a row that never gets any."""
 
@@ -85,6 +93,20 @@ class RunningLse:
         shift = torch.where(top == -torch.inf, 0, top)  # -inf - -inf has no value
         self.sum[at] = self.sum[at] * (self.top[at] - shift).exp() + exp_(terms - shift[:, None]).sum(1)
         self.top[at] = top
+
+    def add_both_ways(self, rows: slice, columns: slice, terms: Tensor) -> None:
+        """Terms (rows, columns) to the sums of the rows and of the columns: one exp for both where one shift does for all."""
+        tops = torch.cat([terms.amax(1), terms.amax(0)])
+        if terms.device.type != "cpu" or not near(tops):
+            self.add(rows, terms)
+            self.add(columns, terms.T)
+            return
+        shift = tops.max()
+        powers = exp_(terms - shift)
+        for at, sums in ((rows, powers.sum(1)), (columns, powers.sum(0))):
+            top = torch.maximum(self.top[at], shift)
+            self.sum[at] = self.sum[at] * (self.top[at] - top).exp() + sums * (shift - top).exp()
+            self.top[at] = top
 
     def value(self) -> Tensor:
         return self.top + self.sum.log()
@@ -116,6 +138,16 @@ def tournament(count: int) -> list[Pair]:
         pairs = [(min(p), max(p)) for p in zip(ring[: seats // 2], reversed(ring[seats // 2 :]), strict=True)]
         found += [p for p in pairs if p[1] < count]
     return found
+
+
+@cache
+def workers(threads: int) -> ThreadPoolExecutor:
+    """Kept from call to call, with the buffers that the library of matrix products holds for each thread."""
+    return ThreadPoolExecutor(threads, "objectives", torch.set_num_threads, (1,))
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=workers.cache_clear)  # threads do not come along
 
 
 def each(work: Callable[[int, int], None], pairs: Sequence[Pair], symmetric: bool, device: torch.device) -> None:
@@ -165,9 +197,9 @@ def each(work: Callable[[int, int], None], pairs: Sequence[Pair], symmetric: boo
                         changed.notify_all()
 
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for done in [pool.submit(worker) for _ in range(threads)]:
-                done.result()
+        started = wait([workers(threads).submit(worker) for _ in range(threads)]).done
+        for one in started:
+            one.result()
     finally:
         torch.set_num_threads(torch.get_num_threads())  # what new threads get; this one's own count never changed
 
@@ -195,9 +227,10 @@ class _SelfLse(torch.autograd.Function):
 
         def work(i: int, j: int) -> None:
             terms = tiles.terms(tiles.dots(i, j), i, j)  # (tile, tile)
-            lse.add(tiles.rows_of[i], terms)
             if symmetric and i != j:
-                lse.add(tiles.columns_of[j], terms.T)
+                lse.add_both_ways(tiles.rows_of[i], tiles.columns_of[j], terms)
+            else:
+                lse.add(tiles.rows_of[i], terms)
 
         tiles.each(work)
         own = lse.value()  # (b,)
@@ -228,8 +261,14 @@ class _SelfLse(torch.autograd.Function):
             at, columns = tiles.rows_of[i], tiles.columns_of[j]
             dots = tiles.dots(i, j)
             terms = tiles.terms(dots, i, j)  # (tile, tile)
-            weight = exp_(terms - own[at, None])
-            weight += exp_(terms - every[columns])
+            tops = torch.cat([own[at], every[columns]])
+            if terms.device.type == "cpu" and near(tops):
+                top = tops.max()
+                weight = exp_(terms - top)  # one exp for both: e^(t - own) = e^(t - top) e^(top - own)
+                weight *= (top - own[at, None]).exp() + (top - every[columns]).exp()
+            else:
+                weight = exp_(terms - own[at, None])
+                weight += exp_(terms - every[columns])
             if geodesic:
                 weight *= kernel_slope(dots * tau**2)
             tiles.without_self(weight, i, j, 0)
@@ -321,16 +360,16 @@ def self_lse(z: Tensor, tau: float, geodesic: bool = False, keep: Tensor | None 
 
 
 class _PairLse(torch.autograd.Function):
-    """(mean_i LSE_j, mean_j LSE_i, mean_ij, LSE_ij) of logits that only ever exist block by block.
+    """The numbers of `Terms` of logits that only ever exist block by block.
 
-    Of the kind `rows` the second is left out; of `softplus` there is one number: the mean over i of sum_j softplus(l_ij).
+    Of the kind `rows` the second is left out; of `softplus` the first is the mean over i of sum_j softplus(l_ij) instead.
     """
 
     @staticmethod
     @full_precision
     def forward(  # type: ignore[override]
         ctx: Any, block: Block, counts: Pair, keep: Tensor | None, kind: Kind, width: int, *tensors: Tensor
-    ) -> Tensor | tuple[Tensor, ...]:
+    ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         n_rows, n_columns = counts
         local = [t.detach() if keep is None else t.detach()[keep] for t in tensors[: n_rows + n_columns]]  # (b, ...)
@@ -338,11 +377,13 @@ class _PairLse(torch.autograd.Function):
         if keep is not None:
             kept = ranks.gather(keep)
             spread = [t[kept] for t in spread]
+        # ranks follow each other, and so do their samples that are kept: this rank's rows meet themselves from here on
+        first = ranks.rank() * len(tensors[0]) if keep is None else int(kept[: ranks.rank() * len(tensors[0])].sum())
         parameters = [t.detach() for t in tensors[n_rows + n_columns :]]
         size, mine, like = len(spread[0]), len(local[0]), spread[0]
         single = ranks.world() == 1
         by_row, by_column = RunningLse(mine, like), RunningLse(mine, like)
-        entries = like.new_zeros(())
+        entries, own = like.new_zeros(2).unbind()
         step, wanted = max(1, BLOCK // max(size * width, 1)), ctx.needs_input_grad[5:]
         ctx.made = None
         if single and any(wanted) and size * size * width <= KEPT:  # one block, whose graph waits for the backward
@@ -351,6 +392,7 @@ class _PairLse(torch.autograd.Function):
         for r in slices(mine, step):
             made = ctx.made or (block([t[r] for t in local[:n_rows]], spread[n_rows:], parameters),)
             logits = made[0].detach()  # (step, B)
+            own += logits.diagonal(first + r.start).sum()
             if kind == "softplus":
                 entries += torch.nn.functional.softplus(logits).sum()
                 continue
@@ -362,7 +404,7 @@ class _PairLse(torch.autograd.Function):
             for c in slices(mine, step):
                 by_column.add(c, block(spread[:n_rows], [t[c] for t in local[n_rows:]], parameters).T)
         own_row, own_column = by_row.value(), by_column.value()  # (b,)
-        sums = ranks.total(torch.stack([own_row.sum(), own_column.sum(), entries]))
+        sums = ranks.total(torch.stack([own_row.sum(), own_column.sum(), entries, own]))
         if single:
             all_row, all_column = own_row, own_column
         else:
@@ -372,14 +414,15 @@ class _PairLse(torch.autograd.Function):
             all_row, all_column = (both if keep is None else both[kept]).unbind(1)  # (B,)
         pooled = all_row.logsumexp(0)
         ctx.save_for_backward(*tensors, own_row, own_column, all_row, all_column, pooled, keep, *local, *spread, *parameters)
-        ctx.settings = (block, n_rows, n_columns, step, len(tensors), kind, wanted)
+        ctx.settings = (block, n_rows, n_columns, step, len(tensors), kind, wanted, first)
         count = max(size, 1)
-        return sums[2] / count if kind == "softplus" else (sums[0] / count, sums[1] / count, sums[2] / count**2, pooled)
+        rows = sums[2] if kind == "softplus" else sums[0]
+        return rows / count, sums[1] / count, sums[2] / count**2, pooled, sums[3] / count
 
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        block, n_rows, n_columns, step, given, kind, wanted = ctx.settings
+        block, n_rows, n_columns, step, given, kind, wanted, first = ctx.settings
         length = len(ctx.saved_tensors[0])
         own_row, own_column, all_row, all_column, pooled, keep, *rest = ctx.saved_tensors[given:]
         sides = n_rows + n_columns
@@ -389,13 +432,13 @@ class _PairLse(torch.autograd.Function):
         whole_block = single and step >= mine  # whose gradients are all there is
         share = ranks.world() / size
 
-        def weights(logits: Tensor, row_lse: Tensor, column_lse: Tensor) -> Tensor:
+        def weights(logits: Tensor, row_lse: Tensor, column_lse: Tensor, diagonal: int) -> Tensor:
             """The derivative of the outputs, with their gradients, by each logit: (r, c)."""
-            g_row, g_column, g_mean, g_pooled = (*grads, None, None, None)[:4]
-            if kind == "softplus" and g_row is not None:
-                return logits.sigmoid().mul_(g_row * share)
+            g_row, g_column, g_mean, g_pooled, g_own = grads
             parts = []
-            if g_row is not None:
+            if kind == "softplus" and g_row is not None:
+                parts.append(logits.sigmoid().mul_(g_row * share))
+            elif g_row is not None:
                 parts.append(exp_(logits - row_lse[:, None]).mul_(g_row * share))
             if g_column is not None:
                 parts.append(exp_(logits - column_lse).mul_(g_column * share))
@@ -404,10 +447,19 @@ class _PairLse(torch.autograd.Function):
             weight = parts[0] if parts else torch.zeros_like(logits)
             for part in parts[1:]:
                 weight += part
-            return weight if g_mean is None else weight.add_(g_mean * share / size)
+            if g_mean is not None:
+                weight += g_mean * share / size
+            if g_own is not None:
+                weight.diagonal(diagonal).add_(g_own * share)
+            return weight
 
         def pull(
-            row: list[Tensor], column: list[Tensor], row_lse: Tensor, column_lse: Tensor, targets: list[tuple[int, slice]]
+            row: list[Tensor],
+            column: list[Tensor],
+            row_lse: Tensor,
+            column_lse: Tensor,
+            targets: list[tuple[int, slice]],
+            diagonal: int,
         ) -> None:
             """Adds the gradient of one block to `out`; targets[k] is where the k-th of row + column + parameters goes."""
             asked_of = [at >= 0 and wanted[at] for at, _ in targets]
@@ -416,7 +468,7 @@ class _PairLse(torch.autograd.Function):
             logits, inputs = ctx.made or logits_of(block, row, column, parameters, asked_of)
             ctx.made = None  # a second backward computes it again
             asked = [(k, t) for k, t in enumerate(inputs) if t.requires_grad]
-            weight = weights(logits.detach(), row_lse, column_lse)
+            weight = weights(logits.detach(), row_lse, column_lse, diagonal)
             found = torch.autograd.grad(logits, [t for _, t in asked], weight, allow_unused=True)
             for (k, _), g in zip(asked, found, strict=True):
                 at, where = targets[k]
@@ -436,7 +488,7 @@ class _PairLse(torch.autograd.Function):
         for r in slices(mine, step):
             of_columns = [(n_rows + k, everywhere) if single else nowhere for k in range(n_columns)]
             targets = [*((k, r) for k in range(n_rows)), *of_columns, *of_parameters]
-            pull([t[r] for t in local[:n_rows]], spread[n_rows:], own_row[r], all_column, targets)
+            pull([t[r] for t in local[:n_rows]], spread[n_rows:], own_row[r], all_column, targets, first + r.start)
         if not single:
             for c in slices(mine, step):
                 targets = [
@@ -444,7 +496,7 @@ class _PairLse(torch.autograd.Function):
                     *((n_rows + k, c) for k in range(n_columns)),
                     *(nowhere for _ in parameters),
                 ]
-                pull(spread[:n_rows], [t[c] for t in local[n_rows:]], all_row, own_column[c], targets)
+                pull(spread[:n_rows], [t[c] for t in local[n_rows:]], all_row, own_column[c], targets, -first - c.start)
         for k, g in enumerate(out[:sides]):
             if g is not None and keep is not None:
                 whole = g.new_zeros(length, *g.shape[1:])
@@ -463,6 +515,30 @@ def logits_of(
         return block(inputs[:n], inputs[n:sides], inputs[sides:]), inputs
 
 
+class Terms(NamedTuple):
+    """What the B x B logits l_ij between two sides give, scalars: all zero where no sample takes part."""
+
+    rows: Tensor  # mean_i log sum_j exp l_ij
+    columns: Tensor  # mean_j log sum_i exp l_ij
+    mean: Tensor  # mean_ij l_ij
+    pooled: Tensor  # log sum_ij exp l_ij
+    own: Tensor  # mean_i l_ii
+
+
+def terms_of(
+    block: Block,
+    rows: Sequence[Tensor],
+    columns: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    keep: Tensor | None,
+    kind: Kind,
+    width: int,
+) -> Terms:
+    if keep is not None and int(ranks.total(keep.sum())) == 0:
+        return Terms(*[nothing([t for t in (*rows, *columns) if t.is_floating_point()])] * 5)
+    return Terms(*_PairLse.apply(block, (len(rows), len(columns)), keep, kind, width, *rows, *columns, *parameters))
+
+
 def pair_lse(
     block: Block,
     rows: Sequence[Tensor],
@@ -471,27 +547,23 @@ def pair_lse(
     keep: Tensor | None = None,
     width: int = 1,
     rows_only: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Both log-sum-exps and the mean of the B x B logits between two sides, over the samples of all ranks.
+) -> Terms:
+    """Both log-sum-exps and the means of the B x B logits between two sides, over the samples of all ranks.
 
     Args:
         block: `block(row_tensors, column_tensors, parameters)` -> logits (r, c), differentiable, of r rows and c columns.
         rows, columns: tensors (b, ...) of this rank's samples, one or more a side.
         parameters: tensors that all blocks share, such as a learnable temperature.
-        keep: bool (b,), the samples that take part; at least one.
+        keep: bool (b,), the samples that take part.
         width: matrices (r, c) that `block` holds at once, for the size of its blocks.
-        rows_only: the second result is not wanted, and is no number.
-
-    Returns:
-        mean_i log sum_j exp l_ij, mean_j log sum_i exp l_ij, mean_ij l_ij, log sum_ij exp l_ij. Scalars.
+        rows_only: `columns` of the result is not wanted, and is no number.
     """
-    counts = (len(rows), len(columns))
-    kind: Kind = "rows" if rows_only else "both"
-    return _PairLse.apply(block, counts, keep, kind, width, *rows, *columns, *parameters)
+    return terms_of(block, rows, columns, parameters, keep, "rows" if rows_only else "both", width)
 
 
 def pair_softplus(
     block: Block, rows: Sequence[Tensor], columns: Sequence[Tensor], parameters: Sequence[Tensor], keep: Tensor | None = None
-) -> Tensor:
-    """mean_i sum_j log(1 + exp l_ij), arguments as in `pair_lse`. Scalar."""
-    return _PairLse.apply(block, (len(rows), len(columns)), keep, "softplus", 1, *rows, *columns, *parameters)
+) -> tuple[Tensor, Tensor]:
+    """mean_i sum_j log(1 + exp l_ij) and mean_i l_ii, arguments as in `pair_lse`. Scalars."""
+    found = terms_of(block, rows, columns, parameters, keep, "softplus", 1)
+    return found.rows, found.own

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import ranks
-from .batch import Batch, nothing
+from .batch import Batch
 from .infonce import dot_block
 from .kernel import first_order, pair_lse
 from .objective import Objective
@@ -84,13 +84,11 @@ class PMRL(Objective):
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         z, keep = list(batch.z.values()), batch.both(*batch.names)
         if keep is not None:
-            if int(ranks.total(keep.sum())) == 0:
-                return {"intra": nothing(z), "inter": nothing(z)}
             z = [torch.where(keep[:, None], part, filler(part)) for part in z]
         s, u = singular_values(z, self.fix_signs)
         intra = ranks.mean((s / self.tau1).logsumexp(1) - s[:, 0] / self.tau1, keep)
-        lse, _, _, _ = pair_lse(dot_block, [u], [u], [u.new_tensor(1 / self.tau2)], keep, rows_only=True)
-        return {"intra": intra, "inter": lse - ranks.mean(u.square().sum(1), keep) / self.tau2}
+        found = pair_lse(dot_block, [u], [u], [u.new_tensor(1 / self.tau2)], keep, rows_only=True)
+        return {"intra": intra, "inter": found.rows - found.own}
 
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:
         return parts["intra"] + self.inter_weight * parts["inter"]

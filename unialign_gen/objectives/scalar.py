@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import ranks
-from .batch import Batch, as_unit, full_precision, nothing
+from .batch import Batch, as_unit, full_precision
 from .centroid import SHORTEST
 from .kernel import pair_lse
 from .objective import Objective, Temperature
@@ -115,8 +115,6 @@ class SCALAR(Objective):
         keep = None
         if any(m is not None for m in batch.keep.values()):
             keep = batch.there([self.anchor])[:, 0] & there.any(1)
-            if int(ranks.total(keep.sum())) == 0:
-                return dict.fromkeys(("query->tuple", "tuple->query"), nothing(batch.z.values()))
             there = there | ~keep[:, None]  # rows that do not count need some weights
         gram = gram_matrix(torch.stack(rest, 1))  # (b, K, K)
 
@@ -125,15 +123,11 @@ class SCALAR(Objective):
 
         scale = self.temperature(query)
         columns = [gram, there, *rest]
-        forward, backward, mean, _ = pair_lse(logits, [query], columns, [scale], keep, width=2 * len(rest))
-        dots = torch.stack([(query * z).sum(1) for z in rest])  # (K, b)
-        full = self.view(dots, gram, there)
-        positive = ranks.mean(full[0], keep) * scale
-        out = {
-            "query->tuple": smoothed(forward, positive, mean, self.smoothing),
-            "tuple->query": smoothed(backward, positive, mean, self.smoothing),
-        }
+        found = pair_lse(logits, [query], columns, [scale], keep, width=2 * len(rest))
+        out = dict(zip(("query->tuple", "tuple->query"), smoothed(found, self.smoothing), strict=True))
         if self.mask_weight and self.training:
+            dots = torch.stack([(query * z).sum(1) for z in rest])  # (K, b)
+            full = self.view(dots, gram, there)
             masked = self.view(dots, gram, self.some(there))
             overlap = self.overlap(full[1], masked[1], gram)
             out["masked view"] = ranks.mean(1 - overlap + (masked[0] - full[0].detach()).square(), keep)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import ranks
-from .batch import Batch, nothing
+from .batch import Batch
 from .kernel import pair_softplus
 from .objective import Objective, Temperature
 from .options import Tau, typed
@@ -49,11 +49,7 @@ class SigLIP(Objective):
             bias = ranks.shared(bias)
         out = {}
         for m, n in combinations(batch.names, 2):
-            x, y, keep = batch.z[m], batch.z[n], batch.both(m, n)
-            if keep is not None and int(ranks.total(keep.sum())) == 0:
-                out[f"{m}|{n}"] = nothing([x, y])
-                continue
             # -log sigmoid(l) = log(1 + e^l) - l on the diagonal, log(1 + e^l) off it
-            positive = scale * ranks.mean((x * y).sum(1), keep) + bias
-            out[f"{m}|{n}"] = pair_softplus(biased_block, [x], [y], [scale, bias], keep) - positive
+            softplus, own = pair_softplus(biased_block, [batch.z[m]], [batch.z[n]], [scale, bias], batch.both(m, n))
+            out[f"{m}|{n}"] = softplus - own
         return out

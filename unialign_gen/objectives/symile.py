@@ -82,6 +82,6 @@ class Symile(Objective):
                     source[kept] = kept[torch.randperm(len(kept), generator=generator).to(kept.device)]
                     shuffled.append(everything[n][source[mine]])
             rows, columns = [batch.z[a], own, mine], [product(shuffled), mine]
-            lse, _, _, _ = pair_lse(shuffled_block, rows, columns, [scale], keep, rows_only=True)
-            out[a] = lse - scale * ranks.mean(own, keep)
+            found = pair_lse(shuffled_block, rows, columns, [scale], keep, rows_only=True)
+            out[a] = found.rows - found.own
         return out

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from . import ranks
-from .batch import Batch, nothing
-from .kernel import pair_lse
+from .batch import Batch
+from .kernel import Terms, pair_lse
 from .objective import Objective, Temperature
 from .options import Share, Tau, typed
-from .volume import cross_dets, gram_matrix, of_gram, safe_root, tuple_terms
+from .volume import cross_dets, safe_root, tuple_terms
 
 
-def smoothed(lse: Tensor, positive: Tensor, mean_logit: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy with label smoothing, mean over rows, from the rows' log-sum-exp and the two means of logits."""
-    return lse - (1 - smoothing) * positive - smoothing * mean_logit
+def smoothed(found: Terms, smoothing: float) -> tuple[Tensor, Tensor]:
+    """Cross-entropy with label smoothing, mean over rows and mean over columns."""
+    target = (1 - smoothing) * found.own + smoothing * found.mean
+    return found.rows - target, found.columns - target
 
 
 class TupleContrast(Objective):
@@ -47,26 +46,15 @@ class TupleContrast(Objective):
         """Sizes (r, c), not negative."""
         raise NotImplementedError
 
-    def own(self, anchor: Tensor, rest: list[Tensor]) -> Tensor:
-        """The size (b,) of each sample's own tuple."""
-        raise NotImplementedError
-
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         anchor, rest = batch.z[self.anchor], [batch.z[n] for n in batch.names if n != self.anchor]
-        keep = batch.both(*batch.names)
-        if keep is not None and int(ranks.total(keep.sum())) == 0:
-            return dict.fromkeys(("anchor->tuple", "tuple->anchor"), nothing(batch.z.values()))
 
         def logits(rows: list[Tensor], columns: list[Tensor], parameters: list[Tensor]) -> Tensor:
             return self.block(rows, columns) * -parameters[0]  # (r, c)
 
-        scale = self.temperature(anchor)
-        forward, backward, mean, _ = pair_lse(logits, [anchor], self.tuple_side(rest), [scale], keep)
-        positive = ranks.mean(self.own(anchor, rest), keep) * -scale
-        return {
-            "anchor->tuple": smoothed(forward, positive, mean, self.smoothing),
-            "tuple->anchor": smoothed(backward, positive, mean, self.smoothing),
-        }
+        keep, scale = batch.both(*batch.names), self.temperature(anchor)
+        found = pair_lse(logits, [anchor], self.tuple_side(rest), [scale], keep)
+        return dict(zip(("anchor->tuple", "tuple->anchor"), smoothed(found, self.smoothing), strict=True))
 
 
 class GRAM(TupleContrast):
@@ -87,9 +75,6 @@ class GRAM(TupleContrast):
 
     def block(self, rows: list[Tensor], columns: list[Tensor]) -> Tensor:
         return safe_root(cross_dets(rows[0], columns[2:], columns[0], columns[1]))
-
-    def own(self, anchor: Tensor, rest: list[Tensor]) -> Tensor:
-        return of_gram(gram_matrix(torch.stack([anchor, *rest], 1)))
 
 
 class TRIANGLE(TupleContrast):
@@ -120,12 +105,7 @@ class TRIANGLE(TupleContrast):
         return [(rest[0] * rest[1]).sum(1), *rest]
 
     def block(self, rows: list[Tensor], columns: list[Tensor]) -> Tensor:
-        return self.size(rows[0] @ columns[1].T, rows[0] @ columns[2].T, columns[0])
-
-    def own(self, anchor: Tensor, rest: list[Tensor]) -> Tensor:
-        return self.size((anchor * rest[0]).sum(1), (anchor * rest[1]).sum(1), (rest[0] * rest[1]).sum(1))
-
-    def size(self, ab: Tensor, ac: Tensor, bc: Tensor) -> Tensor:
-        """Area in [0, 3 sqrt(3) / 4] of the triangle of three unit vectors, or twice its square, from their dot products."""
+        """Areas in [0, 3 sqrt(3) / 4] of triangles of unit vectors, or twice their squares, from dot products."""
+        bc, ab, ac = columns[0], rows[0] @ columns[1].T, rows[0] @ columns[2].T
         squared = (2 - 2 * ab) * (2 - 2 * ac) - (1 - ab - ac + bc).square()
         return (safe_root(squared) if self.root else squared) / 2

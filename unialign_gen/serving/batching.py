@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from ..pipelines.prompted import PictureOutput, PromptedPipeline
 from ..request import Request
-from .together import Member, batch_key, draw_together, picture_count
+from .together import Known, Member, batch_key, draw_together, picture_count
 
 T = TypeVar("T")
 
@@ -155,7 +155,8 @@ class BatchingEngine:
             if batch[0].key is not None and room > 0 and wait > 0:
                 self._changed.wait(wait)
                 continue
-            self._draws = deque(task for task in self._draws if task not in batch)
+            for task in batch:
+                self._draws.remove(task)  # from the same deque: a caller that waits for the lock is about to add to it
             self._since = 0
             return batch
         return None
@@ -164,11 +165,12 @@ class BatchingEngine:
 def draw(tasks: list[Task]) -> None:
     """Draws tasks of one key together, and alone those that are no batch or cannot be part of it."""
     members: list[tuple[Task, Member]] = []
+    known: Known = {}
     if len(tasks) > 1:
         for task in tasks:
             assert task.pipeline is not None
             try:
-                members.append((task, task.context.run(Member.of, task.pipeline, task.request)))
+                members.append((task, task.context.run(Member.of, task.pipeline, task.request, known)))
             except Exception:  # its own fault: drawn alone it says so, to its caller
                 continue
     answers: list[PictureOutput | Exception] = []

@@ -12,9 +12,10 @@ import torch
 from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor
 
-from ..notes import Note, collected
-from ..pipelines.prompted import Conditions, PictureOutput, PromptedPipeline, rows_of
-from ..request import Request
+from ..notes import Note, collected, note
+from ..pipelines.prompted import Conditions, PictureOutput, PromptedPipeline
+from ..pipelines.prompts import rows_of
+from ..request import Prompt, Request
 
 DECODED = 4  # pictures at a time
 WORDS = ("decoder_prompt", "negative_decoder_prompt")  # options that may differ from row to row
@@ -37,6 +38,9 @@ class RowGuidance(float):
         return self.rows.to(other) * other
 
 
+Known = dict[tuple[str, str], tuple[Prompt, list[Note]]]  # by modality and text or file
+
+
 class AllStoppedError(Exception):
     """Every request of a batch was stopped by its own callback."""
 
@@ -52,14 +56,17 @@ class Member:
     error: Exception | None = field(default=None)
 
     @classmethod
-    def of(cls, pipeline: PromptedPipeline, request: Request) -> Member:
+    def of(cls, pipeline: PromptedPipeline, request: Request, known: Known) -> Member:
         """Encodes the prompts; notes go to whoever collects them here.
+
+        Args:
+            known: what requests of the same batch had encoded, which grows.
 
         Raises:
             InputError: something in the request that cannot be used.
         """
         with collected() as notes:
-            conditions, used = pipeline.conditions(request)
+            conditions, used = pipeline.conditions(encoded_once(pipeline, request, known))
         return cls(request, used, conditions, notes)
 
     @property
@@ -79,6 +86,27 @@ class Member:
             InputError: a list that does not fit the prompts.
         """
         return rows_of(name, self.request.options.get(name), self.conditions.prompts, self.request.pictures)
+
+
+def encoded_once(pipeline: PromptedPipeline, request: Request, known: Known) -> Request:
+    """The request with its texts and files encoded, but for those that another request of the batch had encoded already,
+    whose notes are told again.
+    """
+
+    def encoded(prompt: Prompt) -> Prompt:
+        if prompt.kind == "embeds" or prompt.embedding is not None or not isinstance(prompt.value, str):
+            return prompt
+        key = prompt.kind, prompt.value
+        if key not in known:
+            with collected() as notes:
+                ready = pipeline.encoded(replace(request, prompts=((prompt,),)))
+            known[key] = ready.prompts[0][0], notes
+        else:
+            for found in known[key][1]:
+                note(found.kind, found.text)
+        return replace(prompt, embedding=known[key][0].embedding)
+
+    return replace(request, prompts=tuple(tuple(map(encoded, row)) for row in request.prompts))
 
 
 def batch_key(pipeline: PromptedPipeline, request: Request) -> Hashable:

@@ -23,6 +23,7 @@ import torch
 
 from .. import __version__
 from ..config import load, to_dict
+from ..data.storage import write_rows
 from ..encoders import save_encoder
 from ..encoders.base import Encoder
 from ..errors import InputError
@@ -158,7 +159,7 @@ class RunFolder:
 
     def note_problems(self, rows: list[dict[str, str]]) -> None:
         """Writes which media could not be read while an encoder was trained."""
-        self.replace("problems.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        write_rows(self.path / "problems.jsonl", rows)
 
 
 def write_description(description: Mapping[str, Any], folder: Path) -> None:

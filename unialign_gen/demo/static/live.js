@@ -7,19 +7,18 @@ const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // The last seconds of a source, as base64 of 16-bit samples at RATE.
 class Ear {
-  constructor(context) {
-    this.step = context.sampleRate / RATE;
-    this.ring = new Float32Array(Math.ceil(SECONDS * context.sampleRate));
+  constructor(rate) {
+    this.step = rate / RATE;
+    this.ring = new Float32Array(Math.ceil(SECONDS * rate));
     this.heard = 0;
   }
   add(block) {
-    this.ring.copyWithin(0, block.length);
-    this.ring.set(block, this.ring.length - block.length);
-    this.heard = Math.min(this.ring.length, this.heard + block.length);
+    for (const sample of block) this.ring[this.heard++ % this.ring.length] = sample;
   }
   samples() {
-    const from = this.ring.length - this.heard, count = Math.floor(this.heard / this.step), out = new Int16Array(count);
-    for (let i = 0; i < count; i++) out[i] = Math.max(-1, Math.min(1, this.ring[from + Math.floor(i * this.step)])) * 32767;
+    const length = Math.min(this.heard, this.ring.length), out = new Int16Array(length / this.step);
+    const at = (i) => this.ring[(this.heard - length + Math.floor(i * this.step)) % this.ring.length];
+    for (let i = 0; i < out.length; i++) out[i] = Math.max(-1, Math.min(1, at(i))) * 32767;
     const bytes = new Uint8Array(out.buffer);
     let text = "";
     for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
@@ -27,9 +26,9 @@ class Ear {
   }
 }
 
-// Starts; `options()` gives parts, share, calm, seed and model at any time. Resolves to { stop, stats }; stop gives the film.
+// Starts; `options()` gives the form's values and the parts that stay, at any time. Resolves to { stop, stats }; stop gives the film.
 export async function start(canvas, sound, options, say, failed) {
-  const started = performance.now(), context = new AudioContext(), ear = new Ear(context), abort = new AbortController();
+  const started = performance.now(), context = new AudioContext(), ear = new Ear(context.sampleRate), abort = new AbortController();
   let player = null, stream = null, source;
   if (sound) {
     player = Object.assign(new Audio(sound), { loop: true });
@@ -76,15 +75,13 @@ export async function start(canvas, sound, options, say, failed) {
         await pause(20);
         continue;
       }
-      const now = performance.now(), set = options(), asked = JSON.stringify(set.parts);
+      const now = performance.now(), { share, calm, seed, model, parts: stay } = options(), asked = JSON.stringify(stay);
       if (asked !== parts) [parts, base] = [asked, null];
-      const elapsed = (now - then) / 1000;
+      const elapsed = Math.min((now - then) / 1000, 60);
       then = now;
       try {
-        const found = await moment(
-          [ear.samples(), set.share, previous, PICTURES, Math.min(elapsed, 60), set.calm, "", base ?? set.parts, set.seed, null, null, null, set.model],
-          abort.signal,
-        );
+        const values = { samples: ear.samples(), previous, pictures: PICTURES, elapsed, kept: base ?? stay, share, smooth: calm, seed: seed ?? 0, model };
+        const found = await moment(values, abort.signal);
         previous = found.point;
         if (found.base.length) base = found.base;
         const images = await Promise.all(found.pictures.map(async (src) => {

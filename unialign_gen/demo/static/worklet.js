@@ -1,18 +1,7 @@
-// Hands the samples of the first channel on, in blocks of about a twentieth of a second.
+// Hands the samples of the first channel on.
 class Tap extends AudioWorkletProcessor {
-  constructor() {
-    super();
-    this.block = new Float32Array(2048);
-    this.filled = 0;
-  }
   process([input]) {
-    if (!input.length) return true;
-    this.block.set(input[0], this.filled);
-    this.filled += input[0].length;
-    if (this.filled === this.block.length) {
-      this.port.postMessage(this.block.slice());
-      this.filled = 0;
-    }
+    if (input.length) this.port.postMessage(input[0].slice());
     return true;
   }
 }

@@ -1,16 +1,19 @@
-"""The judge's linear probe: fitted on features of training pictures, and written beside the judge's encoder."""
+"""The judge: a linear probe, fitted on features of training pictures, beside the encoder that it reads."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .concepts import CONCEPTS
 
+
+@torch.enable_grad()
 def fit_probe(features: Tensor, targets: Tensor, steps: int = 400, seed: int = 0) -> nn.Linear:
     """A linear probe (features to logits) on pictures with one or more concepts each.
 
@@ -38,7 +41,12 @@ def fit_probe(features: Tensor, targets: Tensor, steps: int = 400, seed: int = 0
     return probe.requires_grad_(False)
 
 
-def save_probe(probe: nn.Linear, concepts: Sequence[str], folder: Path) -> None:
-    """Writes what `unialign_gen.eval.judge.Judge.from_folder` reads beside the encoder."""
-    save_file({k: v.half().contiguous() for k, v in probe.state_dict().items()}, folder / "probe.safetensors")
-    (folder / "concepts.json").write_text(json.dumps(list(concepts), indent=1) + "\n")
+def write(encoder: Path, probe: nn.Linear, out: Path) -> None:
+    """Writes what `unialign_gen.eval.judge.Judge` reads: the encoder, a probe for the table's concepts, and their names."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(encoder / name, out / name)
+    save_file({k: v.half().contiguous() for k, v in probe.state_dict().items()}, out / "probe.safetensors")
+    classes = {c.name: c.vggsound for c in CONCEPTS.values() if c.vggsound}
+    for file, named in (("concepts.json", list(CONCEPTS)), ("vggsound.json", classes)):
+        (out / file).write_text(json.dumps(named, indent=1, ensure_ascii=False) + "\n", "utf-8")

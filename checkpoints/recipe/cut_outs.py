@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,56 +13,33 @@ from scipy import ndimage
 SIDE = 128
 MARGIN = 5 / 128  # of the side
 ZOOM = 1.75  # pictures are read this much larger than they are wanted
+SMALL = 0.4  # of the page: a drawing that is smaller is drawn again, larger
+
+Drawing = Path | bytes  # a file or its content: SVG, gzipped too, or any bitmap
 
 
-@dataclass
-class Drawing:
-    """Where a picture's data is: an SVG text, a file, or bytes."""
-
-    svg: str | None = None
-    file: str | None = None
-    raw: bytes | None = None
-
-    @property
-    def is_svg(self) -> bool:
-        if self.svg is not None:
-            return True
-        if self.file is not None:
-            return self.file.endswith((".svg", ".svgz"))
-        return self.raw is not None and (self.raw[:2] == b"\x1f\x8b" or b"<svg" in self.raw[:3000])
-
-    def svg_text(self) -> str:
-        if self.svg is not None:
-            return self.svg
-        data = Path(self.file).read_bytes() if self.file is not None else self.raw or b""
-        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf8", "replace")
-
-
-def rasterise(drawing: Drawing, width: int) -> Image.Image:
+def rasterise(svg: str, width: int) -> Image.Image:
     import resvg_py
 
-    options: dict[str, Any] = {"width": width, "dpi": 96, "skip_system_fonts": True}
-    if drawing.file is not None:
-        data = resvg_py.svg_to_bytes(svg_path=drawing.file, **options)
-    else:
-        data = resvg_py.svg_to_bytes(svg_string=drawing.svg_text(), **options)
-    return Image.open(io.BytesIO(bytes(data)))
+    return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=width, dpi=96, skip_system_fonts=True))))
 
 
 def load(drawing: Drawing, work: int) -> Image.Image:
     """RGBA, about `work` pixels wide; a bitmap smaller than that keeps its size."""
-    if not drawing.is_svg:
-        source = drawing.file if drawing.file is not None else io.BytesIO(drawing.raw or b"")
-        picture: Image.Image = Image.open(source)
+    data = drawing if isinstance(drawing, bytes) else drawing.read_bytes()
+    data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    if b"<svg" not in data:
+        picture: Image.Image = Image.open(io.BytesIO(data))
         if max(picture.size) > 2 * work:
             picture.draft("RGB", (work, work))
             picture = picture.convert("RGBA").reduce(max(1, max(picture.size) // work))
         return picture.convert("RGBA")
-    picture = rasterise(drawing, work)
-    box = picture.getbbox()
-    if box and max(box[2] - box[0], box[3] - box[1]) < 0.4 * work:  # a small drawing on a large page: again, larger
-        zoom = min(6.0, 0.8 * work / max(box[2] - box[0], box[3] - box[1]))
-        picture = rasterise(drawing, int(work * zoom))
+    svg = data.decode("utf8", "replace")
+    picture = rasterise(svg, work)
+    box = picture.getbbox() or (0, 0, work, work)
+    size = max(box[2] - box[0], box[3] - box[1])
+    if size < SMALL * work:
+        picture = rasterise(svg, int(work * min(6.0, 0.8 * work / size)))
     elif picture.height > 3 * work:
         picture = picture.reduce(picture.height // (2 * work) + 1)
     return picture.convert("RGBA")
@@ -93,17 +68,19 @@ def cut_out(picture: Image.Image, side: int = SIDE) -> Image.Image:
     picture = picture.crop(box)
     width, height = picture.size
     if fills:
-        if width > 1.5 * height:
-            picture = picture.crop(((width - int(1.5 * height)) // 2, 0, (width + int(1.5 * height)) // 2, height))
-        if height > 1.5 * width:
-            picture = picture.crop((0, (height - int(1.5 * width)) // 2, width, (height + int(1.5 * width)) // 2))
-        width, height = picture.size
-    scale = (side if fills else side - 2 * round(side * MARGIN)) / max(width, height)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    picture = picture.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")  # premultiplied: no dark fringes
+        wide, high = min(width, int(1.5 * height)), min(height, int(1.5 * width))
+        picture = picture.crop(((width - wide) // 2, (height - high) // 2, (width + wide) // 2, (height + high) // 2))
+    picture = fitted(picture, *(2 * [side if fills else side - 2 * round(side * MARGIN)]))
     page = Image.new("RGBA", (side, side))
     page.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     return page
+
+
+def fitted(picture: Image.Image, width: float, height: float) -> Image.Image:
+    """RGBA as large as fits into a box; resized with premultiplied colours, so that edges have no dark fringes."""
+    scale = min(width / picture.width, height / picture.height)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
 
 
 def on_white(picture: Image.Image) -> Image.Image:

@@ -1,0 +1,44 @@
+"""Results that are there whole or not at all, and how long making them will take: stages can be killed and run again."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from unialign_gen.output import written
+
+progress = functools.partial(tqdm, delay=1, mininterval=10)  # over an iterable, called `desc`
+
+
+def kept(path: Path, make: Callable[[], Any]) -> Any:
+    """What is in a JSON file, made and written there the first time: a killed stage begins again at its last such file."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written(path) as part:
+            part.write_text(json.dumps(make(), ensure_ascii=False))
+    return json.loads(path.read_text())
+
+
+def once(target: Path, fill: Callable[[Path], object]) -> Path:
+    """The folder `target`, filled by `fill` the first time."""
+    if not target.exists():
+        part = target.with_name(f"{target.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        fill(part)
+        part.rename(target)
+    return target
+
+
+def save_array(path: Path, values: np.ndarray) -> None:
+    """Writes an array."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written(path) as part:
+        np.save(part, values)

@@ -1,0 +1,125 @@
+"""Prompts that are checked, as embeddings; and for each of their pictures a generator and words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unialign_gen.aligner import Aligner
+from unialign_gen.errors import InputError
+from unialign_gen.mixing import check_embedding, mix
+from unialign_gen.request import Prompt, Request
+
+from .prior import EmbeddingPrior, move_to_known, temperature_of
+
+
+def encode_prompts(aligner: Aligner, prompts: Sequence[Sequence[Prompt]]) -> tuple[tuple[Prompt, ...], ...]:
+    """The same prompts with the unit embeddings (d,) of their values.
+
+    Each modality is encoded in one go, an input that repeats only once; what has an embedding is not read again.
+    """
+    found: dict[tuple[str, Any], Tensor] = {}
+
+    def key(prompt: Prompt) -> tuple[str, Any]:
+        return prompt.kind, prompt.value if isinstance(prompt.value, str) else id(prompt.value)
+
+    inputs = [p for row in prompts for p in row]
+    for kind in dict.fromkeys(p.kind for p in inputs if p.kind != "embeds"):
+        wanted = {key(p): p.value for p in inputs if p.kind == kind and p.embedding is None}
+        if wanted:
+            found.update(zip(wanted, aligner.embed(kind, list(wanted.values())), strict=True))
+
+    def encoded(prompt: Prompt) -> Prompt:
+        if prompt.kind == "embeds":
+            return replace(prompt, embedding=checked_vector(prompt.value, aligner.embed_dim))
+        if prompt.embedding is None:
+            return replace(prompt, embedding=found[key(prompt)])
+        unit = checked_vector(prompt.embedding, aligner.embed_dim, prompt.name)
+        kept = torch.as_tensor(prompt.embedding, dtype=unit.dtype, device=unit.device)
+        # one that is of norm 1 stays bit for bit what it was encoded to
+        return replace(prompt, embedding=kept if torch.allclose(kept, unit, atol=1e-6) else unit)
+
+    return tuple(tuple(encoded(p) for p in row) for row in prompts)
+
+
+def mix_prompts(
+    prompts: Sequence[Sequence[Prompt]], request: Request, prior: EmbeddingPrior | None, draws: Sequence[Any] | None = None
+) -> Tensor:
+    """Unit embeddings (B, d) of encoded prompts.
+
+    The prior moves what was encoded, before it is mixed: weights keep their meaning, and ready embeddings stay what they are.
+    `draws` are the generators (B) of what prompts leave open, at the request's temperature; without them it stays at its mean.
+    """
+    temperature = 0.0 if draws is None else temperature_of(prior, request.prior_temperature)
+    move = move_to_known(prior, request.prior_strength, temperature)
+
+    def points(row: Sequence[Prompt], draw: Any) -> list[Tensor]:
+        vectors = [p.embedding for p in row]
+        moved = [i for i, p in enumerate(row) if p.kind != "embeds"]
+        if move is not None and moved:
+            for i, vector in zip(moved, move(torch.stack([vectors[i] for i in moved]), draw), strict=True):
+                vectors[i] = vector
+        return [v.to(vectors[0].device) for v in vectors]
+
+    mixed = zip(prompts, draws or [None] * len(prompts), strict=True)
+    return torch.stack([mix(points(row, draw), [p.weight for p in row], request.mix) for row, draw in mixed])
+
+
+def checked_vector(value: Any, width: int, name: str = "embeds") -> Tensor:
+    """A ready embedding (d,) as a unit vector.
+
+    Raises:
+        InputError: another shape, not finite, or zero.
+    """
+    vector = as_vector(value)
+    if vector.shape != (width,):
+        what = "embeds must have" if name == "embeds" else f"{name} was kept for another model: this one has"
+        raise InputError(f"{what} {width} values a prompt, got shape {tuple(vector.shape)}")
+    return check_embedding(vector)
+
+
+def as_vector(value: Any) -> Tensor:
+    """One embedding as a tensor.
+
+    Raises:
+        InputError: it is no array of numbers.
+    """
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"embeds must be vectors of numbers, got {type(value).__name__}") from error
+
+
+def first_seeds(seed: int | Sequence[int], count: int, per_prompt: int) -> list[int]:
+    """Each prompt's first seed: `seed + i * per_prompt`, or `seed[i]`.
+
+    Raises:
+        InputError: a list of seeds that does not fit the batch.
+    """
+    if isinstance(seed, int):
+        return [seed + i * per_prompt for i in range(count)]
+    if len(seed) != count:
+        raise InputError(f"{len(seed)} seeds for {count} prompts: give one for each")
+    return list(seed)
+
+
+def generators(seed: int | Sequence[int], count: int, per_prompt: int, stream: int = 0) -> list[torch.Generator]:
+    """One CPU generator a picture: prompt i, picture j draws from its prompt's first seed + j; other numbers in each stream."""
+    seeds = [s + j for s in first_seeds(seed, count, per_prompt) for j in range(per_prompt)]
+    return [torch.Generator().manual_seed(s ^ stream) for s in seeds]
+
+
+def rows_of(name: str, given: str | Sequence[str] | None, prompts: int, pictures: int) -> list[str]:
+    """Words for each picture, from one text for all or one a prompt.
+
+    Raises:
+        InputError: several texts, and another number of prompts.
+    """
+    each = [given or ""] * prompts if given is None or isinstance(given, str) else list(given)
+    if len(each) != prompts:
+        raise InputError(f"{len(each)} values of {name} for {prompts} prompts: give one, or one for each")
+    return [row for row in each for _ in range(pictures)]
