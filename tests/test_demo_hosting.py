@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import shlex
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -83,12 +84,11 @@ def guarded(served, tmp_path_factory):
     from unialign_gen.demo.server import log_access, open_page
 
     log = tmp_path_factory.mktemp("log") / "access.log"
-    handler = log_access(str(log))
-    page = open_page(served.context, auth=[("ada", "x:y")], root_path="/draw", server_name=None, server_port=None)
-    yield page, log
-    page.page.close(verbose=False)
-    request_filter.access.removeHandler(handler)
-    handler.close()
+    with ExitStack() as closing:
+        log_access(str(log), closing)
+        page = open_page(served.context, auth=[("ada", "x:y")], root_path="/draw", server_name=None, server_port=None)
+        closing.callback(page.page.close, verbose=False)
+        yield page, log
 
 
 def test_who_has_no_password_gets_nothing(guarded):

