@@ -137,9 +137,9 @@ def cauchy_schwarz(z: Z) -> Tensor:
 
 
 def siglip(z: Z) -> Tensor:
-    import open_clip
+    from open_clip.loss import SigLipLoss
 
-    loss, scale, bias = open_clip.SigLipLoss(), torch.tensor(10.0, requires_grad=True), torch.tensor(-10.0, requires_grad=True)
+    loss, scale, bias = SigLipLoss(), torch.tensor(10.0, requires_grad=True), torch.tensor(-10.0, requires_grad=True)
     return sum(loss(x, y, scale, bias) for x, y in itertools.combinations(z.values(), 2))
 
 

@@ -345,6 +345,7 @@ def test_compiled_equals_eager(name):
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
 def test_tiles_side_by_side_equal_tiles_in_a_row(threads, monkeypatch):
+    monkeypatch.setattr(kernel, "TILE", 16)
     monkeypatch.setattr(kernel, "SMALL", 4)
     z = batch(b=50)["text"].requires_grad_()
     (expected,) = torch.autograd.grad(uniformity(z, 0.5), z)

@@ -80,7 +80,7 @@ class Symile(Objective):
                 if n != a:
                     source = torch.arange(len(everything[n]), device=like.device)
                     source[kept] = kept[torch.randperm(len(kept), generator=generator).to(kept.device)]
-                    shuffled.append(everything[n][source[mine]])
+                    shuffled.append(everything[n].index_select(0, source[mine]))
             rows, columns = [batch.z[a], own, mine], [product(shuffled), mine]
             found = pair_lse(shuffled_block, rows, columns, [scale], keep, rows_only=True)
             out[a] = found.rows - found.own
