@@ -323,6 +323,14 @@ def test_on_a_phone_the_picture_and_the_button_never_leave_the_screen(phone):
     assert max(int(v) for v in back[4:-1].split(",")) < 60
 
 
+def test_a_long_name_does_not_widen_a_phone(phone, tmp_path):
+    long = tmp_path / ("a_recording_" * 12 + ".flac")
+    long.write_bytes((SAMPLES / "cow.flac").read_bytes())
+    phone.give(long)
+    phone.wait(".part .heard")
+    assert phone.script("return document.documentElement.scrollWidth") <= PHONE["width"]
+
+
 def faults(page):
     if not AXE.is_file():
         pytest.skip("axe-core is not here: npm install --no-save axe-core")
