@@ -294,6 +294,7 @@ def test_the_login_form_refuses_and_lets_in(page, served):
         assert page.script("return fetch('page/explore').then(r => r.status)") == 200
         page.draws(lambda: page.write("a tree\n"))
     finally:
+        page.driver.get("about:blank")  # the next test opens its own page
         guarded.page.close(verbose=False)
 
 
