@@ -103,8 +103,8 @@ def gap_figure(found: Found) -> None:
     for axis, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
         at = gaps_of(found, dataset)
         for metric, label, task in (
-            ("R@1", "R@1, pathways", ""),
-            ("label precision", "labels, pathways", ""),
+            ("R@1", "R@1, pathways", "all"),
+            ("label precision", "labels, pathways", "all"),
             ("label precision", "labels, all together", TOGETHER),
             ("judge top-5", "pictures: judge top-5", None),
         ):
@@ -184,7 +184,7 @@ def about_gap(found: Found) -> list[str]:
     lines = []
     for dataset in found.datasets:
         cells = []
-        for metric, task in (("R@1", ""), ("label precision", ""), ("label precision", TOGETHER), ("judge top-5", None)):
+        for metric, task in (("R@1", "all"), ("label precision", "all"), ("label precision", TOGETHER), ("judge top-5", None)):
             both = change(found, dataset, metric, task)
             cells.append(f"{percent(both[0])} to {percent(both[1])}" if both else "")
         lines.append(f"| {dataset} | {' | '.join(cells)} |")

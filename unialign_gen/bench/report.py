@@ -97,7 +97,7 @@ def rows_of(runs: Sequence[dict[str, Any]], **about: Any) -> list[Row]:
         for key in runs[0]["moved"][gap]:
             metric, _, task = key.partition("|")
             value = over_seeds([r["moved"][gap][key] for r in runs if key in r["moved"][gap]])
-            made.append(row(f"{metric}, moved apart by {gap}", value, **about, task=task))
+            made.append(row(f"{metric}, moved apart by {gap}", value, **about, task=task or "all"))
     return made
 
 
