@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
-from ..console import guarded, report
+from ..console import report
 from .app import evaluate
 from .loading import load
 from .options import AsJson, BestOf, Checkpoint, Decoder, Heads, PriorStrength, Seed
 
 
 @evaluate.command()
-@guarded
 def concepts(
     checkpoint: Checkpoint = "starter",
     decoder: Decoder = None,

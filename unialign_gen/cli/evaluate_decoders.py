@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import guarded, report, stage
+from ..console import report, stage
 from ..errors import InputError
 from .app import evaluate
 from .loading import load
@@ -15,7 +15,6 @@ from .options import AcceptLicense, AsJson, Device, Dtype, Source, Steps
 
 
 @evaluate.command()
-@guarded
 def decoders(
     checkpoint: Annotated[
         list[str] | None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import guarded, report, stage
+from ..console import report, stage
 from ..output import check_folder, check_output, written
 from .app import evaluate
 from .measuring import (
@@ -28,7 +28,6 @@ from .options import AcceptLicense, AsJson, Checkpoint, Device, Dtype, Guidance,
 
 
 @evaluate.command()
-@guarded
 def generation(
     out: Out,
     dataset: Annotated[
@@ -145,7 +144,6 @@ def generation(
 
 
 @evaluate.command()
-@guarded
 def statistics(
     pictures: Annotated[Path, typer.Argument(help="A folder of pictures.")],
     out: Annotated[Path, typer.Option(help="A safetensors file.")],
@@ -177,7 +175,6 @@ def statistics(
 
 
 @evaluate.command()
-@guarded
 def distance(
     pictures: Annotated[
         Path, typer.Argument(help="A folder of pictures, a file of statistics, or an .npz of pytorch-fid, clean-fid or ADM.")
@@ -210,7 +207,6 @@ def distance(
 
 
 @evaluate.command(name="report")
-@guarded
 def write_report(
     result: Annotated[list[Path], typer.Argument(help="Folders of results, or their result.json.")],
     out: Out,

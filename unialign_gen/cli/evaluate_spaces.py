@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import guarded, report, stage
+from ..console import report, stage
 from ..errors import InputError
 from ..output import check_folder
 from .app import evaluate
@@ -75,7 +75,6 @@ def read_scores(path: Path) -> Tensor:
 
 
 @evaluate.command()
-@guarded
 def retrieval(
     features: Features,
     out: Out,
@@ -128,7 +127,6 @@ def retrieval(
 
 
 @evaluate.command()
-@guarded
 def gap(
     features: Features,
     out: Out,
@@ -179,7 +177,6 @@ NEEDS_MTEB = "needs mteb and sentence-transformers: install the extra `mteb` (pi
 
 
 @evaluate.command()
-@guarded
 def mteb(
     out: Out,
     task: Annotated[list[str], typer.Option(help="A task of mteb by its name, such as VGGSoundAVRetrieval; can be repeated.")],
@@ -205,7 +202,6 @@ def mteb(
 
 
 @evaluate.command(name="export")
-@guarded
 def export_model(
     out: Out,
     checkpoint: Checkpoint = "starter",
