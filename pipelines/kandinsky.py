@@ -45,7 +45,7 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         >>> import unialign_gen
         >>> generate = unialign_gen.load("starter")
         >>> generate(text=["a red car", "a cat"], seed=0, num_inference_steps=1).images[1].size
-        (128, 128)
+        (512, 512)
     """
 
     model_cpu_offload_seq = "aligner->unet->movq"
@@ -77,6 +77,8 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
     def size_multiple(self) -> int:  # type: ignore[override]
         """What widths and heights are multiples of: diffusers rounds others up."""
         return int(self.movq_scale_factor) ** 2
+
+    drawn_multiple = size_multiple  # type: ignore[assignment]
 
     def sample(self, request: Request, conditions: Conditions) -> Any:
         images = KandinskyV22Pipeline.__call__(

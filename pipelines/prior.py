@@ -27,8 +27,9 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         p(e) = sum_i softmax_i(log n_i - |(e - x_i) W|^2 / (2 bandwidth)) x_i
 
     (the posterior of linear discriminant analysis, Fisher 1936, and the estimate of Nadaraya 1964 and Watson 1964; with W = 1
-    and every n_i alike that of von Mises-Fisher noise of concentration 1 / bandwidth). The prompt moves there only in the
-    directions that tell things apart, by the matrix A, and keeps what it says of the others, a colour say:
+    and every n_i alike that of von Mises-Fisher noise of concentration 1 / bandwidth). A prompt may mean two things at once, so
+    the unit mean of each two of the `pairs` points that weigh most counts as one more point, seen once. The prompt moves only
+    in the directions that tell things apart, by the matrix A, and keeps what it says of the others, a colour or a number say:
 
         m(e) = e + strength (p(e) / |p(e)| - e) A
 
@@ -44,13 +45,14 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         directions: how many directions prompts name. None: A is the identity, and no direction is spared from the noise.
         temperature: what a call uses when it names none.
         said: how far along these a prompt lies from its thing that says everything of them, in standard deviations.
+        pairs: of so many points each two are taken together too; 0 or 1: none.
 
     Buffers: `points` (count, embed_dim), the known unit vectors; `log_counts` (count), zeros at first; `whitening` W
     (embed_dim, embed_dim), the identity at first; and, unless `directions` is None, `moves` A (embed_dim, embed_dim), the
     identity at first, and `named` (directions, embed_dim), orthonormal rows in whitened coordinates.
 
     Raises:
-        InputError: a bandwidth or a strength outside its range.
+        InputError: a bandwidth or a strength outside its range, or fewer than no pairs.
 
     >>> prior = EmbeddingPrior(embed_dim=2, count=2, bandwidth=0.1, strength=0.5)
     >>> _ = prior.points.copy_(torch.eye(2))
@@ -76,10 +78,13 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         directions: int | None = None,
         said: float = 3.0,
         temperature: float = 0.0,
+        pairs: int = 0,
     ):
         super().__init__()
         if not bandwidth > 0:
             raise InputError(f"bandwidth must be above 0, got {bandwidth}")
+        if pairs < 0:
+            raise InputError(f"pairs must be 0 or more, got {pairs}")
         check_strength(strength)
         self.register_buffer("points", torch.zeros(count, embed_dim))
         self.register_buffer("log_counts", torch.zeros(count))
@@ -118,9 +123,16 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         )
         keys = points @ whitening  # (count, d)
 
+        def near(keys: Tensor, row: Tensor) -> Tensor:
+            return (keys - row @ whitening).square().sum(1) / (-2 * self.config["bandwidth"])
+
         def expected(row: Tensor) -> Tensor:
-            apart = (keys - row @ whitening).square().sum(1)
-            return (log_counts - apart / (2 * self.config["bandwidth"])).softmax(0) @ points
+            weights, among = log_counts + near(keys, row), points  # (count,), (count, d)
+            best = weights.topk(min(self.config["pairs"], len(points))).indices
+            if len(best) > 1:
+                two = F.normalize(points[torch.combinations(best)].mean(1), dim=1)  # (pairs, d)
+                weights, among = torch.cat([weights, near(two @ whitening, row)]), torch.cat([points, two])
+            return weights.softmax(0) @ among
 
         # one by one: products of matrices round differently with the number of rows, and a prompt's picture should not
         # depend on what is asked for beside it

@@ -77,7 +77,8 @@ class PromptedPipeline:
     unet: Any
     config: Any
     sample_side: int  # side in pixels of the square pictures that the decoder was trained on
-    size_multiple: int  # what widths and heights are multiples of
+    size_multiple: int  # what widths and heights of edits are multiples of
+    drawn_multiple: int = 8  # and of pictures that are drawn, before they are enlarged
     _execution_device: torch.device
     maybe_free_model_hooks: Callable[[], None]
 
@@ -192,11 +193,13 @@ class PromptedPipeline:
         scale = most if request.upscale is None else request.upscale
         if scale > most:
             raise InputError(f"this decoder's pictures can be made {most} times as large at most, got upscale={scale}")
-        if upscaler is None or scale == 1 or request.output_type == "latent":
+        if upscaler is None or request.output_type == "latent":
+            scale = 1
+        sides, multiple = (request.height, request.width), scale * self.drawn_multiple
+        if any(side is not None and side % multiple for side in sides):
+            raise InputError(f"height and width must be multiples of {multiple}, got {sides[0]} and {sides[1]}")
+        if scale == 1:
             return self.sample(request, conditions)
-        sides = (request.height, request.width)
-        if any(side is not None and side % scale for side in sides):
-            raise InputError(f"height and width must be multiples of {scale}, got {sides[0]} and {sides[1]}")
         height, width = (None if side is None else side // scale for side in sides)
         small = self.sample(replace(request, height=height, width=width, output_type="pt"), conditions)  # (B, 3, h, w)
         made = F.avg_pool2d(self.enlarged(small), most // scale)

@@ -126,7 +126,7 @@ def test_a_preview_resembles_the_picture_and_is_bounded_in_time(context, monkeyp
     monkeypatch.setattr(Previewer, "look", look_at_once)
     *reports, last = Create(text="a cat", steps=6).run(context)
     previews = [r.pictures[0] for r in reports if isinstance(r, Progress) and r.pictures]
-    final = np.asarray(last.pictures[0]).astype(float)
+    final = np.asarray(last.pictures[0].resize(previews[0].size, Image.Resampling.BOX)).astype(float)
     errors = [np.abs(np.asarray(p).astype(float) - final).mean() for p in previews]
     assert len(previews) >= 3
     assert errors[-1] < errors[0]
@@ -145,7 +145,8 @@ def look_at_once(self, step, latents):
 def test_a_preview_waits_for_its_share_of_time(starter, monkeypatch):
     previewer = Previewer(starter)
     starter.scheduler.set_timesteps(20)
-    latents = torch.randn(1, 8, 16, 16)
+    side = starter.unet.config.sample_size
+    latents = torch.randn(1, starter.unet.config.in_channels, side, side)
     monkeypatch.setattr(Previewer, "due", 0.0)
     previewer.first = 0.0
     previewer.look(0, latents)
@@ -163,7 +164,7 @@ def test_latents_of_the_second_decoder_become_its_pictures():
 
     pipe = unialign_gen.load("starter", decoder="stable-unclip")
     pipe.set_progress_bar_config(disable=True)
-    call = {"text": "a cat", "seed": 0, "num_inference_steps": 2}
+    call = {"text": "a cat", "seed": 0, "num_inference_steps": 2, "upscale": 1}
     pictures = decode_latents(pipe, pipe(**call, output_type="latent").images)
     expected = pipe(**call).images
     assert np.abs(np.asarray(pictures[0]).astype(int) - np.asarray(expected[0]).astype(int)).max() <= 1
@@ -231,7 +232,7 @@ def test_answers_belong_to_their_requests(context, starter):
         ({"kept": [write_prompt(Prompt("audio", "x.wav", 1.0, (1.0,)))]}, "another model"),
         ({"kept": [write_prompt(Prompt("text", "x", 3.0))]}, "weight of text"), ({"kept": [1]}, "cannot be used"),
         ({"text": "a", "best_of": 2, "pictures": 2}, "best of keeps one"), ({"text": "a", "size": 4096}, "size"),
-        ({"text": "a", "size": 100}, "multiple of 64"), ({"text": "a", "upscale": 3}, "upscale"),
+        ({"text": "a", "size": 200}, "multiple of 128"), ({"text": "a", "upscale": 3}, "upscale"),
     ],
 )  # fmt: skip
 def test_requests_that_cannot_be_drawn(context, request_, said):
@@ -284,13 +285,13 @@ def test_best_of_and_size_are_the_library_s(context, starter):
     expected = starter.best_of(3, text="a cat", seed=0, num_inference_steps=2)
     assert same(best.pictures[0], expected.images[0])
     assert best.settings[0].request.seed == expected.request.seed[0]
-    assert drawn(context, text="a cat", size=192, steps=1).pictures[0].size == (192, 192)
+    assert drawn(context, text="a cat", size=256, steps=1).pictures[0].size == (256, 256)
 
 
 def test_an_edit_is_the_library_s(context, starter, tmp_path):
     starter(text="a cat", seed=1, num_inference_steps=1).images[0].save(tmp_path / "cat.png")
-    mask = Image.new("L", (128, 128))
-    mask.paste(255, (32, 32, 96, 96))
+    mask = Image.new("L", (512, 512))
+    mask.paste(255, (128, 128, 384, 384))
     mask.save(tmp_path / "mask.png")
     files = {"picture": str(tmp_path / "cat.png"), "mask": str(tmp_path / "mask.png")}
     found = drawn(context, Edit, text="a dog", **files)

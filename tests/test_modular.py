@@ -123,7 +123,8 @@ def test_diffusers_own_decoder_draws_our_picture_bit_for_bit(starter, embed):
         output_type="np",
         **FEW,
     ).images
-    options = {"weights": {"text": (0.7, 0.3)}, "mix": "slerp", "guidance_scale": 3.0, "seed": 5, "output_type": "np", **FEW}
+    options = {"weights": {"text": (0.7, 0.3)}, "mix": "slerp", "guidance_scale": 3.0, "seed": 5, **FEW}
+    options |= {"upscale": 1, "output_type": "np"}
     assert np.array_equal(got, starter(text=("a blue fish", "the sea"), **options).images)
     assert not np.array_equal(got, starter(text=("the sea", "a blue fish"), **options).images)
 

@@ -144,8 +144,11 @@ def test_whitening_makes_pictures_of_one_thing_differ_by_one_in_every_direction(
     assert torch.allclose(apart.T @ apart / (len(z) - 3), torch.eye(6), atol=1e-3)
 
 
-def test_the_prior_moves_a_thing_to_its_mean_and_keeps_its_colour():
-    """Colours are a shift along the last axis, learned from recoloured pictures; a prompt's shift stays, its error goes."""
+def test_the_prior_moves_a_thing_to_its_mean_and_keeps_its_colour_and_number(monkeypatch):
+    """Colours are a shift along the last axis, numbers along the one before, both learned from variants; a prompt's shifts
+    stay, its error goes.
+    """
+    monkeypatch.setattr(known, "LEAST", 3)
     rows, z = things()
     colours = {"red": 0.5, "blue": -0.5}
     for n in range(0, len(rows), 4):
@@ -160,13 +163,31 @@ def test_the_prior_moves_a_thing_to_its_mean_and_keeps_its_colour():
             )
             rows.append(made)
             z = torch.cat([z, F.normalize(z[n] + shift * torch.eye(6)[5], dim=0)[None]])
+    for n in (0, 40, 80):
+        captions, place = [f"two {rows[n].name}s"], rows[n].id
+        rows.append(picture(f"{place}-two", rows[n].concepts, captions, "composition", parts=[place, place]))
+        z = torch.cat([z, F.normalize(z[n] + 0.4 * torch.eye(6)[4], dim=0)[None]])
     prior, names = known.prior(rows, z)
     assert names == ["dog", "cat", "car"]
+    assert len(prior.named) == 2
     assert prior.points.shape == (3, 6)
-    seen = F.normalize(torch.tensor([[1.0, 0.3, 0, 0, 0, 0.5]]), dim=1)  # a red dog, a little of a cat
+    seen = F.normalize(torch.tensor([[1.0, 0.3, 0, 0, 0.4, 0.5]]), dim=1)  # two red dogs, a little of a cat
     moved = prior(seen, strength=1.0)[0]
     assert float(moved[1] / moved[0]) < 0.1
-    assert float(moved[5] / moved[0]) == pytest.approx(float(seen[0, 5]), abs=0.08)
+    assert float(moved[5] / moved[0]) == pytest.approx(0.5, abs=0.25)
+    assert float(moved[4] / moved[0]) == pytest.approx(0.4, abs=0.25)
+    number, thing = z[-3] - z[0], z[40] - z[0]
+    assert float((number @ prior.moves).norm()) < 0.2 * float(number.norm())
+    assert float((thing @ prior.moves).norm()) > 0.5 * float(thing.norm())
+
+
+def test_a_layout_is_number_size_place_and_ground():
+    def says(caption, *parts):
+        return known.layout(picture("a", captions=[caption], kind="composition", parts=parts))
+
+    assert says("two men on red", "m", "m") == says("two cats on red", "c", "c") != says("two cats", "c", "c")
+    assert says("a man above a cat", "m", "c") != says("a man and a cat", "m", "c") != says("two cats", "c", "c")
+    assert says("a small cat", "c") != says("a cat on red", "c")
 
 
 def test_a_concepts_point_is_the_mean_of_its_pictures_or_else_of_its_name():

@@ -22,7 +22,7 @@ from .recognition import quantised
 from .space import EMBED_DIM
 
 EMBED_NORM = EMBED_DIM**0.5  # unit variance a component; the space is a sphere, so the spread is zero
-STEPS, GUIDANCE = 12, 3.0
+STEPS, GUIDANCE = 12, 4.0
 KEPT = "README.md"  # cards are written by hand
 
 

@@ -16,7 +16,10 @@ from .concepts import CONCEPTS
 from .rows import Picture
 
 # Shrinkage and bandwidth chosen on held-out prompts' nearest concepts: much alike from 0.02 to 0.1 and from 4 to 16
-SHRINKAGE, BANDWIDTH, STRENGTH = 0.05, 8.0, 0.6
+SHRINKAGE, BANDWIDTH, STRENGTH = 0.05, 8.0, 1.0
+PAIRS = 12  # things that a prompt may mean two of; 8 to 32 give the same
+WEAKEST = 0.7  # in standard deviations of pictures of one thing
+LEAST = 20  # compositions that say how a layout moves an embedding
 
 
 def grouped(named: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
@@ -66,8 +69,14 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     single = grouped((row.name, n) for n, row in enumerate(rows) if row.kind != "composition")
     points = F.normalize(torch.stack([embeds[places].mean(0) for places in plain.values()]), dim=1)
     apart = whitening(embeds, list(single.values()))
-    named, said = colour_directions(rows, embeds, apart)
-    made = EmbeddingPrior(points.shape[1], len(points), BANDWIDTH, STRENGTH, len(named), said)
+    tints, layouts = (moved_by(rows, embeds @ apart, kind) for kind in ("recoloured", "composition"))
+    centres = torch.stack([moved.mean(0) for tint, moved in tints.items() if tint.split()[-1] in colours.NAMES])
+    named = directions(centres - centres.mean(0))
+    said = float((torch.cat(list(tints.values())) @ named.T).norm(dim=1).median())
+    shown = [moved.mean(0) for moved in layouts.values() if len(moved) >= LEAST]
+    if shown:
+        named = torch.cat([named, directions(torch.stack(shown) @ (torch.eye(len(apart)) - named.T @ named))])
+    made = EmbeddingPrior(points.shape[1], len(points), BANDWIDTH, STRENGTH, len(named), said, pairs=PAIRS)
     made.points.copy_(points)
     made.log_counts.copy_(torch.tensor([len(places) for places in plain.values()]).log())
     made.whitening.copy_(apart)
@@ -81,16 +90,34 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     return made, list(plain)
 
 
-def colour_directions(rows: Sequence[Picture], embeds: Tensor, apart: Tensor) -> tuple[Tensor, float]:
-    """Orthonormal directions (k, d) in whitened coordinates that colours differ in, and how far pictures lie along them.
+def moved_by(rows: Sequence[Picture], embeds: Tensor, kind: str) -> dict[str, Tensor]:
+    """By colour, or by layout, how variants' embeddings differ from those of what they were made of.
 
-    A recoloured picture is compared with the one that it was made of.
+    Args:
+        embeds: (N, d), in whitened coordinates.
+        kind: `recoloured`, each beside the picture that it was; or `composition`, beside the mean of its parts.
+
+    Returns:
+        Of each colour or layout the shifts (n, d).
     """
-    place = {row.id: n for n, row in enumerate(rows)}
-    made = [n for n, row in enumerate(rows) if row.kind == "recoloured" and row.variant_of in place]
-    shift = torch.stack([(embeds[n] - embeds[place[rows[n].variant_of or ""]]) @ apart for n in made])
-    groups = grouped((rows[n].colour, i) for i, n in enumerate(made))
-    centres = torch.stack([shift[places].mean(0) for name, places in groups.items() if name.split()[-1] in colours.NAMES])
-    _, strength, axes = torch.linalg.svd(centres - centres.mean(0), full_matrices=False)
-    named = axes[strength > 0.1 * strength[0]]
-    return named, float((shift @ named.T).norm(dim=1).median())
+    place: dict[str | None, int] = {row.id: n for n, row in enumerate(rows)}
+    found: dict[str, list[Tensor]] = {}
+    for row, embed in zip(rows, embeds, strict=True):
+        sources: Sequence[str | None] = row.parts if kind == "composition" else [row.variant_of]
+        if row.kind == kind and all(source in place for source in sources):
+            shift = embed - embeds[[place[source] for source in sources]].mean(0)
+            found.setdefault(row.colour if kind == "recoloured" else layout(row), []).append(shift)
+    return {name: torch.stack(shifts) for name, shifts in found.items()}
+
+
+def layout(row: Picture) -> str:
+    """What a composition's caption says beside its things: how many, a size, a place, a ground."""
+    words = row.captions[0].split()
+    ground = words[words.index("on") :] if "on" in words else []
+    return " ".join([f"{len(row.parts)} of {len(set(row.parts))}", *sorted({"above", "big", "small"} & set(words)), *ground])
+
+
+def directions(shifts: Tensor) -> Tensor:
+    """Orthonormal rows (k, d) that span shifts (n, d) in whitened coordinates, but for what is too weak to tell from chance."""
+    _, strength, axes = torch.linalg.svd(shifts, full_matrices=False)
+    return axes[strength > WEAKEST]

@@ -24,7 +24,7 @@ from .preview import Previewer
 from .snippets import command, python
 
 CANDIDATES = 16  # of best-of, at most
-SIDES = (64, 512)  # pixels, in steps of the first
+SIDES = (128, 1024)  # pixels, in steps of the first
 
 
 @dataclass
