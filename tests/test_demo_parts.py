@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.demo import html, request_filter
 from unialign_gen.demo.action import Action
-from unialign_gen.demo.api import said
+from unialign_gen.demo.api import said, uploaded
 from unialign_gen.demo.context import AppContext
 from unialign_gen.demo.engine import Engine, Progress
 from unialign_gen.demo.limits import Limits
@@ -104,21 +104,16 @@ def test_routes(path, is_open):
 
 
 @pytest.mark.parametrize(
-    ("value", "fine"),
-    [
-        ({"data": ["http://a prompt may say this", None, 1]}, True), ({"data": [{"path": "/tmp/x"}]}, True),
-        ({"data": [{"path": "http://x"}]}, False), ({"data": [[{"a": {"path": "HTTPS://x"}}]]}, False),
-        ({"data": [{"path": "ftp://x"}]}, False), ({"data": [{"path": ["x"]}]}, False), ({"data": [{"path": "a\0"}]}, False),
-    ],
-)  # fmt: skip
-def test_bodies(value, fine):
-    assert request_filter.plain(json.dumps(value).encode()) is fine
-
-
-def test_bodies_that_are_nested_beyond_reason():
-    assert request_filter.plain(b"")
-    assert not request_filter.plain(b"[" * 40 + b"]" * 40)
-    assert not request_filter.plain(b"[" * 100_000)
+    "value",
+    ["/etc/passwd", "http://x/a.png", "HTTPS://x", "a\0b", "../../etc/passwd", "up/../../x", "", ["x"], 3, None, "/uploads-of-another/x"],
+)
+def test_nothing_but_an_upload_is_a_file(value, monkeypatch):
+    monkeypatch.setattr("unialign_gen.demo.api.get_upload_folder", lambda: "/uploads")
+    assert uploaded({"path": "/uploads/a/b.png", "meta": {"_type": "gradio.FileData"}}) == "/uploads/a/b.png"
+    assert uploaded(None) is None
+    for payload in ({"path": value}, {"path": value, "url": "/uploads/x"}, value or "x", [{"path": value}]):
+        with pytest.raises(InputError, match="must be uploaded first"):
+            uploaded(payload)
 
 
 def test_an_address_has_a_bucket_of_requests(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NewType, TypeVar
+from typing import Any, ClassVar, NewType
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from ..request import Prompt, Request
 from ..request.request import checked, read_prompts
 from . import html
 from .context import AppContext
+from .decode_worker import Media
 from .engine import Job, Progress
 from .limits import decimal, whole, words
 from .models import Model
@@ -28,7 +29,7 @@ class Result:
     notes: list[Note] = field(default_factory=list)
 
 
-R = TypeVar("R", bound=Result)
+Work = Callable[[Any, Job], Any]  # from a model's pipeline to a result
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Action:
     Attributes:
         text: words of the prompt. kept: any number of encoded prompts with their weights, in the JSON form of `/read`.
         seed, steps, guidance, prior_strength, model: the model's own where they are None, the first model where it is "".
-        outputs: of the endpoint, by name, the Gradio components of their types.
+        outputs: of the endpoint, by name, their types. first: what is done before there is anything to report.
     """
 
     text: str = ""
@@ -49,19 +50,40 @@ class Action:
     prior_strength: float | None = None
     model: str = ""
     outputs: ClassVar[dict[str, Any]]
+    first: ClassVar[str] = "reading the prompt"
 
-    def run(self, context: AppContext, session: str = "") -> Iterator[Any]:
-        """Progress, then the result.
+    def prepare(self, context: AppContext) -> Work:
+        """Checks the request, and says what is to be done: from a pipeline to a `Result`.
 
         Raises:
             InputError: something that cannot be used.
-            CancelledError: the session stopped it.
         """
         raise NotImplementedError
 
     def answer(self, result: Any, context: AppContext) -> dict[str, Any]:
         """The outputs of a result."""
         raise NotImplementedError
+
+    def run(self, context: AppContext, session: str = "") -> Iterator[Any]:
+        """Progress, then the result, with the notes of all that was read.
+
+        Raises:
+            InputError: something that cannot be used.
+            CancelledError: the session stopped it.
+        """
+        with collected() as told:
+            work = self.prepare(context)
+        label = self.chosen(context).label
+
+        def noted(job: Job) -> Any:
+            pipeline = context.engine.pipeline(label, job.check)
+            job.report(Progress(0, 1, self.first))
+            with collected() as notes:
+                result = work(pipeline, job)
+            result.notes = list(dict.fromkeys([*told, *notes]))
+            return result
+
+        yield from context.engine.run(noted, session)
 
     def answers(self, context: AppContext, session: str = "") -> Iterator[dict[str, Any]]:
         """All outputs as they come: progress on the stage, where there is one, then the answer.
@@ -93,52 +115,37 @@ class Action:
             **values,
         )
 
-    def prompts(
-        self, context: AppContext, files: Mapping[str, Any] | None = None, weights: Mapping[str, Any] | None = None
-    ) -> tuple[Prompt, ...]:
-        """The words, then files by their kind, then what is kept; weights by kind, 1 where they name none."""
-        limits, weights = context.limits, weights or {}
-        said, out = words(self.text, "text", limits.text), []
-        if said:
-            out.append(Prompt("text", said, weight_of(weights.get("text", 1.0), "text", context)))
-        for kind, file in (files or {}).items():
-            if file is not None:
-                weight = weight_of(weights.get(kind, 1.0), kind, context)
-                out.append(replace(self.decoded(context, kind, file), weight=weight))
+    def prompts(self, context: AppContext, given: Mapping[str, tuple[Any, Any]] | None = None) -> tuple[Prompt, ...]:
+        """Words and files, given by their kind with a weight each, by default the words alone; then what is kept."""
+        most, out = context.limits.text, []
+        for kind, (value, weight) in (given or {"text": (self.text, 1.0)}).items():
+            found = words(value, "text", most) if kind == "text" else value
+            if found not in (None, ""):
+                prompt = Prompt("text", found) if kind == "text" else self.decoded(context, kind, found).prompt
+                out.append(replace(prompt, weight=weight_of(weight, kind, context)))
         try:
             kept = read_prompts(self.kept) if self.kept else ()
         except InputError as error:
             raise InputError(f"what is kept of a picture cannot be used: {error}") from error
         for prompt in kept:
             weight_of(prompt.weight, prompt.kind, context)
-            words(prompt.value if prompt.kind == "text" else "", "text", limits.text)
+            words(prompt.value if prompt.kind == "text" else "", "text", most)
         if out + list(kept) and not any(p.weight for p in (*out, *kept)):
             raise InputError("all weights are zero: at least one prompt must count")
         return (*out, *(p for p in kept if p.weight))
 
-    def decoded(self, context: AppContext, kind: str, file: Any, name: str = "") -> Prompt:
-        """An upload as a prompt of what it holds; sound at the model's rate."""
+    def decoded(self, context: AppContext, kind: str, file: Any, name: str = "") -> Media:
+        """What an upload holds; sound at the model's rate."""
         if not isinstance(file, str):
             raise InputError(f"{name or kind} must be a file")
         rate = 0 if kind == "image" else context.engine.rate(self.chosen(context).label)
-        media = context.decode_worker.decode(kind, file, rate)
-        return Prompt(media.kind, media.value, label=media.name)
+        return context.decode_worker.decode(kind, file, rate)
 
-    def job(
-        self, context: AppContext, session: str, work: Callable[[Any, Job[R]], R], told: Sequence[Note] = (), first: str = ""
-    ) -> Iterator[Progress | R]:
-        """Runs `work` with the model's pipeline: its reports as they come, then its result, with the notes `told` before."""
-        label = self.chosen(context).label
 
-        def noted(job: Job[R]) -> R:
-            pipeline = context.engine.pipeline(label)
-            job.report(Progress(0, 1, first or "reading the prompt"))
-            with collected() as notes:
-                result = work(pipeline, job)
-            result.notes = list(dict.fromkeys([*told, *notes]))
-            return result
-
-        yield from context.engine.run(noted, session, type(self).__name__)
+def watched(request: Request, job: Job) -> dict[str, Any]:
+    """The options of a call that draws with the numbers of a request, and stops where the job does."""
+    stop = {"callback_on_step_end": lambda *_: job.check()}
+    return {"num_inference_steps": request.steps, "guidance_scale": request.guidance, **stop}
 
 
 def weight_of(value: Any, kind: str, context: AppContext) -> float:

@@ -1,4 +1,4 @@
-"""The page's actions as endpoints: each field of an action becomes a Gradio component of its type, each output a value."""
+"""The page's actions as endpoints of Gradio: each field of an action is a parameter, each output a value."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import fields
 from html import escape
 from pathlib import Path
@@ -39,24 +40,27 @@ def session_of(request: Any) -> str:
     return str(getattr(request, "session_hash", None) or secrets.token_hex(16))
 
 
-def upload_field(**options: Any) -> Any:
-    """Gradio's file component without its decoder."""
-    field: Any = gr.File(**options)
-    field.preprocess = uploaded
-    return field
+class Endpoints(gr.Blocks):
+    """Gradio's endpoints, which hand inputs on as they came: Gradio would fetch any address that stands in them."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *_: Any, **__: Any) -> list[Any]:
+        self.validate_inputs(block_fn, inputs)
+        return inputs
 
 
 def uploaded(payload: Any) -> str | None:
-    """The path inside a file component's payload, if it lies where uploads lie; nothing is opened."""
-    path = getattr(payload, "path", None)
-    if not path:
+    """The path of a file as clients name it, `{"path": ...}`, if it lies where uploads lie; nothing is opened.
+
+    Raises:
+        InputError: it does not, or is no file.
+    """
+    if payload is None:
         return None
-    if not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-        raise gr.Error("a file must be uploaded first", print_exception=False)
-    return str(path)
-
-
-COMPONENTS = {Upload: upload_field, bool: gr.Checkbox, int: gr.Number, float: gr.Number, str: gr.Textbox}
+    with suppress(TypeError, KeyError, ValueError):
+        path = Path(payload["path"])
+        if path.resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+            return str(path)
+    raise InputError("a file must be uploaded first")
 
 
 def said(error: BaseException) -> gr.Error:
@@ -80,33 +84,32 @@ def parameters(action: type[Action]) -> list[str]:
 
 def endpoint(context: AppContext, action: type[Action], options: dict[str, Any]) -> None:
     """`/NAME` of an action, inside a page that is being built. What goes wrong is one line."""
-    hints, outputs = get_type_hints(action), {name: make() for name, make in action.outputs.items()}
-    inputs = []
-    for name in parameters(action):
-        kinds = get_args(hints[name]) or (hints[name],)
-        make: Any = next((COMPONENTS[k] for k in kinds if k in COMPONENTS), gr.JSON)
-        inputs.append(make(value=getattr(action, name), label=name))
+    hints, names = get_type_hints(action), parameters(action)
+    files = [name for name in names if Upload in get_args(hints[name])]
 
     def answer(request: gr.Request, *given: Any) -> Iterator[Any]:
         try:
-            asked = action(**dict(zip((i.label for i in inputs), given, strict=True)))
+            values = dict(zip(names, given, strict=True)) 
+            asked = action(**values | {name: uploaded(values[name]) for name in files})
             for found in asked.answers(context, session_of(request)):
-                yield {outputs[name]: value for name, value in found.items()}
+                yield tuple(found.values()) if len(found) > 1 else found.popitem()[1]
         except Exception as error:
             raise said(error) from None
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    named = [inspect.Parameter(i.label, kind, default=i.value) for i in inputs]
-    answer.__signature__ = inspect.Signature([inspect.Parameter("request", kind), *named])  # type: ignore[attr-defined]
-    answer.__annotations__ = {"request": gr.Request}
+    given = [inspect.Parameter(name, kind, default=getattr(action, name)) for name in names]
+    returned = tuple[*action.outputs.values()]  # type: ignore[misc]
+    signature = inspect.Signature([inspect.Parameter("request", kind), *given], return_annotation=returned)
+    answer.__signature__ = signature  # type: ignore[attr-defined]
+    answer.__annotations__ = {"request": gr.Request, **hints, **dict.fromkeys(files, gr.FileData)}
     answer.__doc__ = action.__doc__
-    gr.Button().click(answer, inputs, list(outputs.values()), api_name=action.__name__.lower(), **options)
+    gr.api(answer, api_name=action.__name__.lower(), **options)
 
 
 def build(context: AppContext) -> gr.Blocks:
     """Every endpoint; nothing of this is shown."""
     age = context.limits.cache_seconds
-    with gr.Blocks(title="unialign_gen", analytics_enabled=False, delete_cache=(max(60, age // 10), age)) as made:
+    with Endpoints(title="unialign_gen", analytics_enabled=False, delete_cache=(max(60, age // 10), age)) as made:
         for action, options in ACTIONS.items():
             endpoint(context, action, options)
 

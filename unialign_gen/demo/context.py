@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..loading import shipped_folder
 from .decode_worker import DecodeWorker
 from .engine import Engine
 from .limits import Limits
@@ -32,13 +31,3 @@ class AppContext:
         place = self.cache / f"{'kept' if self.keep else 'made'}-{secrets.token_hex(16)}"
         place.mkdir(parents=True)
         return place
-
-    def sample(self, name: str | None) -> str | None:
-        """A copy of a sample of the package among the page's files: the package's own folder is not served."""
-        if name is None:
-            return None
-        copy = self.cache / "samples" / name
-        if not copy.exists():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(shipped_folder() / "samples" / name, copy)
-        return str(copy)

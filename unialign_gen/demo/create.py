@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar
 
-import gradio as gr
+from gradio_client import handle_file
 from PIL import Image
 
 from ..errors import InputError
-from ..notes import collected
 from ..request import Prompt
 from ..request.picture_settings import PictureSettings, save_picture
 from ..request.request import MIXES, MODALITIES, Mix, write_prompt
 from . import html
-from .action import Action, Result, Upload, named, nearest
+from .action import Action, Result, Upload, Work, named, nearest
 from .context import AppContext
 from .engine import Job, Progress
 from .limits import choice, decimal, whole
@@ -63,8 +61,6 @@ class Create(Action):
     `size`, `upscale` and `prior_temperature` are those of a call: the model's own where they are None.
     """
 
-    edited: ClassVar[str] = ""  # what was edited, in words
-
     audio: Upload | None = None
     video: Upload | None = None
     image: Upload | None = None
@@ -79,25 +75,23 @@ class Create(Action):
     upscale: int | None = None
     prior_temperature: float | None = None
     outputs: ClassVar[dict[str, Any]] = {
-        "pictures": partial(gr.Gallery, format="png"),
-        "details": gr.JSON,
-        **dict.fromkeys(("command", "python", "stage", "understood", "seen"), gr.Textbox),
+        "pictures": list,
+        "details": dict,
+        **dict.fromkeys(("command", "python", "stage", "understood", "seen"), str),
     }
 
-    def given(self, context: AppContext) -> tuple[Prompt, ...]:
-        kinds = ("audio", "video", "image")
-        weights = {kind: getattr(self, f"{kind}_weight") for kind in ("text", *kinds)}
-        found = self.prompts(context, {kind: getattr(self, kind) for kind in kinds}, weights)
-        return tuple(sorted(found, key=lambda p: (*MODALITIES, "embeds").index(p.kind)))  # as the library orders arguments
-
-    def ready(self, context: AppContext) -> Callable[[Any, Any], Any]:
-        """Checks what is not in the request, and says how it is drawn."""
+    def ready(self, context: AppContext) -> tuple[Callable[[Any, Any], Any], str]:
+        """Checks what is not in the request, and says how it is drawn; and what is edited, in words."""
         best = whole(self.best_of, "best of", 1, CANDIDATES)
         if best > 1 and self.pictures != 1:
             raise InputError("best of keeps one picture: ask for one picture, or leave best of at 1")
-        return lambda pipeline, request: pipeline.draw_best(best, request) if best > 1 else pipeline.draw(request)
+        return lambda pipeline, request: pipeline.draw_best(best, request) if best > 1 else pipeline.draw(request), ""
 
-    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Drawn]:
+    def changes(self) -> dict[str, Any] | None:
+        """The arguments of an edit beside the prompts, None where nothing is edited."""
+        return None
+
+    def prepare(self, context: AppContext) -> Work:
         engine, model = context.engine, self.chosen(context)
         pictures = whole(self.pictures, "pictures", 1, context.limits.pictures)
         method = choice(self.mix, "mix", MIXES)
@@ -105,37 +99,43 @@ class Create(Action):
         if side is not None and side % SIDES[0]:
             raise InputError(f"size must be a multiple of {SIDES[0]} pixels, got {side}")
         self.request(context)  # its numbers, before any file is read
-        with collected() as told:
-            prompts, draw = self.given(context), self.ready(context)
+        given = {kind: (getattr(self, kind), getattr(self, f"{kind}_weight")) for kind in MODALITIES}
+        prompts, (draw, edited) = self.prompts(context, given), self.ready(context)
         if not prompts:
             raise InputError("nothing to draw: write a prompt, or add a sound, a video or a picture")
-        mix = method_for(method, prompts)
+        prompts = tuple(sorted(prompts, key=lambda p: (*MODALITIES, "embeds").index(p.kind)))  # as arguments are ordered
         free = {"prior_temperature": self.prior_temperature, "upscale": self.upscale, "height": side, "width": side}
+        mix = method_for(method, prompts)
         request = self.request(context, prompts=(prompts,), mix=mix, pictures=pictures, **free)
         steps = request.steps or 1
 
-        def work(pipeline: Any, job: Job[Drawn]) -> Drawn:
+        def work(pipeline: Any, job: Job) -> Drawn:
+            previewer = Previewer(pipeline)
+
+            def step_end(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> None:
+                job.report(Progress(min(step + 1, steps), steps, "drawing", previewer.look(step, tensors["latents"])))
+
             ready = pipeline.encoded(request)
             mixed, each = pipeline.mixed(ready)[0][0], pipeline.alone(ready)
-            drawn = draw(pipeline, replace(ready, callback_on_step_end=step_reporter(pipeline, job, steps)))
+            drawn = draw(pipeline, replace(ready, callback_on_step_end=step_end))
             made = [drawn.request.picture(i) for i in range(pictures)]
-            settings = [PictureSettings(r, model.checkpoint, model.decoder or "", edit=self.edited) for r in made]
+            settings = [PictureSettings(r, model.checkpoint, model.decoder or "", edit=edited) for r in made]
             table = engine.concepts(model.label)
             return Drawn(drawn.images, settings, nearest(table, mixed), [nearest(table, v, 3) for v in each], prompts)
 
-        yield from self.job(context, session, work, told)
+        return work
 
     def answer(self, result: Drawn, context: AppContext) -> dict[str, Any]:
         folder, files = context.folder(), []
         for settings, picture in zip(result.settings, result.pictures, strict=True):
             seed = settings.request.seed
             save_picture(picture, folder / f"picture-{seed}.png", settings)
-            files.append((str(folder / f"picture-{seed}.png"), f"seed {seed}"))
+            files.append({"image": handle_file(folder / f"picture-{seed}.png"), "caption": f"seed {seed}"})
         return {
             "pictures": files,
             "details": result.summary(),
-            "command": command(result.settings[0], len(files)),
-            "python": python(result.settings[0], len(files)),
+            "command": command(result.settings[0], len(files), self.changes()),
+            "python": python(result.settings[0], len(files), self.changes()),
             "stage": "",
             "understood": html.fragment("understood", result.nearest, result.prompts, result.nearest_each, result.notes),
             "seen": html.fragment("seen", result.prompts),
@@ -150,7 +150,7 @@ class Edit(Create):
     mask: Upload | None = None
     strength: float | None = None
 
-    def ready(self, context: AppContext) -> Callable[[Any, Any], Any]:
+    def ready(self, context: AppContext) -> tuple[Callable[[Any, Any], Any], str]:
         from ..pipelines.editing import Edit as Change
 
         if self.picture is None:
@@ -158,17 +158,11 @@ class Edit(Create):
         strength = None if self.strength is None else decimal(self.strength, "strength", 0, 1)
         picture, mask = (None if f is None else self.decoded(context, "image", f).value for f in (self.picture, self.mask))
         change = Change(picture, mask, strength)
-        self.edited = change.described  # type: ignore[misc]
-        return lambda pipeline, request: pipeline.draw_edit(change, request)
+        return lambda pipeline, request: pipeline.draw_edit(change, request), change.described
 
-    def answer(self, result: Drawn, context: AppContext) -> dict[str, Any]:
-        options = {"mask": None if self.mask is None else "mask.png", "strength": self.strength}
-        given = {name: value for name, value in options.items() if value is not None}
-        call = "\n".join(["generate.edit(", '    "picture.png",', *(f"    {k}={v!r}," for k, v in given.items())])
-        words = ["edit", "picture.png", *(str(w) for k, v in given.items() for w in (f"--{k}", v))]
-        first, count = result.settings[0], len(result.pictures)
-        there = {"command": command(first, count, "edited.png", words), "python": python(first, count, call)}
-        return {**super().answer(result, context), **there}
+    def changes(self) -> dict[str, Any] | None:
+        found = {"mask": None if self.mask is None else "mask.png", "strength": self.strength}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def method_for(asked: str, prompts: Sequence[Prompt]) -> Mix:
@@ -176,13 +170,3 @@ def method_for(asked: str, prompts: Sequence[Prompt]) -> Mix:
     if asked == "lerp" or len(prompts) == 1:
         return "lerp"
     return "slerp" if asked == "slerp" and len(prompts) == 2 else "spherical_mean"
-
-
-def step_reporter(pipeline: Any, job: Job[Any], steps: int) -> Callable[..., None]:
-    """A callback that reports each step, with a preview where there is time for one."""
-    previewer = Previewer(pipeline)
-
-    def step_end(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> None:
-        job.report(Progress(min(step + 1, steps), steps, "drawing", previewer.look(step, tensors["latents"])))
-
-    return step_end

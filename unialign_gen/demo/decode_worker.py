@@ -22,6 +22,7 @@ from PIL import Image
 from ..errors import InputError
 from ..media import Clip, Sound, check_file
 from ..notes import note
+from ..request import Prompt
 from .limits import Limits
 
 CODE = "from unialign_gen.demo.decode import main; main()"
@@ -31,12 +32,17 @@ FILES = 500  # that one process decodes before a fresh one takes its place
 
 @dataclass
 class Media:
-    """A decoded upload: `value` as a pipeline takes it."""
+    """A decoded upload: `value` as a pipeline takes it. `settings` is the text that this program left in a picture."""
 
     kind: str
     name: str
     value: Image.Image | Sound | Clip
     seconds: float | None = None
+    settings: str | None = None
+
+    @property
+    def prompt(self) -> Prompt:
+        return Prompt(self.kind, self.value, label=self.name)
 
 
 class Worker:
@@ -136,24 +142,11 @@ class DecodeWorker:
     def decode(self, kind: str, path: str, rate: int = 44100) -> Media:
         """An upload as `image`, `audio`, `video`, `any` of them, or `track`, stereo for a film. Its notes are noted here.
 
-        Sound comes at `rate` Hz.
+        Sound comes at `rate` Hz. A process that dies is replaced, and the file tried once more.
 
         Raises:
             InputError: it cannot be read, or not within the limits.
         """
-        header, arrays = self.asked(kind, path, rate)
-        return Media(header["kind"], Path(path).name, assemble(header, arrays, rate, Path(path).name), header.get("seconds"))
-
-    def settings(self, path: str) -> str | None:
-        """The text that this program left in a picture, None where there is none.
-
-        Raises:
-            InputError: no picture, or a damaged one.
-        """
-        return self.asked("settings", path, 0)[0].get("text")
-
-    def asked(self, kind: str, path: str, rate: int) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """One answer of a process; a process that dies is replaced, and the file tried once more."""
         name = Path(path).name
         try:
             file = check_file(path)
@@ -173,7 +166,8 @@ class DecodeWorker:
             note(found["kind"], found["text"])
         if "error" in header:
             raise InputError(str(header["error"]))
-        return header, arrays
+        value = assemble(header, arrays, rate, name)
+        return Media(header["kind"], name, value, header.get("seconds"), header.get("settings"))
 
     def close(self) -> None:
         for _ in range(self.limits.decoders):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -34,13 +34,13 @@ class Progress:
     pictures: list[Image.Image] = field(default_factory=list)
 
 
-class Job(Generic[T]):
+class Job:
     """One request's work under way."""
 
-    def __init__(self, limits: Limits):
+    def __init__(self, limits: Limits, session: str):
         self.events: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
         self.stopped = threading.Event()
-        self.limits = limits
+        self.limits, self.session = limits, session
         self.deadline = float("inf")
 
     def check(self) -> None:
@@ -67,10 +67,9 @@ class Engine:
         self.options = {"device": device, "dtype": dtype}
         self.batching = BatchingEngine(limits.together)
         self.workers = ThreadPoolExecutor(limits.together, thread_name_prefix="job")
-        self.current = threading.local()  # .job of a worker
         self.pipelines: OrderedDict[str, Any] = OrderedDict()
         self.models = {m.label: m for m in on_disk(extra)}
-        self.jobs: dict[tuple[str, str], Job[Any]] = {}
+        self.jobs: set[Job] = set()
         self.rates: dict[str, int] = {}
 
     def model(self, label: Any) -> Model:
@@ -83,22 +82,18 @@ class Engine:
             raise InputError(f"model must be one of {', '.join(self.models)}")
         return self.models[label]
 
-    def pipeline(self, label: str) -> SharedPipeline:
-        """A model's pipeline, for any thread: drawings of several jobs are done in one batch."""
-
-        def check() -> None:
-            if job := getattr(self.current, "job", None):
-                job.check()
-
+    def pipeline(self, label: str, check: Callable[[], None] = lambda: None) -> SharedPipeline:
+        """A model's pipeline, for any thread: drawings of several jobs are done in one batch. `check` as in `SharedPipeline`."""
         return SharedPipeline(self.batching.call(lambda: self.loaded(label)), self.batching, check)
 
     def loaded(self, label: str) -> Any:
         """A model's own pipeline, on the thread that computes. The starter's decoders share their encoders."""
         from .. import load
+        from ..cli.loading import quiet
 
         model = self.model(label)
         if label not in self.pipelines:
-            no_progress_bars()
+            quiet()
             while len(self.pipelines) >= self.limits.loaded:
                 self.pipelines.popitem(last=False)
             pipeline = load(model.checkpoint, decoder=model.decoder, **self.options)
@@ -132,21 +127,20 @@ class Engine:
             self.rates[label] = rate
         return self.rates[label]
 
-    def run(self, work: Callable[[Job[T]], T], session: str = "", action: str = "") -> Iterator[Progress | T]:
+    def run(self, work: Callable[[Job], T], session: str = "") -> Iterator[Progress | T]:
         """Does `work` in a thread: its reports as they come, its result last.
 
-        Closing the iterator stops the job, and so does `cancel(session)`. A session has one job of an action at a time.
+        Closing the iterator stops the job, and so does `cancel(session)`.
 
         Raises:
             CancelledError: it was stopped.
             InputError: as the work raised it.
         """
-        job: Job[T] = Job(self.limits)
-        self.jobs[session, action] = job
+        job = Job(self.limits, session)
+        self.jobs.add(job)
 
         def do() -> T:
             job.deadline = time.monotonic() + self.limits.job_seconds
-            self.current.job = job
             job.check()
             return work(job)
 
@@ -156,29 +150,19 @@ class Engine:
             yield from iter(job.events.get, None)  # type: ignore[misc]
         finally:
             job.stopped.set()
-            if self.jobs.get((session, action)) is job:
-                del self.jobs[session, action]
+            self.jobs.discard(job)
         yield done.result()
 
-    def cancel(self, session: str, action: str | None = None) -> int:
-        """Stops the session's jobs, or those of one action; how many there were."""
-        found = [job for (of, what), job in list(self.jobs.items()) if of == session and action in (None, what)]
+    def cancel(self, session: str) -> int:
+        """Stops the session's jobs; how many there were."""
+        found = [job for job in list(self.jobs) if job.session == session]
         for job in found:
             job.stopped.set()
         return len(found)
 
     def close(self) -> None:
-        for job in list(self.jobs.values()):
+        for job in list(self.jobs):
             job.stopped.set()
         self.workers.shutdown(wait=False, cancel_futures=True)
         self.batching.close()
         self.workers.shutdown()
-
-
-def no_progress_bars() -> None:
-    """Loading says nothing: who waits is not at this terminal."""
-    from diffusers.utils import logging
-    from transformers.utils import logging as logging_of_transformers
-
-    logging.disable_progress_bar()
-    logging_of_transformers.disable_progress_bar()

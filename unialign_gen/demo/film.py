@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import gradio as gr
+from gradio_client import handle_file
 from PIL import Image
 
 from ..errors import InputError
 from ..film import FilmWriter, Plan, make_film
 from ..film.sheets import save_sequence
 from ..media import Sound
-from ..notes import collected
 from ..request import Request
 from . import html
-from .action import Action, Result, Upload
+from .action import Action, Result, Upload, Work, watched
 from .context import AppContext
 from .engine import Job, Progress
 from .limits import decimal
@@ -41,11 +38,7 @@ class Film(Result):
 class Moving(Action):
     """An action whose result is a film."""
 
-    outputs: ClassVar[dict[str, Any]] = {
-        "film": gr.Video,
-        "exports": partial(gr.File, file_count="multiple"),
-        "stage": gr.Textbox,
-    }
+    outputs: ClassVar[dict[str, Any]] = {"film": dict, "exports": list, "stage": str}
 
     def answer(self, result: Film, context: AppContext) -> dict[str, Any]:
         files = [result.path.with_suffix(suffix) for suffix in (".gif", ".mp4", ".webm")]
@@ -53,7 +46,7 @@ class Moving(Action):
         save_sequence(small, files[0], max(1, round(result.rate)), result.back)
         frames = [(i / result.rate, *both) for i, both in enumerate(zip(result.labels, result.pictures, strict=True))]
         stage = html.fragment("moving", result.said, result.notes, frames[:: -(-len(frames) // THUMBS)], files)
-        return {"film": str(result.path), "exports": [str(f) for f in files], "stage": stage}
+        return {"film": handle_file(files[1]), "exports": [handle_file(f) for f in files], "stage": stage}
 
 
 @dataclass
@@ -64,8 +57,9 @@ class Animate(Moving):
     text_weight: float = 0.3
     pictures: float = 4
     smooth: float = 0.5
+    first: ClassVar[str] = "listening"
 
-    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Film]:
+    def prepare(self, context: AppContext) -> Work:
         limits, plain, stay = context.limits, self.request(context), self.prompts(context)
         share = decimal(self.text_weight, "the weight of the words", 0, 1)
         rate = decimal(self.pictures, "pictures a second", 1, limits.film_pictures)
@@ -73,12 +67,11 @@ class Animate(Moving):
         plan = Plan(pictures=rate, smooth=smooth, longest=limits.film_seconds + 1, batch=4)
         if not isinstance(self.sound, str):
             raise InputError("nothing to play: add a recording, or record one")
-        with collected() as told:
-            track = context.decode_worker.decode("track", self.sound)
+        track = context.decode_worker.decode("track", self.sound)
         assert isinstance(track.value, Sound)
         recording, path = track.value, context.folder() / "film.mp4"
 
-        def work(pipeline: Any, job: Job[Film]) -> Film:
+        def work(pipeline: Any, job: Job) -> Film:
             base = pipeline.mixed(Request((stay,), prior_strength=plain.prior_strength))[0][0] if stay else None
             pictures: list[Image.Image] = []
 
@@ -86,21 +79,8 @@ class Animate(Moving):
                 pictures.extend(batch)
                 job.report(Progress(done, total, "drawing the film", batch))
 
-            made = make_film(
-                pipeline,
-                recording,
-                path,
-                plan,
-                int(self.seed),
-                base,
-                share,
-                progress=progress,
-                check=job.check,
-                prior_strength=plain.prior_strength,
-                num_inference_steps=plain.steps,
-                guidance_scale=plain.guidance,
-                callback_on_step_end=lambda *_: job.check(),
-            )
+            options = {"progress": progress, "check": job.check, "prior_strength": plain.prior_strength}
+            made = make_film(pipeline, recording, path, plan, int(self.seed), base, share, **options, **watched(plain, job))
             with FilmWriter(path.with_suffix(".webm"), recording, made["seconds"], plan) as webm:
                 webm.add(pictures)
             said = f"{made['seconds']:.1f} s, {made['pictures']} pictures"
@@ -108,4 +88,4 @@ class Animate(Moving):
                 said += f"; the first {limits.film_seconds:.0f} s of {track.name}"
             return Film(pictures, [f"picture {i + 1}" for i in range(len(pictures))], rate, path, said)
 
-        yield from self.job(context, session, work, told, "listening")
+        return work

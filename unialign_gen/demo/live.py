@@ -9,11 +9,9 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import gradio as gr
 import numpy as np
 import torch
 from PIL import Image
@@ -26,9 +24,9 @@ from ..mixing import mix, path, slerp
 from ..request import Prompt, Request
 from ..request.request import read_vector, write_prompt
 from . import html
-from .action import Action, Result, nearest
+from .action import Action, Result, Work, nearest, watched
 from .context import AppContext
-from .engine import Job, Progress
+from .engine import Job
 from .limits import decimal, whole
 
 RATE = 16_000  # Hz of what the page sends
@@ -63,21 +61,22 @@ class Live(Action):
     pictures: int = 2
     elapsed: float = 0.4
     smooth: float = 0.6
-    outputs: ClassVar[dict[str, Any]] = {"moment": gr.JSON}
+    outputs: ClassVar[dict[str, Any]] = {"moment": dict}
 
-    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Moment]:
+    def prepare(self, context: AppContext) -> Work:
         sound = read_samples(self.samples)
         share, count = decimal(self.share, "share", 0, 1), whole(self.pictures, "pictures", 1, MOST)
         moved = 1 - math.exp(-decimal(self.elapsed, "elapsed", 0, 60) / decimal(self.smooth, "smooth", 0.05, 10))
         before = torch.tensor(read_vector(self.previous)) if self.previous else None
-        stay, plain = self.prompts(context), self.request(context)
+        own = {n: v for n, v in (("steps", STEPS), ("guidance", GUIDANCE)) if getattr(self, n) is None}
+        stay, plain = self.prompts(context), replace(self.request(context), **own)
         table = context.engine.concepts(self.chosen(context).label)
 
         def embedded(pipeline: Any, prompts: tuple[Prompt, ...]) -> Tensor:
             strength = None if {p.kind for p in prompts} == {"embeds"} else plain.prior_strength
             return pipeline.mixed(Request((prompts,), prior_strength=strength))[0][0].cpu()
 
-        def work(pipeline: Any, _: Job[Moment]) -> Moment:
+        def work(pipeline: Any, job: Job) -> Moment:
             base, heard, target = embedded(pipeline, stay) if stay else None, None, before
             if sound is not None and float(sound.abs().max()) >= SILENT:
                 heard = embedded(pipeline, (Prompt("audio", Sound(sound, RATE)),))
@@ -90,16 +89,10 @@ class Live(Action):
             points = target[None]  # (1, d)
             if before is not None:
                 points = path(before, slerp(before, target, moved), count + 1)[1:]  # (count, d)
-            request = Request(
-                image_embeds=pipeline.embed_scale(points),
-                seed=(int(self.seed),) * len(points),
-                steps=STEPS if self.steps is None else plain.steps,
-                guidance=GUIDANCE if self.guidance is None else plain.guidance,
-                upscale=1,
-            )
-            return Moment(pipeline.draw(request).images, points[-1], base, near)
+            drawn = pipeline(embeds=points, seed=[int(self.seed)] * len(points), upscale=1, **watched(plain, job))
+            return Moment(drawn.images, points[-1], base, near)
 
-        yield from self.job(context, session, work)
+        return work
 
     def answer(self, result: Moment, context: AppContext) -> dict[str, Any]:
         point = b"" if result.point is None else result.point.float().numpy().tobytes()

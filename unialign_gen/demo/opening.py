@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
+from ..film import grid
+from ..loading import shipped_folder
 from .action import Action
 from .context import AppContext
 from .create import Create
@@ -35,23 +39,21 @@ class Opening:
     def draw(self, context: AppContext) -> None:
         """Draws the examples one by one; one that fails is left out, its first request will say why."""
         context = replace(context, keep=True)
+        # the package's own folder is not served
+        samples = Path(shutil.copytree(shipped_folder() / "samples", context.cache / "samples"))
         for label, action, values in EXAMPLES:
             while context.engine.jobs:  # visitors first
                 time.sleep(0.1)
             with suppress(Exception):
-                files = {k: context.sample(v) for k, v in values.items() if k in ("audio", "video", "sound")}
+                files = {k: str(samples / v) for k, v in values.items() if k in ("audio", "video", "sound")}
                 *_, result = action(**{**values, **files}).run(context)
                 answer = action().answer(result, context)
                 if action is Create:
                     self.pictures.append(result.pictures[0])
-                    answer["pictures"] = [{"image": {"path": path}, "caption": label} for path, _ in answer["pictures"]]
                 self.answers.append({**answer, "label": label, "sample": next(iter(files.values()), None)})
         self.done = True
 
     def card(self) -> Image.Image:
         """The pictures side by side, on white."""
-        page = Image.new("RGB", CARD, "white")
-        side = CARD[0] // max(2, len(self.pictures))
-        for i, picture in enumerate(self.pictures):
-            page.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (i * side, (CARD[1] - side) // 2))
-        return page
+        row = grid(self.pictures) if self.pictures else Image.new("RGB", CARD, "white")
+        return ImageOps.pad(row, CARD, Image.Resampling.LANCZOS, "white")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..film.sheets import save_sequence
 from ..mixing import mix, path
 from ..request import Request
+from .action import Work, watched
 from .context import AppContext
 from .engine import Job, Progress
 from .film import Film, Moving
@@ -31,8 +32,9 @@ class Travel(Moving):
     between: int = 8
     closed: bool = False
     mix: str = "slerp"
+    first: ClassVar[str] = "reading the prompts"
 
-    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Film]:
+    def prepare(self, context: AppContext) -> Work:
         limits, plain = context.limits, self.request(context)
         method = choice(self.mix, "mix", ("lerp", "slerp"))
         between = whole(self.between, "pictures from stop to stop", 1, limits.frames)
@@ -45,18 +47,11 @@ class Travel(Moving):
             raise InputError(f"this way has {total} pictures: at most {limits.frames}, so ask for fewer from stop to stop")
         out = context.folder() / "way.mp4"
 
-        def work(pipeline: Any, job: Job[Film]) -> Film:
+        def work(pipeline: Any, job: Job) -> Film:
             points = list(pipeline.mixed(Request(tuple(stations), prior_strength=plain.prior_strength))[0])
             pictures: list[Image.Image] = []
             for part in route(points, between, closed, method).split(BATCH):
-                request = Request(
-                    image_embeds=pipeline.embed_scale(part),
-                    seed=(int(self.seed),) * len(part),
-                    steps=plain.steps,
-                    guidance=plain.guidance,
-                    callback_on_step_end=lambda *_: job.check(),
-                )
-                pictures += pipeline.draw(request).images
+                pictures += pipeline(embeds=part, seed=[int(self.seed)] * len(part), **watched(plain, job)).images
                 job.report(Progress(len(pictures), total, "drawing the way", pictures[-BATCH:]))
             names = [p.name for (p,) in stations]
             large = [p.resize((SIDE, SIDE), Image.Resampling.LANCZOS) for p in pictures]
@@ -64,7 +59,7 @@ class Travel(Moving):
                 save_sequence(large, file, RATE)
             return Film(pictures, labels(names, between, closed, total), RATE, out, back=not closed)
 
-        yield from self.job(context, session, work, first="reading the prompts")
+        return work
 
 
 def labels(names: Sequence[str], between: int, closed: bool, total: int) -> list[str]:
