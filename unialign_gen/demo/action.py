@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NewType
 
 from torch import Tensor
 
 from ..errors import InputError
-from ..notes import Note, collected
+from ..notes import collected, note
 from ..request import Prompt, Request
 from ..request.request import checked, read_prompts
-from . import html
-from .context import AppContext
 from .decode_worker import Media
-from .engine import Job, Progress
+from .engine import AppContext, Job, Model, Progress
 from .limits import decimal, whole, words
-from .models import Model
 
 Upload = NewType("Upload", str)  # the path of a file that was uploaded
-
-
-@dataclass(kw_only=True)
-class Result:
-    """What an action found, and what to know of it."""
-
-    notes: list[Note] = field(default_factory=list)
-
-
-Work = Callable[[Any, Job], Any]  # from a model's pipeline to a result
+Near = list[tuple[str, float]]  # concepts, the nearest first, with their cosines
+Work = Callable[[Any, Job], dict[str, Any]]  # from a model's pipeline to an action's outputs
 
 
 @dataclass
@@ -53,19 +42,15 @@ class Action:
     first: ClassVar[str] = "reading the prompt"
 
     def prepare(self, context: AppContext) -> Work:
-        """Checks the request, and says what is to be done: from a pipeline to a `Result`.
+        """Checks the request, and says what is to be done, with the notes of all that is read in `job.notes`.
 
         Raises:
             InputError: something that cannot be used.
         """
         raise NotImplementedError
 
-    def answer(self, result: Any, context: AppContext) -> dict[str, Any]:
-        """The outputs of a result."""
-        raise NotImplementedError
-
-    def run(self, context: AppContext, session: str = "") -> Iterator[Any]:
-        """Progress, then the result, with the notes of all that was read.
+    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | dict[str, Any]]:
+        """Progress, then the outputs.
 
         Raises:
             InputError: something that cannot be used.
@@ -75,26 +60,15 @@ class Action:
             work = self.prepare(context)
         label = self.chosen(context).label
 
-        def noted(job: Job) -> Any:
+        def noted(job: Job) -> dict[str, Any]:
             pipeline = context.engine.pipeline(label, job.check)
             job.report(Progress(0, 1, self.first))
-            with collected() as notes:
-                result = work(pipeline, job)
-            result.notes = list(dict.fromkeys([*told, *notes]))
-            return result
+            with collected() as job.notes:
+                for found in told:
+                    note(found.kind, found.text)
+                return work(pipeline, job)
 
         yield from context.engine.run(noted, session)
-
-    def answers(self, context: AppContext, session: str = "") -> Iterator[dict[str, Any]]:
-        """All outputs as they come: progress on the stage, where there is one, then the answer.
-
-        Gradio keeps a component for every output that an answer leaves out, until the session is forgotten: none is left out.
-        """
-        for found in self.run(context, session):
-            if not isinstance(found, Progress):
-                yield self.answer(found, context)
-            elif "stage" in self.outputs:
-                yield dict.fromkeys(self.outputs) | {"stage": html.fragment("stage", found)}
 
     def chosen(self, context: AppContext) -> Model:
         return context.engine.model(self.model or next(iter(context.engine.models)))
@@ -152,7 +126,7 @@ def weight_of(value: Any, kind: str, context: AppContext) -> float:
     return decimal(value, f"the weight of {kind}", -context.limits.weight, context.limits.weight)
 
 
-def nearest(table: Any, vector: Tensor, count: int = 6) -> list[tuple[str, float]]:
+def nearest(table: Any, vector: Tensor, count: int = 6) -> Near:
     """The concepts nearest to a unit vector (d,), with the table's cosines; none without a table of this width."""
     if table is None or table.points.shape[1] != len(vector):
         return []
@@ -161,6 +135,6 @@ def nearest(table: Any, vector: Tensor, count: int = 6) -> list[tuple[str, float
     return [(table.names[i], float(v)) for v, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 
 
-def named(found: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+def named(found: Near) -> list[dict[str, Any]]:
     """Concepts for JSON."""
     return [{"name": n, "cosine": round(c, 4)} for n, c in found]

@@ -8,7 +8,6 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import fields
 from html import escape
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -17,14 +16,13 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from ..errors import InputError
+from . import html
 from .action import Action, Upload
-from .context import AppContext
 from .create import Create, Edit
-from .engine import CancelledError
-from .film import Animate
+from .engine import AppContext, CancelledError, Progress
+from .film import Animate, Travel
 from .live import Live
 from .read import Place, Read
-from .travel import Travel
 
 ACTIONS: dict[type[Action], dict[str, Any]] = {
     **{action: {"concurrency_id": "drawing"} for action in (Create, Edit, Travel, Animate)},  # `Limits.together` at a time
@@ -77,29 +75,31 @@ def said(error: BaseException) -> gr.Error:
     return gr.Error(escape(line, quote=False), title="", duration=8, print_exception=False)
 
 
-def parameters(action: type[Action]) -> list[str]:
-    """Of an endpoint, in their order: the action's own first."""
-    return sorted((f.name for f in fields(action)), key=lambda name: name not in action.__annotations__)
+def parameters(action: type[Action]) -> dict[str, inspect.Parameter]:
+    """Of an endpoint, by name in their order: the action's own first."""
+    found = inspect.signature(action).parameters
+    return {name: found[name] for name in sorted(found, key=lambda name: name not in action.__annotations__)}
 
 
 def endpoint(context: AppContext, action: type[Action], options: dict[str, Any]) -> None:
     """`/NAME` of an action, inside a page that is being built. What goes wrong is one line."""
-    hints, names = get_type_hints(action), parameters(action)
-    files = [name for name in names if Upload in get_args(hints[name])]
+    hints, known = get_type_hints(action), parameters(action)
+    files = [name for name in known if Upload in get_args(hints[name])]
 
     def answer(request: gr.Request, *given: Any) -> Iterator[Any]:
         try:
-            values = dict(zip(names, given, strict=True)) 
+            values = dict(zip(known, given, strict=True))
             asked = action(**values | {name: uploaded(values[name]) for name in files})
-            for found in asked.answers(context, session_of(request)):
-                yield tuple(found.values()) if len(found) > 1 else found.popitem()[1]
+            for found in asked.run(context, session_of(request)):
+                if not isinstance(found, Progress):
+                    yield tuple(found.values()) if len(found) > 1 else next(iter(found.values()))
+                elif "stage" in action.outputs:
+                    yield tuple(html.fragment("stage", found) if name == "stage" else None for name in action.outputs)
         except Exception as error:
             raise said(error) from None
 
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    given = [inspect.Parameter(name, kind, default=getattr(action, name)) for name in names]
-    returned = tuple[*action.outputs.values()]  # type: ignore[misc]
-    signature = inspect.Signature([inspect.Parameter("request", kind), *given], return_annotation=returned)
+    request, returned = inspect.signature(answer).parameters["request"], tuple[*action.outputs.values()]  # type: ignore[misc]
+    signature = inspect.Signature([request, *known.values()], return_annotation=returned)
     answer.__signature__ = signature  # type: ignore[attr-defined]
     answer.__annotations__ = {"request": gr.Request, **hints, **dict.fromkeys(files, gr.FileData)}
     answer.__doc__ = action.__doc__

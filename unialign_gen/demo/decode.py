@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from .. import media
 from ..errors import InputError
@@ -79,22 +79,17 @@ def no_file_changes() -> bool:
 
 def warm_up() -> None:
     """Decodes something of each kind, so that all code is loaded before files can be opened no more."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for form in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"):
         made = io.BytesIO()
         with contextlib.suppress(Exception):  # this Pillow may lack one
-            Image.new("RGB", (8, 8)).save(made, form, icc_profile=srgb_profile(), exif=Image.Exif())
+            Image.new("RGB", (8, 8)).save(made, form, icc_profile=profile, exif=Image.Exif())
             media.load_image(made.getvalue())
     with collected():
         media.load_sound((shipped_folder() / "samples" / "cow.flac").read_bytes(), 16000)
         media.load_video((shipped_folder() / "samples" / "sheep.mp4").read_bytes(), rate=16000)
     for encoding in ("ascii", "latin-1", "utf-16-be", "utf-16-le", "idna"):
         "".encode(encoding)
-
-
-def srgb_profile() -> bytes:
-    from PIL import ImageCms
-
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def main() -> None:
@@ -163,11 +158,9 @@ def kind_of(file: Named) -> str:
     taken = f"give a picture ({listed(PICTURES)}), a sound or a video ({RECORDINGS})"
     try:
         with opened_picture(file) as (picture, _):
-            if picture.format in MOVING and getattr(picture, "n_frames", 1) > 1:
-                return "video"
-            if picture.format in PICTURES:
-                return "image"
-            raise InputError(f"{file.name} is a {picture.format} picture, which this page does not take: {taken}")
+            if picture.format not in PICTURES:
+                raise InputError(f"{file.name} is a {picture.format} picture, which this page does not take: {taken}")
+            return "video" if picture.format in MOVING and getattr(picture, "n_frames", 1) > 1 else "image"
     except InputError as error:
         if "not a picture" not in str(error):
             raise

@@ -9,6 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -55,7 +56,6 @@ class Worker:
     def __init__(self, limits: Limits):
         paths = os.pathsep.join(p for p in sys.path if p)
         self.files = 0
-        self.late = False  # killed since its time was over
         self.process = subprocess.Popen(
             [sys.executable, "-c", CODE, json.dumps(asdict(limits))],
             stdin=subprocess.PIPE,
@@ -63,24 +63,19 @@ class Worker:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
         )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.into, self.out = self.process.stdin, self.process.stdout
+        self.into: Any = self.process.stdin
+        self.out: Any = self.process.stdout
         with self.killed_after(START_SECONDS):
             json.loads(self.out.readline())
 
-    def kill(self) -> None:
-        self.late = True
-        self.process.kill()
-
     @contextmanager
     def killed_after(self, seconds: float) -> Iterator[None]:
-        clock = threading.Timer(seconds, self.kill)
+        end, clock = time.monotonic() + seconds, threading.Timer(seconds, self.process.kill)
         clock.start()
         try:
             yield
         except (OSError, ValueError) as error:
-            raise (TimeoutError if self.late else ConnectionError) from error
+            raise (ConnectionError if time.monotonic() < end else TimeoutError) from error
         finally:
             clock.cancel()
 
@@ -103,12 +98,8 @@ class Worker:
         return header, arrays
 
     def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        with suppress(OSError):
-            self.out.close()
-        with suppress(OSError):  # what was still to be written has no reader any more
-            self.into.close()
+        with suppress(OSError), self.process:  # what was still to be written has no reader any more
+            self.process.kill()
 
 
 class DecodeWorker:
@@ -182,6 +173,5 @@ def assemble(header: dict[str, Any], arrays: list[np.ndarray], rate: int, name: 
         return Image.fromarray(arrays[0])
     if header["kind"] == "audio":
         return Sound(torch.from_numpy(arrays[0]), rate, name)
-    frames = arrays[:-1] if header["sound"] else arrays
-    sound = torch.from_numpy(arrays[-1]) if header["sound"] else None
-    return Clip([Image.fromarray(f) for f in frames], sound, name=name)
+    sound = torch.from_numpy(arrays.pop()) if header["sound"] else None
+    return Clip([Image.fromarray(f) for f in arrays], sound, name=name)

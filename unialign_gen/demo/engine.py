@@ -1,8 +1,10 @@
-"""Every request's work is a job in a thread of its own, watched and stopped from outside; one thread computes for all."""
+"""The checkpoints of this disk, and the jobs that draw with them, each in a thread of its own; one thread computes for all."""
 
 from __future__ import annotations
 
 import queue
+import secrets
+import shutil
 import threading
 import time
 from collections import OrderedDict
@@ -10,18 +12,54 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
 
 from ..concepts import ConceptTable
 from ..errors import InputError
-from ..loading import find
+from ..loading import DECODERS, describe, find, own_prior, own_settings
+from ..notes import Note
 from ..serving import BatchingEngine, SharedPipeline
+from .decode_worker import DecodeWorker
 from .limits import Limits
-from .models import Model, on_disk
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint that is on this disk, with one of its decoders, and the steps, guidance and prior it takes of itself.
+
+    `prior` is the strength, None where there is no prior.
+    """
+
+    label: str
+    checkpoint: str
+    decoder: str | None
+    steps: int
+    guidance: float
+    prior: float | None = None
+
+    @classmethod
+    def of(cls, label: str, checkpoint: str, decoder: str | None = None) -> Model:
+        return cls(label, checkpoint, decoder, *own_settings(checkpoint, decoder), own_prior(checkpoint))
+
+
+def on_disk(extra: str | None = None) -> list[Model]:
+    """What can be drawn with, without a download; `extra` comes first: one of these, or a folder."""
+    found = []
+    for row in describe():
+        if not row["on_disk"] or row.get("moving"):  # the page shows pictures
+            continue
+        for decoder in row.get("decoders", [None]):
+            label = row["name"] if decoder in (None, DECODERS[0]) else f"{row['name']}, {decoder} decoder"
+            found.append(Model.of(label, row["name"], None if decoder == DECODERS[0] else decoder))
+    if extra is not None and extra not in {m.checkpoint for m in found}:
+        name = Path(extra).name
+        found.append(Model.of(f"{name}, from a folder" if name in {m.label for m in found} else name, extra))
+    return sorted(found, key=lambda m: m.checkpoint != extra)
 
 
 @dataclass
@@ -41,6 +79,7 @@ class Job:
         self.events: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
         self.stopped = threading.Event()
         self.limits, self.session = limits, session
+        self.notes: list[Note] = []
         self.deadline = float("inf")
 
     def check(self) -> None:
@@ -83,7 +122,7 @@ class Engine:
         return self.models[label]
 
     def pipeline(self, label: str, check: Callable[[], None] = lambda: None) -> SharedPipeline:
-        """A model's pipeline, for any thread: drawings of several jobs are done in one batch. `check` as in `SharedPipeline`."""
+        """A model's pipeline, for any thread: several jobs' drawings are one batch. `check` as in `SharedPipeline`."""
         return SharedPipeline(self.batching.call(lambda: self.loaded(label)), self.batching, check)
 
     def loaded(self, label: str) -> Any:
@@ -113,19 +152,16 @@ class Engine:
 
     def concepts(self, label: str) -> ConceptTable | None:
         """The model's named concepts, where it has a table."""
-        try:
+        with suppress(InputError):
             return ConceptTable.from_checkpoint(find(self.model(label).checkpoint))
-        except InputError:
-            return None
+        return None
 
     def rate(self, label: str) -> int:
         """The sampling rate in Hz of the model's sound encoder; 44.1 kHz where it has none."""
-        if label not in self.rates:
-            rate = 44100
-            with suppress(InputError):
-                rate = int(self.pipeline(label).aligner.sound_rate)
-            self.rates[label] = rate
-        return self.rates[label]
+        with suppress(InputError):
+            if label not in self.rates:
+                self.rates[label] = int(self.pipeline(label).aligner.sound_rate)
+        return self.rates.get(label, 44100)
 
     def run(self, work: Callable[[Job], T], session: str = "") -> Iterator[Progress | T]:
         """Does `work` in a thread: its reports as they come, its result last.
@@ -166,3 +202,23 @@ class Engine:
         self.workers.shutdown(wait=False, cancel_futures=True)
         self.batching.close()
         self.workers.shutdown()
+
+
+@dataclass
+class AppContext:
+    """What every action works with: the engine, the decode_worker, the limits, and folders for what is handed out."""
+
+    engine: Engine
+    decode_worker: DecodeWorker
+    limits: Limits
+    cache: Path
+
+    def folder(self) -> Path:
+        """A new folder, with a name that nobody guesses; those that were made so are removed when they are old."""
+        for old in self.cache.glob("made-*"):
+            with suppress(OSError):  # another request was faster
+                if time.time() - old.stat().st_mtime > self.limits.cache_seconds:
+                    shutil.rmtree(old)
+        place = self.cache / f"made-{secrets.token_hex(16)}"
+        place.mkdir(parents=True)
+        return place

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
@@ -24,25 +23,14 @@ from ..mixing import mix, path, slerp
 from ..request import Prompt, Request
 from ..request.request import read_vector, write_prompt
 from . import html
-from .action import Action, Result, Work, nearest, watched
-from .context import AppContext
-from .engine import Job
+from .action import Action, Work, nearest, watched
+from .engine import AppContext, Job
 from .limits import decimal, whole
 
 RATE = 16_000  # Hz of what the page sends
 LONGEST = 3.0  # seconds
 STEPS, GUIDANCE = 4, 1.0
 MOST = 4  # pictures a call
-
-
-@dataclass
-class Moment(Result):
-    """The next pictures, the points (d,) of the last of them and of what stays, and what was heard."""
-
-    pictures: list[Image.Image]
-    point: Tensor | None
-    base: Tensor | None
-    heard: list[tuple[str, float]]
 
 
 @dataclass
@@ -76,7 +64,7 @@ class Live(Action):
             strength = None if {p.kind for p in prompts} == {"embeds"} else plain.prior_strength
             return pipeline.mixed(Request((prompts,), prior_strength=strength))[0][0].cpu()
 
-        def work(pipeline: Any, job: Job) -> Moment:
+        def work(pipeline: Any, job: Job) -> dict[str, Any]:
             base, heard, target = embedded(pipeline, stay) if stay else None, None, before
             if sound is not None and float(sound.abs().max()) >= SILENT:
                 heard = embedded(pipeline, (Prompt("audio", Sound(sound, RATE)),))
@@ -84,22 +72,18 @@ class Live(Action):
             if target is None:
                 target = base
             near = [] if heard is None else nearest(table, heard, 3)
-            if target is None:
-                return Moment([], None, base, near)
-            points = target[None]  # (1, d)
-            if before is not None:
-                points = path(before, slerp(before, target, moved), count + 1)[1:]  # (count, d)
-            drawn = pipeline(embeds=points, seed=[int(self.seed)] * len(points), upscale=1, **watched(plain, job))
-            return Moment(drawn.images, points[-1], base, near)
+            stays = [] if base is None else [write_prompt(Prompt("embeds", base.tolist()))]
+            found = {"pictures": [], "point": "", "base": stays, "heard": [name for name, _ in near]}
+            if target is not None:
+                points = target[None]  # (1, d)
+                if before is not None:
+                    points = path(before, slerp(before, target, moved), count + 1)[1:]  # (count, d)
+                drawn = pipeline(embeds=points, seed=[int(self.seed)] * len(points), upscale=1, **watched(plain, job)).images
+                found["pictures"] = [html.data_uri(p, 256) for p in drawn]
+                found["point"] = write_prompt(Prompt("embeds", points[-1].tolist()))["embedding"]
+            return {"moment": found}
 
         return work
-
-    def answer(self, result: Moment, context: AppContext) -> dict[str, Any]:
-        point = b"" if result.point is None else result.point.float().numpy().tobytes()
-        base = [] if result.base is None else [write_prompt(Prompt("embeds", result.base.tolist()))]
-        pictures = [html.data_uri(p, 256) for p in result.pictures]
-        heard = [name for name, _ in result.heard]
-        return {"moment": {"pictures": pictures, "point": base64.b64encode(point).decode(), "base": base, "heard": heard}}
 
 
 def read_samples(text: Any) -> Tensor | None:

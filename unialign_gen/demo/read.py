@@ -5,31 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from ..concepts import ConceptTable
 from ..errors import InputError
 from ..notes import note
-from ..request import Prompt, Request
+from ..request import Request
 from ..request.picture_settings import PictureSettings, parse
 from ..request.request import MODALITIES, write_prompt
 from . import html
-from .action import Action, Result, Upload, Work, named, nearest, weight_of
-from .context import AppContext
-from .engine import Job
+from .action import Action, Upload, Work, named, nearest, weight_of
+from .engine import AppContext, Job
 from .limits import choice, decimal
 
 SOUND_IN_VIDEO = 0.3  # as in `Aligner.embed_video`
 NEIGHBOURS, SHARPNESS = 5, 0.05  # of a place on the map
-
-
-@dataclass
-class Encoded(Result):
-    """A prompt with its embedding, where it lies once the prior has moved it, (d,), and the settings in its file."""
-
-    prompt: Prompt
-    vector: Tensor
-    settings: dict[str, Any] | None = None
 
 
 @dataclass
@@ -55,25 +46,22 @@ class Read(Action):
         except InputError as error:  # still a picture
             note("settings", str(error))
 
-        def work(pipeline: Any, _: Job) -> Encoded:
+        def work(pipeline: Any, job: Job) -> dict[str, Any]:
             found = prompt
             if prompt.kind == "video" and share != SOUND_IN_VIDEO:
                 note("sound of a video", f"{prompt.name} is heard with a share of {share:g}; the command line takes 0.3")
                 found = replace(prompt, embedding=pipeline.aligner.embed_video(prompt.value, sound=share))
             ready = pipeline.encoded(Request(((found,),)))
-            return Encoded(ready.prompts[0][0], pipeline.mixed(ready)[0][0].cpu(), settings)
+            near = nearest(context.engine.concepts(self.chosen(context).label), pipeline.mixed(ready)[0][0], 3)
+            return {
+                "part": write_prompt(ready.prompts[0][0]),
+                "concepts": named(near),
+                "notes": [n.as_dict() for n in job.notes],
+                "settings": settings,
+                "seen": html.fragment("read", job.notes, near, found),
+            }
 
         return work
-
-    def answer(self, result: Encoded, context: AppContext) -> dict[str, Any]:
-        near = nearest(context.engine.concepts(self.chosen(context).label), result.vector, 3)
-        return {
-            "part": write_prompt(result.prompt),
-            "concepts": named(near),
-            "notes": [n.as_dict() for n in result.notes],
-            "settings": result.settings,
-            "seen": html.fragment("read", result.notes, near, result.prompt),
-        }
 
 
 def restore(settings: PictureSettings, context: AppContext, name: str) -> dict[str, Any]:
@@ -123,21 +111,21 @@ class Place(Action):
         prompts = self.prompts(context)
         if not prompts:
             raise InputError("nothing to place: write words, or add a file")
-        name = " + ".join(p.name for p in prompts)
 
-        return lambda pipeline, _: Encoded(Prompt("text", name), pipeline.mixed(Request((prompts,)))[0][0].cpu())
-
-    def answer(self, result: Encoded, context: AppContext) -> dict[str, Any]:
         table = context.engine.concepts(self.chosen(context).label)
         if table is None or table.places is None:
             raise InputError("this model has no map of concepts")
-        spot, numbers = place(table, result.vector)
-        found = nearest(table, result.vector)
-        return {
-            "details": {"place": spot, "concepts": named(found)},
-            "map": html.fragment("map", table, spot, numbers, result.prompt.name),
-            "understood": html.fragment("understood", found),
-        }
+
+        def work(pipeline: Any, _: Job) -> dict[str, Any]:
+            vector = pipeline.mixed(Request((prompts,)))[0][0].cpu()
+            (spot, numbers), found = place(table, vector), nearest(table, vector)
+            return {
+                "details": {"place": spot, "concepts": named(found)},
+                "map": html.fragment("map", table, spot, numbers, " + ".join(p.name for p in prompts)),
+                "understood": html.fragment("understood", found),
+            }
+
+        return work
 
 
 def place(table: ConceptTable, vector: Tensor) -> tuple[list[float], list[int]]:
@@ -147,7 +135,7 @@ def place(table: ConceptTable, vector: Tensor) -> tuple[list[float], list[int]]:
     softmax(cosine / `SHARPNESS`): near one concept it lies on it, between two it lies between them.
     """
     assert table.places is not None
-    cosines = table.cosines(vector.cpu().unsqueeze(0))[0]
-    best = cosines.topk(min(NEIGHBOURS, len(cosines)))
-    spot = (best.values / SHARPNESS).softmax(0) @ table.places[best.indices].float()
-    return [round(v, 4) for v in spot.tolist()], best.indices.tolist()
+    found = nearest(table, vector, NEIGHBOURS)
+    numbers = [table.names.index(name) for name, _ in found]
+    shares = (torch.tensor([cosine for _, cosine in found]) / SHARPNESS).softmax(0)
+    return [round(v, 4) for v in (shares @ table.places[numbers].float()).tolist()], numbers

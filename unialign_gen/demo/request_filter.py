@@ -28,16 +28,13 @@ CALLS = (
     "info", "openapi.json", "queue/", "call/", "run/", "upload", "upload_progress", "file=", "cancel", "reset", "heartbeat/",
     "startup-events", "app_id", "login_check", "user", "token", "theme.css",
 )  # fmt: skip
-HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"same-origin"),
-    (
-        b"content-security-policy",
-        b"default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-        b"img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
-        b"worker-src 'self' blob:; object-src 'none'; base-uri 'self'",
-    ),
-]
+HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"same-origin",
+    b"content-security-policy": b"default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    b"img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
+    b"worker-src 'self' blob:; object-src 'none'; base-uri 'self'",
+}
 MOST_ADDRESSES = 10_000
 access = logging.getLogger("unialign_gen.access")
 
@@ -78,7 +75,7 @@ class RequestFilter:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+                message = {**message, "headers": [*message.get("headers", []), *HEADERS.items()]}
             size += len(message.get("body", b""))
             await send(message)
 
@@ -125,11 +122,8 @@ class RequestFilter:
         """Bytes of all files that wait to be removed, measured at most once a second."""
         now = time.monotonic()
         if now - self.size[0] > 1:
-            total = 0
-            for file in self.cache.rglob("*"):
-                with suppress(OSError):  # removed meanwhile
-                    total += file.stat().st_size
-            self.size = (now, total)
+            with suppress(OSError):  # a file was removed meanwhile
+                self.size = (now, sum(file.stat().st_size for file in self.cache.rglob("*")))
         return self.size[1]
 
 

@@ -17,11 +17,6 @@ def number(value: float) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
-def place(prompt: Prompt) -> str:
-    """A prompt as the command line takes it: a file's name cannot be mistaken for an option."""
-    return f"./{prompt.name}" if prompt.kind != "text" and prompt.name.startswith("-") else prompt.name
-
-
 def by_kind(settings: PictureSettings) -> dict[str, list[Prompt]]:
     prompts = settings.request.prompts[0]
     return {kind: [p for p in prompts if p.kind == kind] for kind in dict.fromkeys(p.kind for p in prompts)}
@@ -40,7 +35,8 @@ def command(settings: PictureSettings, pictures: int = 1, edit: dict[str, Any] |
         return "# The command line takes neither sizes nor vectors: use Python."
     words = ["unialign-gen", *(["generate"] if edit is None else ["edit", "picture.png"])]
     words += [str(word) for name, value in (edit or {}).items() for word in (f"--{name}", value)]
-    for value, kind in ((place(p), kind) for kind, prompts in kinds.items() for p in prompts):
+    for name, kind in ((p.name, kind) for kind, prompts in kinds.items() for p in prompts):
+        value = f"./{name}" if kind != "text" and name.startswith("-") else name  # a file's name is no option
         words += [f"--{kind}={value}"] if value.startswith("-") else [f"--{kind}", value]
     if any(p.weight != 1 for p in request.prompts[0]):
         for kind, prompts in kinds.items():

@@ -4,9 +4,10 @@ export const FACTS = JSON.parse(document.querySelector("#facts").textContent); /
 
 const plain = (html) => new DOMParser().parseFromString(html ?? "this did not work: try again", "text/html").body.textContent;
 
-async function post(path, data, signal) {
-  const sent = data instanceof FormData ? { body: data } : { body: JSON.stringify(data), headers: { "content-type": "application/json" } };
-  const answer = await fetch(`gradio_api/${path}`, { method: "POST", signal, ...sent });
+const json = (data) => new Blob([JSON.stringify(data)], { type: "application/json" });
+
+async function post(path, body, signal) {
+  const answer = await fetch(`gradio_api/${path}`, { method: "POST", body, signal });
   if (answer.ok) return answer.json();
   const { detail, error } = await answer.json().catch(() => ({}));
   throw new Error(typeof (detail ?? error) === "string" ? plain(detail ?? error) : `the server answers ${answer.status}: try again`);
@@ -17,14 +18,17 @@ async function post(path, data, signal) {
 export async function call(name, values, { signal, progress } = {}) {
   const known = FACTS.inputs[name].map((key) => [key, values[key]]).filter(([, value]) => value != null);
   const named = (data) => Object.fromEntries(JSON.parse(data).map((value, i) => [FACTS.outputs[name][i], value]));
-  const { event_id } = await post(`call/v2/${name}`, Object.fromEntries(known), signal);
+  const { event_id } = await post(`call/v2/${name}`, json(Object.fromEntries(known)), signal);
   const answers = new EventSource(`gradio_api/call/${name}/${event_id}`);
   try {
     return await new Promise((done, failed) => {
       signal?.addEventListener("abort", () => failed(signal.reason));
       answers.addEventListener("generating", ({ data }) => progress?.(named(data)));
       answers.addEventListener("complete", ({ data }) => done(named(data)));
-      answers.onerror = ({ data }) => failed(new Error(data ? plain(JSON.parse(data)?.error ?? JSON.parse(data)) : "the connection broke off: try again"));
+      answers.onerror = ({ data }) => {
+        const found = data && JSON.parse(data);
+        failed(new Error(data ? plain(found?.error ?? found) : "the connection broke off: try again"));
+      };
     });
   } finally {
     answers.close();
@@ -34,7 +38,7 @@ export async function call(name, values, { signal, progress } = {}) {
 // The next moment of Live: one request, without the queue.
 export async function moment(values, signal) {
   const data = FACTS.inputs.live.map((name) => values[name] ?? null);
-  return (await post("run/live", { data }, signal)).data[0];
+  return (await post("run/live", json({ data }), signal)).data[0];
 }
 
 export const there = (path) => ({ path, name: path.split("/").at(-1), meta: { _type: "gradio.FileData" } });

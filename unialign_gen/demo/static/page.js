@@ -6,10 +6,9 @@ import { painter } from "./mask.js";
 const $ = (css, of = document) => of.querySelector(css);
 const $$ = (css, of = document) => [...of.querySelectorAll(css)];
 const make = (tag, values) => Object.assign(document.createElement(tag), values);
-const ACCEPT = { audio: "audio/*,video/webm,.flac,.m4a,.opus", image: "image/*", video: "video/*,image/gif,image/webp", open: "image/*" };
 const DRAWS = { create: "Draw", edit: "Change it", live: "Start", travel: "Travel", film: "Make the film" };
 const ask = $("#ask");
-let results = [], current = null, running = null, live = null, recorder = null, wanted = "audio";
+let results = [], current = null, running = null, live = null, recorder = null;
 
 const mode = () => ask.elements.mode.value;
 const say = (words) => ($("#error").textContent = words);
@@ -101,11 +100,10 @@ async function addFile(file, kind = "any", restoring = true) {
 // Files of one kind; of those that were dropped or pasted the server finds it out, and Edit opens them.
 const addFiles = guarded(async (files, kind = mode() === "edit" ? "open" : "any") => {
   for (const file of files) {
-    if (kind === "open") await open(file);
+    if (kind === "open") show(push({ path: (await upload(file)).path, label: file.name }));
     else await addFile(file, kind === "image" && !file.type.startsWith("image/") ? "any" : kind, kind === "image" || kind === "any");
   }
 });
-const open = async (file) => show(push({ path: (await upload(file)).path, label: file.name }));
 
 // --- Results: what was understood belongs to the one that is shown
 
@@ -124,9 +122,7 @@ function push(result) {
   return result;
 }
 
-function see(id) {
-  for (const other of ["picture", "film", "live", "empty"]) $(`#${other}`).hidden = other !== id;
-}
+const see = (id) => ["picture", "film", "live", "empty"].forEach((other) => ($(`#${other}`).hidden = other !== id));
 
 function show(result) {
   current = result;
@@ -140,7 +136,6 @@ function show(result) {
   for (const id of ["command", "python"]) $(`#${id}`).textContent = result[id] ?? "";
   $("#tools").hidden = false;
   Object.assign($("#download"), { href: result.url, download: result.name ?? result.path.split("/").at(-1) });
-  for (const button of $$("#tools button")) button.hidden = Boolean(result.film);
   for (const other of results) other.button.setAttribute("aria-current", other === result);
   const strip = $("#strip"); // not scrollIntoView, which would move the page too
   strip.scrollLeft = result.button.offsetLeft - (strip.clientWidth - result.button.offsetWidth) / 2;
@@ -166,7 +161,6 @@ async function run(name, more) {
       $("#picture").src = preview.src;
     }
   };
-  $("#stop").hidden = false;
   $("#draw").setAttribute("aria-busy", "true");
   try {
     return await call(name, { kept: given(), ...values(name === "animate" ? "film" : name), ...more }, { signal: mine.signal, progress });
@@ -177,7 +171,6 @@ async function run(name, more) {
   } finally {
     if (running === mine) {
       running = null;
-      $("#stop").hidden = true;
       $("#draw").removeAttribute("aria-busy");
     }
   }
@@ -185,22 +178,18 @@ async function run(name, more) {
 
 const lead = () => rows().find(({ prompt }) => prompt.kind === "audio" && prompt.file);
 
-async function draw(more = {}) {
-  if (!given().length && !more.kept) throw new Error("nothing to draw: write something, or add a sound, a picture or a video");
-  shown(pictures(await run("create", { ...(values("create").pictures > 1 && { best_of: 1 }), ...more })));
-}
-
 const RUN = {
-  create: () => draw(),
+  async create(more = {}) {
+    if (!given().length && !more.kept) throw new Error("nothing to draw: write something, or add a sound, a picture or a video");
+    shown(pictures(await run("create", { ...(values("create").pictures > 1 && { best_of: 1 }), ...more })));
+  },
   async edit() {
     if (!current || current.film) throw new Error("nothing to edit: draw or open a picture first");
     if (!given().length) throw new Error("say what it becomes: write something, or add a sound or a picture");
     const mask = await paint.file($("#picture"));
     shown(pictures(await run("edit", { picture: there(current.path), mask: mask && (await upload(mask)) })));
   },
-  async travel() {
-    shown([film(await run("travel", { mix: values().mix === "lerp" ? "lerp" : "slerp" }), "travel")]);
-  },
+  travel: async () => shown([film(await run("travel", { mix: values().mix === "lerp" ? "lerp" : "slerp" }), "travel")]),
   async film() {
     const sound = lead(), { share, rate } = values();
     if (!sound) throw new Error("nothing to play: add a sound, or record one");
@@ -289,18 +278,12 @@ ask.elements.model.onchange = () => set(FACTS.models[values().model]);
 $("#stop").onclick = () => running?.abort();
 const another = () => Math.floor(Math.random() * 2 ** 31);
 $("#dice").onclick = () => set({ seed: another() });
-for (const button of $$("[data-add]")) button.onclick = () => {
-  wanted = button.dataset.add;
-  if (wanted === "text") return $(".words", add()).focus();
-  $("#file").accept = ACCEPT[wanted];
-  $("#file").click();
+$("#words").onclick = () => $(".words", add()).focus();
+for (const chooser of $$("[type=file]")) chooser.onchange = () => {
+  addFiles([...chooser.files], chooser.dataset.add);
+  chooser.value = "";
 };
 $("#clear").onclick = () => paint.clear();
-$("#file").onchange = () => {
-  const files = [...$("#file").files];
-  $("#file").value = "";
-  addFiles(files, wanted);
-};
 $("#record").onclick = guarded(async () => {
   if (recorder) return recorder.stop();
   const stream = await navigator.mediaDevices.getUserMedia({ audio: true }), { recorder: made, recorded } = recording(stream);
@@ -322,8 +305,8 @@ function varied() {
   const { prior_temperature, model } = values("create");
   return { pictures: 4, best_of: 1, prior_temperature: prior_temperature ?? (FACTS.models[model].prior_strength === null ? null : 1) };
 }
-$("#seeds").onclick = guarded(() => draw({ ...varied(), kept: current.parts ?? given(), seed: Math.max(...results.map((r) => r.seed ?? 0)) + 1 }));
-$("#alike").onclick = guarded(() => draw({ ...varied(), kept: current.parts ?? [], image: there(current.path), mix: "lerp", seed: another() }));
+$("#seeds").onclick = guarded(() => RUN.create({ ...varied(), kept: current.parts ?? given(), seed: Math.max(...results.map((r) => r.seed ?? 0)) + 1 }));
+$("#alike").onclick = guarded(() => RUN.create({ ...varied(), kept: current.parts ?? [], image: there(current.path), mix: "lerp", seed: another() }));
 $("#change").onclick = () => choose("edit");
 $("#status").onclick = ({ target }) => {
   const at = target.closest("[data-time]");
