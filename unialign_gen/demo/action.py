@@ -49,8 +49,8 @@ class Action:
         """
         raise NotImplementedError
 
-    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | dict[str, Any]]:
-        """Progress, then the outputs.
+    def run(self, context: AppContext, session: str = "") -> Iterator[Any]:
+        """Its `Progress`, then the outputs.
 
         Raises:
             InputError: something that cannot be used.

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -63,8 +63,7 @@ class Worker:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
         )
-        self.into: Any = self.process.stdin
-        self.out: Any = self.process.stdout
+        self.into, self.out = cast(IO[bytes], self.process.stdin), cast(IO[bytes], self.process.stdout)
         with self.killed_after(START_SECONDS):
             json.loads(self.out.readline())
 

@@ -70,7 +70,7 @@ class Animate(Action):
                 frames.extend((f"picture {i}", picture) for i, picture in enumerate(batch, len(frames) + 1))
                 job.report(Progress(done, total, "drawing the film", batch))
 
-            options = {"progress": progress, "check": job.check, "prior_strength": plain.prior_strength}
+            options: dict[str, Any] = {"progress": progress, "check": job.check, "prior_strength": plain.prior_strength}
             made = make_film(pipeline, recording, out, plan, int(self.seed), base, share, **options, **watched(plain, job))
             with FilmWriter(out.with_suffix(".webm"), recording, made["seconds"], plan) as webm:
                 webm.add([picture for _, picture in frames])

@@ -56,7 +56,7 @@ class Live(Action):
         share, count = decimal(self.share, "share", 0, 1), whole(self.pictures, "pictures", 1, MOST)
         moved = 1 - math.exp(-decimal(self.elapsed, "elapsed", 0, 60) / decimal(self.smooth, "smooth", 0.05, 10))
         before = torch.tensor(read_vector(self.previous)) if self.previous else None
-        own = {n: v for n, v in (("steps", STEPS), ("guidance", GUIDANCE)) if getattr(self, n) is None}
+        own: dict[str, Any] = {n: v for n, v in (("steps", STEPS), ("guidance", GUIDANCE)) if getattr(self, n) is None}
         stay, plain = self.prompts(context), replace(self.request(context), **own)
         table = context.engine.concepts(self.chosen(context).label)
 

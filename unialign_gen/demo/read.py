@@ -83,8 +83,8 @@ def restore(settings: PictureSettings, context: AppContext, name: str) -> dict[s
     if request.prior_strength and model.prior is None:
         raise InputError(f"{name} was drawn with a prior, which {model.label} has not here")
     try:
-        same = {n: getattr(request, n) for n in ("steps", "guidance", "prior_strength")}
-        drawn = Action(seed=request.seed or 0, model=model.label, **same).request(context)
+        same = {n: getattr(request, n) for n in ("steps", "guidance", "prior_strength")} | {"seed": request.seed or 0}
+        drawn = Action(model=model.label, **same).request(context)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     files = ", ".join(f"{p.name} ({html.KINDS[p.kind].lower()})" for p in prompts if p.kind != "text")
