@@ -83,7 +83,7 @@ def restore(settings: PictureSettings, context: AppContext, name: str) -> dict[s
     if request.prior_strength and model.prior is None:
         raise InputError(f"{name} was drawn with a prior, which {model.label} has not here")
     try:
-        same = {n: getattr(request, n) for n in ("steps", "guidance", "prior_strength")} | {"seed": request.seed or 0}
+        same = {n: v for n, v in request.to_dict().items() if n in ("seed", "steps", "guidance", "prior_strength")}
         drawn = Action(model=model.label, **same).request(context)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
