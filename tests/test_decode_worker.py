@@ -22,6 +22,7 @@ from unialign_gen.demo.limits import Limits, choice, decimal, whole, words
 from unialign_gen.errors import InputError
 from unialign_gen.loading import shipped_folder
 from unialign_gen.media import load_image, load_sound, load_video
+from unialign_gen.media.settings import save_picture
 from unialign_gen.notes import collected
 
 SAMPLES = shipped_folder() / "samples"
@@ -272,10 +273,21 @@ def test_notes_come_from_the_process(decode_worker, tmp_path):
 
 def test_settings_are_read_in_the_process(decode_worker):
     media = Path(__file__).parent / "media"
-    assert '"seed"' in (decode_worker.settings(str(media / "after.png")) or "")
-    assert decode_worker.settings(str(media / "const16.png")) is None
-    with pytest.raises(InputError, match=r"one\.wav cannot be read"):
-        decode_worker.settings(str(media / "one.wav"))
+    assert '"seed"' in (decode_worker.decode("image", str(media / "after.png")).settings or "")
+    with collected() as notes:
+        assert decode_worker.decode("image", str(media / "const16.png")).settings is None
+    assert notes == []
+
+
+def test_settings_that_cannot_be_read_leave_the_picture(decode_worker, tmp_path, monkeypatch):
+    monkeypatch.setattr("unialign_gen.media.settings.MOST_BYTES", 3_000_000)
+    save_picture(Image.new("RGB", (8, 8)), tmp_path / "long.png", "x" * 2_500_000)
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.bmp")
+    with collected() as notes:
+        assert decode_worker.decode("image", str(tmp_path / "long.png")).value.size == (8, 8)
+        assert decode_worker.decode("image", str(tmp_path / "plain.bmp")).settings is None
+    assert [note.kind for note in notes] == ["settings"]
+    assert "long.png" in notes[0].text
 
 
 def test_every_format_is_decoded_with_nothing_to_open(decode_worker, tmp_path):

@@ -248,8 +248,20 @@ def test_routes_that_the_page_does_not_need_are_closed(served):
 def test_bodies_are_bounded(served):
     assert httpx.post(f"{served.url}gradio_api/call/create", content=b"x" * 300_000).status_code == 413
     stream = (b"x" * 65536 for _ in range(10))
-    assert httpx.post(f"{served.url}gradio_api/call/create", content=stream).status_code == 400
-    assert httpx.post(f"{served.url}gradio_api/call/create", content=b"[" * 5000).status_code == 400
+    assert httpx.post(f"{served.url}gradio_api/call/create", content=stream).status_code == 413
+    assert httpx.post(f"{served.url}gradio_api/call/create", content=b"[" * 5000).status_code == 422
+    for depth in (40, 500, 5000):
+        status, said = call(served.url, "create", [[json.loads("[" * 40 + "]" * 40)] * 2])
+        assert status != 200 or "event: error" in said
+        nested = b'{"kept": ' + b"[" * depth + b"]" * depth + b"}"
+        answer = httpx.post(
+            f"{served.url}gradio_api/call/v2/create", content=nested, headers={"content-type": "application/json"}
+        )
+        assert answer.status_code in (200, 400)
+        if answer.status_code == 200:
+            found = httpx.get(f"{served.url}gradio_api/call/create/{answer.json()['event_id']}", timeout=60).text
+            assert "event: error" in found
+            assert "Traceback" not in found
     too_large = {"files": ("a.png", b"x" * (served.context.limits.file_bytes + 1_000_000))}
     assert httpx.post(f"{served.url}gradio_api/upload", files=too_large, timeout=60).status_code == 413
 

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,13 +15,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from unialign_gen.cli import app
-from unialign_gen.demo.context import AppContext
-from unialign_gen.demo.create import Create, Drawn, Edit
+from unialign_gen.demo.create import Create, Edit
 from unialign_gen.demo.decode_worker import DecodeWorker
-from unialign_gen.demo.engine import CancelledError, Engine, Progress
+from unialign_gen.demo.engine import AppContext, CancelledError, Engine, Progress, on_disk
 from unialign_gen.demo.limits import Limits
 from unialign_gen.demo.live import RATE, Live
-from unialign_gen.demo.models import on_disk
 from unialign_gen.demo.preview import Previewer, clean_estimate, decode_latents
 from unialign_gen.demo.read import Read
 from unialign_gen.demo.snippets import command, python
@@ -29,7 +28,7 @@ from unialign_gen.loading import shipped_folder
 from unialign_gen.media import load_sound
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.picture_settings import PictureSettings, read_picture, save_picture
-from unialign_gen.request.request import write_prompt
+from unialign_gen.request.request import read_vector, write_prompt
 
 SAMPLES = shipped_folder() / "samples"
 LIMITS = Limits()
@@ -50,9 +49,18 @@ def context(engine, tmp_path_factory):
     made.decode_worker.close()
 
 
+class Drawn:
+    """What an action drew, read from its files, and all of `details`."""
+
+    def __init__(self, found):
+        files = [row["image"]["path"] for row in found["pictures"]]
+        self.pictures, self.settings = [Image.open(file) for file in files], [read_picture(file) for file in files]
+        self.command, self.python, self.details = found["command"], found["python"], found["details"]
+
+
 def drawn(context, action=Create, **request) -> Drawn:
     *_, last = action(**{"steps": 2, **request}).run(context)
-    return last
+    return Drawn(last)
 
 
 def same(a, b):
@@ -64,7 +72,7 @@ def test_the_python_that_is_shown_makes_the_same_pictures(context, monkeypatch):
     files = {"audio": "cow.flac", "video": "sheep.mp4"}
     found = drawn(context, text='a "red" car', **files, video_weight=-0.3, seed=7, pictures=2, mix="lerp")
     scope = {}
-    exec(python(found.settings[0], 2), scope)
+    exec(found.python, scope)
     assert all(same(a, b) for a, b in zip(found.pictures, scope["pictures"], strict=True))
     assert len(found.pictures) == 2
 
@@ -75,7 +83,7 @@ def test_the_command_that_is_shown_makes_the_same_picture(context, tmp_path, mon
     starter(text="a cat", seed=1, num_inference_steps=2).images[0].save("x.png")
     shutil.copy(SAMPLES / "cow.flac", "-cow.flac")
     found = drawn(context, text="-a cat; $(ls)", **files, image_weight=0.25, mix=mix, seed=2, guidance=2.5)
-    words = shlex.split(command(found.settings[0]))
+    words = shlex.split(found.command)
     assert words[0] == "unialign-gen"
     result = CliRunner().invoke(app, words[1:])
     assert result.exit_code == 0, result.output
@@ -98,9 +106,10 @@ def test_nearest_concepts_are_those_of_a_plain_search(context, starter):
     apart = table.whitening
     cosines = torch.nn.functional.cosine_similarity(table.points @ apart, starter.embed(text="a cat") @ apart)
     best = int(cosines.argmax())
-    assert found.nearest[0] == (table.names[best], pytest.approx(float(cosines[best]), abs=1e-5))
-    assert [v for _, v in found.nearest] == sorted((v for _, v in found.nearest), reverse=True)
-    assert len(found.nearest_each) == 1
+    near = found.details["concepts"]
+    assert near[0] == {"name": table.names[best], "cosine": pytest.approx(float(cosines[best]), abs=1e-4)}
+    assert near == sorted(near, key=lambda row: -row["cosine"])
+    assert [row["concepts"] for row in found.details["prompts"]] == [[row["name"] for row in near[:3]]]
 
 
 def test_previews_are_what_the_scheduler_estimates(starter):
@@ -126,7 +135,7 @@ def test_a_preview_resembles_the_picture_and_is_bounded_in_time(context, monkeyp
     monkeypatch.setattr(Previewer, "look", look_at_once)
     *reports, last = Create(text="a cat", steps=6).run(context)
     previews = [r.pictures[0] for r in reports if isinstance(r, Progress) and r.pictures]
-    final = np.asarray(last.pictures[0].resize(previews[0].size, Image.Resampling.BOX)).astype(float)
+    final = np.asarray(Drawn(last).pictures[0].resize(previews[0].size, Image.Resampling.BOX)).astype(float)
     errors = [np.abs(np.asarray(p).astype(float) - final).mean() for p in previews]
     assert len(previews) >= 3
     assert errors[-1] < errors[0]
@@ -180,7 +189,7 @@ def test_stopping_ends_the_work_between_two_steps(context, engine):
     start = time.monotonic()
     assert engine.batching.call(lambda: 1) == 1
     assert time.monotonic() - start < 5
-    assert engine.jobs == {}
+    assert engine.jobs == set()
 
 
 def test_an_abandoned_request_stops_too(context, engine):
@@ -267,16 +276,16 @@ def test_several_of_a_kind_are_shown_as_what_draws_them(context, tmp_path, monke
         context, kept=[{**sounds[0], "weight": 0.5}, {"kind": "text", "value": "a robot"}, sounds[1]], mix="spherical_mean"
     )
     scope = {}
-    exec(python(found.settings[0]), scope)
+    exec(found.python, scope)
     assert same(found.pictures[0], scope["pictures"][0])
-    words = shlex.split(command(found.settings[0], out=str(tmp_path / "picture.png")))
+    words = [*shlex.split(found.command)[:-1], str(tmp_path / "picture.png")]
     assert words.count("--audio") == 2
     assert CliRunner().invoke(app, words[1:]).exit_code == 0
     assert same(Image.open(tmp_path / "picture.png"), found.pictures[0])
 
 
 def encoded(context, name):
-    *_, read = Read(file=str(SAMPLES / name)).answers(context)
+    *_, read = Read(file=str(SAMPLES / name)).run(context)
     return [read["part"]]
 
 
@@ -297,13 +306,17 @@ def test_an_edit_is_the_library_s(context, starter, tmp_path):
     found = drawn(context, Edit, text="a dog", **files)
     expected = starter.edit(files["picture"], files["mask"], text="a dog", seed=0, num_inference_steps=2).images[0]
     assert same(found.pictures[0], expected)
+    assert found.command.startswith("unialign-gen edit picture.png --mask mask.png --text 'a dog'")
+    assert "generate.edit(\n    \"picture.png\",\n    mask='mask.png',\n    text='a dog'," in found.python
+    assert found.settings[0].edit == "inpaint of a picture, strength 1"
     with pytest.raises(InputError, match="nothing to edit"):
         drawn(context, Edit, text="a dog")
 
 
 def moment(context, **values):
     *_, found = Live(**values).run(context)
-    return found
+    points = {"point": found["moment"]["point"], "base": (found["moment"]["base"] or [{}])[0].get("embedding")}
+    return SimpleNamespace(**found["moment"] | {k: v and torch.tensor(read_vector(v)) for k, v in points.items()})
 
 
 def test_live_moves_towards_what_is_heard_and_stands_still_in_silence(context, starter):
@@ -311,7 +324,7 @@ def test_live_moves_towards_what_is_heard_and_stands_still_in_silence(context, s
     cow = base64.b64encode((samples * 32767).numpy().astype("<i2").tobytes()).decode()
     first = moment(context, samples=cow)
     assert len(first.pictures) == 1
-    assert first.heard[0][0] == "cow"
+    assert first.heard[0] == "cow"
     words = starter.embed(text="a robot")[0]
     there = base64.b64encode(words.numpy().tobytes()).decode()
     then = moment(context, samples=cow, previous=there, elapsed=0.6, pictures=3)

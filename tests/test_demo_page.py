@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unialign_gen.demo.models import Model
+from unialign_gen.demo.engine import Model
 from unialign_gen.loading import shipped_folder
 from unialign_gen.request.picture_settings import read_picture
 
@@ -99,7 +99,8 @@ def test_parts_have_weights_from_the_second_on_and_several_of_a_kind(fresh, star
         add(fresh, SAMPLES / name, by)
     add(fresh, tmp_path / "cat.jpg", "image")
     assert "Understood as cow" in fresh.all(".part")[1].text
-    code = "const e = document.querySelectorAll('.part .weight input')[arguments[0]]; e.value = arguments[1]; e.oninput()"
+    code = """const e = document.querySelectorAll('.part .weight input')[arguments[0]]; e.value = arguments[1];
+    e.dispatchEvent(new Event('input', {bubbles: true}))"""
     fresh.script(code, 1, 0.5)
     fresh.script(code, 4, -0.25)
     found = read_picture(fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "mix.png")).request
@@ -308,18 +309,49 @@ def phone(fresh):
     fresh.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
+def in_view(page, css):
+    """Whether all of an element is on the screen, and nothing lies over its middle."""
+    code = """const found = document.querySelector(arguments[0]), box = found.getBoundingClientRect();
+    const over = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+    return box.top >= -1 && box.bottom <= innerHeight + 1 && box.width > 100 && found.contains(over)"""
+    return page.script(code, css)
+
+
+def scrolled(page):
+    """At the top, in the middle and at the end of the page."""
+    for depth in (0, 0.5, 1):
+        page.script("scrollTo(0, (document.documentElement.scrollHeight - innerHeight) * arguments[0])", depth)
+        time.sleep(0.1)
+        yield depth
+
+
+@pytest.mark.parametrize("settings", [True, False])
+def test_the_button_and_what_is_wrong_stay_in_view(fresh, settings):
+    """With the settings open they lie far below the screen, without them the results are longer than the form."""
+    view = {**PHONE, "width": 1280, "height": 700, "mobile": False}
+    fresh.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", view)
+    fresh.script("document.querySelector('#settings').open = arguments[0]", settings)
+    try:
+        fresh.click("#draw")
+        fresh.wait("#error", "nothing to draw")
+        for depth in scrolled(fresh):
+            assert in_view(fresh, "#draw"), depth
+            assert in_view(fresh, "#error"), depth
+        assert fresh.script("return document.documentElement.scrollHeight") > 700
+        assert fresh.script("return document.documentElement.scrollWidth") <= 1280
+    finally:
+        fresh.script("document.querySelector('#settings').open = false")
+        fresh.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_on_a_phone_the_picture_and_the_button_never_leave_the_screen(phone):
-    where = """const box = document.querySelector(arguments[0]).getBoundingClientRect();
-    return [box.top >= -1, box.bottom <= innerHeight + 1, box.width > 100]"""
     phone.script("document.querySelector('#settings').open = true")
     for mode in MODES:
         phone.script("document.querySelector(arguments[0]).click()", f"#tab-{mode}")
         assert phone.script("return document.documentElement.scrollWidth") <= PHONE["width"]
-        for depth in (0, 0.5, 1) if mode != "explore" else ():
-            phone.script("scrollTo(0, (document.documentElement.scrollHeight - innerHeight) * arguments[0])", depth)
-            time.sleep(0.1)
-            assert all(phone.script(where, "#screen")), (mode, depth)
-            assert all(phone.script(where, "#draw")), (mode, depth)
+        for depth in scrolled(phone) if mode != "explore" else ():
+            assert in_view(phone, "#screen"), (mode, depth)
+            assert in_view(phone, "#draw"), (mode, depth)
     back = phone.script("return getComputedStyle(document.body).backgroundColor")
     assert max(int(v) for v in back[4:-1].split(",")) < 60
 
@@ -353,4 +385,4 @@ def test_axe_finds_no_serious_fault_on_a_dark_phone(phone):
 
 
 def test_app_py_is_the_same_page():
-    assert "launch()" in (ROOT / "app.py").read_text()
+    assert "serve()" in (ROOT / "app.py").read_text()

@@ -15,14 +15,12 @@ from torch.nn.functional import normalize
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.demo import html, request_filter
 from unialign_gen.demo.action import Action
-from unialign_gen.demo.api import said
-from unialign_gen.demo.context import AppContext
-from unialign_gen.demo.engine import Engine, Progress
+from unialign_gen.demo.api import said, uploaded
+from unialign_gen.demo.engine import AppContext, Engine, Model, Progress, on_disk
+from unialign_gen.demo.film import labels, route
 from unialign_gen.demo.limits import Limits
-from unialign_gen.demo.models import Model, on_disk
 from unialign_gen.demo.page import results
 from unialign_gen.demo.read import place, restore
-from unialign_gen.demo.travel import labels, route
 from unialign_gen.errors import InputError
 from unialign_gen.notes import Note
 from unialign_gen.request import Prompt, Request
@@ -40,7 +38,8 @@ def test_a_route_passes_every_station_at_constant_speed(closed):
         torch.testing.assert_close(way[4 * i], station, atol=1e-6, rtol=0)
     leg = [math.acos(min(1.0, float(way[i] @ way[i + 1]))) for i in range(4)]
     assert np.allclose(leg, math.acos(float(stations[0] @ stations[1])) / 4, atol=1e-3)
-    found = labels(["a", "b", "c"], 4, closed, len(way))
+    found = labels(["a", "b", "c"], 4, closed)
+    assert len(found) == len(way)
     assert (found[0], found[1], found[4], found[8]) == ("a", "a 0.75, b 0.25", "b", "c")
     assert found[-1] == ("c 0.25, a 0.75" if closed else "c")
 
@@ -51,7 +50,7 @@ def test_what_a_user_wrote_is_never_markup():
         html.fragment("note", EVIL),
         html.fragment("read", [Note(EVIL, EVIL)], [(EVIL, 0.5)], picture),
         html.fragment("stage", Progress(1, 2, EVIL)),
-        html.fragment("understood", [(EVIL, 0.5)], [part, part], [[(EVIL, 0.1)]] * 2),
+        html.fragment("understood", [(EVIL, 0.5)], [(part, [(EVIL, 0.1)])] * 2),
         said(InputError(EVIL)).message,
     ):
         assert "<img src=x" not in made
@@ -104,21 +103,28 @@ def test_routes(path, is_open):
 
 
 @pytest.mark.parametrize(
-    ("value", "fine"),
+    "value",
     [
-        ({"data": ["http://a prompt may say this", None, 1]}, True), ({"data": [{"path": "/tmp/x"}]}, True),
-        ({"data": [{"path": "http://x"}]}, False), ({"data": [[{"a": {"path": "HTTPS://x"}}]]}, False),
-        ({"data": [{"path": "ftp://x"}]}, False), ({"data": [{"path": ["x"]}]}, False), ({"data": [{"path": "a\0"}]}, False),
+        "/etc/passwd",
+        "http://x/a.png",
+        "HTTPS://x",
+        "a\0b",
+        "../../etc/passwd",
+        "up/../../x",
+        "",
+        ["x"],
+        3,
+        None,
+        "/uploads-of-another/x",
     ],
-)  # fmt: skip
-def test_bodies(value, fine):
-    assert request_filter.plain(json.dumps(value).encode()) is fine
-
-
-def test_bodies_that_are_nested_beyond_reason():
-    assert request_filter.plain(b"")
-    assert not request_filter.plain(b"[" * 40 + b"]" * 40)
-    assert not request_filter.plain(b"[" * 100_000)
+)
+def test_nothing_but_an_upload_is_a_file(value, monkeypatch):
+    monkeypatch.setattr("unialign_gen.demo.api.get_upload_folder", lambda: "/uploads")
+    assert uploaded({"path": "/uploads/a/b.png", "meta": {"_type": "gradio.FileData"}}) == "/uploads/a/b.png"
+    assert uploaded(None) is None
+    for payload in ({"path": value}, {"path": value, "url": "/uploads/x"}, value or "x", [{"path": value}]):
+        with pytest.raises(InputError, match="must be uploaded first"):
+            uploaded(payload)
 
 
 def test_an_address_has_a_bucket_of_requests(tmp_path):
@@ -162,7 +168,7 @@ def context(engine, tmp_path_factory):
 
 
 def test_old_folders_are_removed_but_for_what_the_page_opens_on(context):
-    made, kept = context.folder(), replace(context, keep=True).folder()
+    made, kept = context.folder(), replace(context, cache=context.cache / "kept").folder()
     for folder in (made, kept):
         (folder / "x").write_bytes(b"x")
     context.folder()

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NewType, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NewType
 
 from torch import Tensor
 
 from ..errors import InputError
-from ..notes import Note, collected
+from ..notes import collected, note
 from ..request import Prompt, Request
 from ..request.request import checked, read_prompts
-from . import html
-from .context import AppContext
-from .engine import Job, Progress
+from .decode_worker import Media
+from .engine import AppContext, Job, Model, Progress
 from .limits import decimal, whole, words
-from .models import Model
 
 Upload = NewType("Upload", str)  # the path of a file that was uploaded
-
-
-@dataclass(kw_only=True)
-class Result:
-    """What an action found, and what to know of it."""
-
-    notes: list[Note] = field(default_factory=list)
-
-
-R = TypeVar("R", bound=Result)
+Near = list[tuple[str, float]]  # concepts, the nearest first, with their cosines
+Work = Callable[[Any, Job], dict[str, Any]]  # from a model's pipeline to an action's outputs
 
 
 @dataclass
@@ -38,7 +28,7 @@ class Action:
     Attributes:
         text: words of the prompt. kept: any number of encoded prompts with their weights, in the JSON form of `/read`.
         seed, steps, guidance, prior_strength, model: the model's own where they are None, the first model where it is "".
-        outputs: of the endpoint, by name, the Gradio components of their types.
+        outputs: of the endpoint, by name, their types. first: what is done before there is anything to report.
     """
 
     text: str = ""
@@ -49,30 +39,36 @@ class Action:
     prior_strength: float | None = None
     model: str = ""
     outputs: ClassVar[dict[str, Any]]
+    first: ClassVar[str] = "reading the prompt"
+
+    def prepare(self, context: AppContext) -> Work:
+        """Checks the request, and says what is to be done, with the notes of all that is read in `job.notes`.
+
+        Raises:
+            InputError: something that cannot be used.
+        """
+        raise NotImplementedError
 
     def run(self, context: AppContext, session: str = "") -> Iterator[Any]:
-        """Progress, then the result.
+        """Its `Progress`, then the outputs.
 
         Raises:
             InputError: something that cannot be used.
             CancelledError: the session stopped it.
         """
-        raise NotImplementedError
+        with collected() as told:
+            work = self.prepare(context)
+        label = self.chosen(context).label
 
-    def answer(self, result: Any, context: AppContext) -> dict[str, Any]:
-        """The outputs of a result."""
-        raise NotImplementedError
+        def noted(job: Job) -> dict[str, Any]:
+            pipeline = context.engine.pipeline(label, job.check)
+            job.report(Progress(0, 1, self.first))
+            with collected() as job.notes:
+                for found in told:
+                    note(found.kind, found.text)
+                return work(pipeline, job)
 
-    def answers(self, context: AppContext, session: str = "") -> Iterator[dict[str, Any]]:
-        """All outputs as they come: progress on the stage, where there is one, then the answer.
-
-        Gradio keeps a component for every output that an answer leaves out, until the session is forgotten: none is left out.
-        """
-        for found in self.run(context, session):
-            if not isinstance(found, Progress):
-                yield self.answer(found, context)
-            elif "stage" in self.outputs:
-                yield dict.fromkeys(self.outputs) | {"stage": html.fragment("stage", found)}
+        yield from context.engine.run(noted, session)
 
     def chosen(self, context: AppContext) -> Model:
         return context.engine.model(self.model or next(iter(context.engine.models)))
@@ -93,59 +89,44 @@ class Action:
             **values,
         )
 
-    def prompts(
-        self, context: AppContext, files: Mapping[str, Any] | None = None, weights: Mapping[str, Any] | None = None
-    ) -> tuple[Prompt, ...]:
-        """The words, then files by their kind, then what is kept; weights by kind, 1 where they name none."""
-        limits, weights = context.limits, weights or {}
-        said, out = words(self.text, "text", limits.text), []
-        if said:
-            out.append(Prompt("text", said, weight_of(weights.get("text", 1.0), "text", context)))
-        for kind, file in (files or {}).items():
-            if file is not None:
-                weight = weight_of(weights.get(kind, 1.0), kind, context)
-                out.append(replace(self.decoded(context, kind, file), weight=weight))
+    def prompts(self, context: AppContext, given: Mapping[str, tuple[Any, Any]] | None = None) -> tuple[Prompt, ...]:
+        """Words and files, given by their kind with a weight each, by default the words alone; then what is kept."""
+        most, out = context.limits.text, []
+        for kind, (value, weight) in (given or {"text": (self.text, 1.0)}).items():
+            found = words(value, "text", most) if kind == "text" else value
+            if found not in (None, ""):
+                prompt = Prompt("text", found) if kind == "text" else self.decoded(context, kind, found).prompt
+                out.append(replace(prompt, weight=weight_of(weight, kind, context)))
         try:
             kept = read_prompts(self.kept) if self.kept else ()
         except InputError as error:
             raise InputError(f"what is kept of a picture cannot be used: {error}") from error
         for prompt in kept:
             weight_of(prompt.weight, prompt.kind, context)
-            words(prompt.value if prompt.kind == "text" else "", "text", limits.text)
+            words(prompt.value if prompt.kind == "text" else "", "text", most)
         if out + list(kept) and not any(p.weight for p in (*out, *kept)):
             raise InputError("all weights are zero: at least one prompt must count")
         return (*out, *(p for p in kept if p.weight))
 
-    def decoded(self, context: AppContext, kind: str, file: Any, name: str = "") -> Prompt:
-        """An upload as a prompt of what it holds; sound at the model's rate."""
+    def decoded(self, context: AppContext, kind: str, file: Any, name: str = "") -> Media:
+        """What an upload holds; sound at the model's rate."""
         if not isinstance(file, str):
             raise InputError(f"{name or kind} must be a file")
         rate = 0 if kind == "image" else context.engine.rate(self.chosen(context).label)
-        media = context.decode_worker.decode(kind, file, rate)
-        return Prompt(media.kind, media.value, label=media.name)
+        return context.decode_worker.decode(kind, file, rate)
 
-    def job(
-        self, context: AppContext, session: str, work: Callable[[Any, Job[R]], R], told: Sequence[Note] = (), first: str = ""
-    ) -> Iterator[Progress | R]:
-        """Runs `work` with the model's pipeline: its reports as they come, then its result, with the notes `told` before."""
-        label = self.chosen(context).label
 
-        def noted(job: Job[R]) -> R:
-            pipeline = context.engine.pipeline(label)
-            job.report(Progress(0, 1, first or "reading the prompt"))
-            with collected() as notes:
-                result = work(pipeline, job)
-            result.notes = list(dict.fromkeys([*told, *notes]))
-            return result
-
-        yield from context.engine.run(noted, session, type(self).__name__)
+def watched(request: Request, job: Job) -> dict[str, Any]:
+    """The options of a call that draws with the numbers of a request, and stops where the job does."""
+    stop = {"callback_on_step_end": lambda *_: job.check()}
+    return {"num_inference_steps": request.steps, "guidance_scale": request.guidance, **stop}
 
 
 def weight_of(value: Any, kind: str, context: AppContext) -> float:
     return decimal(value, f"the weight of {kind}", -context.limits.weight, context.limits.weight)
 
 
-def nearest(table: Any, vector: Tensor, count: int = 6) -> list[tuple[str, float]]:
+def nearest(table: Any, vector: Tensor, count: int = 6) -> Near:
     """The concepts nearest to a unit vector (d,), with the table's cosines; none without a table of this width."""
     if table is None or table.points.shape[1] != len(vector):
         return []
@@ -154,6 +135,6 @@ def nearest(table: Any, vector: Tensor, count: int = 6) -> list[tuple[str, float
     return [(table.names[i], float(v)) for v, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 
 
-def named(found: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+def named(found: Near) -> list[dict[str, Any]]:
     """Concepts for JSON."""
     return [{"name": n, "cosine": round(c, 4)} for n, c in found]

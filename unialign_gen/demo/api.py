@@ -1,4 +1,4 @@
-"""The page's actions as endpoints: each field of an action becomes a Gradio component of its type, each output a value."""
+"""The page's actions as endpoints of Gradio: each field of an action is a parameter, each output a value."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import fields
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -16,14 +16,13 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from ..errors import InputError
+from . import html
 from .action import Action, Upload
-from .context import AppContext
 from .create import Create, Edit
-from .engine import CancelledError
-from .film import Animate
+from .engine import AppContext, CancelledError, Progress
+from .film import Animate, Travel
 from .live import Live
 from .read import Place, Read
-from .travel import Travel
 
 ACTIONS: dict[type[Action], dict[str, Any]] = {
     **{action: {"concurrency_id": "drawing"} for action in (Create, Edit, Travel, Animate)},  # `Limits.together` at a time
@@ -39,24 +38,27 @@ def session_of(request: Any) -> str:
     return str(getattr(request, "session_hash", None) or secrets.token_hex(16))
 
 
-def upload_field(**options: Any) -> Any:
-    """Gradio's file component without its decoder."""
-    field: Any = gr.File(**options)
-    field.preprocess = uploaded
-    return field
+class Endpoints(gr.Blocks):
+    """Gradio's endpoints, which hand inputs on as they came: Gradio would fetch any address that stands in them."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *_: Any, **__: Any) -> list[Any]:
+        self.validate_inputs(block_fn, inputs)
+        return inputs
 
 
 def uploaded(payload: Any) -> str | None:
-    """The path inside a file component's payload, if it lies where uploads lie; nothing is opened."""
-    path = getattr(payload, "path", None)
-    if not path:
+    """The path of a file as clients name it, `{"path": ...}`, if it lies where uploads lie; nothing is opened.
+
+    Raises:
+        InputError: it does not, or is no file.
+    """
+    if payload is None:
         return None
-    if not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-        raise gr.Error("a file must be uploaded first", print_exception=False)
-    return str(path)
-
-
-COMPONENTS = {Upload: upload_field, bool: gr.Checkbox, int: gr.Number, float: gr.Number, str: gr.Textbox}
+    with suppress(TypeError, KeyError, ValueError):
+        path = Path(payload["path"])
+        if path.resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+            return str(path)
+    raise InputError("a file must be uploaded first")
 
 
 def said(error: BaseException) -> gr.Error:
@@ -73,40 +75,41 @@ def said(error: BaseException) -> gr.Error:
     return gr.Error(escape(line, quote=False), title="", duration=8, print_exception=False)
 
 
-def parameters(action: type[Action]) -> list[str]:
-    """Of an endpoint, in their order: the action's own first."""
-    return sorted((f.name for f in fields(action)), key=lambda name: name not in action.__annotations__)
+def parameters(action: type[Action]) -> dict[str, inspect.Parameter]:
+    """Of an endpoint, by name in their order: the action's own first."""
+    found = inspect.signature(action).parameters
+    return {name: found[name] for name in sorted(found, key=lambda name: name not in action.__annotations__)}
 
 
 def endpoint(context: AppContext, action: type[Action], options: dict[str, Any]) -> None:
     """`/NAME` of an action, inside a page that is being built. What goes wrong is one line."""
-    hints, outputs = get_type_hints(action), {name: make() for name, make in action.outputs.items()}
-    inputs = []
-    for name in parameters(action):
-        kinds = get_args(hints[name]) or (hints[name],)
-        make: Any = next((COMPONENTS[k] for k in kinds if k in COMPONENTS), gr.JSON)
-        inputs.append(make(value=getattr(action, name), label=name))
+    hints, known = get_type_hints(action), parameters(action)
+    files = [name for name in known if Upload in get_args(hints[name])]
 
     def answer(request: gr.Request, *given: Any) -> Iterator[Any]:
         try:
-            asked = action(**dict(zip((i.label for i in inputs), given, strict=True)))
-            for found in asked.answers(context, session_of(request)):
-                yield {outputs[name]: value for name, value in found.items()}
+            values = dict(zip(known, given, strict=True))
+            asked = action(**values | {name: uploaded(values[name]) for name in files})
+            for found in asked.run(context, session_of(request)):
+                if not isinstance(found, Progress):
+                    yield tuple(found.values()) if len(found) > 1 else next(iter(found.values()))
+                elif "stage" in action.outputs:
+                    yield tuple(html.fragment("stage", found) if name == "stage" else None for name in action.outputs)
         except Exception as error:
             raise said(error) from None
 
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    named = [inspect.Parameter(i.label, kind, default=i.value) for i in inputs]
-    answer.__signature__ = inspect.Signature([inspect.Parameter("request", kind), *named])  # type: ignore[attr-defined]
-    answer.__annotations__ = {"request": gr.Request}
+    request, returned = inspect.signature(answer).parameters["request"], tuple[*action.outputs.values()]  # type: ignore[misc]
+    signature = inspect.Signature([request, *known.values()], return_annotation=returned)
+    answer.__signature__ = signature  # type: ignore[attr-defined]
+    answer.__annotations__ = {"request": gr.Request, **hints, **dict.fromkeys(files, gr.FileData)}
     answer.__doc__ = action.__doc__
-    gr.Button().click(answer, inputs, list(outputs.values()), api_name=action.__name__.lower(), **options)
+    gr.api(answer, api_name=action.__name__.lower(), **options)
 
 
 def build(context: AppContext) -> gr.Blocks:
     """Every endpoint; nothing of this is shown."""
     age = context.limits.cache_seconds
-    with gr.Blocks(title="unialign_gen", analytics_enabled=False, delete_cache=(max(60, age // 10), age)) as made:
+    with Endpoints(title="unialign_gen", analytics_enabled=False, delete_cache=(max(60, age // 10), age)) as made:
         for action, options in ACTIONS.items():
             endpoint(context, action, options)
 

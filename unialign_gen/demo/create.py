@@ -2,58 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
-import gradio as gr
+from gradio_client import handle_file
 from PIL import Image
 
 from ..errors import InputError
-from ..notes import collected
+from ..notes import Note
 from ..request import Prompt
 from ..request.picture_settings import PictureSettings, save_picture
 from ..request.request import MIXES, MODALITIES, Mix, write_prompt
 from . import html
-from .action import Action, Result, Upload, named, nearest
-from .context import AppContext
-from .engine import Job, Progress
+from .action import Action, Near, Upload, Work, named, nearest
+from .engine import AppContext, Job, Progress
 from .limits import choice, decimal, whole
 from .preview import Previewer
 from .snippets import command, python
 
 CANDIDATES = 16  # of best-of, at most
 SIDES = (128, 1024)  # pixels, in steps of the first
-
-
-@dataclass
-class Drawn(Result):
-    """What was drawn, what makes each picture again, and what the prompts were understood as.
-
-    `nearest` are concepts with cosines of the mix; `nearest_each` the same of each prompt by its number.
-    """
-
-    pictures: list[Image.Image]
-    settings: list[PictureSettings]
-    nearest: list[tuple[str, float]]
-    nearest_each: list[list[tuple[str, float]]]
-    prompts: tuple[Prompt, ...]
-
-    def summary(self) -> dict[str, Any]:
-        """For programs: what made the pictures, and what the prompts were understood as."""
-        first, request = self.settings[0], self.settings[0].request
-        near = zip(self.prompts, self.nearest_each, strict=True)
-        return {
-            "seeds": [s.request.seed for s in self.settings],
-            **{name: getattr(request, name) for name in ("mix", "steps", "guidance", "prior_strength")},
-            "checkpoint": first.checkpoint,
-            "decoder": first.decoder,
-            "notes": [n.as_dict() for n in self.notes],
-            "concepts": named(self.nearest),
-            "prompts": [{"kind": p.kind, "value": p.name, "weight": p.weight, "concepts": [n for n, _ in c]} for p, c in near],
-            "kept": [write_prompt(p) for p in request.prompts[0]],
-        }
+Way = tuple[Callable[[Any, Any], Any], str, dict[str, Any] | None]  # how to draw; of an edit what, in words and as arguments
 
 
 @dataclass
@@ -62,8 +33,6 @@ class Create(Action):
 
     `size`, `upscale` and `prior_temperature` are those of a call: the model's own where they are None.
     """
-
-    edited: ClassVar[str] = ""  # what was edited, in words
 
     audio: Upload | None = None
     video: Upload | None = None
@@ -79,25 +48,19 @@ class Create(Action):
     upscale: int | None = None
     prior_temperature: float | None = None
     outputs: ClassVar[dict[str, Any]] = {
-        "pictures": partial(gr.Gallery, format="png"),
-        "details": gr.JSON,
-        **dict.fromkeys(("command", "python", "stage", "understood", "seen"), gr.Textbox),
+        "pictures": list,
+        "details": dict,
+        **dict.fromkeys(("command", "python", "stage", "understood", "seen"), str),
     }
 
-    def given(self, context: AppContext) -> tuple[Prompt, ...]:
-        kinds = ("audio", "video", "image")
-        weights = {kind: getattr(self, f"{kind}_weight") for kind in ("text", *kinds)}
-        found = self.prompts(context, {kind: getattr(self, kind) for kind in kinds}, weights)
-        return tuple(sorted(found, key=lambda p: (*MODALITIES, "embeds").index(p.kind)))  # as the library orders arguments
-
-    def ready(self, context: AppContext) -> Callable[[Any, Any], Any]:
+    def ready(self, context: AppContext) -> Way:
         """Checks what is not in the request, and says how it is drawn."""
         best = whole(self.best_of, "best of", 1, CANDIDATES)
         if best > 1 and self.pictures != 1:
             raise InputError("best of keeps one picture: ask for one picture, or leave best of at 1")
-        return lambda pipeline, request: pipeline.draw_best(best, request) if best > 1 else pipeline.draw(request)
+        return (lambda pipeline, request: pipeline.draw_best(best, request) if best > 1 else pipeline.draw(request)), "", None
 
-    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Drawn]:
+    def prepare(self, context: AppContext) -> Work:
         engine, model = context.engine, self.chosen(context)
         pictures = whole(self.pictures, "pictures", 1, context.limits.pictures)
         method = choice(self.mix, "mix", MIXES)
@@ -105,41 +68,41 @@ class Create(Action):
         if side is not None and side % SIDES[0]:
             raise InputError(f"size must be a multiple of {SIDES[0]} pixels, got {side}")
         self.request(context)  # its numbers, before any file is read
-        with collected() as told:
-            prompts, draw = self.given(context), self.ready(context)
+        given = {kind: (getattr(self, kind), getattr(self, f"{kind}_weight")) for kind in MODALITIES}
+        prompts, (draw, edited, options) = self.prompts(context, given), self.ready(context)
         if not prompts:
             raise InputError("nothing to draw: write a prompt, or add a sound, a video or a picture")
-        mix = method_for(method, prompts)
+        prompts = tuple(sorted(prompts, key=lambda p: (*MODALITIES, "embeds").index(p.kind)))  # as arguments are ordered
         free = {"prior_temperature": self.prior_temperature, "upscale": self.upscale, "height": side, "width": side}
+        mix = method_for(method, prompts)
         request = self.request(context, prompts=(prompts,), mix=mix, pictures=pictures, **free)
         steps = request.steps or 1
 
-        def work(pipeline: Any, job: Job[Drawn]) -> Drawn:
+        def work(pipeline: Any, job: Job) -> dict[str, Any]:
+            previewer = Previewer(pipeline)
+
+            def step_end(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> None:
+                job.report(Progress(min(step + 1, steps), steps, "drawing", previewer.look(step, tensors["latents"])))
+
             ready = pipeline.encoded(request)
             mixed, each = pipeline.mixed(ready)[0][0], pipeline.alone(ready)
-            drawn = draw(pipeline, replace(ready, callback_on_step_end=step_reporter(pipeline, job, steps)))
+            drawn = draw(pipeline, replace(ready, callback_on_step_end=step_end))
             made = [drawn.request.picture(i) for i in range(pictures)]
-            settings = [PictureSettings(r, model.checkpoint, model.decoder or "", edit=self.edited) for r in made]
+            settings = [PictureSettings(r, model.checkpoint, model.decoder or "", edit=edited) for r in made]
             table = engine.concepts(model.label)
-            return Drawn(drawn.images, settings, nearest(table, mixed), [nearest(table, v, 3) for v in each], prompts)
+            near = nearest(table, mixed)
+            near_each = [(p, nearest(table, v, 3)) for p, v in zip(prompts, each, strict=True)]
+            return {
+                "pictures": saved(drawn.images, settings, context.folder()),
+                "details": details(settings, near, near_each, job.notes),
+                "command": command(settings[0], pictures, options),
+                "python": python(settings[0], pictures, options),
+                "stage": "",
+                "understood": html.fragment("understood", near, near_each, job.notes),
+                "seen": html.fragment("seen", prompts),
+            }
 
-        yield from self.job(context, session, work, told)
-
-    def answer(self, result: Drawn, context: AppContext) -> dict[str, Any]:
-        folder, files = context.folder(), []
-        for settings, picture in zip(result.settings, result.pictures, strict=True):
-            seed = settings.request.seed
-            save_picture(picture, folder / f"picture-{seed}.png", settings)
-            files.append((str(folder / f"picture-{seed}.png"), f"seed {seed}"))
-        return {
-            "pictures": files,
-            "details": result.summary(),
-            "command": command(result.settings[0], len(files)),
-            "python": python(result.settings[0], len(files)),
-            "stage": "",
-            "understood": html.fragment("understood", result.nearest, result.prompts, result.nearest_each, result.notes),
-            "seen": html.fragment("seen", result.prompts),
-        }
+        return work
 
 
 @dataclass
@@ -150,7 +113,7 @@ class Edit(Create):
     mask: Upload | None = None
     strength: float | None = None
 
-    def ready(self, context: AppContext) -> Callable[[Any, Any], Any]:
+    def ready(self, context: AppContext) -> Way:
         from ..pipelines.editing import Edit as Change
 
         if self.picture is None:
@@ -158,17 +121,33 @@ class Edit(Create):
         strength = None if self.strength is None else decimal(self.strength, "strength", 0, 1)
         picture, mask = (None if f is None else self.decoded(context, "image", f).value for f in (self.picture, self.mask))
         change = Change(picture, mask, strength)
-        self.edited = change.described  # type: ignore[misc]
-        return lambda pipeline, request: pipeline.draw_edit(change, request)
+        options = ({} if mask is None else {"mask": "mask.png"}) | ({} if strength is None else {"strength": strength})
+        return (lambda pipeline, request: pipeline.draw_edit(change, request)), change.described, options
 
-    def answer(self, result: Drawn, context: AppContext) -> dict[str, Any]:
-        options = {"mask": None if self.mask is None else "mask.png", "strength": self.strength}
-        given = {name: value for name, value in options.items() if value is not None}
-        call = "\n".join(["generate.edit(", '    "picture.png",', *(f"    {k}={v!r}," for k, v in given.items())])
-        words = ["edit", "picture.png", *(str(w) for k, v in given.items() for w in (f"--{k}", v))]
-        first, count = result.settings[0], len(result.pictures)
-        there = {"command": command(first, count, "edited.png", words), "python": python(first, count, call)}
-        return {**super().answer(result, context), **there}
+
+def saved(pictures: Sequence[Image.Image], settings: Sequence[PictureSettings], folder: Path) -> list[dict[str, Any]]:
+    """The pictures as files that clients fetch, each with what makes it again."""
+    files = []
+    for picture, made in zip(pictures, settings, strict=True):
+        file = folder / f"picture-{made.request.seed}.png"
+        save_picture(picture, file, made)
+        files.append({"image": handle_file(file), "caption": f"seed {made.request.seed}"})
+    return files
+
+
+def details(settings: list[PictureSettings], near: Near, each: list[tuple[Prompt, Near]], notes: list[Note]) -> dict[str, Any]:
+    """For programs: what made the pictures, and what the prompts together, and each of them, were understood as."""
+    first, request = settings[0], settings[0].request
+    return {
+        "seeds": [s.request.seed for s in settings],
+        **{name: getattr(request, name) for name in ("mix", "steps", "guidance", "prior_strength")},
+        "checkpoint": first.checkpoint,
+        "decoder": first.decoder,
+        "notes": [n.as_dict() for n in notes],
+        "concepts": named(near),
+        "prompts": [{"kind": p.kind, "value": p.name, "weight": p.weight, "concepts": [n for n, _ in c]} for p, c in each],
+        "kept": [write_prompt(p) for p in request.prompts[0]],
+    }
 
 
 def method_for(asked: str, prompts: Sequence[Prompt]) -> Mix:
@@ -176,13 +155,3 @@ def method_for(asked: str, prompts: Sequence[Prompt]) -> Mix:
     if asked == "lerp" or len(prompts) == 1:
         return "lerp"
     return "slerp" if asked == "slerp" and len(prompts) == 2 else "spherical_mean"
-
-
-def step_reporter(pipeline: Any, job: Job[Any], steps: int) -> Callable[..., None]:
-    """A callback that reports each step, with a preview where there is time for one."""
-    previewer = Previewer(pipeline)
-
-    def step_end(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> None:
-        job.report(Progress(min(step + 1, steps), steps, "drawing", previewer.look(step, tensors["latents"])))
-
-    return step_end

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from .. import media
 from ..errors import InputError
@@ -28,8 +28,8 @@ from ..loading import shipped_folder
 from ..media.files import choose_track, tracks
 from ..media.pictures import listed, opened_picture
 from ..media.reading import seconds_of
-from ..media.settings import read_settings
-from ..notes import collected
+from ..media.settings import FORMATS, read_settings
+from ..notes import collected, note
 from .limits import Limits
 
 PICTURES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "MPO")
@@ -79,10 +79,11 @@ def no_file_changes() -> bool:
 
 def warm_up() -> None:
     """Decodes something of each kind, so that all code is loaded before files can be opened no more."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for form in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"):
         made = io.BytesIO()
         with contextlib.suppress(Exception):  # this Pillow may lack one
-            Image.new("RGB", (8, 8)).save(made, form, icc_profile=srgb_profile(), exif=Image.Exif())
+            Image.new("RGB", (8, 8)).save(made, form, icc_profile=profile, exif=Image.Exif())
             media.load_image(made.getvalue())
     with collected():
         media.load_sound((shipped_folder() / "samples" / "cow.flac").read_bytes(), 16000)
@@ -91,17 +92,11 @@ def warm_up() -> None:
         "".encode(encoding)
 
 
-def srgb_profile() -> bytes:
-    from PIL import ImageCms
-
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
 def main() -> None:
     """Serves one parent: a line of JSON and a file in, a line of JSON and the arrays it names out, until the parent is gone.
 
-    A request has `kind` (`image`, `audio`, `video`; `any`, which is found out; `track`, a recording for a film; `settings`,
-    the text in a picture), `name`, `size` of the file in bytes, and `rate`, of the sound in Hz.
+    A request has `kind` (`image`, `audio`, `video`; `any`, which is found out; `track`, a recording for a film), `name`,
+    `size` of the file in bytes, and `rate`, of the sound in Hz.
     """
     limits = Limits(**json.loads(sys.argv[1]))
     torch.set_num_threads(1)
@@ -138,13 +133,11 @@ def answer(request: dict[str, Any], data: bytes, limits: Limits, out: BinaryIO) 
 
 def decode(kind: str, file: Named, rate: int, limits: Limits) -> tuple[str, list[np.ndarray], dict[str, Any]]:
     """What was found, its arrays, and what else is to be said of it."""
-    if kind == "settings":
-        return kind, [], {"text": read_settings(file)}
     if kind == "any":
         kind = kind_of(file)
     if kind == "image":
-        check_picture(file, limits)
-        return kind, [np.asarray(media.load_image(file, PICTURES))], {}
+        text = check_picture(file, limits)
+        return kind, [np.asarray(media.load_image(file, PICTURES))], {"settings": text}
     seconds = check_container(file, kind, limits)
     if kind == "track":
         blocks = list(media.sound_blocks(file, rate, channels=2, seconds=limits.film_seconds))
@@ -165,11 +158,9 @@ def kind_of(file: Named) -> str:
     taken = f"give a picture ({listed(PICTURES)}), a sound or a video ({RECORDINGS})"
     try:
         with opened_picture(file) as (picture, _):
-            if picture.format in MOVING and getattr(picture, "n_frames", 1) > 1:
-                return "video"
-            if picture.format in PICTURES:
-                return "image"
-            raise InputError(f"{file.name} is a {picture.format} picture, which this page does not take: {taken}")
+            if picture.format not in PICTURES:
+                raise InputError(f"{file.name} is a {picture.format} picture, which this page does not take: {taken}")
+            return "video" if picture.format in MOVING and getattr(picture, "n_frames", 1) > 1 else "image"
     except InputError as error:
         if "not a picture" not in str(error):
             raise
@@ -180,36 +171,35 @@ def kind_of(file: Named) -> str:
         raise InputError(f"{error}; {taken}") from error
 
 
-def check_picture(file: Named, limits: Limits) -> None:
-    """Its format and size, before it is decoded."""
+def check_picture(file: Named, limits: Limits) -> str | None:
+    """Its format and size, before it is decoded; the text that this program left in it, if it did."""
     with opened_picture(file, PICTURES) as (picture, _):
-        width, height = picture.size
+        (width, height), ours = picture.size, picture.format in FORMATS
     if width * height > limits.pixels:
-        raise InputError(
-            f"{file.name} has {width} x {height} pixels: at most {limits.pixels // 1_000_000} megapixels are taken here"
-        )
+        most = f"at most {limits.pixels // 1_000_000} megapixels are taken here"
+        raise InputError(f"{file.name} has {width} x {height} pixels: {most}")
+    try:
+        return read_settings(file) if ours else None
+    except InputError as error:  # still a picture
+        note("settings", str(error))
+    return None
 
 
 def check_container(file: Named, kind: str, limits: Limits) -> float | None:
     """Length and frame size as the file states them, before anything is decoded; the length in seconds, if stated."""
-    size = moving_picture(file) if kind == "video" else None
-    seconds = None
-    if size is None:
+    size, seconds, moving = (0, 0), None, kind == "video"
+    if moving:
+        with contextlib.suppress(InputError), opened_picture(file, MOVING) as (picture, _):
+            size = picture.size  # of an animation
+    if size == (0, 0):
         with media.opened(file) as container, collected():
-            stream = choose_track(container, "video" if kind == "video" else "audio", file.name)
+            stream = choose_track(container, "video" if moving else "audio", file.name)
             if stream is None:
-                raise InputError(f"{file.name} has no {'video' if kind == 'video' else 'sound'}")
+                raise InputError(f"{file.name} has no {'video' if moving else 'sound'}")
             seconds = seconds_of(container, stream)
-            size = (stream.width, stream.height) if kind == "video" else (0, 0)
+            size = (stream.width, stream.height) if moving else size
     if seconds is not None and seconds > limits.media_seconds:
         raise InputError(f"{file.name} is {seconds:.0f} s long: at most {limits.media_seconds:.0f} s are taken here")
     if size[0] * size[1] > limits.frame_pixels:
         raise InputError(f"{file.name} has frames of {size[0]} x {size[1]} pixels: that is too large here")
     return seconds
-
-
-def moving_picture(file: Named) -> tuple[int, int] | None:
-    """The size of an animated picture; None for any other file."""
-    with contextlib.suppress(InputError), opened_picture(file, MOVING) as (picture, _):
-        return picture.size
-    return None

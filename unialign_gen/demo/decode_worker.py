@@ -9,11 +9,12 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from PIL import Image
 from ..errors import InputError
 from ..media import Clip, Sound, check_file
 from ..notes import note
+from ..request import Prompt
 from .limits import Limits
 
 CODE = "from unialign_gen.demo.decode import main; main()"
@@ -31,12 +33,17 @@ FILES = 500  # that one process decodes before a fresh one takes its place
 
 @dataclass
 class Media:
-    """A decoded upload: `value` as a pipeline takes it."""
+    """A decoded upload: `value` as a pipeline takes it. `settings` is the text that this program left in a picture."""
 
     kind: str
     name: str
     value: Image.Image | Sound | Clip
     seconds: float | None = None
+    settings: str | None = None
+
+    @property
+    def prompt(self) -> Prompt:
+        return Prompt(self.kind, self.value, label=self.name)
 
 
 class Worker:
@@ -49,7 +56,6 @@ class Worker:
     def __init__(self, limits: Limits):
         paths = os.pathsep.join(p for p in sys.path if p)
         self.files = 0
-        self.late = False  # killed since its time was over
         self.process = subprocess.Popen(
             [sys.executable, "-c", CODE, json.dumps(asdict(limits))],
             stdin=subprocess.PIPE,
@@ -57,24 +63,18 @@ class Worker:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
         )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.into, self.out = self.process.stdin, self.process.stdout
+        self.into, self.out = cast(IO[bytes], self.process.stdin), cast(IO[bytes], self.process.stdout)
         with self.killed_after(START_SECONDS):
             json.loads(self.out.readline())
 
-    def kill(self) -> None:
-        self.late = True
-        self.process.kill()
-
     @contextmanager
     def killed_after(self, seconds: float) -> Iterator[None]:
-        clock = threading.Timer(seconds, self.kill)
+        end, clock = time.monotonic() + seconds, threading.Timer(seconds, self.process.kill)
         clock.start()
         try:
             yield
         except (OSError, ValueError) as error:
-            raise (TimeoutError if self.late else ConnectionError) from error
+            raise (ConnectionError if time.monotonic() < end else TimeoutError) from error
         finally:
             clock.cancel()
 
@@ -97,12 +97,8 @@ class Worker:
         return header, arrays
 
     def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        with suppress(OSError):
-            self.out.close()
-        with suppress(OSError):  # what was still to be written has no reader any more
-            self.into.close()
+        with suppress(OSError), self.process:  # what was still to be written has no reader any more
+            self.process.kill()
 
 
 class DecodeWorker:
@@ -136,24 +132,11 @@ class DecodeWorker:
     def decode(self, kind: str, path: str, rate: int = 44100) -> Media:
         """An upload as `image`, `audio`, `video`, `any` of them, or `track`, stereo for a film. Its notes are noted here.
 
-        Sound comes at `rate` Hz.
+        Sound comes at `rate` Hz. A process that dies is replaced, and the file tried once more.
 
         Raises:
             InputError: it cannot be read, or not within the limits.
         """
-        header, arrays = self.asked(kind, path, rate)
-        return Media(header["kind"], Path(path).name, assemble(header, arrays, rate, Path(path).name), header.get("seconds"))
-
-    def settings(self, path: str) -> str | None:
-        """The text that this program left in a picture, None where there is none.
-
-        Raises:
-            InputError: no picture, or a damaged one.
-        """
-        return self.asked("settings", path, 0)[0].get("text")
-
-    def asked(self, kind: str, path: str, rate: int) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """One answer of a process; a process that dies is replaced, and the file tried once more."""
         name = Path(path).name
         try:
             file = check_file(path)
@@ -173,7 +156,8 @@ class DecodeWorker:
             note(found["kind"], found["text"])
         if "error" in header:
             raise InputError(str(header["error"]))
-        return header, arrays
+        value = assemble(header, arrays, rate, name)
+        return Media(header["kind"], name, value, header.get("seconds"), header.get("settings"))
 
     def close(self) -> None:
         for _ in range(self.limits.decoders):
@@ -188,6 +172,5 @@ def assemble(header: dict[str, Any], arrays: list[np.ndarray], rate: int, name: 
         return Image.fromarray(arrays[0])
     if header["kind"] == "audio":
         return Sound(torch.from_numpy(arrays[0]), rate, name)
-    frames = arrays[:-1] if header["sound"] else arrays
-    sound = torch.from_numpy(arrays[-1]) if header["sound"] else None
-    return Clip([Image.fromarray(f) for f in frames], sound, name=name)
+    sound = torch.from_numpy(arrays.pop()) if header["sound"] else None
+    return Clip([Image.fromarray(f) for f in arrays], sound, name=name)

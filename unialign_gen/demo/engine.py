@@ -1,8 +1,10 @@
-"""Every request's work is a job in a thread of its own, watched and stopped from outside; one thread computes for all."""
+"""The checkpoints of this disk, and the jobs that draw with them, each in a thread of its own; one thread computes for all."""
 
 from __future__ import annotations
 
 import queue
+import secrets
+import shutil
 import threading
 import time
 from collections import OrderedDict
@@ -10,18 +12,54 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from ..concepts import ConceptTable
 from ..errors import InputError
-from ..loading import find
+from ..loading import DECODERS, describe, find, own_prior, own_settings
+from ..notes import Note
 from ..serving import BatchingEngine, SharedPipeline
+from .decode_worker import DecodeWorker
 from .limits import Limits
-from .models import Model, on_disk
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint that is on this disk, with one of its decoders, and the steps, guidance and prior it takes of itself.
+
+    `prior` is the strength, None where there is no prior.
+    """
+
+    label: str
+    checkpoint: str
+    decoder: str | None
+    steps: int
+    guidance: float
+    prior: float | None = None
+
+    @classmethod
+    def of(cls, label: str, checkpoint: str, decoder: str | None = None) -> Model:
+        return cls(label, checkpoint, decoder, *own_settings(checkpoint, decoder), own_prior(checkpoint))
+
+
+def on_disk(extra: str | None = None) -> list[Model]:
+    """What can be drawn with, without a download; `extra` comes first: one of these, or a folder."""
+    found = []
+    for row in describe():
+        if not row["on_disk"] or row.get("moving"):  # the page shows pictures
+            continue
+        for decoder in row.get("decoders", [None]):
+            label = row["name"] if decoder in (None, DECODERS[0]) else f"{row['name']}, {decoder} decoder"
+            found.append(Model.of(label, row["name"], None if decoder == DECODERS[0] else decoder))
+    if extra is not None and extra not in {m.checkpoint for m in found}:
+        name = Path(extra).name
+        found.append(Model.of(f"{name}, from a folder" if name in {m.label for m in found} else name, extra))
+    return sorted(found, key=lambda m: m.checkpoint != extra)
 
 
 @dataclass
@@ -34,13 +72,14 @@ class Progress:
     pictures: list[Image.Image] = field(default_factory=list)
 
 
-class Job(Generic[T]):
+class Job:
     """One request's work under way."""
 
-    def __init__(self, limits: Limits):
+    def __init__(self, limits: Limits, session: str):
         self.events: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
         self.stopped = threading.Event()
-        self.limits = limits
+        self.limits, self.session = limits, session
+        self.notes: list[Note] = []
         self.deadline = float("inf")
 
     def check(self) -> None:
@@ -67,10 +106,9 @@ class Engine:
         self.options = {"device": device, "dtype": dtype}
         self.batching = BatchingEngine(limits.together)
         self.workers = ThreadPoolExecutor(limits.together, thread_name_prefix="job")
-        self.current = threading.local()  # .job of a worker
         self.pipelines: OrderedDict[str, Any] = OrderedDict()
         self.models = {m.label: m for m in on_disk(extra)}
-        self.jobs: dict[tuple[str, str], Job[Any]] = {}
+        self.jobs: set[Job] = set()
         self.rates: dict[str, int] = {}
 
     def model(self, label: Any) -> Model:
@@ -83,22 +121,18 @@ class Engine:
             raise InputError(f"model must be one of {', '.join(self.models)}")
         return self.models[label]
 
-    def pipeline(self, label: str) -> SharedPipeline:
-        """A model's pipeline, for any thread: drawings of several jobs are done in one batch."""
-
-        def check() -> None:
-            if job := getattr(self.current, "job", None):
-                job.check()
-
+    def pipeline(self, label: str, check: Callable[[], None] = lambda: None) -> SharedPipeline:
+        """A model's pipeline, for any thread: several jobs' drawings are one batch. `check` as in `SharedPipeline`."""
         return SharedPipeline(self.batching.call(lambda: self.loaded(label)), self.batching, check)
 
     def loaded(self, label: str) -> Any:
         """A model's own pipeline, on the thread that computes. The starter's decoders share their encoders."""
         from .. import load
+        from ..cli.loading import quiet
 
         model = self.model(label)
         if label not in self.pipelines:
-            no_progress_bars()
+            quiet()
             while len(self.pipelines) >= self.limits.loaded:
                 self.pipelines.popitem(last=False)
             pipeline = load(model.checkpoint, decoder=model.decoder, **self.options)
@@ -118,35 +152,31 @@ class Engine:
 
     def concepts(self, label: str) -> ConceptTable | None:
         """The model's named concepts, where it has a table."""
-        try:
+        with suppress(InputError):
             return ConceptTable.from_checkpoint(find(self.model(label).checkpoint))
-        except InputError:
-            return None
+        return None
 
     def rate(self, label: str) -> int:
         """The sampling rate in Hz of the model's sound encoder; 44.1 kHz where it has none."""
-        if label not in self.rates:
-            rate = 44100
-            with suppress(InputError):
-                rate = int(self.pipeline(label).aligner.sound_rate)
-            self.rates[label] = rate
-        return self.rates[label]
+        with suppress(InputError):
+            if label not in self.rates:
+                self.rates[label] = int(self.pipeline(label).aligner.sound_rate)
+        return self.rates.get(label, 44100)
 
-    def run(self, work: Callable[[Job[T]], T], session: str = "", action: str = "") -> Iterator[Progress | T]:
+    def run(self, work: Callable[[Job], T], session: str = "") -> Iterator[Progress | T]:
         """Does `work` in a thread: its reports as they come, its result last.
 
-        Closing the iterator stops the job, and so does `cancel(session)`. A session has one job of an action at a time.
+        Closing the iterator stops the job, and so does `cancel(session)`.
 
         Raises:
             CancelledError: it was stopped.
             InputError: as the work raised it.
         """
-        job: Job[T] = Job(self.limits)
-        self.jobs[session, action] = job
+        job = Job(self.limits, session)
+        self.jobs.add(job)
 
         def do() -> T:
             job.deadline = time.monotonic() + self.limits.job_seconds
-            self.current.job = job
             job.check()
             return work(job)
 
@@ -156,29 +186,39 @@ class Engine:
             yield from iter(job.events.get, None)  # type: ignore[misc]
         finally:
             job.stopped.set()
-            if self.jobs.get((session, action)) is job:
-                del self.jobs[session, action]
+            self.jobs.discard(job)
         yield done.result()
 
-    def cancel(self, session: str, action: str | None = None) -> int:
-        """Stops the session's jobs, or those of one action; how many there were."""
-        found = [job for (of, what), job in list(self.jobs.items()) if of == session and action in (None, what)]
+    def cancel(self, session: str) -> int:
+        """Stops the session's jobs; how many there were."""
+        found = [job for job in list(self.jobs) if job.session == session]
         for job in found:
             job.stopped.set()
         return len(found)
 
     def close(self) -> None:
-        for job in list(self.jobs.values()):
+        for job in list(self.jobs):
             job.stopped.set()
         self.workers.shutdown(wait=False, cancel_futures=True)
         self.batching.close()
         self.workers.shutdown()
 
 
-def no_progress_bars() -> None:
-    """Loading says nothing: who waits is not at this terminal."""
-    from diffusers.utils import logging
-    from transformers.utils import logging as logging_of_transformers
+@dataclass
+class AppContext:
+    """What every action works with: the engine, the decode_worker, the limits, and folders for what is handed out."""
 
-    logging.disable_progress_bar()
-    logging_of_transformers.disable_progress_bar()
+    engine: Engine
+    decode_worker: DecodeWorker
+    limits: Limits
+    cache: Path
+
+    def folder(self) -> Path:
+        """A new folder, with a name that nobody guesses; those that were made so are removed when they are old."""
+        for old in self.cache.glob("made-*"):
+            with suppress(OSError):  # another request was faster
+                if time.time() - old.stat().st_mtime > self.limits.cache_seconds:
+                    shutil.rmtree(old)
+        place = self.cache / f"made-{secrets.token_hex(16)}"
+        place.mkdir(parents=True)
+        return place

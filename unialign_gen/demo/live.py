@@ -9,14 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import gradio as gr
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
@@ -26,25 +23,14 @@ from ..mixing import mix, path, slerp
 from ..request import Prompt, Request
 from ..request.request import read_vector, write_prompt
 from . import html
-from .action import Action, Result, nearest
-from .context import AppContext
-from .engine import Job, Progress
+from .action import Action, Work, nearest, watched
+from .engine import AppContext, Job
 from .limits import decimal, whole
 
 RATE = 16_000  # Hz of what the page sends
 LONGEST = 3.0  # seconds
 STEPS, GUIDANCE = 4, 1.0
 MOST = 4  # pictures a call
-
-
-@dataclass
-class Moment(Result):
-    """The next pictures, the points (d,) of the last of them and of what stays, and what was heard."""
-
-    pictures: list[Image.Image]
-    point: Tensor | None
-    base: Tensor | None
-    heard: list[tuple[str, float]]
 
 
 @dataclass
@@ -63,21 +49,22 @@ class Live(Action):
     pictures: int = 2
     elapsed: float = 0.4
     smooth: float = 0.6
-    outputs: ClassVar[dict[str, Any]] = {"moment": gr.JSON}
+    outputs: ClassVar[dict[str, Any]] = {"moment": dict}
 
-    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Moment]:
+    def prepare(self, context: AppContext) -> Work:
         sound = read_samples(self.samples)
         share, count = decimal(self.share, "share", 0, 1), whole(self.pictures, "pictures", 1, MOST)
         moved = 1 - math.exp(-decimal(self.elapsed, "elapsed", 0, 60) / decimal(self.smooth, "smooth", 0.05, 10))
         before = torch.tensor(read_vector(self.previous)) if self.previous else None
-        stay, plain = self.prompts(context), self.request(context)
+        own: dict[str, Any] = {n: v for n, v in (("steps", STEPS), ("guidance", GUIDANCE)) if getattr(self, n) is None}
+        stay, plain = self.prompts(context), replace(self.request(context), **own)
         table = context.engine.concepts(self.chosen(context).label)
 
         def embedded(pipeline: Any, prompts: tuple[Prompt, ...]) -> Tensor:
             strength = None if {p.kind for p in prompts} == {"embeds"} else plain.prior_strength
             return pipeline.mixed(Request((prompts,), prior_strength=strength))[0][0].cpu()
 
-        def work(pipeline: Any, _: Job[Moment]) -> Moment:
+        def work(pipeline: Any, job: Job) -> dict[str, Any]:
             base, heard, target = embedded(pipeline, stay) if stay else None, None, before
             if sound is not None and float(sound.abs().max()) >= SILENT:
                 heard = embedded(pipeline, (Prompt("audio", Sound(sound, RATE)),))
@@ -85,28 +72,18 @@ class Live(Action):
             if target is None:
                 target = base
             near = [] if heard is None else nearest(table, heard, 3)
-            if target is None:
-                return Moment([], None, base, near)
-            points = target[None]  # (1, d)
-            if before is not None:
-                points = path(before, slerp(before, target, moved), count + 1)[1:]  # (count, d)
-            request = Request(
-                image_embeds=pipeline.embed_scale(points),
-                seed=(int(self.seed),) * len(points),
-                steps=STEPS if self.steps is None else plain.steps,
-                guidance=GUIDANCE if self.guidance is None else plain.guidance,
-                upscale=1,
-            )
-            return Moment(pipeline.draw(request).images, points[-1], base, near)
+            stays = [] if base is None else [write_prompt(Prompt("embeds", base.tolist()))]
+            found = {"pictures": [], "point": "", "base": stays, "heard": [name for name, _ in near]}
+            if target is not None:
+                points = target[None]  # (1, d)
+                if before is not None:
+                    points = path(before, slerp(before, target, moved), count + 1)[1:]  # (count, d)
+                drawn = pipeline(embeds=points, seed=[int(self.seed)] * len(points), upscale=1, **watched(plain, job)).images
+                found["pictures"] = [html.data_uri(p, 256) for p in drawn]
+                found["point"] = write_prompt(Prompt("embeds", points[-1].tolist()))["embedding"]
+            return {"moment": found}
 
-        yield from self.job(context, session, work)
-
-    def answer(self, result: Moment, context: AppContext) -> dict[str, Any]:
-        point = b"" if result.point is None else result.point.float().numpy().tobytes()
-        base = [] if result.base is None else [write_prompt(Prompt("embeds", result.base.tolist()))]
-        pictures = [html.data_uri(p, 256) for p in result.pictures]
-        heard = [name for name, _ in result.heard]
-        return {"moment": {"pictures": pictures, "point": base64.b64encode(point).decode(), "base": base, "heard": heard}}
+        return work
 
 
 def read_samples(text: Any) -> Tensor | None:

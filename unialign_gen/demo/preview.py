@@ -57,11 +57,10 @@ class Previewer:
         if before is None or last or now < max(self.first, self.due):
             return []
         alphas, now_at = scheduler.alphas_cumprod.to(latents), int(scheduler.timesteps[step])
-        if type(scheduler).__name__ == "DDIMScheduler":
+        if type(scheduler).__name__ == "DDIMScheduler":  # others add noise at each step, or scale otherwise: shown as it is
             to = max(0, now_at - scheduler.config.num_train_timesteps // scheduler.num_inference_steps)
-            pictures = decode_latents(self.pipeline, clean_estimate(before, latents, alphas[now_at], alphas[to]))
-        else:  # other samplers add noise at each step, or scale otherwise: the noisy picture itself
-            pictures = decode_latents(self.pipeline, latents)
+            latents = clean_estimate(before, latents, alphas[now_at], alphas[to])
+        pictures = decode_latents(self.pipeline, latents)
         after = time.monotonic()
         Previewer.due = after + (after - now) / SHARE
         return pictures

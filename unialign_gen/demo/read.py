@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
-import gradio as gr
+import torch
 from torch import Tensor
 
 from ..concepts import ConceptTable
 from ..errors import InputError
-from ..notes import collected, note
-from ..request import Prompt, Request
+from ..notes import note
+from ..request import Request
 from ..request.picture_settings import PictureSettings, parse
 from ..request.request import MODALITIES, write_prompt
 from . import html
-from .action import Action, Result, Upload, named, nearest, weight_of
-from .context import AppContext
-from .engine import Job, Progress
-from .limits import choice, decimal, whole
+from .action import Action, Upload, Work, named, nearest, weight_of
+from .engine import AppContext, Job
+from .limits import choice, decimal
 
 SOUND_IN_VIDEO = 0.3  # as in `Aligner.embed_video`
 NEIGHBOURS, SHARPNESS = 5, 0.05  # of a place on the map
-
-
-@dataclass
-class Encoded(Result):
-    """A prompt with its embedding, where it lies once the prior has moved it, (d,), and the settings in its file."""
-
-    prompt: Prompt
-    vector: Tensor
-    settings: dict[str, Any] | None = None
 
 
 @dataclass
@@ -45,43 +33,35 @@ class Read(Action):
     file: Upload | None = None
     kind: str = "any"
     video_sound: float = SOUND_IN_VIDEO
-    outputs: ClassVar[dict[str, Any]] = {
-        **dict.fromkeys(("part", "concepts", "notes", "settings"), gr.JSON),
-        "seen": gr.Textbox,
-    }
+    outputs: ClassVar[dict[str, Any]] = {"part": dict, "concepts": list, "notes": list, "settings": dict | None, "seen": str}
 
-    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Encoded]:
+    def prepare(self, context: AppContext) -> Work:
         share = decimal(self.video_sound, "the sound of a video", 0, 1)
         if self.file is None:
             raise InputError("nothing to read: add a sound, a video or a picture")
-        with collected() as told:
-            prompt = self.decoded(context, choice(self.kind, "kind", ("any", *MODALITIES[1:])), self.file, "file")
-            settings, name = None, Path(self.file).name
-            try:
-                text = context.decode_worker.settings(self.file) if prompt.kind == "image" else None
-                settings = None if text is None else restore(parse(text, name), context, name)
-            except InputError as error:  # still a picture
-                note("settings", str(error))
+        media = self.decoded(context, choice(self.kind, "kind", ("any", *MODALITIES[1:])), self.file, "file")
+        prompt, settings = media.prompt, None
+        try:
+            settings = restore(parse(media.settings, media.name), context, media.name) if media.settings else None
+        except InputError as error:  # still a picture
+            note("settings", str(error))
 
-        def work(pipeline: Any, _: Job[Encoded]) -> Encoded:
+        def work(pipeline: Any, job: Job) -> dict[str, Any]:
             found = prompt
             if prompt.kind == "video" and share != SOUND_IN_VIDEO:
                 note("sound of a video", f"{prompt.name} is heard with a share of {share:g}; the command line takes 0.3")
                 found = replace(prompt, embedding=pipeline.aligner.embed_video(prompt.value, sound=share))
             ready = pipeline.encoded(Request(((found,),)))
-            return Encoded(ready.prompts[0][0], pipeline.mixed(ready)[0][0].cpu(), settings)
+            near = nearest(context.engine.concepts(self.chosen(context).label), pipeline.mixed(ready)[0][0], 3)
+            return {
+                "part": write_prompt(ready.prompts[0][0]),
+                "concepts": named(near),
+                "notes": [n.as_dict() for n in job.notes],
+                "settings": settings,
+                "seen": html.fragment("read", job.notes, near, found),
+            }
 
-        yield from self.job(context, session, work, told)
-
-    def answer(self, result: Encoded, context: AppContext) -> dict[str, Any]:
-        near = nearest(context.engine.concepts(self.chosen(context).label), result.vector, 3)
-        return {
-            "part": write_prompt(result.prompt),
-            "concepts": named(near),
-            "notes": [n.as_dict() for n in result.notes],
-            "settings": result.settings,
-            "seen": html.fragment("read", result.notes, near, result.prompt),
-        }
+        return work
 
 
 def restore(settings: PictureSettings, context: AppContext, name: str) -> dict[str, Any]:
@@ -90,7 +70,7 @@ def restore(settings: PictureSettings, context: AppContext, name: str) -> dict[s
     Raises:
         InputError: the page cannot draw this: prompts of a batch, a number beyond the limits, a model that is not here.
     """
-    limits, request = context.limits, settings.request
+    request = settings.request
     prompts = request.prompts[0] if len(request.prompts) == 1 else ()
     if not prompts or {p.kind for p in prompts} - {*MODALITIES, "embeds"}:
         raise InputError(f"{name} mixes prompts in a way that this page cannot: use the command line")
@@ -100,24 +80,22 @@ def restore(settings: PictureSettings, context: AppContext, name: str) -> dict[s
     model = next((m for m in context.engine.models.values() if (m.checkpoint, m.decoder or "") == wanted), None)
     if model is None:
         raise InputError(f"{name} was drawn with a model that is not here")
-    prior = model.prior or 0.0 if request.prior_strength is None else request.prior_strength
-    if prior and model.prior is None:
+    if request.prior_strength and model.prior is None:
         raise InputError(f"{name} was drawn with a prior, which {model.label} has not here")
-    guidance = model.guidance if request.guidance is None else request.guidance
+    try:
+        same = {n: v for n, v in request.to_dict().items() if n in ("seed", "steps", "guidance", "prior_strength")}
+        drawn = Action(model=model.label, **same).request(context)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
     files = ", ".join(f"{p.name} ({html.KINDS[p.kind].lower()})" for p in prompts if p.kind != "text")
     said = f"Settings of {name} are back." + (f" The picture itself stands for {files}." if files else "")
     if settings.edit:
         said += f" It was edited ({settings.edit}): they alone draw another."
     return {
         "kept": [write_prompt(p) for p in prompts],
-        "mix": request.mix,
-        "seed": whole(request.seed or 0, f"{name}: seed", 0, limits.seed),
-        "steps": whole(request.steps or model.steps, f"{name}: steps", 1, limits.steps),
-        "guidance": decimal(guidance, f"{name}: guidance", 0, limits.guidance),
-        "prior_strength": prior,
+        **{n: getattr(drawn, n) for n in ("seed", "steps", "guidance", "prior_strength")},
+        **{n: getattr(request, n) for n in ("mix", "upscale", "prior_temperature")},
         "size": request.height,
-        "upscale": request.upscale,
-        "prior_temperature": request.prior_temperature,
         "model": model.label,
         "said": said,
     }
@@ -127,30 +105,27 @@ def restore(settings: PictureSettings, context: AppContext, name: str) -> dict[s
 class Place(Action):
     """Where a prompt lies among the concepts of the first model that has a map."""
 
-    outputs: ClassVar[dict[str, Any]] = {"details": gr.JSON, "map": gr.Textbox, "understood": gr.Textbox}
+    outputs: ClassVar[dict[str, Any]] = {"details": dict, "map": str, "understood": str}
 
-    def run(self, context: AppContext, session: str = "") -> Iterator[Progress | Encoded]:
+    def prepare(self, context: AppContext) -> Work:
         prompts = self.prompts(context)
         if not prompts:
             raise InputError("nothing to place: write words, or add a file")
-        name = " + ".join(p.name for p in prompts)
 
-        def work(pipeline: Any, _: Job[Encoded]) -> Encoded:
-            return Encoded(Prompt("text", name), pipeline.mixed(Request((prompts,)))[0][0].cpu())
-
-        yield from self.job(context, session, work)
-
-    def answer(self, result: Encoded, context: AppContext) -> dict[str, Any]:
         table = context.engine.concepts(self.chosen(context).label)
         if table is None or table.places is None:
             raise InputError("this model has no map of concepts")
-        spot, numbers = place(table, result.vector)
-        found = nearest(table, result.vector)
-        return {
-            "details": {"place": spot, "concepts": named(found)},
-            "map": html.fragment("map", table, spot, numbers, result.prompt.name),
-            "understood": html.fragment("understood", found),
-        }
+
+        def work(pipeline: Any, _: Job) -> dict[str, Any]:
+            vector = pipeline.mixed(Request((prompts,)))[0][0].cpu()
+            (spot, numbers), found = place(table, vector), nearest(table, vector)
+            return {
+                "details": {"place": spot, "concepts": named(found)},
+                "map": html.fragment("map", table, spot, numbers, " + ".join(p.name for p in prompts)),
+                "understood": html.fragment("understood", found),
+            }
+
+        return work
 
 
 def place(table: ConceptTable, vector: Tensor) -> tuple[list[float], list[int]]:
@@ -160,7 +135,7 @@ def place(table: ConceptTable, vector: Tensor) -> tuple[list[float], list[int]]:
     softmax(cosine / `SHARPNESS`): near one concept it lies on it, between two it lies between them.
     """
     assert table.places is not None
-    cosines = table.cosines(vector.cpu().unsqueeze(0))[0]
-    best = cosines.topk(min(NEIGHBOURS, len(cosines)))
-    spot = (best.values / SHARPNESS).softmax(0) @ table.places[best.indices].float()
-    return [round(v, 4) for v in spot.tolist()], best.indices.tolist()
+    found = nearest(table, vector, NEIGHBOURS)
+    numbers = [table.names.index(name) for name, _ in found]
+    shares = (torch.tensor([cosine for _, cosine in found]) / SHARPNESS).softmax(0)
+    return [round(v, 4) for v in (shares @ table.places[numbers].float()).tolist()], numbers

@@ -1,11 +1,10 @@
-"""What stands before the page's server: only the routes it needs, bounded bodies and rates, no address to fetch from.
+"""What stands before the page's server: only the routes it needs, bounded bodies and rates.
 
 It answers `/health` itself, and writes the access log.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections import OrderedDict
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,17 +28,13 @@ CALLS = (
     "info", "openapi.json", "queue/", "call/", "run/", "upload", "upload_progress", "file=", "cancel", "reset", "heartbeat/",
     "startup-events", "app_id", "login_check", "user", "token", "theme.css",
 )  # fmt: skip
-HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"same-origin"),
-    (
-        b"content-security-policy",
-        b"default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-        b"img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
-        b"worker-src 'self' blob:; object-src 'none'; base-uri 'self'",
-    ),
-]
-DEEPEST = 32
+HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"same-origin",
+    b"content-security-policy": b"default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    b"img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
+    b"worker-src 'self' blob:; object-src 'none'; base-uri 'self'",
+}
 MOST_ADDRESSES = 10_000
 access = logging.getLogger("unialign_gen.access")
 
@@ -80,7 +75,7 @@ class RequestFilter:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+                message = {**message, "headers": [*message.get("headers", []), *HEADERS.items()]}
             size += len(message.get("body", b""))
             await send(message)
 
@@ -107,14 +102,9 @@ class RequestFilter:
             refusal = 413, f"too large: at most {most // 1000} kB"
         elif uploading and self.cache_size() > self.limits.cache_bytes:
             refusal = 507, "this page holds as many files as it may: try again later"
-        elif posting:
-            receive = bounded(receive, most)
-            if not uploading and not logging_in:
-                body = await whole_body(scope, receive)
-                receive = replay(body, receive)
-                if not plain(body):
-                    refusal = 400, "this request cannot be used: files are uploaded first, and named by their upload"
-        answer = self.app if refusal is None else JSONResponse({"detail": refusal[1]}, refusal[0])
+        # a body may be longer than it says
+        bounded = RequestBodyLimitMiddleware(self.app, most)
+        answer = bounded if refusal is None else JSONResponse({"detail": refusal[1]}, refusal[0])
         await answer(scope, receive, send)
 
     def may_ask(self, scope: Scope, a_minute: int) -> bool:
@@ -132,11 +122,8 @@ class RequestFilter:
         """Bytes of all files that wait to be removed, measured at most once a second."""
         now = time.monotonic()
         if now - self.size[0] > 1:
-            total = 0
-            for file in self.cache.rglob("*"):
-                with suppress(OSError):  # removed meanwhile
-                    total += file.stat().st_size
-            self.size = (now, total)
+            with suppress(OSError):  # a file was removed meanwhile
+                self.size = (now, sum(file.stat().st_size for file in self.cache.rglob("*")))
         return self.size[1]
 
 
@@ -148,58 +135,6 @@ def allowed(path: str) -> bool:
         return False
     rest = path.removeprefix(API)
     return rest.startswith(CALLS) and not rest.removeprefix("file=").lower().lstrip("/").startswith(("http:", "https:"))
-
-
-def plain(body: bytes | None) -> bool:
-    """Whether a JSON body names no file by an address, and is not nested beyond reason; None, which broke off, is not."""
-    if not body:
-        return body is not None
-    try:
-        rows = [(json.loads(body), 0)]
-    except (ValueError, RecursionError):
-        return False
-    while rows:
-        value, depth = rows.pop()
-        if depth > DEEPEST:
-            return False
-        if isinstance(value, dict):
-            path = value.get("path")
-            if path is not None and (not isinstance(path, str) or "://" in path or "\0" in path):
-                return False
-            rows += [(v, depth + 1) for v in value.values()]
-        elif isinstance(value, list):
-            rows += [(v, depth + 1) for v in value]
-    return True
-
-
-async def whole_body(scope: Scope, receive: Receive) -> bytes | None:
-    """All of a body; None where it breaks off."""
-    with suppress(ClientDisconnect):
-        return await Request(scope, receive).body()
-    return None
-
-
-def replay(body: bytes | None, receive: Receive) -> Receive:
-    """A body that was read, once more."""
-    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
-
-    async def again() -> Message:
-        return next(messages, None) or await receive()
-
-    return again
-
-
-def bounded(receive: Receive, most: int) -> Receive:
-    """A body that breaks off where it is longer than it may be, whatever it said of its length."""
-    got = 0
-
-    async def counted() -> Message:
-        nonlocal got
-        message = await receive()
-        got += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if got > most else message
-
-    return counted
 
 
 def address(scope: Scope) -> str:

@@ -6,19 +6,19 @@ import ctypes
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from .context import AppContext
 from .decode_worker import DecodeWorker
-from .engine import Engine
+from .engine import AppContext, Engine
 from .limits import Limits
 from .request_filter import RequestFilter, access
 
@@ -42,7 +42,6 @@ def start(
     checkpoint: str | None = None,
     device: str = "cpu",
     dtype: Any = None,
-    limits: Limits | None = None,
     open_browser: bool = False,
     auth: Sequence[tuple[str, str]] = (),
     root_path: str | None = None,
@@ -60,33 +59,32 @@ def start(
         root_path: where a proxy shows the page, such as `/draw` or a whole address.
         access_log: a file to which every request's address, method, path, status, bytes and seconds are added; `-` for the
             error output.
-        batch: pictures that are drawn in one batch, in place of the limits' own.
+        batch: pictures that are drawn in one batch, by default as in `Limits`.
 
     Raises:
         InputError: no such checkpoint.
         OSError: the port is taken, or the log cannot be written.
     """
-    limits = limits or Limits()
-    limits = limits if batch is None else replace(limits, together=batch)
+    limits = Limits() if batch is None else Limits(together=batch)
     few_arenas()
-    with ExitStack() as closing:  # where the start fails; else `close` does it
-        log_access(access_log, closing)
+    with ExitStack() as stack:  # where the start fails; else `close` does it
+        log_access(access_log, stack)
         engine, decode_worker = Engine(limits, device, dtype, checkpoint), DecodeWorker(limits)
         cache = Path(tempfile.mkdtemp(prefix="unialign-gen-")).resolve()
-        closing.callback(shutil.rmtree, cache, ignore_errors=True)
-        closing.callback(decode_worker.close)
-        closing.callback(engine.close)
-        closing.enter_context(patch.dict(os.environ, GRADIO_TEMP_DIR=str(cache), GRADIO_ANALYTICS_ENABLED="False"))
+        stack.callback(shutil.rmtree, cache, ignore_errors=True)
+        stack.callback(decode_worker.close)
+        stack.callback(engine.close)
+        stack.enter_context(patch.dict(os.environ, GRADIO_TEMP_DIR=str(cache), GRADIO_ANALYTICS_ENABLED="False"))
         context = AppContext(engine, decode_worker, limits, cache)
         first = next(iter(engine.models))
         # meanwhile the page is built; a failure shows at the first request
-        threading.Thread(target=load_first, args=(engine, first), daemon=True).start()
+        engine.workers.submit(engine.pipeline, first)
         launch = {"server_name": host, "server_port": port, "share": share, "inbrowser": open_browser}
         served = open_page(context, auth=list(auth) or None, root_path=root_path, **launch)
-        closing.callback(served.page.close, verbose=False)
+        stack.callback(served.page.close, verbose=False)
         # only now: it would take time from the start
         threading.Thread(target=warm, args=(context, first, served.opening), daemon=True).start()
-        served.close = closing.pop_all().close
+        served.close = stack.pop_all().close
     return served
 
 
@@ -94,11 +92,6 @@ def few_arenas() -> None:
     """Threads share two of glibc's arenas: with one each, every thread keeps the memory that it once needed (`M_ARENA_MAX`)."""
     with suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).mallopt(-8, 2)
-
-
-def load_first(engine: Engine, label: str) -> None:
-    with suppress(Exception):
-        engine.pipeline(label)
 
 
 def warm(context: AppContext, label: str, opening: Any) -> None:
@@ -110,7 +103,7 @@ def warm(context: AppContext, label: str, opening: Any) -> None:
     opening.draw(context)
 
 
-def log_access(place: str | None, closing: ExitStack) -> None:
+def log_access(place: str | None, stack: ExitStack) -> None:
     """Has every request written to a file, which may be moved away and is begun anew then, or to the error output."""
     if place is None:
         return
@@ -119,8 +112,8 @@ def log_access(place: str | None, closing: ExitStack) -> None:
     access.addHandler(handler)
     access.setLevel(logging.INFO)
     access.propagate = False
-    closing.callback(handler.close)
-    closing.callback(access.removeHandler, handler)
+    stack.callback(handler.close)
+    stack.callback(access.removeHandler, handler)
 
 
 def open_page(context: AppContext, **launch: Any) -> Served:
@@ -138,15 +131,11 @@ def open_page(context: AppContext, **launch: Any) -> Served:
     _, url, shared = page.launch(
         prevent_thread_lock=True,
         quiet=True,
-        show_error=False,
-        allowed_paths=[],
         max_file_size=context.limits.file_bytes,
         enable_monitoring=False,
         ssr_mode=False,
         mcp_server=False,
-        pwa=False,
         run_history=False,
-        footer_links=["api"],
         state_session_capacity=100,  # each has its own copy of every component, and nothing of ours
         app_kwargs={"middleware": [guard], "routes": page_routes(context, opening)},
         **launch,
@@ -156,12 +145,7 @@ def open_page(context: AppContext, **launch: Any) -> Served:
 
 def serve(**options: Any) -> None:
     """Serves until interrupted, and says where; options are those of `start`."""
-    import sys
-
-    served = start(**options)
-    try:
+    with closing(start(**options)) as served:
         sys.stdout.write(f"{served.shared or served.url}\n")
         sys.stdout.flush()
         served.page.block_thread()
-    finally:
-        served.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from typing import Any
 
 from ..request import Prompt, Request
@@ -18,11 +17,6 @@ def number(value: float) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
-def place(prompt: Prompt) -> str:
-    """A prompt as the command line takes it: a file's name cannot be mistaken for an option."""
-    return f"./{prompt.name}" if prompt.kind != "text" and prompt.name.startswith("-") else prompt.name
-
-
 def by_kind(settings: PictureSettings) -> dict[str, list[Prompt]]:
     prompts = settings.request.prompts[0]
     return {kind: [p for p in prompts if p.kind == kind] for kind in dict.fromkeys(p.kind for p in prompts)}
@@ -34,15 +28,15 @@ def options(request: Request, pictures: int) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value not in (None, {"mix": "lerp", "pictures": 1}.get(name))}
 
 
-def command(
-    settings: PictureSettings, pictures: int = 1, out: str = "picture.png", begin: Sequence[str] = ("generate",)
-) -> str:
-    """What to type; files are named as they were uploaded."""
+def command(settings: PictureSettings, pictures: int = 1, edit: dict[str, Any] | None = None) -> str:
+    """What to type; files are named as they were uploaded. `edit` has the options of an edit, where it is one."""
     request, kinds = settings.request, by_kind(settings)
     if request.height or "embeds" in kinds:
         return "# The command line takes neither sizes nor vectors: use Python."
-    words = ["unialign-gen", *begin]
-    for value, kind in ((place(p), kind) for kind, prompts in kinds.items() for p in prompts):
+    words = ["unialign-gen", *(["generate"] if edit is None else ["edit", "picture.png"])]
+    words += [str(word) for name, value in (edit or {}).items() for word in (f"--{name}", value)]
+    for name, kind in ((p.name, kind) for kind, prompts in kinds.items() for p in prompts):
+        value = f"./{name}" if kind != "text" and name.startswith("-") else name  # a file's name is no option
         words += [f"--{kind}={value}"] if value.startswith("-") else [f"--{kind}", value]
     if any(p.weight != 1 for p in request.prompts[0]):
         for kind, prompts in kinds.items():
@@ -52,13 +46,15 @@ def command(
         words += [f"--{flag}", value if isinstance(value, str) else number(value)]
     words += ["--checkpoint", settings.checkpoint] if settings.checkpoint != "starter" else []
     words += ["--decoder", settings.decoder] if settings.decoder else []
-    return shlex.join([*words, "--out", out])
+    return shlex.join([*words, "--out", "picture.png" if edit is None else "edited.png"])
 
 
-def python(settings: PictureSettings, pictures: int = 1, call: str = "generate(") -> str:
+def python(settings: PictureSettings, pictures: int = 1, edit: dict[str, Any] | None = None) -> str:
     """A program that leaves the pictures in `pictures`."""
     decoder, kinds = f", decoder={settings.decoder!r}" if settings.decoder else "", by_kind(settings)
-    lines = ["import unialign_gen", "", f"generate = unialign_gen.load({settings.checkpoint!r}{decoder})", f"pictures = {call}"]
+    lines = ["import unialign_gen", "", f"generate = unialign_gen.load({settings.checkpoint!r}{decoder})"]
+    lines += ["pictures = generate("] if edit is None else ["pictures = generate.edit(", '    "picture.png",']
+    lines += [f"    {name}={value!r}," for name, value in (edit or {}).items()]
 
     def tuple_of(values: list[str]) -> str:
         return values[0] if len(values) == 1 else f"({', '.join(values)})"

@@ -5,6 +5,14 @@ const RATE = 16000, SECONDS = 2.3, FIRST = 0.12, PICTURES = 2, FPS = 15;
 const SOONEST = 120; // milliseconds from call to call: an address has so many a minute
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
+// A recorder of a stream, and what it has recorded once it is stopped.
+export function recording(stream, options) {
+  const recorder = new MediaRecorder(stream, options), kept = [];
+  recorder.ondataavailable = ({ data }) => kept.push(data);
+  const recorded = new Promise((done) => (recorder.onstop = () => done(new Blob(kept, { type: recorder.mimeType }))));
+  return { recorder, recorded };
+}
+
 // The last seconds of a source, as base64 of 16-bit samples at RATE.
 class Ear {
   constructor(rate) {
@@ -19,25 +27,17 @@ class Ear {
     const length = Math.min(this.heard, this.ring.length), out = new Int16Array(length / this.step);
     const at = (i) => this.ring[(this.heard - length + Math.floor(i * this.step)) % this.ring.length];
     for (let i = 0; i < out.length; i++) out[i] = Math.max(-1, Math.min(1, at(i))) * 32767;
-    const bytes = new Uint8Array(out.buffer);
-    let text = "";
-    for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
-    return btoa(text);
+    return btoa(Array.from(new Uint8Array(out.buffer), (byte) => String.fromCharCode(byte)).join(""));
   }
 }
 
 // Starts; `options()` gives the form's values and the parts that stay, at any time. Resolves to { stop, stats }; stop gives the film.
 export async function start(canvas, sound, options, say, failed) {
   const started = performance.now(), context = new AudioContext(), ear = new Ear(context.sampleRate), abort = new AbortController();
-  let player = null, stream = null, source;
-  if (sound) {
-    player = Object.assign(new Audio(sound), { loop: true });
-    source = context.createMediaElementSource(player);
-    source.connect(context.destination);
-  } else {
-    stream = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false } });
-    source = context.createMediaStreamSource(stream);
-  }
+  const player = sound && Object.assign(new Audio(sound), { loop: true });
+  const stream = sound ? null : await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false } });
+  const source = sound ? context.createMediaElementSource(player) : context.createMediaStreamSource(stream);
+  if (sound) source.connect(context.destination);
   await context.audioWorklet.addModule("page/worklet.js");
   const low = new BiquadFilterNode(context, { type: "lowpass", frequency: 7500 }), tap = new AudioWorkletNode(context, "tap");
   tap.port.onmessage = ({ data }) => ear.add(data);
@@ -46,7 +46,7 @@ export async function start(canvas, sound, options, say, failed) {
 
   const paint = canvas.getContext("2d"), waiting = [];
   let shown = null, since = 0, gap = 200;
-  const stats = { first: 0, pictures: 0, calls: 0, failures: 0, dropped: 0, longest: 0 };
+  const stats = { first: 0, pictures: 0, failures: 0, dropped: 0, longest: 0 };
   const tick = () => {
     const pace = waiting.length > PICTURES ? 0.5 : 0.9; // behind: catch up rather than drop
     if (waiting.length && performance.now() - since > gap * pace) {
@@ -65,8 +65,7 @@ export async function start(canvas, sound, options, say, failed) {
   const out = context.createMediaStreamDestination();
   source.connect(out);
   const film = new MediaStream([...canvas.captureStream(FPS).getVideoTracks(), ...out.stream.getAudioTracks()]);
-  const recorder = new MediaRecorder(film, { mimeType: "video/webm", videoBitsPerSecond: 800_000 }), kept = [];
-  recorder.ondataavailable = ({ data }) => kept.push(data);
+  const { recorder, recorded } = recording(film, { mimeType: "video/webm", videoBitsPerSecond: 800_000 });
 
   async function follow() {
     let previous = "", base = null, parts = null, then = performance.now();
@@ -95,7 +94,6 @@ export async function start(canvas, sound, options, say, failed) {
         for (; waiting.length > 2 * PICTURES; stats.dropped++) waiting.shift();
         if (recorder.state === "inactive" && images.length) recorder.start(2000);
         say(found.heard);
-        stats.calls++;
         await pause(SOONEST - (performance.now() - now));
       } catch (error) {
         if (abort.signal.aborted) return;
@@ -112,15 +110,13 @@ export async function start(canvas, sound, options, say, failed) {
     async stop() {
       abort.abort();
       clearInterval(clock);
-      if (recorder.state !== "inactive") {
-        const ended = new Promise((done) => (recorder.onstop = done));
-        recorder.stop();
-        await ended;
-      }
+      const drawn = recorder.state !== "inactive";
+      if (drawn) recorder.stop();
+      const kept = drawn ? await recorded : null;
       player?.pause();
       for (const track of [...(stream?.getTracks() ?? []), ...film.getTracks()]) track.stop();
       await context.close();
-      return kept.length ? new Blob(kept, { type: "video/webm" }) : null;
+      return kept;
     },
   };
 }

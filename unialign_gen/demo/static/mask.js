@@ -43,8 +43,8 @@ export function painter(canvas, width) {
     async file({ naturalWidth: width, naturalHeight: height }) {
       if (!painted) return null;
       const out = Object.assign(document.createElement("canvas"), { width, height }), on = out.getContext("2d");
-      const scale = canvas.width / Math.max(width, height), wide = width * scale, high = height * scale;
-      on.drawImage(canvas, (canvas.width - wide) / 2, (canvas.height - high) / 2, wide, high, 0, 0, width, height);
+      const side = Math.max(width, height);
+      on.drawImage(canvas, (width - side) / 2, (height - side) / 2, side, side);
       for (const [fillStyle, globalCompositeOperation] of [["#fff", "source-in"], ["#000", "destination-over"]]) {
         Object.assign(on, { fillStyle, globalCompositeOperation });
         on.fillRect(0, 0, width, height);

@@ -1,15 +1,14 @@
 // The page: prompts on one side, results on the other, and a way to draw for each mode.
-import { FACTS, address, call, upload } from "./client.js";
-import { start } from "./live.js";
+import { FACTS, address, call, there, upload } from "./client.js";
+import { recording, start } from "./live.js";
 import { painter } from "./mask.js";
 
 const $ = (css, of = document) => of.querySelector(css);
 const $$ = (css, of = document) => [...of.querySelectorAll(css)];
 const make = (tag, values) => Object.assign(document.createElement(tag), values);
-const ACCEPT = { audio: "audio/*,video/webm,.flac,.m4a,.opus", image: "image/*", video: "video/*,image/gif,image/webp", open: "image/*" };
 const DRAWS = { create: "Draw", edit: "Change it", live: "Start", travel: "Travel", film: "Make the film" };
 const ask = $("#ask");
-let results = [], current = null, running = null, live = null, recorder = null, wanted = "audio";
+let results = [], current = null, running = null, live = null, recorder = null;
 
 const mode = () => ask.elements.mode.value;
 const say = (words) => ($("#error").textContent = words);
@@ -25,60 +24,51 @@ const guarded = (work) => async (...given) => {
 // --- The form: fields have the names of the endpoints' parameters
 
 function values(of = mode()) {
-  const number = (field) => (Number.isNaN(field.valueAsNumber) ? null : field.valueAsNumber);
-  const read = (field) => (field.type === "checkbox" ? field.checked : field.valueAsNumber === undefined ? field.value : number(field));
-  const asked = (field) => field.closest("[data-in]")?.dataset.in.split(" ").includes(of);
-  const named = [...ask.elements].filter((field) => field.name && asked(field));
-  return Object.fromEntries(named.map((field) => [field.name, read(field)]));
+  const asked = (field) => field.name && field.closest("[data-in]")?.dataset.in.split(" ").includes(of);
+  const read = ({ type, checked, value, valueAsNumber }) => (type === "checkbox" ? checked : value === "" ? null : valueAsNumber ?? value);
+  return Object.fromEntries([...ask.elements].filter(asked).map((field) => [field.name, read(field)]));
+}
+
+function put(field, value) {
+  field.value = value ?? "";
+  field.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
 function set(found) {
-  for (const [name, value] of Object.entries(found)) {
-    if (!ask.elements[name]) continue;
-    ask.elements[name].value = value ?? "";
-    ask.elements[name].dispatchEvent(new Event("input", { bubbles: true }));
-  }
+  for (const [name, value] of Object.entries(found)) if (ask.elements[name]) put(ask.elements[name], value);
 }
 
-// --- The prompt: rows of words and files, each with a weight once there are two. A row knows its part.
+// --- The prompt: rows of words and files, each with a weight once there are two. A row knows the rest of its part.
 
-const parts = () => $$("#parts .part").map((row) => row.prompt);
-const counts = (part) => !part.reading && (part.kind !== "text" || part.value.trim());
-const weigh = () => $("#parts").classList.toggle("weighted", mode() !== "travel" && parts().filter(counts).length > 1);
-const given = (among = parts()) => among.filter(counts).map(({ kind, value, weight, embedding }) => ({ kind, value: value.trim(), weight, ...(embedding && { embedding }) }));
+const rows = () => $$("#parts .part");
+const given = (but) =>
+  rows().filter((row) => row !== but && !row.prompt.reading).map((row) => {
+    const { kind, value, embedding } = row.prompt;
+    return { kind, value: (kind === "text" ? $(".words", row).value : value).trim(), weight: $("[type=range]", row).valueAsNumber, embedding };
+  }).filter(({ kind, value }) => kind !== "text" || value);
+const weigh = () => $("#parts").classList.toggle("weighted", mode() !== "travel" && given().length > 1);
 
-function add(values) {
-  const part = { kind: "text", value: "", weight: 1, ...values }, row = $("#part").content.firstElementChild.cloneNode(true);
-  const words = $(".words", row), weight = $("input[type=range]", row), number = parts().length + 1;
-  row.prompt = part; // not `part`, which elements have of their own
+function add({ weight, ...prompt } = {}) {
+  const row = $("#part").content.firstElementChild.cloneNode(true);
+  row.prompt = { kind: "text", value: "", ...prompt }; // not `part`, which elements have of their own
+  if (!rows().length) $(".words", row).placeholder = "a red car";
   $("#parts").append(row);
-  words.value = part.value;
-  words.placeholder = number > 1 ? "and" : "a red car";
-  words.oninput = () => ((part.value = words.value), weigh());
-  weight.value = part.weight;
-  weight.oninput = () => ($("output", row).textContent = part.weight = weight.valueAsNumber);
-  weight.oninput();
-  weight.setAttribute("aria-label", `Weight of part ${number}`);
-  $(".remove", row).setAttribute("aria-label", `Remove part ${number}`);
-  $(".remove", row).onclick = () => {
-    remove(row);
-    $("[data-kind=text] .words, .remove", $("#parts").lastElementChild).focus();
-  };
   describe(row);
+  put($("[type=range]", row), weight ?? 1);
   return row;
 }
 
 function describe(row) {
   row.dataset.kind = row.prompt.kind;
   $(".kind", row).textContent = FACTS.kinds[row.prompt.kind] ?? row.prompt.kind;
-  $(".name", row).textContent = row.prompt.value;
+  $(".name", row).textContent = $(".words", row).value = row.prompt.value;
   $(".read", row).innerHTML = row.prompt.reading ? "being read ..." : row.prompt.seen ?? "";
   weigh();
 }
 
 function remove(row) {
   row.remove();
-  if (!parts().length) add();
+  if (!rows().length) add();
   weigh();
 }
 
@@ -99,7 +89,7 @@ async function addFile(file, kind = "any", restoring = true) {
       $("#status").replaceChildren(make("p", { className: "note", textContent: settings.said }));
       return show(push({ path: path.path, label: file.name, parts: settings.kept, seed: settings.seed }));
     }
-    Object.assign(row.prompt, part, { weight: row.prompt.weight, seen, file: path, reading: false });
+    Object.assign(row.prompt, part, { seen, file: path, reading: false });
     describe(row);
   } catch (error) {
     remove(row);
@@ -110,11 +100,10 @@ async function addFile(file, kind = "any", restoring = true) {
 // Files of one kind; of those that were dropped or pasted the server finds it out, and Edit opens them.
 const addFiles = guarded(async (files, kind = mode() === "edit" ? "open" : "any") => {
   for (const file of files) {
-    if (kind === "open") await open(file);
+    if (kind === "open") show(push({ path: (await upload(file)).path, label: file.name }));
     else await addFile(file, kind === "image" && !file.type.startsWith("image/") ? "any" : kind, kind === "image" || kind === "any");
   }
 });
-const open = async (file) => show(push({ path: (await upload(file)).path, label: file.name }));
 
 // --- Results: what was understood belongs to the one that is shown
 
@@ -133,9 +122,7 @@ function push(result) {
   return result;
 }
 
-function see(id) {
-  for (const other of ["picture", "film", "live", "empty"]) $(`#${other}`).hidden = other !== id;
-}
+const see = (id) => ["picture", "film", "live", "empty"].forEach((other) => ($(`#${other}`).hidden = other !== id));
 
 function show(result) {
   current = result;
@@ -149,16 +136,16 @@ function show(result) {
   for (const id of ["command", "python"]) $(`#${id}`).textContent = result[id] ?? "";
   $("#tools").hidden = false;
   Object.assign($("#download"), { href: result.url, download: result.name ?? result.path.split("/").at(-1) });
-  for (const button of $$("#tools button")) button.hidden = Boolean(result.film);
   for (const other of results) other.button.setAttribute("aria-current", other === result);
   const strip = $("#strip"); // not scrollIntoView, which would move the page too
   strip.scrollLeft = result.button.offsetLeft - (strip.clientWidth - result.button.offsetWidth) / 2;
   masking();
 }
 
-const pictures = ({ pictures, details, understood, seen, command, python }, label) =>
-  pictures.map(({ image, caption }, i) => ({ path: image.path, label: label ?? caption, seed: details.seeds[i], parts: details.kept, stage: "", understood, seen, command, python }));
-const film = ({ film, stage }, label) => ({ film: true, path: (film.video ?? film).path ?? film, label, stage, thumb: new DOMParser().parseFromString(stage, "text/html").querySelector("img")?.src });
+const pictures = ({ pictures, details, ...rest }, label) =>
+  pictures.map(({ image, caption }, i) => ({ ...rest, path: image.path, label: label ?? caption, seed: details.seeds[i], parts: details.kept }));
+const film = ({ film, stage }, label) => ({ film: true, path: film.path, label, stage, thumb: new DOMParser().parseFromString(stage, "text/html").querySelector("img")?.src });
+const shown = (found) => show(found.map(push)[0]);
 
 // --- One runner for all that draws
 
@@ -174,7 +161,6 @@ async function run(name, more) {
       $("#picture").src = preview.src;
     }
   };
-  $("#stop").hidden = false;
   $("#draw").setAttribute("aria-busy", "true");
   try {
     return await call(name, { kept: given(), ...values(name === "animate" ? "film" : name), ...more }, { signal: mine.signal, progress });
@@ -185,37 +171,30 @@ async function run(name, more) {
   } finally {
     if (running === mine) {
       running = null;
-      $("#stop").hidden = true;
       $("#draw").removeAttribute("aria-busy");
     }
   }
 }
 
-const lead = () => parts().find((part) => part.kind === "audio" && part.file);
-const beside = (sound) => given(parts().filter((part) => part !== sound));
-const there = (path) => ({ path, name: path.split("/").at(-1), meta: { _type: "gradio.FileData" } });
-
-async function draw(more = {}) {
-  if (!given().length && !more.kept) throw new Error("nothing to draw: write something, or add a sound, a picture or a video");
-  show(pictures(await run("create", { ...(values("create").pictures > 1 && { best_of: 1 }), ...more })).map(push)[0]);
-}
+const lead = () => rows().find(({ prompt }) => prompt.kind === "audio" && prompt.file);
 
 const RUN = {
-  create: () => draw(),
+  async create(more = {}) {
+    if (!given().length && !more.kept) throw new Error("nothing to draw: write something, or add a sound, a picture or a video");
+    shown(pictures(await run("create", { ...(values("create").pictures > 1 && { best_of: 1 }), ...more })));
+  },
   async edit() {
     if (!current || current.film) throw new Error("nothing to edit: draw or open a picture first");
     if (!given().length) throw new Error("say what it becomes: write something, or add a sound or a picture");
     const mask = await paint.file($("#picture"));
-    show(pictures(await run("edit", { picture: there(current.path), mask: mask && (await upload(mask)) })).map(push)[0]);
+    shown(pictures(await run("edit", { picture: there(current.path), mask: mask && (await upload(mask)) })));
   },
-  async travel() {
-    const mix = values().mix === "lerp" ? "lerp" : "slerp";
-    show(push(film(await run("travel", { mix }), "travel")));
-  },
+  travel: async () => shown([film(await run("travel", { mix: values().mix === "lerp" ? "lerp" : "slerp" }), "travel")]),
   async film() {
     const sound = lead(), { share, rate } = values();
     if (!sound) throw new Error("nothing to play: add a sound, or record one");
-    show(push(film(await run("animate", { sound: sound.file, kept: beside(sound), text_weight: share, pictures: rate }), "film")));
+    const asked = { sound: sound.prompt.file, kept: given(sound), text_weight: share, pictures: rate };
+    shown([film(await run("animate", asked), "film")]);
   },
   async live() {
     if (live) return stopLive();
@@ -226,7 +205,7 @@ const RUN = {
       const words = names.length ? `Heard: ${names.join(", ")}` : "Silence: the picture stands still.";
       if ($("#status").textContent !== words) $("#status").textContent = words;
     };
-    live = await start($("#live"), sound && address(sound.file.path), () => ({ ...values(), parts: beside(sound) }), heard, say);
+    live = await start($("#live"), sound && address(sound.prompt.file.path), () => ({ ...values(), parts: given(sound) }), heard, say);
     window.liveStats = live.stats;
     $("#draw").textContent = "Stop and keep the film";
   },
@@ -281,45 +260,42 @@ async function explore() {
 // --- Events
 
 const paint = painter($("#mask"), () => values().brush);
-for (const tab of $$("[name=mode]")) tab.onchange = () => choose(tab.value);
+$("#tabs").onchange = ({ target }) => choose(target.value);
+$("#parts").onclick = ({ target }) => {
+  if (!target.matches(".remove")) return;
+  remove(target.closest(".part"));
+  $("[data-kind=text] .words, .remove", $("#parts").lastElementChild).focus();
+};
 ask.onsubmit = (event) => {
   event.preventDefault();
   guarded(RUN[mode()])();
 };
 ask.oninput = ({ target }) => {
-  const output = target.type === "range" && $(`output[for="${target.id}"]`);
-  if (output) output.textContent = target.value;
+  if (target.type === "range") $("output", target.parentElement).textContent = target.value;
+  weigh();
 };
 ask.elements.model.onchange = () => set(FACTS.models[values().model]);
 $("#stop").onclick = () => running?.abort();
 const another = () => Math.floor(Math.random() * 2 ** 31);
 $("#dice").onclick = () => set({ seed: another() });
-for (const button of $$("[data-add]")) button.onclick = () => {
-  wanted = button.dataset.add;
-  if (wanted === "text") return $(".words", add()).focus();
-  $("#file").accept = ACCEPT[wanted];
-  $("#file").click();
+$("#words").onclick = () => $(".words", add()).focus();
+for (const chooser of $$("[type=file]")) chooser.onchange = () => {
+  addFiles([...chooser.files], chooser.dataset.add);
+  chooser.value = "";
 };
 $("#clear").onclick = () => paint.clear();
-$("#file").onchange = () => {
-  const files = [...$("#file").files];
-  $("#file").value = "";
-  addFiles(files, wanted);
-};
 $("#record").onclick = guarded(async () => {
   if (recorder) return recorder.stop();
-  const stream = await navigator.mediaDevices.getUserMedia({ audio: true }), kept = [];
-  recorder = new MediaRecorder(stream);
-  recorder.ondataavailable = ({ data }) => kept.push(data);
-  recorder.onstop = () => {
-    const type = recorder.mimeType, name = type.includes("mp4") ? "recording.m4a" : "recording.webm";
-    recorder = null;
-    $("#record").textContent = "● record";
-    for (const track of stream.getTracks()) track.stop();
-    addFiles([new File(kept, name, { type })], "audio");
-  };
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: true }), { recorder: made, recorded } = recording(stream);
+  recorder = made;
   recorder.start();
   $("#record").textContent = "■ stop recording";
+  const sound = await recorded;
+  recorder = null;
+  $("#record").textContent = "● record";
+  for (const track of stream.getTracks()) track.stop();
+  const name = sound.type.includes("mp4") ? "recording.m4a" : "recording.webm";
+  await addFiles([new File([sound], name, { type: sound.type })], "audio");
 });
 
 const use = guarded((result) => addFile(there(result.path), "image", false));
@@ -329,8 +305,8 @@ function varied() {
   const { prior_temperature, model } = values("create");
   return { pictures: 4, best_of: 1, prior_temperature: prior_temperature ?? (FACTS.models[model].prior_strength === null ? null : 1) };
 }
-$("#seeds").onclick = guarded(() => draw({ ...varied(), kept: current.parts ?? given(), seed: Math.max(...results.map((r) => r.seed ?? 0)) + 1 }));
-$("#alike").onclick = guarded(() => draw({ ...varied(), kept: current.parts ?? [], image: there(current.path), mix: "lerp", seed: another() }));
+$("#seeds").onclick = guarded(() => RUN.create({ ...varied(), kept: current.parts ?? given(), seed: Math.max(...results.map((r) => r.seed ?? 0)) + 1 }));
+$("#alike").onclick = guarded(() => RUN.create({ ...varied(), kept: current.parts ?? [], image: there(current.path), mix: "lerp", seed: another() }));
 $("#change").onclick = () => choose("edit");
 $("#status").onclick = ({ target }) => {
   const at = target.closest("[data-time]");
