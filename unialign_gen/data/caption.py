@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -74,7 +75,8 @@ def run(
         tqdm(total=len(todo), unit="sample", disable=None if progress else True) as bar,
         out.open("ab", buffering=0) as f,
     ):
-        for group in grouped(ordered(pool, partial(pictures, frames=frames), todo, batch + 2 * workers), batch):
+        decoded = ordered(pool, partial(pictures, frames=frames), todo, batch + 2 * workers)
+        while group := list(islice(decoded, batch)):
             good = [(sample, found) for sample, found in group if not isinstance(found, str)]
             texts = model([found for _, found in good]) if good else []
             broken += [{"id": s.id, "kind": "broken", "reason": found} for s, found in group if isinstance(found, str)]
@@ -133,15 +135,3 @@ def pictures(sample: Sample, frames: int) -> tuple[Sample, list[Image.Image] | s
         return sample, load_video(sample.video, frames).frames if sample.video else [load_image(sample.image or "")]
     except Exception as error:
         return sample, described(error)
-
-
-def grouped(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` items, the last one shorter."""
-    group: list[Any] = []
-    for item in items:
-        group.append(item)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
