@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import report, stage
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from ..output import check_new_folder
 from .app import Commands, app
 from .loading import parse_sources
@@ -184,10 +184,8 @@ def shift_of(checkpoint: str) -> Tensor | None:
 
 
 def lines_of(path: Path) -> list[str]:
-    try:
+    with as_input_error(f"--captions {path} cannot be read: {{error}}", OSError, ValueError):
         found = list(dict.fromkeys(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()))
-    except (OSError, ValueError) as error:
-        raise InputError(f"--captions {path} cannot be read: {error}") from error
     if not found:
         raise InputError(f"--captions {path} is empty: write one caption a line")
     return found

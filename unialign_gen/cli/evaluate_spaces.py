@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import report, stage
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from ..output import check_folder
 from .app import evaluate
 from .measuring import MeasuredSpace, Out, finish, methods_of, open_aligner_of
@@ -51,10 +51,8 @@ def about_of(cache: FeatureCache, checkpoint: str, methods: list[Method], modali
 
 def read_ids(path: Path, known: list[str]) -> list[str]:
     """The ids in a file, one a line, all of them known."""
-    try:
+    with as_input_error(f"--ids {path}: {{error}}", OSError, ValueError):
         wanted = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"--ids {path}: {error}") from error
     unknown = sorted(set(wanted) - set(known))
     if unknown or not wanted:
         example = f", such as {unknown[0]}" if unknown else ""
@@ -182,10 +180,8 @@ def mteb(
     """
     check_folder(out)
     stage("loading mteb")
-    try:
+    with as_input_error(f"eval mteb {NEEDS_MTEB}", ImportError):
         from ..eval import mteb as protocol
-    except ImportError as error:
-        raise InputError(f"eval mteb {NEEDS_MTEB}") from error
 
     name = Path(checkpoint).name
     rows = protocol.evaluate(open_aligner_of(checkpoint).to(device), name, task, out / "mteb")
@@ -205,9 +201,7 @@ def export_model(
     """
     check_folder(out)
     stage(f"loading {checkpoint}")
-    try:
+    with as_input_error(f"eval export {NEEDS_MTEB}", ImportError):
         from ..sentence_transformer import export
-    except ImportError as error:
-        raise InputError(f"eval export {NEEDS_MTEB}") from error
 
     report({"folder": str(export(open_aligner_of(checkpoint), out))}, as_json, str(out))

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import InputError
+from ..errors import as_input_error
 from ..output import make_folder
 from .cache import check_same
 from .corpus import Corpus, Sample
@@ -106,10 +106,8 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
     if not out.exists():
         write_whole(about(out), (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode())
         return
-    try:
+    with as_input_error(f"{out} was not made by this command: choose another file", OSError, ValueError):
         before = json.loads(about(out).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{out} was not made by this command: choose another file") from error
     check_same(out, before, settings)
 
 
@@ -121,10 +119,10 @@ def resume(out: Path) -> set[str]:
     end = data.rfind(b"\n") + 1
     if end < len(data):
         os.truncate(out, end)
-    try:
+    with as_input_error(
+        f"{out} is damaged, a line in it is not a caption: delete that line ({{error}})", ValueError, KeyError, TypeError
+    ):
         return {json.loads(line)["id"] for line in data[:end].splitlines()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{out} is damaged, a line in it is not a caption: delete that line ({error})") from error
 
 
 def pictures(sample: Sample, frames: int) -> tuple[Sample, list[Image.Image] | str]:
