@@ -55,7 +55,7 @@ def flat(command: Callable[..., None]) -> Callable[..., None]:
     The parameter's default, if it has one, gives theirs.
     """
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
     parameters = []
     for name, given in inspect.signature(command).parameters.items():
         own = inspect.signature(groups[name]).parameters if name in groups else {name: given}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -101,12 +101,13 @@ def interpolate(
     ends = [request_of_one(option, entry, part, prior_strength=sampling.prior_strength) for option, entry in given]
     check_output(out, (".png", ".gif", ".webp", ".mp4"), [f for e in ends for f in files_of(e)], not no_overwrite)
     pipeline = load(model)
-    options = {"seed": sampling.seed, "num_inference_steps": sampling.steps, "guidance_scale": sampling.guidance}
+    options: dict[str, Any] = {"seed": sampling.seed, "upscale": upscale}
+    options |= {"num_inference_steps": sampling.steps, "guidance_scale": sampling.guidance}
     with collected() as notes:
         stage("encoding the prompts")
         a, b = (pipeline.mixed(end)[0][0] for end in ends)
         stage("drawing")
-        pictures = pipeline.interpolate(a, b, frames, mix=mix.value, upscale=upscale, **options).images
+        pictures = pipeline.interpolate(a, b, frames, mix=mix.value, **options).images
     from ..film.sheets import save_sequence
 
     save_sequence(pictures, out)
