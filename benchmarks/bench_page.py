@@ -61,6 +61,11 @@ class Found:
         return 1 + len({r["task"] for r in self.rows[dataset] if r["metric"] == "label precision" and ", " in r["task"]})
 
 
+def by_modalities(found: Found) -> list[str]:
+    """The data sets that differ in nothing but their number of modalities."""
+    return sorted((d for d in ("two", "equal", "five", "eight") if d in found.rows), key=found.modalities)
+
+
 def gaps_of(found: Found, dataset: str) -> list[float]:
     mark = "R@1, moved apart by "
     return sorted({float(r["metric"].removeprefix(mark)) for r in found.rows[dataset] if r["metric"].startswith(mark)})
@@ -140,7 +145,7 @@ def joint_figure(found: Found) -> None:
 
 def conflicts_figure(found: Found) -> None:
     """zeta, chi with its bound, and the Hoelder divergence against the number of modalities."""
-    datasets = sorted((d for d in ("two", "equal", "five", "eight") if d in found.rows), key=found.modalities)
+    datasets = by_modalities(found)
     at = [found.modalities(d) for d in datasets]
     figure = Figure(figsize=(9, 3), layout="constrained")
     shared = set.intersection(*(set(found.of(d, "zeta")) for d in datasets))
@@ -171,6 +176,12 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def table(intro: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table, and what is said before it."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return [*([intro] if intro else []), f"{lines[0]}\n|{'---|' * len(head)}", *lines[1:]]
+
+
 def change(found: Found, dataset: str, metric: str, task: str | None = None) -> tuple[float, float] | None:
     """A figure, mean over the objectives, without a gap and with the largest up to 1."""
     at = [g for g in gaps_of(found, dataset) if g <= 1]
@@ -181,39 +192,30 @@ def change(found: Found, dataset: str, metric: str, task: str | None = None) -> 
 
 
 def about_gap(found: Found) -> list[str]:
-    lines = []
+    rows = []
     for dataset in found.datasets:
-        cells = []
+        cells = [dataset]
         for metric, task in (("R@1", "all"), ("label precision", "all"), ("label precision", TOGETHER), ("judge top-5", None)):
             both = change(found, dataset, metric, task)
             cells.append(f"{percent(both[0])} to {percent(both[1])}" if both else "")
-        lines.append(f"| {dataset} | {' | '.join(cells)} |")
-    head = "| data set | R@1 of pathways | labels, pathways | labels together | pictures, judge top-5 |\n|---|---|---|---|---|"
-    return [
-        "Means moved together, then apart by 1, all else the same (means over objectives; pictures: the reference alone):",
-        head,
-        *lines,
-    ]
+        rows.append(cells)
+    intro = "Means moved together, then apart by 1, all else the same (means over objectives; pictures: the reference alone):"
+    return table(intro, ("data set", "R@1 of pathways", "labels, pathways", "labels together", "pictures, judge top-5"), rows)
 
 
 def about_joint(found: Found) -> list[str]:
-    metric, lines = "gain in R@1 over the best pathway alone", []
+    metric, rows = "gain in R@1 over the best pathway alone", []
     for dataset in found.datasets:
-        cells = []
+        cells = [dataset]
         for task in JOINT:
-            table = found.intervals(dataset, metric, task)
-            if table:
-                below, above = (sum(test(t) for t in table.values()) for test in (lambda t: t[2] < 0, lambda t: t[1] > 0))
-                mean = np.mean([t[0] for t in table.values()])
-                cells.append(f"{100 * mean:+.1f}; {above} gain, {below} lose, of {len(table)}")
-        if cells:
-            lines.append(f"| {dataset} | {' | '.join(cells)} |")
-    head = f"| data set | {' | '.join(JOINT)} |\n|---|{'---|' * len(JOINT)}"
-    return [
-        "Mean gain in R@1 in points, and how many objectives gain or lose with an interval that leaves 0 out:",
-        head,
-        *lines,
-    ]
+            if gains := list(found.intervals(dataset, metric, task).values()):
+                below, above = sum(high < 0 for _, _, high in gains), sum(low > 0 for _, low, _ in gains)
+                mean = np.mean([value for value, _, _ in gains])
+                cells.append(f"{100 * mean:+.1f}; {above} gain, {below} lose, of {len(gains)}")
+        if len(cells) > 1:
+            rows.append(cells)
+    intro = "Mean gain in R@1 in points, and how many objectives gain or lose with an interval that leaves 0 out:"
+    return table(intro, ("data set", *JOINT), rows)
 
 
 def r_squared(x: Sequence[float], y: Sequence[float]) -> float:
@@ -221,37 +223,33 @@ def r_squared(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def about_predictors(found: Found) -> list[str]:
-    lines = []
+    rows = []
     for dataset in found.datasets:
         y = found.pathways(dataset, "R@1")
         together = found.of(dataset, "label precision", TOGETHER)
-        cells = []
+        cells = [dataset, str(len(y))]
         for target in (y, together):
             for metric in ("gap", "distribution gap"):
                 x = found.of(dataset, metric)
                 cells.append(f"{r_squared([x[n] for n in x], [target[n] for n in x]):.2f}" if len(x) > 3 else "-")
-        lines.append(f"| {dataset} | {len(y)} | {' | '.join(cells)} |")
+        rows.append(cells)
     targets = ("R@1 by the gap", "by the distribution gap", "labels together by the gap", "by the distribution gap")
-    head = f"| data set | objectives | {' | '.join(targets)} |\n|---|---|---|---|---|---|"
-    return ["R squared over the objectives:", head, *lines]
+    return table("R squared over the objectives:", ("data set", "objectives", *targets), rows)
 
 
 def about_conflicts(found: Found) -> list[str]:
-    datasets = sorted((d for d in ("two", "equal", "five", "eight") if d in found.rows), key=found.modalities)
+    datasets = by_modalities(found)
     names = [n for n in found.of(datasets[-1], "zeta") if all(n in found.of(d, "zeta") for d in datasets)]
-    heads = [f"M = {found.modalities(d)}" for d in datasets]
-    lines = []
-    for name in names:
-        cells = [
-            " / ".join(f"{found.of(d, metric)[name]:.3f}" for metric in ("zeta", "chi", "Hoelder divergence")) for d in datasets
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    head = f"| zeta / chi / Hoelder divergence | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}"
-    return ["At the anchor, temperature 0.07 and bandwidth 0.3 for all:", head, *lines]
+    head = ["zeta / chi / Hoelder divergence", *(f"M = {found.modalities(d)}" for d in datasets)]
+    rows = [
+        [n, *(" / ".join(f"{found.of(d, m)[n]:.3f}" for m in ("zeta", "chi", "Hoelder divergence")) for d in datasets)]
+        for n in names
+    ]
+    return table("At the anchor, temperature 0.07 and bandwidth 0.3 for all:", head, rows)
 
 
 def about_following(found: Found) -> list[str]:
-    lines = []
+    rows = []
     for dataset in found.datasets:
         x = found.of(dataset, "gap")
         for metric in ("Hoelder divergence", "Frechet distance"):
@@ -259,8 +257,8 @@ def about_following(found: Found) -> list[str]:
             shared = [n for n in x if n in y]
             if len(shared) > 3:
                 rank = spearmanr([x[n] for n in shared], [y[n] for n in shared])
-                lines.append(f"| {dataset} | {metric} | {len(shared)} | {rank.statistic:+.2f} | {rank.pvalue:.2f} |")
-    return ["| data set | against the gap | objectives | rank correlation | p |\n|---|---|---|---|---|", *lines]
+                rows.append([dataset, metric, str(len(shared)), f"{rank.statistic:+.2f}", f"{rank.pvalue:.2f}"])
+    return table("", ("data set", "against the gap", "objectives", "rank correlation", "p"), rows)
 
 
 SECTIONS: dict[str, tuple[Callable[[Found], list[str]], str]] = {

@@ -10,7 +10,6 @@ draw one.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from accelerate import init_empty_weights
+from timing import seconds
 
 from unialign_gen.encoders.beats import BEATs
 from unialign_gen.encoders.open_clip import OpenClip, description
@@ -34,17 +34,10 @@ def clip(model: str, modality: str) -> Callable[[], torch.nn.Module]:
     return lambda: OpenClip(modality, *description(NOWHERE, {"model": model}))
 
 
-def seconds(run: Callable[[], Any], device: str, repeats: int) -> float:
-    """The median of `repeats` runs after one that warms up."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    times = []
-    for _ in range(repeats + 1):
-        start = clock()
-        run()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        times.append(clock() - start)
-    return statistics.median(times[1:])
+def median(run: Callable[[], Any], device: str, repeats: int) -> float:
+    """Seconds of a run; of a processor those of its cores."""
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    return seconds(run, repeats, time.process_time if device == "cpu" else time.perf_counter, wait)
 
 
 def of_encoder(make: Callable[[], Any], inputs: torch.Tensor, device: str, dtype: torch.dtype, repeats: int) -> float:
@@ -60,7 +53,7 @@ def of_encoder(make: Callable[[], Any], inputs: torch.Tensor, device: str, dtype
     encoder = encoder.to(device, dtype).eval()
     given = inputs.to(device, dtype if inputs.is_floating_point() else inputs.dtype)
     with torch.no_grad():
-        return seconds(lambda: encoder(given), device, repeats) / len(inputs)
+        return median(lambda: encoder(given), device, repeats) / len(inputs)
 
 
 def of_training(width: int, device: str, repeats: int, batch: int) -> float:
@@ -77,7 +70,7 @@ def of_training(width: int, device: str, repeats: int, batch: int) -> float:
         objective(z).backward()
         optimiser.step()
 
-    return seconds(step, device, repeats)
+    return median(step, device, repeats)
 
 
 def main(

@@ -23,7 +23,6 @@ import statistics
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -35,6 +34,7 @@ import av
 import numpy as np
 import torch
 import typer
+from timing import spent, turns
 
 from unialign_gen.data.cache import FeatureCache, Shard, shard_path, write_shard
 from unialign_gen.data.decode import decoders, ordered
@@ -146,18 +146,12 @@ def alternate(contenders: dict[str, Callable[[], object]], count: int, repeats: 
 
     The medians of runs that take turns.
     """
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-    for _ in range(repeats):
-        for name, work in contenders.items():
-            start, worked = time.perf_counter(), time.process_time()
-            work()
-            times[name].append((time.perf_counter() - start, time.process_time() - worked))
     return {
         name: {
-            "a second": count / statistics.median(wall for wall, _ in spent),
-            "a core second": count / statistics.median(core for _, core in spent),
+            "a second": count / statistics.median(one.clock for one in calls),
+            "a core second": count / statistics.median(one.core for one in calls),
         }
-        for name, spent in times.items()
+        for name, calls in turns(contenders, repeats).items()
     }
 
 
@@ -247,8 +241,8 @@ def extraction_speeds(root: Path, paths: list[Path], repeats: int) -> tuple[Spee
     if stream is not None:
         contenders["one by one, WebDataset reader"] = lambda: one_by_one(stream())
     return alternate(contenders | {"encoders alone": encoders_alone}, len(paths), repeats), {
-        "decode and prepare": core_seconds(lambda: [prepared(encoders, path, rate) for path in paths]) / len(paths),
-        "encode": core_seconds(encoders_alone) / len(paths),
+        "decode and prepare": spent(lambda: [prepared(encoders, path, rate) for path in paths]).core / len(paths),
+        "encode": spent(encoders_alone).core / len(paths),
         **writing(replace(config, out=root / "cache"), len(paths)),
     }
 
@@ -259,13 +253,6 @@ def prepared(encoders: dict[str, Any], path: Path, rate: int) -> None:
     encoders["audio"].prepare([sound])
 
 
-def core_seconds(work: Callable[[], object]) -> float:
-    """The processor's time for a call, over all threads."""
-    begun = time.process_time()
-    work()
-    return time.process_time() - begun
-
-
 def writing(config: ExtractConfig, clips: int) -> dict[str, float]:
     """Seconds and bytes of a clip in the cache."""
     extract(config, progress=False)
@@ -274,7 +261,7 @@ def writing(config: ExtractConfig, clips: int) -> dict[str, float]:
     held = {name: type(rows)(rows.values[:].clone(), rows.offsets) for name, rows in features.items()}
     shard = Shard(cache.ids, cache.labels, held)
     return {
-        "write": core_seconds(lambda: write_shard(config.out, 0, shard)) / clips,
+        "write": spent(lambda: write_shard(config.out, 0, shard)).core / clips,
         "bytes": shard_path(config.out, 0).stat().st_size / clips,
     }
 

@@ -19,7 +19,6 @@ import contextlib
 import itertools
 import json
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timing import seconds
 from torch import Tensor, nn
 
 Z = dict[str, Tensor]
@@ -51,15 +51,8 @@ class Setting:
             torch.cuda.synchronize()
 
     def seconds(self, work: Callable[[], object], repeats: int = 5) -> float:
-        """Median time of a call, the first of which is for warming up."""
-        times = []
-        for _ in range(1 if self.tiny else repeats + 1):
-            self.wait()
-            begun = time.perf_counter()
-            work()
-            self.wait()
-            times.append(time.perf_counter() - begun)
-        return statistics.median(times[1:] or times)
+        """Median time of a call, see `timing.seconds`."""
+        return seconds(work, 0 if self.tiny else repeats, wait=self.wait)
 
     def peak(self, work: Callable[[], object]) -> float | None:
         """The most GB on the device in a call, beyond what was there; None on a processor."""
@@ -200,8 +193,7 @@ def decoder(setting: Setting, name: str, offload: bool = False, compiled: bool =
 
     weights = sum(p.numel() * p.element_size() for p in itertools.chain(unet.parameters(), vae.parameters())) / 1e9
     beyond = setting.peak(draw)
-    seconds = setting.seconds(draw, 1)
-    found: dict[str, Any] = {"seconds": seconds, "weights GB": weights}
+    found: dict[str, Any] = {"seconds": setting.seconds(draw, 1), "weights GB": weights}
     if beyond is not None:
         found["GB"] = torch.cuda.max_memory_allocated() / 1e9
     return found
@@ -216,8 +208,8 @@ def starter(setting: Setting) -> dict[str, Any]:
     words = ["a red bird", "a drum"] if setting.tiny else ["a red bird", "a drum", "rain", "a dog"] * 2
     steps = {"num_inference_steps": 1} if setting.tiny else {}
     made = pipeline(text=words, seed=0, **steps).images
-    seconds = setting.seconds(lambda: pipeline(text=words, seed=0, **steps), 2)
-    return {"pictures a second": len(words) / seconds, "holds": all(low < high for p in made for low, high in p.getextrema())}
+    taken = setting.seconds(lambda: pipeline(text=words, seed=0, **steps), 2)
+    return {"pictures a second": len(words) / taken, "holds": all(low < high for p in made for low, high in p.getextrema())}
 
 
 def trainer(setting: Setting, precision: str) -> dict[str, Any]:

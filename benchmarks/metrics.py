@@ -1,20 +1,17 @@
-"""Time of the evaluator's heavy parts beside their peers, in one run: distances of statistics, features, ranks.
+"""Time of the evaluator's heavy parts beside their peers, in one run: features, and distances from them and from statistics.
 
     python benchmarks/metrics.py                                     # about 10 minutes on two cores
     python benchmarks/metrics.py --pictures 10000 --minutes 30       # features of as many as can be looked at in half an hour
 
-Distances: 2048-d statistics of 4,096 pictures, and of 1,024, where the covariance is singular; peers are the routes of
-pytorch-fid and clean-fid (`scipy.linalg.sqrtm`) and of torch-fidelity (eigenvalues of the product). FID of 10 thousand
-pictures: each library's metric on the same features. Features: Inception with the same random weights, the same PNG files,
-the same batch size, TF1 resize, files to features, ours against torch-fidelity's own loop, on blocks of pictures in turns. The
-order of the contestants alternates. Ranks: both directions between 100 thousand texts and as many clips, and of a size at
-which whole matrices can be sorted (Linux).
+Distances: 2048-d statistics of 4,096 pictures; peers are the routes of pytorch-fid and clean-fid (`scipy.linalg.sqrtm`) and of
+torch-fidelity (eigenvalues of the product). FID of 10 thousand pictures: each library's metric on the same features. Features:
+Inception with the same random weights, the same PNG files, the same batch size, TF1 resize, files to features, ours against
+torch-fidelity's own loop, on blocks of pictures in turns. The order of the contestants alternates.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -25,9 +22,9 @@ from unittest import mock
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import typer
 from PIL import Image
+from timing import turns
 from torch import Tensor
 
 from unialign_gen.eval import FrechetDistance, extractors, features
@@ -35,7 +32,6 @@ from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.eval.mind import mind
 from unialign_gen.eval.moments import FeatureSource, moments
 from unialign_gen.media.picture_sets import open_pictures
-from unialign_gen.retrieval import Cosine, QueryWeightedCentroid, Volume, ranks
 
 SOURCE = FeatureSource("benchmark", "none")
 BLOCK = 128  # pictures that each looks at before the other's turn
@@ -43,20 +39,14 @@ BLOCK = 128  # pictures that each looks at before the other's turn
 
 def race(contestants: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, Any]]:
     """Least seconds of each, by the clock and of processors, and what it gave."""
-    found: dict[str, dict[str, Any]] = {}
-    for i in range(repeats):
-        for name in list(contestants)[:: -1 if i % 2 else 1]:
-            start, used = time.perf_counter(), processor_seconds()
-            value = contestants[name]()
-            spent = {"seconds": time.perf_counter() - start, "processor seconds": processor_seconds() - used}
-            best = found.get(name, spent)
-            found[name] = {key: min(best[key], spent[key]) for key in spent} | {"value": value}
-    return found
-
-
-def processor_seconds() -> float:
-    """Of this process and of those that it began and that have ended."""
-    return sum(os.times()[:4])
+    return {
+        name: {
+            "seconds": min(call.clock for call in calls),
+            "processor seconds": min(call.core for call in calls),
+            "value": calls[0].value,
+        }
+        for name, calls in turns(contestants, repeats).items()
+    }
 
 
 def by_sqrtm(m1: Tensor, s1: Tensor, m2: Tensor, s2: Tensor) -> float:
@@ -85,12 +75,10 @@ def distances(count: int, width: int, repeats: int) -> dict[str, dict[str, float
     x, y = (invented(count, width, seed) for seed in (0, 1))
     a, b = moments([x], SOURCE), moments([y], SOURCE)
     routes: dict[str, Callable[[], float]] = {
-        "ours, statistics": lambda: frechet_distance(a, b),
+        "ours": lambda: frechet_distance(a, b),
         "scipy sqrtm": lambda: by_sqrtm(a.mean, a.cov, b.mean, b.cov),
         "torch-fidelity eigenvalues": lambda: by_eigenvalues(a.mean, a.cov, b.mean, b.cov),
     }
-    if count < width:
-        routes["ours, features (nuclear norm)"] = lambda: frechet_distance(x, y)
     return race(routes, repeats)
 
 
@@ -175,38 +163,6 @@ def extraction(count: int, side: int, batch: int, minutes: float) -> dict[str, A
     return {"pictures": done, "batch": batch, **total, "largest difference / spread of the features": apart}
 
 
-def retrieval(count: int, width: int, naive_up_to: int = 4096) -> dict[str, float]:
-    """Seconds and peak memory of ranks of both directions, by cosine and by volume, and of whole matrices where they fit."""
-    z = [F.normalize(torch.randn(count, width), dim=1) for _ in range(3)]
-    owner = torch.arange(count)
-    found: dict[str, float] = {}
-    for name, score in (
-        ("cosine", Cosine(z[0], z[1])),
-        ("volume", Volume(z[0], z[1:])),
-        ("query-weighted centroid", QueryWeightedCentroid(z[0], z[1:])),
-    ):
-        Path("/proc/self/clear_refs").write_text("5")
-        before, start = status("VmRSS"), time.perf_counter()
-        ranks(score, owner)
-        found[f"{name}, seconds"] = time.perf_counter() - start
-        found[f"{name}, peak GB beyond the embeddings"] = (status("VmHWM") - before) / 1e9
-    if count <= naive_up_to:
-        start = time.perf_counter()
-        scores = z[0] @ z[1].T
-        for s in (scores, scores.T):
-            s.argsort(dim=1, descending=True).argsort(dim=1).diagonal()
-        found["cosine, two whole sorts, seconds"] = time.perf_counter() - start
-    return found
-
-
-def status(key: str) -> int:
-    """A line of /proc/self/status, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return 1024 * int(line.split()[1])
-    raise KeyError(key)
-
-
 def main(
     width: int = 2048,
     pictures: Annotated[int, typer.Option(help="Pictures to extract features of, at most.")] = 512,
@@ -215,16 +171,12 @@ def main(
     batch: int = 32,
     repeats: int = 3,
     sets: Annotated[int, typer.Option(help="Pictures of each set whose FID is streamed.")] = 10_000,
-    texts: Annotated[int, typer.Option(help="Texts, and as many clips, to rank.")] = 100_000,
 ) -> None:
     """Prints seconds, values and ratios, each part as a line of JSON when it is measured."""
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "FID from features": lambda: {"pictures": sets, **streamed(sets, width, repeats)},
         "features": lambda: extraction(pictures, side, batch, minutes),
-        "distance, n > d": lambda: {"pictures": 2 * width, **distances(2 * width, width, repeats)},
-        "distance, n < d": lambda: {"pictures": width // 2, **distances(width // 2, width, repeats)},
-        "ranks": lambda: {"texts": texts, **retrieval(texts, 512)},
-        "ranks, few": lambda: {"texts": min(texts, 4096), **retrieval(min(texts, 4096), 512)},
+        "distance": lambda: {"pictures": 2 * width, **distances(2 * width, width, repeats)},
     }
     typer.echo(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "width": width}))
     found: dict[str, dict[str, Any]] = {}
@@ -236,17 +188,11 @@ def main(
 
 def ratios(found: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Time of a peer over ours."""
-    fid, many, few = (found[n] for n in ("FID from features", "distance, n > d", "distance, n < d"))
+    peers = {"FID from features": ("torch-fidelity", "torchmetrics"), "distance": ("torch-fidelity eigenvalues", "scipy sqrtm")}
     made = {
-        f"{peer} / {ours}, {n}": part[peer]["seconds"] / part[ours]["seconds"]
-        for n, part, peer, ours in (
-            ("FID from features", fid, "torch-fidelity", "ours"),
-            ("FID from features", fid, "torchmetrics", "ours"),
-            ("n > d", many, "scipy sqrtm", "ours, statistics"),
-            ("n > d", many, "torch-fidelity eigenvalues", "ours, statistics"),
-            ("n < d", few, "scipy sqrtm", "ours, statistics"),
-            ("n < d", few, "scipy sqrtm", "ours, features (nuclear norm)"),
-        )
+        f"{peer} / ours, {name}": found[name][peer]["seconds"] / found[name]["ours"]["seconds"]
+        for name, several in peers.items()
+        for peer in several
     }
     for clock in ("seconds", "processor seconds"):
         made[f"features, {clock}"] = found["features"][f"torch-fidelity, {clock}"] / found["features"][f"ours, {clock}"]

@@ -27,6 +27,7 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 import typer
+from timing import memory
 from torch import Tensor
 
 from unialign_gen.objectives import OBJECTIVES, UniAlign, build
@@ -175,24 +176,18 @@ def of_unit(loss: Callable[[Z], Tensor]) -> Callable[[Z], Tensor]:
 LONG = ("pmrl", "triangle")  # an SVD with whole bases a sample; tensors (B, B, d)
 
 
-def status(key: str) -> int:
-    """A line of /proc/self/status, in bytes."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(key + ":"))
-    return 1024 * int(line.split()[1])
-
-
 def measure(run: Callable[[], object], repeats: int) -> tuple[float, float, float]:
     """Median seconds after a warm-up, peak GB beyond what was held before, processor's over wall time."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
-    before, times, began = status("VmRSS"), [], time.process_time()
+    before, times, began = memory("VmRSS"), [], time.process_time()
     for _ in range(repeats + 1):
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
     busy = (time.process_time() - began) / sum(times)
-    return statistics.median(times[1:] or times), (status("VmHWM") - before) / 1e9, busy
+    return statistics.median(times[1:] or times), (memory("VmHWM") - before) / 1e9, busy
 
 
 def embeddings(b: int, d: int, m: int) -> Z:

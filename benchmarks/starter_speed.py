@@ -8,13 +8,12 @@ Prints JSON, medians in seconds. Nothing else should run meanwhile.
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from typing import Any
+
+from timing import seconds
 
 import unialign_gen
 
@@ -27,25 +26,14 @@ COMMANDS = {
 }
 
 
-def seconds(run: Callable[[], Any], runs: int = 3) -> float:
-    """Median time of a call."""
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
 def main() -> None:
     generate: Any = unialign_gen.load("starter")
     generate.set_progress_bar_config(disable=True)
-    generate(text=TEXTS, seed=0, num_inference_steps=1)
-    result = {"seconds_a_picture_batch_of_8": seconds(lambda: generate(text=TEXTS, seed=0)) / len(TEXTS)}
+    result = {"seconds_a_picture_batch_of_8": seconds(lambda: generate(text=TEXTS, seed=0), 3) / len(TEXTS)}
     with tempfile.TemporaryDirectory() as folder:
         for name, words in COMMANDS.items():
             command = [sys.executable, *words]
-            result[name] = seconds(lambda: subprocess.run(command, cwd=folder, check=True, capture_output=True))  # noqa: B023
+            result[name] = seconds(lambda: subprocess.run(command, cwd=folder, check=True, capture_output=True), 3)  # noqa: B023
     result["cli_over_import"] = result["cli_one_step"] - result["import_kandinsky"]
     result["help_over_pass"] = result["cli_help"] - result["python_pass"]
     sys.stdout.write(json.dumps({k: round(v, 3) for k, v in result.items()}, indent=1) + "\n")

@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from accelerate import Accelerator
+from timing import memory, turns
 
 from unialign_gen.config import load, to_dict
 from unialign_gen.data.cache import FORMAT, FeatureCache, Ragged, Shard, counted, create, shard_path, write_shard
@@ -95,12 +96,6 @@ def write_large_cache(folder: Path, size: float) -> int:
     return clips
 
 
-def anonymous() -> int:
-    """RssAnon of this process in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
-
-
 def run(path: Path, in_memory: bool) -> None:
     """One process of a large run: trains, and writes the most anonymous memory that it had beside the configuration."""
     if in_memory:
@@ -111,13 +106,13 @@ def run(path: Path, in_memory: bool) -> None:
             return Ragged(found.values[:].clone(), found.offsets)
 
         FeatureCache.features = read  # type: ignore[method-assign]
-    peak, over = [anonymous()], threading.Event()
+    before, over = memory("RssAnon"), threading.Event()
+    peak = [before]
 
     def watch() -> None:
         while not over.wait(0.05):
-            peak[0] = max(peak[0], anonymous())
+            peak[0] = max(peak[0], memory("RssAnon"))
 
-    before = anonymous()
     thread = threading.Thread(target=watch)
     thread.start()
     begun = time.perf_counter()
@@ -181,26 +176,21 @@ def main() -> None:
             lr=1e-3,
             trackers=[],
         )
-        trainer = Trainer(config, Accelerator(cpu=True))
-        step = bare(options.batch)
-        ours, theirs = [], []
-        for turn in range(options.turns + 1):
-            start = time.perf_counter()
+        trainer, step = Trainer(config, Accelerator(cpu=True)), bare(options.batch)
+
+        def ours() -> None:
             for _ in range(options.steps):
                 trainer.update()
                 trainer.step += 1
-            middle = time.perf_counter()
-            for _ in range(options.steps):
-                step()
-            if turn:  # the first is for warming up
-                ours.append((middle - start) / options.steps)
-                theirs.append((time.perf_counter() - middle) / options.steps)
+
+        calls = turns({"ours": ours, "bare": lambda: [step() for _ in range(options.steps)]}, options.turns + 1)
         trainer.ahead.shutdown()
+    cached, plain = ([call.clock / options.steps for call in calls[name][1:]] for name in ("ours", "bare"))  # after a first one
     found = {
-        "cached_ms": 1e3 * statistics.median(ours),
-        "bare_ms": 1e3 * statistics.median(theirs),
-        "speed": statistics.median(b / a for a, b in zip(ours, theirs, strict=True)),
-        "samples_per_second": options.batch / statistics.median(ours),
+        "cached_ms": 1e3 * statistics.median(cached),
+        "bare_ms": 1e3 * statistics.median(plain),
+        "speed": statistics.median(b / a for a, b in zip(cached, plain, strict=True)),
+        "samples_per_second": options.batch / statistics.median(cached),
     }
     text = (
         f"from cache {found['cached_ms']:.1f} ms a step, bare {found['bare_ms']:.1f} ms: {found['speed']:.0%} of the bare speed"

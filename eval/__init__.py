@@ -5,16 +5,14 @@ Distances between sets of pictures are torchmetrics `Metric`s, see `metrics`, an
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from unialign_gen.lazy import lazy
 
 if TYPE_CHECKING:
     from .metrics import CMMD, MIND, PRDC, FrechetDistance, FrechetInfinity, KernelDistance
 
 __all__ = ["FrechetDistance", "FrechetInfinity", "KernelDistance", "PRDC", "MIND", "CMMD"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(importlib.import_module(".metrics", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # unseen by type checkers, which would then take any name
+    __getattr__ = lazy(__name__, dict.fromkeys(__all__, "metrics"))

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from unialign_gen.encoders.published import first_line, read_state
-from unialign_gen.errors import InputError
+from unialign_gen.encoders.published import read_state
+from unialign_gen.errors import InputError, as_input_error
 
 if TYPE_CHECKING:
     from unialign_gen.encoders.base import Encoder
@@ -172,10 +172,8 @@ def network(path: Path | None = None) -> nn.Module:
     checked = io.BytesIO()  # torch-fidelity unpickles what it is given: only tensors that were read safely reach it
     torch.save(read_state(path), checked)
     checked.seek(0)
-    try:
+    with as_input_error(f"{path} holds no Inception of 2015-12-05: give the published {FILE}", RuntimeError):
         net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=checked)
-    except RuntimeError as error:
-        raise InputError(f"{path} holds no Inception of 2015-12-05: give the published {FILE}") from error
     *body, _ = net.children()  # the last is the classifier; the module's own forward would round and resize the pixels
     return nn.Sequential(Normalize([128.0] * 3, [128.0] * 3), *body, nn.Flatten()).eval().requires_grad_(False)
 
@@ -187,14 +185,12 @@ def cached_weights() -> Path:
         if (folder / name).is_file():
             return folder / name
     folder.mkdir(parents=True, exist_ok=True)
-    try:
+    advice = (
+        f"FID needs the published Inception weights and they cannot be had now ({{first}}): give {FILE} "
+        "(--weights inception=FILE), or another --extractor (judge, clip or dinov2), whose distance is then not called FID"
+    )
+    with as_input_error(advice, Exception):  # whatever urllib, ssl and the file system raise
         torch.hub.download_url_to_file(URL, str(folder / FILE), hash_prefix="6726825d", progress=False)
-    except Exception as error:  # whatever urllib, ssl and the file system raise
-        raise InputError(
-            f"FID needs the published Inception weights and they cannot be had now ({first_line(error)}): "
-            f"give {FILE} (--weights inception=FILE), or another --extractor (judge, clip or dinov2), "
-            "whose distance is then not called FID"
-        ) from error
     return folder / FILE
 
 
@@ -234,10 +230,8 @@ def dinov2(folder: Path) -> Extractor:
     """DINOv2's class token at a side of 224 pixels (the usual one), or the configuration's if that is smaller."""
     from transformers import Dinov2Model
 
-    try:
+    with as_input_error(f"no DINOv2 in {folder}: {{first}}", OSError, ValueError, RuntimeError):
         net: Any = Dinov2Model.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"no DINOv2 in {folder}: {first_line(error)}") from error
     side = min(224, int(json.loads((folder / "config.json").read_text()).get("image_size", 224)))
     frozen = ClassToken(net.eval().requires_grad_(False))
     name = f"dinov2-{digest_of(net.state_dict())}"

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen.data.cache import part_of
+from unialign_gen.data.decode import ordered
 from unialign_gen.errors import InputError
 from unialign_gen.media import load_image
 from unialign_gen.media.picture_sets import Picture, digest, open_pictures, pictures_of_npz
@@ -58,10 +60,8 @@ def batches(
 
     bar = tqdm(total=len(pictures), desc="features", disable=None)
     with bar, ThreadPoolExecutor(threads) as pool:
-        ahead = [pool.submit(prepare, p) for p in pictures[: 2 * batch]]
-        for at in range(0, len(pictures), batch):
-            ready = [f.result() for f in ahead[:batch]]
-            ahead = ahead[batch:] + [pool.submit(prepare, p) for p in pictures[at + 2 * batch : at + 3 * batch]]
+        prepared = ordered(pool, prepare, pictures, 2 * batch)
+        while ready := list(islice(prepared, batch)):
             there = [r for r in ready if r is not None]
             if there:
                 yield extractor.features(there).cpu()

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen import diagnostics
-from unialign_gen.errors import InputError
+from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.loading.methods import Method, head
 
 from .embeddings import first, pooled
@@ -208,10 +208,8 @@ def choose_anchor(anchor: str | None, modalities: Sequence[str]) -> str:
 
 def project(z: Mapping[str, Tensor], seed: int = 0) -> dict[str, list[list[float]]]:
     """t-SNE (van der Maaten & Hinton 2008) of all modalities together: (n, 2) for each, in [0, 1]."""
-    try:
+    with as_input_error("t-SNE needs scikit-learn: install the extra `eval`, or give --plot 0", ImportError):
         from sklearn.manifold import TSNE
-    except ImportError as error:
-        raise InputError("t-SNE needs scikit-learn: install the extra `eval`, or give --plot 0") from error
     together = torch.cat(list(z.values())).numpy()
     flat = TSNE(2, perplexity=min(30.0, (len(together) - 1) / 4), init="pca", random_state=seed).fit_transform(together)
     flat = (flat - flat.min(0)) / np.ptp(flat, axis=0)

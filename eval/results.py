@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unialign_gen.data import cache
-from unialign_gen.errors import InputError
+from unialign_gen.errors import as_input_error
 from unialign_gen.output import make_folder
 
 from .figures import DIMENSIONS, Row, clean
@@ -30,12 +30,12 @@ def write(folder: Path, protocol: str, about: dict[str, Any], found: dict[str, A
 def read(path: Path) -> dict[str, Any]:
     """A result file, or the one in a folder; an `InputError` if it is none."""
     path = path / FILE if path.is_dir() else path
-    try:
+    with as_input_error(
+        f"{path} is no result of `unialign-gen eval generation`, `retrieval` or `gap`", OSError, ValueError, KeyError, TypeError
+    ):
         found = json.loads(path.read_text("utf-8"))
         if not isinstance(found["rows"], list) or not isinstance(found["about"], dict) or "protocol" not in found:
             raise TypeError("no rows")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no result of `unialign-gen eval generation`, `retrieval` or `gap`") from error
     return found
 
 

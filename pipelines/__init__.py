@@ -4,10 +4,12 @@ Importing this package makes the classes known to `DiffusionPipeline.from_pretra
 pipeline names among diffusers' own.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import diffusers
 from diffusers import DiffusionPipeline
+
+from unialign_gen.lazy import lazy
 
 from .editing import Edit, Mode
 from .embed_scale import EmbedScale
@@ -57,11 +59,5 @@ def register(pipeline: type[DiffusionPipeline]) -> None:
 register(UniAlignKandinskyPipeline)
 register(UniAlignStableUnCLIPPipeline)
 
-
-def __getattr__(name: str) -> Any:
-    """The modular blocks, imported when they are asked for: most programs need none."""
-    if name in ("UniAlignEmbedStep", "UniAlignMixStep"):
-        from . import modular
-
-        return getattr(modular, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # the modular blocks when they are asked for: most programs need none
+    __getattr__ = lazy(__name__, dict.fromkeys(("UniAlignEmbedStep", "UniAlignMixStep"), "modular"))

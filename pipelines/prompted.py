@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from unialign_gen.aligner import Aligner, Embeddings
 from unialign_gen.concepts import Understanding, checkpoint_folder
-from unialign_gen.errors import InputError
+from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.mixing import Method, path
 from unialign_gen.notes import Note, collected, tell
 from unialign_gen.request import Prompt, Request
@@ -103,7 +102,7 @@ class PromptedPipeline:
         self.check_options(request)
         with collected() as notes:
             conditions, used = self.conditions(request)
-            with diffusers_checks():
+            with as_input_error("{error}", ValueError):  # diffusers' own checks, of sizes and the like
                 images = self.upscaled(used, conditions)
         return PictureOutput(images=images, notes=notes, request=used)
 
@@ -168,7 +167,7 @@ class PromptedPipeline:
                 mode = self.modes[edit.mode]
                 if request.callback_on_step_end and not accepted(mode.kind, callback_on_step_end=True):
                     raise InputError(f"this decoder's {edit.mode} has no callback: leave it out")
-                with diffusers_checks():
+                with as_input_error("{error}", ValueError):  # diffusers' own checks, of sizes and the like
                     made = editor(self, mode, self.edit_kind(mode.kind), self.__dict__.setdefault("_edit_parts", {}))
                     drawn = self.sample_edit(made, edit, canvas, used, conditions)
                     if getattr(self, "upscaler", None) is not None and canvas.larger:
@@ -399,17 +398,6 @@ class PromptedPipeline:
             return PictureOutput(images=[picture for part in drawn for picture in part], notes=notes)
         join = torch.cat if isinstance(drawn[0], Tensor) else np.concatenate
         return PictureOutput(images=join(drawn), notes=notes)
-
-
-@contextmanager
-def diffusers_checks() -> Iterator[None]:
-    """What diffusers' own checks find, of sizes and the like, as one line."""
-    try:
-        yield
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(" ".join(str(error).split())) from error
 
 
 def arrays_of(pixels: Tensor) -> np.ndarray:

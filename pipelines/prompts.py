@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unialign_gen.aligner import Aligner
-from unialign_gen.errors import InputError
+from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.mixing import check_embedding, mix
 from unialign_gen.request import Prompt, Request
 
@@ -88,10 +88,8 @@ def as_vector(value: Any) -> Tensor:
     Raises:
         InputError: it is no array of numbers.
     """
-    try:
+    with as_input_error(f"embeds must be vectors of numbers, got {type(value).__name__}", TypeError, ValueError, RuntimeError):
         return torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"embeds must be vectors of numbers, got {type(value).__name__}") from error
 
 
 def first_seeds(seed: int | Sequence[int], count: int, per_prompt: int) -> list[int]:

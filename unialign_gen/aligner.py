@@ -19,7 +19,7 @@ from .deprecated import current_keys
 from .encoders import load_encoder, save_encoder
 from .encoders.base import Encoder
 from .encoders.registry import NOWHERE, one_at_a_time
-from .errors import InputError
+from .errors import InputError, as_input_error
 from .heads import Head, encoder_beside, load_head, save_head
 from .media import Clip, Source, load_image, load_sound, load_video
 from .media.sound import SILENT
@@ -90,11 +90,9 @@ class Aligner(ModelMixin, ConfigMixin):
             InputError: no aligner there.
         """
         path = Path(folder) / (kwargs.get("subfolder") or "")
-        try:
+        with as_input_error(f"no aligner in {path}: {{error}}", OSError, ValueError, KeyError):
             config = current_keys(json.loads((path / cls.config_name).read_text()))
             aligner = cls(config["embed_dim"], config["encoders"])
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"no aligner in {path}: {error}") from error
         aligner.folder = path
         dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
         if isinstance(dtype, torch.dtype):

@@ -27,7 +27,7 @@ from .encoders import load_encoder, yamnet
 from .encoders.base import Encoder
 from .encoders.published import shipped
 from .encoders.registry import NOWHERE
-from .errors import InputError
+from .errors import InputError, as_input_error
 from .heads import Head, save_head
 from .media import load_sound
 from .notes import note
@@ -94,10 +94,10 @@ def read_bridge(folder: Path) -> Bridge | None:
     """
     if not (folder / FILE).is_file():
         return None
-    try:
+    with as_input_error(
+        f"{folder / FILE} is damaged: {{error}}; run `unialign-gen bridge` again", OSError, ValueError, TypeError
+    ):
         return Bridge(**json.loads((folder / FILE).read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{folder / FILE} is damaged: {error}; run `unialign-gen bridge` again") from error
 
 
 def heard_events(head: Head, features: Tensor, names: Sequence[str], most: int = 3) -> str:

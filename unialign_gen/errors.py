@@ -1,5 +1,10 @@
 """The one exception for what a user got wrong."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Bad input: the message is one line that says what was wrong and what to do. The CLI prints it and exits with 2.
@@ -10,3 +15,30 @@ class InputError(ValueError):
         Traceback (most recent call last):
         unialign_gen.errors.InputError: nothing to mix: give at least one prompt
     """
+
+
+@contextmanager
+def as_input_error(message: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turns errors of these kinds, raised in the block, into an `InputError`; one that is an `InputError` stays as it is.
+
+    Args:
+        message: its line; `{error}` in it stands for what the error says, `{first}` for the first line of that.
+
+    Example:
+        >>> with as_input_error("three cannot be read: {error}", ValueError):
+        ...     int("three")
+        Traceback (most recent call last):
+        unialign_gen.errors.InputError: three cannot be read: invalid literal for int() with base 10: 'three'
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except kinds as error:
+        said = message.replace("{error}", " ".join(str(error).split())).replace("{first}", first_line(error))
+        raise InputError(said) from error
+
+
+def first_line(error: BaseException) -> str:
+    """An error's message, or its name where it has none, cut to one line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import InputError, as_input_error
 from .recognition import Recognition
 
 if TYPE_CHECKING:
@@ -100,11 +100,11 @@ def load_head(folder: Path) -> Head:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    with as_input_error(
+        f"no head in {folder} that fits: {{error}}", OSError, ValueError, TypeError, RuntimeError, SafetensorError
+    ):
         head = Head(**json.loads((folder / "head.json").read_text()))
         head.load_state_dict({k: v.float() for k, v in load_file(folder / "head.safetensors").items()})
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"no head in {folder} that fits: {error}") from error
     return head.eval().requires_grad_(False)
 
 

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from .errors import InputError
 from .objectives.kernel import slices
-from .objectives.volume import cross_dets, tuple_terms
+from .objectives.scalar import score_block
+from .objectives.volume import cross_dets, gram_matrix, tuple_terms
 
 __all__ = ["Cosine", "Volume", "QueryWeightedCentroid", "DualSoftmax", "Reranked", "ranks", "both_ways", "recalls"]
 
@@ -98,16 +99,13 @@ class QueryWeightedCentroid:
 
     def __init__(self, text: Tensor, rest: Sequence[Tensor], tau: float = 0.1):
         self.text, self.rest, self.tau, self.texts, self.clips = text, list(rest), tau, len(text), len(rest[0])
-        stack = torch.stack(self.rest)  # (K, N, d)
-        self.has = stack.any(2)  # (K, N)
-        self.gram = torch.einsum("knd,lnd->kln", stack, stack)  # (K, K, N)
+        stack = torch.stack(self.rest, 1)  # (N, K, d)
+        self.has, self.gram = stack.any(2), gram_matrix(stack)  # (N, K), (N, K, K)
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
-        dots = torch.stack([self.text[rows] @ r[columns].T for r in self.rest])  # (K, rows, columns)
-        weights = (dots / self.tau).masked_fill(~self.has[:, None, columns], -torch.inf).softmax(0).nan_to_num(0.0)
-        pairs = [(k, m) for k in range(len(dots)) for m in range(len(dots))]
-        square = sum(weights[k] * weights[m] * self.gram[k, m, columns] for k, m in pairs)  # |centroid|^2
-        return (weights * dots).sum(0) / torch.as_tensor(square).clamp(min=1e-12).sqrt()  # 0 where a clip has nothing
+        has, rest = self.has[columns], [r[columns] for r in self.rest]
+        found = score_block(self.text[rows], rest, self.gram[columns], has, self.tau)
+        return torch.where(has.any(1), found, 0.0)  # where a clip has nothing
 
 
 class DualSoftmax:

@@ -7,6 +7,7 @@ import multiprocessing
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,13 @@ def unusable(entry: Contestant, names: list[str]) -> str | None:
 
 def modalities(config: BenchConfig, dataset: str) -> dict[str, int]:
     """Widths of a data set's features."""
-    return FeatureCache.open(config.out / "data" / dataset / "train").modalities
+    return opened(config.out / "data" / dataset / "train").modalities
+
+
+@lru_cache
+def opened(folder: Path) -> FeatureCache:
+    """A data set's cache, opened once a process."""
+    return FeatureCache.open(folder)
 
 
 def search(config: BenchConfig, dataset: str, objective: str, trials: list[dict[str, Any]], keep: Any) -> Settings:
@@ -195,11 +202,10 @@ def peak_memory(reset: bool = False) -> float:
 
 def embedded(config: BenchConfig, dataset: str, split: str, heads: dict[str, nn.Module]) -> measure.Space:
     """A split's samples that have every modality, turned as the validation split says, see `measure.turned`."""
-    found = {
-        name: measure.embed(FeatureCache.open(config.out / "data" / dataset / name), heads) for name in {split, "validation"}
-    }
-    z, labels, rows = found[split]
-    return measure.turned(z, config.anchor, found["validation"][0]), labels, rows
+    folder = config.out / "data" / dataset
+    validation = measure.embed(opened(folder / "validation"), heads)  # for each run, whose heads are its own
+    z, labels, rows = validation if split == "validation" else measure.embed(opened(folder / split), heads)
+    return measure.turned(z, config.anchor, validation[0]), labels, rows
 
 
 def validated(config: BenchConfig, dataset: str, heads: dict[str, nn.Module]) -> float:
@@ -212,7 +218,7 @@ def final(config: BenchConfig, dataset: str, objective: str, settings: Settings,
     data = config.datasets[dataset]
     folder = run_folder(config, dataset, objective) / f"{size or 'all'}-{seed}"
     heads, cost = trained(config, dataset, objective, settings, size, seed, folder)
-    cache = FeatureCache.open(config.out / "data" / dataset / "test")
+    cache = opened(config.out / "data" / dataset / "test")
     z, labels, rows = embedded(config, dataset, "test", heads)
     ids = [cache.ids[i] for i in rows]
     samples = measure.of_samples(z, labels, config.query, ids, config.missing)

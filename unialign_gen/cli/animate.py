@@ -21,6 +21,7 @@ from .loading import load
 @app.command()
 def animate(
     sound: Annotated[Path, typer.Argument(help="A sound file, or a video's sound track.")],
+    *,
     out: Annotated[Path, typer.Option(help="An MP4 file.")] = Path("film.mp4"),
     text: Annotated[str | None, typer.Option(help="Words that stay in the mix throughout.")] = None,
     text_weight: Annotated[float, typer.Option(min=0, max=1, help="Their weight; the sound has the rest.")] = 0.3,
@@ -31,21 +32,10 @@ def animate(
     fps: Annotated[int, typer.Option(min=1, max=120, help="Frames a second.")] = 24,
     smooth: Annotated[float, typer.Option(help="Seconds over which the picture follows; larger is calmer.")] = 0.5,
     window: Annotated[float, typer.Option(help="Seconds of sound that are heard for one moment.")] = 2.3,
-    start: o.Start = 0.0,
-    seconds: Annotated[float | None, typer.Option(help="Only so much of the recording.")] = None,
-    track: o.TrackNumber = None,
+    part: o.Part,
     side: Annotated[int, typer.Option(min=16, max=2048, help="Width and height in pixels.")] = 512,
-    checkpoint: o.Checkpoint = "starter",
-    decoder: o.Decoder = None,
-    source: o.Source = None,
-    accept_license: o.AcceptLicense = False,
-    variant: o.Variant = None,
-    steps: o.Steps = None,
-    guidance: o.Guidance = None,
-    prior_strength: o.PriorStrength = None,
-    seed: o.Seed = 0,
-    device: o.Device = "cpu",
-    dtype: o.Dtype = "float32",
+    model: o.Model,
+    sampling: o.Sampling,
     no_overwrite: o.NoOverwrite = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -61,10 +51,10 @@ def animate(
     check_output(out, (".mp4",), [sound], not no_overwrite)
     if text is not None and not text.strip():
         raise InputError("a text prompt is empty")
-    plan = Plan(pictures=pictures or 6.0, fps=fps, smooth=smooth, window=window, seconds=seconds, side=side)
-    if decoder in PUBLISHED and decoder not in DECODERS and checkpoint == "starter":
-        checkpoint, decoder = decoder, None  # a published decoder is a checkpoint of its own
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, variant=variant)
+    plan = Plan(pictures=pictures or 6.0, fps=fps, smooth=smooth, window=window, seconds=part.seconds, side=side)
+    if model.decoder in PUBLISHED and model.decoder not in DECODERS and model.checkpoint == "starter":
+        model = replace(model, checkpoint=model.decoder, decoder=None)  # a published decoder is a checkpoint of its own
+    pipeline = load(model)
     pipeline.set_progress_bar_config(disable=True)
     if pictures is None and pipeline.moving:
         plan = replace(plan, pictures=8.0)
@@ -74,7 +64,7 @@ def animate(
 
     stage("listening and drawing")
     with collected() as notes, tqdm(unit="picture", disable=not sys.stderr.isatty(), leave=False) as bar:
-        base = pipeline.embed(text=text, prior_strength=prior_strength)[0] if text is not None else None
+        base = pipeline.embed(text=text, prior_strength=sampling.prior_strength)[0] if text is not None else None
 
         def progress(done: int, total: int, _: list[Any]) -> None:
             bar.total = total
@@ -82,17 +72,16 @@ def animate(
 
         told = make_film(
             pipeline,
-            Excerpt(sound, start, None, track),
+            Excerpt(sound, part.start, None, part.track),
             out,
             plan,
-            seed,
+            sampling.seed,
             base,
             text_weight,
             progress,
-            prior_strength=prior_strength,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
+            prior_strength=sampling.prior_strength,
+            num_inference_steps=sampling.steps,
+            guidance_scale=sampling.guidance,
         )
-    report(
-        {"file": str(out), **told, "seed": seed}, as_json, f"{out}: {told['seconds']:g} s, {told['pictures']} pictures", notes
-    )
+    line = f"{out}: {told['seconds']:g} s, {told['pictures']} pictures"
+    report({"file": str(out), **told, "seed": sampling.seed}, as_json, line, notes)

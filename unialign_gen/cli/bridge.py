@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import report, stage
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from ..output import check_new_folder
 from .app import Commands, app
 from .loading import parse_sources
-from .options import AcceptLicense, AsJson, Checkpoint, Device, Source
+from .options import AsJson, Checkpoint, Space
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,18 +26,16 @@ commands = Commands(help="Make a sound head for a decoder without training one; 
 app.add_typer(commands, name="bridge")
 
 Out = Annotated[Path, typer.Option(help="A new folder: a run's, with heads/audio in it.")]
+DECODERS = Space("kandinsky")
 
 
 @commands.command()
 def events(
     out: Out,
-    checkpoint: Checkpoint = "kandinsky",
+    space: Space = DECODERS,
     tagger: Annotated[
         str | None, typer.Option(help="A folder or repository of an AST with its classes' names; YAMNet by default.")
     ] = None,
-    source: Source = None,
-    accept_license: AcceptLicense = False,
-    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """From what a tagger hears, by its classes' names.
@@ -49,11 +47,11 @@ def events(
     from ..encoders import load_encoder, yamnet
     from ..encoders.registry import NOWHERE
 
-    aligner = opened(checkpoint, source, accept_license, device)
+    aligner = opened(space)
     described = {"encoder": "yamnet"} if tagger is None else {"encoder": f"hf:{tagger}", "modality": "audio", "tags": True}
     encoder: Any = load_encoder(NOWHERE, None, described)
     layer, names = yamnet.events() if tagger is None else encoder.tags()
-    head, bridge = events_head(encoder, layer, names, lambda texts: text_embeddings(aligner, texts), shift_of(checkpoint))
+    head, bridge = events_head(encoder, layer, names, lambda texts: text_embeddings(aligner, texts), shift_of(space.checkpoint))
     finish(out, head, bridge, described, as_json)
 
 
@@ -63,16 +61,13 @@ def text(
     space: Annotated[
         str, typer.Option(help="A space of sound and text: pe_av:FOLDER_OR_REPOSITORY, or hf:FOLDER_OR_REPOSITORY of a CLAP.")
     ],
-    checkpoint: Checkpoint = "kandinsky",
+    decoders: Space = DECODERS,
     captions: Annotated[
         Path | None, typer.Option(help="A file of captions, one a line; the package's 3,000 by default.")
     ] = None,
     sounds: Annotated[
         Path | None, typer.Option(help="A folder of any sounds, for their mean; the package's recordings by default.")
     ] = None,
-    source: Source = None,
-    accept_license: AcceptLicense = False,
-    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Through captions, from a space of sound and text.
@@ -94,19 +89,19 @@ def text(
         raise InputError(f"--sounds {sounds}: no files in it")
     described = {"encoder": space, "modality": "audio"}
     reader, listener = (
-        load_encoder(NOWHERE, None, described | {"modality": modality}).to(device) for modality in ("text", "audio")
+        load_encoder(NOWHERE, None, described | {"modality": modality}).to(decoders.device) for modality in ("text", "audio")
     )
-    aligner = opened(checkpoint, source, accept_license, device)
+    aligner = opened(decoders)
     stage(f"{len(said)} captions and {len(files)} sounds")
     with torch.no_grad():
         theirs = torch.cat(
-            [reader(reader.prepare(said[at : at + 64]).to(device)).float().cpu() for at in range(0, len(said), 64)]
+            [reader(reader.prepare(said[at : at + 64]).to(decoders.device)).float().cpu() for at in range(0, len(said), 64)]
         )
         rate: int = getattr(listener, "rate")  # noqa: B009  a sound encoder's own attribute
         heard = [
-            listener(listener.prepare([load_sound(f, rate, listener.downmix)]).to(device)).float().cpu() for f in files
+            listener(listener.prepare([load_sound(f, rate, listener.downmix)]).to(decoders.device)).float().cpu() for f in files
         ]  # fmt: skip
-    ours, shift = text_embeddings(aligner, said), shift_of(checkpoint)
+    ours, shift = text_embeddings(aligner, said), shift_of(decoders.checkpoint)
     found = from_captions(theirs, ours, torch.cat(heard), shift)
     order = ranks(found.left_out, ours + (0 if shift is None else shift), said, said)
     about = measured(found.left_out, found.bridge, order, said, len(said)) | {"decay": found.decay}
@@ -159,11 +154,11 @@ def begin(out: Path) -> None:
     stage("loading the encoders")
 
 
-def opened(checkpoint: str, source: list[str] | None, accept_license: bool, device: str) -> Aligner:
+def opened(space: Space) -> Aligner:
     from ..loading import check_device, open_aligner
 
-    device = check_device(device)
-    return open_aligner(checkpoint, parse_sources(source), accept_license).to(device)
+    device = check_device(space.device)
+    return open_aligner(space.checkpoint, parse_sources(space.source), space.accept_license).to(device)
 
 
 def text_embeddings(aligner: Aligner, texts: list[str]) -> Tensor:
@@ -189,10 +184,8 @@ def shift_of(checkpoint: str) -> Tensor | None:
 
 
 def lines_of(path: Path) -> list[str]:
-    try:
+    with as_input_error(f"--captions {path} cannot be read: {{error}}", OSError, ValueError):
         found = list(dict.fromkeys(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()))
-    except (OSError, ValueError) as error:
-        raise InputError(f"--captions {path} cannot be read: {error}") from error
     if not found:
         raise InputError(f"--captions {path} is empty: write one caption a line")
     return found

@@ -12,7 +12,9 @@ from ..errors import InputError
 from ..output import check_folder, check_new_folder, make_folder
 from .app import app
 from .loading import parse_sources
-from .options import AsJson, Checkpoint, Device, NoOverwrite, Source
+from .options import AsJson, NoOverwrite, Space
+
+MEASURED = Space("stable-unclip")
 
 
 @app.command()
@@ -41,11 +43,9 @@ def calibrate(
     images: Annotated[
         Path | None, typer.Option(help="A folder of pictures like those you will make; the 64 of the package by default.")
     ] = None,
-    checkpoint: Checkpoint = "stable-unclip",
+    space: Space = MEASURED,
     out: Annotated[Path | None, typer.Option(help="A folder; by default where the checkpoint looks for it.")] = None,
     limit: Annotated[int, typer.Option(min=2, help="At most so many pictures.")] = 1000,
-    source: Source = None,
-    device: Device = "cpu",
     no_overwrite: NoOverwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -64,6 +64,7 @@ def calibrate(
         unconditional_is_zero,
     )
 
+    checkpoint = space.checkpoint
     folder = find(checkpoint)
     if images is not None and not images.is_dir():
         raise InputError(f"--images {images}: no such folder")
@@ -71,15 +72,15 @@ def calibrate(
     if out is None and checkpoint not in SHIPPED + PUBLISHED and not Path(checkpoint).expanduser().is_dir():
         raise InputError(f"{checkpoint} is not a folder of yours: name one with --out")
     check_folder(place, not no_overwrite)
-    check_names(device)
+    check_names(space.device)
     stage("loading the image encoder")
-    device = check_device(device)
+    device = check_device(space.device)
     from ..loading.description import on_disk
     from ..loading.scale import measure, pictures_in, shipped_pictures
 
     shipped = shipped_pictures()
     files = (list(shipped) if images is None else pictures_in(images))[:limit]
-    aligner = open_aligner(checkpoint, parse_sources(source)).to(device)
+    aligner = open_aligner(checkpoint, parse_sources(space.source), space.accept_license).to(device)
     found = measure(aligner.part("image"), files, zero_unconditional=unconditional_is_zero(folder))
     if on_disk(aligner.configs.get("text", {})):
         known = measure(aligner.part("image"), list(shipped), texts=aligner.part("text"), captions=list(shipped.values()))

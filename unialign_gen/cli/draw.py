@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,35 +21,20 @@ BATCH = 8  # pictures drawn at a time
 
 @app.command()
 def generate(
-    text: o.Text = None,
-    audio: o.Audio = None,
-    video: o.Video = None,
-    image: o.Image = None,
-    weight: o.Weight = None,
-    start: o.Start = 0.0,
-    seconds: o.Seconds = None,
-    track: o.TrackNumber = None,
+    *,
+    prompts: o.Prompts,
+    part: o.Part,
     out: Annotated[
         Path | None,
         typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ... By default named after the prompt."),
     ] = None,
     mix: o.MixOption = o.Mix.lerp,
-    checkpoint: o.Checkpoint = "starter",
-    decoder: o.Decoder = None,
-    source: o.Source = None,
-    accept_license: o.AcceptLicense = False,
-    heads: o.Heads = None,
-    variant: o.Variant = None,
-    steps: o.Steps = None,
-    guidance: o.Guidance = None,
-    prior_strength: o.PriorStrength = None,
+    model: o.Model,
+    sampling: o.Sampling,
     prior_temperature: o.PriorTemperature = None,
     upscale: o.Upscale = None,
     num_images: Annotated[int, typer.Option(min=1, max=1000, help="How many pictures.")] = 1,
     best_of: o.BestOf = 1,
-    seed: o.Seed = 0,
-    device: o.Device = "cpu",
-    dtype: o.Dtype = "float32",
     no_overwrite: o.NoOverwrite = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -58,20 +43,20 @@ def generate(
     from .prompts import files_of, request_of
 
     asked = request_of(
-        *(text, audio, video, image, weight, (start, seconds, track)),
+        *(prompts, part),
         mix=mix.value,
-        prior_strength=prior_strength,
+        prior_strength=sampling.prior_strength,
         prior_temperature=prior_temperature,
         upscale=upscale,
-        seed=seed,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
+        seed=sampling.seed,
+        num_inference_steps=sampling.steps,
+        guidance_scale=sampling.guidance,
     )
     out = named_after([p.name for p in asked.prompts[0]], ".png") if out is None else out
     names = picture_files(out, num_images, files_of(asked), not no_overwrite)
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
+    pipeline = load(model)
     if pipeline.moving:
-        raise InputError(f"{checkpoint} draws clips: use animate")
+        raise InputError(f"{model.checkpoint} draws clips: use animate")
     from tqdm import tqdm
 
     with collected() as notes:
@@ -81,85 +66,63 @@ def generate(
         together = max(1, BATCH // best_of)
         starts = range(0, num_images, together)
         results = [
-            pipeline.draw_best(best_of, replace(ready, prompts=ready.prompts * count, seed=seed + at * best_of))
+            pipeline.draw_best(best_of, replace(ready, prompts=ready.prompts * count, seed=sampling.seed + at * best_of))
             for at in tqdm(starts, unit="batch", disable=None if len(starts) > 1 else True, leave=False)
             if (count := min(together, num_images - at))
         ]
     pictures = [picture for result in results for picture in result.images]
     made = [result.request.picture(i) for result in results for i in range(len(result.images))]
     with collected() as more:
-        save_pictures(names, pictures, [PictureSettings(request, checkpoint, decoder or "") for request in made])
+        save_pictures(names, pictures, [PictureSettings(request, model.checkpoint, model.decoder or "") for request in made])
     files = [str(n) for n in names]
-    report({"files": files, "seed": seed, "checkpoint": checkpoint}, as_json, "\n".join(files), [*notes, *more])
+    result = {"files": files, "seed": sampling.seed, "checkpoint": model.checkpoint}
+    report(result, as_json, "\n".join(files), [*notes, *more])
 
 
 @app.command()
 def interpolate(
     first: Annotated[str, typer.Option("--from", help="KIND:VALUE, such as text:'a cat' or audio:thunder.wav.")],
     last: Annotated[str, typer.Option("--to", help="KIND:VALUE.")],
-    start: o.Start = 0.0,
-    seconds: o.Seconds = None,
-    track: o.TrackNumber = None,
+    *,
+    part: o.Part,
     frames: Annotated[int, typer.Option(min=2, max=1000, help="Pictures, both ends included.")] = 16,
     out: Annotated[Path, typer.Option(help="By its suffix: .gif, .webp, .mp4, or .png for a grid.")] = Path("morph.gif"),
     mix: o.MixOption = o.Mix.slerp,
-    checkpoint: o.Checkpoint = "starter",
-    decoder: o.Decoder = None,
-    source: o.Source = None,
-    accept_license: o.AcceptLicense = False,
-    heads: o.Heads = None,
-    variant: o.Variant = None,
-    steps: o.Steps = None,
-    guidance: o.Guidance = None,
-    prior_strength: o.PriorStrength = None,
+    model: o.Model,
+    sampling: o.Sampling,
     upscale: o.Upscale = None,
-    seed: o.Seed = 0,
-    device: o.Device = "cpu",
-    dtype: o.Dtype = "float32",
     no_overwrite: o.NoOverwrite = False,
     as_json: o.AsJson = False,
 ) -> None:
     """Draw the way between two prompts, all from one noise."""
     from .prompts import files_of, request_of_one
 
-    part = (start, seconds, track)
     given = (("--from", first), ("--to", last))
-    ends = [request_of_one(option, entry, part, prior_strength=prior_strength) for option, entry in given]
+    ends = [request_of_one(option, entry, part, prior_strength=sampling.prior_strength) for option, entry in given]
     check_output(out, (".png", ".gif", ".webp", ".mp4"), [f for e in ends for f in files_of(e)], not no_overwrite)
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
+    pipeline = load(model)
+    options: dict[str, Any] = {"seed": sampling.seed, "upscale": upscale}
+    options |= {"num_inference_steps": sampling.steps, "guidance_scale": sampling.guidance}
     with collected() as notes:
         stage("encoding the prompts")
         a, b = (pipeline.mixed(end)[0][0] for end in ends)
         stage("drawing")
-        pictures = pipeline.interpolate(
-            a, b, frames, mix=mix.value, seed=seed, num_inference_steps=steps, guidance_scale=guidance, upscale=upscale
-        ).images
+        pictures = pipeline.interpolate(a, b, frames, mix=mix.value, **options).images
     from ..film.sheets import save_sequence
 
     save_sequence(pictures, out)
-    report({"files": [str(out)], "frames": frames, "seed": seed}, as_json, str(out), notes)
+    report({"files": [str(out)], "frames": frames, "seed": sampling.seed}, as_json, str(out), notes)
 
 
 @app.command()
 def embed(
-    text: o.Text = None,
-    audio: o.Audio = None,
-    video: o.Video = None,
-    image: o.Image = None,
-    weight: o.Weight = None,
-    start: o.Start = 0.0,
-    seconds: o.Seconds = None,
-    track: o.TrackNumber = None,
+    *,
+    prompts: o.Prompts,
+    part: o.Part,
     out: Annotated[Path, typer.Option(help="A safetensors file.")] = Path("embedding.safetensors"),
     mix: o.MixOption = o.Mix.lerp,
-    checkpoint: o.Checkpoint = "starter",
-    source: o.Source = None,
-    accept_license: o.AcceptLicense = False,
-    heads: o.Heads = None,
-    variant: o.Variant = None,
+    model: o.Model,
     prior_strength: o.PriorStrength = None,
-    device: o.Device = "cpu",
-    dtype: o.Dtype = "float32",
     no_overwrite: o.NoOverwrite = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -169,9 +132,9 @@ def embed(
     """
     from .prompts import files_of, request_of
 
-    asked = request_of(text, audio, video, image, weight, (start, seconds, track), mix=mix.value, prior_strength=prior_strength)
+    asked = request_of(prompts, part, mix=mix.value, prior_strength=prior_strength)
     check_output(out, (".safetensors",), files_of(asked), not no_overwrite)
-    pipeline = load(checkpoint, device, dtype, None, source, accept_license, heads, variant)
+    pipeline = load(model)
     import torch
     from safetensors.torch import save_file
 
@@ -185,9 +148,9 @@ def embed(
     for prompt, vector in zip(ready.prompts[0], each, strict=True):
         tensors[prompt.kind] = torch.cat([*([tensors[prompt.kind]] if prompt.kind in tensors else []), vector[None]])
     tensors = {kind: value.cpu().contiguous() for kind, value in tensors.items()}
-    strength_used = str(strength_of(pipeline.prior, prior_strength))
+    used = str(strength_of(pipeline.prior, prior_strength))
     with written(out) as file:
-        save_file(tensors, file, metadata={"checkpoint": checkpoint, "normalised": "true", "prior_strength": strength_used})
+        save_file(tensors, file, metadata={"normalised": "true", "checkpoint": model.checkpoint, "prior_strength": used})
     shapes = {k: list(v.shape) for k, v in tensors.items()}
     report({"file": str(out), "shapes": shapes}, as_json, f"{out}: {', '.join(f'{k} {v}' for k, v in shapes.items())}", notes)
 
@@ -206,7 +169,7 @@ def showcase(
     Words, sounds, mixes, a video, a way between two prompts.
     """
     check_output(out, (".png",), overwrite=not no_overwrite)
-    pipeline = load(checkpoint, "cpu", "float32", decoder)
+    pipeline = load(o.Model(checkpoint, decoder=decoder))
     from ..showcase import draw_sheet
 
     pipeline.set_progress_bar_config(disable=True)

@@ -17,6 +17,7 @@ from .loading import load
 @app.command()
 def edit(
     picture: Annotated[Path | None, typer.Argument(help="The picture; it may be left out where --control is given.")] = None,
+    *,
     mask: Annotated[Path | None, typer.Option(help="A picture: white is redrawn, black stays pixel for pixel.")] = None,
     strength: Annotated[
         float | None, typer.Option(min=0, max=1, help="How much is redrawn; 0.7 by default, with a mask all of it.")
@@ -24,29 +25,13 @@ def edit(
     control: Annotated[
         Path | None, typer.Option(help="A control map, depth or edges, for a decoder with a ControlNet: kandinsky, sdxl ...")
     ] = None,
-    text: o.Text = None,
-    audio: o.Audio = None,
-    video: o.Video = None,
-    image: o.Image = None,
-    weight: o.Weight = None,
-    start: o.Start = 0.0,
-    seconds: o.Seconds = None,
-    track: o.TrackNumber = None,
+    prompts: o.Prompts,
+    part: o.Part,
     out: Annotated[Path, typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ...")] = Path("edited.png"),
     mix: o.MixOption = o.Mix.lerp,
-    checkpoint: o.Checkpoint = "starter",
-    decoder: o.Decoder = None,
-    source: o.Source = None,
-    accept_license: o.AcceptLicense = False,
-    heads: o.Heads = None,
-    variant: o.Variant = None,
-    steps: o.Steps = None,
-    guidance: o.Guidance = None,
-    prior_strength: o.PriorStrength = None,
+    model: o.Model,
+    sampling: o.Sampling,
     num_images: Annotated[int, typer.Option(min=1, max=64, help="How many pictures.")] = 1,
-    seed: o.Seed = 0,
-    device: o.Device = "cpu",
-    dtype: o.Dtype = "float32",
     no_overwrite: o.NoOverwrite = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -59,12 +44,12 @@ def edit(
     from .prompts import files_of, request_of
 
     asked = request_of(
-        *(text, audio, video, image, weight, (start, seconds, track)),
+        *(prompts, part),
         mix=mix.value,
-        prior_strength=prior_strength,
-        seed=seed,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
+        prior_strength=sampling.prior_strength,
+        seed=sampling.seed,
+        num_inference_steps=sampling.steps,
+        guidance_scale=sampling.guidance,
         num_images_per_prompt=num_images,
     )
     given = [path for path in (picture, mask, control) if path is not None]
@@ -75,12 +60,12 @@ def edit(
     from ..pipelines import Edit
 
     wanted = Edit(picture, mask, strength, control)
-    pipeline = load(checkpoint, device, dtype, decoder, source, accept_license, heads, variant)
+    pipeline = load(model)
     with collected() as notes:
         stage("drawing")
         result = pipeline.draw_edit(wanted, asked)
         made = [result.request.picture(i) for i in range(num_images)]
-        settings = [PictureSettings(request, checkpoint, decoder or "", edit=wanted.described) for request in made]
+        settings = [PictureSettings(request, model.checkpoint, model.decoder or "", edit=wanted.described) for request in made]
         save_pictures(names, result.images, settings)
     files = [str(n) for n in names]
-    report({"files": files, "seed": seed, "mode": wanted.mode}, as_json, "\n".join(files), notes)
+    report({"files": files, "seed": sampling.seed, "mode": wanted.mode}, as_json, "\n".join(files), notes)

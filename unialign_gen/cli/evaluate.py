@@ -10,7 +10,7 @@ import typer
 from ..console import report
 from .app import evaluate
 from .loading import load
-from .options import AsJson, BestOf, Checkpoint, Decoder, Heads, PriorStrength, Seed
+from .options import AsJson, BestOf, Checkpoint, Decoder, Heads, Model, PriorStrength, Seed
 
 
 @evaluate.command()
@@ -35,7 +35,7 @@ def concepts(
     find(checkpoint, decoder)
     root = data or default_root()
     read(root)  # says where there is none, before anything is loaded
-    pipeline = load(checkpoint, "cpu", "float32", decoder, heads=heads)
+    pipeline = load(Model(checkpoint, decoder=decoder, heads=heads))
     from ..checkpoints.concepts import evaluate as run
     from ..checkpoints.concepts import table
 

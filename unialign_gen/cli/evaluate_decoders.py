@@ -11,7 +11,7 @@ from ..console import report, stage
 from ..errors import InputError
 from .app import evaluate
 from .loading import load
-from .options import AcceptLicense, AsJson, Device, Dtype, Source, Steps
+from .options import AcceptLicense, AsJson, Device, Dtype, Model, Source, Steps
 
 
 @evaluate.command()
@@ -62,6 +62,6 @@ def decoders(
     for name in names:
         place, _, last = name.rpartition("/")
         place, decoder = (place, last) if last in DECODERS and place else (name, None)
-        pipeline = load(place, device, dtype, decoder, source, accept_license)
+        pipeline = load(Model(place, source, accept_license, device, dtype, decoder))
         found[name] = run(pipeline, pictures, judge, seeds, batch, num_inference_steps=steps)
     report({"decoders": found}, as_json, table(found))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import report, stage
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from ..output import check_folder
 from .app import evaluate
-from .measuring import Features, MethodOption, Out, SpaceOption, finish, methods_of, open_aligner_of
-from .options import AcceptLicense, AsJson, Checkpoint, Device, Seed, Source
+from .measuring import MeasuredSpace, Out, finish, methods_of, open_aligner_of
+from .options import AsJson, Checkpoint, Device, Seed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from ..loading.methods import Method
 
 
-def opened(
-    features: Path, checkpoint: str, source: list[str] | None, accept_license: bool
-) -> tuple[FeatureCache, Aligner | None]:
+def opened(space: MeasuredSpace) -> tuple[FeatureCache, Aligner | None]:
     from ..data.cache import FeatureCache
     from ..loading import open_aligner
     from .loading import parse_sources
 
-    cache = FeatureCache.open(features)
-    return cache, None if checkpoint == "none" else open_aligner(checkpoint, parse_sources(source), accept_license)
+    cache = FeatureCache.open(space.features)
+    if space.checkpoint == "none":
+        return cache, None
+    return cache, open_aligner(space.checkpoint, parse_sources(space.source), space.accept_license)
 
 
 def about_of(cache: FeatureCache, checkpoint: str, methods: list[Method], modalities: list[str]) -> dict[str, Any]:
@@ -51,10 +51,8 @@ def about_of(cache: FeatureCache, checkpoint: str, methods: list[Method], modali
 
 def read_ids(path: Path, known: list[str]) -> list[str]:
     """The ids in a file, one a line, all of them known."""
-    try:
+    with as_input_error(f"--ids {path}: {{error}}", OSError, ValueError):
         wanted = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"--ids {path}: {error}") from error
     unknown = sorted(set(wanted) - set(known))
     if unknown or not wanted:
         example = f", such as {unknown[0]}" if unknown else ""
@@ -76,13 +74,9 @@ def read_scores(path: Path) -> Tensor:
 
 @evaluate.command()
 def retrieval(
-    features: Features,
+    space: MeasuredSpace,
     out: Out,
-    method: MethodOption = None,
     modality: Annotated[list[str] | None, typer.Option(help="What is looked for by text; all that the features have.")] = None,
-    checkpoint: SpaceOption = "starter",
-    source: Source = None,
-    accept_license: AcceptLicense = False,
     dsl: Annotated[
         float | None, typer.Option(help="Also rows +DSL, the dual softmax, with this scale (1 as published).")
     ] = None,
@@ -103,8 +97,8 @@ def retrieval(
     """
     check_folder(out)
     stage("opening the features")
-    methods = methods_of(method)
-    cache, aligner = opened(features, checkpoint, source, accept_license)
+    methods = methods_of(space.method)
+    cache, aligner = opened(space)
     there = [m for m in cache.modalities if m != "text"]
     others = modality or [m for m in ("video", "audio", "image", *there) if m in there]
     others = list(dict.fromkeys(others))
@@ -112,7 +106,7 @@ def retrieval(
         others.remove("image")
     from ..eval.search import evaluate as run
 
-    about = about_of(cache, checkpoint, methods, ["text", *others])
+    about = about_of(cache, space.checkpoint, methods, ["text", *others])
     left_out = [m for m in there if m not in others]
     if left_out:
         warnings.warn(f"{', '.join(left_out)} is left out: name it with --modality to look for it too", stacklevel=2)
@@ -120,7 +114,7 @@ def retrieval(
     chosen = frozenset(read_ids(ids, cache.ids)) if ids else None
     if ids:
         about["ids"] = f"{len(chosen or ())} of {ids.name}"
-    named = {"dataset": about["dataset"], "checkpoint": checkpoint}
+    named = {"dataset": about["dataset"], "checkpoint": space.checkpoint}
     found = run(cache, methods, others, aligner, dsl, missing, chosen, read_scores(rerank) if rerank else None, **named)
     about["captions"] = found.pop("captions")
     finish(out, "retrieval", about, found, as_json)
@@ -128,13 +122,9 @@ def retrieval(
 
 @evaluate.command()
 def gap(
-    features: Features,
+    space: MeasuredSpace,
     out: Out,
-    method: MethodOption = None,
     modality: Annotated[list[str] | None, typer.Option(help="Two or more; all that the features have.")] = None,
-    checkpoint: SpaceOption = "starter",
-    source: Source = None,
-    accept_license: AcceptLicense = False,
     anchor: Annotated[str | None, typer.Option(help="Where the conflicts are measured; image, or video.")] = None,
     tau: Annotated[float, typer.Option(min=1e-4, help="Temperature of the conflicts.")] = 0.07,
     bandwidth: Annotated[float, typer.Option(min=1e-3, help="Of the Hoelder divergence's kernels.")] = 0.3,
@@ -151,18 +141,18 @@ def gap(
     """
     check_folder(out)
     stage("opening the features")
-    methods = methods_of(method)
-    cache, aligner = opened(features, checkpoint, source, accept_license)
+    methods = methods_of(space.method)
+    cache, aligner = opened(space)
     modalities = modality or list(cache.modalities)
     from ..eval import gap as protocol
 
-    about = about_of(cache, checkpoint, methods, modalities) | {
+    about = about_of(cache, space.checkpoint, methods, modalities) | {
         "anchor": protocol.choose_anchor(anchor, modalities),
         "tau": tau,
         "bandwidth": bandwidth,
         "samples": f"at most {limit}, seed {seed}",
     }
-    named = {"dataset": about["dataset"], "checkpoint": checkpoint}
+    named = {"dataset": about["dataset"], "checkpoint": space.checkpoint}
     found: dict[str, Any] = dict(
         protocol.evaluate(cache, methods, modalities, aligner, anchor, tau, bandwidth, limit, resamples, seed, **named)
     )
@@ -190,10 +180,8 @@ def mteb(
     """
     check_folder(out)
     stage("loading mteb")
-    try:
+    with as_input_error(f"eval mteb {NEEDS_MTEB}", ImportError):
         from ..eval import mteb as protocol
-    except ImportError as error:
-        raise InputError(f"eval mteb {NEEDS_MTEB}") from error
 
     name = Path(checkpoint).name
     rows = protocol.evaluate(open_aligner_of(checkpoint).to(device), name, task, out / "mteb")
@@ -213,9 +201,7 @@ def export_model(
     """
     check_folder(out)
     stage(f"loading {checkpoint}")
-    try:
+    with as_input_error(f"eval export {NEEDS_MTEB}", ImportError):
         from ..sentence_transformer import export
-    except ImportError as error:
-        raise InputError(f"eval export {NEEDS_MTEB}") from error
 
     report({"folder": str(export(open_aligner_of(checkpoint), out))}, as_json, str(out))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..console import stage
@@ -11,6 +10,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from .. import AnyPipeline
+    from .options import Model
 
 
 def parse_sources(entries: list[str] | None) -> dict[str, str]:
@@ -33,34 +33,17 @@ def quiet() -> None:
     logging_of_transformers.disable_progress_bar()
 
 
-def load(
-    checkpoint: str,
-    device: str,
-    dtype: str,
-    decoder: str | None = None,
-    source: list[str] | None = None,
-    accept_license: bool = False,
-    heads: Path | None = None,
-    variant: str | None = None,
-) -> AnyPipeline:
+def load(model: Model) -> AnyPipeline:
     from ..loading import check_names, find
 
-    find(checkpoint, decoder)
-    sources = parse_sources(source)
-    check_names(device, dtype)
-    stage(f"loading {checkpoint}")
+    find(model.checkpoint, model.decoder)
+    options = dict(vars(model))
+    options["sources"] = parse_sources(options.pop("source"))
+    check_names(model.device, model.dtype)
+    stage(f"loading {model.checkpoint}")
     from .. import load as load_pipeline
 
     quiet()
-    pipeline = load_pipeline(
-        checkpoint,
-        device=device,
-        dtype=dtype,
-        decoder=decoder,
-        sources=sources,
-        accept_license=accept_license,
-        heads=heads,
-        variant=variant,
-    )
+    pipeline = load_pipeline(**options)
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
     return pipeline

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
+from .options import AcceptLicense, Source
 
 if TYPE_CHECKING:
     from ..aligner import Aligner
@@ -37,11 +39,20 @@ ResizeOption = Annotated[str, typer.Option("--resize", help="Before Inception: b
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Stop at a picture that cannot be read, instead of leaving it out.")
 ]
-Features = Annotated[Path, typer.Option(help="A folder that `unialign-gen extract` made.")]
-SpaceOption = Annotated[
-    str, typer.Option("--checkpoint", help="Whose heads stand in for those a method does not have; none for no such heads.")
-]
 Out = Annotated[Path, typer.Option(help="A folder for the results.")]
+
+
+@dataclass
+class MeasuredSpace:
+    """Features of encoders, and the heads that they are measured under."""
+
+    features: Annotated[Path, typer.Option(help="A folder that `unialign-gen extract` made.")]
+    method: MethodOption = None
+    checkpoint: Annotated[
+        str, typer.Option(help="Whose heads stand in for those a method does not have; none for no such heads.")
+    ] = "starter"
+    source: Source = None
+    accept_license: AcceptLicense = False
 
 
 def extractors(names: list[str] | None, weights: list[str] | None, resize: str, device: str) -> dict[str, Extractor]:

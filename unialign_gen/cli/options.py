@@ -1,7 +1,8 @@
-"""Options that several commands share."""
+"""Options that several commands share, those that go together as one parameter, see `app.flat`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -44,13 +45,6 @@ Source = Annotated[
     ),
 ]
 AcceptLicense = Annotated[bool, typer.Option("--accept-license", help="Use parts whose licence is not permissive.")]
-Text = Annotated[list[str] | None, typer.Option(help="A text prompt. Options of one kind can be repeated: they are mixed.")]
-Audio = Annotated[list[Path] | None, typer.Option(help="A sound file, or a video's sound track.")]
-Video = Annotated[list[Path] | None, typer.Option(help="A video file; its sound counts for three tenths.")]
-Image = Annotated[list[Path] | None, typer.Option(help="A picture file.")]
-Weight = Annotated[
-    list[str] | None, typer.Option(help="KIND=NUMBER, such as text=0.7; KIND=N,N for repeated options; negative allowed.")
-]
 Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; the checkpoint's own by default.")]
 Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance; 1 turns it off.")]
 PriorStrength = Annotated[
@@ -95,12 +89,63 @@ Overrides = Annotated[
 ]
 Heads = Annotated[Path | None, typer.Option(help="A training run, whose heads replace the checkpoint's own.")]
 NoOverwrite = Annotated[bool, typer.Option("--no-overwrite", help="Stop if the output is there already.")]
-Start = Annotated[float, typer.Option(min=0, help="Seconds into the sound or video at which the part that counts begins.")]
-Seconds = Annotated[float | None, typer.Option(help="Only so much of the sound or video; to its end by default.")]
-TrackNumber = Annotated[
-    int | None,
-    typer.Option("--track", min=0, help="Which of several tracks, counted from 0; by default the file's own choice."),
-]
-Variant = Annotated[
-    str | None, typer.Option(help="Of the weight files, such as fp16; taken by itself where a folder has no other weights.")
-]
+
+
+@dataclass
+class Prompts:
+    """What is mixed in one prompt."""
+
+    text: Annotated[
+        list[str] | None, typer.Option(help="A text prompt. Options of one kind can be repeated: they are mixed.")
+    ] = None
+    audio: Annotated[list[Path] | None, typer.Option(help="A sound file, or a video's sound track.")] = None
+    video: Annotated[list[Path] | None, typer.Option(help="A video file; its sound counts for three tenths.")] = None
+    image: Annotated[list[Path] | None, typer.Option(help="A picture file.")] = None
+    weight: Annotated[
+        list[str] | None, typer.Option(help="KIND=NUMBER, such as text=0.7; KIND=N,N for repeated options; negative allowed.")
+    ] = None
+
+
+@dataclass
+class Part:
+    """What counts of every sound and video."""
+
+    start: Annotated[
+        float, typer.Option(min=0, help="Seconds into the sound or video at which the part that counts begins.")
+    ] = 0.0
+    seconds: Annotated[float | None, typer.Option(help="Only so much of the sound or video; to its end by default.")] = None
+    track: Annotated[
+        int | None, typer.Option(min=0, help="Which of several tracks, counted from 0; by default the file's own choice.")
+    ] = None
+
+
+@dataclass
+class Space:
+    """The encoders of a checkpoint."""
+
+    checkpoint: Checkpoint = "starter"
+    source: Source = None
+    accept_license: AcceptLicense = False
+    device: Device = "cpu"
+
+
+@dataclass
+class Model(Space):
+    """A checkpoint with its decoder."""
+
+    dtype: Dtype = "float32"
+    decoder: Decoder = None
+    heads: Heads = None
+    variant: Annotated[
+        str | None, typer.Option(help="Of the weight files, such as fp16; taken by itself where a folder has no other weights.")
+    ] = None
+
+
+@dataclass
+class Sampling:
+    """How a decoder draws."""
+
+    steps: Steps = None
+    guidance: Guidance = None
+    prior_strength: PriorStrength = None
+    seed: Seed = 0

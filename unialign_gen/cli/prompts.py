@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,7 @@ from ..errors import InputError
 from ..request import MODALITIES, Request
 from ..request.arguments import ask
 from ..text import clean_text
-
-Part = tuple[float, float | None, int | None]  # start and length in seconds, and track, of every sound and video
-WHOLE: Part = (0.0, None, None)
+from .options import Part, Prompts
 
 
 def parse_weights(entries: list[str] | None) -> dict[str, tuple[float, ...] | float]:
@@ -31,33 +30,24 @@ def parse_weights(entries: list[str] | None) -> dict[str, tuple[float, ...] | fl
     return out
 
 
-def request_of(
-    text: list[str] | None,
-    audio: list[Path] | None,
-    video: list[Path] | None,
-    image: list[Path] | None,
-    weight: list[str] | None = None,
-    part: Part = WHOLE,
-    **options: Any,
-) -> Request:
+def request_of(given: Prompts, part: Part, **options: Any) -> Request:
     """What the options ask for; options of one kind that are repeated are mixed.
 
     Raises:
         InputError: no prompt, a file that is not there, or a number that cannot be used.
     """
-    given = {"text": text, "audio": audio, "video": video, "image": image}
-    prompts: dict[str, Any] = {kind: tuple(str(v) for v in values) for kind, values in given.items() if values}
+    prompts: dict[str, Any] = {kind: tuple(map(str, values)) for kind in MODALITIES if (values := getattr(given, kind))}
     if not prompts:
         raise InputError("nothing to draw: give --text, --audio, --video or --image")
     for kind, values in prompts.items():
         for value in values:
             check_prompt(kind, value)
-    if part != WHOLE:
+    if part != Part():
         from ..media import Excerpt
 
         for kind in {"audio", "video"} & set(prompts):
-            prompts[kind] = tuple(Excerpt(value, *part) for value in prompts[kind])
-    return ask(**prompts, weights=parse_weights(weight), **options)
+            prompts[kind] = tuple(Excerpt(value, *astuple(part)) for value in prompts[kind])
+    return ask(**prompts, weights=parse_weights(given.weight), **options)
 
 
 def check_prompt(kind: str, value: str) -> None:
@@ -75,8 +65,8 @@ def request_of_one(option: str, entry: str, part: Part, **options: Any) -> Reque
     kind, colon, value = entry.partition(":")
     if not colon or kind not in MODALITIES:
         raise InputError(f"{option} {entry!r}: write text:WORDS, audio:FILE, video:FILE or image:FILE")
-    given: dict[str, Any] = {k: [value] if k == kind else None for k in MODALITIES}
-    return request_of(**given, part=part, **options)
+    given: dict[str, Any] = {kind: [value]}
+    return request_of(Prompts(**given), part, **options)
 
 
 def files_of(request: Request) -> list[str]:

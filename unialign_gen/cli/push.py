@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import report, stage
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from .app import app
 from .options import AsJson
 
@@ -38,13 +38,11 @@ def push(
     from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi()
-    try:
+    with as_input_error(f"{repository} cannot be written: {{first}}", OSError, HfHubHTTPError, ValueError):
         api.create_repo(repository, exist_ok=True, private=private)
         if not (place / "README.md").is_file():
             ModelCard(CARD.format(name=repository.partition("/")[2], repository=repository)).push_to_hub(repository)
         where = api.upload_folder(folder_path=place, repo_id=repository, ignore_patterns=[".*", "*.part*"])
-    except (OSError, HfHubHTTPError, ValueError) as error:
-        raise InputError(f"{repository} cannot be written: {str(error).splitlines()[0]}") from error
     report({"repository": repository, "commit": str(where)}, as_json, str(where))
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import as_input_error
 
 
 @dataclass
@@ -46,12 +46,10 @@ class ConceptTable:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        try:
+        with as_input_error(f"no concept table in {folder}", OSError, ValueError, KeyError, SafetensorError):
             names = json.loads((folder / "concepts.json").read_text())
             kept = {name: value.float() for name, value in load_file(folder / "concepts.safetensors").items()}
             return cls(names, kept["points"], kept.get("whitening"), kept.get("places"))
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise InputError(f"no concept table in {folder}") from error
 
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_file

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import as_input_error
 
 FILE = "understanding.json"
 
@@ -66,14 +66,14 @@ class Understanding:
 
         if not (folder / FILE).is_file() or not (folder / "prior").is_dir():
             return None
-        try:
+        with as_input_error(
+            f"{folder / FILE} and the prior beside it cannot be used: {{error}}", OSError, ValueError, KeyError, SafetensorError
+        ):
             kept = json.loads((folder / FILE).read_text())
             prior = load_file(folder / "prior" / "diffusion_pytorch_model.safetensors")
             if len(kept["names"]) != len(prior["points"]):
                 raise ValueError(f"{len(kept['names'])} names for {len(prior['points'])} points")
             return cls(kept["names"], prior["points"], prior["whitening"], kept["limits"])
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise InputError(f"{folder / FILE} and the prior beside it cannot be used: {error}") from error
 
     def save(self, folder: Path) -> None:
         """Writes names and limits; the points are those of the prior in the same checkpoint."""

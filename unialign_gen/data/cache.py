@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from ..output import make_folder
 from .storage import copied, on_disk, part_of, place, reached, read_range, sizes, write_whole
 
@@ -158,17 +158,15 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is damaged, or not whole.
     """
-    try:
+    with as_input_error(
+        f"{path} is damaged: delete it and extract again ({{error}})", OSError, ValueError, KeyError, TypeError
+    ):
         length = int.from_bytes(read_range(path, 0, 8), "little")
         whole = path.stat().st_size
         found: dict[str, Any] = json.loads(read_range(path, 8, min(whole, 8 + length)))
         if 8 + length + max(entry["data_offsets"][1] for name, entry in found.items() if name != "__metadata__") != whole:
             raise ValueError("its length is wrong")
         return found
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: delete it and extract again ({error})") from error
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -177,10 +175,10 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is damaged.
     """
-    try:
+    with as_input_error(
+        f"{path} is damaged: delete it and extract again ({{error}})", json.JSONDecodeError, KeyError, TypeError
+    ):
         return json.loads(read_header(path)["__metadata__"]["samples"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: delete it and extract again ({error})") from error
 
 
 def create(folder: Path, index: Mapping[str, Any]) -> None:
@@ -358,12 +356,12 @@ class FeatureCache:
             raise InputError(f"{self.folder} has no {modality}: it has {', '.join(self.modalities)}{hint}")
         counts, parts = [], []
         for path in self.paths:
-            try:
-                with safe_open(path, "pt") as f:  # whose tensors are views of a mapped file
-                    counts.append(f.get_tensor(f"{modality}.offsets").diff())
-                    parts.append(f.get_tensor(modality))
-            except (OSError, SafetensorError) as error:
-                raise InputError(f"{path} is damaged: delete it and extract again ({error})") from error
+            with (
+                as_input_error(f"{path} is damaged: delete it and extract again ({{error}})", OSError, SafetensorError),
+                safe_open(path, "pt") as f,  # whose tensors are views of a mapped file
+            ):
+                counts.append(f.get_tensor(f"{modality}.offsets").diff())
+                parts.append(f.get_tensor(modality))
         return Ragged(cast("Tensor", MappedRows(parts)), counted(torch.cat(counts)))
 
     def problems(self) -> list[dict[str, str]]:

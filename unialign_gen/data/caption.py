@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import InputError
+from ..errors import as_input_error
 from ..output import make_folder
 from .cache import check_same
 from .corpus import Corpus, Sample
@@ -74,7 +75,8 @@ def run(
         tqdm(total=len(todo), unit="sample", disable=None if progress else True) as bar,
         out.open("ab", buffering=0) as f,
     ):
-        for group in grouped(ordered(pool, partial(pictures, frames=frames), todo, batch + 2 * workers), batch):
+        decoded = ordered(pool, partial(pictures, frames=frames), todo, batch + 2 * workers)
+        while group := list(islice(decoded, batch)):
             good = [(sample, found) for sample, found in group if not isinstance(found, str)]
             texts = model([found for _, found in good]) if good else []
             broken += [{"id": s.id, "kind": "broken", "reason": found} for s, found in group if isinstance(found, str)]
@@ -104,10 +106,8 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
     if not out.exists():
         write_whole(about(out), (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode())
         return
-    try:
+    with as_input_error(f"{out} was not made by this command: choose another file", OSError, ValueError):
         before = json.loads(about(out).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{out} was not made by this command: choose another file") from error
     check_same(out, before, settings)
 
 
@@ -119,10 +119,10 @@ def resume(out: Path) -> set[str]:
     end = data.rfind(b"\n") + 1
     if end < len(data):
         os.truncate(out, end)
-    try:
+    with as_input_error(
+        f"{out} is damaged, a line in it is not a caption: delete that line ({{error}})", ValueError, KeyError, TypeError
+    ):
         return {json.loads(line)["id"] for line in data[:end].splitlines()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{out} is damaged, a line in it is not a caption: delete that line ({error})") from error
 
 
 def pictures(sample: Sample, frames: int) -> tuple[Sample, list[Image.Image] | str]:
@@ -133,15 +133,3 @@ def pictures(sample: Sample, frames: int) -> tuple[Sample, list[Image.Image] | s
         return sample, load_video(sample.video, frames).frames if sample.video else [load_image(sample.image or "")]
     except Exception as error:
         return sample, described(error)
-
-
-def grouped(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` items, the last one shorter."""
-    group: list[Any] = []
-    for item in items:
-        group.append(item)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from .captions import texts
 from .corpus import Corpus, Sample
 from .storage import File, Stored, on_disk, reached, read_url
@@ -56,10 +56,8 @@ def read(root: str | Path, split: str | None = "train") -> Corpus:
 
 def table(root: str | Path, split: str | None) -> Any:
     """The rows of a split."""
-    try:
+    with as_input_error("corpora of kind dataset need `pip install datasets`", ImportError):
         import datasets
-    except ImportError as error:
-        raise InputError("corpora of kind dataset need `pip install datasets`") from error
     path: Any = root
     if isinstance(root, str) or (on_disk(root) and not root.exists()):
         return datasets.load_dataset(str(root), split=split or "train")

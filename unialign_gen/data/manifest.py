@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from .storage import write_rows
 
 FILE = "manifest.jsonl"
@@ -58,11 +58,8 @@ def read(root: Path) -> list[Row]:
         raise InputError(
             f"no data set in {root}: build it with `python -m unialign_gen.checkpoints.recipe data`, or give --data"
         )
-    try:
-        with path.open() as f:
-            return [Row(**json.loads(line)) for line in f]
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a manifest of this version: {error}") from error
+    with as_input_error(f"{path} is not a manifest of this version: {{error}}", ValueError, TypeError), path.open() as f:
+        return [Row(**json.loads(line)) for line in f]
 
 
 def write(root: Path, rows: list[Row]) -> None:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from .captions import rows, texts
 from .corpus import Corpus, Missing, Sample
 from .files import MediaFolder, clip_names, without_suffix
@@ -83,11 +83,11 @@ def videos(path: Path, clip: str, captions: str) -> Iterator[Row]:
 def audiocaps(path: Path) -> Iterator[Row]:
     """Each row of AudioCaps' CSV."""
     for number, row in rows(path):
-        try:
+        with as_input_error(
+            f"{path}, line {number}: expected audiocap_id, youtube_id, start_time, caption", KeyError, ValueError
+        ):
             start = float(row["start_time"])
             youtube, number_of_row, caption = row["youtube_id"], row["audiocap_id"], row["caption"]
-        except (KeyError, ValueError) as error:
-            raise InputError(f"{path}, line {number}: expected audiocap_id, youtube_id, start_time, caption") from error
         yield (
             f"{youtube}_{int(start):06d}",
             [*clip_names(youtube, start), number_of_row],

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from . import vggsound
 from .cache import write_whole
 
@@ -44,16 +44,16 @@ def heard_and_seen(path: Path) -> dict[str, frozenset[str]]:
         InputError: the file is not there, or not of VGGSounder's form.
     """
     found: dict[str, set[str]] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise InputError(f"{path} is not VGGSounder's list: its columns are {', '.join(COLUMNS)} ...")
-            for row in reader:
-                if row["modality"] == "AV":
-                    found.setdefault(row["video_id"], set()).add(row["label"])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    with (
+        as_input_error(f"{path} cannot be read: {{error}}", OSError, UnicodeDecodeError, csv.Error),
+        path.open(encoding="utf-8-sig", newline="") as file,
+    ):
+        reader = csv.DictReader(file)
+        if not set(COLUMNS) <= set(reader.fieldnames or ()):
+            raise InputError(f"{path} is not VGGSounder's list: its columns are {', '.join(COLUMNS)} ...")
+        for row in reader:
+            if row["modality"] == "AV":
+                found.setdefault(row["video_id"], set()).add(row["label"])
     return {clip: frozenset(labels) for clip, labels in found.items()}
 
 

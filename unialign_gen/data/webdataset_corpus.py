@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from ..output import make_folder
 from .captions import texts
 from .corpus import Corpus, Sample
@@ -72,35 +72,34 @@ def listing(tar: str) -> list[tuple[str, dict[str, Any]]]:
 def members(tar: str, path: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     options = {} if on_disk(path) else {"block_size": BLOCK, "cache_type": "readahead"}
     current: tuple[str, dict[str, Any]] | None = None
-    try:
-        with path.open("rb", **options) as f, tarfile.open(fileobj=f, mode="r:") as opened:
-            for member in opened:
-                folder, _, base = member.name.rpartition("/")
-                stem, dot, suffix = base.partition(".")
-                if not (member.isfile() and stem and dot):
-                    continue
-                name, suffix = f"{folder}/{stem}".lstrip("/"), suffix.lower()
-                if current is None or current[0] != name:
-                    if current is not None:
-                        yield current
-                    current = name, {}
-                if suffix in (*TEXT, "cls", "json"):
-                    data = opened.extractfile(member)
-                    current[1][suffix] = data.read().decode("utf-8", "replace") if data else ""
-                else:
-                    current[1][suffix] = [member.offset_data, member.offset_data + member.size]
-    except tarfile.TarError as error:
-        raise InputError(f"{tar} is not a tar that can be read by place (damaged or compressed): {error}") from error
+    with (
+        as_input_error(f"{tar} is not a tar that can be read by place (damaged or compressed): {{error}}", tarfile.TarError),
+        path.open("rb", **options) as f,
+        tarfile.open(fileobj=f, mode="r:") as opened,
+    ):
+        for member in opened:
+            folder, _, base = member.name.rpartition("/")
+            stem, dot, suffix = base.partition(".")
+            if not (member.isfile() and stem and dot):
+                continue
+            name, suffix = f"{folder}/{stem}".lstrip("/"), suffix.lower()
+            if current is None or current[0] != name:
+                if current is not None:
+                    yield current
+                current = name, {}
+            if suffix in (*TEXT, "cls", "json"):
+                data = opened.extractfile(member)
+                current[1][suffix] = data.read().decode("utf-8", "replace") if data else ""
+            else:
+                current[1][suffix] = [member.offset_data, member.offset_data + member.size]
     if current is not None:
         yield current
 
 
 def parse(tar: str, name: str, files: dict[str, Any]) -> Sample:
     where = f"{tar}: {name}"
-    try:
+    with as_input_error(f"{where}.json is not JSON: {{error}}", ValueError):
         about = json.loads(files.get("json", "{}"))
-    except ValueError as error:
-        raise InputError(f"{where}.json is not JSON: {error}") from error
     about = about if isinstance(about, dict) else {}
     written = [files[suffix] for suffix in files if suffix in TEXT]
     text = next((about[key] for key in ("captions", "caption", "text") if about.get(key)), written)

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -60,10 +60,13 @@ class EvaClip(Encoder):
         if resize not in RESIZES:
             raise InputError(f"unknown resize {resize!r}: choose from {', '.join(RESIZES)}")
         from timm.models.eva import Eva
+        from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize  # open_clip brings it
 
         self.net = Eva(**sizes, num_classes=0, global_pool="token")
-        self.side = int(sizes["img_size"])
-        self.antialias, self.resize = antialias, resize
+        side = int(sizes["img_size"])
+        size = Resize((side, side) if resize == "squash" else side, InterpolationMode.BILINEAR, antialias=antialias)
+        self.transform: Any = Compose([size, CenterCrop(side), Normalize(MEAN, STD)])
+        self.resize = resize
         self.dim = int(sizes["embed_dim"])
         self.config = {**(origin or {}), "encoder": "eva_clip", "architecture": dict(sizes), "antialias": antialias}
         self.config["resize"] = resize
@@ -84,17 +87,8 @@ class EvaClip(Encoder):
 
     def to_pixels(self, picture: Image.Image) -> Tensor:
         """One frame -> (3, side, side), normalised."""
-        picture = picture.convert("RGB")
-        width, height = picture.size
-        raw = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-        pixels = raw.view(height, width, 3).permute(2, 0, 1).double().unsqueeze(0) / 255  # doubles, as published
-        short, side = min(width, height), self.side
-        size = (side, side) if self.resize == "squash" else (side * height // short, side * width // short)
-        pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=self.antialias)[0]
-        top, left = round((size[0] - side) / 2), round((size[1] - side) / 2)
-        pixels = pixels[:, top : top + side, left : left + side]
-        mean, std = (torch.tensor(x)[:, None, None] for x in (MEAN, STD))
-        return ((pixels - mean) / std).float()
+        pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).double() / 255  # doubles, as published
+        return self.transform(pixels).float()
 
     def frames(self, pixels: Tensor) -> Tensor:
         """(B, frames, 3, side, side) -> (B, frames, dim), a feature for each frame."""

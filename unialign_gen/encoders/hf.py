@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from ..notes import note
 from ..text import tell_cut
 from .base import Encoder
 from .open_clip import saved_texts
-from .published import first_line, read_json, read_state, source_folder, source_weights, variant_of
+from .published import read_json, read_state, source_folder, source_weights, variant_of
 
 SIDES = {"image": "vision", "text": "text", "audio": "audio"}  # what transformers calls the modality's side
 ONE_SIDE = {  # kinds of which one side alone can be built
@@ -165,10 +165,8 @@ def config_of(sizes: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig
 
     options = dict(sizes)
-    try:
+    with as_input_error("transformers knows no such model: {first}", KeyError, ValueError, TypeError):
         return AutoConfig.for_model(options.pop("model_type"), **options)
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"transformers knows no such model: {first_line(error)}") from error
 
 
 def model_class(settings: Any, tagger: bool = False) -> Any:
@@ -238,10 +236,10 @@ def open_processor(modality: str, place: Path) -> Any:
     import transformers
 
     kinds = {"image": "ImageProcessor", "text": "Tokenizer", "audio": "FeatureExtractor", "video": "VideoProcessor"}
-    try:
+    with as_input_error(
+        f"nothing in {place} says how this model's {modality} is prepared: {{first}}", OSError, ValueError, ImportError
+    ):
         return getattr(transformers, f"Auto{kinds[modality]}").from_pretrained(place, local_files_only=True)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"nothing in {place} says how this model's {modality} is prepared: {first_line(error)}") from error
 
 
 def published_sizes(place: Path, modality: str) -> dict[str, Any]:
@@ -254,10 +252,10 @@ def published_sizes(place: Path, modality: str) -> dict[str, Any]:
 
     if modality not in SIDES:
         raise InputError(f'hf: "modality" must be {", ".join(SIDES)}, got {modality!r}')
-    try:
+    with as_input_error(
+        f"no model of transformers in {place}: {{first}}", OSError, ValueError, KeyError, TypeError, AttributeError
+    ):
         whole = AutoConfig.from_pretrained(place, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"no model of transformers in {place}: {first_line(error)}") from error
     side = getattr(whole, f"{SIDES[modality]}_config", None)
     if side is not None and side.model_type in ONE_SIDE:
         if ONE_SIDE[side.model_type].endswith("WithProjection"):
@@ -290,18 +288,16 @@ def weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
         prefixes = (f"{SIDES[modality]}_model.", f"{'visual' if modality == 'image' else modality}_projection.")
         state = read_state(path, lambda name: name.startswith(prefixes) and not name.endswith("position_ids"))
         return {f"net.{name}": value for name, value in state.items()}
-    with quiet():
-        try:
-            model, report = model_class(settings, bool(config.get("tags"))).from_pretrained(
-                path.parent,
-                config=settings,
-                variant=variant_of(path),
-                use_safetensors=".safetensors" in path.name,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        except Exception as error:  # transformers and safetensors raise many kinds
-            raise InputError(f"cannot read {path}: {first_line(error)}; download it again") from error
+    # transformers and safetensors raise many kinds
+    with quiet(), as_input_error(f"cannot read {path}: {{first}}; download it again", Exception):
+        model, report = model_class(settings, bool(config.get("tags"))).from_pretrained(
+            path.parent,
+            config=settings,
+            variant=variant_of(path),
+            use_safetensors=".safetensors" in path.name,
+            local_files_only=True,
+            output_loading_info=True,
+        )
     if report["missing_keys"]:
         raise InputError(f"weights in {path} do not fit: missing {sorted(report['missing_keys'])[:3]}")
     return {f"net.{name}": value for name, value in model.state_dict().items()}

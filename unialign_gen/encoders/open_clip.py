@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error, first_line
 from ..text import tell_cut
 from .base import Encoder
-from .published import fetching, first_line, read_json, read_state, source_folder, source_weights
+from .published import fetching, read_json, read_state, source_folder, source_weights
 
 CONFIG = "open_clip_config.json"
 SMALL = (CONFIG, "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.model")
@@ -69,10 +69,9 @@ class OpenClip(Encoder):
         else:
             self.net = model
             model.visual, model.logit_scale, model.logit_bias = nn.Identity(), None, None
-            try:
+            # whatever the hub's client raises, where the tokenizer is one of transformers'
+            with as_input_error(f"no tokenizer for {tokenizer}: {{first}}", Exception):
                 self.tokenizer = open_clip.get_tokenizer(tokenizer or "ViT-B-32", model.context_length)
-            except Exception as error:  # of the hub's client, where the tokenizer is one of transformers'
-                raise InputError(f"no tokenizer for {tokenizer}: {first_line(error)}") from error
 
     def extra_files(self) -> dict[str, str]:
         files = {CONFIG: json.dumps(self.described, indent=2) + "\n"}

@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from ..media import Clip, load_video
 from ..text import tell_cut
 from .base import Encoder
 from .hf import open_processor
 from .open_clip import saved_texts
-from .published import first_line, read_json, read_state, source_folder, source_weights
+from .published import read_json, read_state, source_folder, source_weights
 
 RATE = 48000
 FRAMES = 16  # of a video that is opened here
@@ -218,10 +218,8 @@ def config_of(sizes: Mapping[str, Any]) -> Any:
     kinds = {WHOLE: PeAudioVideoConfig, SOUND: PeAudioConfig}
     if sizes.get("model_type") not in kinds:
         raise InputError(f"a {sizes.get('model_type')} is no PE-AV: give a folder or repository such as facebook/pe-av-base")
-    try:
+    with as_input_error("transformers cannot build this PE-AV: {first}", ValueError, TypeError, KeyError):
         return kinds[sizes["model_type"]].from_dict(dict(sizes))
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"transformers cannot build this PE-AV: {first_line(error)}") from error
 
 
 def network(config: Any, modality: str) -> Any:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error, first_line
 
 SAFE = (".safetensors", ".safetensors.index.json")
 PICKLED = (".bin", ".bin.index.json", ".pt", ".pth")
@@ -56,13 +56,9 @@ def resolve(source: str, revision: str | None, files: Iterable[str], subfolder: 
         return Path(snapshot_download(source, revision=revision, allow_patterns=[prefix + f for f in files])) / subfolder
 
 
-@contextmanager
-def fetching(what: str) -> Iterator[None]:
+def fetching(what: str) -> AbstractContextManager[None]:
     """Turns whatever happens into an `InputError`: the hub's client raises its own errors, HTTP errors and OS errors alike."""
-    try:
-        yield
-    except Exception as error:
-        raise InputError(f"cannot get {what}: {first_line(error)}; {ADVICE}") from error
+    return as_input_error(f"cannot get {what}: {{first}}; {ADVICE}", Exception)
 
 
 def find_weights(
@@ -148,10 +144,8 @@ def read_state(path: Path, wanted: Callable[[str], bool] | None = None) -> dict[
     """
     keep = wanted or (lambda name: True)
     if ".index." in path.name and path.suffix == ".json":
-        try:
+        with as_input_error(f"{path} is no index of weights: it has no weight_map; download it again", KeyError, TypeError):
             shards: dict[str, str] = read_json(path)["weight_map"]
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{path} is no index of weights: it has no weight_map; download it again") from error
         state: dict[str, Tensor] = {}
         for name in sorted({file for key, file in shards.items() if keep(key)}):
             if Path(name).name != name:
@@ -180,11 +174,11 @@ def read_safetensors(path: Path, keep: Callable[[str], bool]) -> dict[str, Tenso
     """
     import safetensors
 
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if keep(name)}  # noqa: SIM118  not a mapping
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"cannot read {path}: {first_line(error)}; download it again") from error
+    with (
+        as_input_error(f"cannot read {path}: {{first}}; download it again", OSError, safetensors.SafetensorError),
+        safetensors.safe_open(path, framework="pt") as file,
+    ):
+        return {name: file.get_tensor(name) for name in file.keys() if keep(name)}  # noqa: SIM118  not a mapping
 
 
 def load_pickle(path: Path) -> Any:
@@ -212,12 +206,5 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: it is missing or no JSON.
     """
-    try:
+    with as_input_error(f"cannot read {path}: {{first}}; download it again", OSError, ValueError):
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {first_line(error)}; download it again") from error
-
-
-def first_line(error: BaseException) -> str:
-    """An error's message, or its name where it has none, cut to one line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 from ..deprecated import current_keys
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 
 if TYPE_CHECKING:
     import torch
@@ -211,24 +211,16 @@ def load_encoder(folder: Path, dtype: torch.dtype | None = None, config: dict[st
     from .quantised import stored_weights
 
     where = f"in {folder}" if config is None else "as described"
-    try:
+    with as_input_error(f"no encoder {where}: {{error}}", OSError, ValueError, KeyError, TypeError):
         config = current(folder, json.loads((folder / "config.json").read_text()) if config is None else config)
         kind = config["encoder"]
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"no encoder {where}: {error}") from error
     module = module_of(kind)
-    try:
+    with as_input_error(f"no {kind} encoder {where}: {{error}}", OSError, ValueError, KeyError, SafetensorError):
         own = "checkpoint" not in config and (folder / "model.safetensors").is_file()
         state = (stored_weights if own else getattr(module, "weights", stored_weights))(folder, config)
         # no memory for weights that are about to be replaced; buffers that no file holds are made at once
         with init_empty_weights(include_buffers=False):
             encoder = module.build(folder, config)
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise InputError(f"no {kind} encoder {where}: {error}") from error
     dtype = dtype or torch.float32
     try:
         missing, unexpected = encoder.load_state_dict(

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from .base import Encoder
-from .published import fetching, first_line, read_state, source_weights
+from .published import fetching, read_state, source_weights
 
 
 class Timm(Encoder):
@@ -35,10 +35,8 @@ class Timm(Encoder):
         super().__init__()
         import timm
 
-        try:
+        with as_input_error(f"timm has no model {model!r}: {{first}}", RuntimeError, TypeError, AssertionError):
             self.net: Any = timm.create_model(model, pretrained=False, num_classes=0)
-        except (RuntimeError, TypeError, AssertionError) as error:
-            raise InputError(f"timm has no model {model!r}: {first_line(error)}") from error
         self.dim = int(self.net.num_features)
         found = dict(preparation or timm.data.resolve_model_data_config(self.net))
         self.pixels: Any = timm.data.create_transform(**found, is_training=False)

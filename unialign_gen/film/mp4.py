@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import as_input_error
 from ..media.files import ffmpeg_name
 
 if TYPE_CHECKING:
@@ -35,10 +35,8 @@ class Mp4:
 
         webm = out.suffix.lower() == ".webm"
         options = {} if webm else {"movflags": "+faststart"}
-        try:
+        with as_input_error(f"{out} cannot be written", av.FFmpegError, OSError):
             self.container = av.open(ffmpeg_name(out), "w", format="webm" if webm else "mp4", options=options)
-        except (av.FFmpegError, OSError) as error:
-            raise InputError(f"{out} cannot be written") from error
         codec = "libvpx" if webm else "libx264" if "libx264" in av.codecs_available else "mpeg4"
         self.video: Any = self.container.add_stream(codec, rate=fps)
         if webm:  # as good as H.264's default here, and as fast as the pictures come

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..encoders.registry import named
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 
 PARTS = ("decoder", "image", "text", "audio", "audio_encoder", "audio_head", "embed_scale")
 DECODER_PARTS = ("decoder_config", "lora")  # beside those that a description names
@@ -28,10 +28,8 @@ def read(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: the folder has none, or it is damaged.
     """
-    try:
+    with as_input_error(f"no description of a checkpoint in {folder}: {{error}}", OSError, ValueError):
         found = json.loads((folder / "checkpoint.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"no description of a checkpoint in {folder}: {error}") from error
     if isinstance(found["encoders"], str):  # those of another decoder of the same space
         found["encoders"] = read(folder.parent / found["encoders"])["encoders"]
     return found

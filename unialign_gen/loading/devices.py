@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +61,6 @@ def check_device(device: Any) -> Any:
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
+    with as_input_error(f"device {str(device)!r} is not available here (--device)", RuntimeError, AssertionError, TypeError):
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(f"device {str(device)!r} is not available here (--device)") from error
     return device

@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 
 SHIPPED = ("starter",)
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
@@ -72,10 +72,8 @@ def own_prior(checkpoint: str | Path) -> float | None:
     folder = prior_folder(find(checkpoint))
     if folder is None:
         return None
-    try:
+    with as_input_error(f"{folder} does not say how strong the prior is: {{error}}", OSError, ValueError, KeyError, TypeError):
         return float(json.loads((folder / "config.json").read_text())["strength"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} does not say how strong the prior is: {error}") from error
 
 
 def prior_folder(folder: Path) -> Path | None:

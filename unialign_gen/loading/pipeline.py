@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..encoders.registry import one_at_a_time
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from . import description
 from .aligners import described_aligner, folder_aligner, refuse_sources
 from .devices import check_device, dtype_of
@@ -67,24 +67,17 @@ def from_folder(folder: Path, dtype: torch.dtype, variant: str | None) -> Diffus
     from safetensors import SafetensorError
 
     from .. import pipelines
-    from ..encoders.published import first_line
 
-    try:
+    with as_input_error(f"{folder / 'model_index.json'} is damaged: {{error}}", OSError, ValueError, AttributeError):
         index = json.loads((folder / "model_index.json").read_text())
         kind = index.get("_class_name")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{folder / 'model_index.json'} is damaged: {error}") from error
     known = pipelines.KNOWN
     if kind not in known:
         raise InputError(f"{folder} holds a {kind}, which is none of {', '.join(known)}")
     variant = description.variant_in(folder, variant)
-    try:
+    with as_input_error(f"{folder} cannot be loaded: {{first}}", OSError, ValueError, KeyError, RuntimeError, SafetensorError):
         parts = shared_parts(folder, index, dtype) | variant_parts(folder, index, variant, dtype)
         return known[kind].from_pretrained(folder, use_safetensors=True, dtype=dtype, local_files_only=True, **parts)
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{folder} cannot be loaded: {first_line(error)}") from error
 
 
 def variant_parts(folder: Path, index: Mapping[str, Any], variant: str | None, dtype: torch.dtype) -> dict[str, Any]:
@@ -139,17 +132,13 @@ def assemble(
     """
     from safetensors import SafetensorError
 
-    from ..encoders.published import first_line
     from .decoder import put_together
 
     scale = embed_scale(name, described, device)
     aligner = described_aligner(described, dtype)
-    try:
+    kinds = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError)
+    with as_input_error(f"the decoder in {described['decoder']['source']} cannot be loaded: {{first}}", *kinds):
         return put_together(described, aligner, scale, dtype, variant)
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
-        raise InputError(f"the decoder in {described['decoder']['source']} cannot be loaded: {first_line(error)}") from error
 
 
 def embed_scale(name: str, described: Mapping[str, Any], device: Any = "cpu") -> EmbedScale:
@@ -158,7 +147,6 @@ def embed_scale(name: str, described: Mapping[str, Any], device: Any = "cpu") ->
     Raises:
         InputError: it was not measured, and the image encoder is not on this disk.
     """
-    from ..encoders.published import first_line
     from ..pipelines import EmbedScale
 
     own = described.get("embed_scale")
@@ -173,10 +161,8 @@ def embed_scale(name: str, described: Mapping[str, Any], device: Any = "cpu") ->
         from .scale import measure_shipped
 
         measure_shipped(name, described, device).save(folder)
-    try:
+    with as_input_error(f"no embed_scale in {folder}: {{first}}", OSError, ValueError, RuntimeError):
         scale = EmbedScale.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"no embed_scale in {folder}: {first_line(error)}") from error
     if scale.config["embed_dim"] != described["embed_dim"]:
         raise InputError(f"{folder} is of {scale.config['embed_dim']} dimensions, {name} has {described['embed_dim']}")
     return scale

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from .files import Excerpt
 from .sound import Sound, check_rate, full_scale
 
@@ -97,10 +97,8 @@ def to_numpy(array: Any, name: str) -> np.ndarray:
     if isinstance(array, Tensor):
         array = array.detach().cpu()
         array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
-    try:
+    with as_input_error(f"{name} is no array: its rows differ in length", ValueError):
         found = np.asarray(array)
-    except ValueError as error:
-        raise InputError(f"{name} is no array: its rows differ in length") from error
     if found.dtype.kind not in "fiub":
         raise InputError(f"{name} must hold numbers, got {found.dtype}")
     return found

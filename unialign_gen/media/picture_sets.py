@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}  # of files that are meant as pictures
 Picture = Path | Image.Image
@@ -73,13 +73,13 @@ def pictures_of_npz(path: Path) -> list[Image.Image] | None:
     Raises:
         InputError: the file is missing or damaged.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if "mu" in file or "arr_0" not in file:
-                return None
-            stack = file["arr_0"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    with (
+        as_input_error(f"{path} cannot be read: {{error}}", OSError, ValueError, EOFError, zipfile.BadZipFile),
+        np.load(path, allow_pickle=False) as file,
+    ):
+        if "mu" in file or "arr_0" not in file:
+            return None
+        stack = file["arr_0"]
     if stack.ndim != 4 or stack.shape[3] != 3 or stack.dtype != np.uint8:
         raise InputError(f"{path}: arr_0 is {stack.dtype} {stack.shape}, pictures are bytes (N, H, W, 3)")
     return [Image.fromarray(p) for p in stack]

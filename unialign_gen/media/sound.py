@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from ..notes import tell
 
 if TYPE_CHECKING:
@@ -207,10 +207,8 @@ def check_rate(rate: Any, name: str) -> int:
     Raises:
         InputError: it is none.
     """
-    try:
+    with as_input_error(f"the sampling rate of {name} must be a number of Hz, got {rate!r}", TypeError, ValueError):
         value = float(rate)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the sampling rate of {name} must be a number of Hz, got {rate!r}") from error
     if not 1 <= value <= 10_000_000:
         raise InputError(f"the sampling rate of {name} must be a number of Hz above 0, got {rate!r}")
     return round(value)

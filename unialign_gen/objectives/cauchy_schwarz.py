@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -73,7 +72,7 @@ class CauchySchwarz(Objective):
             raise InputError("CauchySchwarz: all terms are switched off: give one of its weights")
         self.anchor: str = anchor
         self.temperature = Temperature(tau, learnable)
-        self.bandwidth, self.divergence_weight, self.infonce_weight = bandwidth, divergence_weight, infonce_weight
+        self.bandwidth, self.term_weights = bandwidth, {"infonce": infonce_weight, "divergence": divergence_weight}
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         anchor, out = batch.z[self.anchor], {}
@@ -81,12 +80,8 @@ class CauchySchwarz(Objective):
             if name == self.anchor:
                 continue
             keep = batch.both(self.anchor, name)
-            if self.infonce_weight:
+            if self.term_weights["infonce"]:
                 out[f"infonce/{name}"] = symmetric(anchor, batch.z[name], self.temperature(anchor), keep)
-            if self.divergence_weight:
+            if self.term_weights["divergence"]:
                 out[f"divergence/{name}"] = divergence(anchor, batch.z[name], self.bandwidth, keep)
         return out
-
-    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        weights = {"infonce": self.infonce_weight, "divergence": self.divergence_weight}
-        return torch.stack([weights[name.split("/")[0]] * part for name, part in parts.items()]).sum()

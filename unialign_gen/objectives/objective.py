@@ -33,6 +33,7 @@ class Objective(nn.Module):
     anchor: str | None = None  # a modality that has to be there
     modalities: int | None = None  # the number that the objective is for
     averaged = False  # whether the loss is the mean of its terms, and not their sum
+    term_weights: Mapping[str, float] = {}  # of terms by name, or by what is before its first `/`; 1 if not named
 
     def problem(self, names: Sequence[str]) -> str | None:
         """One line on why batches of these modalities cannot be used, or None."""
@@ -56,8 +57,8 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """The loss from what `parts` returned: their sum or mean, unless an objective says otherwise. Scalar."""
-        values = torch.stack(list(parts.values()))
+        """The loss from what `parts` returned: their weighted sum or mean, unless an objective says otherwise. Scalar."""
+        values = torch.stack([self.term_weights.get(name.partition("/")[0], 1.0) * part for name, part in parts.items()])
         return values.mean() if self.averaged else values.sum()
 
     @full_precision

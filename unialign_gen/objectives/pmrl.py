@@ -6,7 +6,7 @@ Its singular values and leading vectors come from the M x M Gram matrix of a sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ class PMRL(Objective):
     @typed
     def __init__(self, tau1: Positive = 0.05, tau2: Positive = 0.1, inter_weight: Weight = 1.0, fix_signs: bool = True):
         super().__init__()
-        self.tau1, self.tau2, self.inter_weight, self.fix_signs = tau1, tau2, inter_weight, fix_signs
+        self.tau1, self.tau2, self.fix_signs, self.term_weights = tau1, tau2, fix_signs, {"inter": inter_weight}
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         z, keep = list(batch.z.values()), batch.both(*batch.names)
@@ -89,9 +89,6 @@ class PMRL(Objective):
         intra = ranks.mean((s / self.tau1).logsumexp(1) - s[:, 0] / self.tau1, keep)
         found = pair_lse(dot_block, [u], [u], [u.new_tensor(1 / self.tau2)], keep, rows_only=True)
         return {"intra": intra, "inter": found.rows - found.own}
-
-    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        return parts["intra"] + self.inter_weight * parts["inter"]
 
 
 def filler(z: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from .cauchy_schwarz import CauchySchwarz
 from .infonce import AnchoredInfoNCE, InfoNCE, MeanOfOthers
 from .modgap import ModGap
@@ -58,10 +58,8 @@ def build(name: str, **options: Any) -> nn.Module:
         known = {**known, **dict.fromkeys(options)}  # type: ignore[assignment]
     if unknown := [o for o in options if o not in known]:
         raise InputError(f"{name} has no option {', '.join(map(repr, unknown))}: choose from {', '.join(known)}")
-    try:
+    with as_input_error(f"{name}: {{error}}", TypeError):  # an option that one's own class asks for and that is not given
         return kind(**options)
-    except TypeError as error:  # an option that one's own class asks for and that is not given
-        raise InputError(f"{name}: {error}") from error
 
 
 def find(name: str) -> type[nn.Module]:

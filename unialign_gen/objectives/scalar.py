@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -106,6 +106,7 @@ class SCALAR(Objective):
         self.anchor: str = query
         self.temperature = Temperature(tau, learnable)
         self.tau_weights, self.smoothing, self.mask_weight = tau_weights, smoothing, mask_weight
+        self.term_weights = {"query->tuple": 0.5, "tuple->query": 0.5, "masked view": mask_weight}
         self.masked, self.steps, self.seed = masked, steps, seed
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
@@ -153,7 +154,3 @@ class SCALAR(Objective):
         last = draws[:, 1:].masked_fill(~there, -1).argmax(1)  # one of those that are there, each as likely
         drop = (draws[:, 0] < share) & (there.sum(1) > 1)
         return there & ~(torch.nn.functional.one_hot(last, there.shape[1]).bool() & drop[:, None])
-
-    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        contrast = (parts["query->tuple"] + parts["tuple->query"]) / 2
-        return contrast + self.mask_weight * parts["masked view"] if "masked view" in parts else contrast

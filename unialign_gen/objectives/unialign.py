@@ -84,6 +84,8 @@ class UniAlign(Objective):
         self.tau, self.tau_centroid = tau, tau_centroid
         self.tau_alignment = tau if isinstance(tau_alignment, str) else tau_alignment
         self.uniformity_weight, self.alignment_weight, self.volume_weight = uniformity_weight, alignment_weight, volume_weight
+        self.term_weights = {"uniformity": uniformity_weight, "alignment": alignment_weight}  # eq 13
+        self.term_weights |= {"centroid_uniformity": volume_weight, "volume": volume_weight}
         self.uniformity_geodesic = uniformity_geometry == "geodesic"
         self.alignment_geodesic = alignment_geometry == "geodesic"
         self.centroid_uniformity, self.volume_alignment = centroid_uniformity, volume_alignment
@@ -121,8 +123,3 @@ class UniAlign(Objective):
         if self.volume_weight and self.volume_alignment:
             out["volume"] = ranks.mean(of_gram(gram), keep)
         return out
-
-    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """Eq 13: the weighted sum of the terms that `parts` returned."""
-        weight = {"alignment": self.alignment_weight, "centroid_uniformity": self.volume_weight, "volume": self.volume_weight}
-        return torch.stack([weight.get(name, self.uniformity_weight) * part for name, part in parts.items()]).sum()

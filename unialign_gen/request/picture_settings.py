@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from .request import Request
 
 if TYPE_CHECKING:
@@ -45,10 +45,8 @@ def parse(text: str, name: str = "the text") -> PictureSettings:
     Raises:
         InputError: anything else.
     """
-    try:
+    with as_input_error(f"{name}: its settings are damaged", ValueError, RecursionError):
         found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{name}: its settings are damaged") from error
     origin: dict[str, Any] = {}
     for key in ("checkpoint", "decoder", "version", "edit"):
         if isinstance(found, dict) and key in found:

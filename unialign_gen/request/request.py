@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ..config import expectation
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 
 Mix = Literal["lerp", "slerp", "spherical_mean"]
 OutputType = Literal["pil", "np", "pt", "latent"]
@@ -223,11 +223,9 @@ def read_vector(text: str) -> tuple[float, ...]:
     Raises:
         InputError: it is none, or not finite.
     """
-    try:
+    with as_input_error("an embedding is damaged", binascii.Error, ValueError, struct.error):
         raw = base64.b64decode(text, validate=True)
         values = struct.unpack(f"<{len(raw) // 4}f", raw)
-    except (binascii.Error, ValueError, struct.error) as error:
-        raise InputError("an embedding is damaged") from error
     if not values or not all(map(math.isfinite, values)):
         raise InputError("an embedding is damaged")
     return values

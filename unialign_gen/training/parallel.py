@@ -18,7 +18,7 @@ from torch.distributed.fsdp import OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from .config import LoraConfig
 from .model import Heads
 
@@ -41,11 +41,9 @@ def add_lora(encoder: nn.Module, config: LoraConfig, name: str) -> None:
     Raises:
         InputError: peft is not installed, or the encoder has no such layers.
     """
-    try:
+    with as_input_error(f"{name}: LoRA needs peft: pip install 'unialign_gen[lora]'", ImportError):
         from peft import LoraConfig as PeftConfig
         from peft import inject_adapter_in_model
-    except ImportError as error:
-        raise InputError(f"{name}: LoRA needs peft: pip install 'unialign_gen[lora]'") from error
     inside = {id(m) for block in blocks(encoder) for m in block.modules()}
     names = [n for n, m in encoder.named_modules() if type(m) is nn.Linear and id(m) in inside]
     encoder.requires_grad_(False)

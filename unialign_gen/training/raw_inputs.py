@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,16 +66,4 @@ class RawInputs:
         present = torch.bincount(owner, minlength=len(picked)) > 0
         if not parts:
             raise InputError(f"not one sample of a batch has {modality} that can be read, the first: {picked[0].id}")
-        return Rows(joined(parts), owner, None if bool(present.all()) else present, len(picked))
-
-
-def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Batches one after the other; where lengths differ (spectrograms) the shorter are padded with NaN, as encoders do."""
-    longest = max(part.shape[1] for part in parts)
-    padded: list[Any] = [
-        part
-        if part.shape[1] == longest
-        else torch.cat([part, part.new_full((len(part), longest - part.shape[1], *part.shape[2:]), float("nan"))], 1)
-        for part in parts
-    ]
-    return torch.cat(padded)
+        return Rows(encoder.collate(parts), owner, None if bool(present.all()) else present, len(picked))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..data.cache import FeatureCache, read_descriptions
 from ..data.extract_config import locate, open_encoder
 from ..encoders.base import Encoder
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from ..heads import Head, load_head
 from ..loading import frozen_head
 from ..objectives import Objective, build
@@ -137,10 +137,10 @@ def new_head(config: TrainConfig, modality: str, features: Moments, dim: int) ->
         head.mean.copy_(features.mean)
         head.std.copy_(features.std.clamp(min=1e-4))
         if entry.init == "identity":
-            try:
+            with as_input_error(
+                f"heads.{modality}.init: {{error}}: leave init out, or use an encoder of that width", ValueError
+            ):
                 head.start_as_identity()
-            except ValueError as error:
-                raise InputError(f"heads.{modality}.init: {error}: leave init out, or use an encoder of that width") from error
         return head
     kept = load_head(entry.start)
     if (kept.config["features"], kept.config["embed_dim"]) != (width, dim):

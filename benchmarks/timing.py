@@ -1,0 +1,61 @@
+"""What the benchmarks measure with: seconds by the clock and of processors, in turns, and memory as Linux counts it."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Spent(NamedTuple):
+    """Seconds of a call by the clock and of processors (all threads, and processes that it began and that have ended)."""
+
+    clock: float
+    core: float
+    value: Any  # what the call gave
+
+
+def spent(work: Callable[[], Any]) -> Spent:
+    """What a call costs."""
+    begun, used = time.perf_counter(), sum(os.times()[:4])
+    value = work()
+    return Spent(time.perf_counter() - begun, sum(os.times()[:4]) - used, value)
+
+
+def turns(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[Spent]]:
+    """Each contender's calls. They take turns, every second round in the other order, so that all meet the same machine."""
+    found: dict[str, list[Spent]] = {name: [] for name in contenders}
+    for number in range(repeats):
+        for name in list(contenders)[:: -1 if number % 2 else 1]:
+            found[name].append(spent(contenders[name]))
+    return found
+
+
+def seconds(
+    work: Callable[[], Any],
+    repeats: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+    wait: Callable[[], None] = lambda: None,
+) -> float:
+    """The median of `repeats` calls after one that warms up, which alone counts where there are none.
+
+    Args:
+        wait: returns when a device has computed what it was given.
+    """
+    times = []
+    for _ in range(repeats + 1):
+        wait()
+        begun = clock()
+        work()
+        wait()
+        times.append(clock() - begun)
+    return statistics.median(times[1:] or times)
+
+
+def memory(key: str) -> int:
+    """An entry of /proc/self/status, such as VmRSS, VmHWM or RssAnon, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
