@@ -21,6 +21,7 @@ from unialign_gen.checkpoints.recipe import (
     fonts,
     packages,
     pictures,
+    plan,
     rows,
     sounds,
     variants,
@@ -188,9 +189,9 @@ def test_takes_of_one_session_stay_together_and_sources_apart_move_no_other():
 
 
 def test_fonts_that_are_trained_on_play_more_than_the_one_that_is_not():
-    for font in fonts.FONTS:
+    for font in plan.table("fonts"):
         played = fonts.asked(font)
-        assert (len(played) > 2 * len(list(fonts.jobs(font.sets, more=False)))) == (font.tier != "C")
+        assert (len(played) > 2 * len(list(fonts.jobs(font["sets"], more=False)))) == (font["tier"] != "C")
         names = [(tag, concept) for concept, tag, *_ in played]
         assert len(set(names)) == len(names)
         assert all(0 <= key <= 127 and 0 < velocity <= 127 for *_, notes, _ in played for _, key, velocity, _ in notes)
@@ -342,7 +343,7 @@ def test_the_same_variants_come_every_time():
 @pytest.fixture
 def few(tmp_path, monkeypatch):
     """A data folder with two plain pictures, built with their variants."""
-    monkeypatch.setattr(variants, "TRAIN_COMPOSITIONS", 5)
+    monkeypatch.setattr(variants.SIZES, "compositions", 5)
     np.save(tmp_path / "cutouts.npy", np.stack([np.asarray(disc("red")), np.asarray(disc((150, 150, 150)))]))
     plain = [row("a", concepts=["apple"], captions=["apple"]), row("b", captions=["Stone", "a stone, rock"])]
     variants.build(tmp_path, plain, ["red", "grey"], 1)

@@ -82,6 +82,17 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+class Commands(typer.Typer):
+    """Commands whose users' mistakes are one line each, see `guarded`."""
+
+    def __init__(self, **options: Any):
+        super().__init__(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
+
+    def command(self, *name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:  # type: ignore[override]
+        register = super().command(*name, **options)
+        return lambda function: register(guarded(function))
+
+
 def known_failure(error: BaseException) -> str | None:
     """The line for a failure below us that has a remedy, None for any other."""
     if type(error).__name__ == "OutOfMemoryError":  # torch's; not imported here

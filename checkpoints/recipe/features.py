@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import warnings
@@ -155,16 +156,16 @@ def fast_sounds(root: Path) -> Any:
 @torch.no_grad()
 def of_sounds(root: Path, rows: Sequence[Row]) -> list[Tensor]:
     """Features (versions, width) of each sound: as it is first, then, of those that are trained on, augmented versions."""
-    encoder, other, out = None, torch.zeros(0), list[Tensor]()
-    for row in progress(rows, "sounds"):
+    encoder, out = None, list[Tensor]()
+    load = functools.lru_cache(2)(lambda path: load_sound(root / path, RATE))
+    for number, row in enumerate(progress(rows, "sounds")):
         path = root / "features" / "audio" / f"{row.id}.npy"
         if not path.exists():
             encoder = encoder or fast_sounds(root)
-            sound = load_sound(root / row.path, RATE)
+            sound, other = load(row.path), load(rows[number - 1].path) if number else torch.zeros(0)
             generator = torch.Generator().manual_seed(int(unit_hash("augment", row.id) * 2**31))
             versions = VERSIONS[row.style] if row.split == "train" else 1
             heard = [sound, *(augment(sound, other, generator) for _ in range(versions - 1))]
             save_array(path, encoder(encoder.prepare(heard)).numpy())
-            other = sound
         out.append(torch.from_numpy(np.load(path)))
     return out

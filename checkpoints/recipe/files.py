@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -24,6 +25,20 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
         with written(path) as part:
             part.write_text(json.dumps(make(), ensure_ascii=False))
     return json.loads(path.read_text())
+
+
+def made_of(mark: Path, inputs: str, make: Callable[[], None]) -> None:
+    """Calls `make`, unless the file `mark` says that it was done with these inputs."""
+    if not mark.exists() or json.loads(mark.read_text())["inputs"] != inputs:
+        mark.unlink(missing_ok=True)
+        make()
+        with written(mark) as part:
+            part.write_text(json.dumps({"inputs": inputs}) + "\n")
+
+
+def digest(*content: bytes) -> str:
+    """16 hexadecimal digits that change with any of it."""
+    return hashlib.sha256(b"".join(content)).hexdigest()[:16]
 
 
 def once(target: Path, fill: Callable[[Path], object]) -> Path:

@@ -26,10 +26,10 @@ from unialign_gen.training.train import train
 from . import words
 from .concepts import CONCEPTS
 from .features import TextFeatures, of_sounds
+from .plan import SIZES
 from .rows import Picture
 
 Lessons = list[tuple[Picture, str, list[str]]]  # a picture, what it is counted by, captions
-NONSENSE = 6000
 KEYS = "qwertyuiopasdfghjklzxcvbnm"
 # first and last letters of some scripts that the text encoder does not read, and emoji
 SCRIPTS = ("ая", "αω", "את", "اي", "ぁゖ", "一龥", "가힣", "😀🙏")
@@ -115,7 +115,7 @@ def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, text
         return [row.id for row, _, _ in found], [key for _, key, _ in found], {"image": image, "text": said}
 
     def said_of_nothing() -> Made:
-        salad = nonsense(NONSENSE)
+        salad = nonsense(SIZES.nonsense)
         # drawn to where no picture is: the place of the mean of all features
         nowhere = torch.from_numpy(features.mean(0, dtype=np.float32))[None]
         return salad, ["nonsense"] * len(salad), {"image": [nowhere] * len(salad), "text": list(texts(salad).unsqueeze(1))}
@@ -140,8 +140,8 @@ def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, text
 def train_heads(root: Path) -> None:
     """Trains both heads as the package's configuration says, against the space in `root`; resumes."""
     os.environ["UNIALIGN_DATA"] = str(root.resolve())
-    anchored = [f"anchor_head={json.dumps(str(root.resolve() / 'space'))}"]
-    train(load_config(TrainConfig, configs_folder() / "starter.yaml", anchored))
+    anchored = f"anchor_head={json.dumps(str(root.resolve() / 'space'))}"
+    train(load_config(TrainConfig, configs_folder() / "starter.yaml", [anchored, *SIZES.heads]))
 
 
 def concept_sounds(rows: Sequence[Row], features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

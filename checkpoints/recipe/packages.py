@@ -17,8 +17,8 @@ from pathlib import Path
 from unialign_gen.errors import InputError
 
 from .archives import read_cat, read_rcc
-from .concepts import table
 from .files import once, progress
+from .plan import table
 
 GAME_SOUNDS = r"audio/(actor/fauna|ambient|resource|attack)/.*\.ogg$"  # of 0ad's archive of 1.4 GB
 

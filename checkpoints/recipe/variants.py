@@ -18,9 +18,9 @@ from unialign_gen.data.manifest import Row
 from . import colours, rows
 from .concepts import article
 from .cut_outs import SIDE, fitted
+from .plan import SIZES
 from .rows import Picture, coloured
 
-TRAIN_COMPOSITIONS, TEST_COMPOSITIONS, TEST_PAIRS = 14_000, 600, 100
 FIVE = ("red", "yellow", "green", "blue", "purple")
 COLOUR_WORDS = {*colours.NAMES, "gray", "golden"}
 NAME = re.compile(r"[a-z]+([ -][a-z]+)?")
@@ -274,9 +274,9 @@ def variants(found: Sequence[Cut]) -> list[Variant]:
     train, test = ([cut for cut in found if cut.row.split == split] for split in ("train", "test"))
     known = [cut for cut in test if cut.row.concepts]
     out = [*recolourings(train, 1, 3), *(recolouring(cut, colour, colour) for cut in known for colour in FIVE)]
-    out += [*compositions(train, TRAIN_COMPOSITIONS, "train"), *compositions(test, TEST_COMPOSITIONS, "test")]
+    out += [*compositions(train, SIZES.compositions, "train"), *compositions(test, SIZES.test_compositions, "test")]
     random.Random(0).shuffle(out)
-    return [*out, *pairs([cut for cut in known if "emoji" in cut.row.style], TEST_PAIRS, "unseen")]
+    return [*out, *pairs([cut for cut in known if "emoji" in cut.row.style], SIZES.pairs, "unseen")]
 
 
 def paint(file: Path, variant: Variant) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__, console
+from ..console import Commands
 from ..errors import InputError
 from ..output import check_output, written
 
@@ -33,17 +34,6 @@ class WordsOrCommand(TyperGroup):
                 )
             args = ["generate", "--text", *args]
         return super().resolve_command(ctx, args)
-
-
-class Commands(typer.Typer):
-    """Commands whose users' mistakes are one line each, see `console.guarded`."""
-
-    def __init__(self, **options: Any):
-        super().__init__(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
-
-    def command(self, *name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:  # type: ignore[override]
-        register = super().command(*name, **options)
-        return lambda function: register(console.guarded(function))
 
 
 app = Commands(
