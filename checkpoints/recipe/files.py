@@ -6,7 +6,8 @@ import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ def once(target: Path, fill: Callable[[Path], object]) -> Path:
         fill(part)
         part.rename(target)
     return target
+
+
+@contextmanager
+def new_array(path: Path, *shape: int) -> Iterator[np.ndarray]:
+    """An array of bytes in a file, to be filled; the file takes its name afterwards. What a kill leaves is used again."""
+    part = path.with_suffix(".part.npy")
+    yield np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+    part.replace(path)
 
 
 def save_array(path: Path, values: np.ndarray) -> None:

@@ -93,15 +93,9 @@ def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, text
     trained = {row.id: n for n, row in enumerate(rows) if row.split == "train" and row.tier in "AB"}
     mine = [rows[n] for n in trained.values()]
     plain = [row for row in mine if row.kind == "plain"]
+    single = [row for row in mine if row.kind != "composition"]
     sounds = [r for r in manifest.read(root) if r.kind == "sound" and r.split == "train" and r.tier in "AB"]
-
-    def pictures(wanted: bool) -> Lessons:
-        found = [row for row in plain if bool(row.concepts) == wanted]
-        return [(row, label(row.concepts, row.name), row.plain_captions or [row.style]) for row in found]
-
-    def coloured() -> Lessons:
-        found = [row for row in mine if row.colour and row.coloured_captions and row.kind != "composition"]
-        return [(row, f"{row.colour} {row.name}", row.coloured_captions) for row in found]
+    named = [(row, label(row.concepts, row.name), row.plain_captions or [row.style]) for row in plain]
 
     def taught() -> Lessons:
         called = {r.concepts[0]: r.captions for r in sounds}
@@ -125,9 +119,11 @@ def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, text
         return [r.id for r in found], [label(r.concepts, r.id) for r in found], {"audio": of_sounds(root, found)}
 
     makers: dict[str, Callable[[], Made]] = {
-        "concepts": lambda: shown(pictures(True)),
-        "others": lambda: shown(pictures(False)),
-        "coloured": lambda: shown(coloured()),
+        "concepts": lambda: shown([lesson for lesson in named if lesson[0].concepts]),
+        "others": lambda: shown([lesson for lesson in named if not lesson[0].concepts]),
+        "coloured": lambda: shown(
+            [(r, f"{r.colour} {r.name}", r.coloured_captions) for r in single if r.colour and r.coloured_captions]
+        ),
         "compositions": lambda: shown([(r, r.captions[0], r.captions) for r in mine if r.kind == "composition"]),
         "words": lambda: shown(taught()),
         "nonsense": said_of_nothing,

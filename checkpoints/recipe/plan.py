@@ -1,7 +1,7 @@
 """The recipe's plan: tables of what there is, and how much of everything is made.
 
 They lie in `tables` beside this file. The environment's `UNIALIGN_RECIPE_TABLES` names another folder with the same files, for
-other packages and concepts, or for a small rehearsal.
+other packages and concepts, or for a small rehearsal. A data folder is of one plan: with another one choose another folder.
 """
 
 from __future__ import annotations

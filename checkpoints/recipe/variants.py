@@ -18,6 +18,7 @@ from unialign_gen.data.manifest import Row
 from . import colours, rows
 from .concepts import article
 from .cut_outs import SIDE, fitted
+from .files import new_array
 from .plan import SIZES
 from .rows import Picture, coloured
 
@@ -289,15 +290,15 @@ def build(root: Path, pictures: Sequence[Row], colour: Sequence[str], jobs: int)
     shown = [plain(row, name) for row, name in zip(pictures, colour, strict=True)]
     cut_outs = np.load(root / "cutouts.npy", mmap_mode="r")
     made = variants(cuts(shown, cut_outs))
-    part = root / "pictures128.part.npy"
-    pixels = np.lib.format.open_memmap(part, "w+", np.uint8, (len(shown) + len(made), SIDE, SIDE, 3))
-    for n, cut in enumerate(cut_outs):
-        opacity = cut[..., 3:].astype(np.uint16)
-        pixels[n] = (cut[..., :3] * opacity + 255 * (255 - opacity) + 127) // 255
-    with ProcessPoolExecutor(jobs) as pool:
+    with (
+        new_array(root / "pictures128.npy", len(shown) + len(made), SIDE, SIDE, 3) as pixels,
+        ProcessPoolExecutor(jobs) as pool,
+    ):
+        for n, cut in enumerate(cut_outs):
+            opacity = cut[..., 3:].astype(np.uint16)
+            pixels[n] = (cut[..., :3] * opacity + 255 * (255 - opacity) + 127) // 255
         painted = pool.map(functools.partial(paint, root / "cutouts.npy"), made, chunksize=64)
         for n, picture in enumerate(painted, len(shown)):
             pixels[n] = picture
-    rows.write(root, [*shown, *(variant.row() for variant in made)], pixels)
-    part.replace(root / "pictures128.npy")
+        rows.write(root, [*shown, *(variant.row() for variant in made)], pixels)
     return len(pixels)
