@@ -252,8 +252,8 @@ def packages() -> dict[str, dict[str, bytes]]:
             f"{stamps}/letters.exe": b"not wanted",
         },
         "openclipart-svg": {
-            f"{clip_art}/animals/{name}.svg": svg("", body(colour, n), title.format(name, "cat"))
-            for n, (name, colour) in enumerate({"cat_on_mat": "#20a040", "Fat cat": "#c020c0", "broken": "#000"}.items())
+            f"{clip_art}/animals/{name}.svg": svg("", body(colour, n), title.format(name.replace("_", " "), "cat"))
+            for n, (name, colour) in enumerate({"cat_on_mat": "#20a040", "Fat cat": "#c020c0", "tabby": "#101010"}.items())
         }
         | {f"{clip_art}/animals/empty.svg": svg("#fff", "<g/>")},
         "gcompris-qt-data": {f"usr/share/gcompris-qt/rcc/{name}.rcc": rcc(files) for name, files in rcc_files.items()},

@@ -190,6 +190,7 @@ def spoken() -> Iterator[tuple[np.ndarray, str, str, tuple[str, int, int]]]:
     library.espeak_SetSynthCallback(receive)
     for name, (number, voice) in itertools.product(CONCEPTS, enumerate(VOICES)):
         heard.clear()
+        ctypes.CDLL(None).srand(0)  # some voices' breath is made of the C library's random numbers
         library.espeak_SetVoiceByName(voice[0].encode())
         for parameter, value in zip((1, 3), voice[1:], strict=True):  # speed, pitch
             library.espeak_SetParameter(parameter, value, 0)

@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -321,7 +321,7 @@ def everything(root: Root = ROOT, jobs: Jobs = 2) -> None:
         stage(root)
 
 
-STAGES = {
+STAGES: dict[str, Callable[..., None]] = {
     "data": data,
     "encode": encode,
     "space": space,
