@@ -11,14 +11,12 @@ into the 1 x 1 convolutions on both sides, so that every channel has zero mean a
 from __future__ import annotations
 
 import copy
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import VQModel
-from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from unialign_gen.encoders import load_encoder
@@ -202,8 +200,10 @@ def fit_codebook(model: VQModel, latents: Tensor, rounds: int = 12, seed: int = 
     """Sets the codebook to the k-means centres (Lloyd 1982) of latent vectors out of (N, C, h, w); empty cells stay."""
     points = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1]).float()
     points = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:100_000]]
-    first = points[: model.config.num_vq_embeddings]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of empty cells
-        centres, _ = kmeans2(points.numpy(), first.numpy(), rounds, minit="matrix")
-    model.quantize.embedding.weight[: len(centres)].copy_(torch.from_numpy(centres))
+    centres = points[: model.config.num_vq_embeddings].clone()
+    for _ in range(rounds):
+        nearest = torch.cat([torch.cdist(part, centres).argmin(1) for part in points.split(8192)])
+        count = torch.bincount(nearest, minlength=len(centres)).unsqueeze(1)
+        total = torch.zeros_like(centres).index_add_(0, nearest, points)
+        centres = torch.where(count > 0, total / count.clamp(min=1), centres)
+    model.quantize.embedding.weight[: len(centres)].copy_(centres)
