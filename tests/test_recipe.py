@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import shutil
 import struct
 import zlib
 
@@ -21,6 +22,7 @@ from unialign_gen.checkpoints.recipe import (
     fonts,
     packages,
     pictures,
+    plan,
     rows,
     sounds,
     variants,
@@ -73,9 +75,9 @@ def test_every_package_is_pinned():
         assert package.files
 
 
-def fake_registry(monkeypatch, command, content=b"wheel"):
+def fake_registry(monkeypatch, command, content=b"wheel", registry="pip"):
     digest = hashlib.sha256(content).hexdigest()
-    package = packages.Package("pip", "some-package", "1.0", digest, "wheel")
+    package = packages.Package(registry, "some-package", "1.0", digest, "wheel")
     monkeypatch.setattr(packages, "packages", lambda: {"some-package": package})
     monkeypatch.setattr(packages.Package, "command", lambda self, folder: ["sh", "-c", command])
 
@@ -96,6 +98,14 @@ def test_a_package_that_is_gone_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"pip has no some-package 1.0 any more \(E: Version 1.0 not found\)") as caught:
         packages.archive(tmp_path, "some-package")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="the recipe needs Debian's tools")
+def test_a_package_that_cannot_be_unpacked_leaves_no_folder(tmp_path, monkeypatch):
+    fake_registry(monkeypatch, "printf broken > some-package.deb", b"broken", "apt")
+    with pytest.raises(InputError, match=r"some-package.deb cannot be unpacked"):
+        packages.unpack(tmp_path, "some-package")
+    assert not (tmp_path / "unpacked" / "some-package").exists()
 
 
 def test_a_folder_is_filled_wholly_or_not_at_all(tmp_path):
@@ -188,9 +198,9 @@ def test_takes_of_one_session_stay_together_and_sources_apart_move_no_other():
 
 
 def test_fonts_that_are_trained_on_play_more_than_the_one_that_is_not():
-    for font in fonts.FONTS:
+    for font in plan.table("fonts"):
         played = fonts.asked(font)
-        assert (len(played) > 2 * len(list(fonts.jobs(font.sets, more=False)))) == (font.tier != "C")
+        assert (len(played) > 2 * len(list(fonts.jobs(font["sets"], more=False)))) == (font["tier"] != "C")
         names = [(tag, concept) for concept, tag, *_ in played]
         assert len(set(names)) == len(names)
         assert all(0 <= key <= 127 and 0 < velocity <= 127 for *_, notes, _ in played for _, key, velocity, _ in notes)
@@ -342,7 +352,7 @@ def test_the_same_variants_come_every_time():
 @pytest.fixture
 def few(tmp_path, monkeypatch):
     """A data folder with two plain pictures, built with their variants."""
-    monkeypatch.setattr(variants, "TRAIN_COMPOSITIONS", 5)
+    monkeypatch.setattr(variants.SIZES, "compositions", 5)
     np.save(tmp_path / "cutouts.npy", np.stack([np.asarray(disc("red")), np.asarray(disc((150, 150, 150)))]))
     plain = [row("a", concepts=["apple"], captions=["apple"]), row("b", captions=["Stone", "a stone, rock"])]
     variants.build(tmp_path, plain, ["red", "grey"], 1)
@@ -375,7 +385,12 @@ def test_rows_that_are_not_there_are_one_line(tmp_path):
 
 def test_picture_features_are_kept_by_content(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(features, "load_encoder", lambda folder: None)
+
+    class Encoder:
+        def prepare(self, pictures):
+            return torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).float()
+
+    monkeypatch.setattr(features, "load_encoder", lambda folder: Encoder())
     monkeypatch.setattr(features, "fast", lambda encoder, x: lambda x: (calls.append(len(x)), x.flatten(1)[:, :5].numpy())[1])
     monkeypatch.setattr(features, "CHUNK", 4)
     pixels = np.random.default_rng(0).integers(0, 255, (10, 8, 8, 3), np.uint8)

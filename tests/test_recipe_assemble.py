@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 
 import unialign_gen
-from unialign_gen.checkpoint import find
 from unialign_gen.checkpoints.recipe import assemble, autoencoder, decoders
 from unialign_gen.concepts import ConceptTable, Understanding, concept_table
 from unialign_gen.heads import load_head
+from unialign_gen.loading import find
 from unialign_gen.pipelines import EmbeddingPrior
 
 

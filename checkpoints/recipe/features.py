@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import warnings
@@ -18,7 +19,6 @@ from torch import Tensor
 from unialign_gen.data.manifest import Row
 from unialign_gen.encoders import aisfx, load_encoder, yamnet
 from unialign_gen.encoders.aisfx import RATE
-from unialign_gen.encoders.efficientnet import SIDE
 from unialign_gen.media import load_sound
 
 from .concepts import unit_hash
@@ -41,10 +41,16 @@ def fast(encoder: torch.nn.Module, example: Tensor) -> Callable[[Tensor], np.nda
     return lambda x: compiled([x.numpy()])[0].copy()
 
 
-def enlarged(pixels: np.ndarray) -> Tensor:
-    """uint8 (B, h, w, 3) -> (B, 3, 224, 224) in [-1, 1], as the encoder prepares pictures."""
-    rows = [np.asarray(Image.fromarray(p).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for p in pixels]
-    return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float() / 127.5 - 1
+def batched(folder: Path, example: Sequence[Any]) -> Callable[[Sequence[Any]], np.ndarray]:
+    """The encoder in a folder: from pictures, or texts, to features (N, width), fp16."""
+    encoder = load_encoder(folder)
+    run = fast(encoder, encoder.prepare(list(example)))
+
+    def encode(inputs: Sequence[Any]) -> np.ndarray:
+        parts = [run(encoder.prepare(list(inputs[i : i + BATCH]))) for i in range(0, len(inputs), BATCH)]
+        return np.concatenate(parts).astype(np.float16)
+
+    return encode
 
 
 @torch.no_grad()
@@ -53,14 +59,14 @@ def of_pictures(root: Path, pixels: np.ndarray, kind: str = "image") -> np.ndarr
 
     Kept by the pixels' own digest, so nothing goes stale, and what is there is not computed again.
     """
-    run, out = None, []
+    encode, out = None, []
     for at in progress(range(0, len(pixels), CHUNK), f"thousands of pictures ({kind})"):
         part = np.ascontiguousarray(pixels[at : at + CHUNK])
         path = root / "features" / kind / f"{hashlib.sha256(part.data).hexdigest()[:24]}.npy"
         if not path.exists():
-            run = run or fast(load_encoder(root / "encoders" / kind), torch.zeros(2, 3, SIDE, SIDE))
-            found = [run(enlarged(part[i : i + BATCH])) for i in range(0, len(part), BATCH)]
-            save_array(path, np.concatenate(found).astype(np.float16))
+            shown = [Image.fromarray(picture) for picture in part]
+            encode = encode or batched(root / "encoders" / kind, shown[:2])
+            save_array(path, encode(shown))
         out.append(np.load(path))
     return np.concatenate(out)
 
@@ -85,12 +91,10 @@ class TextFeatures:
         todo = sorted({t for t in texts if t not in self.place}, key=lambda t: (len(t), t))  # by length: little padding
         if not todo:
             return
-        encoder = load_encoder(self.root / "encoders" / "text")
-        run = fast(encoder, encoder.prepare(["a dog", "two cats"]))
+        encode = batched(self.root / "encoders" / "text", ["a dog", "two cats"])
         for at in progress(range(0, len(todo), CHUNK), "thousands of texts"):
             part = todo[at : at + CHUNK]
-            values = np.concatenate([run(encoder.prepare(part[i : i + BATCH])) for i in range(0, len(part), BATCH)])
-            values = values.astype(np.float16)
+            values = encode(part)
             path = self.folder / f"{len(list(self.folder.glob('[0-9]*.npy'))):05d}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.with_suffix(".json").write_text(json.dumps(part))
@@ -155,16 +159,16 @@ def fast_sounds(root: Path) -> Any:
 @torch.no_grad()
 def of_sounds(root: Path, rows: Sequence[Row]) -> list[Tensor]:
     """Features (versions, width) of each sound: as it is first, then, of those that are trained on, augmented versions."""
-    encoder, other, out = None, torch.zeros(0), list[Tensor]()
-    for row in progress(rows, "sounds"):
+    encoder, out = None, list[Tensor]()
+    load = functools.lru_cache(2)(lambda path: load_sound(root / path, RATE))
+    for number, row in enumerate(progress(rows, "sounds")):
         path = root / "features" / "audio" / f"{row.id}.npy"
         if not path.exists():
             encoder = encoder or fast_sounds(root)
-            sound = load_sound(root / row.path, RATE)
+            sound, other = load(row.path), load(rows[number - 1].path) if number else torch.zeros(0)
             generator = torch.Generator().manual_seed(int(unit_hash("augment", row.id) * 2**31))
             versions = VERSIONS[row.style] if row.split == "train" else 1
             heard = [sound, *(augment(sound, other, generator) for _ in range(versions - 1))]
             save_array(path, encoder(encoder.prepare(heard)).numpy())
-            other = sound
         out.append(torch.from_numpy(np.load(path)))
     return out

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,20 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
     return json.loads(path.read_text())
 
 
+def made_of(mark: Path, inputs: str, make: Callable[[], None]) -> None:
+    """Calls `make`, unless the file `mark` says that it was done with these inputs."""
+    if not mark.exists() or json.loads(mark.read_text())["inputs"] != inputs:
+        mark.unlink(missing_ok=True)
+        make()
+        with written(mark) as part:
+            part.write_text(json.dumps({"inputs": inputs}) + "\n")
+
+
+def digest(*content: bytes) -> str:
+    """16 hexadecimal digits that change with any of it."""
+    return hashlib.sha256(b"".join(content)).hexdigest()[:16]
+
+
 def once(target: Path, fill: Callable[[Path], object]) -> Path:
     """The folder `target`, filled by `fill` the first time."""
     if not target.exists():
@@ -35,6 +51,14 @@ def once(target: Path, fill: Callable[[Path], object]) -> Path:
         fill(part)
         part.rename(target)
     return target
+
+
+@contextmanager
+def new_array(path: Path, *shape: int) -> Iterator[np.ndarray]:
+    """An array of bytes in a file, to be filled; the file takes its name afterwards. What a kill leaves is used again."""
+    part = path.with_suffix(".part.npy")
+    yield np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+    part.replace(path)
 
 
 def save_array(path: Path, values: np.ndarray) -> None:

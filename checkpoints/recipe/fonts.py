@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +10,12 @@ import numpy as np
 
 from unialign_gen.encoders.aisfx import RATE
 
-from .concepts import table
+from .plan import table
 
 Note = tuple[float, int, int, float]  # start in seconds, key, velocity, length in seconds
 Job = tuple[str, str, int, int, list[Note], float]  # concept, tag, bank, program, notes, seconds
 
 
-@dataclass
-class Font:
-    """A SoundFont file and which sets of `tables/instruments.tsv` it is rendered with."""
-
-    source: str
-    path: str
-    licence: str
-    tier: str
-    sets: tuple[str, ...]
-
-
-FONTS = [
-    Font("fluid-gm", "fluid-soundfont-gm/usr/share/sounds/sf2/FluidR3_GM.sf2", "MIT", "A", ("gm", "drum")),
-    Font("fluid-gs", "fluid-soundfont-gs/usr/share/sounds/sf2/FluidR3_GS.sf2", "MIT", "A", ("gs",)),
-    Font("csound-gm", "csound-soundfont/usr/share/sounds/sf2/sf_GMbank.sf2", "public domain", "A", ("gm", "drum", "gs")),
-    Font("timgm6mb", "timgm6mb-soundfont/usr/share/sounds/sf2/TimGM6mb.sf2", "GPL-2.0", "C", ("gm", "drum")),
-]
 # suffix, (start, velocity) of each stroke, length of a stroke, seconds
 BEAT = ("", ((0.0, 110), (0.5, 80), (1.0, 100), (1.25, 90)), 0.3, 2.6)
 FILL = ("-fill", ((0.0, 90), (0.3, 60), (0.6, 110), (0.75, 80), (1.2, 100)), 0.2, 2.2)
@@ -49,10 +31,10 @@ STEPS = ((-4, 60, 0.7), (2, 90, 2.2), (5, 115, 1.2))  # semitones up, velocity, 
 EFFECT_STEPS = ((-5, 110, 2.0), (3, 85, 2.0), (8, 64, 1.2))
 
 
-def jobs(sets: tuple[str, ...], more: bool) -> Iterator[Job]:
+def jobs(sets: str, more: bool) -> Iterator[Job]:
     """What fonts are asked to play of these sets of `tables/instruments.tsv`; with `more` other keys, lengths and phrases."""
     for row in table("instruments"):
-        if row["set"] not in sets:
+        if row["set"] not in sets.split():
             continue
         keys, preset = [int(key) for key in row["keys"].split()], (int(row["bank"]), int(row["program"]))
         concept, tag, effect = row["concept"], f"{row['bank']}-{row['program']}", preset[1] >= EFFECTS
@@ -74,9 +56,9 @@ def jobs(sets: tuple[str, ...], more: bool) -> Iterator[Job]:
                 yield concept, f"{tag}-{name}", *preset, notes, seconds
 
 
-def asked(font: Font) -> list[Job]:
-    """Everything a font plays: more than the others, if it is trained on."""
-    return [*jobs(font.sets, more=False), *(() if font.tier == "C" else jobs(font.sets, more=True))]
+def asked(font: dict[str, str]) -> list[Job]:
+    """Everything a row of `tables/fonts.tsv` plays: more than the others, if it is trained on."""
+    return [*jobs(font["sets"], more=False), *(() if font["tier"] == "C" else jobs(font["sets"], more=True))]
 
 
 def play(synth: Any, font: int, bank: int, program: int, notes: list[Note], seconds: float) -> np.ndarray:
@@ -107,13 +89,13 @@ def play(synth: Any, font: int, bank: int, program: int, notes: list[Note], seco
     return np.concatenate(parts)
 
 
-def render_all(unpacked: Path) -> Iterator[tuple[np.ndarray, str, str, Font]]:
+def render_all(unpacked: Path) -> Iterator[tuple[np.ndarray, str, str, dict[str, str]]]:
     """Every render: samples, file name, concept, font. A preset that a font lacks renders silence."""
     import tinysoundfont
 
-    for font in FONTS:
+    for font in table("fonts"):
         synth = tinysoundfont.Synth(samplerate=RATE, gain=-6)
-        loaded = synth.sfload(str(unpacked / font.path))
+        loaded = synth.sfload(str(unpacked / font["path"]))
         for concept, tag, bank, program, notes, seconds in asked(font):
-            name = f"{font.source}-{tag}-{concept.replace(' ', '_')}.flac"
+            name = f"{font['source']}-{tag}-{concept.replace(' ', '_')}.flac"
             yield play(synth, loaded, bank, program, notes, seconds), name, concept, font

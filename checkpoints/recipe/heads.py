@@ -26,10 +26,10 @@ from unialign_gen.training.train import train
 from . import words
 from .concepts import CONCEPTS
 from .features import TextFeatures, of_sounds
+from .plan import SIZES
 from .rows import Picture
 
 Lessons = list[tuple[Picture, str, list[str]]]  # a picture, what it is counted by, captions
-NONSENSE = 6000
 KEYS = "qwertyuiopasdfghjklzxcvbnm"
 # first and last letters of some scripts that the text encoder does not read, and emoji
 SCRIPTS = ("ая", "αω", "את", "اي", "ぁゖ", "一龥", "가힣", "😀🙏")
@@ -93,15 +93,9 @@ def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, text
     trained = {row.id: n for n, row in enumerate(rows) if row.split == "train" and row.tier in "AB"}
     mine = [rows[n] for n in trained.values()]
     plain = [row for row in mine if row.kind == "plain"]
+    single = [row for row in mine if row.kind != "composition"]
     sounds = [r for r in manifest.read(root) if r.kind == "sound" and r.split == "train" and r.tier in "AB"]
-
-    def pictures(wanted: bool) -> Lessons:
-        found = [row for row in plain if bool(row.concepts) == wanted]
-        return [(row, label(row.concepts, row.name), row.plain_captions or [row.style]) for row in found]
-
-    def coloured() -> Lessons:
-        found = [row for row in mine if row.colour and row.coloured_captions and row.kind != "composition"]
-        return [(row, f"{row.colour} {row.name}", row.coloured_captions) for row in found]
+    named = [(row, label(row.concepts, row.name), row.plain_captions or [row.style]) for row in plain]
 
     def taught() -> Lessons:
         called = {r.concepts[0]: r.captions for r in sounds}
@@ -115,7 +109,7 @@ def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, text
         return [row.id for row, _, _ in found], [key for _, key, _ in found], {"image": image, "text": said}
 
     def said_of_nothing() -> Made:
-        salad = nonsense(NONSENSE)
+        salad = nonsense(SIZES.nonsense)
         # drawn to where no picture is: the place of the mean of all features
         nowhere = torch.from_numpy(features.mean(0, dtype=np.float32))[None]
         return salad, ["nonsense"] * len(salad), {"image": [nowhere] * len(salad), "text": list(texts(salad).unsqueeze(1))}
@@ -125,9 +119,11 @@ def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, text
         return [r.id for r in found], [label(r.concepts, r.id) for r in found], {"audio": of_sounds(root, found)}
 
     makers: dict[str, Callable[[], Made]] = {
-        "concepts": lambda: shown(pictures(True)),
-        "others": lambda: shown(pictures(False)),
-        "coloured": lambda: shown(coloured()),
+        "concepts": lambda: shown([lesson for lesson in named if lesson[0].concepts]),
+        "others": lambda: shown([lesson for lesson in named if not lesson[0].concepts]),
+        "coloured": lambda: shown(
+            [(r, f"{r.colour} {r.name}", r.coloured_captions) for r in single if r.colour and r.coloured_captions]
+        ),
         "compositions": lambda: shown([(r, r.captions[0], r.captions) for r in mine if r.kind == "composition"]),
         "words": lambda: shown(taught()),
         "nonsense": said_of_nothing,
@@ -140,8 +136,8 @@ def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, text
 def train_heads(root: Path) -> None:
     """Trains both heads as the package's configuration says, against the space in `root`; resumes."""
     os.environ["UNIALIGN_DATA"] = str(root.resolve())
-    anchored = [f"anchor_head={json.dumps(str(root.resolve() / 'space'))}"]
-    train(load_config(TrainConfig, configs_folder() / "starter.yaml", anchored))
+    anchored = f"anchor_head={json.dumps(str(root.resolve() / 'space'))}"
+    train(load_config(TrainConfig, configs_folder() / "starter.yaml", [anchored, *SIZES.heads]))
 
 
 def concept_sounds(rows: Sequence[Row], features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

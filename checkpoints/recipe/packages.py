@@ -17,8 +17,8 @@ from pathlib import Path
 from unialign_gen.errors import InputError
 
 from .archives import read_cat, read_rcc
-from .concepts import table
 from .files import once, progress
+from .plan import table
 
 GAME_SOUNDS = r"audio/(actor/fauna|ambient|resource|attack)/.*\.ogg$"  # of 0ad's archive of 1.4 GB
 
@@ -94,6 +94,8 @@ def unpack(root: Path, name: str) -> Path:
             wanted = ["--wildcards", *package.files.split(), "*/copyright"]
             with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", source], stdout=subprocess.PIPE) as tar:
                 subprocess.run(["tar", "-x", "-C", folder, *wanted], stdin=tar.stdout, stderr=subprocess.DEVNULL, check=False)
+            if tar.returncode:
+                raise InputError(f"{source} cannot be unpacked: delete it, and see that the disk has room")
 
     return once(root / "unpacked" / package.folder, fill)
 

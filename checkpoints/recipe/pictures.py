@@ -24,6 +24,7 @@ from .archives import read_rcc
 from .concepts import article, match, unit_hash
 from .cut_outs import SIDE, Drawing, on_white, render
 from .files import save_array
+from .plan import table
 
 HELD_OUT = 0.06
 LARGE_SIDE, LARGE_SHARE = 512, 0.2  # of the tier A pictures, which all come as vectors or large, for the upscaler
@@ -59,18 +60,6 @@ def words_of(slug: str) -> str:
     return re.sub(r"[^A-Za-z ]+", " ", re.sub(r"([a-z])([A-Z])", r"\1 \2", slug)).strip().lower()
 
 
-EMOJI = {  # set: (licence, what its style is called in captions)
-    "noto": ("Apache-2.0", "emoji"),
-    "noto-v1": ("Apache-2.0", "round emoji"),
-    "fxemoji": ("Apache-2.0", "flat emoji"),
-    "fluent-emoji": ("MIT", "glossy emoji"),
-    "fluent-emoji-flat": ("MIT", "flat emoji"),
-    "twemoji": ("CC-BY-4.0", "flat emoji"),
-    "emojione": ("CC-BY-4.0", "emoji"),
-    "streamline-emojis": ("CC-BY-4.0", "outlined emoji"),
-    "openmoji": ("CC-BY-SA-4.0", "outlined emoji"),
-    "emojione-v1": ("CC-BY-SA-4.0", "emoji"),
-}
 NOT_PICTURES = (None, 2, 9)  # regional indicators, components, flags
 
 
@@ -94,7 +83,8 @@ def emoji(unpacked: Path) -> Iterator[Item]:
     for name in ("noto", "twemoji", "fluent-emoji-flat"):
         for code, icon in json.loads((unpacked / f"iconify-json-{name}/chars.json").read_text()).items():
             codes.setdefault(icon, code.replace("-fe0f", ""))
-    for source, (licence, style) in EMOJI.items():
+    for collection in table("emoji"):
+        source, licence, style = collection.values()
         data = json.loads((unpacked / f"iconify-json-{source}/icons.json").read_text())
         for icon, body in data["icons"].items():
             base = re.sub(r"-\d$", "", icon)
@@ -272,7 +262,7 @@ def draw(drawing: Drawing, large: Path | None) -> tuple[Image.Image, str, str] |
     """
     try:
         picture = render(drawing)
-        if large is not None and not large.exists():
+        if large is not None:
             on_white(render(drawing, LARGE_SIDE)).save(large, lossless=True, method=0)
     except Exception:  # a renderer meets thousands of hand-made files; what it cannot draw is counted by the caller
         return None

@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unialign_gen.heads import Head
@@ -50,26 +49,20 @@ def class_names() -> list[list[str]]:
 
 
 def fit_gate(features: Tensor, opened: Tensor, decay: float) -> nn.Linear:
-    """Logistic regression: for which rows of features (N, width) the gate is open (N,). Both kinds count the same."""
+    """Logistic regression: for which rows of features (N, width) the gate is open (N,). Both kinds count the same.
+
+    `decay` is the weight of the squared norm beside the mean loss, of standardised features.
+    """
+    from sklearn.linear_model import LogisticRegression
+
     mean, std = features.mean(0), features.std(0).clamp(min=1e-4)
-    x, wanted = (features - mean) / std, opened.float()
-    gate = nn.Linear(x.shape[1], 1)
-    nn.init.zeros_(gate.weight)
-    nn.init.zeros_(gate.bias)
-    rare = (1 - wanted).sum() / wanted.sum()
-    optimiser = torch.optim.LBFGS(gate.parameters(), max_iter=60)
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        error = F.binary_cross_entropy_with_logits(gate(x)[:, 0], wanted, pos_weight=rare)
-        total = error + decay * gate.weight.square().sum()
-        total.backward()
-        return total
-
-    optimiser.step(loss)
-    with torch.no_grad():  # from standardised to plain features
-        gate.weight.div_(std)
-        gate.bias.sub_(gate.weight @ mean)
+    weights = {False: 1.0, True: float((~opened).sum() / opened.sum())}
+    fitted = LogisticRegression(C=1 / (2 * decay * len(features)), class_weight=weights, max_iter=1000)
+    fitted.fit(((features - mean) / std).numpy(), opened.numpy())
+    gate = nn.Linear(len(mean), 1)
+    with torch.no_grad():  # of plain features
+        gate.weight.copy_(torch.from_numpy(fitted.coef_) / std)
+        gate.bias.copy_(torch.from_numpy(fitted.intercept_) - gate.weight @ mean)
     return gate
 
 

@@ -16,10 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unialign_gen.data.storage import write_rows
 from unialign_gen.errors import InputError
-from unialign_gen.output import written
 
 from .concepts import article
+from .files import new_array
 
 SIDE = 64
 
@@ -98,11 +99,7 @@ def numbered(names: Sequence[str]) -> Tensor:
 
 def write(root: Path, rows: Sequence[Picture], pixels: np.ndarray) -> None:
     """Replaces `rows.jsonl` and `pictures64.npy`: every picture of (N, 128, 128, 3) at half its size."""
-    part = root / "pictures64.part.npy"
-    small = np.lib.format.open_memmap(part, "w+", np.uint8, (len(rows), SIDE, SIDE, 3))
-    for n, picture in enumerate(pixels):
-        small[n] = np.asarray(Image.fromarray(picture).reduce(2))
-    small.flush()
-    with written(root / "rows.jsonl") as lines:
-        lines.write_text("".join(json.dumps(vars(row), ensure_ascii=False) + "\n" for row in rows))
-        part.replace(root / "pictures64.npy")
+    with new_array(root / "pictures64.npy", len(rows), SIDE, SIDE, 3) as small:
+        for n, picture in enumerate(pixels):
+            small[n] = np.asarray(Image.fromarray(picture).reduce(2))
+    write_rows(root / "rows.jsonl", map(vars, rows))

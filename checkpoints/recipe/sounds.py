@@ -20,7 +20,8 @@ from unialign_gen.data.manifest import Row
 from unialign_gen.encoders.aisfx import RATE
 
 from . import fonts
-from .concepts import CONCEPTS, article, table, unit_hash
+from .concepts import CONCEPTS, article, unit_hash
+from .plan import table
 
 LONGEST, SHORTEST = 10.0, 0.12  # seconds
 SUFFIXES = {".ogg", ".wav", ".flac", ".mp3", ".oga", ".opus"}
@@ -147,7 +148,7 @@ def build(unpacked: Path, root: Path, jobs: int) -> list[dict[str, Any]]:
     for samples, name, concept, font in fonts.render_all(unpacked):
         if len(samples := trim(samples)) >= SHORTEST * RATE:
             write_flac(samples, out / name)
-            rows.append(row(name, font.source, name, font.licence, font.tier, concept, "font"))
+            rows.append(row(name, font["source"], name, font["licence"], font["tier"], concept, "font"))
     for samples, name, concept, voice in spoken():
         write_flac(trim(samples), out / name)
         split = "test" if voice == VOICES[-1] else "train"
@@ -189,6 +190,7 @@ def spoken() -> Iterator[tuple[np.ndarray, str, str, tuple[str, int, int]]]:
     library.espeak_SetSynthCallback(receive)
     for name, (number, voice) in itertools.product(CONCEPTS, enumerate(VOICES)):
         heard.clear()
+        ctypes.CDLL(None).srand(0)  # some voices' breath is made of the C library's random numbers
         library.espeak_SetVoiceByName(voice[0].encode())
         for parameter, value in zip((1, 3), voice[1:], strict=True):  # speed, pitch
             library.espeak_SetParameter(parameter, value, 0)

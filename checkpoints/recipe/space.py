@@ -8,8 +8,6 @@ things is drawn to the mix of theirs, as a mix of prompts is. Uniformity (UniAli
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from unialign_gen.training.schedule import warm_then_cool
 from . import colours
 from .features import TextFeatures
 from .files import progress, save_array
+from .plan import SIZES
 from .rows import Picture, numbered
 
 EMBED_DIM, HIDDEN = 256, 1024
@@ -128,7 +127,7 @@ def soft_cross_entropy(logits: Tensor, same: Tensor) -> Tensor:
     return forth + back
 
 
-def train(data: Examples, *, steps: int = 1500, batch: int = 512, lr: float = 1e-3) -> Head:
+def train(data: Examples, *, steps: int = SIZES.space_steps, batch: int = SIZES.space_batch, lr: float = 1e-3) -> Head:
     """Trains the head; what reads captions, thumbnails and colours beside it is thrown away."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
@@ -182,14 +181,7 @@ def embed(head: Head, features: np.ndarray) -> np.ndarray:
     return torch.cat(parts).numpy().astype(np.float16)
 
 
-def digest(root: Path) -> str:
-    """Of the space's weights: what its name is."""
-    return hashlib.sha256((root / "space" / "head.safetensors").read_bytes()).hexdigest()[:16]
-
-
-def write(root: Path, head: Head, features: np.ndarray, inputs: str) -> None:
-    """Keeps the space in `root/space`, what it was made of in `space.json`, all pictures' embeddings in `embeddings.npy`."""
+def write(root: Path, head: Head, features: np.ndarray) -> None:
+    """Keeps the space in `root/space`, and all pictures' embeddings in `embeddings.npy`."""
     save_head(head, root / "space")
     save_array(root / "embeddings.npy", embed(head, features))
-    said = {"digest": digest(root), "rows": len(features), "inputs": inputs}
-    (root / "space.json").write_text(json.dumps(said) + "\n")

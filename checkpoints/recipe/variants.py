@@ -18,9 +18,10 @@ from unialign_gen.data.manifest import Row
 from . import colours, rows
 from .concepts import article
 from .cut_outs import SIDE, fitted
+from .files import new_array
+from .plan import SIZES
 from .rows import Picture, coloured
 
-TRAIN_COMPOSITIONS, TEST_COMPOSITIONS, TEST_PAIRS = 14_000, 600, 100
 FIVE = ("red", "yellow", "green", "blue", "purple")
 COLOUR_WORDS = {*colours.NAMES, "gray", "golden"}
 NAME = re.compile(r"[a-z]+([ -][a-z]+)?")
@@ -274,9 +275,9 @@ def variants(found: Sequence[Cut]) -> list[Variant]:
     train, test = ([cut for cut in found if cut.row.split == split] for split in ("train", "test"))
     known = [cut for cut in test if cut.row.concepts]
     out = [*recolourings(train, 1, 3), *(recolouring(cut, colour, colour) for cut in known for colour in FIVE)]
-    out += [*compositions(train, TRAIN_COMPOSITIONS, "train"), *compositions(test, TEST_COMPOSITIONS, "test")]
+    out += [*compositions(train, SIZES.compositions, "train"), *compositions(test, SIZES.test_compositions, "test")]
     random.Random(0).shuffle(out)
-    return [*out, *pairs([cut for cut in known if "emoji" in cut.row.style], TEST_PAIRS, "unseen")]
+    return [*out, *pairs([cut for cut in known if "emoji" in cut.row.style], SIZES.pairs, "unseen")]
 
 
 def paint(file: Path, variant: Variant) -> np.ndarray:
@@ -289,15 +290,15 @@ def build(root: Path, pictures: Sequence[Row], colour: Sequence[str], jobs: int)
     shown = [plain(row, name) for row, name in zip(pictures, colour, strict=True)]
     cut_outs = np.load(root / "cutouts.npy", mmap_mode="r")
     made = variants(cuts(shown, cut_outs))
-    part = root / "pictures128.part.npy"
-    pixels = np.lib.format.open_memmap(part, "w+", np.uint8, (len(shown) + len(made), SIDE, SIDE, 3))
-    for n, cut in enumerate(cut_outs):
-        opacity = cut[..., 3:].astype(np.uint16)
-        pixels[n] = (cut[..., :3] * opacity + 255 * (255 - opacity) + 127) // 255
-    with ProcessPoolExecutor(jobs) as pool:
+    with (
+        new_array(root / "pictures128.npy", len(shown) + len(made), SIDE, SIDE, 3) as pixels,
+        ProcessPoolExecutor(jobs) as pool,
+    ):
+        for n, cut in enumerate(cut_outs):
+            opacity = cut[..., 3:].astype(np.uint16)
+            pixels[n] = (cut[..., :3] * opacity + 255 * (255 - opacity) + 127) // 255
         painted = pool.map(functools.partial(paint, root / "cutouts.npy"), made, chunksize=64)
         for n, picture in enumerate(painted, len(shown)):
             pixels[n] = picture
-    rows.write(root, [*shown, *(variant.row() for variant in made)], pixels)
-    part.replace(root / "pictures128.npy")
+        rows.write(root, [*shown, *(variant.row() for variant in made)], pixels)
     return len(pixels)

@@ -82,9 +82,10 @@ def read(root: Path) -> Nouns:
         InputError: they are not there.
     """
     folder = root / "unpacked" / FOLDER
-    if not (folder / "data.noun").is_file() or not (folder / "index.noun").is_file():
-        raise InputError(f"no nouns of WordNet in {folder}: run `data` first")
-    records, index = (re.findall("^[^ ].*", (folder / f"{name}.noun").read_text(), re.M) for name in ("data", "index"))
+    try:
+        records, index = (re.findall("^[^ ].*", (folder / f"{name}.noun").read_text(), re.M) for name in ("data", "index"))
+    except OSError as error:
+        raise InputError(f"no nouns of WordNet in {folder}: run `data` first") from error
     synsets: dict[str, Synset] = {}
     for line in records:
         data, _, gloss = line.partition(" | ")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from .. import __version__, console
+from ..console import Commands
 from ..errors import InputError
 from ..output import check_output, written
 
@@ -36,43 +34,6 @@ class WordsOrCommand(TyperGroup):
                 )
             args = ["generate", "--text", *args]
         return super().resolve_command(ctx, args)
-
-
-class Commands(typer.Typer):
-    """Commands whose users' mistakes are one line each, see `console.guarded`."""
-
-    def __init__(self, **options: Any):
-        super().__init__(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
-
-    def command(self, *name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:  # type: ignore[override]
-        register = super().command(*name, **options)
-        return lambda function: register(console.guarded(flat(function)))
-
-
-def flat(command: Callable[..., None]) -> Callable[..., None]:
-    """A command of which a parameter may be a dataclass of options (`options.Model`), with these options in its place.
-
-    The parameter's default, if it has one, gives theirs.
-    """
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
-    parameters = []
-    for name, given in inspect.signature(command).parameters.items():
-        own = inspect.signature(groups[name]).parameters if name in groups else {name: given}
-        types = get_type_hints(groups[name], include_extras=True) if name in groups else hints
-        for option, one in own.items():
-            instead = name in groups and given.default is not given.empty
-            default = getattr(given.default, option) if instead else one.default
-            parameters.append(one.replace(kind=one.KEYWORD_ONLY, default=default, annotation=types[option]))
-
-    @wraps(command)
-    def run(**given: Any) -> None:
-        made = {name: kind(**{f.name: given.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()}
-        command(**given, **made)
-
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters}
-    return run
 
 
 app = Commands(

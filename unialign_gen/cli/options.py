@@ -1,4 +1,4 @@
-"""Options that several commands share, those that go together as one parameter, see `app.flat`."""
+"""Options that several commands share, those that go together as one parameter, see `console.flat`."""
 
 from __future__ import annotations
 
