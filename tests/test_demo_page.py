@@ -66,7 +66,7 @@ def same(a, b):
 
 
 def test_it_opens_on_pictures_asks_nobody_else_and_is_small(page, served):
-    page.until(lambda: page.script("return document.querySelector('#picture').naturalWidth") == 512, "a picture")
+    page.until(lambda: page.script("return document.querySelector('#picture').naturalWidth") == 128, "a picture")
     labels = [e.text for e in page.all("#strip button")]
     assert labels[:5] == ["words", "a sound", "a mix", "a video", "a film"]
     found = page.script(

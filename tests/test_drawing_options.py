@@ -65,8 +65,9 @@ def test_an_upscaler_enlarges_what_the_decoder_draws(enlarging, kind):
 def test_sizes_are_those_of_the_enlarged_picture(enlarging):
     picture = enlarging(text="a red car", seed=1, height=512, width=256, upscale=4, **FEW).images[0]
     assert picture.size == (256, 512)
-    with pytest.raises(InputError, match="multiples of 128, got 192 and None"):
-        enlarging(text="a red car", height=192, **FEW)
+    multiple = 8 * enlarging.size_multiple
+    with pytest.raises(InputError, match=f"multiples of {multiple}, got {multiple + 8} and None"):
+        enlarging(text="a red car", height=multiple + 8, **FEW)
 
 
 def test_without_an_upscaler_nothing_is_enlarged(starter):
