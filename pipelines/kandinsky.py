@@ -45,7 +45,7 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         >>> import unialign_gen
         >>> generate = unialign_gen.load("starter")
         >>> generate(text=["a red car", "a cat"], seed=0, num_inference_steps=1).images[1].size
-        (128, 128)
+        (512, 512)
     """
 
     model_cpu_offload_seq = "aligner->unet->movq"

@@ -42,7 +42,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         >>> import unialign_gen
         >>> generate = unialign_gen.load("starter", decoder="stable-unclip")
         >>> generate("a cat", decoder_prompt="pencil", noise_level=50, seed=0, num_inference_steps=1).images[0].size
-        (128, 128)
+        (512, 512)
     """
 
     decoder_options = OPTIONS

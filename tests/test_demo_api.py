@@ -128,7 +128,7 @@ def test_pictures_that_an_optimiser_had_are_restored(client, name):
 def test_what_was_lost_reaches_the_page_and_programs(client, tmp_path):
     silent = write_wav(tmp_path / "silent.wav", 0 * tone(1, 16000), 16000)
     _, details, *_, understood, _ = client.predict(text="a \u732b", audio=handle_file(silent), steps=1, api_name="/create")
-    assert [n["kind"] for n in details["notes"]] == ["silent", "unknown words"]
+    assert [n["kind"] for n in details["notes"]] == ["silent", "unknown words", "not understood"]
     assert "silent.wav is silent" in understood
 
 
@@ -278,7 +278,7 @@ def test_a_page_loads_nothing_from_elsewhere(served):
 def test_a_file_is_read_once_and_drawn_from_its_embedding(client, starter):
     part, concepts, notes, settings, seen = client.predict(handle_file(SAMPLES / "sheep.mp4"), api_name="/read")
     assert (part["kind"], part["value"], notes, settings) == ("video", "sheep.mp4", [], None)
-    assert concepts[0]["name"] == "sheep"
+    assert "sheep" in [c["name"] for c in concepts]
     assert "and its sound heard" in seen
     pictures, *_ = client.predict(kept=[{**part, "weight": 0.5}], steps=1, api_name="/create")
     expected = starter(video=str(SAMPLES / "sheep.mp4"), seed=0, num_inference_steps=1).images[0]

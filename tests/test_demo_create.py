@@ -299,8 +299,8 @@ def test_best_of_and_size_are_the_library_s(context, starter):
 
 def test_an_edit_is_the_library_s(context, starter, tmp_path):
     starter(text="a cat", seed=1, num_inference_steps=1).images[0].save(tmp_path / "cat.png")
-    mask = Image.new("L", (128, 128))
-    mask.paste(255, (32, 32, 96, 96))
+    mask = Image.new("L", (512, 512))
+    mask.paste(255, (128, 128, 384, 384))
     mask.save(tmp_path / "mask.png")
     files = {"picture": str(tmp_path / "cat.png"), "mask": str(tmp_path / "mask.png")}
     found = drawn(context, Edit, text="a dog", **files)

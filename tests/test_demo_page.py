@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from unialign_gen.demo.engine import Model
-from unialign_gen.loading import shipped_folder
+from unialign_gen.loading import own_prior, own_settings, shipped_folder
 from unialign_gen.request.picture_settings import read_picture
 
 pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -50,7 +50,8 @@ def fresh(page):
         page.open()
     page.script("document.querySelector('#tab-create').click()")
     page.script("document.querySelectorAll('.part .remove').forEach(e => e.click())")
-    for name, value in {"seed": 0, "steps": 2, "pictures": 1, "prior_strength": 0.6, "guidance": 3}.items():
+    own = {"prior_strength": own_prior("starter"), "guidance": own_settings("starter")[1]}
+    for name, value in {"seed": 0, "steps": 2, "pictures": 1, **own}.items():
         page.set(name, value)
     page.driver.get_log("browser")
     return page
@@ -66,7 +67,7 @@ def same(a, b):
 
 
 def test_it_opens_on_pictures_asks_nobody_else_and_is_small(page, served):
-    page.until(lambda: page.script("return document.querySelector('#picture').naturalWidth") == 128, "a picture")
+    page.until(lambda: page.script("return document.querySelector('#picture').naturalWidth") == 512, "a picture")
     labels = [e.text for e in page.all("#strip button")]
     assert labels[:5] == ["words", "a sound", "a mix", "a video", "a film"]
     found = page.script(
@@ -159,7 +160,7 @@ def test_a_painted_part_changes_and_the_rest_stays(fresh):
     fresh.write("a cat")
     after = fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "after.png")
     changed = (np.asarray(Image.open(before)) != np.asarray(Image.open(after))).any(2)
-    assert changed[64, 64]
+    assert changed[256, 256]
     assert not changed[:8].any()
     assert not changed[-8:].any()
 

@@ -31,6 +31,13 @@ def test_nonsense_is_a_note_with_guesses_and_a_dog_is_none(knowing):
     assert knowing.embed(embeds=ready).notes == []  # what is given as an embedding is drawn as it is
 
 
-def test_a_checkpoint_without_limits_says_nothing(starter):
-    assert prompted.understanding_in(find("starter")) is None
-    assert "not understood" not in [n.kind for n in starter.embed(text="qwxz vbnk plorf").notes]
+def test_the_starter_knows_its_limits(starter):
+    assert "not understood" in [n.kind for n in starter.embed(text="qwxz vbnk plorf").notes]
+    assert "not understood" not in [n.kind for n in starter.embed(text="a dog").notes]
+
+
+def test_a_checkpoint_without_limits_says_nothing(tmp_path):
+    folder = tmp_path / "starter"
+    shutil.copytree(find("starter"), folder, ignore=shutil.ignore_patterns("stable-unclip", "understanding.json"))
+    assert prompted.understanding_in(folder) is None
+    assert "not understood" not in [n.kind for n in unialign_gen.load(folder).embed(text="qwxz vbnk plorf").notes]

@@ -91,7 +91,7 @@ def test_the_guides_modality_from_files_to_pictures(outlines):
     generate.aligner.add_part("silhouette", Part(encoder_beside(folder), load_head(folder)))
     points = generate.aligner("silhouette", [outlines / f"silhouette-{i}.png" for i in range(6)])
     check_outlines(outlines, points)
-    assert generate(embeds=points[0], seed=0, num_inference_steps=1).images[0].size == (128, 128)
+    assert generate(embeds=points[0], seed=0, num_inference_steps=1).images[0].size == (512, 512)
 
 
 def test_a_run_holds_all_that_its_modality_needs(outlines, tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def test_the_python_runs(monkeypatch, capsys):
     code = re.search(r"```python\n(.*?)```", TEXT, re.S)[1]
     scope = {}
     exec(code, scope)
-    assert scope["picture"].size == (128, 128)
+    assert scope["picture"].size == (512, 512)
     assert capsys.readouterr().out.strip() == "[]"  # as its comment says: nothing
 
 

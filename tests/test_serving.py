@@ -127,7 +127,8 @@ def test_no_caller_s_fault_is_another_s(starter):
     assert np.abs(pixels(answers[0].images[0]) - expected).max() <= 1
     assert "takes no noise_level" in str(answers[1])
     assert isinstance(answers[2], InputError)
-    assert str(answers[3]) == "enough at 0 of (1, 8, 16, 16)"
+    unet = starter.unet.config
+    assert str(answers[3]) == f"enough at 0 of {(1, unet.in_channels, unet.sample_size, unet.sample_size)}"
     assert seen == [(0, 2), (1, 2)]
     assert np.abs(pixels(answers[4].images[0]) - expected).max() <= 1
     assert np.abs(pixels(answers[5].images[0]) - pixels(starter.draw(requests[5]).images[0])).max() <= 1

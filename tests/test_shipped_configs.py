@@ -208,7 +208,7 @@ def test_the_starters_own(places):
     assert run("train", "starter", *short, "--json")["step"] == 3
     out = places / "dog.png"
     run("generate", "--heads", places / "heads", "--text", "a dog", "--steps", 1, "--out", out, "--json")
-    assert Image.open(out).size == (128, 128)
+    assert Image.open(out).size == (512, 512)
 
 
 def test_every_shipped_configuration_is_run_above():

@@ -76,7 +76,7 @@ def test_the_wheel_draws_outside_the_clone(installed, tmp_path):
     done = run(installed, tmp_path, *shlex.split(first), "--steps", "1")
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / done.stdout.strip()) as picture:
-        assert picture.size == (128, 128)
+        assert picture.size == (512, 512)
 
 
 def test_what_the_wheel_lacks_is_one_line_and_one_command_away(wheels, installed, tmp_path):

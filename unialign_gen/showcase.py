@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .concepts import ConceptTable, concept_table
 from .film.sheets import Cell, sheet
 from .loading import shipped_folder
+from .request.arguments import ask
 
 if TYPE_CHECKING:
     from PIL import Image
 
-STEPS_BETWEEN = 5
+COLUMNS = 7
 
 
 def samples() -> Path:
@@ -23,38 +23,44 @@ def samples() -> Path:
 
 
 def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
-    """Words, sounds, mixes of both, a video, and a way between two prompts, as `samples/showcase.json` lists them.
+    """What the checkpoint can draw, as `samples/showcase.json` lists it: words, one thing in seven colours, seven seeds of one
+    prompt, several things, sounds and a video, mixes, a way between two prompts.
 
-    But for the way between, every picture is the nearest to its prompt of `best_of`. Where the checkpoint has a concept table,
-    a sound's label says what it was heard as.
+    All from one seed, but for the row of seeds. Where the checkpoint has a concept table, a sound's label says what it was
+    heard as.
     """
     plan = json.loads((samples() / "showcase.json").read_text())
-    from tqdm import tqdm
 
-    bar = tqdm(total=sum(len(plan[k]) for k in ("text", "audio", "mix", "video")), unit="picture", disable=None, leave=False)
-    draw = drawer(pipeline, seed, best_of, bar.update)
-    texts = [Cell(draw(text=t), t) for t in plan["text"]]
+    def cell(label: str, number: int = seed, **prompt: Any) -> Cell:
+        return Cell(pipeline.draw_best(best_of, ask(seed=number, **prompt)).images[0], label)
+
     concepts = concept_table(pipeline)
-    sounds = [Cell(draw(audio=path(f)), f + heard_as(pipeline, f, concepts)) for f in plan["audio"]]
+    thing, colours = plan["colours"]["thing"], plan["colours"]["colours"]
+    names = [f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {thing}" for colour in colours]
+    coloured = [cell(name, text=name) for name in names]
+    prompt, warm = plan["seeds"]["text"], plan["seeds"]["temperature"]
+    seeds = [cell(f"seed {n}", n, text=prompt, prior_temperature=warm) for n in range(seed, seed + plan["seeds"]["count"])]
+    heard = [cell(f + heard_as(pipeline, f, concepts), audio=path(f)) for f in plan["audio"]]
     mixes = []
     for entry in plan["mix"]:
-        weights = {"text": entry["text_weight"], "audio": 1 - entry["text_weight"]}
-        picture = draw(text=entry["text"], audio=path(entry["audio"]), weights=weights)
-        mixes.append(Cell(picture, f"{entry['text']} {weights['text']:.1f} + {entry['audio']} {weights['audio']:.1f}"))
-    video = [Cell(draw(video=path(f)), f) for f in plan["video"]]
+        words, sound, share = entry["text"], entry["audio"], entry["text_weight"]
+        weights = {"text": share, "audio": 1 - share}
+        label = f"{words} {share:.1f} + {sound} {1 - share:.1f}"
+        mixes.append(cell(label, text=words, audio=path(sound), weights=weights))
     start, end = plan["between"]
     ends = pipeline.embed(text=[start, end])
-    way = pipeline.interpolate(ends[0], ends[1], STEPS_BETWEEN, seed=seed).images
-    bar.close()
-    labels = [start, *[f"{i / (STEPS_BETWEEN - 1):.2f}" for i in range(1, STEPS_BETWEEN - 1)], end]
-    return sheet(
-        [
-            ("Text", texts),
-            ("Sound", sounds),
-            ("Text + sound, and a video", mixes + video),
-            ("From one prompt to another", [Cell(p, label) for p, label in zip(way, labels, strict=True)]),
-        ]
-    )
+    way = pipeline.interpolate(ends[0], ends[1], COLUMNS, seed=seed).images
+    labels = [start, *[f"{i / (COLUMNS - 1):.2f}" for i in range(1, COLUMNS - 1)], end]
+    sections = [
+        ("Words", [cell(t, text=t) for t in plan["text"]]),
+        (f"A {thing} in seven colours", coloured),
+        (f"Seven seeds of {prompt}, prior temperature {warm}", seeds),
+        ("Several things", [cell(t, text=t) for t in plan["several"]]),
+        ("Sounds and a video", heard + [cell(f, video=path(f)) for f in plan["video"]]),
+        ("Mixes of words and sounds", mixes),
+        ("From one prompt to another", [Cell(p, label) for p, label in zip(way, labels, strict=True)]),
+    ]
+    return sheet(sections, columns=COLUMNS)
 
 
 def heard_as(pipeline: Any, name: str, concepts: ConceptTable | None) -> str:
@@ -64,12 +70,3 @@ def heard_as(pipeline: Any, name: str, concepts: ConceptTable | None) -> str:
 
 def path(name: str) -> str:
     return str(samples() / name)
-
-
-def drawer(pipeline: Any, seed: int, best_of: int, drawn: Callable[[], object]) -> Callable[..., Image.Image]:
-    def draw(**prompt: Any) -> Image.Image:
-        picture = pipeline.best_of(best_of, seed=seed, **prompt).images[0]
-        drawn()
-        return picture
-
-    return draw

@@ -160,7 +160,7 @@ def showcase(
     out: Annotated[Path, typer.Option(help="A PNG file.")] = Path("showcase.png"),
     checkpoint: o.Checkpoint = "starter",
     decoder: o.Decoder = None,
-    best_of: o.BestOf = 4,
+    best_of: o.BestOf = 1,
     no_overwrite: o.NoOverwrite = False,
     as_json: o.AsJson = False,
 ) -> None:

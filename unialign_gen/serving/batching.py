@@ -56,7 +56,7 @@ class BatchingEngine:
         >>> with BatchingEngine() as engine:
         ...     users = [engine.submit(generate, ask(text=t, seed=3, num_inference_steps=1)) for t in ("a cat", "a car")]
         ...     [user.result().images[0].size for user in users]
-        [(128, 128), (128, 128)]
+        [(512, 512), (512, 512)]
     """
 
     def __init__(self, rows: int = 16, linger: float = 0.02):

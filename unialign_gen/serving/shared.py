@@ -46,7 +46,7 @@ class SharedPipeline(Serial):
         >>> with BatchingEngine() as engine:
         ...     generate = SharedPipeline(unialign_gen.load("starter"), engine)
         ...     generate(text="a cat", seed=0, num_inference_steps=1).images[0].size
-        (128, 128)
+        (512, 512)
     """
 
     def __init__(self, pipeline: PromptedPipeline, engine: BatchingEngine, check: Callable[[], None] = lambda: None):
