@@ -20,6 +20,7 @@ from unialign_gen.diagnostics import wilson
 from unialign_gen.eval.figures import Estimate, bootstrap
 from unialign_gen.eval.judge import Judge
 from unialign_gen.eval.scores import spread
+from unialign_gen.text import with_article
 
 from .evaluation_sets import Prompt, prompts
 
@@ -121,10 +122,6 @@ def estimate(values: Sequence[float]) -> dict[str, Any]:
     """A mean with its bootstrap interval."""
     found = bootstrap(values) if len(values) else Estimate(0.0, 0.0, 0.0)
     return {"value": found.value, "ci95": [found.low, found.high], "n": len(values)}
-
-
-def with_article(name: str) -> str:
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def ink(picture: Image.Image) -> np.ndarray:

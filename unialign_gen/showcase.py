@@ -10,6 +10,7 @@ from .concepts import ConceptTable, concept_table
 from .film.sheets import Cell, sheet
 from .loading import shipped_folder
 from .request.arguments import ask
+from .text import with_article
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,20 +27,24 @@ def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
     """What the checkpoint can draw, as `samples/showcase.json` lists it: words, one thing in seven colours, seven seeds of one
     prompt, several things, sounds and a video, mixes, a way between two prompts.
 
-    All from one seed, but for the row of seeds. Where the checkpoint has a concept table, a sound's label says what it was
-    heard as.
+    All from one seed, but for the row of seeds, and each the nearest to its prompt of `best_of`, but for that row and the way.
+    Where the checkpoint has a concept table, a sound's label says what it was heard as.
     """
     plan = json.loads((samples() / "showcase.json").read_text())
+    from tqdm import tqdm
 
-    def cell(label: str, number: int = seed, **prompt: Any) -> Cell:
-        return Cell(pipeline.draw_best(best_of, ask(seed=number, **prompt)).images[0], label)
+    bar = tqdm(unit="picture", disable=None, leave=False)
+
+    def cell(label: str, number: int = seed, best: int = best_of, **prompt: Any) -> Cell:
+        picture = pipeline.draw_best(best, ask(seed=number, **prompt)).images[0]
+        bar.update()
+        return Cell(picture, label)
 
     concepts = concept_table(pipeline)
     thing, colours = plan["colours"]["thing"], plan["colours"]["colours"]
-    names = [f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {thing}" for colour in colours]
-    coloured = [cell(name, text=name) for name in names]
+    coloured = [cell(name, text=name) for name in (with_article(f"{colour} {thing}") for colour in colours)]
     prompt, warm = plan["seeds"]["text"], plan["seeds"]["temperature"]
-    seeds = [cell(f"seed {n}", n, text=prompt, prior_temperature=warm) for n in range(seed, seed + plan["seeds"]["count"])]
+    seeds = [cell(f"seed {n}", n, 1, text=prompt, prior_temperature=warm) for n in range(seed, seed + plan["seeds"]["count"])]
     heard = [cell(f + heard_as(pipeline, f, concepts), audio=path(f)) for f in plan["audio"]]
     mixes = []
     for entry in plan["mix"]:
@@ -60,6 +65,7 @@ def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
         ("Mixes of words and sounds", mixes),
         ("From one prompt to another", [Cell(p, label) for p, label in zip(way, labels, strict=True)]),
     ]
+    bar.close()
     return sheet(sections, columns=COLUMNS)
 
 

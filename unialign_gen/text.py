@@ -14,6 +14,11 @@ MOST_WORDS, MOST_QUOTED = 5, 80  # in a note: words, characters
 CRUMB = 2  # characters of a word's pieces
 
 
+def with_article(name: str) -> str:
+    """A thing's English name with a or an."""
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
 def clean_text(text: Any) -> str:
     """A text in Unicode's form NFKC, without invisible characters, its spaces single.
 

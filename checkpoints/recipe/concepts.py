@@ -6,6 +6,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from unialign_gen.text import with_article
+
 from .plan import table
 
 KEEP_S = {"glass", "bus", "glasses", "scissors", "bagpipes", "maracas", "swiss", "albatross", "virus"}
@@ -26,7 +28,7 @@ def article(name: str) -> str:
     """`name` with a or an, unless it is a plural."""
     if (name.endswith("s") and not name.endswith("ss")) or name.split()[0] in ("a", "an", "the"):
         return name
-    return ("an " if name[0] in "aeiou" else "a ") + name
+    return with_article(name)
 
 
 @dataclass

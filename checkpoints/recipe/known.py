@@ -69,7 +69,8 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     single = grouped((row.name, n) for n, row in enumerate(rows) if row.kind != "composition")
     points = F.normalize(torch.stack([embeds[places].mean(0) for places in plain.values()]), dim=1)
     apart = whitening(embeds, list(single.values()))
-    tints, layouts = (moved_by(rows, embeds @ apart, kind) for kind in ("recoloured", "composition"))
+    white = embeds @ apart
+    tints, layouts = (moved_by(rows, white, kind) for kind in ("recoloured", "composition"))
     centres = torch.stack([moved.mean(0) for tint, moved in tints.items() if tint.split()[-1] in colours.NAMES])
     named = directions(centres - centres.mean(0))
     said = float((torch.cat(list(tints.values())) @ named.T).norm(dim=1).median())
