@@ -80,14 +80,21 @@ def understanding(pipeline: Any) -> Callable[[Sequence[str]], list[bool]] | None
     return lambda texts: [u.understood for u in known(pipeline.aligner.embed("text", list(texts)), "text")]
 
 
-def draw(pipeline: Any, wanted: Sequence[Prompt], seed: int, best_of: int = 1, **options: Any) -> list[Image.Image]:
-    """One picture a prompt, the nearest of `best_of`; prompt i has seeds from `seed + i * best_of` on."""
+def draw(
+    pipeline: Any, wanted: Sequence[Prompt], seed: int, best_of: int = 1, **options: Any
+) -> tuple[list[Image.Image], list[Tensor]]:
+    """One picture a prompt, the nearest of `best_of`, and the unit embedding (d,) that it was drawn of; prompt i has seeds from
+    `seed + i * best_of` on.
+    """
     pictures: list[Image.Image] = []
+    points: list[Tensor] = []
     for at in tqdm(range(0, len(wanted), BATCH), desc=wanted[0].kind if wanted else "", disable=None):
         part = wanted[at : at + BATCH]
         seeds = [seed + (at + i) * best_of for i in range(len(part))]
-        pictures += pipeline.best_of(best_of, **{part[0].kind: [p.value for p in part]}, seed=seeds, **options).images
-    return pictures
+        out = pipeline.best_of(best_of, **{part[0].kind: [p.value for p in part]}, seed=seeds, **options)
+        pictures += out.images
+        points += pipeline.mixed(out.request)[0].cpu()
+    return pictures, points
 
 
 def evaluate(
@@ -105,12 +112,11 @@ def evaluate(
         real = judge.features([Image.open(p.value).convert("RGB") for p in wanted["image"]])
         result[split] = {}
         for kind, ps in wanted.items():
-            drawn = judge.features(draw(pipeline, ps, seed, best_of, **options))
+            drawn = judge.features(draw(pipeline, ps, seed, best_of, **options)[0])
             result[split][kind] = score(judge, drawn, ps, real)
         result[split]["ceiling"] = score(judge, real, wanted["image"])
-    embed = {name: value for name, value in options.items() if name == "prior_strength"}
     drawn_for = partial(draw, pipeline, seed=seed, best_of=best_of, **options)
-    result["faithfulness"] = faithfulness.evaluate(pipeline, root, drawn_for, judge, limit, understanding(pipeline), **embed)
+    result["faithfulness"] = faithfulness.evaluate(pipeline, root, drawn_for, judge, limit, understanding(pipeline))
     table = concept_table(pipeline)
     if table is not None:
         result["embedding"] = embedding_shares(pipeline, table, root, limit)

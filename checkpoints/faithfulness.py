@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.ndimage import label
+from torch import Tensor
 
 from unialign_gen.data.manifest import read
 from unialign_gen.diagnostics import wilson
@@ -49,31 +50,30 @@ NONSENSE = (
 def evaluate(
     pipeline: Any,
     root: Path,
-    draw: Callable[[Sequence[Prompt]], list[Image.Image]],
+    draw: Callable[[Sequence[Prompt]], tuple[list[Image.Image], list[Tensor]]],
     judge: Judge,
     limit: int,
     understood: Callable[[Sequence[str]], list[bool]] | None = None,
-    **embed: Any,
 ) -> dict[str, Any]:
     """Every measure on at most `limit` prompts of each list.
 
     Args:
         root: the data set, for real pictures of things and real captions.
-        draw: one picture a prompt.
+        draw: one picture a prompt, and the unit embedding (d,) that it was drawn of.
         understood: whether texts mean anything to the checkpoint, if it says so.
-        embed: options of `pipeline.embed`.
 
     Returns:
         By measure `value`, its 95 % interval `ci95`, and `n`. Where the judge is asked, `n` counts what it knows. The variety
         of a thing that it names in fewer than two of eight drawings is nought.
     """
-    asked: list[Prompt] = []
     pictures: list[Image.Image] = []
+    points: list[Tensor] = []
 
     def drawn(wanted: Sequence[Prompt]) -> list[Image.Image]:
-        asked.extend(wanted)
-        pictures.extend(draw(wanted))
-        return pictures[-len(wanted) :] if wanted else []
+        made, of = draw(wanted)
+        pictures.extend(made)
+        points.extend(of)
+        return made
 
     found: dict[str, Any] = {}
     coloured = list(itertools.product(COLOURS, COLOURED))[:: max(1, 50 // min(50, limit))]
@@ -103,8 +103,8 @@ def evaluate(
     made = drawn([Prompt("text", f"{NUMBERS[n]} {things}", []) for n, things in COUNTED[:limit]])
     found["counts"] = share([components(p) == n for p, (n, _) in zip(made, COUNTED, strict=False)])
 
-    prompt, seen = pipeline.embed(text=[p.value for p in asked], **embed).cpu(), pipeline.aligner.embed("image", pictures).cpu()
-    found["read-back"] = estimate((prompt * seen).sum(1).tolist())
+    seen = pipeline.aligner.embed("image", pictures).cpu()
+    found["read-back"] = estimate((torch.stack(points) * seen).sum(1).tolist())
     if understood is not None:
         captions = [p.value for p in prompts(root, "held_out", limit)["text"]]
         found["nonsense called so"] = share([not u for u in understood(NONSENSE[:limit])])

@@ -13,6 +13,7 @@ from torch import Tensor
 from unialign_gen.errors import InputError
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
+FEWEST = 4  # pictures of a thing that say how pictures of it differ
 
 
 class EmbeddingPrior(ModelMixin, ConfigMixin):
@@ -33,7 +34,9 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
 
         m(e) = e + strength (p(e) / |p(e)| - e) A
 
-    and what it does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. Along the
+    and what it does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. The noise is
+    Gaussian or, where the prior keeps `pictures`, how one of those of the likeliest thing differs from it: a point where a
+    picture was is drawn better than one where none was. A thing with fewer than four of them borrows from all. Along the
     directions that prompts name, rows of `named`, there is the less noise the more the prompt says of them. The result is
     brought back to norm 1.
 
@@ -43,14 +46,17 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         bandwidth: above 0; how far a point is felt, in squared standard deviations. Small ones choose the nearest.
         strength: 0 to 1, what a call uses when it names none.
         directions: how many directions prompts name. None: A is the identity, and no direction is spared from the noise.
-        temperature: what a call uses when it names none.
+        temperature: what pictures are drawn at where a call names none; embeddings are at 0 then.
         said: how far along these a prompt lies from its thing that says everything of them, in standard deviations.
         pairs: of so many points each two are taken together too; 0 or 1: none.
         likeliest: p(e) is the likeliest point in place of the mean: what lies between points is drawn less well.
+        pictures: number of pictures of points whose differences are kept; 0: the noise is Gaussian.
 
     Buffers: `points` (count, embed_dim), the known unit vectors; `log_counts` (count), zeros at first; `whitening` W
     (embed_dim, embed_dim), the identity at first; and, unless `directions` is None, `moves` A (embed_dim, embed_dim), the
-    identity at first, and `named` (directions, embed_dim), orthonormal rows in whitened coordinates.
+    identity at first, and `named` (directions, embed_dim), orthonormal rows in whitened coordinates; and with `pictures`
+    `deviations` (pictures, embed_dim), how each differs from its point, in whitened coordinates, and `shows` (pictures), the
+    places of their points.
 
     Raises:
         InputError: a bandwidth or a strength outside its range, or fewer than no pairs.
@@ -68,6 +74,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     whitening: Tensor
     moves: Tensor
     named: Tensor
+    deviations: Tensor
+    shows: Tensor
 
     @register_to_config
     def __init__(
@@ -81,6 +89,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         temperature: float = 0.0,
         pairs: int = 0,
         likeliest: bool = False,
+        pictures: int = 0,
     ):
         super().__init__()
         if not bandwidth > 0:
@@ -94,6 +103,9 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         if directions is not None:
             self.register_buffer("moves", torch.eye(embed_dim))
             self.register_buffer("named", torch.zeros(directions, embed_dim))
+        if pictures:
+            self.register_buffer("deviations", torch.zeros(pictures, embed_dim))
+            self.register_buffer("shows", torch.zeros(pictures, dtype=torch.long))
 
     def forward(
         self,
@@ -128,32 +140,39 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         def near(keys: Tensor, row: Tensor) -> Tensor:
             return (keys - row @ whitening).square().sum(1) / (-2 * self.config["bandwidth"])
 
-        def expected(row: Tensor) -> Tensor:
+        def expected(row: Tensor) -> tuple[Tensor, int]:
             weights, among = log_counts + near(keys, row), points  # (count,), (count, d)
+            thing = int(weights.argmax())
             best = weights.topk(min(self.config["pairs"], len(points))).indices
             if len(best) > 1:
                 two = F.normalize(points[torch.combinations(best)].mean(1), dim=1)  # (pairs, d)
                 weights, among = torch.cat([weights, near(two @ whitening, row)]), torch.cat([points, two])
-            return among[weights.argmax()] if self.config["likeliest"] else weights.softmax(0) @ among
+            return among[weights.argmax()] if self.config["likeliest"] else weights.softmax(0) @ among, thing
 
         # one by one: products of matrices round differently with the number of rows, and a prompt's picture should not
         # depend on what is asked for beside it
-        known = F.normalize(torch.stack([expected(row) for row in embeddings]), dim=1)  # (B, d)
+        found, things = zip(*(expected(row) for row in embeddings), strict=True)
+        known = F.normalize(torch.stack(found), dim=1)  # (B, d)
         if self.config["directions"] is None:
             moved = torch.lerp(embeddings, known, strength)
         else:
             moves = self.moves.to(embeddings.device, torch.float32)
             moved = torch.stack([e + strength * (k - e) @ moves for e, k in zip(embeddings, known, strict=True)])
         if temperature:
-            draws = [
-                self._noise(e - k, whitening, g) for e, k, g in zip(embeddings, known, each(generator, len(known)), strict=True)
-            ]
-            moved = moved + temperature * torch.stack(draws)
+            rows = zip(embeddings - known, things, each(generator, len(known)), strict=True)
+            moved = moved + temperature * torch.stack([self._noise(*row, whitening) for row in rows])
         return F.normalize(moved, dim=1)
 
-    def _noise(self, offset: Tensor, whitening: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _noise(self, offset: Tensor, thing: int, generator: torch.Generator | None, whitening: Tensor) -> Tensor:
         """How another picture of the same thing might differ (d,); `offset` (d,) is how the prompt itself does."""
-        noise = torch.randn(len(offset), generator=generator, device=generator.device if generator else "cpu").to(offset.device)
+        device = generator.device if generator else "cpu"
+        if self.config["pictures"]:
+            own = (self.shows == thing).nonzero()[:, 0].tolist()
+            among = own if len(own) >= FEWEST else range(len(self.shows))
+            noise = self.deviations[among[int(torch.randint(len(among), (), generator=generator, device=device))]].float()
+        else:
+            noise = torch.randn(len(offset), generator=generator, device=device)
+        noise = noise.to(offset.device)
         if self.config["directions"]:
             named = self.named.to(offset.device, torch.float32)  # (k, d)
             said = ((offset @ whitening) @ named.T).norm() / self.config["said"]
@@ -200,10 +219,8 @@ def strength_of(prior: EmbeddingPrior | None, strength: float | None = None) -> 
     return 0.0 if prior is None else float(prior.config["strength"])
 
 
-def temperature_of(prior: EmbeddingPrior | None, temperature: float | None = None) -> float:
-    """How far what prompts leave open is drawn: as asked, or as the prior says, 0 without one."""
-    if temperature is not None:
-        return temperature
+def temperature_of(prior: EmbeddingPrior | None) -> float:
+    """The prior's own temperature, 0 without one."""
     return 0.0 if prior is None else float(prior.config.get("temperature", 0.0))
 
 

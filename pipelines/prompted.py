@@ -26,7 +26,7 @@ from unialign_gen.request.arguments import ask, takes_count_and_request, takes_r
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior, each, temperature_of
-from .prompts import encode_prompts, first_seeds, generators, mix_prompts
+from .prompts import PRIOR_STREAM, encode_prompts, first_seeds, generators, mix_prompts
 from .upscaler import Upscaler
 
 
@@ -227,7 +227,7 @@ class PromptedPipeline:
     def mixed(self, request: Request) -> tuple[Tensor, Request]:
         """Unit embeddings (B * pictures, d), prompt by prompt, and the request with what its files were encoded to.
 
-        At a temperature of the prior each picture has its own; otherwise those of a prompt are equal.
+        At a temperature of the prior each picture has its own; without one they are the mean, and those of a prompt are equal.
         """
         if not request.prompts:
             raise InputError(f"nothing to draw: give at least one of {', '.join(self.aligner.modalities)} or embeds")
@@ -238,9 +238,14 @@ class PromptedPipeline:
         self.tell_not_understood(ready)
         return self.points(ready), ready
 
+    def sampled(self, request: Request) -> Request:
+        """The request as it is drawn: at the prior's own temperature where it names none."""
+        own = temperature_of(self.prior)
+        return request if request.prior_temperature is not None or not own else replace(request, prior_temperature=own)
+
     def points(self, ready: Request) -> Tensor:
         """`mixed`, of a request that is encoded."""
-        if not temperature_of(self.prior, ready.prior_temperature):
+        if not ready.prior_temperature:
             return mix_prompts(ready.prompts, ready, self.prior).repeat_interleave(ready.pictures, 0)
         rows = [inputs for inputs in ready.prompts for _ in range(ready.pictures)]
         draws = ready.generator
@@ -266,7 +271,7 @@ class PromptedPipeline:
     def conditions(self, request: Request) -> tuple[Conditions, Request]:
         """What the decoder samples from, and the request as it was used."""
         if request.image_embeds is None:
-            unit, request = self.mixed(request)
+            unit, request = self.mixed(self.sampled(request))
             wanted = self.embed_scale(unit)
         else:
             # repeated here, for every decoder alike: diffusers 0.42 does it in one place, not in another
@@ -325,7 +330,7 @@ class PromptedPipeline:
         self.aligner.part("image")  # before anything is drawn in vain
         with collected() as notes:
             wanted, used = self.mixed(replace(request, prior_temperature=0.0))  # (B, d)
-            used = replace(used, prior_temperature=request.prior_temperature)
+            used = replace(used, prior_temperature=self.sampled(request).prior_temperature)
             candidates = self.points(replace(used, pictures=count)).split(count)  # B times (count, d)
             for name, rows in request.options.items():
                 if isinstance(rows, list | tuple) and len(rows) != len(wanted):
@@ -410,7 +415,6 @@ def pil_of(pixels: Tensor) -> list[Any]:
     return numpy_to_pil(arrays_of(pixels))
 
 
-PRIOR_STREAM = 1 << 62  # so that the prior's numbers and the decoder's first noise have nothing to do with each other
 NOT_CHOSEN = ("image_embeds", "output_type", "return_dict", "latents")  # options that do not go with `best_of`
 
 

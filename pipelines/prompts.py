@@ -14,7 +14,9 @@ from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.mixing import check_embedding, mix
 from unialign_gen.request import Prompt, Request
 
-from .prior import EmbeddingPrior, move_to_known, temperature_of
+from .prior import EmbeddingPrior, move_to_known
+
+PRIOR_STREAM = 1 << 62  # so that the prior's numbers and the decoder's first noise have nothing to do with each other
 
 
 def encode_prompts(aligner: Aligner, prompts: Sequence[Sequence[Prompt]]) -> tuple[tuple[Prompt, ...], ...]:
@@ -54,8 +56,7 @@ def mix_prompts(
     The prior moves what was encoded, before it is mixed: weights keep their meaning, and ready embeddings stay what they are.
     `draws` are the generators (B) of what prompts leave open, at the request's temperature; without them it stays at its mean.
     """
-    temperature = 0.0 if draws is None else temperature_of(prior, request.prior_temperature)
-    move = move_to_known(prior, request.prior_strength, temperature)
+    move = move_to_known(prior, request.prior_strength, (request.prior_temperature or 0.0) if draws else 0.0)
 
     def points(row: Sequence[Prompt], draw: Any) -> list[Tensor]:
         vectors = [p.embedding for p in row]

@@ -131,7 +131,8 @@ def test_an_honest_decoder_keeps_all_and_a_stock_picture_little(tmp_path, honest
     pipeline, seeds = Pipeline(honest), iter(range(10**6))
 
     def draw(wanted):
-        return [pipeline.draw(p.value, next(seeds) % 8) for p in wanted]
+        made = [pipeline.draw(p.value, next(seeds) % 8) for p in wanted]
+        return made, list(pipeline.embed([p.value for p in wanted])) if wanted else []
 
     found = faithfulness.evaluate(pipeline, tmp_path, draw, ByColour(), 50, lambda texts: [t not in NONSENSE for t in texts])
     assert found["colour"]["n"] == 50

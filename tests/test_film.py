@@ -15,7 +15,10 @@ from unialign_gen.cli import app
 from unialign_gen.errors import InputError
 from unialign_gen.film import Plan, Track, Window, listen, make_film, picture_count, windows
 from unialign_gen.film.writer import FilmWriter
+from unialign_gen.loading import shipped_folder
 from unialign_gen.media import load_sound, sound_blocks
+from unialign_gen.pipelines.prior import temperature_of
+from unialign_gen.pipelines.prompts import PRIOR_STREAM, generators
 
 
 def blocks_of(samples, sizes):
@@ -88,13 +91,22 @@ def test_the_first_frame_is_the_picture_of_the_first_moment(starter, tmp_path):
     plan = Plan(pictures=2, fps=4, side=128)
     make_film(starter, wav, tmp_path / "f.mp4", plan, seed=5, num_inference_steps=1)
     track = listen(starter.aligner, wav, plan)
-    track.points = starter.prior(track.points)
+    draws = generators(5, len(track.points), 1, PRIOR_STREAM)
+    track.points = starter.prior(track.points, temperature=temperature_of(starter.prior), generator=draws)
     point = track.at(torch.tensor([0.0]), plan.smooth)
     picture = starter(embeds=point, seed=[5], num_inference_steps=1).images[0]
     expected = np.asarray(picture.resize((128, 128), Image.Resampling.BICUBIC)).astype(float)
     with av.open(str(tmp_path / "f.mp4")) as container:
         frame = next(container.decode(video=0)).to_ndarray(format="rgb24").astype(float)
     assert np.abs(frame - expected).mean() < 10
+
+
+def test_the_picture_of_one_steady_sound_moves(starter, tmp_path):
+    """The cow's moo lies at one point for all of its windows: what it leaves open is drawn anew for each."""
+    drawn, plan = [], Plan(pictures=1, fps=2, side=64, seconds=4)
+    options = {"progress": lambda done, total, batch: drawn.extend(batch), "num_inference_steps": 8, "upscale": 1}
+    make_film(starter, shipped_folder() / "samples" / "cow.flac", tmp_path / "f.mp4", plan, **options)
+    assert np.abs(np.diff([np.asarray(p).astype(float) for p in drawn], axis=0)).mean((1, 2, 3)).min() > 3
 
 
 def test_frames_fade_from_picture_to_picture(tmp_path):

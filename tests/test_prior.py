@@ -158,6 +158,51 @@ def test_the_draw_follows_the_generator_and_rows_with_one_seed_share_it():
     assert torch.allclose(shared.norm(dim=1), torch.ones(3), atol=1e-6)
 
 
+def with_pictures(**options) -> EmbeddingPrior:
+    """Two things of six dimensions, five pictures of the first and one of the second."""
+    made = EmbeddingPrior(6, 2, 0.05, 1.0, 1, 2.0, pictures=6, **options)
+    made.points.copy_(torch.eye(6)[:2])
+    made.whitening.copy_(torch.diag(torch.tensor([1.0, 2, 3, 4, 5, 6])))
+    made.named.copy_(torch.eye(6)[5:])
+    made.deviations.copy_(torch.randn(6, 6, generator=torch.Generator().manual_seed(4)))
+    made.shows.copy_(torch.tensor([0, 0, 1, 0, 0, 0]))
+    return made
+
+
+def test_a_prior_with_pictures_draws_how_these_differ_from_their_thing():
+    """Each draw is one of the thing's own, all about equally often; a thing with few of them borrows from all."""
+    known, rows = with_pictures(), 600
+    expected = torch.eye(6)[:2, None] + 0.5 * known.deviations / known.whitening.diagonal()  # (2, 6, d)
+    expected = F.normalize(expected, dim=2)
+    for thing, own in ((0, [0, 1, 3, 4, 5]), (1, range(6))):
+        prompts = torch.eye(6)[thing].expand(rows, 6)
+        drawn = known(prompts, temperature=0.5, generator=[torch.Generator().manual_seed(s) for s in range(rows)])
+        apart, which = torch.cdist(drawn, expected[thing], compute_mode="donot_use_mm_for_euclid_dist").min(1)
+        assert float(apart.max()) < 1e-5
+        counts = torch.bincount(which, minlength=6)
+        assert (counts[list(own)] > rows / len(own) / 1.5).all()
+        assert int(counts.sum() - counts[list(own)].sum()) == 0
+
+
+def test_a_prior_with_pictures_keeps_what_a_prompt_names():
+    known, says = with_pictures(), F.normalize(torch.tensor([[1.0, 0, 0, 0, 0, 2.5 / 6]]), dim=1)  # 2 deviations say everything
+    drawn = known(says.expand(50, 6), temperature=0.5, generator=torch.Generator().manual_seed(0))
+    kept = known.deviations * torch.tensor([1.0, 1, 1, 1, 1, 0])
+    expected = F.normalize(known(says) + 0.5 * kept / known.whitening.diagonal(), dim=1)
+    apart = torch.cdist(drawn, expected, compute_mode="donot_use_mm_for_euclid_dist")
+    assert float(apart.amin(1).max()) < 1e-5
+
+
+def test_pictures_are_drawn_at_the_priors_own_temperature_and_embeddings_at_its_mean(starter):
+    own = float(starter.prior.config["temperature"])
+    assert own > 0
+    assert torch.equal(starter.embed(text="a dog"), starter.embed(text="a dog", seed=3, prior_temperature=0))
+    drawn = starter(text="a dog", seed=3, num_images_per_prompt=2, **FEW)
+    assert drawn.request.prior_temperature == own
+    named = starter(text="a dog", seed=3, num_images_per_prompt=2, prior_temperature=own, **FEW)
+    assert [a.tobytes() for a in drawn.images] == [a.tobytes() for a in named.images]
+
+
 def test_a_draw_that_cannot_be_made_is_refused():
     known = prior(unit(4, 6))
     for wrong in (-0.1, float("nan"), float("inf")):

@@ -43,8 +43,8 @@ def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
     concepts = concept_table(pipeline)
     thing, colours = plan["colours"]["thing"], plan["colours"]["colours"]
     coloured = [cell(name, text=name) for name in (with_article(f"{colour} {thing}") for colour in colours)]
-    prompt, warm = plan["seeds"]["text"], plan["seeds"]["temperature"]
-    seeds = [cell(f"seed {n}", n, 1, text=prompt, prior_temperature=warm) for n in range(seed, seed + plan["seeds"]["count"])]
+    prompt = plan["seeds"]["text"]
+    seeds = [cell(f"seed {n}", n, 1, text=prompt) for n in range(seed, seed + plan["seeds"]["count"])]
     heard = [cell(f + heard_as(pipeline, f, concepts), audio=path(f)) for f in plan["audio"]]
     mixes = []
     for entry in plan["mix"]:
@@ -59,7 +59,7 @@ def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
     sections = [
         ("Words", [cell(t, text=t) for t in plan["text"]]),
         (f"A {thing} in seven colours", coloured),
-        (f"Seven seeds of {prompt}, prior temperature {warm}", seeds),
+        (f"Seven seeds of {prompt}", seeds),
         ("Several things", [cell(t, text=t) for t in plan["several"]]),
         ("Sounds and a video", heard + [cell(f, video=path(f)) for f in plan["video"]]),
         ("Mixes of words and sounds", mixes),

@@ -18,6 +18,7 @@ from .rows import Picture
 # Shrinkage and bandwidth chosen on held-out prompts' nearest concepts: much alike from 0.02 to 0.1 and from 4 to 16
 SHRINKAGE, BANDWIDTH, STRENGTH = 0.05, 8.0, 1.0
 PAIRS = 12  # things that a prompt may mean two of; 8 to 32 give the same
+TEMPERATURE, PICTURES = 0.6, 8  # pictures of a thing that seeds choose among
 WEAKEST = 0.7  # in standard deviations of pictures of one thing
 LEAST = 20  # compositions that say how a layout moves an embedding
 
@@ -77,7 +78,24 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     shown = [moved.mean(0) for moved in layouts.values() if len(moved) >= LEAST]
     if shown:
         named = torch.cat([named, directions(torch.stack(shown) @ (torch.eye(len(apart)) - named.T @ named))])
-    made = EmbeddingPrior(points.shape[1], len(points), BANDWIDTH, STRENGTH, len(named), said, pairs=PAIRS, likeliest=True)
+    few = [(n, places, place) for n, places in enumerate(plain.values()) if len(places) > 1 for place in places[:PICTURES]]
+    made = EmbeddingPrior(
+        points.shape[1],
+        len(points),
+        BANDWIDTH,
+        STRENGTH,
+        len(named),
+        said,
+        TEMPERATURE,
+        pairs=PAIRS,
+        likeliest=True,
+        pictures=len(few),
+    )
+    made.shows.copy_(torch.tensor([n for n, _, _ in few]))
+    # a picture lies nearer to a mean that it is part of
+    made.deviations.copy_(
+        torch.stack([(embeds[place] - points[n]) @ apart * (1 - 1 / len(places)) ** -0.5 for n, places, place in few])
+    )
     made.points.copy_(points)
     made.log_counts.copy_(torch.tensor([len(places) for places in plain.values()]).log())
     made.whitening.copy_(apart)

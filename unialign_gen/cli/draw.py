@@ -105,7 +105,7 @@ def interpolate(
     options |= {"num_inference_steps": sampling.steps, "guidance_scale": sampling.guidance}
     with collected() as notes:
         stage("encoding the prompts")
-        a, b = (pipeline.mixed(end)[0][0] for end in ends)
+        a, b = (pipeline.mixed(pipeline.sampled(replace(end, seed=sampling.seed)))[0][0] for end in ends)
         stage("drawing")
         pictures = pipeline.interpolate(a, b, frames, mix=mix.value, **options).images
     from ..film.sheets import save_sequence

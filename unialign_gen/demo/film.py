@@ -18,7 +18,6 @@ from ..film import FilmWriter, Plan, make_film
 from ..film.sheets import save_sequence
 from ..mixing import mix, path
 from ..notes import Note
-from ..request import Request
 from . import html
 from .action import Action, Upload, Work, watched
 from .engine import AppContext, Job, Progress
@@ -63,7 +62,7 @@ class Animate(Action):
         recording, out = track.value, context.folder() / "film.mp4"
 
         def work(pipeline: Any, job: Job) -> dict[str, Any]:
-            base = pipeline.mixed(Request((stay,), prior_strength=plain.prior_strength))[0][0] if stay else None
+            base = pipeline.mixed(pipeline.sampled(replace(plain, prompts=(stay,))))[0][0] if stay else None
             frames: Frames = []
 
             def progress(done: int, total: int, batch: list[Image.Image]) -> None:
@@ -106,7 +105,8 @@ class Travel(Action):
         out = context.folder() / "way.mp4"
 
         def work(pipeline: Any, job: Job) -> dict[str, Any]:
-            points = list(pipeline.mixed(Request(tuple(stations), prior_strength=plain.prior_strength))[0])
+            way = replace(plain, prompts=tuple(stations), seed=(int(self.seed),) * len(stations))
+            points = list(pipeline.mixed(pipeline.sampled(way))[0])
             pictures: list[Image.Image] = []
             for part in route(points, between, closed, method).split(BATCH):
                 pictures += pipeline(embeds=part, seed=[int(self.seed)] * len(part), **watched(plain, job)).images

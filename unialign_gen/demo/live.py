@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..media import Sound
 from ..media.sound import SILENT
 from ..mixing import mix, path, slerp
-from ..request import Prompt, Request
+from ..request import Prompt
 from ..request.request import read_vector, write_prompt
 from . import html
 from .action import Action, Work, nearest, watched
@@ -62,7 +62,7 @@ class Live(Action):
 
         def embedded(pipeline: Any, prompts: tuple[Prompt, ...]) -> Tensor:
             strength = None if {p.kind for p in prompts} == {"embeds"} else plain.prior_strength
-            return pipeline.mixed(Request((prompts,), prior_strength=strength))[0][0].cpu()
+            return pipeline.mixed(pipeline.sampled(replace(plain, prompts=(prompts,), prior_strength=strength)))[0][0].cpu()
 
         def work(pipeline: Any, job: Job) -> dict[str, Any]:
             base, heard, target = embedded(pipeline, stay) if stay else None, None, before

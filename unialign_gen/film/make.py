@@ -78,15 +78,18 @@ def make_film(
     Raises:
         InputError: the recording cannot be read, is silent or too long, or is `out` itself; or a bad option.
     """
-    from ..pipelines.prior import move_to_known
+    from ..pipelines.prior import move_to_known, temperature_of
+    from ..pipelines.prompts import PRIOR_STREAM, generators
 
     files = [source] if isinstance(source, str | Path) else []
     check_output(out, (out.suffix.lower(),), files, option="the film")
     plan = plan or Plan()
-    move = move_to_known(pipeline.prior, prior_strength)
+    move = move_to_known(pipeline.prior, prior_strength, temperature_of(pipeline.prior))
     track = listen(pipeline.aligner, source, plan, check)
-    if move is not None:
-        track.points = move(track.points)
+    if (
+        move is not None
+    ):  # what a moment leaves open is drawn anew for each, so that the picture moves while the sound stays alike
+        track.points = move(track.points, generators(seed, len(track.points), 1, PRIOR_STREAM))
     total, done = picture_count(track.seconds, plan), 0
     with written(out) as path, FilmWriter(path, source, track.seconds, plan) as writer:
         for batch in draw_track(pipeline, track, plan, seed, base, share, **options):
