@@ -219,9 +219,9 @@ def strength_of(prior: EmbeddingPrior | None, strength: float | None = None) -> 
     return 0.0 if prior is None else float(prior.config["strength"])
 
 
-def temperature_of(prior: EmbeddingPrior | None) -> float:
-    """The prior's own temperature, 0 without one."""
-    return 0.0 if prior is None else float(prior.config.get("temperature", 0.0))
+def temperature_of(prior: EmbeddingPrior | None, strength: float | None = None) -> float:
+    """What pictures are drawn at where a call names no temperature: the prior's own, 0 without one or at strength 0."""
+    return 0.0 if prior is None or strength == 0 else float(prior.config.get("temperature", 0.0))
 
 
 def check_strength(strength: float) -> float:

@@ -211,8 +211,8 @@ class PromptedPipeline:
 
     @takes_request
     def embed(self, request: Request) -> Embeddings:
-        """Unit embeddings (B, d) of the prompts as they are drawn, mixed, with `notes`; 0 as `prior_strength` keeps them as
-        they were encoded.
+        """Unit embeddings (B, d) of the prompts, mixed, with `notes`: the mean of what may be drawn, unless `prior_temperature`
+        is named; 0 as `prior_strength` keeps them as they were encoded.
         """
         with collected() as notes:
             mixed = self.mixed(replace(request, pictures=1))[0]
@@ -240,7 +240,7 @@ class PromptedPipeline:
 
     def sampled(self, request: Request) -> Request:
         """The request as it is drawn: at the prior's own temperature where it names none."""
-        own = temperature_of(self.prior)
+        own = temperature_of(self.prior, request.prior_strength)
         return request if request.prior_temperature is not None or not own else replace(request, prior_temperature=own)
 
     def points(self, ready: Request) -> Tensor:

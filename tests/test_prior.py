@@ -201,6 +201,7 @@ def test_pictures_are_drawn_at_the_priors_own_temperature_and_embeddings_at_its_
     assert drawn.request.prior_temperature == own
     named = starter(text="a dog", seed=3, num_images_per_prompt=2, prior_temperature=own, **FEW)
     assert [a.tobytes() for a in drawn.images] == [a.tobytes() for a in named.images]
+    assert starter(text="a dog", seed=3, prior_strength=0, **FEW).request.prior_temperature is None
 
 
 def test_a_draw_that_cannot_be_made_is_refused():

@@ -84,7 +84,7 @@ def make_film(
     files = [source] if isinstance(source, str | Path) else []
     check_output(out, (out.suffix.lower(),), files, option="the film")
     plan = plan or Plan()
-    move = move_to_known(pipeline.prior, prior_strength, temperature_of(pipeline.prior))
+    move = move_to_known(pipeline.prior, prior_strength, temperature_of(pipeline.prior, prior_strength))
     track = listen(pipeline.aligner, source, plan, check)
     if (
         move is not None

@@ -119,7 +119,7 @@ def ask(
         prior_strength: 0 to 1, how far prompts move towards what the decoder knows, see `EmbeddingPrior`; the checkpoint's
             own by default. `embeds` and `image_embeds` stay where they are.
         prior_temperature: how far what a prompt leaves open differs from seed to seed: 0 is the mean of what it may mean, 1
-            differs as real pictures of a thing do; the checkpoint's own by default.
+            differs as real pictures of a thing do; by default the checkpoint's own for pictures, 0 for embeddings.
         seed: prompt i, picture j draws from `seed + i * num_images_per_prompt + j`; a sequence gives one a prompt.
         num_inference_steps, guidance_scale: the checkpoint's own by default; guidance 1 or less turns it off.
         generator, latents, callback_on_step_end: as in diffusers; latents (B * n, C, h, w) of unit variance. The callback
