@@ -18,7 +18,7 @@ from .rows import Picture
 # Shrinkage and bandwidth chosen on held-out prompts' nearest concepts: much alike from 0.02 to 0.1 and from 4 to 16
 SHRINKAGE, BANDWIDTH, STRENGTH = 0.05, 8.0, 1.0
 PAIRS = 12  # things that a prompt may mean two of; 8 to 32 give the same
-TEMPERATURE, PICTURES = 0.6, 8  # pictures of a thing that seeds choose among
+TEMPERATURE, PICTURES = 0.7, 16  # of a thing seeds choose among so many pictures, those nearest to their mean
 WEAKEST = 0.7  # in standard deviations of pictures of one thing
 LEAST = 20  # compositions that say how a layout moves an embedding
 
@@ -78,7 +78,7 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     shown = [moved.mean(0) for moved in layouts.values() if len(moved) >= LEAST]
     if shown:
         named = torch.cat([named, directions(torch.stack(shown) @ (torch.eye(len(apart)) - named.T @ named))])
-    few = [(n, places, place) for n, places in enumerate(plain.values()) if len(places) > 1 for place in places[:PICTURES]]
+    several = typical(embeds, plain.values())
     made = EmbeddingPrior(
         points.shape[1],
         len(points),
@@ -89,13 +89,13 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
         TEMPERATURE,
         pairs=PAIRS,
         likeliest=True,
-        pictures=len(few),
+        pictures=len(several),
     )
-    made.shows.copy_(torch.tensor([n for n, _, _ in few]))
-    # a picture lies nearer to a mean that it is part of
-    made.deviations.copy_(
-        torch.stack([(embeds[place] - points[n]) @ apart * (1 - 1 / len(places)) ** -0.5 for n, places, place in few])
-    )
+    if several:
+        shows, sizes, places = (torch.tensor(column) for column in zip(*several, strict=True))
+        made.shows.copy_(shows)
+        # a picture lies nearer to a mean that it is part of
+        made.deviations.copy_((embeds[places] - points[shows]) @ apart / (1 - 1 / sizes[:, None]).sqrt())
     made.points.copy_(points)
     made.log_counts.copy_(torch.tensor([len(places) for places in plain.values()]).log())
     made.whitening.copy_(apart)
@@ -107,6 +107,16 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     filtered = keep @ axes @ torch.diag(variance / (variance + 1)) @ axes.T @ keep
     made.moves.copy_(apart @ filtered @ torch.linalg.inv(apart))
     return made, list(plain)
+
+
+def typical(embeds: Tensor, groups: Iterable[list[int]]) -> list[tuple[int, int, int]]:
+    """Of each group of two pictures or more those nearest to its mean: its number, its size, and the picture's place."""
+    found = []
+    for number, places in enumerate(groups):
+        near = embeds[places] @ embeds[places].mean(0)
+        best = near.topk(min(PICTURES, len(places))).indices.tolist() if len(places) > 1 else []
+        found += [(number, len(places), places[n]) for n in best]
+    return found
 
 
 def moved_by(rows: Sequence[Picture], embeds: Tensor, kind: str) -> dict[str, Tensor]:
