@@ -93,7 +93,7 @@ def draw(
         seeds = [seed + (at + i) * best_of for i in range(len(part))]
         out = pipeline.best_of(best_of, **{part[0].kind: [p.value for p in part]}, seed=seeds, **options)
         pictures += out.images
-        points += pipeline.mixed(out.request)[0].cpu()
+        points += pipeline.points(out.request).cpu()
     return pictures, points
 
 

@@ -254,7 +254,7 @@ class PromptedPipeline:
         return mix_prompts(rows, ready, self.prior, each(draws, len(rows)))
 
     def tell_not_understood(self, ready: Request) -> None:
-        """A note on every encoded prompt that is like nothing the checkpoint knows."""
+        """A note on every encoded prompt that is like nothing the checkpoint knows, and on words that are drawn as others."""
         known = understanding_in(checkpoint_folder(self))
         if known is None:
             return
@@ -262,6 +262,8 @@ class PromptedPipeline:
             (found,) = known(prompt.embedding[None], prompt.kind)
             if not found.understood:
                 tell("not understood", name=repr(prompt.name), guesses=", ".join(found.nearest))
+            elif prompt.kind == "text" and ready.prior_strength != 0 and not found.named_in(prompt.name):
+                tell("drawn as", name=repr(prompt.name), guess=found.nearest[0])
 
     def alone(self, request: Request) -> list[Tensor]:
         """The unit embedding (d,) of every input of the first prompt as it is drawn alone."""

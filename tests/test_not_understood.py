@@ -23,7 +23,7 @@ def knowing(tmp_path_factory):
 
 
 def test_nonsense_is_a_note_with_guesses_and_a_dog_is_none(knowing):
-    assert [n.kind for n in knowing.embed(text="a dog").notes] == []
+    assert [n.kind for n in knowing.embed(text="a dog").notes] == ["drawn as"]  # as one of these things
     found = knowing.embed(text="qwxz vbnk plorf").notes
     assert "not understood" in [n.kind for n in found]
     assert "thing " in next(n.text for n in found if n.kind == "not understood")
@@ -34,6 +34,15 @@ def test_nonsense_is_a_note_with_guesses_and_a_dog_is_none(knowing):
 def test_the_starter_knows_its_limits(starter):
     assert "not understood" in [n.kind for n in starter.embed(text="qwxz vbnk plorf").notes]
     assert "not understood" not in [n.kind for n in starter.embed(text="a dog").notes]
+
+
+def test_words_that_are_drawn_as_others_are_a_note(starter):
+    (told,) = starter.embed(text="a puppy").notes
+    assert str(told) == "drawn as: 'a puppy' is drawn as the nearest that this checkpoint knows: dog"
+    assert "drawn as" in [n.kind for n in starter.embed(text="an astrolabe").notes]
+    for known in ("a dog", "two apples", "a violinist", "a red car", "a bird on blue"):
+        assert starter.embed(text=known).notes == []
+    assert starter.embed(text="a puppy", prior_strength=0).notes == []
 
 
 def test_a_checkpoint_without_limits_says_nothing(tmp_path):

@@ -78,6 +78,7 @@ SENTENCES = {
     "still": "{name} is one picture, not a moving one",
     "unknown words": "the text encoder has no word for {words}: what that means may be lost",
     "not understood": "{name} is like nothing that this checkpoint knows: the nearest it knows are {guesses}",
+    "drawn as": "{name} is drawn as the nearest that this checkpoint knows: {guess}",
     "truncated": "the text is longer than the encoder's {limit} tokens: not read is {rest}",
     "settings not kept": "the settings are too long for {name}: use PNG or WebP to keep them with the picture",
 }

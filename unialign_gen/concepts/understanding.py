@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from ..errors import as_input_error
 
 FILE = "understanding.json"
+FILLERS = {"the", "and", "with", "for", "from"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,16 @@ class Understood:
     understood: bool
     nearness: float
     nearest: tuple[str, ...]
+
+    def named_in(self, text: str) -> bool:
+        """Whether a text has a word of what lies nearest, or one that begins like it.
+
+        >>> found = Understood(True, 0.9, ("dog", "cow"))
+        >>> found.named_in("two Dogs"), found.named_in("a puppy")
+        (True, False)
+        """
+        said, known = (set(re.findall(r"[^\W\d_]{3,}", t.lower())) - FILLERS for t in (text, " ".join(self.nearest)))
+        return any(a.startswith(b) or b.startswith(a) for a in said for b in known)
 
 
 class Understanding:
