@@ -5,7 +5,7 @@
 
 Builds its own clips (H.264 with a keyframe every 2 s in one half and one in all in the other, AAC) in a temporary folder, as
 files and as one WebDataset tar. Decoding gives 8 frames and the sound; a whole extraction is the starter's encoders, from files
-and from the tar. Every figure is the median of the repeats, which take turns. What is a second needs an idle machine; what is
+and from the tar. Every figure is the median of the repeats. What is a second needs an idle machine; what is
 a core second, the processor's time over all threads, hardly depends on what else runs.
 """
 
@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from timing import spent, turns
+from timing import spent
 
 from unialign_gen.data.cache import FeatureCache, Shard, shard_path, write_shard
 from unialign_gen.data.decode import decoders, ordered
@@ -77,13 +77,11 @@ def corpus(root: Path, clips: int, seconds: float, width: int, height: int) -> l
 
 def speeds(works: dict[str, Callable[[], object]], clips: int, repeats: int) -> dict[str, dict[str, float]]:
     """Clips `a second`, and `a core second`, of works that each go through all clips."""
-    return {
-        name: {
-            "a second": clips / statistics.median(one.clock for one in calls),
-            "a core second": clips / statistics.median(one.core for one in calls),
-        }
-        for name, calls in turns(works, repeats).items()
-    }
+    found = {}
+    for name, work in works.items():
+        clocks, cores = zip(*(spent(work) for _ in range(repeats)), strict=True)
+        found[name] = {"a second": clips / statistics.median(clocks), "a core second": clips / statistics.median(cores)}
+    return found
 
 
 def writing(config: ExtractConfig, clips: int) -> dict[str, float]:
