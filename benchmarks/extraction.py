@@ -79,8 +79,8 @@ def speeds(works: dict[str, Callable[[], object]], clips: int, repeats: int) -> 
     """Clips `a second`, and `a core second`, of works that each go through all clips."""
     found = {}
     for name, work in works.items():
-        clocks, cores = zip(*(spent(work) for _ in range(repeats)), strict=True)
-        found[name] = {"a second": clips / statistics.median(clocks), "a core second": clips / statistics.median(cores)}
+        clocks, used = zip(*(spent(work) for _ in range(repeats)), strict=True)
+        found[name] = {"a second": clips / statistics.median(clocks), "a core second": clips / statistics.median(used)}
     return found
 
 

@@ -158,9 +158,8 @@ def read_state(path: Path, wanted: Callable[[str], bool] | None = None) -> dict[
     for name in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
             loaded = loaded[name]
-    if not isinstance(loaded, dict):
-        raise InputError(f"{path} holds no named weights: give a state dict, or convert it to safetensors")
-    named = {str(k).removeprefix("module."): v for k, v in loaded.items() if isinstance(v, Tensor)}
+    entries = loaded.items() if isinstance(loaded, dict) else ()
+    named = {str(k).removeprefix("module."): v for k, v in entries if isinstance(v, Tensor)}
     if not named:
         raise InputError(f"{path} holds no named weights: give a state dict, or convert it to safetensors")
     return {k: v for k, v in named.items() if keep(k)}
