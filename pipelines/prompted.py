@@ -203,13 +203,9 @@ class PromptedPipeline:
         height, width = (None if side is None else side // scale for side in sides)
         small = self.sample(replace(request, height=height, width=width, output_type="pt"), conditions)  # (B, 3, h, w)
         made = F.avg_pool2d(self.enlarged(small), most // scale)
-        return (
-            made
-            if request.output_type == "pt"
-            else VaeImageProcessor.pt_to_numpy(made)
-            if request.output_type == "np"
-            else pil_of(made)
-        )
+        if request.output_type == "pt":
+            return made
+        return VaeImageProcessor.pt_to_numpy(made) if request.output_type == "np" else pil_of(made)
 
     def enlarged(self, small: Tensor) -> Tensor:
         """Pictures (B, 3, h, w) in [0, 1] as large as the upscaler makes them."""
