@@ -44,14 +44,19 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+class _Shared(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor) -> Tensor:  # type: ignore[override]
+        return parameter.view_as(parameter)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return total(grad) / world()
+
+
 def shared(parameter: Tensor) -> Tensor:
     """A parameter that every rank holds; its gradient is averaged over ranks, so that they stay equal without a wrapper."""
-    if world() == 1:
-        return parameter
-    found = parameter.view_as(parameter)
-    if found.requires_grad:
-        found.register_hook(lambda grad: total(grad) / world())
-    return found
+    return _Shared.apply(parameter) if world() > 1 else parameter
 
 
 class _Gather(torch.autograd.Function):
