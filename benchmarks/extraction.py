@@ -92,7 +92,7 @@ def writing(config: ExtractConfig, clips: int) -> dict[str, float]:
     held = {name: type(rows)(rows.values[:].clone(), rows.offsets) for name, rows in features.items()}
     shard = Shard(cache.ids, cache.labels, held)
     return {
-        "write": spent(lambda: write_shard(config.out, 0, shard)).core / clips,
+        "write": spent(lambda: write_shard(config.out, 0, shard))[1] / clips,
         "bytes": shard_path(config.out, 0).stat().st_size / clips,
     }
 

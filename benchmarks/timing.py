@@ -7,21 +7,14 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 
-class Spent(NamedTuple):
-    """Seconds of a call by the clock and of processors (all threads, and processes that it began and that have ended)."""
-
-    clock: float
-    core: float
-
-
-def spent(work: Callable[[], Any]) -> Spent:
-    """What a call costs."""
+def spent(work: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds of a call by the clock, and of processors (all threads, and processes that it began and that have ended)."""
     begun, used = time.perf_counter(), sum(os.times()[:4])
     work()
-    return Spent(time.perf_counter() - begun, sum(os.times()[:4]) - used)
+    return time.perf_counter() - begun, sum(os.times()[:4]) - used
 
 
 def seconds(
