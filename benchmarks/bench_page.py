@@ -9,9 +9,9 @@ Writes docs/bench/*.svg, and what stands between the marks `<!-- answers -->` an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import matplotlib
 import numpy as np
@@ -71,7 +71,16 @@ def gaps_of(found: Found, dataset: str) -> list[float]:
     return sorted({float(r["metric"].removeprefix(mark)) for r in found.rows[dataset] if r["metric"].startswith(mark)})
 
 
-def save(figure: Figure, name: str) -> None:
+def panels(
+    name: str, titles: Sequence[str], size: tuple[float, float], legend: int = 0, **how: Any
+) -> Iterator[tuple[Any, str]]:
+    """The panels of a figure, side by side under their titles, to be drawn on; it is saved when all are."""
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(titles), squeeze=False, **how)[0]
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set(title=title)
+        yield axis, title
+    axes[legend].legend(fontsize=7)
     (DOCS / "bench").mkdir(exist_ok=True)
     figure.savefig(DOCS / "bench" / f"{name}.svg", metadata={"Date": None, "Creator": None})
 
@@ -82,10 +91,8 @@ def save(figure: Figure, name: str) -> None:
 def objectives_figure(found: Found) -> None:
     """R@1, labels and gap of every objective, a column of panels for each data set of three modalities."""
     datasets = [d for d in ("equal", "unequal", "broken", "starter") if d in found.rows]
-    figure = Figure(figsize=(2.6 * len(datasets) + 1.2, 4.6), layout="constrained")
-    axes = figure.subplots(1, len(datasets), sharey=True, squeeze=False)[0]
     names = sorted(found.pathways(datasets[0], "R@1"), key=lambda m: found.pathways(datasets[0], "R@1")[m])
-    for axis, dataset in zip(axes, datasets, strict=True):
+    for axis, dataset in panels("objectives", datasets, (2.6 * len(datasets) + 1.2, 4.6), sharey=True):
         tables = {
             "R@1, pathways": (found.pathways(dataset, "R@1"), "o"),
             "R@1, centroid": (found.of(dataset, "R@1", "centroid"), "s"),
@@ -95,17 +102,14 @@ def objectives_figure(found: Found) -> None:
         for label, (table, marker) in tables.items():
             there = [n for n in names if n in table]
             axis.plot([table[n] for n in there], [names.index(n) for n in there], marker, label=label, markersize=5)
-        axis.set(title=dataset, yticks=range(len(names)), yticklabels=names)
+        axis.set(yticks=range(len(names)), yticklabels=names)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=7)
-    save(figure, "objectives")
 
 
 def gap_figure(found: Found) -> None:
     """What a gap that is put in afterwards does."""
     datasets = [d for d in ("equal", "starter") if d in found.rows and gaps_of(found, d)]
-    figure = Figure(figsize=(3.4 * len(datasets), 3), layout="constrained")
-    for axis, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
+    for axis, dataset in panels("gap", datasets, (3.4 * len(datasets), 3), legend=-1):
         at = gaps_of(found, dataset)
         for metric, label, task in (
             ("R@1", "R@1, pathways", "all"),
@@ -116,19 +120,15 @@ def gap_figure(found: Found) -> None:
             tables = [found.of(dataset, f"{metric}, moved apart by {g:g}", task) for g in at]
             if all(tables):
                 axis.plot(at, [np.mean(list(t.values())) for t in tables], marker="o", markersize=4, label=label)
-        axis.set(title=dataset, xlabel="moved apart by, after training", ylim=(0, None))
-    figure.axes[-1].legend(fontsize=7)
-    save(figure, "gap")
+        axis.set(xlabel="moved apart by, after training", ylim=(0, None))
 
 
 def joint_figure(found: Found) -> None:
     """What all modalities together gain over the best pathway alone, with intervals."""
     datasets = [d for d in ("equal", "unequal", "starter") if d in found.rows]
-    figure = Figure(figsize=(2.8 * len(datasets) + 1.2, 4.4), layout="constrained")
-    axes = figure.subplots(1, len(datasets), sharey=True, squeeze=False)[0]
     metric = "gain in R@1 over the best pathway alone"
     names = list(found.intervals(datasets[0], metric, JOINT[0]))
-    for axis, dataset in zip(axes, datasets, strict=True):
+    for axis, dataset in panels("joint", datasets, (2.8 * len(datasets) + 1.2, 4.4), sharey=True):
         for k, task in enumerate(JOINT):
             table = found.intervals(dataset, metric, task)
             for n in table:
@@ -138,35 +138,27 @@ def joint_figure(found: Found) -> None:
                 label = task if n == next(iter(table)) else None
                 axis.errorbar(value, place, xerr=error, fmt="os^D"[k], color=f"C{k}", markersize=3, label=label)
         axis.axvline(0, color="grey", linewidth=0.8)
-        axis.set(title=dataset, yticks=range(len(names)), yticklabels=names, xlabel="gain in R@1")
-    axes[0].legend(fontsize=7)
-    save(figure, "joint")
+        axis.set(yticks=range(len(names)), yticklabels=names, xlabel="gain in R@1")
 
 
 def conflicts_figure(found: Found) -> None:
     """zeta, chi with its bound, and the Hoelder divergence against the number of modalities."""
     datasets = by_modalities(found)
     at = [found.modalities(d) for d in datasets]
-    figure = Figure(figsize=(9, 3), layout="constrained")
     shared = set.intersection(*(set(found.of(d, "zeta")) for d in datasets))
-    for axis, metric in zip(figure.subplots(1, 3), ("zeta", "chi", "Hoelder divergence"), strict=True):
+    for axis, metric in panels("conflicts", ("zeta", "chi", "Hoelder divergence"), (9, 3)):
         for name in [n for n in found.of(datasets[0], "zeta") if n in shared]:
             axis.plot(at, [found.of(d, metric)[name] for d in datasets], marker="o", markersize=4, label=name)
-        axis.set(title=metric, xlabel="modalities", xticks=at)
-    figure.axes[0].legend(fontsize=6)
-    save(figure, "conflicts")
+        axis.set(xlabel="modalities", xticks=at)
 
 
 def predictors_figure(found: Found) -> None:
     """R@1 against the distance of means, and against what remains without it."""
-    figure = Figure(figsize=(6.4, 3), layout="constrained")
-    for axis, metric in zip(figure.subplots(1, 2, sharey=True), ("gap", "distribution gap"), strict=True):
+    for axis, metric in panels("predictors", ("gap", "distribution gap"), (6.4, 3), sharey=True):
         for dataset in found.datasets:
             x, y = found.of(dataset, metric), found.pathways(dataset, "R@1")
             axis.plot([x[n] for n in x], [y[n] for n in x], "o", markersize=4, label=dataset)
-        axis.set(xlabel=metric, ylabel="R@1, pathways")
-    figure.axes[0].legend(fontsize=7)
-    save(figure, "predictors")
+        axis.set(ylabel="R@1, pathways")
 
 
 # Answers.

@@ -14,7 +14,7 @@ afterwards the server must draw as before.
 
 from __future__ import annotations
 
-import argparse
+import io
 import json
 import random
 import re
@@ -28,9 +28,10 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+import typer
 from PIL import Image, ImageChops
 
 from unialign_gen.loading import shipped_folder
@@ -223,26 +224,24 @@ def engine(count: int, users: int, seed: int = 0, steps: int | None = None, rows
     }
 
 
-@dataclass
-class Load:
-    seconds: list[float] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-
-def one_client(url: str, folder: Path, expected: dict[Request, Path], until: float, seed: int, out: Load) -> None:
+def one_client(
+    url: str, folder: Path, expected: dict[Request, Path], until: float, seed: int
+) -> list[tuple[float, str | None]]:
+    """Of each answer that a client got until then the seconds, and what was wrong with it."""
     from gradio_client import Client
 
     draw = random.Random(seed)
     client = Client(url, verbose=False, download_files=str(folder))
-    while not out.seconds or time.monotonic() < until:
+    answers: list[tuple[float, str | None]] = []
+    while not answers or time.monotonic() < until:
         request = draw.choice(list(expected))
         start = time.monotonic()
         try:
-            if not same(request.ask(client), expected[request]):
-                out.failures.append(f"{request}: another picture")
+            wrong = None if same(request.ask(client), expected[request]) else f"{request}: another picture"
         except Exception as error:
-            out.failures.append(f"{request}: {error}")
-        out.seconds.append(time.monotonic() - start)
+            wrong = f"{request}: {error}"
+        answers.append((time.monotonic() - start, wrong))
+    return answers
 
 
 def load(server: Server, clients: int, seconds: float) -> dict[str, Any]:
@@ -252,22 +251,21 @@ def load(server: Server, clients: int, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         alone = Client(server.url, verbose=False, download_files=folder)
         expected = {request: request.ask(alone) for request in requests()}
-        outs = [Load() for _ in range(clients)]
         until = time.monotonic() + seconds
         with ThreadPoolExecutor(clients) as pool:
-            at_work = [pool.submit(one_client, server.url, Path(folder), expected, until, i, out) for i, out in enumerate(outs)]
+            at_work = [pool.submit(one_client, server.url, Path(folder), expected, until, i) for i in range(clients)]
             memory = [server.megabytes()]
             while wait(at_work, min(5.0, seconds / 8)).not_done:
                 memory.append(server.megabytes())
-    times = sorted(s for out in outs for s in out.seconds)
-    failures = [f for out in outs for f in out.failures]
+    answers = [answer for done in at_work for answer in done.result()]
+    failures = [wrong for _, wrong in answers if wrong]
     warm = memory[len(memory) // 4 :]
     return {
         "clients": clients,
-        "answers": len(times),
+        "answers": len(answers),
         "failures": len(failures),
         "first_failures": failures[:5],
-        **percentiles(times),
+        **percentiles([took for took, _ in answers]),
         "memory_first": round(memory[0]),
         "memory_after_a_quarter": round(warm[0]),
         "memory_last": round(server.megabytes()),
@@ -288,8 +286,6 @@ def mutated(draw: random.Random) -> tuple[str, bytes]:
 
 
 def picture() -> bytes:
-    import io
-
     buffer = io.BytesIO()
     Image.effect_noise((64, 64), 80).save(buffer, "PNG")
     return buffer.getvalue()
@@ -386,31 +382,29 @@ def hostile(server: Server, count: int, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", type=int, default=0, help="requests to the engine; none by default")
-    parser.add_argument("--seconds", type=float, default=0, help="of load; none by default")
-    parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--hostile", type=int, default=0, help="attacks; none by default")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the result here")
-    options = parser.parse_args()
-    if not (options.engine or options.seconds or options.hostile):
-        parser.error("give --engine, --seconds or --hostile")
-    result: dict[str, Any] = {}
-    if options.engine:
-        result["engine"] = engine(options.engine, options.clients, options.seed)
-    if options.seconds or options.hostile:
+def main(
+    drawn: Annotated[int, typer.Option("--engine", help="Requests to the engine; none by default.")] = 0,
+    seconds: Annotated[float, typer.Option(help="Of load; none by default.")] = 0,
+    clients: int = 16,
+    attacks: Annotated[int, typer.Option("--hostile", help="Attacks; none by default.")] = 0,
+    seed: int = 0,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
+) -> None:
+    """Prints JSON."""
+    if not (drawn or seconds or attacks):
+        raise typer.BadParameter("give --engine, --seconds or --hostile")
+    result = {"engine": engine(drawn, clients, seed)} if drawn else {}
+    if seconds or attacks:
         with serving() as server:
-            if options.seconds:
-                result["load"] = load(server, options.clients, options.seconds)
-            if options.hostile:
-                result["hostile"] = hostile(server, options.hostile, options.seed)
+            if seconds:
+                result["load"] = load(server, clients, seconds)
+            if attacks:
+                result["hostile"] = hostile(server, attacks, seed)
     text = json.dumps(result, indent=2)
-    sys.stdout.write(text + "\n")
-    if options.json:
-        options.json.write_text(text + "\n")
+    typer.echo(text)
+    if out:
+        out.write_text(text + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

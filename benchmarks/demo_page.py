@@ -10,18 +10,19 @@ where a promise is broken: the first picture within a second, four pictures a se
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import httpx
 import numpy as np
+import typer
 
 from unialign_gen.loading import shipped_folder
 from unialign_gen.media import load_sound
@@ -150,16 +151,12 @@ def browsing() -> Iterator[tuple[Browser, Any]]:
         folder = Path(name)
         browser = Browser(server.url, folder, microphone(folder))
         try:
-            browser.until(lambda: "true" in fetch_text(f"{server.url}page/opening").rpartition("done")[2], "the opening")
+            browser.until(
+                lambda: "true" in httpx.get(f"{server.url}page/opening", timeout=60).text.rpartition("done")[2], "the opening"
+            )
             yield browser, server
         finally:
             browser.driver.quit()
-
-
-def fetch_text(url: str) -> str:
-    import httpx
-
-    return httpx.get(url, timeout=60).text
 
 
 def opening(browser: Browser, _: Any) -> dict[str, Any]:
@@ -250,19 +247,14 @@ def live(browser: Browser, server: Any, seconds: float) -> dict[str, Any]:
     return {**found, "kept": bool(kept and not found["dropped_pictures"] and max(growth, server_growth) < GROWTH)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("open", "tasks", "live"))
-    parser.add_argument("--seconds", type=float, default=120.0, help="of Live")
-    given = parser.parse_args()
+def main(what: Literal["open", "tasks", "live"], seconds: Annotated[float, typer.Option(help="Of Live.")] = 120.0) -> None:
+    """Prints JSON."""
     with browsing() as (browser, server):
-        if given.what == "live":
-            found = live(browser, server, given.seconds)
-        else:
-            found = (opening if given.what == "open" else tasks)(browser, server)
-    sys.stdout.write(json.dumps(found, indent=1) + "\n")
-    sys.exit(0 if found.get("kept", True) else 1)
+        found = {"open": opening, "tasks": tasks, "live": partial(live, seconds=seconds)}[what](browser, server)
+    typer.echo(json.dumps(found, indent=1))
+    if not found.get("kept", True):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -7,14 +7,13 @@ The table is written after every line, as JSON and beside it as Markdown. A line
 says so; one that fails says how, and the next ones run.
 
 Objectives: value and gradient against fp64 on the processor, from fp32, bf16 and fp16 embeddings (the reference gets the same
-rounded numbers), under autocast, and through a gradient scaler. Speed: UniAlign beside the formulas of open_clip's ClipLoss
-over all pairs. Decoders: the published architectures at full size, with random weights, so the pictures are noise; time and
+rounded numbers), under autocast, and through a gradient scaler. Speed: UniAlign beside open_clip's ClipLoss over all pairs.
+Decoders: the published architectures at full size, with random weights, so the pictures are noise; time and
 memory are not. Training: the trainer's own steps from a cache.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import json
@@ -24,17 +23,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-import torch.nn.functional as F
+import typer
+from objectives import Z, clip_loss, embeddings, step
 from timing import seconds
 from torch import Tensor, nn
 
-Z = dict[str, Tensor]
-NAMES = ("image", "text", "audio")
 CLOSE = {"fp32": 1e-4, "bf16": 1e-2, "fp16": 1e-2}  # of the largest entry
-BUDGET = 110  # seconds after which no further line is begun
 
 
 @dataclass
@@ -49,6 +46,9 @@ class Setting:
     def wait(self) -> None:
         if self.cuda:
             torch.cuda.synchronize()
+
+    def embeddings(self, count: int, dim: int) -> Z:
+        return {name: z.detach().to(self.device) for name, z in embeddings(count, dim, 3).items()}
 
     def seconds(self, work: Callable[[], object], repeats: int = 5) -> float:
         """Median time of a call, see `timing.seconds`."""
@@ -65,12 +65,6 @@ class Setting:
         work()
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 1e9
-
-
-def embeddings(count: int, dim: int, device: str) -> Z:
-    dice = torch.Generator().manual_seed(0)
-    common = torch.randn(count, dim, generator=dice)
-    return {n: F.normalize(common + torch.randn(count, dim, generator=dice), dim=1).to(device) for n in NAMES}
 
 
 def apart(found: Tensor, wanted: Tensor) -> float:
@@ -93,7 +87,7 @@ def objective(setting: Setting, name: str) -> dict[str, Any]:
     from unialign_gen.objectives import build
 
     count, dim = (16, 8) if setting.tiny else (512, 256)
-    z = embeddings(count, dim, setting.device)
+    z = setting.embeddings(count, dim)
     found: dict[str, Any] = {}
 
     def compare(label: str, inputs: Z, limit: float, **options: Any) -> None:
@@ -113,15 +107,6 @@ def objective(setting: Setting, name: str) -> dict[str, Any]:
     return found
 
 
-def clip_loss(z: Z) -> Tensor:
-    """open_clip's ClipLoss over all pairs, from its formula."""
-    target, total = torch.arange(len(z["image"]), device=z["image"].device), []
-    for m, n in itertools.combinations(z.values(), 2):
-        logits = m @ n.T / 0.07
-        total.append((F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2)
-    return torch.stack(total).sum()
-
-
 def speed(setting: Setting, which: str, count: int, compiled: bool) -> dict[str, Any]:
     """Forward and backward of three modalities of width 1024, in bf16 products where autocast gives them."""
     from unialign_gen.objectives import UniAlign
@@ -129,15 +114,9 @@ def speed(setting: Setting, which: str, count: int, compiled: bool) -> dict[str,
     count, dim = (64, 16) if setting.tiny else (count, 1024)
     loss: Callable[[Z], Tensor] = UniAlign().to(setting.device) if which == "UniAlign" else clip_loss
     call = torch.compile(loss) if compiled else loss
-    z = {n: v.requires_grad_() for n, v in embeddings(count, dim, setting.device).items()}
-
-    def step() -> None:
-        for value in z.values():
-            value.grad = None
-        call(z).backward()
-
-    step()
-    return {"seconds": setting.seconds(step, 3), "GB": setting.peak(step)}
+    z = {n: v.requires_grad_() for n, v in setting.embeddings(count, dim).items()}
+    step(call, z)
+    return {"seconds": setting.seconds(lambda: step(call, z), 3), "GB": setting.peak(lambda: step(call, z))}
 
 
 def decoder_parts(name: str, setting: Setting) -> tuple[nn.Module, nn.Module]:
@@ -216,26 +195,13 @@ def trainer(setting: Setting, precision: str) -> dict[str, Any]:
     """Steps of `unialign-gen train` from a cache, in a precision: their time, and the loss at the end beside the first."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    from training import write_cache
-
-    from unialign_gen.training.config import HeadConfig, StreamConfig, TrainConfig
-    from unialign_gen.training.train import Trainer
+    from training import from_cache
 
     batch, steps, samples = (8, 3, 64) if setting.tiny else (1024, 200, 20_000)
     with tempfile.TemporaryDirectory() as name:
-        write_cache(Path(name) / "cache", samples)
-        config = TrainConfig(
-            Path(name) / "run",
-            caches={"all": Path(name) / "cache"},
-            heads={n: HeadConfig() for n in ("text", "audio")},
-            streams=[StreamConfig({"all": 1.0}, ["image", "text", "audio"], batch=batch)],
-            steps=steps,
-            lr=1e-3,
-            precision=precision,  # type: ignore[arg-type]
-            trackers=[],
-        )
         AcceleratorState._reset_state()  # of the line before, of another precision
-        made = Trainer(config, Accelerator(mixed_precision=precision, cpu=not setting.cuda))
+        accelerator = Accelerator(mixed_precision=precision, cpu=not setting.cuda)
+        made = from_cache(Path(name), accelerator, samples, batch, steps)
         losses, begun = [], time.perf_counter()
         for _ in range(steps):
             losses.append(made.update()["loss"])
@@ -290,31 +256,31 @@ def save(out: Path, about: dict[str, Any], table: dict[str, dict[str, Any]]) -> 
     out.with_suffix(".md").write_text("\n".join([head, "", "| claim | found |", "|---|---|", *rows]) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="sizes for a rehearsal")
-    parser.add_argument("--out", type=Path, required=True, help="a JSON file; the Markdown lies beside it")
-    parser.add_argument("--only", default="", help="lines whose name holds this")
-    parser.add_argument("--seconds", type=float, default=BUDGET, help="after which no further line is begun")
-    asked = parser.parse_args()
-    setting = Setting(asked.device, asked.tiny)
-    about = {"torch": torch.__version__, "python": platform.python_version(), "device": asked.device, "tiny": asked.tiny}
+def main(
+    out: Annotated[Path, typer.Option(help="A JSON file; the Markdown lies beside it.")],
+    device: str = "cuda",
+    tiny: Annotated[bool, typer.Option("--tiny", help="Sizes for a rehearsal.")] = False,
+    only: Annotated[str, typer.Option(help="Lines whose name holds this.")] = "",
+    budget: Annotated[float, typer.Option("--seconds", help="After which no further line is begun.")] = 110,
+) -> None:
+    """Writes the table; exit code 1 if a line does not hold."""
+    setting = Setting(device, tiny)
+    about = {"torch": torch.__version__, "python": platform.python_version(), "device": device, "tiny": tiny}
     if setting.cuda:
-        about["card"] = torch.cuda.get_device_name(asked.device)
+        about["card"] = torch.cuda.get_device_name(device)
         torch.backends.cuda.matmul.allow_tf32 = False
     table: dict[str, dict[str, Any]] = {}
     begun = time.perf_counter()
     with contextlib.suppress(KeyboardInterrupt):
         for name, work in lines(setting):
-            if asked.only not in name:
+            if only not in name:
                 continue
-            late = time.perf_counter() - begun > asked.seconds
+            late = time.perf_counter() - begun > budget
             table[name] = {"skipped": "no time left"} if late else attempt(work)
-            save(asked.out, about, table)
+            save(out, about, table)
     wrong = [name for name, row in table.items() if "failed" in row or row.get("holds") is False]
     raise SystemExit(f"{len(table)} lines, {len(wrong)} that do not hold: {', '.join(wrong)}" if wrong else 0)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -1,37 +1,20 @@
-"""What the benchmarks measure with: seconds by the clock and of processors, in turns, and memory as Linux counts it."""
+"""What the benchmarks measure with: seconds by the clock and of processors, and memory as Linux counts it."""
 
 from __future__ import annotations
 
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 
-class Spent(NamedTuple):
-    """Seconds of a call by the clock and of processors (all threads, and processes that it began and that have ended)."""
-
-    clock: float
-    core: float
-    value: Any  # what the call gave
-
-
-def spent(work: Callable[[], Any]) -> Spent:
-    """What a call costs."""
+def spent(work: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds of a call by the clock, and of processors (all threads, and processes that it began and that have ended)."""
     begun, used = time.perf_counter(), sum(os.times()[:4])
-    value = work()
-    return Spent(time.perf_counter() - begun, sum(os.times()[:4]) - used, value)
-
-
-def turns(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[Spent]]:
-    """Each contender's calls. They take turns, every second round in the other order, so that all meet the same machine."""
-    found: dict[str, list[Spent]] = {name: [] for name in contenders}
-    for number in range(repeats):
-        for name in list(contenders)[:: -1 if number % 2 else 1]:
-            found[name].append(spent(contenders[name]))
-    return found
+    work()
+    return time.perf_counter() - begun, sum(os.times()[:4]) - used
 
 
 def seconds(

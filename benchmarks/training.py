@@ -1,10 +1,9 @@
-"""What training from a cache costs beyond its objective and heads, in one run: python benchmarks/training.py [--json].
+"""What a step of training from a cache costs, and what a run from a large one keeps in memory.
 
-The bare loop computes the same heads, objective, gradients and AdamW steps on batches that lie ready in memory, another one at
-each step; turns alternate.
-
+    python benchmarks/training.py --steps 120
     python benchmarks/training.py --gigabytes 20 --processes 2
 
+The first prints the median of the steps of two heads. The second
 trains from a cache of that size, made in a temporary folder and removed, and prints the most anonymous memory (RssAnon, what a
 process has for itself; the cache's mapped pages are not in it) of each process, and its losses; with `--in-memory` the features
 are read whole, for comparison at a size that memory holds.
@@ -12,31 +11,25 @@ are read whole, for comparison at a size that memory holds.
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import typer
 import yaml
 from accelerate import Accelerator
-from timing import memory, turns
+from timing import memory, seconds
 
 from unialign_gen.config import load, to_dict
 from unialign_gen.data.cache import FORMAT, FeatureCache, Ragged, Shard, counted, create, shard_path, write_shard
-from unialign_gen.heads import Head
-from unialign_gen.objectives import UniAlign
 from unialign_gen.training.config import HeadConfig, StreamConfig, TrainConfig
 from unialign_gen.training.train import Trainer, train
 
@@ -57,23 +50,20 @@ def write_cache(folder: Path, samples: int) -> None:
     write_shard(folder, 0, Shard([str(i) for i in range(samples)], [None] * samples, features))
 
 
-def bare(batch: int, ready: int = 32) -> Callable[[], None]:
-    """One step of heads and objective on the next of `ready` batches that are there already."""
-    heads = {n: Head(WIDTHS[n], 256, 768, dropout=0.1).train() for n in ("text", "audio")}
-    parameters = [p for h in heads.values() for p in h.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98))
-    loss = UniAlign()
-    anchors = [F.normalize(torch.randn(batch, 256), dim=1) for _ in range(ready)]
-    batches = itertools.cycle([(anchor, {n: torch.randn(batch, WIDTHS[n]) for n in heads}) for anchor in anchors])
-
-    def step() -> None:
-        anchor, features = next(batches)
-        optimiser.zero_grad(set_to_none=True)
-        loss({"image": anchor, **{n: F.normalize(h(features[n]), dim=1) for n, h in heads.items()}}).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-
-    return step
+def from_cache(folder: Path, accelerator: Accelerator, samples: int, batch: int, steps: int) -> Trainer:
+    """A training of two heads from a cache of random features, made in `folder`, before its first step."""
+    write_cache(folder / "cache", samples)
+    config = TrainConfig(
+        folder / "run",
+        caches={"all": folder / "cache"},
+        heads={n: HeadConfig() for n in ("text", "audio")},
+        streams=[StreamConfig({"all": 1.0}, ["image", "text", "audio"], batch=batch)],
+        steps=steps,
+        lr=1e-3,
+        precision=accelerator.mixed_precision,  # type: ignore[arg-type]
+        trackers=[],
+    )
+    return Trainer(config, accelerator)
 
 
 def write_large_cache(folder: Path, size: float) -> int:
@@ -145,58 +135,34 @@ def large(gigabytes: float, processes: int, steps: int, batch: int, in_memory: b
         return {"gigabytes": gigabytes, "clips": clips, "processes": found, "losses": losses}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, help="memory of a run from a cache of this size")
-    parser.add_argument("--processes", type=int, default=2, help="of that run")
-    parser.add_argument("--in-memory", action="store_true", help="that run with its features read whole")
-    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--samples", type=int, default=20_000)
-    parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--turns", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=10, help="of each turn")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    if options.worker:
-        run(options.worker, options.in_memory)
+def main(
+    gigabytes: Annotated[float, typer.Option(help="Memory of a run from a cache of this size, in place of a step's time.")] = 0,
+    processes: Annotated[int, typer.Option(help="Of that run.")] = 2,
+    in_memory: Annotated[bool, typer.Option("--in-memory", help="That run with its features read whole.")] = False,
+    worker: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    samples: int = 20_000,
+    batch: int = 512,
+    steps: int = 10,
+) -> None:
+    """Prints JSON."""
+    if worker:
+        run(worker, in_memory)
         return
-    if options.gigabytes:
-        found = large(options.gigabytes, options.processes, options.steps, options.batch, options.in_memory)
-        print(json.dumps(found, indent=1))  # noqa: T201
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        cache = Path(folder) / "cache"
-        write_cache(cache, options.samples)
-        config = TrainConfig(
-            Path(folder) / "run",
-            caches={"all": cache},
-            heads={n: HeadConfig(hidden=768, dropout=0.1) for n in ("text", "audio")},
-            streams=[StreamConfig({"all": 1.0}, ["image", "text", "audio"], batch=options.batch)],
-            steps=options.steps * (options.turns + 1),
-            lr=1e-3,
-            trackers=[],
-        )
-        trainer, step = Trainer(config, Accelerator(cpu=True)), bare(options.batch)
+    if gigabytes:
+        found = large(gigabytes, processes, steps, batch, in_memory)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = from_cache(Path(folder), Accelerator(cpu=True), samples, batch, steps + 1)
 
-        def ours() -> None:
-            for _ in range(options.steps):
+            def step() -> None:
                 trainer.update()
                 trainer.step += 1
 
-        calls = turns({"ours": ours, "bare": lambda: [step() for _ in range(options.steps)]}, options.turns + 1)
-        trainer.ahead.shutdown()
-    cached, plain = ([call.clock / options.steps for call in calls[name][1:]] for name in ("ours", "bare"))  # after a first one
-    found = {
-        "cached_ms": 1e3 * statistics.median(cached),
-        "bare_ms": 1e3 * statistics.median(plain),
-        "speed": statistics.median(b / a for a, b in zip(cached, plain, strict=True)),
-        "samples_per_second": options.batch / statistics.median(cached),
-    }
-    text = (
-        f"from cache {found['cached_ms']:.1f} ms a step, bare {found['bare_ms']:.1f} ms: {found['speed']:.0%} of the bare speed"
-    )
-    print(json.dumps(found) if options.json else text)  # noqa: T201
+            took = seconds(step, steps)
+            trainer.ahead.shutdown()
+        found = {"ms_a_step": 1e3 * took, "samples_a_second": batch / took}
+    typer.echo(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

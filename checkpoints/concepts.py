@@ -16,12 +16,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from unialign_gen.concepts import ConceptTable, Understanding, concept_table
+from unialign_gen.concepts import ConceptTable, checkpoint_folder, concept_table
 from unialign_gen.diagnostics import wilson
 from unialign_gen.eval.figures import from_halves, halves
 from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.eval.judge import Judge
 from unialign_gen.pipelines.prior import strength_of
+from unialign_gen.pipelines.prompted import understanding_in
 
 from . import faithfulness
 from .evaluation_sets import SPLITS, Prompt, prompts
@@ -73,8 +74,7 @@ def embedding_shares(pipeline: Any, table: ConceptTable, root: Path, limit: int)
 
 def understanding(pipeline: Any) -> Callable[[Sequence[str]], list[bool]] | None:
     """Whether the checkpoint understands texts; None where it has no limit for that."""
-    folder = getattr(pipeline.aligner, "folder", None)
-    known = None if folder is None else Understanding.from_checkpoint(folder.parent)
+    known = understanding_in(checkpoint_folder(pipeline))
     if known is None:
         return None
     return lambda texts: [u.understood for u in known(pipeline.aligner.embed("text", list(texts)), "text")]

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from unialign_gen.data.cache import part_of
 from unialign_gen.data.decode import ordered
+from unialign_gen.data.storage import part_of
 from unialign_gen.errors import InputError
 from unialign_gen.media import load_image
 from unialign_gen.media.picture_sets import Picture, digest, open_pictures, pictures_of_npz

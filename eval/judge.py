@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from unialign_gen.encoders import load_encoder
 from unialign_gen.encoders.base import Encoder
-from unialign_gen.errors import InputError
+from unialign_gen.errors import as_input_error
 from unialign_gen.loading.folders import FULL, shipped_folder
 
 
@@ -35,11 +35,10 @@ class Judge:
             InputError: there is none.
         """
         folder = folder or shipped_folder() / "judge"
-        try:
+        said = f"no judge in {folder}: {'{error}' if folder.is_dir() else FULL}"
+        with as_input_error(said, OSError, ValueError):
             concepts = json.loads((folder / "concepts.json").read_text())
             state = load_file(folder / "probe.safetensors")
-        except (OSError, ValueError) as error:
-            raise InputError(f"no judge in {folder}: {error if folder.is_dir() else FULL}") from error
         probe = nn.Linear(state["weight"].shape[1], len(concepts))
         probe.load_state_dict({k: v.float() for k, v in state.items()})
         return cls(load_encoder(folder), probe.eval().requires_grad_(False), concepts)

@@ -14,7 +14,7 @@ from scipy.linalg.blas import dsyrk
 from torch import Tensor
 
 from unialign_gen.deprecated import renamed
-from unialign_gen.errors import InputError
+from unialign_gen.errors import InputError, as_input_error
 
 VERSION = 1
 INCEPTION = 2048  # width of the features that statistics of other programs are of
@@ -100,7 +100,9 @@ class Moments:
             return cls.from_npz(path)
         from safetensors import SafetensorError, safe_open
 
-        try:
+        said = f"{path} is no file of statistics: make one with `unialign-gen eval statistics`"
+        kinds = (OSError, KeyError, ValueError, RuntimeError, IndexError, SafetensorError)
+        with as_input_error(said, *kinds):
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["statistics"])
                 mean, upper = file.get_tensor("mean"), file.get_tensor("cov")
@@ -109,8 +111,6 @@ class Moments:
             cov[rows, columns] = cov[columns, rows] = upper.double()
             source = FeatureSource(about["extractor"], about["resize"], about["pictures"])
             version, n = about["version"], int(about["n"])
-        except (OSError, KeyError, ValueError, RuntimeError, IndexError, SafetensorError) as error:
-            raise InputError(f"{path} is no file of statistics: make one with `unialign-gen eval statistics`") from error
         if version != VERSION:
             raise InputError(f"{path} has statistics of version {version}: this program reads {VERSION}")
         return cls(mean.double(), cov, n, source)
@@ -122,11 +122,10 @@ class Moments:
         Raises:
             InputError: the file is missing, damaged, or holds no such arrays.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                mean, cov = (torch.from_numpy(np.asarray(file[name], dtype=np.float64)) for name in ("mu", "sigma"))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} holds no statistics: an .npz has arrays mu (d,) and sigma (d, d)") from error
+        said = f"{path} holds no statistics: an .npz has arrays mu (d,) and sigma (d, d)"
+        kinds = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+        with as_input_error(said, *kinds), np.load(path, allow_pickle=False) as file:
+            mean, cov = (torch.from_numpy(np.asarray(file[name], dtype=np.float64)) for name in ("mu", "sigma"))
         if mean.shape != (INCEPTION,) or cov.shape != (INCEPTION, INCEPTION):
             raise InputError(f"{path} is of features {tuple(mean.shape)}: statistics of Inception are {INCEPTION} wide")
         if not bool(torch.isfinite(mean).all() and torch.isfinite(cov).all()):

@@ -14,7 +14,7 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 
 from unialign_gen import __version__
 from unialign_gen.aligner import Aligner
-from unialign_gen.errors import InputError
+from unialign_gen.errors import as_input_error
 from unialign_gen.mixing import mix
 
 from .figures import Estimate, Row, row
@@ -58,13 +58,10 @@ def evaluate(aligner: Aligner, name: str, tasks: Sequence[Any], cache: Path) -> 
     Raises:
         InputError: mteb knows no such task, or its data cannot be had.
     """
-    try:
+    wrong = f"{', '.join(map(str, tasks))} cannot be run: {{short}}"
+    with as_input_error("mteb has no such task: {short}", KeyError), as_input_error(wrong, OSError, ImportError, RuntimeError):
         chosen = [mteb.get_task(t) if isinstance(t, str) else t for t in tasks]
         found = mteb.evaluate(AlignerEncoder(aligner, name), chosen, cache=mteb.ResultCache(cache), show_progress_bar=False)
-    except KeyError as error:
-        raise InputError(f"mteb has no such task: {str(error)[:200]}") from error
-    except (OSError, ImportError, RuntimeError) as error:
-        raise InputError(f"{', '.join(map(str, tasks))} cannot be run: {str(error)[:200]}") from error
     return [
         row(
             task.metadata.main_score,

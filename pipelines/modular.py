@@ -114,16 +114,9 @@ class UniAlignEmbedStep(ModularPipelineBlocks):
     way (`ModularPipeline.from_pretrained` finds diffusers' own blocks only); after the folder was moved, with
     `load_components(pretrained_model_name_or_path=folder)`.
 
-    Inputs are those of a call of `UniAlignKandinskyPipeline` that concern the prompt: `text`, `audio`, `video`, `image`,
-    `embeds`, `weights`, `mix`, `prior_strength`, `num_images_per_prompt`; further `do_classifier_free_guidance` (for the
-    IP-Adapter, True by default) and `dtype` of the outputs (fp32). In one sequence with steps that start from a picture,
-    `image` is theirs, too: give those an embedding of it.
-
-    Outputs, on the pipeline's device:
-        image_embeds: (B * n, d), prompt by prompt, of norm `embed_scale.embed_norm`.
-        negative_image_embeds: (B * n, d), the decoder's unconditional embedding.
-        ip_adapter_image_embeds, ip_adapter_embeds, negative_ip_adapter_embeds: for an adapter of the aligner's own space,
-            whatever `num_images_per_prompt` is, as the adapter's pipeline repeats them; see the module.
+    Inputs are those of a call of `UniAlignKandinskyPipeline` that concern the prompt; `print(UniAlignEmbedStep().doc)` lists
+    them and the outputs. In one sequence with steps that start from a picture, `image` is theirs, too: give those an embedding
+    of it. What is for an adapter is for one of the aligner's own space, and not repeated for several pictures.
 
     Raises:
         InputError: a prompt, weight or count that cannot be used, or components that are missing or do not fit.
@@ -204,22 +197,11 @@ def checked_components(components: ModularPipeline) -> tuple[Aligner, EmbedScale
 class UniAlignMixStep(ModularPipelineBlocks):
     """Ready image embeddings, mixed, for any consumer of their space; no aligner and no other component.
 
-    Inputs:
-        embeds: a vector (d,), of any norm above zero; a tuple of vectors is a mix inside one prompt, a list of either or a
-            tensor (B, d) a batch.
-        weights: one for each member of the tuples, or one for all; a mapping `{"embeds": ...}` of these as in a call of our
-            pipelines; equal by default.
-        mix: `lerp`, `slerp` or `spherical_mean`, see `mixing.mix`.
-        do_classifier_free_guidance: whether the IP-Adapter's embeddings come with unconditional ones; True by default.
-        dtype: of the outputs; fp32 by default.
+    `print(UniAlignMixStep().doc)` lists inputs and outputs, of which there is one row a prompt, on the pipeline's device.
 
     Config `embed_norm`, kept by `save_pretrained`, set by `update_components(embed_norm=...)`: the norm of the outputs. Give
     the consumer's own where the inputs are unit vectors (see the module), 1 for one that takes unit vectors. None keeps the
     scale: the mean norm of the mixed vectors, weighted as they are, so that a vector alone passes unchanged.
-
-    Outputs, on the pipeline's device, one row a prompt:
-        image_embeds: (B, d).
-        ip_adapter_image_embeds, ip_adapter_embeds, negative_ip_adapter_embeds: see the module.
 
     Raises:
         InputError: no vectors, vectors of different lengths, not finite or zero; a bad weight, method or norm.
@@ -242,7 +224,7 @@ class UniAlignMixStep(ModularPipelineBlocks):
     def inputs(self) -> list[InputParam]:
         return [
             InputParam("embeds", description=f"Image embeddings: {PROMPTS['embeds']}; {MANY}, a tensor (B, d) a batch."),
-            InputParam("weights", description="One weight for each member of a tuple, or one for all."),
+            InputParam("weights", description="One weight for each member of a tuple, or one for all; equal by default."),
             *shared_inputs(),
         ]
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.pil_utils import numpy_to_pil
 from torch import Tensor
 
@@ -202,7 +203,9 @@ class PromptedPipeline:
         height, width = (None if side is None else side // scale for side in sides)
         small = self.sample(replace(request, height=height, width=width, output_type="pt"), conditions)  # (B, 3, h, w)
         made = F.avg_pool2d(self.enlarged(small), most // scale)
-        return made if request.output_type == "pt" else arrays_of(made) if request.output_type == "np" else pil_of(made)
+        if request.output_type == "pt":
+            return made
+        return VaeImageProcessor.pt_to_numpy(made) if request.output_type == "np" else pil_of(made)
 
     def enlarged(self, small: Tensor) -> Tensor:
         """Pictures (B, 3, h, w) in [0, 1] as large as the upscaler makes them."""
@@ -407,14 +410,9 @@ class PromptedPipeline:
         return PictureOutput(images=join(drawn), notes=notes)
 
 
-def arrays_of(pixels: Tensor) -> np.ndarray:
-    """Pictures (B, 3, h, w) in [0, 1] as (B, h, w, 3)."""
-    return pixels.permute(0, 2, 3, 1).cpu().numpy()
-
-
 def pil_of(pixels: Tensor) -> list[Any]:
     """Pictures (B, 3, h, w) in [0, 1] as PIL pictures."""
-    return numpy_to_pil(arrays_of(pixels))
+    return numpy_to_pil(VaeImageProcessor.pt_to_numpy(pixels))
 
 
 NOT_CHOSEN = ("image_embeds", "output_type", "return_dict", "latents")  # options that do not go with `best_of`

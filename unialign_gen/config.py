@@ -22,7 +22,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from .deprecated import current_config
-from .errors import InputError
+from .errors import InputError, as_input_error
 
 T = TypeVar("T")
 
@@ -101,10 +101,8 @@ def load(cls: type[T], path: str | Path, overrides: Sequence[str] = (), section:
         InputError: the file cannot be read, a key is unknown, missing or twice there, or a value is of a wrong type.
     """
     path = Path(path).expanduser()
-    try:
+    with as_input_error(f"no configuration at {path}: {{reason}}", OSError, UnicodeDecodeError):
         tree = current_config(parse(path.read_text("utf-8"), str(path)))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"no configuration at {path}: {getattr(error, 'strerror', None) or error}") from error
     for entry in overrides:
         put(tree, entry)
     tree = current_config(tree)
@@ -112,11 +110,8 @@ def load(cls: type[T], path: str | Path, overrides: Sequence[str] = (), section:
         raise InputError(f"{path}: {section}: missing, expected keys and values")
     try:
         given = expanded(tree[section] if section else tree, section or "")
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
-    try:
         return cast(T, convert(cls, given, section or ""))
-    except InputError as error:
+    except ValueError as error:  # an `InputError` too
         raise InputError(f"{path}: {error}") from error
 
 

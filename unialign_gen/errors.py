@@ -22,7 +22,8 @@ def as_input_error(message: str, *kinds: type[Exception]) -> Iterator[None]:
     """Turns errors of these kinds, raised in the block, into an `InputError`; one that is an `InputError` stays as it is.
 
     Args:
-        message: its line; `{error}` in it stands for what the error says, `{first}` for the first line of that.
+        message: its line; `{error}` in it stands for what the error says, `{short}` for 200 characters of that, `{first}` for
+            its first line, `{reason}` for what the system says, without the file's name, `{kind}` for the error's class.
 
     Example:
         >>> with as_input_error("three cannot be read: {error}", ValueError):
@@ -35,8 +36,12 @@ def as_input_error(message: str, *kinds: type[Exception]) -> Iterator[None]:
     except InputError:
         raise
     except kinds as error:
-        said = message.replace("{error}", " ".join(str(error).split())).replace("{first}", first_line(error))
-        raise InputError(said) from error
+        whole = " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or whole
+        parts = {"error": whole, "short": whole[:200], "first": first_line(error), "reason": reason}
+        for name, part in {**parts, "kind": type(error).__name__}.items():
+            message = message.replace(f"{{{name}}}", part)
+        raise InputError(message) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -7,16 +7,14 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, as_input_error
 
-try:
+with as_input_error("clustering, linear probe and zero-shot need scikit-learn: install the extra `eval`", ImportError):
     from sklearn.cluster import KMeans
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import adjusted_rand_score, v_measure_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-except ImportError as error:
-    raise InputError("clustering, linear probe and zero-shot need scikit-learn: install the extra `eval`") from error
 
 __all__ = ["clustering", "linear_probe", "zero_shot"]
 

@@ -137,12 +137,11 @@ def encoder_description(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: the description is damaged.
     """
-    try:
-        described: dict[str, Any] = json.loads((folder / "encoder.json").read_text("utf-8"))
-    except FileNotFoundError:
+    file = folder / "encoder.json"
+    if not file.is_file():
         return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / 'encoder.json'} is damaged: {error}") from error
+    with as_input_error(f"{file} is damaged: {{error}}", OSError, ValueError):
+        described: dict[str, Any] = json.loads(file.read_text("utf-8"))
     return described | {key: str(folder / value) for key, value in described.items() if key == "file"}
 
 

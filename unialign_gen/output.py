@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, as_input_error
 
 
 def check_output(
@@ -26,12 +26,8 @@ def check_output(
     """
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{option} {path}: the name must end in {', '.join(suffixes)}")
-    try:
+    with as_input_error(f"{option} {str(path)[:100]!r} cannot be written: {{reason}}", OSError, ValueError):  # no name at all
         folder, there = path.resolve().parent.is_dir(), path.exists()
-    except (OSError, ValueError) as error:  # too long, or no name at all
-        raise InputError(
-            f"{option} {str(path)[:100]!r} cannot be written: {getattr(error, 'strerror', None) or error}"
-        ) from error
     check_folder(path.parent)
     if not folder:
         raise InputError(f"{option} {path}: there is no folder {path.parent}")
@@ -63,12 +59,11 @@ def written(path: Path) -> Iterator[Path]:
     target = path.resolve()
     beside = target.with_name(f".{target.stem[:100]}.{os.getpid()}.part{target.suffix}")
     try:
-        yield beside
-        if target.exists():
-            shutil.copymode(target, beside)
-        beside.replace(target)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+        with as_input_error(f"{path} cannot be written: {{reason}}", OSError):
+            yield beside
+            if target.exists():
+                shutil.copymode(target, beside)
+            beside.replace(target)
     finally:
         with suppress(OSError):
             beside.unlink()
@@ -84,12 +79,10 @@ def check_folder(path: Path, overwrite: bool = True) -> Path:
         InputError: a file is in its place or in that of a folder above it, or the place cannot be written to.
     """
     there = path.resolve()
-    try:
+    with as_input_error(f"{path} cannot be reached: {{reason}}", OSError):  # below a folder that may not be entered
         while not there.exists() and there != there.parent:
             there = there.parent
         folder = there.is_dir()
-    except OSError as error:  # below a folder that may not be entered
-        raise InputError(f"{path} cannot be reached: {error.strerror or error}") from error
     if not folder:
         raise InputError(f"{path} cannot be a folder: {there} is a file; name another place")
     if not os.access(there, os.W_OK | os.X_OK):
@@ -116,8 +109,6 @@ def make_folder(path: Path) -> Path:
     Raises:
         InputError: as in `check_folder`, or the disk refuses.
     """
-    try:
+    with as_input_error(f"{path} cannot be made: {{reason}}", OSError):
         check_folder(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path} cannot be made: {error.strerror or error}") from error
     return path

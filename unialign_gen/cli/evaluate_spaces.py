@@ -65,10 +65,9 @@ def read_scores(path: Path) -> Tensor:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    said = f"--rerank {path}: a safetensors file with one tensor (texts, clips) is needed: {{error}}"
+    with as_input_error(said, OSError, ValueError, SafetensorError):
         (scores,) = load_file(path).values()
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"--rerank {path}: a safetensors file with one tensor (texts, clips) is needed: {error}") from error
     return scores.float()
 
 

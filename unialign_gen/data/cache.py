@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import InputError, as_input_error
 from ..output import make_folder
-from .storage import copied, on_disk, part_of, place, reached, read_range, sizes, write_whole
+from .storage import copied, made_once, on_disk, place, reached, read_range, sizes, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -198,19 +197,11 @@ def create(folder: Path, index: Mapping[str, Any]) -> None:
 
 def write_once(path: Path, value: Mapping[str, Any]) -> None:
     """Writes JSON where there is no file yet; of processes that begin at the same moment one does."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    if not on_disk(path):
-        write_whole(path, text.encode())
-        return
-    part = part_of(path)
-    part.write_text(text, "utf-8")
-    try:
-        os.link(part, path)  # fails where there is one already, in one step
-        part.unlink()
-    except FileExistsError:
-        part.unlink()
-    except OSError:  # a disk without hard links: of processes that begin at the same moment the last one's stays
-        part.replace(path)
+    data = (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    if on_disk(path):
+        made_once(path, lambda part: write_whole(part, data))
+    else:
+        write_whole(path, data)
 
 
 def check_same(place: Path, old: Any, new: Any) -> None:

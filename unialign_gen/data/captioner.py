@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import as_input_error
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,13 +38,11 @@ class Captioner:
         repository, _, revision = name.partition("@")
         where = {"revision": revision} if revision else {}
         self.dtype, self.device, self.tokens = getattr(torch, dtype), device, tokens
-        try:
+        said = f"--model {name}: no captioning model of transformers can be loaded from it ({{short}})"
+        with as_input_error(said, OSError, ValueError, KeyError, ImportError):
             config = AutoConfig.from_pretrained(repository, **where)
             self.model = AutoModelForImageTextToText.from_pretrained(repository, dtype=self.dtype, **where).to(device).eval()
             self.see, self.words = processors(repository, where, config.model_type)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"--model {name}: no captioning model of transformers can be loaded from it ({reason})") from error
         self.chat = getattr(self.see, "chat_template", None) is not None
         self.whole = bool(getattr(config, "num_image_with_embedding", None))
         self.prompt = prompt or (ASK if self.chat else "")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
-from ..errors import InputError
+from ..errors import as_input_error
 from ..output import make_folder
 
 
@@ -67,17 +67,13 @@ else:
 @contextmanager
 def reached(location: object) -> Iterator[None]:
     """Turns whatever a store's library raises into one `InputError`."""
-    try:
+    wrong = f"{location} cannot be reached"
+    with (
+        as_input_error(f"{wrong}: {{kind}}: {{short}}", Exception),  # each store has errors of its own
+        as_input_error(f"{wrong}: {{error}}", ImportError),
+        as_input_error(f"no such file: {location}", FileNotFoundError),
+    ):
         yield
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        raise InputError(f"no such file: {location}") from error
-    except ImportError as error:
-        raise InputError(f"{location} cannot be reached: {error}") from error
-    except Exception as error:  # each store has errors of its own
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{location} cannot be reached: {type(error).__name__}: {reason}") from error
 
 
 def on_disk(path: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError, as_input_error, first_line
+from ..errors import InputError, as_input_error
 
 SAFE = (".safetensors", ".safetensors.index.json")
 PICKLED = (".bin", ".bin.index.json", ".pt", ".pth")
@@ -158,9 +158,8 @@ def read_state(path: Path, wanted: Callable[[str], bool] | None = None) -> dict[
     for name in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
             loaded = loaded[name]
-    if not isinstance(loaded, dict):
-        raise InputError(f"{path} holds no named weights: give a state dict, or convert it to safetensors")
-    named = {str(k).removeprefix("module."): v for k, v in loaded.items() if isinstance(v, Tensor)}
+    entries = loaded.items() if isinstance(loaded, dict) else ()
+    named = {str(k).removeprefix("module."): v for k, v in entries if isinstance(v, Tensor)}
     if not named:
         raise InputError(f"{path} holds no named weights: give a state dict, or convert it to safetensors")
     return {k: v for k, v in named.items() if keep(k)}
@@ -187,17 +186,18 @@ def load_pickle(path: Path) -> Any:
     Raises:
         InputError: the file is damaged or missing, or would have to run code to be read.
     """
-    try:
+    refused = f"{path} is a pickle that would run code, or damaged: refused; get it as safetensors"
+    # what is no pickle at all fails in as many ways as there are bytes
+    with (
+        as_input_error(f"cannot read {path}: {{first}}; download it again", Exception),
+        as_input_error(refused, pickle.UnpicklingError),
+    ):
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError as error:  # files from before torch 1.6 are no archive and cannot be mapped
             if "mmap" not in str(error):
                 raise
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(f"{path} is a pickle that would run code, or damaged: refused; get it as safetensors") from error
-    except Exception as error:  # what is no pickle at all fails in as many ways as there are bytes
-        raise InputError(f"cannot read {path}: {first_line(error)}; download it again") from error
 
 
 def read_json(path: Path) -> Any:

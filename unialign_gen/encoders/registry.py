@@ -79,10 +79,8 @@ def register_file(kind: str, path: str | Path) -> None:
     if spec is None or spec.loader is None or not path.is_file():
         raise InputError(f"encoder {kind}: no Python file {path}")
     module = importlib.util.module_from_spec(spec)
-    try:
+    with as_input_error(f"encoder {kind}: {path} cannot be run ({{kind}}: {{error}})", Exception):
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"encoder {kind}: {path} cannot be run ({type(error).__name__}: {error})") from error
     if not hasattr(module, "build"):
         raise InputError(f"encoder {kind}: {path} defines no build(folder, config)")
     register(kind, cast(EncoderModule, module))
@@ -222,12 +220,10 @@ def load_encoder(folder: Path, dtype: torch.dtype | None = None, config: dict[st
         with init_empty_weights(include_buffers=False):
             encoder = module.build(folder, config)
     dtype = dtype or torch.float32
-    try:
+    with as_input_error(f"weights of {kind} {where} do not fit: {{short}}", RuntimeError):  # shapes that differ
         missing, unexpected = encoder.load_state_dict(
             {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}, strict=False, assign=True
         )
-    except RuntimeError as error:  # shapes that differ; the first line only says that there are some
-        raise InputError(f"weights of {kind} {where} do not fit: {' '.join(str(error).split())[:200]}") from error
     if missing or unexpected:
         raise InputError(f"weights of {kind} {where} do not fit: missing {missing[:3]}, unknown {unexpected[:3]}")
     return encoder.to(dtype).eval().requires_grad_(False)

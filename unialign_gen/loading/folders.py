@@ -56,11 +56,10 @@ def own_settings(checkpoint: str | Path, decoder: str | None = None) -> tuple[in
     """
     folder = find(checkpoint, decoder)
     file = folder / ("checkpoint.json" if str(checkpoint) in PUBLISHED else "model_index.json")
-    try:
+    said = f"{folder} does not say how many steps and how much guidance it takes: {{error}}"
+    with as_input_error(said, OSError, ValueError, KeyError, TypeError):
         found = json.loads(file.read_text())
         return int(found["default_steps"]), float(found["default_guidance"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} does not say how many steps and how much guidance it takes: {error}") from error
 
 
 def own_prior(checkpoint: str | Path) -> float | None:

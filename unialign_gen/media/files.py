@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from ..notes import tell
 
 if TYPE_CHECKING:
@@ -79,13 +79,11 @@ def check_file(source: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: anything else.
     """
-    try:
+    # a name that no file can have, or a folder that may not be entered
+    with as_input_error(f"{os.fspath(source)[:200]!r} cannot be read: {{reason}}", OSError, ValueError, RuntimeError):
         path = Path(source).expanduser()
         there, folder, regular = path.exists(), path.is_dir(), path.is_file()
         size = path.stat().st_size if there else 0
-    except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, or a folder that may not be entered
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{os.fspath(source)[:200]!r} cannot be read: {reason}") from error
     if not there:
         raise InputError(f"no such file: {source}")
     if folder:

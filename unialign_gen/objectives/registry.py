@@ -78,7 +78,7 @@ def find(name: str) -> type[nn.Module]:
         raise InputError(
             f"unknown objective {name!r}: choose from {', '.join(OBJECTIVES)}, or name your own file:PATH:Class or module:Class"
         )
-    try:
+    with as_input_error(f"{name}: cannot be imported: {{kind}}: {{error}}", Exception):  # whatever a user's own file raises
         if place.startswith("file:"):
             path = Path(place.removeprefix("file:")).expanduser()
             spec = importlib.util.spec_from_file_location(f"unialign_gen_objective_{path.stem}", path)
@@ -88,10 +88,6 @@ def find(name: str) -> type[nn.Module]:
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(place)
-    except InputError:
-        raise
-    except Exception as error:  # whatever a user's own file raises
-        raise InputError(f"{name}: cannot be imported: {type(error).__name__}: {error}") from error
     found = getattr(module, kind, None)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise InputError(f"{name}: {kind!r} is no class of {place} that derives from torch.nn.Module")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed import checkpoint, is_initialized
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from .parallel import place, whole
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, by parameter
@@ -77,9 +77,7 @@ def load_shares(state: dict[str, Tensor], folder: Path) -> None:
         InputError: they are not there, or not those of this run.
     """
     values = {name: value.detach() for name, value in state.items()}
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process may go on too
-            checkpoint.load(values, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not is_initialized())
-    except (OSError, RuntimeError, checkpoint.CheckpointException) as error:
-        raise InputError(f"the saved state in {folder} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    said = f"the saved state in {folder} cannot be read: {{short}}"
+    with as_input_error(said, OSError, RuntimeError, checkpoint.CheckpointException), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process may go on too
+        checkpoint.load(values, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not is_initialized())

@@ -23,7 +23,7 @@ import torch
 
 from .. import __version__
 from ..config import load, to_dict
-from ..data.storage import write_rows
+from ..data.storage import write_rows, write_whole
 from ..encoders import save_encoder
 from ..encoders.base import Encoder
 from ..errors import InputError
@@ -91,14 +91,9 @@ class RunFolder:
             name = str(json.loads((self.path / ABOUT).read_text())["id"])
         except (OSError, ValueError, KeyError):
             name = uuid.uuid4().hex[:8]
-        self.replace(CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True).encode())
-        self.replace(ABOUT, (json.dumps({"id": name, **about()}, indent=2) + "\n").encode())
+        write_whole(self.path / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True).encode())
+        write_whole(self.path / ABOUT, (json.dumps({"id": name, **about()}, indent=2) + "\n").encode())
         return name
-
-    def replace(self, name: str, data: bytes) -> None:
-        part = self.path / f".{name}.part"
-        part.write_bytes(data)
-        os.replace(part, self.path / name)
 
     def save_state(self, state: dict[str, Any]) -> None:
         part = self.path / f".{STATE}.part"
@@ -126,7 +121,7 @@ class RunFolder:
         if path.is_file():
             lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
             kept = [line for line in lines if json.loads(line)["step"] <= step]
-            self.replace(METRICS, "".join(line + "\n" for line in kept).encode())
+            write_whole(path, "".join(line + "\n" for line in kept).encode())
 
     def keep(self, trained: Heads, descriptions: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> None:
         """Writes the heads, a folder for each modality with its encoder if that was trained, in place of those kept before.

@@ -49,10 +49,8 @@ def add_lora(encoder: nn.Module, config: LoraConfig, name: str) -> None:
     encoder.requires_grad_(False)
     torch.backends.mha.set_fastpath_enabled(False)  # torch's fast path of a whole layer reads the weights past the updates
     options: dict[str, Any] = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout}
-    try:
+    with as_input_error(f"{name}.layers: {{short}}", ValueError):
         inject_adapter_in_model(PeftConfig(target_modules=config.layers or names, **options), encoder)
-    except ValueError as error:
-        raise InputError(f"{name}.layers: {' '.join(str(error).split())[:200]}") from error
 
 
 def merged(heads: Heads) -> Heads:
