@@ -66,24 +66,20 @@ def play(synth: Any, font: int, bank: int, program: int, notes: list[Note], seco
     drum = bank == 128
     channel = 9 if drum else 0
     synth.program_select(channel, font, bank, program, drum)
-    events = sorted(
-        [(int(s * RATE), 1, k, v) for s, k, v, _ in notes] + [(int((s + d) * RATE), 0, k, 0) for s, k, _, d in notes]
-    )
-    parts, at, total = [], 0, int(seconds * RATE)
+    events = [(int(s * RATE), 1, k, v) for s, k, v, _ in notes] + [(int((s + d) * RATE), 0, k, 0) for s, k, _, d in notes]
+    parts, at = [], 0
 
     def generate(count: int) -> np.ndarray:
         return np.frombuffer(bytes(synth.generate(count)), dtype=np.float32).reshape(-1, 2).mean(1)
 
-    for when, on, key, velocity in events:
-        if min(when, total) > at:
-            parts.append(generate(min(when, total) - at))
-            at = min(when, total)
+    for when, on, key, velocity in [*sorted(events), (int(seconds * RATE), 0, 0, 0)]:
+        if when > at:
+            parts.append(generate(when - at))
+            at = when
         if on:
             synth.noteon(channel, key, velocity)
         else:
             synth.noteoff(channel, key)
-    if at < total:
-        parts.append(generate(total - at))
     synth.sounds_off(channel)
     generate(RATE // 2)  # lets what still rings fade before the next job
     return np.concatenate(parts)
