@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import struct
@@ -429,14 +430,19 @@ def test_augmented_sounds_stay_sounds():
         assert 0.3 * len(sound) < len(heard) < 1.5 * len(sound)
 
 
-def test_a_clip_has_its_pictures_and_its_sound(tmp_path):
+def test_a_clip_has_its_pictures_and_its_sound_and_the_same_bytes_on_any_number_of_processors(tmp_path):
     import av
 
     from unialign_gen.media import load_sound
 
     wave = 0.5 * np.sin(np.arange(clips.SECONDS * clips.RATE) / 20).astype(np.float32)
     still = drawing(lambda draw: draw.ellipse((30, 30, 90, 90), fill="red"))
-    clips.write_clip(tmp_path / "a.mp4", clips.moving([still.convert("RGB")], random.Random(0)), wave)
+    processors = os.sched_getaffinity(0)
+    for name, some in (("a", processors), ("b", {min(processors)})):
+        os.sched_setaffinity(0, some)
+        clips.write_clip(tmp_path / f"{name}.mp4", clips.moving([still.convert("RGB")], random.Random(0)), wave)
+    os.sched_setaffinity(0, processors)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     with av.open(tmp_path / "a.mp4") as film:
         assert sum(1 for _ in film.decode(video=0)) == clips.FPS * clips.SECONDS
     heard = load_sound(tmp_path / "a.mp4", clips.RATE).numpy()[: len(wave)]

@@ -56,7 +56,9 @@ def repeated(samples: np.ndarray, dice: random.Random) -> np.ndarray:
 
 
 def write_clip(path: Path, frames: Iterator[np.ndarray], sound: np.ndarray) -> None:
+    """Frames (SIDE, SIDE, 3) with mono samples."""
     with Mp4(path, SIDE, SIDE, FPS, sound=True) as film:
+        film.video.codec_context.thread_count = 1  # by default as many as there are processors, and other bytes for each number
         for frame in frames:
             film.add(frame)
         film.add_sound(torch.from_numpy(np.stack([sound, sound])))
