@@ -39,8 +39,8 @@ def recipe(words, networks):
 
 
 def voices():
-    """Prints of every spoken name which sound it is, and a digest of its samples."""
+    """Writes a line for every spoken name: which sound it is, and a digest of its samples."""
     from unialign_gen.checkpoints.recipe import sounds
 
     for samples, row in sounds.spoken():
-        print(row.id, hashlib.sha256(samples.tobytes()).hexdigest())
+        sys.stdout.write(f"{row.id} {hashlib.sha256(samples.tobytes()).hexdigest()}\n")
