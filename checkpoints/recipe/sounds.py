@@ -133,12 +133,13 @@ def build(unpacked: Path, root: Path, jobs: int) -> list[dict[str, Any]]:
 
 def hold_out(rows: list[Row]) -> None:
     """Marks whole recording sessions as test until about 15 % of a concept's takes are, small sessions first."""
-    for concept, apart in itertools.product(CONCEPTS, (False, True)):
-        sessions: dict[str, list[Row]] = {}
-        for one in rows:
-            if one.concepts == [concept] and one.split != "cross" and (one.source == APART) == apart:
-                name = Path(one.key).stem  # takes of one session have the same up to the first number
-                sessions.setdefault(f"{one.source}:{re.sub('[0-9].*$', '', name.lower()) or name}", []).append(one)
+    groups: dict[tuple[str, bool], dict[str, list[Row]]] = {}
+    for one in rows:
+        if one.split != "cross":
+            name = Path(one.key).stem  # takes of one session have the same up to the first number
+            session = f"{one.source}:{re.sub('[0-9].*$', '', name.lower()) or name}"
+            groups.setdefault((one.concepts[0], one.source == APART), {}).setdefault(session, []).append(one)
+    for sessions in groups.values():
         total, held = sum(map(len, sessions.values())), 0
         for name in sorted(sessions, key=lambda name: (len(sessions[name]), unit_hash("take", name))):
             if len(sessions) >= 3 and held < max(1, 0.15 * total) and held + len(sessions[name]) <= 0.34 * total:
