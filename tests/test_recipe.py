@@ -70,7 +70,7 @@ def test_cat_reader(tmp_path):
 
 
 def test_every_package_is_pinned():
-    for name, package in packages.packages().items():
+    for name, package in packages.PACKAGES.items():
         assert package["registry"] in ("apt", "npm", "pip"), name
         assert len(package["sha256"]) == 64
         assert package["version"]
@@ -80,8 +80,8 @@ def test_every_package_is_pinned():
 def fake_registry(monkeypatch, command, content=b"wheel", registry="pip"):
     digest = hashlib.sha256(content).hexdigest()
     package = {"registry": registry, "package": "some-package", "version": "1.0", "sha256": digest, "files": "wheel"}
-    monkeypatch.setattr(packages, "packages", lambda: {"some-package": package})
-    monkeypatch.setattr(packages, "command", lambda package, folder: ["sh", "-c", command])
+    monkeypatch.setattr(packages, "PACKAGES", {"some-package": package})
+    monkeypatch.setattr(packages, "command", lambda package: ["sh", "-c", command])
 
 
 def test_a_package_is_downloaded_once_and_kept_only_if_it_is_the_one_that_is_named(tmp_path, monkeypatch):

