@@ -1,5 +1,6 @@
 """The recipe's command line in a process of a test; importing this imports none of it: the environment names its tables."""
 
+import hashlib
 import multiprocessing
 import os
 import sys
@@ -35,3 +36,11 @@ def recipe(words, networks):
         features.fast = mixed
     sys.argv = ["recipe", *words]
     app()
+
+
+def voices():
+    """Writes a line for every spoken name: which sound it is, and a digest of its samples."""
+    from unialign_gen.checkpoints.recipe import sounds
+
+    for samples, row in sounds.spoken():
+        sys.stdout.write(f"{row.id} {hashlib.sha256(samples.tobytes()).hexdigest()}\n")

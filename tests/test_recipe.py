@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import struct
@@ -19,7 +20,6 @@ from unialign_gen.checkpoints.recipe import (
     cut_outs,
     features,
     files,
-    fonts,
     packages,
     pictures,
     plan,
@@ -27,7 +27,7 @@ from unialign_gen.checkpoints.recipe import (
     sounds,
     variants,
 )
-from unialign_gen.checkpoints.recipe.archives import read_cat, read_rcc
+from unialign_gen.checkpoints.recipe.packages import read_cat, read_rcc
 from unialign_gen.data.manifest import Row
 from unialign_gen.errors import InputError
 
@@ -57,29 +57,30 @@ def test_rcc_reader(tmp_path):
     head = 20
     raw = b"qres" + struct.pack(">IIII", 1, head, head + len(tree), head + len(tree) + len(data)) + tree + data + names
     (tmp_path / "x.rcc").write_bytes(raw)
-    assert read_rcc(tmp_path / "x.rcc") == [("sub/a.txt", b"hello")]
+    assert list(read_rcc(tmp_path / "x.rcc")) == [("sub/a.txt", b"hello")]
+    assert list(read_rcc(tmp_path / "x.rcc", "png$")) == []
 
 
 def test_cat_reader(tmp_path):
     wav = b"RIFF" + struct.pack("<I", 4) + b"WAVE"
     entry = bytes([5]) + b"moo!\0" + wav
     (tmp_path / "x.cat").write_bytes(struct.pack("<II", 8, len(wav)) + entry)
-    assert read_cat(tmp_path / "x.cat") == [("moo!", wav)]
+    assert list(read_cat(tmp_path / "x.cat")) == [("00_moo-.wav", wav)]
 
 
 def test_every_package_is_pinned():
-    for name, package in packages.packages().items():
-        assert package.registry in ("apt", "npm", "pip"), name
-        assert len(package.sha256) == 64
-        assert package.version
-        assert package.files
+    for name, package in packages.PACKAGES.items():
+        assert package["registry"] in ("apt", "npm", "pip"), name
+        assert len(package["sha256"]) == 64
+        assert package["version"]
+        assert package["files"]
 
 
 def fake_registry(monkeypatch, command, content=b"wheel", registry="pip"):
     digest = hashlib.sha256(content).hexdigest()
-    package = packages.Package(registry, "some-package", "1.0", digest, "wheel")
-    monkeypatch.setattr(packages, "packages", lambda: {"some-package": package})
-    monkeypatch.setattr(packages.Package, "command", lambda self, folder: ["sh", "-c", command])
+    package = {"registry": registry, "package": "some-package", "version": "1.0", "sha256": digest, "files": "wheel"}
+    monkeypatch.setattr(packages, "PACKAGES", {"some-package": package})
+    monkeypatch.setattr(packages, "command", lambda package: ["sh", "-c", command])
 
 
 def test_a_package_is_downloaded_once_and_kept_only_if_it_is_the_one_that_is_named(tmp_path, monkeypatch):
@@ -166,10 +167,10 @@ def test_clip_art_may_match_by_keyword_and_in_italian():
 
 
 def test_captions_name_style_and_keywords_once_each():
-    item = pictures.Item("noto", "cat", "MIT", "emoji", "Cat", b"", ["pet", "cat", "feline"], ["A grey cat asleep"])
-    assert pictures.captions(item, ["cat"]) == ["cat", "cat emoji", "cat, pet, feline", "A grey cat asleep"]
-    nameless = pictures.Item("openclipart", "x", "CC0", "clip art", "icon 01", b"", ["owl"])
-    assert pictures.captions(nameless, ["owl"])[:2] == ["owl", "clip art of an owl"]
+    row, _ = pictures.item("noto", "cat", "MIT", "emoji", "Cat", b"", ["pet", "cat", "feline"], ["A grey cat asleep"])
+    assert row.captions == ["cat", "cat emoji", "cat, pet, feline", "A grey cat asleep"]
+    nameless, _ = pictures.item("openclipart", "x", "CC0", "clip art", "icon 01", b"", ["owl"])
+    assert nameless.captions[:2] == ["owl", "clip art of an owl"]
 
 
 def test_splits_are_stable_and_of_the_right_size():
@@ -199,8 +200,8 @@ def test_takes_of_one_session_stay_together_and_sources_apart_move_no_other():
 
 def test_fonts_that_are_trained_on_play_more_than_the_one_that_is_not():
     for font in plan.table("fonts"):
-        played = fonts.asked(font)
-        assert (len(played) > 2 * len(list(fonts.jobs(font["sets"], more=False)))) == (font["tier"] != "C")
+        played = sounds.asked(font)
+        assert (len(played) > 2 * len(list(sounds.jobs(font["sets"], more=False)))) == (font["tier"] != "C")
         names = [(tag, concept) for concept, tag, *_ in played]
         assert len(set(names)) == len(names)
         assert all(0 <= key <= 127 and 0 < velocity <= 127 for *_, notes, _ in played for _, key, velocity, _ in notes)
@@ -313,17 +314,17 @@ def test_a_composition_shows_what_its_caption_says(seed):
     outs = np.stack([np.asarray(disc("red")), np.asarray(disc("royalblue", share=0.6))])
     made = variants.composition(cut(0, "dog"), cut(1, "robot"), random.Random(seed), "x")
     page = variants.draw(made, outs)
-    caption = made.captions[0]
+    caption = made.row.captions[0]
     assert page.size == (128, 128)
-    if made.ground is None:
+    if made.ground == variants.WHITE:
         words = caption.split()
         expected = next((n for n, word in variants.NUMBERS.items() if word == words[0]), 2 if "robot" in words else 1)
-        assert parts_on(page, 255) == expected == len(made.cuts)
-        assert made.row().parts == [c.row.id for c in made.cuts]
+        assert parts_on(page, 255) == expected == len(made.parts)
+        assert made.row.parts == [("dog-0", "robot-1")[number] for number, _, _ in made.parts]
     else:
         assert " on " in caption
         assert (np.asarray(page)[0, 0] != 255).any()
-    assert ("robot" in caption) == any(c.name == "robot" for c in made.cuts)
+    assert ("robot" in caption) == any(number == 1 for number, _, _ in made.parts)
 
 
 def test_variants_keep_split_and_the_stricter_tier():
@@ -333,7 +334,7 @@ def test_variants_keep_split_and_the_stricter_tier():
             [("dog", "train", "A"), ("cat", "train", "B"), ("robot", "test", "A"), ("house", "test", "A")]
         )
     ]
-    made = [v.row() for v in [*variants.compositions(found[:2], 40, "train"), *variants.recolourings(found[:2], 1, 3)]]
+    made = [v.row for v in [*variants.compositions(found[:2], 40, "train"), *variants.recolourings(found[:2])]]
     by_id = {c.row.id: c.row for c in found}
     for one in made:
         assert one.split == "train"
@@ -341,7 +342,7 @@ def test_variants_keep_split_and_the_stricter_tier():
     recoloured = [one for one in made if one.kind == "recoloured"]
     assert {one.variant_of for one in recoloured} == {"dog-0", "cat-1"}
     assert all(one.colour in one.captions[0] for one in recoloured)
-    assert {v.row().split for v in variants.variants(found)} == {"train", "test"}
+    assert {v.row.split for v in variants.variants(found)} == {"train", "test"}
 
 
 def test_the_same_variants_come_every_time():
@@ -428,14 +429,19 @@ def test_augmented_sounds_stay_sounds():
         assert 0.3 * len(sound) < len(heard) < 1.5 * len(sound)
 
 
-def test_a_clip_has_its_pictures_and_its_sound(tmp_path):
+def test_a_clip_has_its_pictures_and_its_sound_and_the_same_bytes_on_any_number_of_processors(tmp_path):
     import av
 
     from unialign_gen.media import load_sound
 
     wave = 0.5 * np.sin(np.arange(clips.SECONDS * clips.RATE) / 20).astype(np.float32)
     still = drawing(lambda draw: draw.ellipse((30, 30, 90, 90), fill="red"))
-    clips.write_clip(tmp_path / "a.mp4", clips.moving([still.convert("RGB")], random.Random(0)), wave)
+    processors = os.sched_getaffinity(0)
+    for name, some in (("a", processors), ("b", {min(processors)})):
+        os.sched_setaffinity(0, some)
+        clips.write_clip(tmp_path / f"{name}.mp4", clips.moving([still.convert("RGB")], random.Random(0)), wave)
+    os.sched_setaffinity(0, processors)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     with av.open(tmp_path / "a.mp4") as film:
         assert sum(1 for _ in film.decode(video=0)) == clips.FPS * clips.SECONDS
     heard = load_sound(tmp_path / "a.mp4", clips.RATE).numpy()[: len(wave)]

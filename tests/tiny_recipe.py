@@ -261,8 +261,12 @@ def packages() -> dict[str, dict[str, bytes]]:
             f"usr/share/scratch/Media/{name}.{suffix}": bitmap(n, suffix)
             for n, (name, suffix) in enumerate((("Costumes/Dog", "png"), ("dog", "jpg"), ("cat", "jpg"), ("rocket", "jpg")))
         },
-        "openttd-opensfx": {"usr/share/opensfx/sounds.cat": cat({"Cow moo By one": sound(3), "Dog bark By two": sound(4)})},
-        "0ad-data": {"usr/share/games/0ad/mods/public.zip": public.getvalue()},
+        "openttd-opensfx": {
+            "usr/share/games/openttd/baseset/opensfx/opensfx.cat": cat(
+                {"Cow moo By one": sound(3), "Dog bark By two": sound(4)}
+            )
+        },
+        "0ad-data": {"usr/share/games/0ad/mods/public/public.zip": public.getvalue()},
         "fluid-soundfont-gm": {"usr/share/sounds/sf2/FluidR3_GM.sf2": sf2()},
         "wordnet-base": nouns(),
         "emojibase-data": {"package/en/data.json": json.dumps([*labels, {"label": "flag", "hexcode": "1F1E6"}]).encode()},

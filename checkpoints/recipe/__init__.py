@@ -1,6 +1,6 @@
 """The recipe: everything that the starter checkpoint is made of, from packages of public registries on.
 
-    data         packages (pinned) -> pictures: sources, cut_outs, colours -> variants -> rows; sounds, fonts; clips
+    data         packages (pinned) -> pictures: sources, cut_outs, colours -> variants -> rows; sounds; clips
     encode       encoders out of their packages -> features of pictures, texts and sounds
     space        the image space: a head that is trained first and then frozen; embeddings of all pictures
     autoencoder  movq -> pack: one file from which train-decoders (decoders) trains anywhere; upscaler

@@ -56,7 +56,9 @@ def repeated(samples: np.ndarray, dice: random.Random) -> np.ndarray:
 
 
 def write_clip(path: Path, frames: Iterator[np.ndarray], sound: np.ndarray) -> None:
+    """Frames (SIDE, SIDE, 3) with mono samples."""
     with Mp4(path, SIDE, SIDE, FPS, sound=True) as film:
+        film.video.codec_context.thread_count = 1  # by default as many as there are processors, and other bytes for each number
         for frame in frames:
             film.add(frame)
         film.add_sound(torch.from_numpy(np.stack([sound, sound])))
@@ -71,7 +73,7 @@ def build(root: Path, rows: Sequence[Row]) -> None:
         mine = [r for r in rows if r.split == split and name in r.concepts]
         stills = [r for r in mine if r.kind == "picture"]
         sounds = [r for r in mine if r.style in ("rec", "fx")]
-        if not stills or not sounds or not concept.vggsound:
+        if not stills or not sounds or not concept["vggsound"]:
             continue
         dice = random.Random(f"{name}{split}0")
         clip = "pk" + hashlib.sha1(f"{name}{split}0".encode()).hexdigest()[:9]
@@ -79,6 +81,6 @@ def build(root: Path, rows: Sequence[Row]) -> None:
         pictures = [Image.open(root / r.path).convert("RGB") for r in dice.sample(stills, min(2, len(stills)))]
         sound = repeated(load_sound(root / dice.choice(sounds).path, RATE).numpy(), dice)
         write_clip(out / "video" / f"{clip}_{start:06d}.mp4", moving(pictures, dice), sound)
-        lines.append((clip, start, concept.vggsound.split(",")[0].split(" / ")[0], split))
+        lines.append((clip, start, concept["vggsound"].split(",")[0].split(" / ")[0], split))
     with (out / "vggsound.csv").open("w", newline="") as f:
         csv.writer(f).writerows(lines)

@@ -42,25 +42,14 @@ def named(picture: Image.Image) -> str:
     hue, saturation, value = hsv(inside[:, :3])
     coloured = (saturation > 0.22) & (value > 0.18)
     brown = coloured & (value < 0.66) & ((hue < 45) | (hue > 350)) & (saturation < 0.85)
-    bins = np.searchsorted(list(EDGES.values()), hue, side="right") % len(HUES)
-    count = [*np.bincount(bins[coloured & ~brown], minlength=len(HUES)).tolist(), int(brown.sum())]
-    total = len(hue)
-    best = int(np.argmax(count))
-    if count[best] > total / 3 and count[best] > sum(count) * 2 / 3:
-        return NAMES[best]
-    plain = value[~coloured]
-    shades = (int((plain < 0.39).sum()), int((plain > 0.86).sum()), int(((plain >= 0.39) & (plain <= 0.86)).sum()))
-    best = int(np.argmax(shades))
-    return SHADES[best] if shades[best] > total * 2 / 3 else ""
-
-
-def main_hue(rgb: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """The strongest hue in degrees, and how much of the weight (h, w) has a colour at all."""
-    hue, saturation, value = hsv(rgb)
-    chroma = weight * saturation * value
-    count, _ = np.histogram(hue, bins=36, range=(0, 360), weights=chroma)
-    smooth = count + np.roll(count, 1) + np.roll(count, -1)
-    return 10 * int(np.argmax(smooth)) + 5.0, float((weight * ((saturation > 0.22) & (value > 0.18))).sum() / weight.sum())
+    hues = np.searchsorted(list(EDGES.values()), hue, side="right") % len(HUES)
+    shades = [~coloured & (value < 0.39), ~coloured & (value > 0.86), ~coloured]
+    places = np.select([*shades, brown], [*map(NAMES.index, SHADES), NAMES.index("brown")], hues)
+    count = np.bincount(places, minlength=len(NAMES))
+    of_hues, of_shades = count[: -len(SHADES)], count[-len(SHADES) :]
+    if of_hues.max() > max(len(hue) / 3, of_hues.sum() * 2 / 3):
+        return NAMES[of_hues.argmax()]
+    return SHADES[of_shades.argmax()] if of_shades.max() > len(hue) * 2 / 3 else ""
 
 
 def recoloured(picture: Image.Image, colour: str) -> Image.Image:
@@ -93,9 +82,11 @@ def recoloured(picture: Image.Image, colour: str) -> Image.Image:
 def hued(rgb: np.ndarray, opacity: np.ndarray, luma: np.ndarray, name: str) -> np.ndarray:
     """Colours (h, w, 3) turned, or painted, so that the strongest is the named hue."""
     target = 24.0 if name == "brown" else float(HUES[name])
-    own, share = main_hue(rgb, opacity + 1e-6)
     hue, saturation, value = hsv(rgb)
-    if share > 0.5:
+    weight = opacity + 1e-6
+    count, _ = np.histogram(hue, bins=36, range=(0, 360), weights=weight * saturation * value)
+    own = 10 * int(np.argmax(count + np.roll(count, 1) + np.roll(count, -1))) + 5.0
+    if (weight * ((saturation > 0.22) & (value > 0.18))).sum() / weight.sum() > 0.5:  # most of it has a colour
         turned = (hue + target - own) % 360
         near = np.abs((turned - target + 180) % 360 - 180) < 50  # shades of the main colour, brought nearer to it
         turned = np.where(near, target + 0.4 * ((turned - target + 180) % 360 - 180), turned)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import cache
 
 from unialign_gen.text import with_article
 
 from .plan import table
 
+CONCEPTS = {row["concept"]: row for row in table("concepts")}
 KEEP_S = {"glass", "bus", "glasses", "scissors", "bagpipes", "maracas", "swiss", "albatross", "virus"}
 
 
@@ -31,52 +33,29 @@ def article(name: str) -> str:
     return with_article(name)
 
 
-@dataclass
-class Phrase:
-    """A pattern over a normalised name. Mark `=`: the whole name; `~`: Italian or French, for clip-art titles only."""
+@cache
+def pattern(cell: str, foreign: bool) -> re.Pattern[str]:
+    """A cell of phrases, which commas part, over normalised names.
 
-    mark: str
-    pattern: re.Pattern[str]
-
-
-@dataclass
-class Concept:
-    """A row of `tables/concepts.tsv`."""
-
-    name: str
-    kind: str
-    phrases: list[Phrase]
-    vetoes: list[Phrase]
-    vggsound: str
+    A phrase marked `=` is the whole name; one marked `~` is Italian or French, and counts only with `foreign`.
+    """
+    found = []
+    for phrase in filter(None, map(str.strip, cell.split(","))):
+        if phrase[0] == "=":
+            found.append(f"^(?:an? |the )?{normal(phrase)}$")
+        elif phrase[0] != "~" or foreign:
+            found.append(f"(?:^| ){normal(phrase)}(?= |$)")
+    return re.compile("|".join(found) or "(?!)")  # of no phrases one that matches nothing
 
 
-def phrases(cell: str) -> list[Phrase]:
-    """Those of a cell of the table, which commas part."""
-    out = []
-    for text in filter(None, map(str.strip, cell.split(","))):
-        words = " ".join(map(re.escape, normal(text).split()))
-        mark = text[0] if text[0] in "=~" else ""
-        out.append(Phrase(mark, re.compile(f"^(an? |the )?{words}$" if mark == "=" else rf"(?:^| ){words}(?= |$)")))
-    return out
-
-
-CONCEPTS = {
-    row["concept"]: Concept(row["concept"], row["kind"], phrases(row["phrases"]), phrases(row["vetoes"]), row["vggsound"] or "")
-    for row in table("concepts")
-}
-
-
-def match(source: str, name: str, words: list[str]) -> list[str]:
+def match(source: str, name: str, words: Sequence[str]) -> list[str]:
     """Concepts with a phrase in `name`, or equal to a keyword where keywords are trusted, and no veto in either."""
-    name = normal(name)
-    keywords = [normal(w) for w in words] if source in ("openclipart", "tuxpaint-stamps") else []
-
-    def hit(phrase: Phrase) -> bool:
-        if phrase.mark == "~" and source != "openclipart":
-            return False
-        return bool(phrase.pattern.search(name)) or any(phrase.pattern.fullmatch(w) for w in keywords)
-
-    def vetoed(concept: Concept) -> bool:
-        return any(v.pattern.search(t) for v in concept.vetoes for t in (name, *keywords))
-
-    return [c.name for c in CONCEPTS.values() if any(map(hit, c.phrases)) and not vetoed(c)]
+    name, clip_art = normal(name), source == "openclipart"
+    keywords = [normal(w) for w in words] if clip_art or source == "tuxpaint-stamps" else []
+    found = []
+    for concept, row in CONCEPTS.items():
+        phrases, vetoes = pattern(row["phrases"], clip_art), pattern(row["vetoes"], True)
+        named = phrases.search(name) or any(map(phrases.fullmatch, keywords))
+        if named and not any(map(vetoes.search, (name, *keywords))):
+            found.append(concept)
+    return found

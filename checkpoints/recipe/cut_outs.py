@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from unialign_gen.media.display import on_white
+
 SIDE = 128
 MARGIN = 5 / 128  # of the side
 ZOOM = 1.75  # pictures are read this much larger than they are wanted
@@ -81,13 +83,6 @@ def fitted(picture: Image.Image, width: float, height: float) -> Image.Image:
     scale = min(width / picture.width, height / picture.height)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
-
-
-def on_white(picture: Image.Image) -> Image.Image:
-    """RGBA -> RGB."""
-    page = Image.new("RGB", picture.size, "white")
-    page.paste(picture, (0, 0), picture)
-    return page
 
 
 def render(drawing: Drawing, side: int = SIDE) -> Image.Image:

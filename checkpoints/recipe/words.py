@@ -7,7 +7,7 @@ there are pictures of. Which of a name's meanings its pictures show is read off 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,15 +90,8 @@ def read(root: Path) -> Nouns:
     for line in records:
         data, _, gloss = line.partition(" | ")
         offset, file, _, count, *rest = data.split()
-        width = 2 * int(count, 16)
-        pointers = rest[width + 1 :]
-        broader = tuple(
-            target
-            for symbol, target, part in zip(pointers[::4], pointers[1::4], pointers[2::4], strict=True)
-            if (symbol, part) == ("@", "n")
-        )
-        words = tuple(w.replace("_", " ") for w in rest[:width:2])
-        synsets[offset] = Synset(words, broader, gloss.strip(), int(file))
+        words = tuple(word.replace("_", " ") for word in rest[: 2 * int(count, 16) : 2])
+        synsets[offset] = Synset(words, tuple(re.findall(r" @ (\d+) n ", data)), gloss.strip(), int(file))
     senses: dict[str, tuple[str, ...]] = {}
     for line in index:
         entry, _, count, *rest = line.split()
@@ -116,7 +109,7 @@ def known_things(nouns: Nouns, captions: Mapping[str, Tensor], glosses: Mapping[
     """
     out: dict[str, str] = {}
     for name, feature in captions.items():
-        sort = SORTS.get(CONCEPTS[name].kind) if name in CONCEPTS else None
+        sort = SORTS.get(CONCEPTS[name]["kind"]) if name in CONCEPTS else None
         offsets = [s for s in nouns.senses.get(name, ()) if sort in (None, nouns.synsets[s].file)]
         score = {s: float(feature @ glosses[s]) - MARGIN * place for place, s in enumerate(offsets)}
         best = max(score, key=score.__getitem__, default=None)
@@ -131,29 +124,25 @@ def nearest_things(nouns: Nouns, known: Mapping[str, str]) -> dict[str, set[str]
     The synset itself if it is one, or else those fewest steps below it, or else those of its nearest broader kind that is
     one or has some below.
     """
-    named: dict[str, set[str]] = {}
-    for name, synset in known.items():
-        named.setdefault(synset, set()).add(name)
-    below: dict[str, tuple[int, set[str]]] = {s: (0, names) for s, names in named.items()}
-    for start, names in named.items():
+
+    def upwards(start: str) -> Iterator[list[str]]:
         level = [start]
-        for depth in range(1, UP + 1):
+        for _ in range(UP + 1):
+            yield level
             level = [b for s in level for b in nouns.synsets[s].broader]
-            for broader in level:
-                least, those = below.get(broader, (depth, set()))
-                if depth <= least:
-                    below[broader] = (depth, names | (those if depth == least else set()))
+
+    below: dict[str, dict[int, set[str]]] = {}  # by synset and steps
+    for name, start in known.items():
+        for steps, level in enumerate(upwards(start)):
+            for synset in level:
+                below.setdefault(synset, {}).setdefault(steps, set()).add(name)
+    least = {synset: things[min(things)] for synset, things in below.items()}
     out: dict[str, set[str]] = {}
     for start, meaning in nouns.synsets.items():
-        level = [start] if meaning.visible else []
-        for _ in range(UP + 1):
-            found = [below[s][1] for s in level if s in below]
-            if found:
-                things = set().union(*found)
-                if len(things) <= MOST:
-                    out[start] = things
-                break
-            level = [b for s in level for b in nouns.synsets[s].broader]
+        found = (set().union(*(least.get(s, ()) for s in level)) for level in upwards(start))
+        things = next(filter(None, found), set()) if meaning.visible else set()
+        if 0 < len(things) <= MOST:
+            out[start] = things
     return out
 
 
