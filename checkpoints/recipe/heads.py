@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unialign_gen.config import load as load_config
@@ -60,28 +59,28 @@ def label(concepts: Sequence[str], name: str) -> str:
 
 
 def nonsense(count: int) -> list[str]:
-    """Texts that say nothing: random letters, made-up words, other scripts, emoji, digits and signs."""
+    """Texts that say nothing: random letters, keys side by side, made-up words, other scripts and emoji, digits and signs."""
     dice = random.Random("nonsense")
-    out: list[str] = []
-    while len(out) < count:
-        words = []
+
+    def word(sort: int, low: int, high: int) -> str:
+        size = dice.randint(2, 9)
+        if sort == 0:
+            return "".join(dice.choices(string.ascii_lowercase, k=size))
+        if sort == 1:
+            start = dice.randrange(len(KEYS) - size)
+            return KEYS[start : start + size][:: dice.choice((1, -1))]
+        if sort == 2:
+            return "".join(dice.choice("bcdfghjklmnprstvwz") + dice.choice("aeiouy") for _ in range(size // 2 + 1))
+        if sort == 3:
+            return "".join(chr(dice.randint(low, high)) for _ in range(size // 2 + 1))
+        return "".join(dice.choices(string.digits + string.punctuation, k=size // 2 + 1))
+
+    def text() -> str:
         sort = dice.randrange(5)
         low, high = map(ord, dice.choice(SCRIPTS))
-        for _ in range(dice.choice((1, 1, 2, 2, 3, 4))):
-            size = dice.randint(2, 9)
-            if sort == 0:
-                words.append("".join(dice.choices(string.ascii_lowercase, k=size)))
-            elif sort == 1:
-                start = dice.randrange(len(KEYS) - size)
-                words.append(KEYS[start : start + size][:: dice.choice((1, -1))])
-            elif sort == 2:
-                words.append("".join(dice.choice("bcdfghjklmnprstvwz") + dice.choice("aeiouy") for _ in range(size // 2 + 1)))
-            elif sort == 3:
-                words.append("".join(chr(dice.randint(low, high)) for _ in range(size // 2 + 1)))
-            else:
-                words.append("".join(dice.choices(string.digits + string.punctuation, k=size // 2 + 1)))
-        out.append(" ".join(words))
-    return out
+        return " ".join(word(sort, low, high) for _ in range(dice.choice((1, 1, 2, 2, 3, 4))))
+
+    return [text() for _ in range(count)]
 
 
 def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, texts: TextFeatures) -> None:
@@ -140,9 +139,6 @@ def train_heads(root: Path) -> None:
     train(load_config(TrainConfig, configs_folder() / "starter.yaml", [anchored, *SIZES.heads]))
 
 
-def concept_sounds(rows: Sequence[Row], features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """All versions of all sounds (N, width), and their concepts of the table, 1 for each, (N, concepts)."""
-    names = list(CONCEPTS)
-    places = torch.tensor([names.index(r.concepts[0]) for r in rows])
-    places = places.repeat_interleave(torch.tensor([len(v) for v in features]))
-    return torch.cat(list(features)), F.one_hot(places, len(names)).float()
+def concept_shares(rows: Sequence[Row | Picture]) -> Tensor:
+    """(N, concepts): an equal share for each concept of the table that a row has."""
+    return torch.tensor([[(name in row.concepts) / len(row.concepts) for name in CONCEPTS] for row in rows])
