@@ -140,7 +140,7 @@ def test_the_loss_is_nought_for_the_true_velocity_and_weighs_little_noise_less()
 
 @pytest.mark.parametrize("decoder", list(Decoder))
 def test_a_decoder_trains_from_a_pack_and_goes_on_exactly(root, tmp_path, decoder, monkeypatch):
-    monkeypatch.setattr(decoders, "SHEET", 3)
+    monkeypatch.setattr(decoders, "SHEET", 5)
     monkeypatch.setattr(loop, "WARM_STEPS", 1)
 
     def train(out, most):

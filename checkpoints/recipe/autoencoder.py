@@ -142,8 +142,8 @@ def normalise_latents(model: VQModel, pictures: Tensor) -> None:
 @torch.no_grad()
 def fit_codebook(model: VQModel, latents: Tensor) -> None:
     """Sets the codebook to k-means centres (Lloyd 1982) of latent vectors out of (N, C, h, w)."""
-    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.cluster import KMeans
 
     book = model.quantize.embedding.weight
-    points = latents.movedim(1, 3).flatten(0, 2).numpy()
-    book.copy_(torch.from_numpy(MiniBatchKMeans(len(book), n_init=1, random_state=0).fit(points).cluster_centers_))
+    fitted = KMeans(len(book), init="random", n_init=1, max_iter=12, random_state=0)
+    book.copy_(torch.from_numpy(fitted.fit(latents.movedim(1, 3).flatten(0, 2).numpy()).cluster_centers_))

@@ -13,6 +13,7 @@ For both, zeros in place of the embedding mean no condition.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +26,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel, VQMode
 from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from diffusers.training_utils import compute_snr
+from diffusers.utils import make_image_grid
 from PIL import Image
 from torch import Tensor, nn
 from transformers import BertTokenizer, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
@@ -80,12 +82,10 @@ class Neighbours:
     """
 
     def __init__(self, embeddings: Tensor, rows: Sequence[dict[str, Any]]):
-        group = numbered([row["group"] for row in rows])
+        group = numbered([row["group"] for row in rows]).to(embeddings.device)
         sizes = torch.bincount(group)
-        device = embeddings.device
-        self.embeddings = embeddings
-        self.order = group.argsort(stable=True).to(device)  # rows, group by group
-        self.first, self.size = ((sizes.cumsum(0) - sizes)[group].to(device), sizes[group].to(device))
+        self.embeddings, self.order = embeddings, group.argsort(stable=True)  # rows, group by group
+        self.first, self.size = (sizes.cumsum(0) - sizes)[group], sizes[group]
 
     def draw(self, rows: Tensor, generator: torch.Generator, noise: float = 0.4, step: float = 0.5) -> Tensor:
         """Unit vectors (B, d) for pictures (B,), with at most so much noise and so large a step."""
@@ -155,9 +155,8 @@ class KandinskyDenoiser(Denoiser):
     def __init__(self, embed_dim: int, latent_channels: int, side: int, width: int):
         super().__init__()
         self.unet = build_unet(Decoder.kandinsky, embed_dim, latent_channels, side, width)
-        with torch.no_grad():
-            self.unet.conv_out.weight[latent_channels:].zero_()
-            self.unet.conv_out.bias[latent_channels:].zero_()
+        for parameter in self.unet.conv_out.parameters():
+            parameter.data[latent_channels:] = 0
 
     def forward(self, noisy: Tensor, t: Tensor, embeds: Tensor) -> Tensor:
         return self.unet(noisy, t, None, added_cond_kwargs={"image_embeds": embeds}).sample[:, : noisy.shape[1]]
@@ -273,16 +272,11 @@ def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], gen
 
 
 def sheet(drawing: Any, embeds: Tensor, pictures: Tensor) -> Image.Image:
-    """Pictures uint8 (N, 64, 64, 3) in rows of eight, beneath each what a pipeline draws of its embedding (N, d)."""
+    """Each picture uint8 (N, 64, 64, 3) beside what a pipeline draws of its embedding (N, d), five pairs a row."""
     drawing.set_progress_bar_config(disable=True)
     drawn = drawing(image_embeds=EMBED_NORM * embeds, seed=0, num_inference_steps=20, guidance_scale=3.0).images
-    side = drawn[0].width
-    page = Image.new("RGB", (8 * side, -(-len(drawn) // 8) * 2 * side), "white")
-    for i, (real, made) in enumerate(zip(pictures.numpy(), drawn, strict=True)):
-        x, y = i % 8 * side, i // 8 * 2 * side
-        page.paste(Image.fromarray(real), (x, y))
-        page.paste(made, (x, y + side))
-    return page
+    pairs = zip(map(Image.fromarray, pictures.numpy()), drawn, strict=True)
+    return make_image_grid([picture for pair in pairs for picture in pair], rows=len(drawn) // 5, cols=10)
 
 
 def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
@@ -292,16 +286,6 @@ def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
     """
     names, kinds = [f"{row['kind']}|{row['thing']}" for row in rows], [row["kind"] for row in rows]
     return loop.sampling_weights(names, kinds, [3.0 if row["concept"] else 1.0 for row in rows], KINDS)
-
-
-def latents_of(packed: pack.Pack, file: Path, device: str) -> Tensor:
-    """The pictures' latents (N, C, h, w) in fp16, kept in a file."""
-    if not file.exists():
-        movq = packed.movq.to(device, memory_format=torch.channels_last)  # type: ignore[call-arg]
-        with loop.fast(device, movq):
-            made = [encode(movq, part.to(device)).half().cpu() for part in packed.pictures.split(1024)]
-        save_array(file, torch.cat(made).numpy())
-    return torch.from_numpy(np.load(file)).to(device)
 
 
 def train(
@@ -320,8 +304,7 @@ def train(
 
     Args:
         pack_file: what `pack.write` wrote.
-        decoder: it starts from the weights in `out/<decoder>`, if there are any without a state; stable-unclip else from the
-            other's blocks.
+        decoder: without a state it starts from weights in `out/<decoder>`, stable-unclip else from the other's blocks.
         device: `cpu` or `cuda`.
         batch: pictures a step; 64 on a CPU, 512 on CUDA by default.
         width: channels of the first level; 64 makes 10 million parameters, 112 thirty.
@@ -337,26 +320,29 @@ def train(
         raise InputError(f"{folder} was trained on another image space than this pack is of: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     space.write_text(packed.space)
-    latents = latents_of(packed, out / f"latents-{digest(pack_file.read_bytes())}.npy", device)
-    embeds = packed.embeddings.to(device)
-    sizes, batch = (embeds.shape[1], latents.shape[1], latents.shape[2], width), batch or (64 if device == "cpu" else 512)
-    words: dict[str, Any] = {}
+    file = out / f"latents-{digest(pack_file.read_bytes())}.npy"
+    if not file.exists():
+        movq = packed.movq.to(device)
+        with loop.fast(device, movq):
+            made = [encode(movq, part.to(device)).half().cpu() for part in packed.pictures.split(1024)]
+        save_array(file, torch.cat(made).numpy())
+    latents, embeds = torch.from_numpy(np.load(file)).to(device), packed.embeddings.to(device)
+    sizes, batch = (embeds.shape[1], *latents.shape[1:3], width), batch or (64 if device == "cpu" else 512)
     model: Any
     if decoder is Decoder.kandinsky:
-        model = KandinskyDenoiser(*sizes)
+        model, words = KandinskyDenoiser(*sizes), {}
     else:
         captions = [row["captions"] for row in packed.rows]
-        words["tokenizer"] = tokenizer(folder / "tokenizer", [c for cs in captions for c in cs])
+        words = {"tokenizer": tokenizer(folder / "tokenizer", list(itertools.chain(*captions)))}
         model = UnclipDenoiser(*sizes, words["tokenizer"], captions)
-    if not (folder / loop.STATE).exists():
-        for name, part in model.named_children():
-            first = next((f / name for f in (folder, out / Decoder.kandinsky) if (f / name).exists()), None)
-            if first is not None:
-                borrow(part, type(part).from_pretrained(first))
-    model = model.to(device)
+    for name, part in model.named_children():
+        first = next((f / name for f in (folder, out / Decoder.kandinsky) if (f / name).exists()), None)
+        if first is not None and not (folder / loop.STATE).exists():
+            borrow(part, type(part).from_pretrained(first))
+    model.to(device)
     near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)
     forward: Any = torch.compile(model) if device != "cpu" else model
-    shown = torch.multinomial(weights, min(SHEET, len(weights)), generator=torch.Generator(device).manual_seed(0))
+    shown = torch.multinomial(weights, SHEET, generator=torch.Generator(device).manual_seed(0))
     if not (out / "movq").exists():
         packed.movq.save_pretrained(out / "movq")
 
@@ -366,7 +352,7 @@ def train(
         conditions = model.conditions(near.draw(rows, generator), dropped, generator, rows)
         return velocity_loss(forward, latents[rows].float(), conditions, generator)
 
-    def write(averaged: Any) -> dict[str, float]:
+    def write(averaged: Denoiser) -> dict[str, float]:
         drawing = pipeline(decoder, packed.movq, embeds.shape[1], **dict(averaged.named_children()), **words).to(device)
         sheet(drawing, embeds[shown], packed.pictures[shown.cpu()]).save(folder / "sheet.png")
         averaged.write(folder)

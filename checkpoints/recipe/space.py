@@ -97,13 +97,14 @@ def train(data: Examples, *, steps: int = SIZES.space_steps, batch: int = SIZES.
     caption_head = nn.Sequential(nn.Linear(data.texts.shape[1], 768), nn.GELU(), nn.Linear(768, EMBED_DIM))
     reader = nn.Sequential(nn.Linear(EMBED_DIM, 1024), nn.GELU(), nn.Linear(1024, data.thumbs.shape[1]))
     shade_of, kinds = nn.Linear(EMBED_DIM, len(SHADES)), nn.Embedding(int(data.kinds.max()) + 1, EMBED_DIM)
-    optimiser = torch.optim.AdamW(
-        nn.ModuleList([head, caption_head, reader, shade_of, kinds]).parameters(), lr=lr, weight_decay=0.05
-    )
+    trained = nn.ModuleList([head, caption_head, reader, shade_of, kinds])
+    optimiser = torch.optim.AdamW(trained.parameters(), lr=lr, weight_decay=0.05)
+    course = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warm_then_cool(step / steps, cool=0.5))
     scale, bar = data.thumbs.var(0).mean(), progress(range(steps), "steps")
-    for step in bar:
+    for _ in bar:
         rows = torch.multinomial(data.weights, batch, replacement=True, generator=generator)
-        mixed = rows[data.parts[rows][:, 0] != rows]  # compositions
+        composed = data.parts[rows][:, 0] != rows
+        mixed = rows[composed]
         places = torch.cat([rows, data.parts[mixed].T.flatten()])
         x = data.features[places].float()
         x = x + 0.1 * head.std * torch.randn(x.shape, generator=generator)
@@ -113,24 +114,22 @@ def train(data: Examples, *, steps: int = SIZES.space_steps, batch: int = SIZES.
             embeds, called = head(x), caption_head(data.texts[captions].float())
         z, part, other = F.normalize(embeds.float(), dim=1).split([batch, len(mixed), len(mixed)])
         t = F.normalize(called.float(), dim=1)
-        meaning = soft_cross_entropy(z @ t.T / 0.08, true_of(data, rows, captions))
         with torch.autocast("cpu", torch.bfloat16):
             seen = reader(z * EMBED_DIM**0.5)
-        appearance = F.mse_loss(seen.float(), data.thumbs[rows]) / scale
-        shaded = data.shades[rows]
-        shade = F.cross_entropy(shade_of(z * EMBED_DIM**0.5)[shaded > 0], shaded[shaded > 0])
-        near = (z[data.parts[rows][:, 0] != rows] * F.normalize(part + other, dim=1)).sum(1)
-        both = torch.where(data.pair[mixed], 1 - near, (ALONE - near).clamp(min=0)).mean()
-        spread = uniformity(z, 0.5)
+        near = (z[composed] * F.normalize(part + other, dim=1)).sum(1)
         logits = (z @ F.normalize(kinds.weight, dim=1).T / 0.06).log_softmax(1)
-        kind = -logits.gather(1, data.kinds[rows]).mean()
-        loss = meaning + 0.7 * appearance + 0.3 * shade + 0.5 * kind + 6 * both + 0.2 * spread
-        for group in optimiser.param_groups:
-            group["lr"] = lr * warm_then_cool(step / steps, cool=0.5)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        losses = {
+            "meaning": soft_cross_entropy(z @ t.T / 0.08, true_of(data, rows, captions)),
+            "appearance": 0.7 * F.mse_loss(seen.float(), data.thumbs[rows]) / scale,
+            "shade": 0.3 * F.cross_entropy(shade_of(z * EMBED_DIM**0.5), data.shades[rows], ignore_index=0),
+            "kind": -0.5 * logits.gather(1, data.kinds[rows]).mean(),
+            "both": 6 * torch.where(data.pair[mixed], 1 - near, (ALONE - near).clamp(min=0)).mean(),
+            "spread": 0.2 * uniformity(z, 0.5),
+        }
+        optimiser.zero_grad()
+        sum(losses.values()).backward()
         optimiser.step()
-        losses = {"meaning": meaning, "kind": kind, "appearance": appearance, "shade": shade, "both": both, "spread": spread}
+        course.step()
         bar.set_postfix({name: f"{float(value.detach()):.3f}" for name, value in losses.items()}, refresh=False)
     return head.eval().requires_grad_(False)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ from . import recall as measured
 from . import space as image_space
 from . import upscaler as enlarging
 from .concepts import CONCEPTS
+from .decoders import Decoder
 from .files import digest, kept, made_of, save_array
 from .heads import RECORDED, SOUNDS
 from .recognition import Choice
@@ -187,9 +188,7 @@ def pack(root: Root = ROOT, out: PackFile = ROOT / "pack.safetensors", quality: 
 def train_decoders(
     pack: PackFile = ROOT / "pack.safetensors",
     out: Annotated[Path, typer.Option(help="Where training goes on from and what it writes.")] = ROOT / "decoders",
-    decoder: Annotated[
-        Literal["kandinsky", "stable-unclip"], typer.Option(help="Stable-unclip starts from the other's blocks.")
-    ] = "kandinsky",
+    decoder: Annotated[Decoder, typer.Option(help="Stable-unclip starts from the other's blocks.")] = Decoder.kandinsky,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     minutes: Minutes = 60,
     batch: Annotated[int | None, typer.Option(help="Pictures a step; 64 on a CPU, 512 on CUDA by default.")] = None,
@@ -199,8 +198,7 @@ def train_decoders(
 ) -> None:
     """Train a decoder from a pack, anywhere, and go on from where it was; a sheet of drawings every five minutes."""
     use(threads)
-    which = decoders.Decoder(decoder)
-    decoders.train(pack, out, which, minutes=minutes, device=device, batch=batch, width=width, cool=cool)
+    decoders.train(pack, out, decoder, minutes=minutes, device=device, batch=batch, width=width, cool=cool)
 
 
 def upscaler(root: Root = ROOT, minutes: Minutes = 30, cool: Cool = False, threads: Threads = 0) -> None:
@@ -226,7 +224,7 @@ def heads(root: Root = ROOT) -> None:
     """Train the text and sound heads, and let them use what their encoders recognise."""
     say(f"heads: {duration('heads')}")
     have = Data(root)
-    heads_of.write_caches(root, have.rows, have.image, have.texts)
+    heads_of.write_caches(root, have.rows, have.image, have.texts, have.heard("train", tiers=HEAD_TIERS))
     heads_of.train_heads(root)
     folders = (root / "space", root / "heads" / "heads" / "text", root / "heads" / "heads" / "audio")
     made_of(
@@ -349,17 +347,5 @@ def everything(root: Root = ROOT, jobs: Jobs = 2) -> None:
         stage(root)
 
 
-STAGES: dict[str, Callable[..., None]] = {
-    "data": data,
-    "encode": encode,
-    "space": space,
-    "autoencoder": autoencoder,
-    "pack": pack,
-    "train-decoders": train_decoders,
-    "upscaler": upscaler,
-    "heads": heads,
-    "recall": recall,
-    "judge": judge,
-    "assemble": assemble,
-    "all": everything,
-}
+ORDER = (data, encode, space, autoencoder, pack, train_decoders, upscaler, heads, recall, judge, assemble)
+STAGES: dict[str, Callable[..., None]] = {stage.__name__.replace("_", "-"): stage for stage in ORDER} | {"all": everything}
