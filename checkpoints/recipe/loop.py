@@ -1,103 +1,114 @@
-"""What the decoders' trainings share: one resumable loop, Muon, a weight average, convolutions in bf16."""
+"""The training that autoencoder, decoders and upscaler share: it can be killed and goes on; Muon, a weight average, bf16."""
 
 from __future__ import annotations
 
-import functools
+import copy
 import json
 import logging
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from unialign_gen.errors import InputError
+from unialign_gen.errors import as_input_error
 from unialign_gen.output import written
+
+from .rows import numbered
 
 logger = logging.getLogger(__name__)
 STATE, LOG = "state.pt", "log.jsonl"
+WARM_STEPS = 200
 
 
-def loop(
-    step: Callable[[int, float, torch.Generator], Tensor],
-    parts: Mapping[str, Any],
+def train(
+    model: nn.Module,
+    loss: Callable[[int, torch.Generator], Tensor],
+    write: Callable[[Any], dict[str, float]],
     folder: Path,
     *,
-    minutes: float,
+    lr: float,
     batch: int,
-    write: Callable[[], dict[str, float]],
+    minutes: float,
+    features: nn.Module | None = None,
     cool: bool = False,
     device: str = "cpu",
-    save_every: float = 60,
-    write_every: float = 300,
     most: int | None = None,
-) -> None:
-    """Calls `step(done, rate, generator) -> loss` for so many minutes, or until SIGTERM or SIGINT.
+    every: float = 300,
+) -> Any:
+    """Trains a model for so many minutes, or until SIGTERM or SIGINT, from where `folder` left it.
 
-    `done` counts the samples of all sittings; `rate` is a factor of the learning rate, 1, or where it is to `cool` the share of
-    this sitting that is left. The generator depends on `done` alone: a resumed run draws what an uninterrupted one would.
-    `parts`, which have a `state_dict`, are read from `state.pt` in `folder` and kept there every `save_every` seconds and at
-    the end; a kill leaves the old state or the new one. `write()` is called every `write_every` seconds and at the end, for
-    what others read; what it measures is logged. `most` ends this sitting after so many samples.
+    The state lies in `state.pt`; a kill leaves the old one or the new one. The average of the weights is short at first
+    (Karras et al. 2022).
+
+    Args:
+        loss: of one batch, by the number of samples that all sittings have seen before it, and a generator that depends on
+            that number alone: a resumed run draws what an uninterrupted one would.
+        write: writes an averaged copy of the model for others to read; what it measures is logged.
+        batch: samples a step.
+        features: another network that the loss goes through.
+        cool: the learning rate falls to zero over this sitting: for the last one.
+        most: samples in this sitting at the most.
+        every: seconds between states, which are written, logged and given to `write`, as they are at the end.
+
+    Returns:
+        The averaged copy that was given to `write` last.
 
     Raises:
         InputError: `folder` holds the state of another network.
     """
+    model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-arg]
+    optimiser = Muon(model)
+    mean = EMAModel(model.parameters(), decay=0.999, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True)
+    parts: dict[str, Any] = {"model": model, "optimiser": optimiser, "average": mean}
     done = 0
     if (folder / STATE).exists():
         known = torch.load(folder / STATE, weights_only=True, map_location=device)
-        try:
+        other = f"{folder / STATE} is of a network of other sizes: choose another folder, or its sizes"
+        with as_input_error(other, RuntimeError, ValueError, KeyError):
             for name, part in parts.items():
                 part.load_state_dict(known[name])
-        except (RuntimeError, ValueError) as error:
-            raise InputError(f"{folder / STATE} is of a network of other sizes: choose another folder, or its sizes") from error
         done = known["done"]
-    stopped = False
-
-    def stop(*_: object) -> None:
-        nonlocal stopped
-        stopped = True
-
-    before = {sig: signal.signal(sig, stop) for sig in (signal.SIGTERM, signal.SIGINT)}
-    start = saved = shown = time.monotonic()
-    first, losses = done, list[Tensor]()
-
     folder.mkdir(parents=True, exist_ok=True)
+    start, first, losses = time.monotonic(), done, list[Tensor]()
 
-    def save() -> None:
+    def keep() -> nn.Module:
         with written(folder / STATE) as file:
             torch.save({name: part.state_dict() for name, part in parts.items()} | {"done": done}, file)
-
-    def log(**measured: float) -> None:
-        seconds = round(time.monotonic() - start, 1)
-        line = {"samples": done, "seconds": seconds, "rate": round((done - first) / max(seconds, 0.1), 1)}
+        averaged = copy.deepcopy(model).eval()
+        mean.copy_to(averaged.parameters())
+        seconds = time.monotonic() - start
+        line = {"samples": done, "seconds": round(seconds, 1), "rate": round((done - first) / max(seconds, 0.1), 1)}
         if losses:
             line["loss"] = torch.stack(losses).mean().item()
             losses.clear()
+        line |= write(averaged)
         with (folder / LOG).open("a") as out:
-            out.write(json.dumps(line | measured) + "\n")
-        logger.info("%s", line | measured)
+            out.write(json.dumps(line) + "\n")
+        logger.info("%s", line)
+        return averaged
 
+    stop, kept = threading.Event(), start
+    before = {sig: signal.signal(sig, lambda *_: stop.set()) for sig in (signal.SIGTERM, signal.SIGINT)}
     try:
-        while not stopped and (now := time.monotonic()) - start < 60 * minutes and (most is None or done - first < most):
+        while not stop.is_set() and (now := time.monotonic()) - start < 60 * minutes and (most is None or done - first < most):
+            if now - kept > every:
+                keep()
+                kept = time.monotonic()
+            with fast(device, model, features):
+                value = loss(done, torch.Generator(device).manual_seed(done))
             rate = 1 - (now - start) / (60 * minutes) if cool else 1.0
-            losses.append(step(done, rate, torch.Generator(device).manual_seed(done)))
+            optimiser.step(value, lr * rate * min(1.0, (done / batch + 1) / WARM_STEPS))
+            mean.step(model.parameters())
+            losses.append(value.detach())
             done += batch
-            if time.monotonic() - saved > save_every:
-                save()
-                log()
-                saved = time.monotonic()
-            if time.monotonic() - shown > write_every:
-                log(**write())
-                shown = time.monotonic()
-        save()
-        log(**write())
+        return keep()
     finally:
         for sig, handler in before.items():
             signal.signal(sig, handler)
@@ -110,30 +121,25 @@ class Muon:
     memory where the model is channels last. First and last layer, whose sides are small, stay with AdamW.
     """
 
-    def __init__(self, model: nn.Module, betas: tuple[float, float] = (0.9, 0.98)):
-        self.pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
-        self.rest: list[nn.Parameter] = []
+    def __init__(self, model: nn.Module):
+        self.model, self.rest, self.pairs = model, list[nn.Parameter](), list[tuple[nn.Parameter, nn.Parameter]]()
         for name, p in model.named_parameters():
-            if not p.requires_grad:
-                continue
             if p.ndim < 2 or min(p.shape[0], p[0].numel()) < 32 or "conv_in" in name or "conv_out" in name:
                 self.rest.append(p)
             else:
                 self.pairs.append((p, nn.Parameter(as_matrix(p.data))))
-        matrices = [m for _, m in self.pairs]
-        self.optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(self.rest, betas=betas, weight_decay=0.01, fused=True),
-            torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        self.optimisers = [
+            torch.optim.AdamW(self.rest, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
+            torch.optim.Muon([m for _, m in self.pairs], weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         ]
 
-    def update(self, loss: Tensor, lr: float) -> None:
+    def step(self, loss: Tensor, lr: float) -> None:
         """One step at the rate `lr`. Muon's steps have a size of their own, so only the other gradients are clipped."""
-        for p in [*self.rest, *(p for p, _ in self.pairs)]:
-            p.grad = None
+        self.model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.rest, 1.0)
         for p, matrix in self.pairs:
-            matrix.grad = None if p.grad is None else as_matrix(p.grad)
+            matrix.grad = as_matrix(p.grad)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = lr
@@ -152,22 +158,12 @@ def as_matrix(weight: Tensor) -> Tensor:
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1) if weight.ndim == 4 else weight
 
 
-def average(model: nn.Module, decay: float = 0.999) -> EMAModel:
-    """A moving average of a model's parameters, short at first (Karras et al. 2022)."""
-    return EMAModel(model.parameters(), decay=decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True)
+class HalfConv2d(nn.Conv2d):
+    """A convolution in bf16 between layers in fp32."""
 
-
-@contextmanager
-def averaged(model: nn.Module, mean: EMAModel) -> Iterator[None]:
-    """The model with its averaged weights, in evaluation mode; afterwards it is as before."""
-    mean.store(model.parameters())
-    mean.copy_to(model.parameters())
-    model.eval()
-    try:
-        yield
-    finally:
-        mean.restore(model.parameters())
-        model.train()
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(x).float()
 
 
 @contextmanager
@@ -178,19 +174,24 @@ def fast(device: str, *modules: nn.Module | None) -> Iterator[None]:
             yield
         return
     changed = [m for module in modules if module is not None for m in module.modules() if type(m) is nn.Conv2d]
-
-    def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
-        bias = None if conv.bias is None else conv.bias.bfloat16()
-        y = F.conv2d(x.bfloat16(), conv.weight.bfloat16(), bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-        return y.float()
-
     for conv in changed:
-        conv.forward = functools.partial(convolve, conv)  # type: ignore[method-assign]
+        conv.__class__ = HalfConv2d
     try:
         yield
     finally:
         for conv in changed:
-            vars(conv).pop("forward", None)
+            conv.__class__ = nn.Conv2d
+
+
+def sampling_weights(names: Sequence[str], kinds: Sequence[str], gains: Sequence[float], shares: Mapping[str, float]) -> Tensor:
+    """How often each of N pictures is drawn, with sum 1: with its gain, less the more pictures share its name.
+
+    A name counts with the square root of how many have it. The kinds have their shares of what is drawn.
+    """
+    name, kind = numbered(names), numbered(kinds)
+    weights = torch.bincount(name)[name].rsqrt() * torch.tensor(gains)
+    weights = weights / torch.zeros(len(kind)).index_add_(0, kind, weights)[kind] * torch.tensor([shares[k] for k in kinds])
+    return weights / weights.sum()
 
 
 def pixels_of(pictures: Tensor) -> Tensor:

@@ -20,10 +20,10 @@ import torch
 from diffusers import VQModel
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 from torch import Tensor
 
-from unialign_gen.errors import InputError
+from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.output import written
 
 from . import rows
@@ -53,37 +53,10 @@ class Pack:
     space: str
 
 
-def pictures_of(root: Path, chosen: np.ndarray | None = None) -> Tensor:
-    """The pictures at these places of the data folder uint8 (N, 64, 64, 3), or up to 200 held-out ones."""
-    if chosen is None:
-        held_out = [i for i, row in enumerate(rows.read(root)) if row.split == "test"]
-        chosen = np.array(held_out[:: max(1, len(held_out) // 200)][:200])
-    return torch.from_numpy(np.load(root / "pictures64.npy", mmap_mode="r")[chosen])
-
-
-def training_rows(root: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Where in `pictures64.npy` the decoders' training pictures are (N,), and what a `Pack` says of them.
-
-    They are of tier A and the training split. Two compositions stand for each other if they have one caption, other pictures if
-    they show one thing in one colour.
-
-    Raises:
-        InputError: the data folder holds no pictures yet.
-    """
-    every = rows.read(root)
-    place = {row.id: row for row in every}
-    chosen, said = [], []
-    for i, row in enumerate(every):
-        if row.tier == "A" and row.split == "train":
-            thing = row.said[0].lower() if row.kind == "composition" else place[row.variant_of or row.id].name
-            shown = {"thing": thing, "group": f"{thing}|{row.colour}", "kind": row.kind, "concept": bool(row.concepts)}
-            chosen.append(i)
-            said.append(shown | {"captions": row.said})
-    return np.array(chosen), said
-
-
 def write(root: Path, file: Path, quality: int = 70) -> int:
-    """Packs the decoders' training pictures with their embeddings and movq; returns the file's size in bytes.
+    """Packs the decoders' training pictures, of tier A, with their embeddings and movq; returns the file's size in bytes.
+
+    Two compositions may stand for each other if they have one caption, other pictures if they show one thing in one colour.
 
     Args:
         root: the data folder: `pictures64.npy`, `rows.jsonl`, `embeddings.npy`, `space`, `autoencoder/movq`.
@@ -95,25 +68,32 @@ def write(root: Path, file: Path, quality: int = 70) -> int:
     for name in ("pictures64.npy", "embeddings.npy", "space/head.safetensors", "autoencoder/movq"):
         if not (root / name).exists():
             raise InputError(f"{root / name} is not there: run the recipe's stages before this one")
-    chosen, shown = training_rows(root)
-    pictures = pictures_of(root, chosen).numpy()
-    embeddings = np.load(root / "embeddings.npy", mmap_mode="r")[chosen]
+    every = rows.read(root)
+    name_of = {row.id: row.name for row in every}
+    chosen, shown = [], []
+    for n, row in enumerate(every):
+        if row.tier == "A" and row.split == "train":
+            thing = row.said[0].lower() if row.kind == "composition" else name_of[row.variant_of or row.id]
+            about = {"thing": thing, "group": f"{thing}|{row.colour}", "kind": row.kind, "concept": bool(row.concepts)}
+            chosen.append(n)
+            shown.append(about | {"captions": row.said})
+    pictures, embeddings = (np.load(root / f"{name}.npy", mmap_mode="r")[chosen] for name in ("pictures64", "embeddings"))
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
     blobs = [encode(pictures[at : at + GRID * GRID], quality) for at in range(0, len(pictures), GRID * GRID)]
-    tensors = {
-        "sheets": torch.frombuffer(bytearray(b"".join(blobs)), dtype=torch.uint8),
-        "ends": torch.tensor([len(b) for b in blobs]).cumsum(0),
-        "embeddings": torch.from_numpy(embeddings.astype(np.float16)),
-        "rows": torch.frombuffer(bytearray(zlib.compress(json.dumps(shown).encode(), 9)), dtype=torch.uint8),
-        **{AUTOENCODER + name: value.half().contiguous() for name, value in movq.state_dict().items()},
+    arrays = {
+        "sheets": np.frombuffer(b"".join(blobs), np.uint8),
+        "ends": np.cumsum([len(b) for b in blobs]),
+        "embeddings": embeddings.astype(np.float16),
+        "rows": np.frombuffer(zlib.compress(json.dumps(shown).encode(), 9), np.uint8),
+        **{AUTOENCODER + name: value.numpy().astype(np.float16) for name, value in movq.state_dict().items()},
     }
-    size = sum(t.nbytes for t in tensors.values())
+    size = sum(a.nbytes for a in arrays.values())
     if size > MOST:
         raise InputError(f"the pack has {size / 1e6:.0f} MB, more than 55: choose a quality lower than {quality}")
     config = {k: v for k, v in movq.config.items() if k != "_name_or_path"}
     space = hashlib.sha256((root / "space" / "head.safetensors").read_bytes()).hexdigest()
     with written(file) as part:
-        save_file(tensors, part, {"movq": json.dumps(config), "space": space})
+        save_file(arrays, part, {"movq": json.dumps(config), "space": space})
     return file.stat().st_size
 
 
@@ -123,7 +103,8 @@ def read(file: Path) -> Pack:
     Raises:
         InputError: the file is no pack.
     """
-    try:
+    kinds = (OSError, KeyError, ValueError, TypeError, RuntimeError, zlib.error, SafetensorError)
+    with as_input_error(f"{file} is not a pack that can be read: make one with `pack` ({{error}})", *kinds):
         with safe_open(file, framework="pt") as opened:
             config, space = json.loads(opened.metadata()["movq"]), opened.metadata()["space"]
             found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  not a dictionary
@@ -131,11 +112,9 @@ def read(file: Path) -> Pack:
         movq = VQModel.from_config(config)
         movq.load_state_dict({k.removeprefix(AUTOENCODER): v.float() for k, v in found.items() if k.startswith(AUTOENCODER)})
         data, ends = found["sheets"].numpy(), [0, *found["ends"].tolist()]
-        sheets = [decode(data[a:b].tobytes()) for a, b in itertools.pairwise(ends)]
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, zlib.error, SafetensorError) as error:
-        raise InputError(f"{file} is not a pack that can be read: make one with `pack` ({error})") from error
-    embeddings = torch.nn.functional.normalize(found["embeddings"].float(), dim=1)
-    return Pack(torch.from_numpy(np.concatenate(sheets))[: len(shown)], embeddings, shown, movq.eval(), space)
+        pictures = np.concatenate([decode(data[a:b].tobytes()) for a, b in itertools.pairwise(ends)])[: len(shown)]
+        embeddings = torch.nn.functional.normalize(found["embeddings"].float(), dim=1)
+    return Pack(torch.from_numpy(pictures), embeddings, shown, movq.eval(), space)
 
 
 def encode(pictures: np.ndarray, quality: int) -> bytes:

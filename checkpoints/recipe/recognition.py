@@ -66,54 +66,45 @@ def fit_gate(features: Tensor, opened: Tensor, decay: float) -> nn.Linear:
     return gate
 
 
-class Known(NamedTuple):
-    """Classes with their places in the space, what a `Recognition` is filled with."""
-
-    named: nn.Linear  # the classifier, of the encoder's first features
-    points: Tensor  # (classes, d), of the length that they are to count by
-    gate: nn.Linear  # of the same features
+@torch.no_grad()
+def recognition(named: nn.Linear, points: Tensor, gate: nn.Linear) -> Recognition:
+    """What a classifier of an encoder's first features names, as points (classes, d), behind a gate of the same features."""
+    made = Recognition(named.in_features, named.out_features, points.shape[1])
+    made.classify, made.gate = named, gate
+    made.points.copy_(points)
+    return made
 
 
 @torch.no_grad()
-def by_name(named: nn.Linear, gate: nn.Linear, texts: Tensor, known: EmbeddingPrior, choice: Choice) -> Known:
+def by_name(named: nn.Linear, gate: nn.Linear, texts: Tensor, known: EmbeddingPrior, choice: Choice) -> Recognition:
     """The classes of a published classifier that are known best.
 
     Args:
-        named: the classifier, of the encoder's first features, its classes in the order of `texts`.
-        gate: of the same features.
+        named, gate: as in `recognition`, the classes in the order of `texts`.
         texts: unit embeddings (classes, d) of the classes' names.
         known: moves the names to what can be drawn.
     """
     best = (texts @ known.points.T).amax(1).topk(min(choice.classes, len(texts))).indices.sort().values
     kept = nn.Linear(named.in_features, len(best))
-    kept.weight.copy_(named.weight[best])
-    kept.bias.copy_(named.bias[best])
-    return Known(kept, choice.weight * known(texts[best], 1.0), gate)
+    kept.load_state_dict({"weight": named.weight[best], "bias": named.bias[best]})
+    return recognition(kept, choice.weight * known(texts[best], 1.0), gate)
 
 
-@torch.no_grad()
-def recognising(head: Head, *known: Known) -> Head:
-    """A plain head with a `Recognition` of each of these."""
-    made = Head(
-        **head.config,
-        recognises=[{"width": k.named.in_features, "classes": k.named.out_features} for k in known],
-    )
+def recognising(head: Head, *recognitions: Recognition) -> Head:
+    """A plain head that recognises these too."""
+    config = [{"width": r.width, "classes": len(r.points)} for r in recognitions]
+    made = Head(**head.config, recognises=config)
     made.load_state_dict(head.state_dict(), strict=False)
-    for recognition, k in zip(made.recognitions, known, strict=True):
-        assert isinstance(recognition, Recognition)
-        recognition.classify.load_state_dict(k.named.state_dict())
-        recognition.gate.load_state_dict(k.gate.state_dict())
-        recognition.points.copy_(k.points)
+    made.recognitions = nn.ModuleList(recognitions)
     return made.eval()
 
 
 def quantised(head: Head) -> Head:
     """The head in fp16, classes in eight bits where they fit: prompts of other makers turn by a cosine of 0.9994 at most."""
-    head.half()
-    for recognition in head.recognitions:
-        assert isinstance(recognition, Recognition)
+    for made in head.half().recognitions:
+        assert isinstance(made, Recognition)
         # a probe's weights, divided by how far each feature spreads, are too unlike for eight bits
-        if recognition.classify.weight.abs().max() <= torch.finfo(EIGHT_BITS).max:
-            for part in (recognition.classify.weight, recognition.points):
+        if made.classify.weight.abs().max() <= torch.finfo(EIGHT_BITS).max:
+            for part in (made.classify.weight, made.points):
                 part.data = part.data.to(EIGHT_BITS)
     return head

