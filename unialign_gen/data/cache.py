@@ -152,11 +152,7 @@ def write_shard(folder: Path, number: int, shard: Shard) -> None:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What a shard's file says of itself, without its tensors.
-
-    Raises:
-        InputError: it is damaged, or not whole.
-    """
+    """What a shard's file says of itself, without its tensors."""
     with as_input_error(
         f"{path} is damaged: delete it and extract again ({{error}})", OSError, ValueError, KeyError, TypeError
     ):
@@ -260,15 +256,12 @@ def read_index(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: there is none, or it is of another version of the format.
     """
-    try:
-        with reached(folder):
-            text = (folder / INDEX).read_bytes()
+    none = f"no feature cache in {folder}: make one with `unialign-gen extract`"
+    with reached(folder), as_input_error(none, FileNotFoundError):
+        text = (folder / INDEX).read_bytes()
+    with as_input_error(none, ValueError, KeyError, TypeError):
         index = json.loads(text)
         version = index["format"]
-    except (InputError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError) and not isinstance(error.__cause__, FileNotFoundError):
-            raise
-        raise InputError(f"no feature cache in {folder}: make one with `unialign-gen extract`") from error
     if version != FORMAT:
         raise InputError(f"{folder} is a cache of format {version}, this version reads {FORMAT}: extract again")
     return index

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..errors import as_input_error
 from ..output import make_folder
@@ -19,12 +19,6 @@ from .storage import write_rows, write_whole
 
 if TYPE_CHECKING:
     from PIL import Image
-
-
-class Captions(Protocol):
-    """What captions frames: clips of frames to the captions of each."""
-
-    def __call__(self, clips: Sequence[Sequence[Image.Image]]) -> list[list[str]]: ...
 
 
 def about(path: Path) -> Path:
@@ -39,7 +33,7 @@ def problems_of(path: Path) -> Path:
 
 def run(
     corpus: Corpus,
-    model: Captions,
+    model: Callable[[Sequence[Sequence[Image.Image]]], list[list[str]]],
     out: Path,
     settings: dict[str, Any],
     frames: int = 1,
@@ -53,6 +47,7 @@ def run(
     dropped and done again.
 
     Args:
+        model: clips of frames -> the captions of each.
         settings: model, prompt and so on; a file that was made with others is refused.
         frames: of each video.
 

@@ -52,10 +52,10 @@ class Captioner:
         if self.chat:
             found = [[text] for text in self.answers(clips)]
         elif self.whole:
-            pixels = [self.pixels(clip) for clip in clips]
-            found = [[self.texts({"pixel_values": p.unsqueeze(0)}, 1)[0]] for p in pixels]
+            found = [self.texts({"pixel_values": self.pixels(clip).unsqueeze(0)}, 1) for clip in clips]
         else:
-            texts = iter(self.begun([frame for clip in clips for frame in clip]))
+            frames = [frame for clip in clips for frame in clip]
+            texts = iter(self.texts({"pixel_values": self.pixels(frames)}, len(frames)))
             found = [[next(texts) for _ in clip] for clip in clips]
         return [list(dict.fromkeys(t for t in texts if t)) for texts in found]
 
@@ -64,12 +64,8 @@ class Captioner:
         see = getattr(self.see, "image_processor", self.see)
         return see(images=list(pictures), return_tensors="pt")["pixel_values"]
 
-    def begun(self, pictures: Sequence[Image.Image]) -> list[str]:
-        """A caption for each picture, which begins with the prompt."""
-        return self.texts({"pixel_values": self.pixels(pictures)}, len(pictures))
-
     def texts(self, inputs: dict[str, Tensor], count: int) -> list[str]:
-        """Generates from pixels and, if there is one, the prompt."""
+        """Generates from pixels and, if there is one, the prompt, with which a caption then begins."""
         if self.prompt:
             start = self.words([self.prompt] * count, return_tensors="pt", add_special_tokens=True)
             ids = start["input_ids"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from .files import without_suffix
 from .storage import place, reached
 
@@ -39,10 +39,8 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, line in enumerate(f, 1):
             if not line.strip():
                 continue
-            try:
+            with as_input_error(f"{path}, line {number}: not JSON ({{error}})", ValueError):
                 row = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path}, line {number}: not JSON ({error})") from error
             if not isinstance(row, dict):
                 raise InputError(f"{path}, line {number}: expected one JSON object a line")
             yield number, row

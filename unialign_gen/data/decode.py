@@ -82,9 +82,6 @@ def prepare(sample: Sample, encoders: Mapping[str, Encoder], frames: int, patien
 def inputs(modality: str, path: File, clips: Mapping[File, Clip | str], out: Prepared, whole: bool) -> list[Any]:
     """What an encoder's `prepare` takes of a file, the file itself where it reads `whole` clips; nothing where the file has no
     such stream, which is then a problem.
-
-    Raises:
-        InputError: it cannot be decoded.
     """
     if modality == "image":
         return [load_image(path)]

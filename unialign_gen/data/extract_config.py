@@ -101,11 +101,7 @@ def open_encoders(config: ExtractConfig) -> dict[str, Encoder]:
 
 
 def places(config: ExtractConfig) -> dict[str, Path | dict[str, Any]]:
-    """Where each modality's encoder is: a folder, or a description.
-
-    Raises:
-        InputError: as `locate`.
-    """
+    """Where each modality's encoder is: a folder, or a description."""
     accept = config.accept_license
     return {modality: locate(modality, entry, config.sources, accept) for modality, entry in config.encoders.items()}
 

@@ -54,7 +54,8 @@ def parse(row: dict[str, Any], path: Path, number: int) -> Sample:
             files[column] = str((path.resolve().parent / Path(value).expanduser()).resolve())
     if "audio" not in row and "video" in files:
         files["audio"] = files["video"]
-    absent = {column: f"no such file: {file}" for column, file in files.items() if lacks(file)}
+    local = {column: file for column, file in files.items() if isinstance(file, str)}
+    absent = {column: f"no such file: {file}" for column, file in local.items() if not Path(file).is_file()}
     files = {column: file for column, file in files.items() if column not in absent}
     label = given.get("label")
     return Sample(
@@ -67,8 +68,3 @@ def parse(row: dict[str, Any], path: Path, number: int) -> Sample:
         files,
         absent,
     )
-
-
-def lacks(file: File) -> bool:
-    """Whether a file is known not to be there."""
-    return isinstance(file, str) and not Path(file).is_file()

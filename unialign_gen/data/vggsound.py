@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from .corpus import Corpus, Missing, Sample
+from .corpus import Corpus, Sample
 from .files import MediaFolder, clip_names, without_suffix
 from .storage import place
 
@@ -51,23 +51,20 @@ def read(
         raise InputError(f"unknown split {split!r} of VGGSound: choose train or test")
     path = find_list(place(root), split) if csv is None else place(csv)
     folder = MediaFolder(root)
-    samples: list[Sample] = []
-    missing: list[Missing] = []
+    listed: list[Sample] = []
     seen: set[str] = set()
     for row in rows(path):
         if split is not None and row.split not in (split, None):
             continue
         if row.id in seen:
-            missing.append(Missing(row.id, "listed more than once: the first row counts"))
+            listed.append(Sample(row.id, absent={"video": "listed more than once: the first row counts"}))
             continue
         seen.add(row.id)
         names = clip_names(row.youtube, row.start)
         video, audio = folder.find(names)
-        if audio is None:
-            missing.append(Missing(row.id, folder.reason(names)))
-            continue
-        samples.append(Sample(row.id, (), audio, video, label=row.label))
-    return Corpus(f"vggsound {split or 'train and test'}", samples, missing)
+        absent = {} if audio else {"video": folder.reason(names)}
+        listed.append(Sample(row.id, (), audio, video, label=row.label, absent=absent))
+    return Corpus.of(f"vggsound {split or 'train and test'}", listed)
 
 
 def find_list(root: Path, split: str | None) -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -64,14 +63,14 @@ def listing(tar: str) -> list[tuple[str, dict[str, Any]]]:
 
     def make(part: Path) -> None:
         with reached(tar):
-            write_whole(part, json.dumps(list(members(tar, path))).encode())
+            write_whole(part, json.dumps(members(tar, path)).encode())
 
     return json.loads(made_once(kept, make).read_bytes())
 
 
-def members(tar: str, path: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+def members(tar: str, path: Any) -> list[tuple[str, dict[str, Any]]]:
     options = {} if on_disk(path) else {"block_size": BLOCK, "cache_type": "readahead"}
-    current: tuple[str, dict[str, Any]] | None = None
+    found: list[tuple[str, dict[str, Any]]] = []
     with (
         as_input_error(f"{tar} is not a tar that can be read by place (damaged or compressed): {{error}}", tarfile.TarError),
         path.open("rb", **options) as f,
@@ -83,17 +82,14 @@ def members(tar: str, path: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             if not (member.isfile() and stem and dot):
                 continue
             name, suffix = f"{folder}/{stem}".lstrip("/"), suffix.lower()
-            if current is None or current[0] != name:
-                if current is not None:
-                    yield current
-                current = name, {}
+            if not found or found[-1][0] != name:
+                found.append((name, {}))
             if suffix in (*TEXT, "cls", "json"):
                 data = opened.extractfile(member)
-                current[1][suffix] = data.read().decode("utf-8", "replace") if data else ""
+                found[-1][1][suffix] = data.read().decode("utf-8", "replace") if data else ""
             else:
-                current[1][suffix] = [member.offset_data, member.offset_data + member.size]
-    if current is not None:
-        yield current
+                found[-1][1][suffix] = [member.offset_data, member.offset_data + member.size]
+    return found
 
 
 def parse(tar: str, name: str, files: dict[str, Any]) -> Sample:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 
 class Encoder(nn.Module):
@@ -36,15 +36,11 @@ class Encoder(nn.Module):
 
         Where they differ in length they are padded with NaN, as sound encoders do themselves.
         """
-        longest = max(part.shape[1] for part in parts) if parts[0].ndim > 1 else 0
-        short = [longest - part.shape[1] if part.ndim > 1 else 0 for part in parts]
-        if not any(short):
+        if len({part.shape[1:2] for part in parts}) == 1:
             return torch.cat(parts)
         if not parts[0].is_floating_point():
             raise TypeError(f"{type(self).__name__} does not say how inputs of different lengths become one batch")
-        return torch.cat(
-            [F.pad(p, (0, 0) * (p.ndim - 2) + (0, n), value=float("nan")) for p, n in zip(parts, short, strict=True)]
-        )
+        return pad_sequence([row for part in parts for row in part], batch_first=True, padding_value=float("nan"))
 
     def extra_files(self) -> dict[str, str]:
         """Text files that belong to the encoder, by name, such as a tokenizer."""

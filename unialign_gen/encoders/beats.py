@@ -236,12 +236,11 @@ class BEATs(Encoder):
     def mel(self, sound: Tensor) -> Tensor:
         if sound.numel() == 0:
             raise InputError("a sound is empty: it needs at least one sample")
-        if self.slices:
-            mels = (fbank(sound * 2**15, RATE, self.mels) - MEAN) / (2 * STD)
-            return published_slices(mels, self.window, self.slices)
-        shortest = FRAME + (self.patch - 1) * HOP
-        sound = F.pad(sound.float(), (0, max(0, shortest - sound.shape[-1])))
-        return (fbank(sound * 2**15, RATE, self.mels) - MEAN) / (2 * STD)
+        if not self.slices:
+            shortest = FRAME + (self.patch - 1) * HOP
+            sound = F.pad(sound.float(), (0, max(0, shortest - sound.shape[-1])))
+        mels = (fbank(sound * 2**15, RATE, self.mels) - MEAN) / (2 * STD)
+        return published_slices(mels, self.window, self.slices) if self.slices else mels
 
     def tokens(self, mels: Tensor) -> tuple[Tensor, Tensor]:
         """(B, frames, mels) from `prepare` -> tokens (B, N, 768) and which of them are sound (B, N).

@@ -27,7 +27,6 @@ BASE: dict[str, Any] = {
     "max_position_embeddings": 512,
 }
 SPECIAL = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
-OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 class Bert(Encoder):
@@ -94,10 +93,8 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     for name, value in state.items():
         if is_encoder(name):
-            key = name.removeprefix("bert.")
-            for old, new in OLD_NAMES.items():
-                key = key.removesuffix(old) + new if key.endswith(old) else key
-            renamed[f"net.{key}"] = value
+            key = name.removeprefix("bert.").replace("LayerNorm.gamma", "LayerNorm.weight")
+            renamed["net." + key.replace("LayerNorm.beta", "LayerNorm.bias")] = value
     return renamed
 
 

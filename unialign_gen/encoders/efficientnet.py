@@ -41,29 +41,22 @@ class EfficientNetLite(Encoder):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, 224, 224) in [-1, 1] -> (B, dim)."""
-        x = self.net.bn1(self.net.conv_stem(pixels))
-        early = None
-        for index, block in enumerate(self.net.blocks):
-            x = block(x)
-            if index == 1:
-                early = x
-        x = self.net.global_pool(self.net.bn2(self.net.conv_head(x)))
-        if self.grid and early is not None:
-            x = torch.cat([x, F.adaptive_avg_pool2d(early, 4).flatten(1)], dim=1)
-        return x
+        last, (early,) = self.net.forward_intermediates(pixels, indices=[1])  # stride 4, 24 channels
+        x = self.net.forward_head(last)
+        return torch.cat([x, F.adaptive_avg_pool2d(early, 4).flatten(1)], dim=1) if self.grid else x
 
 
 def to_square(picture: Image.Image) -> Tensor:
     """One picture -> (3, 224, 224) in [-1, 1]."""
+    from torchvision.transforms.functional import pil_to_tensor
+
     picture = picture.convert("RGB")
     side = max(picture.size)
     if picture.size != (side, side):
         page = Image.new("RGB", (side, side), "white")
         page.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
         picture = page
-    picture = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    raw = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return raw.view(SIDE, SIDE, 3).permute(2, 0, 1).float() / 127.5 - 1
+    return pil_to_tensor(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)).float() / 127.5 - 1
 
 
 def build(folder: Path, config: dict[str, Any]) -> EfficientNetLite:

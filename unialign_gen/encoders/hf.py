@@ -70,15 +70,19 @@ class Transformers(Encoder):
         for module in self.net.modules():  # that CLAP counts among its weights
             if "position_ids" in module._buffers and sizes["model_type"] == "clap_text_model":
                 module._non_persistent_buffers_set.add("position_ids")
-        self.dim = width_of(self.net)
+        projected = type(self.net).__name__.endswith("WithProjection")
+        self.dim = int(self.net.config.projection_dim if projected else self.net.config.hidden_size)
         self.config = {**(origin or {}), "encoder": "hf", "modality": modality, "architecture": dict(sizes)}
         self.processor: Any = None
         self.preprocess: dict[str, Any] | None = None
         if sizes["model_type"] == "clip_vision_model":
+            from open_clip.transform import PreprocessCfg, image_transform_v2
+
             self.preprocess = dict(preprocess or clip_preprocess(place))
             self.config["preprocess"] = self.preprocess
             self.side = int(settings.image_size)
-            self.pixels = clip_pixels(self.side, self.preprocess)
+            # as open_clip does it: transformers' own differs by a pixel of the cut where the margin is odd
+            self.pixels = image_transform_v2(PreprocessCfg(size=self.side, **self.preprocess), is_train=False)
         elif modality == "text" and sizes["model_type"] == "clip_text_model" and settings.vocab_size == CLIP_WORDS:
             import open_clip
 
@@ -157,11 +161,7 @@ class Transformers(Encoder):
 
 
 def config_of(sizes: Mapping[str, Any]) -> Any:
-    """A configuration of transformers from its plain form.
-
-    Raises:
-        InputError: transformers knows no such model.
-    """
+    """A configuration of transformers from its plain form."""
     from transformers import AutoConfig
 
     options = dict(sizes)
@@ -184,13 +184,6 @@ def model_class(settings: Any, tagger: bool = False) -> Any:
     if type(settings) not in MODEL_MAPPING:
         raise InputError(f"transformers has no model of the kind {settings.model_type!r}")
     return MODEL_MAPPING[type(settings)]
-
-
-def width_of(net: Any) -> int:
-    """Of the features that `Transformers.forward` gives."""
-    if type(net).__name__.endswith("WithProjection"):
-        return int(net.config.projection_dim)
-    return int(net.config.hidden_size)
 
 
 def clip_preprocess(place: Path) -> dict[str, Any]:
@@ -220,19 +213,8 @@ def clip_preprocess(place: Path) -> dict[str, Any]:
     return found
 
 
-def clip_pixels(side: int, preprocess: Mapping[str, Any]) -> Any:
-    """Pictures as open_clip prepares them for CLIP. transformers' own differs by a pixel of the cut where the margin is odd."""
-    from open_clip.transform import PreprocessCfg, image_transform_v2
-
-    return image_transform_v2(PreprocessCfg(size=side, **preprocess), is_train=False)
-
-
 def open_processor(modality: str, place: Path) -> Any:
-    """The tokenizer, image or video processor, or feature extractor of a folder.
-
-    Raises:
-        InputError: there is none.
-    """
+    """The tokenizer, image or video processor, or feature extractor of a folder."""
     import transformers
 
     kinds = {"image": "ImageProcessor", "text": "Tokenizer", "audio": "FeatureExtractor", "video": "VideoProcessor"}

@@ -164,11 +164,7 @@ class ImageBindAudio(Encoder):
 
 
 def clips_of(sound: Tensor) -> list[Tensor]:
-    """Three stretches of 2 s, evenly spaced from the start to the end; of a shorter sound, the whole three times.
-
-    Raises:
-        InputError: the sound is empty or not one vector of samples.
-    """
+    """Three stretches of 2 s, evenly spaced from the start to the end; of a shorter sound, the whole three times."""
     if sound.ndim != 1 or len(sound) == 0:
         raise InputError(f"a sound must be a non-empty vector of mono samples, got shape {tuple(sound.shape)}")
     # seconds as a float, then exact: the published code counts so, and a start differs by a sample otherwise

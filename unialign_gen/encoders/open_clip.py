@@ -96,11 +96,7 @@ class OpenClip(Encoder):
 
 
 def whole_model(described: Mapping[str, Any]) -> Any:
-    """The model of an `open_clip_config.json`, both sides, without its weights.
-
-    Raises:
-        InputError: open_clip cannot build it.
-    """
+    """The model of an `open_clip_config.json`, both sides, without its weights."""
     import open_clip
 
     with tempfile.TemporaryDirectory() as folder:

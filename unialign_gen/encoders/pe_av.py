@@ -15,9 +15,9 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import InputError, as_input_error
 from ..media import Clip, load_video
@@ -155,11 +155,9 @@ class PEAV(Encoder):
     def collate(self, parts: list[Tensor]) -> Tensor:
         if self.modality != "text":
             return super().collate(parts)
-        longest, filler = max(part.shape[2] for part in parts), self.processor.pad_token_id
-        short = [longest - part.shape[2] for part in parts]
-        ids = [F.pad(part[:, :1], (0, n), value=filler) for part, n in zip(parts, short, strict=True)]
-        masks = [F.pad(part[:, 1:], (0, n)) for part, n in zip(parts, short, strict=True)]
-        return torch.cat([torch.cat(ids), torch.cat(masks)], 1)
+        ids, masks = ([row for part in parts for row in part[:, i]] for i in (0, 1))
+        filler = self.processor.pad_token_id
+        return torch.stack([pad_sequence(ids, True, filler), pad_sequence(masks, True)], 1)
 
     def whole_hops(self, sound: Tensor) -> Tensor:
         if len(sound) == 0:
@@ -208,11 +206,7 @@ class PEAV(Encoder):
 
 
 def config_of(sizes: Mapping[str, Any]) -> Any:
-    """The whole model's configuration.
-
-    Raises:
-        InputError: it is no PE-AV's.
-    """
+    """The whole model's configuration."""
     from transformers import PeAudioConfig, PeAudioVideoConfig
 
     kinds = {WHOLE: PeAudioVideoConfig, SOUND: PeAudioConfig}

@@ -92,11 +92,7 @@ def find_weights(
 
 
 def source_of(config: Mapping[str, Any]) -> str:
-    """The folder, file or repository that an encoder's configuration names.
-
-    Raises:
-        InputError: none.
-    """
+    """The folder, file or repository that an encoder's configuration names."""
     if "source" not in config:
         kind = config["encoder"]
         raise InputError(f'this {kind} encoder has no weights: give "source", a local folder or file, or a hub repository')
@@ -166,11 +162,7 @@ def read_state(path: Path, wanted: Callable[[str], bool] | None = None) -> dict[
 
 
 def read_safetensors(path: Path, keep: Callable[[str], bool]) -> dict[str, Tensor]:
-    """The tensors of one safetensors file that are to be kept.
-
-    Raises:
-        InputError: the file is damaged or missing.
-    """
+    """The tensors of one safetensors file that are to be kept."""
     import safetensors
 
     with (

@@ -22,10 +22,10 @@ import json
 import os
 import pkgutil
 import threading
-from collections.abc import Callable, Collection, Mapping
-from functools import wraps
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..deprecated import current_keys
 from ..errors import InputError, as_input_error
@@ -132,11 +132,7 @@ def current(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def module_of(kind: str) -> EncoderModule:
-    """The module that defines a kind.
-
-    Raises:
-        InputError: there is no such kind.
-    """
+    """The module that defines a kind."""
     if kind in _registered:
         return _registered[kind]
     if kind not in kinds():
@@ -169,23 +165,20 @@ def save_encoder(encoder: Encoder, folder: Path, quantised: Collection[str] = ()
 
 
 LOADING = threading.RLock()
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
-def one_at_a_time(load: Callable[P, R]) -> Callable[P, R]:
+@contextmanager
+def alone() -> Iterator[None]:
     """Keeps other threads from loading meanwhile.
 
     While a library builds a model without weights, every module that any thread makes is without them too
     (`accelerate.init_empty_weights`, which diffusers and transformers load with).
     """
+    with LOADING:
+        yield
 
-    @wraps(load)
-    def run(*args: P.args, **options: P.kwargs) -> R:
-        with LOADING:
-            return load(*args, **options)
 
-    return run
+one_at_a_time = alone()  # a decorator, which enters anew at each call
 
 
 @one_at_a_time

@@ -31,6 +31,8 @@ from .registry import load_encoder
 
 HEADS = {"video": "contra_head_v", "text": "contra_head_t", "audio": "contra_head_a"}
 ENCODERS = {"video": "vision_encoder.visual.", "text": "multimodal_encoder.bert.", "audio": "audio_encoder."}
+# whether a name within an encoder is one that its architecture has
+KNOWN = {"video": eva_clip.is_vision, "text": bert.is_encoder, "audio": lambda name: True}
 # what the checkpoints hold and an embedding of one modality does not need, and what it is
 UNUSED = {
     r"vision_encoder\.visual\.head\.": "CLIP's own projection",
@@ -86,7 +88,7 @@ def split_checkpoint(state: Mapping[str, Tensor]) -> Split:
             unused[published] = why
         elif head is not None:
             heads[head]["weight"] = value
-        elif encoder is not None and fits(encoder, name.removeprefix(ENCODERS[encoder])):
+        elif encoder is not None and KNOWN[encoder](name.removeprefix(ENCODERS[encoder])):
             encoders[encoder][name.removeprefix(ENCODERS[encoder])] = value
         else:
             unknown.append(published)
@@ -105,13 +107,6 @@ def modern(name: str) -> str:
     if "video" in name:
         return name.replace("video", "vision")
     return name.replace("evaclip_model", "vision_encoder").replace("clip_model", "vision_encoder")
-
-
-def fits(kind: str, name: str) -> bool:
-    """Whether a name within an encoder is one that its architecture has."""
-    if kind == "video":
-        return eva_clip.is_vision(name)
-    return kind == "audio" or bert.is_encoder(name)
 
 
 # how the released code reads each data set: slices of a sound, frames, and the most tokens of a caption (70 after fine-tuning)

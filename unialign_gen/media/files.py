@@ -9,10 +9,11 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import InputError, as_input_error
 from ..notes import tell
@@ -127,13 +128,6 @@ def ffmpeg_name(path: str | os.PathLike[str]) -> str:
     return f"file:{os.path.abspath(path)}"
 
 
-class Nameless:
-    """A file object whose name FFmpeg cannot guess from."""
-
-    def __init__(self, file: BinaryIO):
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
-
-
 @contextmanager
 def opened(source: Source, threads: str = "AUTO") -> Iterator[InputContainer]:
     """An open container, every FFmpeg failure inside turned into an `InputError`.
@@ -149,7 +143,10 @@ def opened(source: Source, threads: str = "AUTO") -> Iterator[InputContainer]:
     av.logging.set_level(av.logging.PANIC)
     options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
     try:
-        file: Any = ffmpeg_name(found) if isinstance(found, Path) else Nameless(found)
+        if isinstance(found, Path):
+            file: Any = ffmpeg_name(found)
+        else:  # without its name, which FFmpeg would guess from
+            file = SimpleNamespace(read=found.read, seek=found.seek, tell=found.tell)
         with av.open(file, metadata_errors="replace", options=options) as container:
             for stream in container.streams.video:
                 if stream.codec_context is not None:
@@ -173,7 +170,7 @@ def tracks(container: InputContainer, kind: str) -> list[Any]:
     return [s for s in getattr(container.streams, kind) if not s.disposition & Disposition.attached_pic]
 
 
-def choose_track(container: InputContainer, kind: Literal["audio", "video"], name: str, track: int | None = None) -> Any | None:
+def choose_track(container: InputContainer, kind: str, name: str, track: int | None = None) -> Any | None:
     """The default stream of `audio` or `video`, or the first that there is a decoder for; None where there is no stream.
 
     Args:
@@ -223,14 +220,10 @@ def matroska_codecs(container: InputContainer, kind: str) -> list[str]:
     if "matroska" not in container.format.name:
         return []
     given = getattr(container.file, "file", None)  # what `av.open` was handed
-    file = given or open(container.name.removeprefix("file:"), "rb")  # noqa: SIM115  closed below
-    try:
+    with nullcontext(given) if given else open(container.name.removeprefix("file:"), "rb") as file:
         place = file.tell()
         file.seek(0)
         head = file.read(100_000)
         file.seek(place)
-    finally:
-        if given is None:
-            file.close()
     letter = kind[0].upper()
     return [found.decode() for found in re.findall(rf"\x86.({letter}_[A-Z0-9_./]+)".encode(), head)]

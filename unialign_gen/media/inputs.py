@@ -69,11 +69,7 @@ def as_sound(value: Any) -> Any:
 
 
 def from_array(array: Any, rate: Any, name: str = "the sound") -> Sound:
-    """A sound from samples (n,), (n, channels) or (channels, n) of any type; the longer axis is time.
-
-    Raises:
-        InputError: no such array, or no rate.
-    """
+    """A sound from samples (n,), (n, channels) or (channels, n) of any type; the longer axis is time."""
     samples = to_numpy(array, name)
     if samples.ndim == 2 and samples.shape[0] > samples.shape[1]:
         samples = samples.T

@@ -6,7 +6,7 @@ import io
 import math
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -101,14 +101,10 @@ def check_size(picture: Image.Image, name: str) -> None:
 
 def is_heif(file: Any) -> bool:
     """Whether a file says that it is a HEIF picture (ISO 23008-12, 10.2), which FFmpeg would take for a video."""
-    with suppress(OSError):
-        if hasattr(file, "read"):
-            file.seek(0)
-            head = file.read(64)
-            file.seek(0)
-        else:
-            with open(file, "rb") as opened:
-                head = opened.read(64)
+    with suppress(OSError), nullcontext(file) if hasattr(file, "read") else open(file, "rb") as opened:
+        opened.seek(0)
+        head = opened.read(64)
+        opened.seek(0)
         brand = head[8:12]
         return head[4:8] == b"ftyp" and brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"avif")
     return False

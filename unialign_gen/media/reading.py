@@ -78,22 +78,14 @@ class Reading:
             raise InputError(f"{self.name} takes more than {MAX_PACKETS} decoded frames: it has too few keyframes to seek to")
 
     def pictures(self, stream: Any, count: int) -> list[Image.Image]:
-        """Those at the middles of `count` equal stretches.
-
-        Raises:
-            InputError: there is none that can be decoded.
-        """
+        """Those at the middles of `count` equal stretches."""
         frames = self.from_kept(stream, count) if self.kept is not None else self.by_seeking(stream, count)
         if not frames:
             raise InputError(f"{self.name}: no frame can be decoded (damaged or cut off)")
         return [shown(frame, stream.sample_aspect_ratio) for frame in frames]
 
     def span(self, length: float) -> tuple[float, float]:
-        """(start, length) in seconds of the wanted part of a stream of so many seconds.
-
-        Raises:
-            InputError: it begins behind the end.
-        """
+        """(start, length) in seconds of the wanted part of a stream of so many seconds."""
         start = self.part.start
         if start and start >= length:
             raise InputError(f"{self.name} is {length:.1f} s long: no part of it can begin at {start:g} s")
@@ -123,7 +115,10 @@ class Reading:
             raise InputError(f"{self.name} does not say how long it is, and is too large to be read whole")
         start, length = self.span(length)
         codec = decoder_for(stream)
-        first = self.first_packet(stream) if codec.pix_fmt == "pal8" else []
+        first: list[Any] = []
+        if codec.pix_fmt == "pal8":  # whose first packet may carry a palette for all that follow
+            self.container.seek(0)
+            first.append(next(self.demux(stream)))
         frames = []
         for i in range(count):
             want = (stream.start_time or 0) + (start + length * (i + 0.5) / count) / float(stream.time_base)
@@ -136,11 +131,6 @@ class Reading:
                 frames += [] if frame is None else [frame]
                 self.failed += head.failed
         return frames
-
-    def first_packet(self, stream: Any) -> list[Any]:
-        """The one that may carry a palette for all that follow."""
-        self.container.seek(0)
-        return [next(p) for p in [self.demux(stream)]]
 
     def run(self, stream: Any, want: float) -> list[Any]:
         """Packets from a keyframe at or before a time to a little behind it."""
@@ -170,11 +160,7 @@ class Reading:
                 return
 
     def sound(self, stream: Any, rate: int, downmix: Downmix = "mean") -> Tensor:
-        """Mono samples (n,) at `rate` Hz: all of up to 30 s, of a longer sound 10 s at its start, middle and end.
-
-        Raises:
-            InputError: none can be decoded, or it is too short to be heard.
-        """
+        """Mono samples (n,) at `rate` Hz: all of up to 30 s, of a longer sound 10 s at its start, middle and end."""
         start, length = self.span(self.length(stream))
         listener = Listener(self.name, downmix)
         plan = windows(length)

@@ -101,22 +101,19 @@ def sound_blocks(source: Any, rate: int, channels: int = 1, seconds: float | Non
     left = math.inf if wanted == math.inf else round(wanted * rate)
     got = False
 
-    def stereo(samples: np.ndarray) -> np.ndarray:
-        mono = listener.mix(samples)
-        return np.stack([mono, mono]) if len(samples) != 2 else np.nan_to_num(samples).clip(-1, 1)
+    def resampled() -> Iterator[Tensor]:
+        for samples, native in gathered(until(pieces_of(found, name, part), wanted + 1), BLOCK):
+            mono = listener.mix(samples)[None]
+            own = channels == 2 and len(samples) == 2
+            yield from resampler.feed(np.nan_to_num(samples).clip(-1, 1) if own else mono.repeat(channels, 0), native)
+        yield from resampler.flush()
 
-    for samples, native in gathered(until(pieces_of(found, name, part), wanted + 1), BLOCK):
-        for block in resampler.feed(listener.mix(samples)[None] if channels == 1 else stereo(samples), native):
-            got = True
-            yield block[:, : int(min(left, block.shape[1]))]
-            left -= block.shape[1]
-            if left <= 0:
-                listener.tell()
-                return
-    for block in resampler.flush():
+    for block in resampled():
         got = True
         yield block[:, : int(min(left, block.shape[1]))]
-        left = max(0, left - block.shape[1])
+        left -= block.shape[1]
+        if left <= 0:
+            break
     if not got:
         raise InputError(f"{name}: its sound cannot be decoded, or there is none in it")
     listener.tell()
@@ -189,17 +186,13 @@ def decoded(found: Any, frames: int, rate: int | None, patience: float | None, d
     if is_heif(binary(found)):
         raise InputError(f"{name} is a picture, not a video: give it as an image")
     with opened(found, threads="NONE") as container:
-        video = audio = None
-        if frames:
+        chosen: dict[str, Any] = {}
+        for kind in [kind for kind, asked in (("video", frames > 0), ("audio", rate is not None)) if asked]:
             try:
-                video = choose_track(container, "video", name, part.track if len(tracks(container, "video")) > 1 else None)
+                chosen[kind] = choose_track(container, kind, name, part.track if len(tracks(container, kind)) > 1 else None)
             except InputError as error:
-                clip.problems["video"] = str(error)
-        if rate is not None:
-            try:
-                audio = choose_track(container, "audio", name, part.track if len(tracks(container, "audio")) > 1 else None)
-            except InputError as error:
-                clip.problems["audio"] = str(error)
+                clip.problems[kind] = str(error)
+        video, audio = chosen.get("video"), chosen.get("audio")
         reading = Reading(container, [s for s in (video, audio) if s is not None], patience, name, part)
         # before the pictures: in a large file these move the place from which a short sound is read on
         if rate is not None and audio is not None:

@@ -202,11 +202,7 @@ def windows(length: float) -> list[tuple[float, float]]:
 
 
 def check_rate(rate: Any, name: str) -> int:
-    """A sampling rate as a whole number of Hz.
-
-    Raises:
-        InputError: it is none.
-    """
+    """A sampling rate as a whole number of Hz."""
     with as_input_error(f"the sampling rate of {name} must be a number of Hz, got {rate!r}", TypeError, ValueError):
         value = float(rate)
     if not 1 <= value <= 10_000_000:
@@ -241,9 +237,6 @@ def checked(samples: Tensor, seconds: float, name: str) -> Tensor:
 
     Args:
         seconds: of sound that there were.
-
-    Raises:
-        InputError: too short to be heard at all.
     """
     if seconds < SHORTEST or len(samples) == 0:
         raise InputError(f"{name} is too short to be heard: {seconds * 1000:.3g} ms")
