@@ -159,11 +159,7 @@ def digest_of(state: dict[str, Tensor]) -> str:
 def network(path: Path | None = None) -> nn.Module:
     """Pixels (B, 3, 299, 299) in [0, 255], fp32 -> pooled features (B, 2048), the ones FID is defined on; frozen.
 
-    Args:
-        path: the weight file; by default the one in torch's cache of downloads, which is filled now if it is not there.
-
-    Raises:
-        InputError: the weights are neither on this disk nor can be had now, or the file is not theirs.
+    Weights and errors as in `load`.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     from torchvision.transforms import Normalize  # torch-fidelity brings it

@@ -27,7 +27,7 @@ from .extractors import Extractor
 from .frechet import frechet_distance, frechet_infinity
 from .kid import cmmd, kid
 from .mind import mind
-from .moments import FeatureSource, Moments, few_pictures, moments
+from .moments import FeatureSource, Moments, moments, warn_of_few
 from .prdc import prdc
 
 BATCH = 32
@@ -42,11 +42,7 @@ def batches(
 ) -> Iterator[Tensor]:
     """Features (B, d) of pictures in order, fp32, on the processor; `threads` open and resize the next while a batch runs.
 
-    Args:
-        unreadable: pictures that cannot be read are left out and written down here; without it the first is an error.
-
-    Raises:
-        InputError: a picture cannot be read.
+    A picture that cannot be read is left out and written down in `unreadable`; without it the first is an `InputError`.
     """
 
     def prepare(picture: Picture) -> Tensor | None:
@@ -196,8 +192,3 @@ def compare(
     if extractor.name.startswith("clip-"):
         found["CMMD"] = cmmd(*(z / z.norm(dim=1, keepdim=True) for z in (x, y)))
     return found | (prdc(x, y)._asdict() if min(len(x), len(y)) > 5 else {})
-
-
-def warn_of_few(counts: list[int], width: int) -> None:
-    if counts and min(counts) <= width:
-        warnings.warn(few_pictures(min(counts), width), stacklevel=3)

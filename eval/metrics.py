@@ -12,7 +12,6 @@ encoder's weights are not. Each has a functional twin in `unialign_gen.eval.func
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable
 from copy import copy
 from pathlib import Path
@@ -30,7 +29,7 @@ from . import extractors
 from .frechet import frechet_distance, frechet_infinity
 from .kid import cmmd, kid
 from .mind import mind
-from .moments import FeatureSource, Moments, add_gram, few_pictures, mirrored
+from .moments import FeatureSource, Moments, add_gram, mirrored, warn_of_few
 from .prdc import PRDCScores, prdc
 
 __all__ = ["FrechetDistance", "FrechetInfinity", "KernelDistance", "PRDC", "MIND", "CMMD"]
@@ -134,8 +133,7 @@ class FrechetDistance(PictureMetric):
 
     def compute(self) -> Tensor:
         a, b = self.moments(False), self.moments(True)
-        if min(a.n, b.n) <= len(a.mean):
-            warnings.warn(few_pictures(min(a.n, b.n), len(a.mean)), stacklevel=2)
+        warn_of_few([a.n, b.n], len(a.mean))
         return torch.tensor(frechet_distance(a, b), dtype=torch.float64)
 
 

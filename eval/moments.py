@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,12 +35,14 @@ def check_features(*sets: Tensor, least: int = 2) -> None:
         raise InputError(f"features differ in width ({', '.join(str(x.shape[1]) for x in sets)}): extract both alike")
 
 
-def few_pictures(count: int, width: int) -> str:
-    """What to say of a Frechet distance of no more pictures than features."""
-    return (
-        f"{count} pictures for {width} features: a Frechet distance is far from 0 even between samples of one law, "
-        "compare at equal N only, or look at its limit in N, KID or MIND"
-    )
+def warn_of_few(counts: list[int], width: int) -> None:
+    """Warns of a Frechet distance of no more pictures than features."""
+    if counts and min(counts) <= width:
+        warnings.warn(
+            f"{min(counts)} pictures for {width} features: a Frechet distance is far from 0 even between samples of one law, "
+            "compare at equal N only, or look at its limit in N, KID or MIND",
+            stacklevel=3,
+        )
 
 
 @dataclass(frozen=True)
@@ -117,11 +120,7 @@ class Moments:
 
     @classmethod
     def from_npz(cls, path: Path) -> Moments:
-        """Arrays `mu` (d,) and `sigma` (d, d) of pytorch-fid, clean-fid or ADM; they do not say of how many pictures.
-
-        Raises:
-            InputError: the file is missing, damaged, or holds no such arrays.
-        """
+        """Arrays `mu` (d,) and `sigma` (d, d); they do not say of how many pictures. Errors as in `load`."""
         said = f"{path} holds no statistics: an .npz has arrays mu (d,) and sigma (d, d)"
         kinds = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
         with as_input_error(said, *kinds), np.load(path, allow_pickle=False) as file:

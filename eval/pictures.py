@@ -92,8 +92,7 @@ def draw(
         cells: each with its prompts' unit embeddings (N, d) and everything that its pictures depend on.
         options: of the pipeline's call.
 
-    Raises:
-        InputError: a folder's pictures were drawn with other settings.
+    Errors as in `open_folder`.
     """
     for cell, _, index in cells:
         open_folder(cell.folder(root), index)

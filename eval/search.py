@@ -6,7 +6,6 @@ together gains over the best pathway alone; where captions repeat in both readin
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,7 @@ from unialign_gen.retrieval import (
     ranks,
     recalls,
 )
+from unialign_gen.training.seeds import unit_hash
 
 from .embeddings import initial, owners, pooled, rows
 from .figures import Estimate, bootstrap, row, tabulate
@@ -108,11 +108,7 @@ def scores_of(
 
 def without(clips: Mapping[str, Tensor], ids: Sequence[str], rate: float) -> dict[str, Tensor]:
     """Modalities of clips taken away, each with chance `rate` by a hash of clip and modality; every clip keeps one at least."""
-
-    def chance(clip: str, modality: str) -> float:
-        return int.from_bytes(hashlib.sha256(f"{clip}:{modality}".encode()).digest()[:6], "big") / 2**48
-
-    drawn = torch.tensor([[chance(i, m) for m in clips] for i in ids])  # (N, M)
+    drawn = torch.tensor([[unit_hash(f"{i}:{m}") for m in clips] for i in ids])  # (N, M)
     keep = drawn >= rate
     keep[torch.arange(len(ids)), drawn.argmax(1)] = True
     return {m: z * keep[:, i, None] for i, (m, z) in enumerate(clips.items())}
@@ -172,18 +168,14 @@ def measure(
     return found
 
 
-def per_clip(values: np.ndarray, owner: Tensor | None) -> np.ndarray:
-    """Means of (queries,) over each clip's queries, which are drawn anew together."""
-    if owner is None:
-        return values
-    return np.bincount(owner.numpy(), weights=values) / np.bincount(owner.numpy())
-
-
 def figures_of(runs: Sequence[Ranking], owner: Tensor | None) -> dict[str, np.ndarray]:
     """Figures of each clip (N,), means over its queries and over runs."""
     found = {f"R@{k}": np.mean([r.hits[k] for r in runs], 0) for k in AT}
     found |= {"mAP": np.mean([r.ap for r in runs], 0), f"nDCG@{DEPTH}": np.mean([r.ndcg for r in runs], 0)}
-    return {metric: per_clip(values, owner) for metric, values in found.items()}
+    if owner is None:
+        return found
+    clip = owner.numpy()  # whose queries are drawn anew together
+    return {metric: np.bincount(clip, weights=values) / np.bincount(clip) for metric, values in found.items()}
 
 
 def evaluate(

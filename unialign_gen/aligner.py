@@ -115,12 +115,10 @@ class Aligner(ModelMixin, ConfigMixin):
         for kind in self.config["encoders"]:
             if kind in self.configs and kind not in self.parts and "bridge" not in self.configs[kind]:
                 save_description(self.configs[kind], self.heads.get(kind), path / kind)
-            elif kind in self.given:
+            elif kind in self.given or self.folder is None:
                 save_part(self.part(kind), path / kind)
-            elif self.folder is not None and (self.folder / kind).resolve() != (path / kind).resolve():
+            elif (self.folder / kind).resolve() != (path / kind).resolve():
                 shutil.copytree(self.folder / kind, path / kind, dirs_exist_ok=True)
-            elif self.folder is None:
-                save_part(self.part(kind), path / kind)
 
     @property
     def embed_dim(self) -> int:

@@ -152,11 +152,7 @@ Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.
 
 
 def parse(text: str, name: str) -> dict[str, Any]:
-    """YAML -> keys and values.
-
-    Raises:
-        InputError: it is not YAML, not a mapping, or has a key twice.
-    """
+    """YAML -> keys and values; an `InputError` if it is not YAML, not a mapping, or has a key twice."""
     try:
         tree = yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError) as error:

@@ -115,8 +115,10 @@ def conflicts(
         for k, n in enumerate(others):
             has = there[at, k].to(query.dtype)  # (rows,)
             pull += w[n] * has[:, None] * z[n][at]
-            if len(candidates[n]):
-                push += w[n] * has[:, None] * softmax_mean(query, candidates[n], 1 / tau)
+            if len(candidates[n]):  # attention of the queries to the candidates, which are their own values
+                keys = candidates[n][None, None]
+                mean = F.scaled_dot_product_attention(query[None, None], keys, keys, scale=1 / tau)[0, 0]  # (rows, d)
+                push += w[n] * has[:, None] * mean
             whole += w[n] * has
         zeta.append(F.cosine_similarity(pull, push, dim=1))
         chi.append((1 - torch.linalg.vector_norm(pull, dim=1) / whole).clamp(min=0))
@@ -125,11 +127,6 @@ def conflicts(
     return Conflicts(
         torch.cat(zeta), torch.cat(chi), math.nan if mu is None else mu, corollary_2_bound(len(z), mu or 0.0) if holds else None
     )
-
-
-def softmax_mean(query: Tensor, z: Tensor, scale: float) -> Tensor:
-    """sum_k softmax_k(scale <query_i, z_k>) z_k, (rows, d): attention of the queries to z, which is its own value."""
-    return F.scaled_dot_product_attention(query[None, None], z[None, None], z[None, None], scale=scale)[0, 0]
 
 
 def corollary_2_bound(modalities: int, mean_cosine: float) -> float:

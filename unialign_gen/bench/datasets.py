@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
 
-from ..data.cache import FORMAT, FeatureCache, Ragged, Shard, counted, create, shard_path, write_shard
+from ..data.cache import FeatureCache, Ragged, Shard, counted
 from ..errors import InputError
+from ..training.seeds import unit_hash
 from . import synthetic
 from .config import Dataset
 
@@ -30,17 +30,8 @@ def split_of(name: str) -> str:
     return "train"
 
 
-def unit_hash(name: str) -> float:
-    """In [0, 1), from SHA-256."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
-
-
 def write(dataset: Dataset, folder: Path) -> None:
-    """Makes a data set's caches in a folder; what is there already is left alone.
-
-    Raises:
-        InputError: a cache cannot be read, or the folder holds caches made otherwise.
-    """
+    """Makes a data set's caches in a folder; what is there already is left alone."""
     if dataset.synthetic is not None:
         synthetic.write(dataset.synthetic, folder)
     else:
@@ -51,16 +42,7 @@ def write(dataset: Dataset, folder: Path) -> None:
             raise InputError(f"{folder.name}: size {size} is more than its {len(whole)} training samples")
         kept = torch.arange(size)
         shard = Shard(whole.ids[:size], whole.labels[:size], {m: whole.features(m).some(kept) for m in whole.modalities})
-        put(folder / f"train-{size}", shard, {"size": size})
-
-
-def put(folder: Path, shard: Shard, about: dict[str, object]) -> None:
-    """One shard as a cache."""
-    encoders = {name: {"dim": rows.values.shape[1]} for name, rows in shard.features.items()}
-    corpus = {"name": folder.parent.name, "samples": len(shard.ids), **about}
-    create(folder, {"format": FORMAT, "encoders": encoders, "shards": 1, "corpus": corpus})
-    if not shard_path(folder, 0).is_file():
-        write_shard(folder, 0, shard)
+        synthetic.put(folder / f"train-{size}", shard, {"size": size})
 
 
 def divide(dataset: Dataset, folder: Path) -> None:
@@ -81,7 +63,7 @@ def divide(dataset: Dataset, folder: Path) -> None:
             chosen = [paired(by.get((label or "", split), []), name) for name, label in zip(ids, labels, strict=True)]
             counts = torch.tensor([len(c) for c in chosen])
             found[modality] = Ragged(values[torch.tensor([i for c in chosen for i in c], dtype=torch.int64)], counted(counts))
-        put(folder / split, Shard(ids, labels, found), about)
+        synthetic.put(folder / split, Shard(ids, labels, found), about)
 
 
 def by_label(caches: list[FeatureCache], modality: str) -> tuple[dict[tuple[str, str], list[int]], torch.Tensor]:

@@ -14,7 +14,7 @@ from .. import diagnostics
 from ..data.cache import FeatureCache
 from ..eval.embeddings import first
 from ..eval.search import without
-from ..retrieval import Cosine, QueryWeightedCentroid, Ranks, Score, Volume, ranks
+from ..retrieval import Cosine, QueryWeightedCentroid, Score, Volume, ranks
 
 TAU, BANDWIDTH = 0.07, 0.3  # of the conflicts and of the Hoelder divergence: one for all objectives, whatever they train with
 JOINT = ("centroid", "volume", "query-weighted centroid", "product")
@@ -41,13 +41,10 @@ def turned(z: Mapping[str, Tensor], anchor: str, by: Mapping[str, Tensor]) -> di
     return {name: part if (by[name] * by[anchor]).sum() >= 0 else -part for name, part in z.items()}
 
 
-def hits(found: Ranks) -> np.ndarray:
-    """R@1 of each pair (n,), the mean of both directions."""
-    return (found.to_clip.hits[1] + found.to_text.hits[1]) / 2
-
-
 def retrieval(score: Score) -> np.ndarray:
-    return hits(ranks(score, torch.arange(score.texts)))
+    """R@1 of each pair (n,), the mean of both directions."""
+    found = ranks(score, torch.arange(score.texts))
+    return (found.to_clip.hits[1] + found.to_text.hits[1]) / 2
 
 
 def precision(query: Tensor, wanted: Tensor, labels: Tensor, targets: Tensor, itself: bool = False) -> np.ndarray:

@@ -19,11 +19,8 @@ PROTOCOL = "alignment bench"
 
 def write(config: BenchConfig) -> Path:
     """Writes the report of what is there; returns the bench's folder."""
-    found = []
-    for name in config.datasets:
-        result = of_dataset(config, name)
-        if result["rows"]:
-            found.append((config.out, {"protocol": PROTOCOL, **result}))
+    made = [{"protocol": PROTOCOL, **of_dataset(config, name)} for name in config.datasets]
+    found = [(config.out, result) for result in made if result["rows"]]
     report.write(found, config.out, "The alignment bench")
     return config.out
 
@@ -86,18 +83,14 @@ def rows_of(runs: Sequence[dict[str, Any]], **about: Any) -> list[Row]:
     made = []
     for key in runs[0]["samples"]:
         metric, task = key.split("|")
-        values = averaged(runs, key)
-        made.append(row(metric, bootstrap(values), **about, task=task))
-    for group in ("space", "cost"):
-        for key in runs[0][group]:
+        made.append(row(metric, bootstrap(averaged(runs, key)), **about, task=task))
+    groups = {"": [r["space"] | r["cost"] for r in runs]}
+    groups |= {f", moved apart by {gap}": [r["moved"][gap] for r in runs] for gap in runs[0]["moved"]}
+    for moved, each in groups.items():
+        for key in each[0]:
             metric, _, task = key.partition("|")
-            value = over_seeds([r[group][key] for r in runs if key in r[group]])
-            made.append(row(metric, value, **about, task=task or "all"))
-    for gap in runs[0]["moved"]:
-        for key in runs[0]["moved"][gap]:
-            metric, _, task = key.partition("|")
-            value = over_seeds([r["moved"][gap][key] for r in runs if key in r["moved"][gap]])
-            made.append(row(f"{metric}, moved apart by {gap}", value, **about, task=task or "all"))
+            value = over_seeds([figures[key] for figures in each if key in figures])
+            made.append(row(metric + moved, value, **about, task=task or "all"))
     return made
 
 

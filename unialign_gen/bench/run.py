@@ -132,7 +132,9 @@ def search(config: BenchConfig, dataset: str, objective: str, trials: list[dict[
                 return float(trial["score"])
         folder = run_folder(config, dataset, objective) / f"trial-{len(trials)}"
         try:
-            value = validated(config, dataset, trained(config, dataset, objective, settings, None, 0, folder)[0])
+            heads, _ = trained(config, dataset, objective, settings, None, 0, folder)
+            z, labels, _ = embedded(config, dataset, "validation", heads)
+            value = measure.validation_score(z, labels, config.query)
         except InputError as error:  # a rate at which the loss is not finite has lost
             if "the loss is" not in str(error):
                 raise
@@ -208,11 +210,6 @@ def embedded(config: BenchConfig, dataset: str, split: str, heads: dict[str, nn.
     return measure.turned(z, config.anchor, validation[0]), labels, rows
 
 
-def validated(config: BenchConfig, dataset: str, heads: dict[str, nn.Module]) -> float:
-    z, labels, _ = embedded(config, dataset, "validation", heads)
-    return measure.validation_score(z, labels, config.query)
-
-
 def final(config: BenchConfig, dataset: str, objective: str, settings: Settings, size: int | None, seed: int) -> dict[str, Any]:
     """One training with the chosen settings, measured on the test split."""
     data = config.datasets[dataset]
@@ -239,14 +236,10 @@ def final(config: BenchConfig, dataset: str, objective: str, settings: Settings,
         "seed": seed,
         "cost": cost,
         "space": space,
-        "samples": {k: as_numbers(v) for k, v in samples.items()},
+        # three digits are enough for shares of one sample
+        "samples": {k: [None if np.isnan(x) else round(float(x), 3) for x in v] for k, v in samples.items()},
         "moved": moved,
     }
-
-
-def as_numbers(values: np.ndarray) -> list[float | None]:
-    """Three digits are enough for shares of one sample."""
-    return [None if np.isnan(v) else round(float(v), 3) for v in values]
 
 
 def pictures(

@@ -122,12 +122,14 @@ def write(options: Synthetic, folder: Path) -> None:
     Raises:
         InputError: the folder holds caches of other options.
     """
-    made = None
-    for split in SPLITS:
-        place = folder / split
-        encoders = {name: {"dim": options.width} for name in options.names}
-        corpus = {"name": folder.name, "samples": getattr(options, split), "options": to_dict(options)}
-        create(place, {"format": FORMAT, "encoders": encoders, "shards": 1, "corpus": corpus})
-        if not shard_path(place, 0).is_file():
-            made = made or draw(options)
-            write_shard(place, 0, made[split][0])
+    for split, (shard, _) in draw(options).items():
+        put(folder / split, shard, {"options": to_dict(options)})
+
+
+def put(folder: Path, shard: Shard, about: dict[str, object]) -> None:
+    """One shard as a cache, if it is not there already."""
+    encoders = {name: {"dim": rows.values.shape[1]} for name, rows in shard.features.items()}
+    corpus = {"name": folder.parent.name, "samples": len(shard.ids), **about}
+    create(folder, {"format": FORMAT, "encoders": encoders, "shards": 1, "corpus": corpus})
+    if not shard_path(folder, 0).is_file():
+        write_shard(folder, 0, shard)

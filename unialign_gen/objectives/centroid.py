@@ -35,11 +35,7 @@ def centroid(
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
-    """The weights to use.
-
-    Raises:
-        InputError: not one a modality, a negative one, or all zero.
-    """
+    """The weights to use; an `InputError` if they are not one a modality, one is negative, or all are zero."""
     if weights is None:
         return [1.0] * count
     if len(weights) != count or not min(weights) >= 0 or not 0 < sum(weights) < math.inf:

@@ -36,11 +36,7 @@ def symmetric(x: Tensor, y: Tensor, scale: Tensor, keep: Tensor | None) -> Tenso
 
 
 def pair_of(name: tuple[str, str] | str) -> tuple[str, str]:
-    """("image", "text") as it is; "image->text", which a YAML file can hold, as that.
-
-    Raises:
-        InputError: neither.
-    """
+    """("image", "text") as it is; "image->text", which a YAML file can hold, as that; an `InputError` if it is neither."""
     parts = tuple(p.strip() for p in name.split("->")) if isinstance(name, str) else tuple(name)
     if len(parts) != 2 or not all(parts):
         raise InputError(f"a pair of modalities is written m->n, got {name!r}")

@@ -1,10 +1,8 @@
 """The chunked log-sum-exp under every objective: memory O(tile x B), recomputed in the backward where it does not fit.
 
-`self_lse` is for one set of embeddings against itself (uniformity): the kernel matrix is symmetric, so on one process only the
-tiles on and above the diagonal are computed. `pair_lse` is for logits between two sets (InfoNCE and its kin), in both
-directions at once, for any function that makes a block of logits; `pair_softplus` for a sigmoid loss over them. Both give the
-mean logit of a sample with itself too, from the same block: dot products of rows apart would be passes over them again. Up to
-`KEPT` logits wait for the backward; of a larger batch none do, and nothing of size B x B is held.
+The matrix of `self_lse` is symmetric, so on one process only the tiles on and above the diagonal are computed. `pair_lse` and
+`pair_softplus` give the mean logit of a sample with itself too, from the same block: dot products of rows apart would be passes
+over them again. Up to `KEPT` logits wait for the backward; of a larger batch none do, and nothing of size B x B is held.
 
 Across ranks each computes the rows of its own samples against all. Its backward needs the log-sum-exp of all rows, B
 numbers that the forward gathered, and communicates nothing: see `ranks`. First derivatives only: a second is refused.
@@ -117,11 +115,6 @@ def kernel_terms(dots: Tensor, tau: float, geodesic: bool) -> Tensor:
     if not geodesic:
         return dots.sub_(1).div_(tau**2)
     return squared_angle(2 - 2 * dots).div_(-2 * tau**2)
-
-
-def kernel_slope(dots: Tensor) -> Tensor:
-    """The derivative of the geodesic `kernel_terms` by the dot products, times tau^2; the Euclidean one's is 1 everywhere."""
-    return angle_slope(2 - 2 * dots)
 
 
 def slices(count: int, size: int) -> Iterator[slice]:
@@ -270,7 +263,7 @@ class _SelfLse(torch.autograd.Function):
                 weight = exp_(terms - own[at, None])
                 weight += exp_(terms - every[columns])
             if geodesic:
-                weight *= kernel_slope(dots * tau**2)
+                weight *= angle_slope(2 - 2 * (dots * tau**2))  # of the terms by the dot products; the Euclidean one is 1
             tiles.without_self(weight, i, j, 0)
             out[at].addmm_(weight, everything[columns])
             if symmetric and i != j:

@@ -84,15 +84,9 @@ class PMRL(Objective):
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         z, keep = list(batch.z.values()), batch.both(*batch.names)
         if keep is not None:
-            z = [torch.where(keep[:, None], part, filler(part)) for part in z]
+            # rows of zeros have no leading direction: any unit vector stands for what does not count
+            z = [torch.where(keep[:, None], part, torch.eye(1, part.shape[1]).to(part)) for part in z]
         s, u = singular_values(z, self.fix_signs)
         intra = ranks.mean((s / self.tau1).logsumexp(1) - s[:, 0] / self.tau1, keep)
         found = pair_lse(dot_block, [u], [u], [u.new_tensor(1 / self.tau2)], keep, rows_only=True)
         return {"intra": intra, "inter": found.rows - found.own}
-
-
-def filler(z: Tensor) -> Tensor:
-    """Any unit vector (1, d): stands for rows that do not count, whose zeros have no leading direction."""
-    out = torch.zeros_like(z[:1])
-    out[:, 0] = 1
-    return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -12,14 +12,6 @@ from .batch import Batch, nothing
 from .kernel import pair_lse
 from .objective import Objective, Temperature
 from .options import Tau, typed
-
-
-def product(z: Sequence[Tensor]) -> Tensor:
-    """The element-wise product of tensors (b, d)."""
-    out = z[0]
-    for part in z[1:]:
-        out = out * part
-    return out
 
 
 def shuffled_block(rows: list[Tensor], columns: list[Tensor], parameters: list[Tensor]) -> Tensor:
@@ -72,7 +64,7 @@ class Symile(Objective):
         if self.training:
             self.calls += 1
         everything = {n: ranks.gather_with_grad(z) for n, z in batch.z.items()}  # (B, d)
-        own = product(list(batch.z.values())).sum(1)  # (b,)
+        own = reduce(torch.mul, batch.z.values()).sum(1)  # (b,)
         scale, out = self.temperature(like), {}
         for a in batch.names:
             shuffled = []
@@ -81,7 +73,7 @@ class Symile(Objective):
                     source = torch.arange(len(everything[n]), device=like.device)
                     source[kept] = kept[torch.randperm(len(kept), generator=generator).to(kept.device)]
                     shuffled.append(everything[n].index_select(0, source[mine]))
-            rows, columns = [batch.z[a], own, mine], [product(shuffled), mine]
+            rows, columns = [batch.z[a], own, mine], [reduce(torch.mul, shuffled), mine]
             found = pair_lse(shuffled_block, rows, columns, [scale], keep, rows_only=True)
             out[a] = found.rows - found.own
         return out

@@ -33,7 +33,9 @@ class TupleContrast(Objective):
 
     averaged = True
 
-    def setup(self, anchor: str, tau: float | Tensor, smoothing: float, learnable: bool) -> None:
+    @typed
+    def __init__(self, anchor: str = "text", tau: Tau = 0.07, smoothing: Share = 0.1, learnable: bool = False):
+        super().__init__()
         self.anchor: str = anchor
         self.smoothing = smoothing
         self.temperature = Temperature(tau, learnable)
@@ -66,11 +68,6 @@ class GRAM(TupleContrast):
     tensor(0.8620)
     """
 
-    @typed
-    def __init__(self, anchor: str = "text", tau: Tau = 0.07, smoothing: Share = 0.1, learnable: bool = False):
-        super().__init__()
-        self.setup(anchor, tau, smoothing, learnable)
-
     def tuple_side(self, rest: list[Tensor]) -> list[Tensor]:
         return [*tuple_terms(rest), *rest]
 
@@ -99,8 +96,7 @@ class TRIANGLE(TupleContrast):
     def __init__(
         self, anchor: str = "text", tau: Tau = 0.07, smoothing: Share = 0.1, learnable: bool = False, root: bool = True
     ):
-        super().__init__()
-        self.setup(anchor, tau, smoothing, learnable)
+        super().__init__(anchor, tau, smoothing, learnable)
         self.root = root
 
     def tuple_side(self, rest: list[Tensor]) -> list[Tensor]:

@@ -104,15 +104,11 @@ def gram_volume(embeddings: Sequence[Tensor], masks: Sequence[Tensor | None] | N
 def of_gram(gram: Tensor) -> Tensor:
     """sqrt(det G), (B,), of Gram matrices (B, M, M) of unit vectors."""
     m = gram.shape[1]
-    if m <= 3:
-        return safe_root(closed_det([gram[:, i, j] for i in range(m) for j in range(i + 1, m)]))
-    return safe_root(det_and_adjugate(gram)[0])
-
-
-def closed_det(dots: Sequence[Tensor]) -> Tensor:
-    """The Gram determinant of two or three unit vectors from their one or three dot products."""
+    if m > 3:
+        return safe_root(det_and_adjugate(gram)[0])
+    dots = [gram[:, i, j] for i in range(m) for j in range(i + 1, m)]
     det = 1 - sum(d.square() for d in dots)
-    return torch.as_tensor(det + 2 * dots[0] * dots[1] * dots[2] if len(dots) == 3 else det)
+    return safe_root(torch.as_tensor(det + 2 * dots[0] * dots[1] * dots[2] if m == 3 else det))
 
 
 def tuple_terms(rest: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

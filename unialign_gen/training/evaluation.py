@@ -78,12 +78,9 @@ def summary(found: Mapping[str, list[dict[str, float]]]) -> dict[str, float]:
     """Means over the caches by modality, then over the modalities."""
     out: dict[str, float] = {}
     for metric in ("r1", "label1", "gap"):
-        means = []
-        for name, rows in found.items():
-            values = [row[metric] for row in rows if metric in row]
-            if values:
-                out[f"{name}/{metric}"] = sum(values) / len(values)
-                means.append(out[f"{name}/{metric}"])
+        values = {name: [row[metric] for row in rows if metric in row] for name, rows in found.items()}
+        means = {f"{name}/{metric}": sum(some) / len(some) for name, some in values.items() if some}
+        out |= means
         if means and metric != "gap":
-            out[metric] = sum(means) / len(means)
+            out[metric] = sum(means.values()) / len(means)
     return out

@@ -1,7 +1,6 @@
 """Cached features as training sees them: of each sample the rows of each modality, and which labels it has.
 
-Features stay in the cache's files, which are mapped. What a run derives from all of them, their moments and the embeddings of a
-frozen anchor, is computed once for all processes and runs and kept in files beside them, mapped too.
+Features stay in the cache's files, which are mapped.
 """
 
 from __future__ import annotations

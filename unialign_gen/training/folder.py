@@ -23,7 +23,7 @@ import torch
 
 from .. import __version__
 from ..config import load, to_dict
-from ..data.storage import write_rows, write_whole
+from ..data.storage import write_whole
 from ..encoders import save_encoder
 from ..encoders.base import Encoder
 from ..errors import InputError
@@ -151,10 +151,6 @@ class RunFolder:
             place.parent.mkdir(exist_ok=True)
             os.replace(path, place)
         shutil.rmtree(part)
-
-    def note_problems(self, rows: list[dict[str, str]]) -> None:
-        """Writes which media could not be read while an encoder was trained."""
-        write_rows(self.path / "problems.jsonl", rows)
 
 
 def write_description(description: Mapping[str, Any], folder: Path) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..config import to_dict
+from ..data.storage import write_rows
 from ..errors import InputError
 from ..objectives import Objective
 from .checkpoint import fill, gathered, load_shares, save_shares, state_of
@@ -162,7 +163,10 @@ class Trainer:
         self.metrics: dict[str, float] = {}
         accelerator.wait_for_everyone()  # until all have found the folder as it was
         self.run_id = self.folder.start(config) if accelerator.is_main_process else ""
-        self._resume()
+        if (state := self.folder.load_state()) is not None:
+            self._load(state)
+        if accelerator.is_main_process:
+            self.folder.forget_after(self.step)
 
     @property
     def _measured(self) -> list[str]:
@@ -174,13 +178,6 @@ class Trainer:
         metric = self.config.evaluation.metric
         if names and metric not in names:
             raise InputError(f"evaluation.metric: there is no {metric}, but {', '.join(names)}")
-
-    def _resume(self) -> None:
-        state = self.folder.load_state()
-        if state is not None:
-            self._load(state)
-        if self.accelerator.is_main_process:
-            self.folder.forget_after(self.step)
 
     def _tensors(self) -> dict[str, Tensor]:
         return state_of(self.plain, self.objective, self.optimiser, self.average)
@@ -267,7 +264,7 @@ class Trainer:
             accelerator.end_training()
         self.ahead.shutdown()
         if self.state.raw_inputs is not None and self.accelerator.is_main_process:
-            self.folder.note_problems(list(self.state.raw_inputs.problems.values()))
+            write_rows(self.folder.path / "problems.jsonl", list(self.state.raw_inputs.problems.values()))
         heads = self.folder.path / HEADS
         return Result(self.step, steps, self.metrics, heads if heads.is_dir() else None)
 
@@ -311,7 +308,9 @@ class Trainer:
             (lambda loss: loss) if scaler is None else scaler.scale,
             nullcontext if self.sharded else lambda: accelerator.no_sync(self.heads),  # shares of gradients need less memory
         )
-        self._share_objective()
+        for parameter in self.objective.parameters() if self.world > 1 else ():  # averaged as those of the heads are
+            if parameter.grad is not None:
+                parameter.grad = accelerator.reduce(parameter.grad, "mean")
         row: dict[str, Any] = {"step": self.step + 1, "loss": float(loss), "lr": config.lr * factor, **terms}
         if scaler is not None:
             scaler.unscale_(self.optimiser)
@@ -343,12 +342,6 @@ class Trainer:
         drawn = self.next[1].result() if self.next is not None and self.next[0] == self.step else draw(self.step)
         self.next = (self.step + 1, self.ahead.submit(draw, self.step + 1))
         return drawn
-
-    def _share_objective(self) -> None:
-        """The objective's own gradients, averaged over processes as those of the heads are."""
-        for parameter in self.objective.parameters() if self.world > 1 else ():
-            if parameter.grad is not None:
-                parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
 
     def _measure(self, row: dict[str, Any], steps: int) -> None:
         """Logs a step, and measures and keeps the heads when it is time."""
