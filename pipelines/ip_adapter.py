@@ -71,8 +71,8 @@ class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings, DiffusionPipeline):
         """What widths and heights of edits are multiples of, as in training."""
         return self.vae_scale_factor * 8
 
-    def sample(self, request: Request, conditions: Conditions) -> Any:
-        options = {"height": request.height, "width": request.width, "latents": request.latents}
+    def sample(self, request: Request, conditions: Conditions, **more: Any) -> Any:
+        options = {"height": request.height, "width": request.width, "latents": request.latents, **more}
         return self.run(self, type(self).base, request, conditions, **options, output_type=request.output_type)
 
     def run(self, made: Any, kind: type[DiffusionPipeline], request: Request, conditions: Conditions, **more: Any) -> Any:
@@ -198,12 +198,10 @@ class MovingPipeline(IPAdapterPipeline):
         finally:
             del self.path
 
-    def sample(self, request: Request, conditions: Conditions) -> Any:
+    def sample(self, request: Request, conditions: Conditions, **more: Any) -> Any:
         path = getattr(self, "path", None)
-        size = {"height": request.height, "width": request.width}
-        options = {**size, "latents": request.latents, "output_type": request.output_type}
         if path is None:
-            return self.run(self, type(self).base, request, conditions, num_frames=FRAMES, **options)
+            return super().sample(request, conditions, num_frames=FRAMES, **more)
         long = len(path) > FRAMES
         if long:
             self.enable_free_noise(context_length=FRAMES, context_stride=STRIDE)  # type: ignore[attr-defined]
@@ -211,7 +209,7 @@ class MovingPipeline(IPAdapterPipeline):
             conditions = replace(conditions, generator=noise[0] if isinstance(noise, list) else noise)
         hook = self.unet.encoder_hid_proj.register_forward_hook(one_a_frame(path))
         try:
-            return self.run(self, type(self).base, request, conditions, num_frames=len(path), **options)
+            return super().sample(request, conditions, num_frames=len(path), **more)
         finally:
             hook.remove()
             if long:

@@ -12,7 +12,7 @@ from ..console import report, stage
 from ..errors import InputError, as_input_error
 from ..output import check_folder
 from .app import evaluate
-from .measuring import MeasuredSpace, Out, finish, methods_of, open_aligner_of
+from .measuring import MeasuredSpace, Out, finish, open_aligner_of
 from .options import AsJson, Checkpoint, Device, Seed
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ def retrieval(
     """
     check_folder(out)
     stage("opening the features")
-    methods = methods_of(space.method)
+    from ..loading.methods import parse
+
+    methods = parse(space.method)
     cache, aligner = opened(space)
     there = [m for m in cache.modalities if m != "text"]
     others = modality or [m for m in ("video", "audio", "image", *there) if m in there]
@@ -140,7 +142,9 @@ def gap(
     """
     check_folder(out)
     stage("opening the features")
-    methods = methods_of(space.method)
+    from ..loading.methods import parse
+
+    methods = parse(space.method)
     cache, aligner = opened(space)
     modalities = modality or list(cache.modalities)
     from ..eval import gap as protocol

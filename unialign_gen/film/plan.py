@@ -36,12 +36,9 @@ class Plan:
     batch: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("window", "hop", "smooth", "pictures", "fps", "side", "longest", "batch"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+        for name, value in vars(self).items():
+            if value is not None and not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be a number above zero, got {value}")
-        if self.seconds is not None and not (math.isfinite(self.seconds) and self.seconds > 0):
-            raise InputError(f"seconds must be a number above zero, got {self.seconds}")
         if self.pictures > self.fps:
             raise InputError(f"{self.pictures:g} pictures a second need at least as many frames a second, got {self.fps}")
         if self.side % 2:

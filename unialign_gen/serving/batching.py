@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
@@ -169,25 +170,19 @@ def draw(tasks: list[Task]) -> None:
     if len(tasks) > 1:
         for task in tasks:
             assert task.pipeline is not None
-            try:
+            with suppress(Exception):  # its own fault: drawn alone it says so, to its caller
                 members.append((task, task.context.run(Member.of, task.pipeline, task.request, known)))
-            except Exception:  # its own fault: drawn alone it says so, to its caller
-                continue
     answers: list[PictureOutput | Exception] = []
     if len(members) > 1:
         pipeline = members[0][0].pipeline
         assert pipeline is not None
-        try:
+        with suppress(Exception):  # which of them it was shows when each is drawn alone
             answers = draw_together(pipeline, [member for _, member in members])
-        except Exception:  # which of them it was shows when each is drawn alone
-            answers = []
-    done = set()
     for (task, _), answer in zip(members, answers, strict=False):
-        done.add(task)
         if isinstance(answer, Exception):
             task.future.set_exception(answer)
         else:
             task.future.set_result(answer)
     for task in tasks:
-        if task not in done:
+        if not task.future.done():
             task.finish()
