@@ -59,17 +59,11 @@ class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings, DiffusionPipeline):
     base: ClassVar[type[DiffusionPipeline]]
     decoder_options: ClassVar[tuple[str, ...]] = (*WORDS, "eta", "cross_attention_kwargs")
     _exclude_from_cpu_offload: ClassVar[list[str]] = ["embed_scale", "prior"]
-    vae_scale_factor: int
-
-    @property
-    def sample_side(self) -> int:  # type: ignore[override]
-        """Side in pixels of the square pictures the decoder was trained on."""
-        return int(self.unet.config.sample_size) * self.vae_scale_factor
 
     @property
     def size_multiple(self) -> int:  # type: ignore[override]
         """What widths and heights of edits are multiples of, as in training."""
-        return self.vae_scale_factor * 8
+        return self.latent_factor * 8
 
     def sample(self, request: Request, conditions: Conditions, **more: Any) -> Any:
         options = {"height": request.height, "width": request.width, "latents": request.latents, **more}

@@ -69,14 +69,9 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
 
     @property
-    def sample_side(self) -> int:  # type: ignore[override]
-        """Side in pixels of the square pictures the decoder was trained on."""
-        return int(self.unet.config.sample_size) * self.movq_scale_factor
-
-    @property
     def size_multiple(self) -> int:  # type: ignore[override]
         """What widths and heights are multiples of: diffusers rounds others up."""
-        return int(self.movq_scale_factor) ** 2
+        return self.latent_factor**2
 
     drawn_multiple = size_multiple  # type: ignore[assignment]
 

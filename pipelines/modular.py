@@ -103,9 +103,8 @@ class UniAlignEmbedStep(ModularPipelineBlocks):
         pipeline.load_components()
         pipeline(text="a barking dog", output="image_embeds")
 
-    or `init_pipeline()` and `update_components(aligner=..., embed_scale=..., prior=...)`; without a prior prompts stay as they
-    are encoded. What `save_pretrained` wrote opens in the same
-    way (`ModularPipeline.from_pretrained` finds diffusers' own blocks only); after the folder was moved, with
+    or with `update_components`, as below; without a prior prompts stay as they are encoded. What `save_pretrained` wrote opens
+    in the same way (`ModularPipeline.from_pretrained` finds diffusers' own blocks only); after the folder was moved, with
     `load_components(pretrained_model_name_or_path=folder)`.
 
     Inputs are those of a call of `UniAlignKandinskyPipeline` that concern the prompt; `print(UniAlignEmbedStep().doc)` lists

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -149,3 +149,9 @@ class Sampling:
     guidance: Guidance = None
     prior_strength: PriorStrength = None
     seed: Seed = 0
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As a pipeline's call names them."""
+        named = {"num_inference_steps": self.steps, "guidance_scale": self.guidance}
+        return {"seed": self.seed, "prior_strength": self.prior_strength, **named}
