@@ -60,11 +60,6 @@ class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings, DiffusionPipeline):
     decoder_options: ClassVar[tuple[str, ...]] = (*WORDS, "eta", "cross_attention_kwargs")
     _exclude_from_cpu_offload: ClassVar[list[str]] = ["embed_scale", "prior"]
 
-    @property
-    def size_multiple(self) -> int:  # type: ignore[override]
-        """What widths and heights of edits are multiples of, as in training."""
-        return self.latent_factor * 8
-
     def sample(self, request: Request, conditions: Conditions, **more: Any) -> Any:
         options = {"height": request.height, "width": request.width, "latents": request.latents, **more}
         return self.run(self, type(self).base, request, conditions, **options, output_type=request.output_type)

@@ -78,8 +78,7 @@ class PromptedPipeline:
     upscaler: Upscaler | None
     unet: Any
     config: Any
-    size_multiple: int  # what widths and heights of edits are multiples of
-    drawn_multiple: int = 8  # and of pictures that are drawn, before they are enlarged
+    drawn_multiple: int = 8  # what widths and heights of pictures are multiples of, before they are enlarged
     _execution_device: torch.device
     maybe_free_model_hooks: Callable[[], None]
 
@@ -92,6 +91,11 @@ class PromptedPipeline:
     def sample_side(self) -> int:
         """Side in pixels of the square pictures the decoder was trained on."""
         return int(self.unet.config.sample_size) * self.latent_factor
+
+    @property
+    def size_multiple(self) -> int:
+        """What widths and heights of edits are multiples of, as in training."""
+        return self.latent_factor**2
 
     @property
     def decoder_dtype(self) -> torch.dtype:

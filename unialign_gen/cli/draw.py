@@ -28,7 +28,7 @@ def generate(
         Path | None,
         typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ... By default named after the prompt."),
     ] = None,
-    mix: o.MixOption = o.Mix.lerp,
+    mix: o.MixOption = "lerp",
     model: o.Model,
     sampling: o.Sampling,
     prior_temperature: o.PriorTemperature = None,
@@ -43,7 +43,7 @@ def generate(
 
     asked = request_of(
         *(prompts, part),
-        mix=mix.value,
+        mix=mix,
         prior_temperature=prior_temperature,
         upscale=upscale,
         **sampling.arguments,
@@ -81,7 +81,7 @@ def interpolate(
     part: o.Part,
     frames: Annotated[int, typer.Option(min=2, max=1000, help="Pictures, both ends included.")] = 16,
     out: Annotated[Path, typer.Option(help="By its suffix: .gif, .webp, .mp4, or .png for a grid.")] = Path("morph.gif"),
-    mix: o.MixOption = o.Mix.slerp,
+    mix: o.MixOption = "slerp",
     model: o.Model,
     sampling: o.Sampling,
     upscale: o.Upscale = None,
@@ -100,7 +100,7 @@ def interpolate(
         stage("encoding the prompts")
         a, b = (pipeline.mixed(pipeline.sampled(replace(end, seed=sampling.seed)))[0][0] for end in ends)
         stage("drawing")
-        pictures = pipeline.interpolate(a, b, frames, mix=mix.value, upscale=upscale, **options).images
+        pictures = pipeline.interpolate(a, b, frames, mix=mix, upscale=upscale, **options).images
     from ..film.sheets import save_sequence
 
     save_sequence(pictures, out)
@@ -113,7 +113,7 @@ def embed(
     prompts: o.Prompts,
     part: o.Part,
     out: Annotated[Path, typer.Option(help="A safetensors file.")] = Path("embedding.safetensors"),
-    mix: o.MixOption = o.Mix.lerp,
+    mix: o.MixOption = "lerp",
     model: o.Model,
     prior_strength: o.PriorStrength = None,
     no_overwrite: o.NoOverwrite = False,
@@ -125,7 +125,7 @@ def embed(
     """
     from .prompts import files_of, request_of
 
-    asked = request_of(prompts, part, mix=mix.value, prior_strength=prior_strength)
+    asked = request_of(prompts, part, mix=mix, prior_strength=prior_strength)
     check_output(out, (".safetensors",), files_of(asked), not no_overwrite)
     pipeline = load(model)
     import torch

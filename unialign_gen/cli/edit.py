@@ -28,7 +28,7 @@ def edit(
     prompts: o.Prompts,
     part: o.Part,
     out: Annotated[Path, typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ...")] = Path("edited.png"),
-    mix: o.MixOption = o.Mix.lerp,
+    mix: o.MixOption = "lerp",
     model: o.Model,
     sampling: o.Sampling,
     num_images: Annotated[int, typer.Option(min=1, max=64, help="How many pictures.")] = 1,
@@ -44,7 +44,7 @@ def edit(
 
     asked = request_of(
         *(prompts, part),
-        mix=mix.value,
+        mix=mix,
         num_images_per_prompt=num_images,
         **sampling.arguments,
     )

@@ -42,8 +42,13 @@ def page_routes(context: AppContext, opening: Opening) -> list[Any]:
         app = request.app
         if app.auth is not None and not any(app.tokens.get(token) for token in request.cookies.values()):
             return templates.TemplateResponse(request, "login.html.j2")
-        known = {"facts": facts, "limits": context.limits, "url": request.base_url}
-        known |= {"names": [(n, n) for n in models], "model": next(iter(models.values()))}
+        known = {
+            "facts": facts,
+            "limits": context.limits,
+            "names": [(n, n) for n in models],
+            "model": next(iter(models.values())),
+            "url": request.base_url,
+        }
         return templates.TemplateResponse(request, "page.html.j2", known)
 
     def explore(request: Request) -> Response:

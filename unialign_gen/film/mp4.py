@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 RATE = 44100
 
 
-class Mp4:
+class Mp4(AbstractContextManager["Mp4"]):
     """Frames of one size at `fps` a second; odd sizes lose a row or column, which the codecs' colours need in pairs.
 
     Args:
@@ -44,9 +45,6 @@ class Mp4:
         heard = {"codec_name": "libopus", "rate": 48_000} if webm else {"codec_name": "aac", "rate": RATE}
         self.audio: Any = self.container.add_stream(**heard, layout="stereo") if sound else None
         self.frames = self.samples = 0
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:

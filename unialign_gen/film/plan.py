@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 
-LONGEST = 600.0  # seconds
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -32,7 +30,7 @@ class Plan:
     fps: int = 24
     side: int = 512
     seconds: float | None = None
-    longest: float = LONGEST
+    longest: float = 600.0
     batch: int = 8
 
     def __post_init__(self) -> None:

@@ -7,10 +7,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from ..pipelines.prompted import PictureOutput, PromptedPipeline
 from ..request import Request
@@ -40,7 +40,7 @@ class Task:
             self.future.set_exception(error)
 
 
-class BatchingEngine:
+class BatchingEngine(AbstractContextManager["BatchingEngine"]):
     """Draws requests from any thread; those with the same decoder, steps and size share a denoising batch.
 
     Requests come in their order: the oldest one's batch is next, with all that go with it. A picture is, up to rounding,
@@ -70,9 +70,6 @@ class BatchingEngine:
         self._closed = False
         self._thread = threading.Thread(target=self._compute, name="compute", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
