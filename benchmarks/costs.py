@@ -36,8 +36,7 @@ def clip(model: str, modality: str) -> Callable[[], torch.nn.Module]:
 
 def median(run: Callable[[], Any], device: str, repeats: int) -> float:
     """Seconds of a run; of a processor those of its cores."""
-    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    return seconds(run, repeats, time.process_time if device == "cpu" else time.perf_counter, wait)
+    return seconds(run, repeats, time.process_time if device == "cpu" else time.perf_counter, device)
 
 
 def of_encoder(make: Callable[[], Any], inputs: torch.Tensor, device: str, dtype: torch.dtype, repeats: int) -> float:

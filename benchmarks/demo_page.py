@@ -180,9 +180,6 @@ def tasks(browser: Browser, _: Any) -> dict[str, Any]:
         browser.wait(".part .heard")
         browser.draws(lambda: browser.click("#draw"))
 
-    def alike() -> None:
-        browser.draws(lambda: browser.click("#alike"), 4)
-
     def song() -> None:
         browser.click("#tab-film")
         browser.give(SAMPLES / "train.flac")
@@ -205,7 +202,7 @@ def tasks(browser: Browser, _: Any) -> dict[str, Any]:
     found = {}
     jobs = {
         "a picture from my recording": recording,
-        "more like it": alike,
+        "more like it": lambda: browser.draws(lambda: browser.click("#alike"), 4),
         "a film from a song": song,
         "the same picture tomorrow": tomorrow,
         "what did it hear": heard,

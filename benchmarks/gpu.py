@@ -43,16 +43,12 @@ class Setting:
     def cuda(self) -> bool:
         return self.device.startswith("cuda")
 
-    def wait(self) -> None:
-        if self.cuda:
-            torch.cuda.synchronize()
-
     def embeddings(self, count: int, dim: int) -> Z:
         return {name: z.detach().to(self.device) for name, z in embeddings(count, dim, 3).items()}
 
     def seconds(self, work: Callable[[], object], repeats: int = 5) -> float:
         """Median time of a call, see `timing.seconds`."""
-        return seconds(work, 0 if self.tiny else repeats, wait=self.wait)
+        return seconds(work, 0 if self.tiny else repeats, device=self.device)
 
     def peak(self, work: Callable[[], object]) -> float | None:
         """The most GB on the device in a call, beyond what was there; None on a processor."""
@@ -206,7 +202,8 @@ def trainer(setting: Setting, precision: str) -> dict[str, Any]:
         for _ in range(steps):
             losses.append(made.update()["loss"])
             made.step += 1
-        setting.wait()
+        if setting.cuda:
+            torch.cuda.synchronize()
         spent = time.perf_counter() - begun
         made.ahead.shutdown()
     return {"ms a step": 1e3 * spent / steps, "first": losses[0], "last": losses[-1], "holds": losses[-1] < losses[0]}

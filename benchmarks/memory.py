@@ -144,9 +144,7 @@ def peak_bytes(parts: Mapping[str, int], dtype_bytes: int, order: Sequence[str],
     strange = [part for part in order if part not in parts]
     if strange:
         raise InputError(f"no part {', '.join(strange)}: the parts are {', '.join(parts)}")
-    if not offload:
-        return dtype_bytes * sum(parts.values())
-    moved = {part: parts[part] for part in order}
+    moved = {part: parts[part] for part in order} if offload else {}
     staying = sum(count for part, count in parts.items() if part not in moved)
     return dtype_bytes * (staying + max(moved.values(), default=0))
 

@@ -19,7 +19,6 @@ import json
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +26,7 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 import typer
-from timing import memory
+from timing import memory, spent
 from torch import Tensor
 
 from unialign_gen.objectives import OBJECTIVES, UniAlign, build
@@ -181,13 +180,9 @@ def measure(run: Callable[[], object], repeats: int) -> tuple[float, float, floa
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
-    before, times, began = memory("VmRSS"), [], time.process_time()
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    busy = (time.process_time() - began) / sum(times)
-    return statistics.median(times[1:] or times), (memory("VmHWM") - before) / 1e9, busy
+    before = memory("VmRSS")
+    clocks, used = zip(*(spent(run) for _ in range(repeats + 1)), strict=True)
+    return statistics.median(clocks[1:] or clocks), (memory("VmHWM") - before) / 1e9, sum(used) / sum(clocks)
 
 
 def embeddings(b: int, d: int, m: int) -> Z:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 
 def spent(work: Callable[[], Any]) -> tuple[float, float]:
     """Seconds of a call by the clock, and of processors (all threads, and processes that it began and that have ended)."""
@@ -21,13 +23,14 @@ def seconds(
     work: Callable[[], Any],
     repeats: int = 5,
     clock: Callable[[], float] = time.perf_counter,
-    wait: Callable[[], None] = lambda: None,
+    device: str = "cpu",
 ) -> float:
     """The median of `repeats` calls after one that warms up, which alone counts where there are none.
 
     Args:
-        wait: returns when a device has computed what it was given.
+        device: what it is given is computed when a call counts as done.
     """
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     times = []
     for _ in range(repeats + 1):
         wait()

@@ -17,14 +17,11 @@ def autoencoder_kl(movq: VQModel) -> AutoencoderKL:
     The two classes have the same encoder and decoder. The variance is constant, that of `LATENT_NOISE`.
     """
     config = movq.config
-    names = ("in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels", "layers_per_block")
-    vae = AutoencoderKL(
-        **{name: config[name] for name in names},
-        latent_channels=config.latent_channels,
-        norm_num_groups=config.norm_num_groups,
-        mid_block_add_attention=config.mid_block_add_attention,
-        scaling_factor=1.0,
+    names = (
+        *("in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels", "layers_per_block"),
+        *("latent_channels", "norm_num_groups", "mid_block_add_attention"),
     )
+    vae = AutoencoderKL(**{name: config[name] for name in names}, scaling_factor=1.0)
     channels = config.latent_channels
     mine, theirs = vae.state_dict(), movq.state_dict()
     doubled = {"encoder.conv_out.weight", "encoder.conv_out.bias", "quant_conv.weight", "quant_conv.bias"}

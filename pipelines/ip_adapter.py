@@ -59,20 +59,9 @@ class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings, DiffusionPipeline):
     base: ClassVar[type[DiffusionPipeline]]
     decoder_options: ClassVar[tuple[str, ...]] = (*WORDS, "eta", "cross_attention_kwargs")
     _exclude_from_cpu_offload: ClassVar[list[str]] = ["embed_scale", "prior"]
-    vae_scale_factor: int
 
-    @property
-    def sample_side(self) -> int:  # type: ignore[override]
-        """Side in pixels of the square pictures the decoder was trained on."""
-        return int(self.unet.config.sample_size) * self.vae_scale_factor
-
-    @property
-    def size_multiple(self) -> int:  # type: ignore[override]
-        """What widths and heights of edits are multiples of, as in training."""
-        return self.vae_scale_factor * 8
-
-    def sample(self, request: Request, conditions: Conditions) -> Any:
-        options = {"height": request.height, "width": request.width, "latents": request.latents}
+    def sample(self, request: Request, conditions: Conditions, **more: Any) -> Any:
+        options = {"height": request.height, "width": request.width, "latents": request.latents, **more}
         return self.run(self, type(self).base, request, conditions, **options, output_type=request.output_type)
 
     def run(self, made: Any, kind: type[DiffusionPipeline], request: Request, conditions: Conditions, **more: Any) -> Any:
@@ -198,12 +187,10 @@ class MovingPipeline(IPAdapterPipeline):
         finally:
             del self.path
 
-    def sample(self, request: Request, conditions: Conditions) -> Any:
+    def sample(self, request: Request, conditions: Conditions, **more: Any) -> Any:
         path = getattr(self, "path", None)
-        size = {"height": request.height, "width": request.width}
-        options = {**size, "latents": request.latents, "output_type": request.output_type}
         if path is None:
-            return self.run(self, type(self).base, request, conditions, num_frames=FRAMES, **options)
+            return super().sample(request, conditions, num_frames=FRAMES, **more)
         long = len(path) > FRAMES
         if long:
             self.enable_free_noise(context_length=FRAMES, context_stride=STRIDE)  # type: ignore[attr-defined]
@@ -211,7 +198,7 @@ class MovingPipeline(IPAdapterPipeline):
             conditions = replace(conditions, generator=noise[0] if isinstance(noise, list) else noise)
         hook = self.unet.encoder_hid_proj.register_forward_hook(one_a_frame(path))
         try:
-            return self.run(self, type(self).base, request, conditions, num_frames=len(path), **options)
+            return super().sample(request, conditions, num_frames=len(path), **more)
         finally:
             hook.remove()
             if long:

@@ -51,6 +51,7 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
     model_cpu_offload_seq = "aligner->unet->movq"
     _exclude_from_cpu_offload: ClassVar[list[str]] = ["embed_scale", "prior", "upscaler"]
     _optional_components: ClassVar[list[str]] = ["prior", "upscaler"]
+    drawn_multiple = PromptedPipeline.size_multiple  # type: ignore[assignment]  # diffusers rounds others up
 
     def __init__(
         self,
@@ -67,18 +68,6 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         super().__init__(unet=unet, scheduler=scheduler, movq=movq)
         self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior, upscaler=upscaler)
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
-
-    @property
-    def sample_side(self) -> int:  # type: ignore[override]
-        """Side in pixels of the square pictures the decoder was trained on."""
-        return int(self.unet.config.sample_size) * self.movq_scale_factor
-
-    @property
-    def size_multiple(self) -> int:  # type: ignore[override]
-        """What widths and heights are multiples of: diffusers rounds others up."""
-        return int(self.movq_scale_factor) ** 2
-
-    drawn_multiple = size_multiple  # type: ignore[assignment]
 
     def sample(self, request: Request, conditions: Conditions) -> Any:
         images = KandinskyV22Pipeline.__call__(

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers.modular_pipelines import (
@@ -58,39 +58,33 @@ PROMPTS = {
 MANY = "a list is a batch, a tuple is a mix inside one prompt"
 
 
-def shared_inputs() -> list[InputParam]:
-    """What both steps take beside prompts."""
-    return [
-        InputParam("mix", type_hint=str, default="lerp", description=f"How prompts are mixed: {', '.join(METHODS)}."),
-        InputParam(
-            "do_classifier_free_guidance",
-            type_hint=bool,
-            default=True,
-            description="Whether the IP-Adapter's embeddings come with unconditional ones; modular blocks need no change.",
-        ),
-        InputParam.template("dtype", description="The dtype of the outputs."),
-    ]
-
-
-def shared_outputs() -> list[OutputParam]:
-    """An IP-Adapter's embeddings, in both of diffusers' forms."""
-    return [
-        OutputParam(
-            "ip_adapter_image_embeds",
-            type_hint=list[Tensor],
-            description="One tensor (2, 1, d), zeros first, or (1, 1, d) without guidance; None for several prompts.",
-        ),
-        OutputParam("ip_adapter_embeds", type_hint=list[Tensor], description="One tensor (B, 1, d)."),
-        OutputParam(
-            "negative_ip_adapter_embeds",
-            type_hint=list[Tensor],
-            description="One tensor (B, 1, d) of zeros; None without guidance.",
-        ),
-    ]
+SHARED_INPUTS = [  # what both steps take beside prompts
+    InputParam("mix", type_hint=str, default="lerp", description=f"How prompts are mixed: {', '.join(METHODS)}."),
+    InputParam(
+        "do_classifier_free_guidance",
+        type_hint=bool,
+        default=True,
+        description="Whether the IP-Adapter's embeddings come with unconditional ones; modular blocks need no change.",
+    ),
+    InputParam.template("dtype", description="The dtype of the outputs."),
+]
+SHARED_OUTPUTS = [  # an IP-Adapter's embeddings, in both of diffusers' forms
+    OutputParam(
+        "ip_adapter_image_embeds",
+        type_hint=list[Tensor],
+        description="One tensor (2, 1, d), zeros first, or (1, 1, d) without guidance; None for several prompts.",
+    ),
+    OutputParam("ip_adapter_embeds", type_hint=list[Tensor], description="One tensor (B, 1, d)."),
+    OutputParam(
+        "negative_ip_adapter_embeds",
+        type_hint=list[Tensor],
+        description="One tensor (B, 1, d) of zeros; None without guidance.",
+    ),
+]
 
 
 def set_ip_adapter(block: BlockState, rows: Tensor) -> None:
-    """The outputs of `shared_outputs` from one row a prompt (B, d)."""
+    """The `SHARED_OUTPUTS` from one row a prompt (B, d)."""
     given = rows[:, None]
     # what diffusers takes for no picture: zeros in place of the embedding, not the embedding of an empty picture
     nothing = torch.zeros_like(given)
@@ -109,9 +103,8 @@ class UniAlignEmbedStep(ModularPipelineBlocks):
         pipeline.load_components()
         pipeline(text="a barking dog", output="image_embeds")
 
-    or `init_pipeline()` and `update_components(aligner=..., embed_scale=..., prior=...)`; without a prior prompts stay as they
-    are encoded. What `save_pretrained` wrote opens in the same
-    way (`ModularPipeline.from_pretrained` finds diffusers' own blocks only); after the folder was moved, with
+    or with `update_components`, as below; without a prior prompts stay as they are encoded. What `save_pretrained` wrote opens
+    in the same way (`ModularPipeline.from_pretrained` finds diffusers' own blocks only); after the folder was moved, with
     `load_components(pretrained_model_name_or_path=folder)`.
 
     Inputs are those of a call of `UniAlignKandinskyPipeline` that concern the prompt; `print(UniAlignEmbedStep().doc)` lists
@@ -130,35 +123,24 @@ class UniAlignEmbedStep(ModularPipelineBlocks):
         torch.Size([1, 256])
     """
 
-    @property
-    def description(self) -> str:
-        return "Prompts of any modality, mixed, to image embeddings at the scale of a decoder"
-
-    @property
-    def expected_components(self) -> list[ComponentSpec]:
-        return [
-            ComponentSpec("aligner", Aligner, description="prompts to unit embeddings"),
-            ComponentSpec("embed_scale", EmbedScale, description="the decoder's scale and unconditional embedding"),
-            ComponentSpec("prior", EmbeddingPrior, description="what prompts are moved towards; may be missing"),
-        ]
-
-    @property
-    def inputs(self) -> list[InputParam]:
-        return [
-            *(InputParam(kind, description=f"The prompt: {what}; {MANY}.") for kind, what in PROMPTS.items()),
-            InputParam("weights", type_hint=Mapping, description="Modality to weight, or to weights for a tuple."),
-            InputParam("prior_strength", type_hint=float, description="0 to 1; the prior's own by default."),
-            InputParam.template("num_images_per_prompt"),
-            *shared_inputs(),
-        ]
-
-    @property
-    def intermediate_outputs(self) -> list[OutputParam]:
-        return [
-            OutputParam("image_embeds", type_hint=Tensor, description="Image embeddings (B * n, d) at decoder scale."),
-            OutputParam("negative_image_embeds", type_hint=Tensor, description="Unconditional embeddings (B * n, d)."),
-            *shared_outputs(),
-        ]
+    description = "Prompts of any modality, mixed, to image embeddings at the scale of a decoder"
+    expected_components: ClassVar[list[ComponentSpec]] = [
+        ComponentSpec("aligner", Aligner, description="prompts to unit embeddings"),
+        ComponentSpec("embed_scale", EmbedScale, description="the decoder's scale and unconditional embedding"),
+        ComponentSpec("prior", EmbeddingPrior, description="what prompts are moved towards; may be missing"),
+    ]
+    inputs: ClassVar[list[InputParam]] = [
+        *(InputParam(kind, description=f"The prompt: {what}; {MANY}.") for kind, what in PROMPTS.items()),
+        InputParam("weights", type_hint=Mapping, description="Modality to weight, or to weights for a tuple."),
+        InputParam("prior_strength", type_hint=float, description="0 to 1; the prior's own by default."),
+        InputParam.template("num_images_per_prompt"),
+        *SHARED_INPUTS,
+    ]
+    intermediate_outputs: ClassVar[list[OutputParam]] = [
+        OutputParam("image_embeds", type_hint=Tensor, description="Image embeddings (B * n, d) at decoder scale."),
+        OutputParam("negative_image_embeds", type_hint=Tensor, description="Unconditional embeddings (B * n, d)."),
+        *SHARED_OUTPUTS,
+    ]
 
     @torch.no_grad()
     def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
@@ -212,25 +194,19 @@ class UniAlignMixStep(ModularPipelineBlocks):
         tensor([[0.7071, 0.7071]])
     """
 
-    @property
-    def description(self) -> str:
-        return "Mixes ready image embeddings; in front of any decoder or IP-Adapter of their space"
-
-    @property
-    def expected_configs(self) -> list[ConfigSpec]:
-        return [ConfigSpec("embed_norm", None, description="norm of the outputs; that of the inputs if None")]
-
-    @property
-    def inputs(self) -> list[InputParam]:
-        return [
-            InputParam("embeds", description=f"Image embeddings: {PROMPTS['embeds']}; {MANY}, a tensor (B, d) a batch."),
-            InputParam("weights", description="One weight for each member of a tuple, or one for all; equal by default."),
-            *shared_inputs(),
-        ]
-
-    @property
-    def intermediate_outputs(self) -> list[OutputParam]:
-        return [OutputParam("image_embeds", type_hint=Tensor, description="Mixed embeddings (B, d)."), *shared_outputs()]
+    description = "Mixes ready image embeddings; in front of any decoder or IP-Adapter of their space"
+    expected_configs: ClassVar[list[ConfigSpec]] = [
+        ConfigSpec("embed_norm", None, description="norm of the outputs; that of the inputs if None")
+    ]
+    inputs: ClassVar[list[InputParam]] = [
+        InputParam("embeds", description=f"Image embeddings: {PROMPTS['embeds']}; {MANY}, a tensor (B, d) a batch."),
+        InputParam("weights", description="One weight for each member of a tuple, or one for all; equal by default."),
+        *SHARED_INPUTS,
+    ]
+    intermediate_outputs: ClassVar[list[OutputParam]] = [
+        OutputParam("image_embeds", type_hint=Tensor, description="Mixed embeddings (B, d)."),
+        *SHARED_OUTPUTS,
+    ]
 
     @torch.no_grad()
     def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.utils.pil_utils import numpy_to_pil
 from torch import Tensor
 
 from unialign_gen.aligner import Aligner, Embeddings
@@ -29,6 +28,9 @@ from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior, each, temperature_of
 from .prompts import PRIOR_STREAM, encode_prompts, first_seeds, generators, mix_prompts
 from .upscaler import Upscaler
+
+FROM_UNIT = VaeImageProcessor(do_normalize=False)  # pictures (B, 3, h, w) in [0, 1] to an output type
+NOT_CHOSEN = ("image_embeds", "output_type", "return_dict", "latents")  # options that do not go with `best_of`
 
 
 @dataclass
@@ -76,11 +78,24 @@ class PromptedPipeline:
     upscaler: Upscaler | None
     unet: Any
     config: Any
-    sample_side: int  # side in pixels of the square pictures that the decoder was trained on
-    size_multiple: int  # what widths and heights of edits are multiples of
-    drawn_multiple: int = 8  # and of pictures that are drawn, before they are enlarged
+    drawn_multiple: int = 8  # what widths and heights of pictures are multiples of, before they are enlarged
     _execution_device: torch.device
     maybe_free_model_hooks: Callable[[], None]
+
+    @property
+    def latent_factor(self) -> int:
+        """Pixels a side of one latent."""
+        return int(getattr(self, "movq_scale_factor" if hasattr(self, "movq") else "vae_scale_factor"))
+
+    @property
+    def sample_side(self) -> int:
+        """Side in pixels of the square pictures the decoder was trained on."""
+        return int(self.unet.config.sample_size) * self.latent_factor
+
+    @property
+    def size_multiple(self) -> int:
+        """What widths and heights of edits are multiples of, as in training."""
+        return self.latent_factor**2
 
     @property
     def decoder_dtype(self) -> torch.dtype:
@@ -173,7 +188,7 @@ class PromptedPipeline:
                     drawn = self.sample_edit(made, edit, canvas, used, conditions)
                     if getattr(self, "upscaler", None) is not None and canvas.larger:
                         pixels = torch.stack([to_tensor(picture) for picture in drawn]).to(self._execution_device)
-                        drawn = pil_of(self.enlarged(pixels))
+                        drawn = FROM_UNIT.postprocess(self.enlarged(pixels))
                     images = canvas.finish(drawn)
                     self.maybe_free_model_hooks()  # of the components that it was lent
         return PictureOutput(images=images, notes=notes, request=used)
@@ -202,10 +217,7 @@ class PromptedPipeline:
             return self.sample(request, conditions)
         height, width = (None if side is None else side // scale for side in sides)
         small = self.sample(replace(request, height=height, width=width, output_type="pt"), conditions)  # (B, 3, h, w)
-        made = F.avg_pool2d(self.enlarged(small), most // scale)
-        if request.output_type == "pt":
-            return made
-        return VaeImageProcessor.pt_to_numpy(made) if request.output_type == "np" else pil_of(made)
+        return FROM_UNIT.postprocess(F.avg_pool2d(self.enlarged(small), most // scale), request.output_type)
 
     def enlarged(self, small: Tensor) -> Tensor:
         """Pictures (B, 3, h, w) in [0, 1] as large as the upscaler makes them."""
@@ -408,14 +420,6 @@ class PromptedPipeline:
             return PictureOutput(images=[picture for part in drawn for picture in part], notes=notes)
         join = torch.cat if isinstance(drawn[0], Tensor) else np.concatenate
         return PictureOutput(images=join(drawn), notes=notes)
-
-
-def pil_of(pixels: Tensor) -> list[Any]:
-    """Pictures (B, 3, h, w) in [0, 1] as PIL pictures."""
-    return numpy_to_pil(VaeImageProcessor.pt_to_numpy(pixels))
-
-
-NOT_CHOSEN = ("image_embeds", "output_type", "return_dict", "latents")  # options that do not go with `best_of`
 
 
 @lru_cache(maxsize=8)

@@ -84,15 +84,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
 
     def _encode_image(
-        self,
-        image: Any,
-        device: torch.device,
-        batch_size: int,
-        num_images_per_prompt: int,
-        do_classifier_free_guidance: bool,
-        noise_level: Tensor,
-        generator: Any,
-        image_embeds: Tensor,
+        self, *, do_classifier_free_guidance: bool, noise_level: Tensor, generator: Any, image_embeds: Tensor, **_: Any
     ) -> Tensor:
         """Noised embeddings with their noise level (B, 2 d), zeros before them under guidance.
 

@@ -75,13 +75,10 @@ def animate(
             Excerpt(sound, part.start, None, part.track),
             out,
             plan,
-            sampling.seed,
-            base,
-            text_weight,
-            progress,
-            prior_strength=sampling.prior_strength,
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance,
+            base=base,
+            share=text_weight,
+            progress=progress,
+            **sampling.arguments,
         )
     line = f"{out}: {told['seconds']:g} s, {told['pictures']} pictures"
     report({"file": str(out), **told, "seed": sampling.seed}, as_json, line, notes)

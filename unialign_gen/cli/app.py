@@ -18,7 +18,8 @@ from ..errors import InputError
 from ..output import check_output, written
 
 if TYPE_CHECKING:
-    from ..request.picture_settings import PictureSettings
+    from ..pipelines.prompted import PictureOutput
+    from .options import Model
 
 
 class WordsOrCommand(TyperGroup):
@@ -73,12 +74,14 @@ def picture_files(out: Path, count: int, inputs: Sequence[str | Path], overwrite
     return names
 
 
-def save_pictures(names: Sequence[Path], pictures: Sequence[Any], settings: Sequence[PictureSettings]) -> None:
-    """Writes pictures with their settings inside: all of them or none."""
-    from ..request.picture_settings import save_picture
+def save_pictures(names: Sequence[Path], results: Sequence[PictureOutput], model: Model, edit: str = "") -> None:
+    """Writes what was drawn, each picture with its settings inside: all of them or none."""
+    from ..request.picture_settings import PictureSettings, save_picture
 
+    drawn = [(picture, result.request.picture(i)) for result in results for i, picture in enumerate(result.images)]
     with ExitStack() as there:
-        for name, picture, made in zip(names, pictures, settings, strict=True):
+        for name, (picture, request) in zip(names, drawn, strict=True):
+            made = PictureSettings(request, model.checkpoint, model.decoder or "", edit=edit)
             save_picture(picture, there.enter_context(written(name)), made)
 
 

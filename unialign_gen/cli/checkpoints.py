@@ -86,15 +86,9 @@ def calibrate(
         known = measure(aligner.part("image"), list(shipped), texts=aligner.part("text"), captions=list(shipped.values()))
         found.shift = known.shift
     found.save(place)
-    result = {
-        "embed_norm": found.embed_norm,
-        "embed_norm_std": found.embed_norm_std,
-        "count": found.count,
-        "skipped": found.skipped,
-        "folder": str(place),
-    }
+    result = {name: getattr(found, name) for name in ("embed_norm", "embed_norm_std", "count", "skipped")}
     norm = f"embed_norm {found.embed_norm:.4f}, spread {found.embed_norm_std:.4f}"
-    report(result, as_json, f"{norm}, {found.count} pictures, {len(found.skipped)} skipped\n{place}")
+    report({**result, "folder": str(place)}, as_json, f"{norm}, {found.count} pictures, {len(found.skipped)} skipped\n{place}")
 
 
 @app.command()

@@ -76,7 +76,7 @@ def caption(
     from ..config import load
     from ..configs import find_config
     from ..data.sources import CorpusConfig, read_corpus
-    from ..loading import check_device, check_names, dtype_of
+    from ..loading import check_device, check_names, dtype_of, quiet
 
     if out.suffix != ".jsonl":
         raise InputError(f"--out {out}: the name must end in .jsonl")
@@ -85,12 +85,10 @@ def caption(
     corpus_config = load(CorpusConfig, find_config(config, "extract"), overrides or (), section="corpus")
     corpus = read_corpus(replace(corpus_config, captions=None))  # the file to be written may be named there already
     stage("loading the captioner")
-    from transformers.utils import logging
-
     from ..data.caption import run
     from ..data.captioner import Captioner
 
-    logging.disable_progress_bar()
+    quiet()
     device = check_device(device)
     dtype = str(dtype_of(dtype, device)).removeprefix("torch.")
     captioner = Captioner(model, prompt, tokens, device, dtype)

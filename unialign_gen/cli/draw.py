@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -28,7 +28,7 @@ def generate(
         Path | None,
         typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ... By default named after the prompt."),
     ] = None,
-    mix: o.MixOption = o.Mix.lerp,
+    mix: o.MixOption = "lerp",
     model: o.Model,
     sampling: o.Sampling,
     prior_temperature: o.PriorTemperature = None,
@@ -39,18 +39,14 @@ def generate(
     as_json: o.AsJson = False,
 ) -> None:
     """Draw one prompt, which may mix several inputs."""
-    from ..request.picture_settings import PictureSettings
     from .prompts import files_of, request_of
 
     asked = request_of(
         *(prompts, part),
-        mix=mix.value,
-        prior_strength=sampling.prior_strength,
+        mix=mix,
         prior_temperature=prior_temperature,
         upscale=upscale,
-        seed=sampling.seed,
-        num_inference_steps=sampling.steps,
-        guidance_scale=sampling.guidance,
+        **sampling.arguments,
     )
     out = named_after([p.name for p in asked.prompts[0]], ".png") if out is None else out
     names = picture_files(out, num_images, files_of(asked), not no_overwrite)
@@ -70,10 +66,8 @@ def generate(
             for at in tqdm(starts, unit="batch", disable=None if len(starts) > 1 else True, leave=False)
             if (count := min(together, num_images - at))
         ]
-    pictures = [picture for result in results for picture in result.images]
-    made = [result.request.picture(i) for result in results for i in range(len(result.images))]
     with collected() as more:
-        save_pictures(names, pictures, [PictureSettings(request, model.checkpoint, model.decoder or "") for request in made])
+        save_pictures(names, results, model)
     files = [str(n) for n in names]
     result = {"files": files, "seed": sampling.seed, "checkpoint": model.checkpoint}
     report(result, as_json, "\n".join(files), [*notes, *more])
@@ -87,7 +81,7 @@ def interpolate(
     part: o.Part,
     frames: Annotated[int, typer.Option(min=2, max=1000, help="Pictures, both ends included.")] = 16,
     out: Annotated[Path, typer.Option(help="By its suffix: .gif, .webp, .mp4, or .png for a grid.")] = Path("morph.gif"),
-    mix: o.MixOption = o.Mix.slerp,
+    mix: o.MixOption = "slerp",
     model: o.Model,
     sampling: o.Sampling,
     upscale: o.Upscale = None,
@@ -101,13 +95,12 @@ def interpolate(
     ends = [request_of_one(option, entry, part, prior_strength=sampling.prior_strength) for option, entry in given]
     check_output(out, (".png", ".gif", ".webp", ".mp4"), [f for e in ends for f in files_of(e)], not no_overwrite)
     pipeline = load(model)
-    options: dict[str, Any] = {"seed": sampling.seed, "upscale": upscale}
-    options |= {"num_inference_steps": sampling.steps, "guidance_scale": sampling.guidance}
+    options = replace(sampling, prior_strength=None).arguments  # embeddings are drawn where they are
     with collected() as notes:
         stage("encoding the prompts")
         a, b = (pipeline.mixed(pipeline.sampled(replace(end, seed=sampling.seed)))[0][0] for end in ends)
         stage("drawing")
-        pictures = pipeline.interpolate(a, b, frames, mix=mix.value, **options).images
+        pictures = pipeline.interpolate(a, b, frames, mix=mix, upscale=upscale, **options).images
     from ..film.sheets import save_sequence
 
     save_sequence(pictures, out)
@@ -120,7 +113,7 @@ def embed(
     prompts: o.Prompts,
     part: o.Part,
     out: Annotated[Path, typer.Option(help="A safetensors file.")] = Path("embedding.safetensors"),
-    mix: o.MixOption = o.Mix.lerp,
+    mix: o.MixOption = "lerp",
     model: o.Model,
     prior_strength: o.PriorStrength = None,
     no_overwrite: o.NoOverwrite = False,
@@ -132,7 +125,7 @@ def embed(
     """
     from .prompts import files_of, request_of
 
-    asked = request_of(prompts, part, mix=mix.value, prior_strength=prior_strength)
+    asked = request_of(prompts, part, mix=mix, prior_strength=prior_strength)
     check_output(out, (".safetensors",), files_of(asked), not no_overwrite)
     pipeline = load(model)
     import torch

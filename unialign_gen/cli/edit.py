@@ -28,7 +28,7 @@ def edit(
     prompts: o.Prompts,
     part: o.Part,
     out: Annotated[Path, typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ...")] = Path("edited.png"),
-    mix: o.MixOption = o.Mix.lerp,
+    mix: o.MixOption = "lerp",
     model: o.Model,
     sampling: o.Sampling,
     num_images: Annotated[int, typer.Option(min=1, max=64, help="How many pictures.")] = 1,
@@ -40,17 +40,13 @@ def edit(
     All of it, or what a mask marks; or draw along a control map.
     """
     from ..media import check_file
-    from ..request.picture_settings import PictureSettings
     from .prompts import files_of, request_of
 
     asked = request_of(
         *(prompts, part),
-        mix=mix.value,
-        prior_strength=sampling.prior_strength,
-        seed=sampling.seed,
-        num_inference_steps=sampling.steps,
-        guidance_scale=sampling.guidance,
+        mix=mix,
         num_images_per_prompt=num_images,
+        **sampling.arguments,
     )
     given = [path for path in (picture, mask, control) if path is not None]
     for path in given:
@@ -64,8 +60,6 @@ def edit(
     with collected() as notes:
         stage("drawing")
         result = pipeline.draw_edit(wanted, asked)
-        made = [result.request.picture(i) for i in range(num_images)]
-        settings = [PictureSettings(request, model.checkpoint, model.decoder or "", edit=wanted.described) for request in made]
-        save_pictures(names, result.images, settings)
+        save_pictures(names, [result], model, wanted.described)
     files = [str(n) for n in names]
     report({"files": files, "seed": sampling.seed, "mode": wanted.mode}, as_json, "\n".join(files), notes)

@@ -21,7 +21,6 @@ from .measuring import (
     cache_folder,
     extractors,
     finish,
-    methods_of,
     open_judges,
 )
 from .options import AcceptLicense, AsJson, Checkpoint, Device, Dtype, Guidance, NoOverwrite, Source, Steps
@@ -94,13 +93,15 @@ def generation(
     check_names(device, dtype)
     check_folder(out)
     stage("reading the data set")
-    methods = tuple(methods_of(method))
+    from ..loading.methods import parse
+
+    methods = tuple(parse(method))
     from ..data import vggsounder
     from ..data.extract_config import digest
     from ..eval.study import Plan
-    from ..loading import check_device, dtype_of
+    from ..loading import check_device, dtype_of, quiet
     from .evaluate_corpora import choose, parse_kinds
-    from .loading import parse_sources, quiet
+    from .loading import parse_sources
 
     chosen = tuple(parse_kinds(kinds))
     corpus = choose(dataset, root, split, clips, select_seed, out, csv, captions, annotations)

@@ -12,7 +12,7 @@ from ..console import report, stage
 from ..errors import InputError, as_input_error
 from ..output import check_folder
 from .app import evaluate
-from .measuring import MeasuredSpace, Out, finish, methods_of, open_aligner_of
+from .measuring import MeasuredSpace, Out, finish, open_aligner_of
 from .options import AsJson, Checkpoint, Device, Seed
 
 if TYPE_CHECKING:
@@ -23,15 +23,19 @@ if TYPE_CHECKING:
     from ..loading.methods import Method
 
 
-def opened(space: MeasuredSpace) -> tuple[FeatureCache, Aligner | None]:
+def opened(space: MeasuredSpace, out: Path) -> tuple[list[Method], FeatureCache, Aligner | None]:
+    """What both protocols do first."""
+    check_folder(out)
+    stage("opening the features")
     from ..data.cache import FeatureCache
     from ..loading import open_aligner
+    from ..loading.methods import parse
     from .loading import parse_sources
 
-    cache = FeatureCache.open(space.features)
+    methods, cache = parse(space.method), FeatureCache.open(space.features)
     if space.checkpoint == "none":
-        return cache, None
-    return cache, open_aligner(space.checkpoint, parse_sources(space.source), space.accept_license)
+        return methods, cache, None
+    return methods, cache, open_aligner(space.checkpoint, parse_sources(space.source), space.accept_license)
 
 
 def about_of(cache: FeatureCache, checkpoint: str, methods: list[Method], modalities: list[str]) -> dict[str, Any]:
@@ -94,10 +98,7 @@ def retrieval(
     R@1, R@5, R@10, mAP, nDCG and median rank: each modality alone, all together by centroid, volume and query-weighted
     centroid, and what together gains.
     """
-    check_folder(out)
-    stage("opening the features")
-    methods = methods_of(space.method)
-    cache, aligner = opened(space)
+    methods, cache, aligner = opened(space, out)
     there = [m for m in cache.modalities if m != "text"]
     others = modality or [m for m in ("video", "audio", "image", *there) if m in there]
     others = list(dict.fromkeys(others))
@@ -138,10 +139,7 @@ def gap(
     Gap, conflicts zeta and chi, Hoelder divergence, alignment, uniformity, t-SNE.
     With labels also clustering, linear probe and zero-shot classification.
     """
-    check_folder(out)
-    stage("opening the features")
-    methods = methods_of(space.method)
-    cache, aligner = opened(space)
+    methods, cache, aligner = opened(space, out)
     modalities = modality or list(cache.modalities)
     from ..eval import gap as protocol
 

@@ -24,17 +24,8 @@ def parse_sources(entries: list[str] | None) -> dict[str, str]:
     return out
 
 
-def quiet() -> None:
-    """No progress bars of loading."""
-    from diffusers.utils import logging
-    from transformers.utils import logging as logging_of_transformers
-
-    logging.disable_progress_bar()
-    logging_of_transformers.disable_progress_bar()
-
-
 def load(model: Model) -> AnyPipeline:
-    from ..loading import check_names, find
+    from ..loading import check_names, find, quiet
 
     find(model.checkpoint, model.decoder)
     options = dict(vars(model))

@@ -16,7 +16,6 @@ from .options import AcceptLicense, Source
 if TYPE_CHECKING:
     from ..aligner import Aligner
     from ..eval.extractors import Extractor
-    from ..loading.methods import Method
 
 EXTRACTORS = ("inception", "judge", "clip", "dinov2")
 
@@ -77,12 +76,6 @@ def cache_folder(given: str | None) -> Path | None:
     if given is not None:
         return None if given == "none" else Path(given).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unialign_gen" / "features"
-
-
-def methods_of(entries: list[str] | None) -> list[Method]:
-    from ..loading.methods import parse
-
-    return parse(entries or [])
 
 
 def open_judges(names: list[str], device: str) -> dict[str, Aligner]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,12 +21,6 @@ def config_names() -> list[str]:
     from ..configs import configs_folder
 
     return sorted(path.stem for path in configs_folder().glob("*.yaml"))
-
-
-class Mix(str, Enum):
-    lerp = "lerp"
-    slerp = "slerp"
-    spherical_mean = "spherical_mean"
 
 
 Checkpoint = Annotated[
@@ -75,7 +68,7 @@ Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed giv
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps ...; auto takes a GPU where there is one.")]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16; auto is float16 on a GPU.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-MixOption = Annotated[Mix, typer.Option(help="How prompts are mixed.")]
+MixOption = Annotated[Literal["lerp", "slerp", "spherical_mean"], typer.Option(help="How prompts are mixed.")]
 Config = Annotated[
     str,
     typer.Argument(
@@ -149,3 +142,9 @@ class Sampling:
     guidance: Guidance = None
     prior_strength: PriorStrength = None
     seed: Seed = 0
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As a pipeline's call names them."""
+        named = {"num_inference_steps": self.steps, "guidance_scale": self.guidance}
+        return {"seed": self.seed, "prior_strength": self.prior_strength, **named}

@@ -39,25 +39,15 @@ def request_of(given: Prompts, part: Part, **options: Any) -> Request:
     prompts: dict[str, Any] = {kind: tuple(map(str, values)) for kind in MODALITIES if (values := getattr(given, kind))}
     if not prompts:
         raise InputError("nothing to draw: give --text, --audio, --video or --image")
+    from ..media import Excerpt, check_file
+
     for kind, values in prompts.items():
         for value in values:
-            check_prompt(kind, value)
+            clean_text(value) if kind == "text" else check_file(value)
     if part != Part():
-        from ..media import Excerpt
-
         for kind in {"audio", "video"} & set(prompts):
             prompts[kind] = tuple(Excerpt(value, *astuple(part)) for value in prompts[kind])
     return ask(**prompts, weights=parse_weights(given.weight), **options)
-
-
-def check_prompt(kind: str, value: str) -> None:
-    """What can be seen to be wrong before anything heavy is loaded."""
-    from ..media import check_file
-
-    if kind == "text":
-        clean_text(value)
-    else:
-        check_file(value)
 
 
 def request_of_one(option: str, entry: str, part: Part, **options: Any) -> Request:
@@ -71,7 +61,6 @@ def request_of_one(option: str, entry: str, part: Part, **options: Any) -> Reque
 
 def files_of(request: Request) -> list[str]:
     """The files that a request reads."""
-
     found = [
         getattr(p.value, "source", p.value) for prompt in request.prompts for p in prompt if p.kind not in ("text", "embeds")
     ]

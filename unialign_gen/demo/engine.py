@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..concepts import ConceptTable
 from ..errors import InputError
-from ..loading import DECODERS, describe, find, own_prior, own_settings
+from ..loading import DECODERS, describe, find, own_prior, own_settings, quiet
 from ..notes import Note
 from ..serving import BatchingEngine, SharedPipeline
 from .decode_worker import DecodeWorker
@@ -128,7 +128,6 @@ class Engine:
     def loaded(self, label: str) -> Any:
         """A model's own pipeline, on the thread that computes. The starter's decoders share their encoders."""
         from .. import load
-        from ..cli.loading import quiet
 
         model = self.model(label)
         if label not in self.pipelines:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from functools import cache
 from typing import Any
 
 import torch
@@ -39,13 +38,10 @@ def wave(samples: Tensor, columns: int = 240) -> Markup:
     return Markup(f'<svg class="wave" {box}><path d="{path}"/></svg>')
 
 
-@cache
-def environment() -> Environment:
-    made = Environment(loader=PackageLoader("unialign_gen.demo"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    made.globals |= {"data_uri": data_uri, "wave": wave, "KINDS": KINDS}
-    return made
+ENVIRONMENT = Environment(loader=PackageLoader("unialign_gen.demo"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+ENVIRONMENT.globals |= {"data_uri": data_uri, "wave": wave, "KINDS": KINDS}
 
 
 def fragment(name: str, *values: Any) -> str:
     """A macro of the fragments, filled in."""
-    return str(getattr(environment().get_template("fragments.html.j2").module, name)(*values))
+    return str(getattr(ENVIRONMENT.get_template("fragments.html.j2").module, name)(*values))

@@ -20,7 +20,7 @@ from ..eval.tables import bars
 from ..loading import describe, shipped_folder
 from .api import ACTIONS, parameters
 from .engine import AppContext
-from .html import KINDS, environment
+from .html import ENVIRONMENT, KINDS
 from .opening import Opening
 
 BARS = 10  # of a chart
@@ -29,7 +29,7 @@ TEXT = "text/plain; charset=utf-8"
 
 def page_routes(context: AppContext, opening: Opening) -> list[Any]:
     """What stands before Gradio's own routes: the page, its files, and the cards and licences of what it draws with."""
-    models, templates = context.engine.models, Jinja2Templates(env=environment())
+    models, templates = context.engine.models, Jinja2Templates(env=ENVIRONMENT)
     cards = {"card": "starter/README.md", "licences": "starter/ATTRIBUTION.tsv", "samples": "samples/README.md"}
     facts = {
         "kinds": KINDS,
@@ -47,8 +47,9 @@ def page_routes(context: AppContext, opening: Opening) -> list[Any]:
             "limits": context.limits,
             "names": [(n, n) for n in models],
             "model": next(iter(models.values())),
+            "url": request.base_url,
         }
-        return templates.TemplateResponse(request, "page.html.j2", {"url": request.base_url, **known})
+        return templates.TemplateResponse(request, "page.html.j2", known)
 
     def explore(request: Request) -> Response:
         table = context.engine.concepts(next(iter(models)))

@@ -6,10 +6,9 @@ import time
 from typing import Any, ClassVar
 
 import torch
+from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from torch import Tensor
-
-from ..pipelines.prompted import pil_of
 
 SHARE = 0.1  # of the sampling time that all previews together may take
 
@@ -31,7 +30,7 @@ def decode_latents(pipeline: Any, latents: Tensor) -> list[Image.Image]:
             pixels = pipeline.movq.decode(latents, force_not_quantize=True).sample
         else:
             pixels = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
-    return pil_of((pixels.float() / 2 + 0.5).clamp(0, 1))
+    return VaeImageProcessor().postprocess(pixels.float())
 
 
 class Previewer:

@@ -86,9 +86,8 @@ def make_film(
     plan = plan or Plan()
     move = move_to_known(pipeline.prior, prior_strength, temperature_of(pipeline.prior, prior_strength))
     track = listen(pipeline.aligner, source, plan, check)
-    if (
-        move is not None
-    ):  # what a moment leaves open is drawn anew for each, so that the picture moves while the sound stays alike
+    if move is not None:
+        # what a moment leaves open is drawn anew for each, so that the picture moves while the sound stays alike
         track.points = move(track.points, generators(seed, len(track.points), 1, PRIOR_STREAM))
     total, done = picture_count(track.seconds, plan), 0
     with written(out) as path, FilmWriter(path, source, track.seconds, plan) as writer:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RATE = 44100
 
 
-class Mp4:
+class Mp4(AbstractContextManager["Mp4"]):
     """Frames of one size at `fps` a second; odd sizes lose a row or column, which the codecs' colours need in pairs.
 
     Args:
@@ -46,10 +46,7 @@ class Mp4:
         self.audio: Any = self.container.add_stream(**heard, layout="stereo") if sound else None
         self.frames = self.samples = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 self.container.mux(self.video.encode(None))

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 
-LONGEST = 600.0  # seconds
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -32,16 +30,13 @@ class Plan:
     fps: int = 24
     side: int = 512
     seconds: float | None = None
-    longest: float = LONGEST
+    longest: float = 600.0
     batch: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("window", "hop", "smooth", "pictures", "fps", "side", "longest", "batch"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+        for name, value in vars(self).items():
+            if value is not None and not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be a number above zero, got {value}")
-        if self.seconds is not None and not (math.isfinite(self.seconds) and self.seconds > 0):
-            raise InputError(f"seconds must be a number above zero, got {self.seconds}")
         if self.pictures > self.fps:
             raise InputError(f"{self.pictures:g} pictures a second need at least as many frames a second, got {self.fps}")
         if self.side % 2:

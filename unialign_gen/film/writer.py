@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 AHEAD = 0.5  # seconds by which the sound is written before the picture
 
 
-class FilmWriter:
+class FilmWriter(AbstractContextManager["FilmWriter"]):
     """A film of `seconds` under way: `add` takes its pictures in order, `plan.pictures` a second; frames between them fade.
 
     Raises:
@@ -37,12 +37,9 @@ class FilmWriter:
         self.blocks: Iterator[Tensor] = sound_blocks(source, RATE, channels=2, seconds=seconds)
         self.file = Mp4(out, plan.side, plan.side, plan.fps, sound=True)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is not None:
-            self.file.__exit__(kind, error, trace)
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is not None:
+            self.file.__exit__(kind, *rest)
         else:
             with self.file:
                 self.finish()

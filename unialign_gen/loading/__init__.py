@@ -8,16 +8,13 @@ from .folders import (
     REPOSITORY,
     SHIPPED,
     calibration_folder,
-    decoder_folder,
     find,
     own_prior,
     own_settings,
-    prior_folder,
     shipped_folder,
     unconditional_is_zero,
-    user_folder,
 )
-from .pipeline import load_pipeline
+from .pipeline import load_pipeline, quiet
 from .table import describe
 
 __all__ = [
@@ -28,7 +25,6 @@ __all__ = [
     "calibration_folder",
     "check_device",
     "check_names",
-    "decoder_folder",
     "describe",
     "dtype_of",
     "find",
@@ -37,8 +33,7 @@ __all__ = [
     "open_aligner",
     "own_prior",
     "own_settings",
-    "prior_folder",
+    "quiet",
     "shipped_folder",
     "unconditional_is_zero",
-    "user_folder",
 ]

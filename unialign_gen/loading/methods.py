@@ -31,17 +31,15 @@ class Method:
     runs: tuple[Path | None, ...]
 
 
-def parse(entries: Sequence[str], own: bool = True) -> list[Method]:
-    """`NAME=FOLDER`, or `NAME=FOLDER,FOLDER,FOLDER` for trainings with several seeds; `checkpoint` alone for its own heads.
-
-    Args:
-        own: what no entries mean: the checkpoint's own heads, or nothing.
+def parse(entries: Sequence[str] | None) -> list[Method]:
+    """`NAME=FOLDER`, or `NAME=FOLDER,FOLDER,FOLDER` for trainings with several seeds; `checkpoint` alone, or no
+    entry, for its own heads.
 
     Raises:
         InputError: an entry of another form, a name given twice, or a folder without heads.
     """
     if not entries:
-        return [Method(OWN, (None,))] if own else []
+        return [Method(OWN, (None,))]
     found: list[Method] = []
     for entry in entries:
         name, equals, value = entry.partition("=")

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 LIBRARIES = ("unialign_gen", "diffusers", "transformers")  # that parts of a saved pipeline may be of
 
 
+def quiet() -> None:
+    """No progress bars of loading."""
+    from diffusers.utils import logging
+    from transformers.utils import logging as logging_of_transformers
+
+    logging.disable_progress_bar()
+    logging_of_transformers.disable_progress_bar()
+
+
 @one_at_a_time
 def load_pipeline(
     checkpoint: str | Path = "starter",

@@ -208,12 +208,8 @@ def read_prompts(found: Any) -> tuple[Prompt, ...]:
         if (kind == "text") is not (text == "") or (kind == "text" and not value.strip()):
             raise InputError("a prompt is damaged")
         vector = read_vector(text) if text else None
-        weight = one.get("weight", 1.0)
-        prompts.append(
-            checked(Prompt, kind=kind, value=vector, weight=weight)
-            if kind == "embeds"
-            else checked(Prompt, kind=kind, value=value, weight=weight, embedding=vector)
-        )
+        own = {"value": vector} if kind == "embeds" else {"value": value, "embedding": vector}
+        prompts.append(checked(Prompt, kind=kind, weight=one.get("weight", 1.0), **own))
     return tuple(prompts)
 
 

@@ -7,9 +7,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from ..pipelines.prompted import PictureOutput, PromptedPipeline
 from ..request import Request
@@ -39,7 +40,7 @@ class Task:
             self.future.set_exception(error)
 
 
-class BatchingEngine:
+class BatchingEngine(AbstractContextManager["BatchingEngine"]):
     """Draws requests from any thread; those with the same decoder, steps and size share a denoising batch.
 
     Requests come in their order: the oldest one's batch is next, with all that go with it. A picture is, up to rounding,
@@ -69,9 +70,6 @@ class BatchingEngine:
         self._closed = False
         self._thread = threading.Thread(target=self._compute, name="compute", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -169,25 +167,19 @@ def draw(tasks: list[Task]) -> None:
     if len(tasks) > 1:
         for task in tasks:
             assert task.pipeline is not None
-            try:
+            with suppress(Exception):  # its own fault: drawn alone it says so, to its caller
                 members.append((task, task.context.run(Member.of, task.pipeline, task.request, known)))
-            except Exception:  # its own fault: drawn alone it says so, to its caller
-                continue
     answers: list[PictureOutput | Exception] = []
     if len(members) > 1:
         pipeline = members[0][0].pipeline
         assert pipeline is not None
-        try:
+        with suppress(Exception):  # which of them it was shows when each is drawn alone
             answers = draw_together(pipeline, [member for _, member in members])
-        except Exception:  # which of them it was shows when each is drawn alone
-            answers = []
-    done = set()
     for (task, _), answer in zip(members, answers, strict=False):
-        done.add(task)
         if isinstance(answer, Exception):
             task.future.set_exception(answer)
         else:
             task.future.set_result(answer)
     for task in tasks:
-        if task not in done:
+        if not task.future.done():
             task.finish()
