@@ -7,21 +7,18 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from diffusers import DDPMScheduler, UNet2DConditionModel, VQModel
-from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+from diffusers import UNet2DConditionModel, VQModel
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from unialign_gen.aligner import Aligner
 from unialign_gen.concepts import ConceptTable, Understanding, lay_out
 from unialign_gen.heads import Head, save_head
-from unialign_gen.pipelines import EmbeddingPrior, EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline, Upscaler
-from unialign_gen.pipelines.autoencoders import autoencoder_kl
+from unialign_gen.pipelines import EmbeddingPrior, Upscaler
 
-from .decoders import scheduler
+from .decoders import Decoder, pipeline
 from .recognition import quantised
 from .space import EMBED_DIM
 
-EMBED_NORM = EMBED_DIM**0.5  # unit variance a component; the space is a sphere, so the spread is zero
 STEPS, GUIDANCE = 12, 4.0
 CRISP = 0.5  # of the upscaler: all of it is crisper, and the judge names fewer pictures
 KEPT = "README.md"  # cards are written by hand
@@ -54,35 +51,28 @@ def starter(
     part = out.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     aligner = write_aligner(root, heads, part / "aligner")
-    movq = VQModel.from_pretrained(decoders / "movq")
-    upscaler = decoders / "upscaler"
+    movq, upscaler = VQModel.from_pretrained(decoders / "movq"), decoders / "upscaler"
     shared = {
-        "scheduler": scheduler(),
         "default_steps": STEPS,
         "default_guidance": GUIDANCE,
         "upscaler": Upscaler.from_pretrained(upscaler, strength=CRISP).half() if upscaler.is_dir() else None,
     }
-    UniAlignKandinskyPipeline(
-        aligner=aligner,
-        unet=UNet2DConditionModel.from_pretrained(decoders / "kandinsky" / "unet").half(),
-        movq=movq.half(),
-        embed_scale=EmbedScale(EMBED_DIM, EMBED_NORM, 0.0),  # zeros for no prompt, as the decoders learned
-        prior=prior.half(),
-        **shared,
-    ).save_pretrained(part)
-    second = decoders / "stable-unclip"
+    first, second = (decoders / decoder.value for decoder in Decoder)
+    unet = UNet2DConditionModel.from_pretrained(first / "unet").half()
+    own = {"aligner": aligner, "prior": prior.half()}
+    pipeline(Decoder.kandinsky, movq.half(), EMBED_DIM, unet=unet, **own, **shared).save_pretrained(part)
     if second.is_dir():
-        UniAlignStableUnCLIPPipeline(
-            aligner=Aligner(EMBED_DIM, ()),
-            embed_scale=EmbedScale(EMBED_DIM, EMBED_NORM, 0.0),
-            image_normalizer=StableUnCLIPImageNormalizer(EMBED_DIM),
-            image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False),
+        made = pipeline(
+            Decoder.stable_unclip,
+            movq.float(),
+            EMBED_DIM,
             tokenizer=PreTrainedTokenizerFast.from_pretrained(second / "tokenizer"),
             text_encoder=CLIPTextModel.from_pretrained(second / "text_encoder").half(),
             unet=UNet2DConditionModel.from_pretrained(second / "unet").half(),
-            vae=autoencoder_kl(movq.float()).half(),
             **shared,
-        ).save_pretrained(part / second.name)
+        )
+        made.vae.half()
+        made.save_pretrained(part / second.name)
         for beside in ("aligner", "vae", "upscaler"):  # those of the first decoder
             shutil.rmtree(part / second.name / beside, ignore_errors=True)
     replace(table, places=lay_out(table)).save(part)
