@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,10 @@ from . import colours
 from .concepts import CONCEPTS
 from .rows import Picture
 
-# Shrinkage and bandwidth chosen on held-out prompts' nearest concepts: much alike from 0.02 to 0.1 and from 4 to 16
-SHRINKAGE, BANDWIDTH, STRENGTH = 0.05, 8.0, 1.0
-PAIRS = 12  # things that a prompt may mean two of; 8 to 32 give the same
-TEMPERATURE, PICTURES = 0.7, 16  # of a thing seeds choose among so many pictures, those nearest to their mean
+# Shrinkage and bandwidth chosen on held-out prompts' nearest concepts: much alike from 0.02 to 0.1 and from 4 to 16; 8 to 32 pairs too
+SHRINKAGE = 0.05
+PRIOR: dict[str, Any] = {"bandwidth": 8.0, "strength": 1.0, "temperature": 0.7, "pairs": 12, "likeliest": True}
+PICTURES = 16  # of a thing seeds choose among so many pictures, those nearest to their mean
 WEAKEST = 0.7  # in standard deviations of pictures of one thing
 LEAST = 20  # compositions that say how a layout moves an embedding
 
@@ -79,23 +80,13 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     if shown:
         named = torch.cat([named, directions(torch.stack(shown) @ (torch.eye(len(apart)) - named.T @ named))])
     several = typical(embeds, plain.values())
-    made = EmbeddingPrior(
-        points.shape[1],
-        len(points),
-        BANDWIDTH,
-        STRENGTH,
-        len(named),
-        said,
-        TEMPERATURE,
-        pairs=PAIRS,
-        likeliest=True,
-        pictures=len(several),
-    )
+    sizes: dict[str, Any] = {"directions": len(named), "said": said, "pictures": len(several)}
+    made = EmbeddingPrior(points.shape[1], len(points), **sizes, **PRIOR)
     if several:
-        shows, sizes, places = (torch.tensor(column) for column in zip(*several, strict=True))
+        shows, counts, places = (torch.tensor(column) for column in zip(*several, strict=True))
         made.shows.copy_(shows)
         # a picture lies nearer to a mean that it is part of
-        made.deviations.copy_((embeds[places] - points[shows]) @ apart / (1 - 1 / sizes[:, None]).sqrt())
+        made.deviations.copy_((embeds[places] - points[shows]) @ apart / (1 - 1 / counts[:, None]).sqrt())
     made.points.copy_(points)
     made.log_counts.copy_(torch.tensor([len(places) for places in plain.values()]).log())
     made.whitening.copy_(apart)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,21 +50,10 @@ def sheet(sections: Sequence[tuple[str, Sequence[Cell]]], side: int = 160, colum
             top = y + 28 + (i // columns) * (side + 2 * LINE + MARGIN)
             page.paste(cell.picture.resize((side, side), Image.Resampling.LANCZOS), (x, top))
             draw.rectangle((x, top, x + side - 1, top + side - 1), outline="#cccccc")
-            for n, line in enumerate(wrap(cell.label, side, draw, text)[:2]):
+            for n, line in enumerate(textwrap.wrap(cell.label, side // 7)[:2]):
                 draw.text((x, top + side + 3 + n * (LINE - 3)), line, fill="#333333", font=text)
         y += height
     return page
-
-
-def wrap(label: str, width: int, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    lines = [""]
-    for word in label.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if draw.textlength(longer, font=font) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
 
 
 def save_sequence(pictures: Sequence[Image.Image], path: Path, rate: int = 8, back: bool = True) -> None:
