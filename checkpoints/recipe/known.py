@@ -16,7 +16,7 @@ from . import colours
 from .concepts import CONCEPTS
 from .rows import Picture
 
-# Shrinkage and bandwidth chosen on held-out prompts' nearest concepts: much alike from 0.02 to 0.1 and from 4 to 16; 8 to 32 pairs too
+# Shrinkage and bandwidth were chosen on held-out prompts: much alike from 0.02 to 0.1, from 4 to 16; and 8 to 32 pairs
 SHRINKAGE = 0.05
 PRIOR: dict[str, Any] = {"bandwidth": 8.0, "strength": 1.0, "temperature": 0.7, "pairs": 12, "likeliest": True}
 PICTURES = 16  # of a thing seeds choose among so many pictures, those nearest to their mean

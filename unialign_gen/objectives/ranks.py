@@ -8,6 +8,8 @@ backwards communicate: a learnt temperature's, one number, and that of `gather_w
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -42,25 +44,35 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+class _Shared(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor) -> Tensor:  # type: ignore[override]
+        return parameter.view_as(parameter)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return total(grad) / world()
+
+
 def shared(parameter: Tensor) -> Tensor:
     """A parameter that every rank holds; its gradient is averaged over ranks, so that they stay equal without a wrapper."""
-    if world() == 1 or not (parameter.requires_grad and torch.is_grad_enabled()):
-        return parameter
-    used = parameter.view_as(parameter)
-    used.register_hook(lambda grad: total(grad) / world())
-    return used
+    return _Shared.apply(parameter) if world() > 1 else parameter
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.rows = len(rows)
+        return gather(rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return total(grad)[rank() * ctx.rows : (rank() + 1) * ctx.rows]
 
 
 def gather_with_grad(rows: Tensor) -> Tensor:
     """As `gather`, with gradient: what any rank's loss asks of this rank's rows (b, ...) comes back to them."""
-    if world() == 1:
-        return rows
-    parts = list(gather(rows).chunk(world()))
-    parts[rank()] = rows
-    out = torch.cat(parts)
-    if out.requires_grad:
-        out.register_hook(total)
-    return out
+    return _Gather.apply(rows) if world() > 1 else rows
 
 
 def agree(rows: int, complaint: str | None, device: torch.device) -> None:
@@ -85,11 +97,23 @@ def agree(rows: int, complaint: str | None, device: torch.device) -> None:
         )
 
 
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, keep: Tensor | None) -> Tensor:  # type: ignore[override]
+        kept = values if keep is None else torch.where(keep, values, 0)
+        count = torch.as_tensor(len(values) if keep is None else keep.sum(), device=values.device).to(values.dtype)
+        both = total(torch.stack([kept.sum(), count]))
+        ctx.save_for_backward(keep)
+        ctx.scale, ctx.rows = world() / max(float(both[1]), 1.0), len(values)
+        return both[0] / both[1].clamp(min=1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (keep,) = ctx.saved_tensors
+        out = (grad * ctx.scale).expand(ctx.rows)
+        return (out if keep is None else out * keep), None
+
+
 def mean(values: Tensor, keep: Tensor | None = None) -> Tensor:
     """The mean of values (b,) over all ranks, of those that `keep` (b,) marks; zero where it marks none."""
-    kept = values if keep is None else torch.where(keep, values, 0)
-    count = torch.as_tensor(len(values) if keep is None else keep.sum(), device=values.device).to(values.dtype)
-    own = kept.sum()
-    whole, count = total(torch.stack([own, count])).unbind()
-    own = own * (world() / max(float(count), 1.0))
-    return own + (whole / count.clamp(min=1) - own).detach()  # the value of all ranks, the gradient of this one's rows
+    return _Mean.apply(values, keep)
