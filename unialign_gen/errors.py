@@ -18,7 +18,7 @@ class InputError(ValueError):
 
 
 @contextmanager
-def as_input_error(message: str, *kinds: type[Exception]) -> Iterator[None]:
+def as_input_error(message: str, *kinds: type[BaseException]) -> Iterator[None]:
     """Turns errors of these kinds, raised in the block, into an `InputError`; one that is an `InputError` stays as it is.
 
     Args:

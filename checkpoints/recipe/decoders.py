@@ -327,14 +327,14 @@ def train(
             made = [encode(movq, part.to(device)).half().cpu() for part in packed.pictures.split(1024)]
         save_array(file, torch.cat(made).numpy())
     latents, embeds = torch.from_numpy(np.load(file)).to(device), packed.embeddings.to(device)
-    sizes, batch = (embeds.shape[1], *latents.shape[1:3], width), batch or (64 if device == "cpu" else 512)
+    sizes, batch = (embeds.shape[1], latents.shape[1], latents.shape[2], width), batch or (64 if device == "cpu" else 512)
     model: Any
     if decoder is Decoder.kandinsky:
         model, words = KandinskyDenoiser(*sizes), {}
     else:
         captions = [row["captions"] for row in packed.rows]
         words = {"tokenizer": tokenizer(folder / "tokenizer", list(itertools.chain(*captions)))}
-        model = UnclipDenoiser(*sizes, words["tokenizer"], captions)
+        model = UnclipDenoiser(*sizes, words=words["tokenizer"], captions=captions)
     for name, part in model.named_children():
         first = next((f / name for f in (folder, out / Decoder.kandinsky) if (f / name).exists()), None)
         if first is not None and not (folder / loop.STATE).exists():

@@ -56,18 +56,26 @@ def label(concepts: Sequence[str], name: str) -> str:
 
 
 def nonsense(count: int) -> list[str]:
-    """Texts that say nothing: random letters, keys side by side, made-up words, other scripts and emoji, digits and signs."""
+    """Texts that say nothing: random letters, made-up words, other scripts, emoji, digits and signs."""
     dice = random.Random("nonsense")
-    keys = [row[i : i + n] for row in (KEYS, KEYS[::-1]) for n in range(2, 10) for i in range(len(KEYS) - n)]
-    syllables = [a + b for a in "bcdfghjklmnprstvwz" for b in "aeiouy"]
-    scripts = [[chr(code) for code in range(ord(first), ord(last) + 1)] for first, last in SCRIPTS]
-    out = []
-    for _ in range(count):
-        others = ((keys, 1), (syllables, 5), (dice.choice(scripts), 5), (string.digits + string.punctuation, 5))
-        pieces, most = dice.choice(((string.ascii_lowercase, 9), *others))
-        words = (
-            "".join(dice.choices(pieces, k=dice.randint(min(2, most), most))) for _ in range(dice.choice((1, 1, 2, 2, 3, 4)))
-        )
+    out: list[str] = []
+    while len(out) < count:
+        words = []
+        sort = dice.randrange(5)
+        low, high = map(ord, dice.choice(SCRIPTS))
+        for _ in range(dice.choice((1, 1, 2, 2, 3, 4))):
+            size = dice.randint(2, 9)
+            if sort == 0:
+                words.append("".join(dice.choices(string.ascii_lowercase, k=size)))
+            elif sort == 1:
+                start = dice.randrange(len(KEYS) - size)
+                words.append(KEYS[start : start + size][:: dice.choice((1, -1))])
+            elif sort == 2:
+                words.append("".join(dice.choice("bcdfghjklmnprstvwz") + dice.choice("aeiouy") for _ in range(size // 2 + 1)))
+            elif sort == 3:
+                words.append("".join(chr(dice.randint(low, high)) for _ in range(size // 2 + 1)))
+            else:
+                words.append("".join(dice.choices(string.digits + string.punctuation, k=size // 2 + 1)))
         out.append(" ".join(words))
     return out
 

@@ -63,7 +63,7 @@ def train(
     Raises:
         InputError: `folder` holds the state of another network.
     """
-    model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-arg]
+    model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimiser = Muon(model)
     mean = EMAModel(model.parameters(), decay=0.999, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True)
     parts: dict[str, Any] = {"model": model, "optimiser": optimiser, "average": mean}
@@ -139,7 +139,7 @@ class Muon:
         loss.backward()
         nn.utils.clip_grad_norm_(self.rest, 1.0)
         for p, matrix in self.pairs:
-            matrix.grad = as_matrix(p.grad)
+            matrix.grad = None if p.grad is None else as_matrix(p.grad)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = lr

@@ -85,7 +85,9 @@ def true_of(data: Examples, rows: Tensor, captions: Tensor) -> Tensor:
 
 def soft_cross_entropy(logits: Tensor, same: Tensor) -> Tensor:
     """Cross-entropy in both directions against all positives at once: `same` (B, B), 1 where row and column belong together."""
-    return sum(F.cross_entropy(x, y / y.sum(1, keepdim=True)) for x, y in ((logits, same), (logits.T, same.T)))
+    forth = -(same / same.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
+    back = -(same.T / same.T.sum(1, keepdim=True) * logits.T.log_softmax(1)).sum(1).mean()
+    return forth + back
 
 
 def train(data: Examples, *, steps: int = SIZES.space_steps, batch: int = SIZES.space_batch, lr: float = 1e-3) -> Head:

@@ -168,7 +168,7 @@ def use(threads: int) -> None:
 
 def image_network(root: Path) -> nn.Module:
     """What perceptual losses compare pictures by."""
-    return load_encoder(root / "encoders" / "image").net.to(memory_format=torch.channels_last)  # type: ignore[union-attr]
+    return load_encoder(root / "encoders" / "image").net.to(memory_format=torch.channels_last)  # type: ignore[union-attr,return-value]
 
 
 def autoencoder(root: Root = ROOT, minutes: Minutes = 60, cool: Cool = False, threads: Threads = 0) -> None:

@@ -16,7 +16,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -91,9 +91,13 @@ def run(config: ExtractConfig, process: Process | None = None, progress: bool = 
             encoder.to(memory_format=torch.channels_last)
     quiet = not progress or process.rank > 0
     with ThreadPoolExecutor(1, "write") as writer:
-        made = shards(config, corpus, encoders, todo, device, quiet)
-        for _ in ordered(writer, lambda shard: cache.write_shard(config.out, *shard), made, 2):
-            pass  # one waits at most
+        written: Future[None] | None = None
+        for number, shard in shards(config, corpus, encoders, todo, device, quiet):
+            if written is not None:
+                written.result()  # one waits at most
+            written = writer.submit(cache.write_shard, config.out, number, shard)
+        if written is not None:
+            written.result()
     return finish(config, corpus, index)
 
 

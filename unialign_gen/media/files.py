@@ -187,7 +187,7 @@ def choose_track(container: InputContainer, kind: str, name: str, track: int | N
             raise InputError(f"{name} has {len(streams)} tracks of {KINDS[kind]}, counted from 0: there is no number {track}")
         order = [streams[track]]
     else:
-        best = container.streams.best(kind)
+        best = container.streams.best(kind)  # type: ignore[arg-type]
         order = sorted(streams, key=lambda s: best is None or s.index != best.index)
     usable = next((s for s in order if s.codec_context is not None), None)
     if usable is None:
