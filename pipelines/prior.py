@@ -37,8 +37,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     and what it does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. The noise is
     Gaussian or, where the prior keeps `pictures`, how one of those of the likeliest thing differs from it: a point where a
     picture was is drawn better than one where none was. What has fewer than four, as the mix of two things, stays at its mean.
-    Along the directions that prompts name, rows of `named`, there is the less noise the more the prompt says of them. The result
-    is brought back to norm 1.
+    Along the directions that prompts name, rows of `named`, there is the less noise the more the prompt says of them. The
+    result is brought back to norm 1.
 
     Args:
         embed_dim: width of the embeddings.
