@@ -36,9 +36,9 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
 
     and what it does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. The noise is
     Gaussian or, where the prior keeps `pictures`, how one of those of the likeliest thing differs from it: a point where a
-    picture was is drawn better than one where none was. A thing with fewer than four of them borrows from all. Along the
-    directions that prompts name, rows of `named`, there is the less noise the more the prompt says of them. The result is
-    brought back to norm 1.
+    picture was is drawn better than one where none was. What has fewer than four, as the mix of two things, stays at its mean.
+    Along the directions that prompts name, rows of `named`, there is the less noise the more the prompt says of them. The
+    result is brought back to norm 1.
 
     Args:
         embed_dim: width of the embeddings.
@@ -142,12 +142,12 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
 
         def expected(row: Tensor) -> tuple[Tensor, int]:
             weights, among = log_counts + near(keys, row), points  # (count,), (count, d)
-            thing = int(weights.argmax())
             best = weights.topk(min(self.config["pairs"], len(points))).indices
             if len(best) > 1:
                 two = F.normalize(points[torch.combinations(best)].mean(1), dim=1)  # (pairs, d)
                 weights, among = torch.cat([weights, near(two @ whitening, row)]), torch.cat([points, two])
-            return among[weights.argmax()] if self.config["likeliest"] else weights.softmax(0) @ among, thing
+            thing = int(weights.argmax())  # beyond `points` there are mixes of two
+            return among[thing] if self.config["likeliest"] else weights.softmax(0) @ among, thing
 
         # one by one: products of matrices round differently with the number of rows, and a prompt's picture should not
         # depend on what is asked for beside it
@@ -167,9 +167,9 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         """How another picture of the same thing might differ (d,); `offset` (d,) is how the prompt itself does."""
         device = generator.device if generator else "cpu"
         if self.config["pictures"]:
-            own = (self.shows == thing).nonzero()[:, 0].tolist()
-            among = own if len(own) >= FEWEST else range(len(self.shows))
-            noise = self.deviations[among[int(torch.randint(len(among), (), generator=generator, device=device))]].float()
+            own = self.deviations[self.shows == thing].float()
+            chosen = int(torch.randint(max(1, len(own)), (), generator=generator, device=device))
+            noise = own[chosen] if len(own) >= FEWEST else torch.zeros_like(offset)
         else:
             noise = torch.randn(len(offset), generator=generator, device=device)
         noise = noise.to(offset.device)
@@ -189,7 +189,7 @@ def each(generator: Generators, count: int) -> Sequence[torch.Generator | None]:
     if generator is None or isinstance(generator, torch.Generator):
         return [generator] * count
     if len(generator) != count:
-        raise InputError(f"{len(generator)} generators for {count} embeddings: give one, or one for each")
+        raise InputError(f"{len(generator)} generators for {count} pictures: give one, or one for each")
     return list(generator)
 
 

@@ -13,7 +13,7 @@ FEW = {"num_inference_steps": 1}
 
 def test_the_priors_draw_is_each_pictures_own_and_the_same_for_its_seed(starter):
     mean = starter.embed(text="a dog", seed=3, prior_temperature=0)
-    drawn = starter.embed(text=["a dog", "a dog", "a dog"], seed=[3, 4, 3], prior_temperature=0.5)
+    drawn = starter.embed(text=["a dog", "a dog", "a dog"], seed=[3, 5, 3], prior_temperature=0.5)
     assert torch.equal(drawn[0], drawn[2])
     assert not torch.allclose(drawn[0], drawn[1])
     assert torch.allclose(mean, starter.embed(text="a dog", prior_temperature=0))

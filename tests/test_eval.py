@@ -88,10 +88,10 @@ def test_evaluate_reports_every_part(tmp_path):
         def best_of(self, candidates, seed, **prompt):
             assert seed == [seed[0] + candidates * i for i in range(len(seed))]
             (values,) = prompt.values()
-            return type("Out", (), {"images": [Image.new("RGB", (8, 8), (1, 0, 0)) for _ in values]})()
+            return type("Out", (), {"images": [Image.new("RGB", (8, 8), (1, 0, 0)) for _ in values], "request": values})()
 
-        def embed(self, text):
-            return torch.eye(2)[0].expand(len(text), -1)
+        def points(self, request):
+            return torch.eye(2)[0].expand(len(request), -1)
 
         class aligner:  # noqa: N801
             folder = None

@@ -18,6 +18,7 @@ from unialign_gen.errors import InputError
 from unialign_gen.loading import shipped_folder
 from unialign_gen.mixing import mix
 from unialign_gen.pipelines import EmbeddingPrior
+from unialign_gen.pipelines.prompts import PRIOR_STREAM, generators
 
 FEW = {"num_inference_steps": 2}
 
@@ -170,18 +171,20 @@ def with_pictures(**options) -> EmbeddingPrior:
 
 
 def test_a_prior_with_pictures_draws_how_these_differ_from_their_thing():
-    """Each draw is one of the thing's own, all about equally often; a thing with few of them borrows from all."""
-    known, rows = with_pictures(), 600
-    expected = torch.eye(6)[:2, None] + 0.5 * known.deviations / known.whitening.diagonal()  # (2, 6, d)
-    expected = F.normalize(expected, dim=2)
-    for thing, own in ((0, [0, 1, 3, 4, 5]), (1, range(6))):
-        prompts = torch.eye(6)[thing].expand(rows, 6)
-        drawn = known(prompts, temperature=0.5, generator=[torch.Generator().manual_seed(s) for s in range(rows)])
-        apart, which = torch.cdist(drawn, expected[thing], compute_mode="donot_use_mm_for_euclid_dist").min(1)
-        assert float(apart.max()) < 1e-5
-        counts = torch.bincount(which, minlength=6)
-        assert (counts[list(own)] > rows / len(own) / 1.5).all()
-        assert int(counts.sum() - counts[list(own)].sum()) == 0
+    """Each draw is one of the thing's own, all about equally often; a thing with few of them stays at its mean."""
+    known, rows, own = with_pictures(), 600, [0, 1, 3, 4, 5]
+    expected = F.normalize(torch.eye(6)[0] + 0.5 * known.deviations[own] / known.whitening.diagonal(), dim=1)  # (5, d)
+    drawn = known(torch.eye(6)[0].expand(rows, 6), temperature=0.5, generator=generators(0, rows, 1))
+    apart, which = torch.cdist(drawn, expected, compute_mode="donot_use_mm_for_euclid_dist").min(1)
+    assert float(apart.max()) < 1e-5
+    assert (torch.bincount(which, minlength=5) > rows / 5 / 1.5).all()
+    assert torch.equal(known(torch.eye(6)[1:2], temperature=0.5), known(torch.eye(6)[1:2]))
+
+
+def test_a_mix_of_two_things_stays_at_its_mean():
+    known, both = with_pictures(pairs=2, likeliest=True), F.normalize(torch.tensor([[1.0, 1, 0, 0, 0, 0]]), dim=1)
+    assert torch.equal(known(both, temperature=0.5), known(both))
+    assert torch.allclose(known(both), both, atol=1e-6)
 
 
 def test_a_prior_with_pictures_keeps_what_a_prompt_names():
@@ -209,7 +212,7 @@ def test_a_draw_that_cannot_be_made_is_refused():
     for wrong in (-0.1, float("nan"), float("inf")):
         with pytest.raises(InputError, match="temperature must be 0 or more"):
             known(unit(2, 6), temperature=wrong)
-    with pytest.raises(InputError, match="1 generators for 2 embeddings"):
+    with pytest.raises(InputError, match="1 generators for 2 pictures"):
         known(unit(2, 6), temperature=1.0, generator=[torch.Generator()])
 
 
@@ -240,10 +243,10 @@ def test_a_call_draws_what_embed_gives(starter):
         point = starter.embed(text="a dog", prior_strength=strength)
         drawn = [
             np.asarray(starter(seed=0, **given, **FEW).images[0]).astype(int)
-            for given in ({"text": "a dog", "prior_strength": strength}, {"embeds": point})
+            for given in ({"text": "a dog", "prior_strength": strength, "prior_temperature": 0}, {"embeds": point})
         ]
         assert np.abs(drawn[0] - drawn[1]).max() <= 1
-    chosen = starter.best_of(1, text="a dog", prior_strength=1.0, seed=0, **FEW).images[0]
+    chosen = starter.best_of(1, text="a dog", prior_strength=1.0, prior_temperature=0, seed=0, **FEW).images[0]
     assert np.abs(np.asarray(chosen).astype(int) - drawn[0]).max() <= 1
 
 
@@ -321,5 +324,6 @@ def test_a_films_moments_are_moved(starter, tmp_path, monkeypatch):
     for strength in (None, 0.0):
         with pytest.raises(KeyboardInterrupt):
             film.make_film(starter, sound, tmp_path / "x.mp4", prior_strength=strength, **FEW)
-    assert torch.allclose(seen[0], starter.prior(seen[1]), atol=1e-6)
+    own, draws = starter.prior.config["temperature"], generators(0, len(seen[1]), 1, PRIOR_STREAM)
+    assert torch.allclose(seen[0], starter.prior(seen[1], temperature=own, generator=draws), atol=1e-6)
     assert not torch.allclose(seen[0], seen[1], atol=1e-3)

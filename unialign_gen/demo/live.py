@@ -62,7 +62,7 @@ class Live(Action):
 
         def embedded(pipeline: Any, prompts: tuple[Prompt, ...]) -> Tensor:
             strength = None if {p.kind for p in prompts} == {"embeds"} else plain.prior_strength
-            return pipeline.mixed(pipeline.sampled(replace(plain, prompts=(prompts,), prior_strength=strength)))[0][0].cpu()
+            return pipeline.mixed(replace(plain, prompts=(prompts,), prior_strength=strength))[0][0].cpu()
 
         def work(pipeline: Any, job: Job) -> dict[str, Any]:
             base, heard, target = embedded(pipeline, stay) if stay else None, None, before
