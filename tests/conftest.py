@@ -23,6 +23,14 @@ def pytest_unconfigure(config):
         processes.exit_within(120)
 
 
+def pytest_assertrepr_compare(op, left, right):
+    """Of long bytes and lists only that they differ: pytest's own line by line takes minutes, and then the test's time is up."""
+    if op == "==" and type(left) is type(right) and isinstance(left, bytes | list) and max(len(left), len(right)) > 10_000:
+        apart = sum(a != b for a, b in zip(left, right, strict=False))
+        return [f"{len(left)} and {len(right)} values, of which {apart} differ"]
+    return None
+
+
 @pytest.fixture(autouse=True)
 def no_process_outlives_its_test():
     yield

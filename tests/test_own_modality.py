@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 from typer.testing import CliRunner
 
 import unialign_gen
@@ -123,7 +123,8 @@ def test_ones_own_modality_is_a_prompt_like_any_other(outlines, tmp_path):
     again = unialign_gen.load(str(tmp_path / "saved"))
     assert torch.allclose(again.embed(silhouette=files), generate.embed(silhouette=files), atol=1e-6)
     same = again(silhouette=files[0], text="red", weights={"silhouette": 0.8, "text": 0.2}, seed=0, num_inference_steps=1)
-    assert list(same.images[0].getdata()) == list(mixed.images[0].getdata())
+    apart = ImageChops.difference(same.images[0], mixed.images[0])  # a copy's tensors may lie, and so round, otherwise
+    assert max(high for _, high in apart.getextrema()) <= 1
     protocol = ["--dataset", "table", "--root", outlines / "outlines.jsonl", "--clips", 4, "--seeds", 1, "--steps", 1]
     method = ["--method", f"ours={outlines / 'run'}", "--prompts", "silhouette,text+silhouette", "--extractor", "judge"]
     found = run("eval", "generation", *protocol, *method, "--out", tmp_path / "results", "--json")
