@@ -363,7 +363,7 @@ def test_the_upscaler_learns_crops_that_lie_where_they_should(tmp_path, monkeypa
     small, wide = pairs(torch.Generator().manual_seed(0), 6)
     torch.testing.assert_close(torch.nn.functional.avg_pool2d(wide, 2), small)
     torch.manual_seed(0)
-    model = upscaler.train(Upscaler(2, 8, 1), pairs, tmp_path, tmp_path / "upscaler", minutes=5, most=80, lr=1e-2)
+    model = upscaler.train(Upscaler(2, 32, 1), pairs, tmp_path, tmp_path / "upscaler", minutes=5, most=80, lr=1e-2)
     with torch.no_grad():
         assert float((model(small) - wide).abs().mean()) < 0.2
     kept = Upscaler.from_pretrained(tmp_path / "upscaler")
