@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from unialign_gen.bench import measure, synthetic
 from unialign_gen.bench.config import BenchConfig, Dataset
-from unialign_gen.bench.datasets import ROWS, put, split_of
+from unialign_gen.bench.datasets import ROWS, split_of
 from unialign_gen.bench.datasets import write as write_datasets
 from unialign_gen.bench.report import read
 from unialign_gen.bench.synthetic import Synthetic, draw
@@ -104,10 +104,10 @@ def caches(tmp_path_factory):
     labels = [("dog", "cat", "car")[i % 3] for i in range(240)]
     image = [torch.randn(1, 1664, generator=g) for _ in labels]
     text = [torch.randn(1 + i % 2, 384, generator=g) for i in range(240)]
-    put(root / "pictures", Shard([f"p{i}" for i in range(240)], labels, {"image": ragged(image), "text": ragged(text)}), {})
+    synthetic.put(root / "pictures", Shard([f"p{i}" for i in range(240)], labels, {"image": ragged(image), "text": ragged(text)}), {})
     sounds = [("dog", "cat|bell")[i % 2] for i in range(60)]
     audio = [torch.full((2, 8), float(i)) for i in range(60)]
-    put(root / "sounds", Shard([f"s{i}" for i in range(60)], sounds, {"audio": ragged(audio)}), {})
+    synthetic.put(root / "sounds", Shard([f"s{i}" for i in range(60)], sounds, {"audio": ragged(audio)}), {})
     return root
 
 
