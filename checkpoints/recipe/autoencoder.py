@@ -31,17 +31,13 @@ PERCEPTUAL_FROM = 20_000  # pictures: features only help once shapes and colours
 def build(channels: tuple[int, ...] = (24, 48, 96), latent_channels: int = 4) -> VQModel:
     """A VQModel that halves the picture at each step but the last: three widths make it f4."""
     return VQModel(
-        in_channels=3,
-        out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
         block_out_channels=channels,
-        layers_per_block=1,
         latent_channels=latent_channels,
         vq_embed_dim=latent_channels,
         num_vq_embeddings=1024,
         norm_num_groups=8,
-        norm_type="group",
         mid_block_add_attention=False,
     )
 

@@ -59,13 +59,11 @@ class Decoder(StrEnum):
 def scheduler() -> DDIMScheduler:
     """The noise levels that the decoders are trained on and sampled by."""
     return DDIMScheduler(
-        num_train_timesteps=1000,
         beta_schedule="squaredcos_cap_v2",
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
         clip_sample=False,
-        set_alpha_to_one=True,
     )
 
 
@@ -245,16 +243,6 @@ def pipeline(decoder: Decoder, movq: VQModel, embed_dim: int, **parts: Any) -> A
     return UniAlignStableUnCLIPPipeline(**shared | parts)
 
 
-@torch.no_grad()
-def borrow(unet: nn.Module, other: nn.Module) -> None:
-    """Copies into `unet` what another UNet has under the same name; rows beyond a tensor's own are left out."""
-    theirs = other.state_dict()
-    for name, mine in unet.state_dict().items():
-        found = theirs.get(name, mine)
-        if found.shape[1:] == mine.shape[1:] and len(found) >= len(mine):
-            mine.copy_(found[: len(mine)])
-
-
 def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], generator: torch.Generator) -> Tensor:
     """Squared error of v for clean latents (B, C, h, w) at stratified noise levels.
 
@@ -338,7 +326,11 @@ def train(
     for name, part in model.named_children():
         first = next((f / name for f in (folder, out / Decoder.kandinsky) if (f / name).exists()), None)
         if first is not None and not (folder / loop.STATE).exists():
-            borrow(part, type(part).from_pretrained(first))
+            theirs = type(part).from_pretrained(first).state_dict()
+            for key, mine in part.state_dict().items():  # rows beyond a tensor's own are left out
+                found = theirs.get(key, mine)
+                if found.shape[1:] == mine.shape[1:] and len(found) >= len(mine):
+                    mine.copy_(found[: len(mine)])
     model.to(device)
     near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)
     forward: Any = torch.compile(model) if device != "cpu" else model

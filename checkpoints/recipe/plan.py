@@ -10,31 +10,11 @@ import csv
 import os
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
-from unialign_gen.config import Count, load, schema
+from unialign_gen.config import parse
 
 TABLES = Path(os.environ.get("UNIALIGN_RECIPE_TABLES", Path(__file__).parent / "tables"))
-
-
-@schema
-class Sizes:
-    """The contents of `sizes.yaml`.
-
-    Attributes:
-        compositions: pictures of several things, out of training pictures and out of held-out ones.
-        pairs: held-out pictures of two things that `recall` measures mixing with.
-        nonsense: texts that say nothing.
-        space_steps, space_batch: of the image space's training.
-        heads: changes of `configs/starter.yaml`, as on the command line of `unialign-gen train`.
-    """
-
-    compositions: Count
-    test_compositions: Count
-    pairs: Count
-    nonsense: Count
-    space_steps: Count
-    space_batch: Count
-    heads: list[str]
 
 
 @cache
@@ -44,4 +24,4 @@ def table(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-SIZES = load(Sizes, TABLES / "sizes.yaml")
+SIZES = SimpleNamespace(**parse((TABLES / "sizes.yaml").read_text("utf-8"), "sizes.yaml"))  # each is explained there

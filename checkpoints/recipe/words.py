@@ -14,7 +14,7 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
-from unialign_gen.errors import InputError
+from unialign_gen.errors import as_input_error
 
 from .concepts import CONCEPTS, article
 from .features import TextFeatures
@@ -82,10 +82,8 @@ def read(root: Path) -> Nouns:
         InputError: they are not there.
     """
     folder = root / "unpacked" / FOLDER
-    try:
+    with as_input_error(f"no nouns of WordNet in {folder}: run `data` first", OSError):
         records, index = (re.findall("^[^ ].*", (folder / f"{name}.noun").read_text(), re.M) for name in ("data", "index"))
-    except OSError as error:
-        raise InputError(f"no nouns of WordNet in {folder}: run `data` first") from error
     synsets: dict[str, Synset] = {}
     for line in records:
         data, _, gloss = line.partition(" | ")
