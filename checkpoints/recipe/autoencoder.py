@@ -22,7 +22,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from unialign_gen.pipelines.autoencoders import LATENT_NOISE
 
 from . import loop
-from .loop import bytes_of, pixels_of
+from .loop import pixels_of
 
 LR = 2e-3
 PERCEPTUAL_FROM = 20_000  # pictures: features only help once shapes and colours stand
@@ -51,9 +51,8 @@ def perceptual_loss(net: Any, got: Tensor, want: Tensor) -> Tensor:
     """L1 between a timm network's features at strides 2, 4 and 8, normalised over their channels (Zhang et al. 2018)."""
 
     def seen(x: Tensor) -> list[Tensor]:
-        return [
-            F.normalize(f, dim=1) for f in net.forward_intermediates(x, [0, 1, 2], stop_early=True, intermediates_only=True)
-        ]
+        found = net.forward_intermediates(x, [0, 1, 2], stop_early=True, intermediates_only=True)
+        return [F.normalize(f, dim=1) for f in found]
 
     with torch.no_grad():
         target = seen(want)
@@ -114,7 +113,8 @@ def train(pictures: Tensor, held_out: Tensor, folder: Path, *, features: Any = N
 def reconstruct(model: VQModel, pictures: Tensor, batch: int = 32) -> Tensor:
     """uint8 (N, 64, 64, 3) through the model and back."""
     latents = encode(model, pictures, batch).split(batch)
-    return torch.cat([bytes_of(model.decode(z, force_not_quantize=True).sample) for z in latents])
+    pixels = torch.cat([model.decode(z, force_not_quantize=True).sample for z in latents])
+    return (pixels.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1)
 
 
 @torch.no_grad()

@@ -100,34 +100,28 @@ class Neighbours:
 def build_unet(decoder: Decoder, embed_dim: int, latent_channels: int, side: int, width: int) -> UNet2DConditionModel:
     """Three levels of widths `width` times 1, 2, 3; attention on the lower two."""
     channels, attend = tuple(width * times for times in (1, 2, 3)), (False, True, True)
+    heads: int | tuple[int, ...]
     own: dict[str, Any]
     if decoder is Decoder.kandinsky:
         plain, cross, between = "Resnet{}sampleBlock2D", "SimpleCrossAttn{}Block2D", "UNetMidBlock2DSimpleCrossAttn"
-        own = {
-            "out_channels": 2 * latent_channels,
-            "attention_head_dim": 32,
-            "encoder_hid_dim": embed_dim,
-            "encoder_hid_dim_type": "image_proj",
-            "addition_embed_type": "image",
-        }
+        outputs, heads = 2 * latent_channels, 32
+        own = {"encoder_hid_dim": embed_dim, "encoder_hid_dim_type": "image_proj", "addition_embed_type": "image"}
     else:
         plain, cross, between = "{}Block2D", "CrossAttn{}Block2D", "UNetMidBlock2DCrossAttn"
-        own = {
-            "out_channels": latent_channels,
-            "attention_head_dim": tuple(c // 32 for c in channels),  # this class takes a number of heads by that name
-            "use_linear_projection": True,
-            "class_embed_type": "projection",
-            "projection_class_embeddings_input_dim": 2 * embed_dim,
-        }
+        outputs, heads = latent_channels, tuple(c // 32 for c in channels)  # this class takes a number of heads by that name
+        projected = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 2 * embed_dim}
+        own = projected | {"use_linear_projection": True}
     return UNet2DConditionModel(
         sample_size=side,
         in_channels=latent_channels,
+        out_channels=outputs,
         down_block_types=tuple((cross if a else plain).format("Down") for a in attend),
         mid_block_type=between,
         up_block_types=tuple((cross if a else plain).format("Up") for a in reversed(attend)),
         block_out_channels=channels,
         layers_per_block=1,
         norm_num_groups=16,
+        attention_head_dim=heads,
         cross_attention_dim=CROSS_DIM,
         resnet_time_scale_shift="scale_shift",
         **own,
@@ -344,11 +338,10 @@ def train(
         conditions = model.conditions(near.draw(rows, generator), dropped, generator, rows)
         return velocity_loss(forward, latents[rows].float(), conditions, generator)
 
-    def write(averaged: Denoiser) -> dict[str, float]:
+    def write(averaged: Denoiser) -> None:
         drawing = pipeline(decoder, packed.movq, embeds.shape[1], **dict(averaged.named_children()), **words).to(device)
         sheet(drawing, embeds[shown], packed.pictures[shown.cpu()]).save(folder / "sheet.png")
         averaged.write(folder)
-        return {}
 
     every = 300 if device == "cpu" else 60
     loop.train(model, loss, write, folder, lr=LR, batch=batch, device=device, every=every, **sitting)

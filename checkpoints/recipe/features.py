@@ -49,7 +49,6 @@ def compiled(folder: Path) -> tuple[Callable[[list[Any]], Tensor], Callable[[Ten
     return encoder.prepare, fast(encoder, encoder.prepare(example))
 
 
-@torch.no_grad()
 def encoded(folder: Path, inputs: Sequence[Any]) -> np.ndarray:
     """Pictures, or texts, to features (N, width), fp16, by the encoder in a folder."""
     prepare, run = compiled(folder)
@@ -140,7 +139,6 @@ def sound_encoder(folder: Path) -> Any:
     return encoder
 
 
-@torch.no_grad()
 def of_sounds(root: Path, rows: Sequence[Row]) -> list[Tensor]:
     """Features (versions, width) of each sound: as it is first, then, of those that are trained on, augmented versions."""
     out = []

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from .concepts import CONCEPTS
 
 
-@torch.enable_grad()
 def fit_probe(features: Tensor, targets: Tensor, steps: int = 400, seed: int = 0) -> nn.Linear:
     """A linear probe (features to logits) on pictures with one or more concepts each.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,6 @@ from unialign_gen.output import written
 
 from .rows import numbered
 
-logger = logging.getLogger(__name__)
 STATE, LOG = "state.pt", "log.jsonl"
 WARM_STEPS = 200
 
@@ -30,7 +29,7 @@ WARM_STEPS = 200
 def train(
     model: nn.Module,
     loss: Callable[[int, torch.Generator], Tensor],
-    write: Callable[[Any], dict[str, float]],
+    write: Callable[[Any], dict[str, float] | None],
     folder: Path,
     *,
     lr: float,
@@ -50,7 +49,7 @@ def train(
     Args:
         loss: of one batch, by the number of samples that all sittings have seen before it, and a generator that depends on
             that number alone: a resumed run draws what an uninterrupted one would.
-        write: writes an averaged copy of the model for others to read; what it measures is logged.
+        write: writes an averaged copy of the model for others to read; what it measures, if anything, is logged.
         batch: samples a step.
         features: another network that the loss goes through.
         cool: the learning rate falls to zero over this sitting: for the last one.
@@ -88,10 +87,10 @@ def train(
         if losses:
             line["loss"] = torch.stack(losses).mean().item()
             losses.clear()
-        line |= write(averaged)
+        line |= write(averaged) or {}
         with (folder / LOG).open("a") as out:
             out.write(json.dumps(line) + "\n")
-        logger.info("%s", line)
+        sys.stderr.write(f"{line}\n")
         return averaged
 
     stop, kept = threading.Event(), start
@@ -197,8 +196,3 @@ def sampling_weights(names: Sequence[str], kinds: Sequence[str], gains: Sequence
 def pixels_of(pictures: Tensor) -> Tensor:
     """uint8 (N, h, w, 3) to float (N, 3, h, w) in [-1, 1], channels last."""
     return (pictures.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-
-
-def bytes_of(pixels: Tensor) -> Tensor:
-    """Its inverse; what lies outside of [-1, 1] is clipped."""
-    return (pixels.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1)

@@ -203,11 +203,7 @@ SOURCES = (emoji, clip_art, stamps, lessons, costumes)
 
 
 def draw(drawing: Drawing, large: Path | None) -> tuple[Image.Image, str, str] | None:
-    """One cut-out, a digest that near-identical pictures share, and its colour; None where it fails.
-
-    Args:
-        large: where to keep it at 512 pixels too.
-    """
+    """One cut-out, kept at 512 pixels too in a file `large`, a digest that near-identical ones share, its colour; or None."""
     try:
         picture = render(drawing)
         if large is not None:

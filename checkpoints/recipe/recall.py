@@ -52,7 +52,6 @@ def measure(
     result: dict[str, dict[str, Any]] = {}
 
     def count(name: str, split: str, modality: str, asked: Sequence[tuple[Any, list[str]]]) -> None:
-        """Of texts, or of encoder features, each with its concepts."""
         if asked:
             inputs = [one for one, _ in asked]
             z = F.normalize(heads[modality](texts(inputs) if modality == "text" else torch.stack(inputs).float()), dim=1)
@@ -99,17 +98,17 @@ def mixing(
     wanted = [[set(rows[place[p]].concepts) for p in r.parts] for r in beside]
     names = [[article(rows[place[p]].name) for p in r.parts] for r in beside]
     sentence = F.normalize(text(texts([" and ".join(both) for both in names])), dim=1)
-    found = {
+    same = [r for r in rows if r.split == "test" and r.kind == "composition" and len(r.parts) > 1 and len(set(r.parts)) == 1]
+    many, one = embeds[[place[r.id] for r in same]], embeds[[place[r.parts[0]] for r in same]]
+    return {
         "pairs": len(beside),
         "composition_cosine": float((own * mix).sum(1).mean()),
         "composition_both": both(own, wanted),
         "mix_both": both(mix, wanted),
         "sentence_both": both(sentence, wanted),
         "sentence_cosine": float((own * sentence).sum(1).mean()),
+        "count_cosine": float((many * one).sum(1).mean()),
     }
-    same = [r for r in rows if r.split == "test" and r.kind == "composition" and len(r.parts) > 1 and len(set(r.parts)) == 1]
-    many, one = embeds[[place[r.id] for r in same]], embeds[[place[r.parts[0]] for r in same]]
-    return found | {"count_cosine": float((many * one).sum(1).mean())}
 
 
 def colour_words(

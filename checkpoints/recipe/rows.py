@@ -7,9 +7,10 @@ rows.jsonl                         one object a picture, in the same order: plai
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,6 +72,14 @@ class Picture:
 def coloured(colour: str, name: str) -> list[str]:
     """A thing in its colour."""
     return [article(f"{colour} {name}"), f"{colour} {name}"]
+
+
+def grouped(named: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
+    """What has each name, in its order."""
+    out: dict[str, list[Any]] = {}
+    for name, one in named:
+        out.setdefault(name, []).append(one)
+    return out
 
 
 def read(root: Path) -> list[Picture]:

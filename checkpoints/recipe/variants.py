@@ -21,7 +21,7 @@ from .concepts import article
 from .cut_outs import SIDE, fitted
 from .files import new_array
 from .plan import SIZES
-from .rows import Picture, coloured
+from .rows import Picture, coloured, grouped
 
 FIVE = ("red", "yellow", "green", "blue", "purple")
 COLOUR_WORDS = {*colours.NAMES, "gray", "golden"}
@@ -94,7 +94,6 @@ def derived(name: str, kind: str, cuts: Sequence[Cut], captions: list[str], colo
 
 
 def plural(name: str) -> str:
-    """Of a noun of one or two words."""
     *first, last = name.split(" ")
     ending = "es" if re.search("(s|x|z|ch|sh)$", last) else "s"
     many = PLURALS.get(last) or re.sub("[^aeiou]y$", lambda m: m.group()[0] + "ie", last) + ending
@@ -142,7 +141,6 @@ def recolourings(cuts: Sequence[Cut]) -> Iterator[Variant]:
 
 
 def recolouring(cut: Cut, colour: str, suffix: str) -> Variant:
-    """A thing in another colour."""
     words = dict.fromkeys((colour, colour.replace("light", "pastel")))
     captions = [text for word in words for text in coloured(word, cut.name)]
     captions += [f"{cut.name} in {colour}", f"{article(f'{colour} {cut.name}')}, {cut.row.style}"]
@@ -151,9 +149,7 @@ def recolouring(cut: Cut, colour: str, suffix: str) -> Variant:
 
 def compositions(cuts: Sequence[Cut], count: int, name: str) -> Iterator[Variant]:
     """`count` pictures of more than one thing, or of one thing in a place; half of the things are of the concept table."""
-    by_style: dict[str, list[Cut]] = {}
-    for cut in cuts:
-        by_style.setdefault(cut.row.style, []).append(cut)
+    by_style = grouped((cut.row.style, cut) for cut in cuts)
     known = [cut for cut in cuts if cut.row.concepts]
     for n in range(count if cuts else 0):
         dice = random.Random(f"composition {name} {n}")
@@ -255,7 +251,6 @@ def variants(found: Sequence[Cut]) -> list[Variant]:
 
 
 def paint(file: Path, variant: Variant) -> Image.Image:
-    """A variant out of the cut-outs in `file`."""
     return draw(variant, np.load(file, mmap_mode="r"))
 
 
