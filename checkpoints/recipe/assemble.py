@@ -35,8 +35,7 @@ def starter(
 ) -> None:
     """Writes the whole starter to `out`, in place of the one that is there; its card is kept.
 
-    Args:
-        decoders: what `train-decoders` wrote: `movq`, `kandinsky/unet`, and `stable-unclip` and `upscaler` if they are there.
+    Of `decoders` it takes `movq`, `kandinsky/unet`, and `stable-unclip` and `upscaler` if they are there.
     """
     part = out.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)

@@ -71,15 +71,12 @@ def colour_loss(latents: Tensor, pixels: Tensor) -> Tensor:
 
 
 def train(pictures: Tensor, held_out: Tensor, folder: Path, *, features: Any = None, batch: int = 8, **sitting: Any) -> VQModel:
-    """Trains movq from where `folder` left it, and writes its average to `folder/movq`.
+    """Trains movq from where `folder` left it, and writes its average, with normalised latents, to `folder/movq`; returns that.
 
     Args:
         pictures, held_out: uint8 (N, 64, 64, 3); the second are reconstructed every few minutes, for the log.
         features: a timm network; without it there is no perceptual term.
         sitting: as in `loop.train`.
-
-    Returns:
-        The averaged model with normalised latents.
     """
     torch.manual_seed(0)
     model = build()

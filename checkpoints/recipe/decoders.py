@@ -158,12 +158,7 @@ class KandinskyDenoiser(Denoiser):
 
 
 class UnclipDenoiser(Denoiser):
-    """Takes noised embeddings with their noise level, and tokens.
-
-    Args:
-        words: the tokenizer.
-        captions: of the training pictures, at most four of each are used.
-    """
+    """Takes noised embeddings with their noise level, and tokens of captions, at most four of each training picture."""
 
     wordless: Tensor
     tokens: Tensor
@@ -217,11 +212,7 @@ def tokenizer(folder: Path, captions: Sequence[str]) -> Any:
 
 
 def pipeline(decoder: Decoder, movq: VQModel, embed_dim: int, **parts: Any) -> Any:
-    """The package's pipeline of a decoder.
-
-    Args:
-        parts: `unet`, of stable-unclip `text_encoder` and `tokenizer`, and whatever else the pipeline takes.
-    """
+    """The package's pipeline of a decoder: `unet`, of stable-unclip `text_encoder` and `tokenizer`, and what else it takes."""
     shared = {
         "aligner": Aligner(embed_dim, ()),
         "scheduler": scheduler(),
@@ -287,9 +278,7 @@ def train(
     Args:
         pack_file: what `pack.write` wrote.
         decoder: without a state it starts from weights in `out/<decoder>`, stable-unclip else from the other's blocks.
-        device: `cpu` or `cuda`.
-        batch: pictures a step; 64 on a CPU, 512 on CUDA by default.
-        width: channels of the first level; 64 makes 10 million parameters, 112 thirty.
+        device, batch, width: as the command line explains them.
         sitting: as in `loop.train`.
 
     Raises:

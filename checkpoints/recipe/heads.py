@@ -80,11 +80,12 @@ def nonsense(count: int) -> list[str]:
     return out
 
 
-def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, texts: TextFeatures, sounds: Sequence[Row]) -> None:
-    """Features of everything that heads may be trained on, tiers A and B, in `root/caches`; what is there stays.
+def train_heads(root: Path, rows: Sequence[Picture], features: np.ndarray, texts: TextFeatures, sounds: Sequence[Row]) -> None:
+    """Trains both heads as the package's configuration says, against the space in `root`; resumes.
 
-    Pictures of the table's concepts and others with captions that name no colour; coloured ones, counted by thing and colour;
-    compositions; pictures with words that they teach; texts that say nothing; sounds by how they came to be.
+    They learn from features in `root/caches`, of tiers A and B, what is there stays: pictures of the table's concepts and others
+    with captions that name no colour; coloured ones, counted by thing and colour; compositions; pictures with words that they
+    teach; texts that say nothing; sounds by how they came to be.
     """
     trained = {row.id: n for n, row in enumerate(rows) if row.split == "train" and row.tier in "AB"}
     mine = [rows[n] for n in trained.values()]
@@ -127,10 +128,6 @@ def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, text
     }
     for name, samples in caches.items():
         keep_cache(root / "caches" / name, samples)
-
-
-def train_heads(root: Path) -> None:
-    """Trains both heads as the package's configuration says, against the space in `root`; resumes."""
     os.environ["UNIALIGN_DATA"] = str(root.resolve())
     anchored = f"anchor_head={json.dumps(str(root.resolve() / 'space'))}"
     train(load_config(TrainConfig, configs_folder() / "starter.yaml", [anchored, *SIZES.heads]))

@@ -102,14 +102,11 @@ def typical(embeds: Tensor, groups: Iterable[list[int]]) -> list[tuple[int, int,
 
 
 def moved_by(rows: Sequence[Picture], embeds: Tensor, kind: str) -> dict[str, Tensor]:
-    """By colour, or by layout, how variants' embeddings differ from those of what they were made of.
+    """By colour, or by layout, the shifts (n, d) from embeddings of what variants were made of to their own.
 
     Args:
         embeds: (N, d), in whitened coordinates.
         kind: `recoloured`, each beside the picture that it was; or `composition`, beside the mean of its parts.
-
-    Returns:
-        Of each colour or layout the shifts (n, d).
     """
     place: dict[str | None, int] = {row.id: n for n, row in enumerate(rows)}
     found: dict[str, list[Tensor]] = {}

@@ -41,7 +41,7 @@ def train(
     most: int | None = None,
     every: float = 300,
 ) -> Any:
-    """Trains a model for so many minutes, or until SIGTERM or SIGINT, from where `folder` left it.
+    """Trains a model for so many minutes, or until SIGTERM or SIGINT, from where `folder` left it; returns the last average.
 
     The state lies in `state.pt`; a kill leaves the old one or the new one. The average of the weights is short at first
     (Karras et al. 2022).
@@ -55,9 +55,6 @@ def train(
         cool: the learning rate falls to zero over this sitting: for the last one.
         most: samples in this sitting at the most.
         every: seconds between states, which are written, logged and given to `write`, as they are at the end.
-
-    Returns:
-        The averaged copy that was given to `write` last.
 
     Raises:
         InputError: `folder` holds the state of another network.

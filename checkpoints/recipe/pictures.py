@@ -165,23 +165,18 @@ def stamps(unpacked: Path) -> Iterator[Item]:
             yield item("tuxpaint-stamps", key, "GPL-2.0-or-later", style, text or stem, path, [stem], [text])
 
 
-def file_licences(readme: str) -> dict[str, str]:
-    """The licence of each file that a README lists: that of the last `License: X` above it."""
-    out, licence = {}, ""
-    for line in map(str.strip, readme.splitlines()):
-        if line.lower().startswith("license:"):
-            licence = line.split(":", 1)[1].strip()
-        out[line] = licence
-    return out
-
-
 def lessons(unpacked: Path) -> Iterator[Item]:
     """GCompris' pictures that a rule of `tables/lessons.tsv` names or takes as they are named: the first rule that matches."""
     for activity in dict.fromkeys(rule["activity"] for rule in table("lessons")):
         rules = [rule for rule in table("lessons") if rule["activity"] == activity]
         files = list(read_rcc(unpacked / f"gcompris-qt-data/usr/share/gcompris-qt/rcc/{activity}.rcc"))
-        readmes = [file_licences(raw.decode("utf8", "replace")) for name, raw in files if name.endswith("README")]
-        licences = {file: licence for readme in readmes for file, licence in readme.items()}
+        licences = {}  # of a file that a README lists: that of the last `License: X` above it
+        for readme in (raw.decode("utf8", "replace") for name, raw in files if name.endswith("README")):
+            licence = ""
+            for line in map(str.strip, readme.splitlines()):
+                if line.lower().startswith("license:"):
+                    licence = line.split(":", 1)[1].strip()
+                licences[line] = licence
         for name, raw in files:
             rule = next((rule for rule in rules if re.search(rule["files"], name)), None)
             if rule:

@@ -214,8 +214,7 @@ def heads(root: Root = ROOT) -> None:
     """Train the text and sound heads, and let them use what their encoders recognise."""
     say(f"heads: {DURATIONS['heads']}")
     have = Data(root)
-    heads_of.write_caches(root, have.rows, have.image, have.texts, have.heard("train", tiers=HEAD_TIERS))
-    heads_of.train_heads(root)
+    heads_of.train_heads(root, have.rows, have.image, have.texts, have.heard("train", tiers=HEAD_TIERS))
     trained = ((root / folder / "head.safetensors").read_bytes() for folder in ("space", TEXT_HEAD, SOUND_HEAD))
     made_of(root / "recognition.json", digest(*trained), lambda: recognise(have))
 
