@@ -253,10 +253,7 @@ def sheet(drawing: Any, embeds: Tensor, pictures: Tensor) -> Image.Image:
 
 
 def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
-    """(N,), with sum 1: things count with the square root of how many pictures they have, the table's concepts three times.
-
-    Kinds of pictures count by `KINDS`.
-    """
+    """(N,), with sum 1: things count by the root of how many pictures they have, concepts three times, kinds by `KINDS`."""
     names, kinds = [f"{row['kind']}|{row['thing']}" for row in rows], [row["kind"] for row in rows]
     return loop.sampling_weights(names, kinds, [3.0 if row["concept"] else 1.0 for row in rows], KINDS)
 

@@ -40,10 +40,8 @@ def keep_cache(folder: Path, samples: Iterable[Sample]) -> None:
     if shard_path(folder, 0).exists():
         return
     ids, labels, features = zip(*samples, strict=True)
-    found = {}
-    for modality in features[0]:
-        parts = [each[modality] for each in features]
-        found[modality] = Ragged(torch.cat(parts).half(), counted(torch.tensor([len(p) for p in parts])))
+    parts = {modality: [each[modality] for each in features] for modality in features[0]}
+    found = {m: Ragged(torch.cat(ps).half(), counted(torch.tensor([len(p) for p in ps]))) for m, ps in parts.items()}
     encoders = {modality: {"dim": rows.values.shape[1], "checkpoint": "starter"} for modality, rows in found.items()}
     corpus = {"name": folder.name, "samples": len(ids)}
     create(folder, {"format": FORMAT, "corpus": corpus, "encoders": encoders, "shards": 1})
@@ -83,9 +81,9 @@ def nonsense(count: int) -> list[str]:
 def train_heads(root: Path, rows: Sequence[Picture], features: np.ndarray, texts: TextFeatures, sounds: Sequence[Row]) -> None:
     """Trains both heads as the package's configuration says, against the space in `root`; resumes.
 
-    They learn from features in `root/caches`, of tiers A and B, what is there stays: pictures of the table's concepts and others
-    with captions that name no colour; coloured ones, counted by thing and colour; compositions; pictures with words that they
-    teach; texts that say nothing; sounds by how they came to be.
+    They learn from features in `root/caches`, of tiers A and B; what is there stays: pictures of the table's concepts and
+    others with captions that name no colour; coloured ones, counted by thing and colour; compositions; pictures with words
+    that they teach; texts that say nothing; sounds by how they came to be.
     """
     trained = {row.id: n for n, row in enumerate(rows) if row.split == "train" and row.tier in "AB"}
     mine = [rows[n] for n in trained.values()]

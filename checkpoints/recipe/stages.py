@@ -106,7 +106,6 @@ class Data:
         return torch.from_numpy(self.image[places]).float()
 
     def heard(self, *splits: str, tiers: str = "ABC", styles: Sequence[str] = tuple(SOUNDS)) -> list[Row]:
-        """The sounds of these splits, tiers and styles."""
         mine = (r for r in self.manifest if r.kind == "sound")
         return [r for r in mine if r.split in splits and r.tier in tiers and r.style in styles]
 
