@@ -22,7 +22,6 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from unialign_gen.pipelines.autoencoders import LATENT_NOISE
 
 from . import loop
-from .loop import pixels_of
 
 LR = 2e-3
 PERCEPTUAL_FROM = 20_000  # pictures: features only help once shapes and colours stand
@@ -84,7 +83,7 @@ def train(pictures: Tensor, held_out: Tensor, folder: Path, *, features: Any = N
     def loss(done: int, generator: torch.Generator) -> Tensor:
         x = pictures[torch.randint(len(pictures), (batch,), generator=generator)]
         mirrored = torch.rand(batch, generator=generator) < 0.5
-        x = pixels_of(torch.where(mirrored[:, None, None, None], x.flip(2), x))
+        x = loop.pixels_of(torch.where(mirrored[:, None, None, None], x.flip(2), x))
         z = model.encode(x).latents
         spread = z.detach().std(dim=(0, 2, 3), keepdim=True)
         noise = torch.randn(z.shape, generator=generator) * spread * LATENT_NOISE
@@ -117,7 +116,7 @@ def reconstruct(model: VQModel, pictures: Tensor, batch: int = 32) -> Tensor:
 @torch.no_grad()
 def encode(model: VQModel, pictures: Tensor, batch: int = 16) -> Tensor:
     """uint8 (N, 64, 64, 3) to latents (N, C, 16, 16); small batches stay in a processor's cache."""
-    return torch.cat([model.encode(pixels_of(part)).latents for part in pictures.split(batch)])
+    return torch.cat([model.encode(loop.pixels_of(part)).latents for part in pictures.split(batch)])
 
 
 @torch.no_grad()

@@ -259,21 +259,14 @@ def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
 
 
 def train(
-    pack_file: Path,
-    out: Path,
-    decoder: Decoder,
-    *,
-    device: str = "cpu",
-    batch: int | None = None,
-    width: int = 64,
-    **sitting: Any,
+    file: Path, out: Path, decoder: Decoder, *, device: str = "cpu", batch: int | None = None, width: int = 64, **sitting: Any
 ) -> None:
     """Trains a decoder from where `out` left it.
 
     Writes `out/movq`, and every five minutes (on CUDA one) `out/<decoder>` with the averaged weights and a sheet of drawings.
 
     Args:
-        pack_file: what `pack.write` wrote.
+        file: what `pack.write` wrote.
         decoder: without a state it starts from weights in `out/<decoder>`, stable-unclip else from the other's blocks.
         device, batch, width: as the command line explains them.
         sitting: as in `loop.train`.
@@ -282,19 +275,19 @@ def train(
         InputError: the pack cannot be read, or `out` was trained on another image space.
     """
     torch.manual_seed(0)
-    packed, folder = pack.read(pack_file), out / decoder.value
+    packed, folder = pack.read(file), out / decoder.value
     space = folder / "space.txt"
     if space.exists() and space.read_text() != packed.space:
         raise InputError(f"{folder} was trained on another image space than this pack is of: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     space.write_text(packed.space)
-    file = out / f"latents-{digest(pack_file.read_bytes())}.npy"
-    if not file.exists():
+    kept = out / f"latents-{digest(file.read_bytes())}.npy"
+    if not kept.exists():
         movq = packed.movq.to(device)
         with loop.fast(device, movq):
             made = [encode(movq, part.to(device)).half().cpu() for part in packed.pictures.split(1024)]
-        save_array(file, torch.cat(made).numpy())
-    latents, embeds = torch.from_numpy(np.load(file)).to(device), packed.embeddings.to(device)
+        save_array(kept, torch.cat(made).numpy())
+    latents, embeds = torch.from_numpy(np.load(kept)).to(device), packed.embeddings.to(device)
     sizes, batch = (embeds.shape[1], latents.shape[1], latents.shape[2], width), batch or (64 if device == "cpu" else 512)
     model: Any
     if decoder is Decoder.kandinsky:
@@ -311,12 +304,10 @@ def train(
                 found = theirs.get(key, mine)
                 if found.shape[1:] == mine.shape[1:] and len(found) >= len(mine):
                     mine.copy_(found[: len(mine)])
-    model.to(device)
     near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)
     forward: Any = torch.compile(model) if device != "cpu" else model
     shown = torch.multinomial(weights, SHEET, generator=torch.Generator(device).manual_seed(0))
-    if not (out / "movq").exists():
-        packed.movq.save_pretrained(out / "movq")
+    once(out / "movq", packed.movq.save_pretrained)
 
     def loss(done: int, generator: torch.Generator) -> Tensor:
         rows = torch.multinomial(weights, batch, replacement=True, generator=generator)

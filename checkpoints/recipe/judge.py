@@ -42,9 +42,7 @@ def fit_probe(features: Tensor, targets: Tensor, steps: int = 400, seed: int = 0
 
 def write(encoder: Path, probe: nn.Linear, out: Path) -> None:
     """Writes what `unialign_gen.eval.judge.Judge` reads: the encoder, a probe for the table's concepts, and their names."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "model.safetensors"):
-        shutil.copyfile(encoder / name, out / name)
+    shutil.copytree(encoder, out, dirs_exist_ok=True)
     save_file({k: v.half().contiguous() for k, v in probe.state_dict().items()}, out / "probe.safetensors")
     classes = {name: row["vggsound"] for name, row in CONCEPTS.items() if row["vggsound"]}
     for file, named in (("concepts.json", list(CONCEPTS)), ("vggsound.json", classes)):

@@ -6,7 +6,6 @@ import copy
 import json
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,10 +89,10 @@ def train(
         sys.stderr.write(f"{line}\n")
         return averaged
 
-    stop, kept = threading.Event(), start
-    before = {sig: signal.signal(sig, lambda *_: stop.set()) for sig in (signal.SIGTERM, signal.SIGINT)}
+    stop, kept = list[int](), start  # the signals that came
+    before = {sig: signal.signal(sig, lambda sig, _: stop.append(sig)) for sig in (signal.SIGTERM, signal.SIGINT)}
     try:
-        while not stop.is_set() and (now := time.monotonic()) - start < 60 * minutes and (most is None or done - first < most):
+        while not stop and (now := time.monotonic()) - start < 60 * minutes and (most is None or done - first < most):
             if now - kept > every:
                 keep()
                 kept = time.monotonic()

@@ -144,7 +144,6 @@ def refused(
 def lines(result: dict[str, dict[str, Any]], meaning: dict[str, float]) -> str:
     """Both for a person to read."""
     out = [f"{'prompt':<13}{'split':<14}{'top-1':>7}{'top-5':>8}{'N':>6}"]
-    for name, splits in result.items():
-        for split, s in splits.items():
-            out.append(f"{name:<13}{split:<14}{s['top1']:>7.1%}{s['top5']:>8.1%}{s['n']:>6}")
+    found = [(name, split, s) for name, splits in result.items() for split, s in splits.items()]
+    out += [f"{name:<13}{split:<14}{s['top1']:>7.1%}{s['top5']:>8.1%}{s['n']:>6}" for name, split, s in found]
     return "\n".join([*out, "", *(f"{name:<27}{value:>7.3f}" for name, value in meaning.items())])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +56,7 @@ DECODER_TIERS, HEAD_TIERS = "A", "AB"
 TEXT_HEAD, SOUND_HEAD = "heads/heads/text", "heads/heads/audio"  # as they are trained
 MINUTES = {"data": 15, "encode": 12, "space": 8, "heads": 12}  # of those that `all` runs, on two processor cores
 DURATIONS = {stage: f"{minutes} minutes." for stage, minutes in [*MINUTES.items(), ("all", sum(MINUTES.values()))]}
-say = functools.partial(typer.echo, err=True)
+say = partial(typer.echo, err=True)
 
 
 @dataclass

@@ -19,8 +19,8 @@ from unialign_gen.pipelines.upscaler import Upscaler
 
 from . import loop
 from .autoencoder import edge_loss, perceptual_loss
-from .loop import pixels_of
 
+BATCH = 4
 Pairs = Callable[[torch.Generator, int], tuple[Tensor, Tensor]]
 
 
@@ -70,7 +70,7 @@ def cropped_pairs(low: Tensor, high: Callable[[int], Tensor], scale: int, side: 
 
         def crops(pictures: Iterable[Tensor], a: int) -> Tensor:
             cut = [p[a * y : a * (y + side), a * x : a * (x + side)] for p, (y, x) in zip(pictures, corners, strict=True)]
-            return pixels_of(torch.stack(cut))
+            return loop.pixels_of(torch.stack(cut))
 
         return crops((low[row] for row in rows), 1), crops(map(high, rows), scale)
 
@@ -78,15 +78,7 @@ def cropped_pairs(low: Tensor, high: Callable[[int], Tensor], scale: int, side: 
 
 
 def train(
-    model: Upscaler,
-    pairs: Pairs,
-    folder: Path,
-    out: Path,
-    *,
-    features: Any = None,
-    batch: int = 4,
-    lr: float = 2e-4,
-    **sitting: Any,
+    model: Upscaler, pairs: Pairs, folder: Path, out: Path, *, features: Any = None, lr: float = 2e-4, **sitting: Any
 ) -> Upscaler:
     """Fine-tunes an upscaler from where `folder` left it, and writes its average to `out`; returns that.
 
@@ -97,10 +89,10 @@ def train(
     """
 
     def loss(done: int, generator: torch.Generator) -> Tensor:
-        small, large = pairs(generator, batch)
+        small, large = pairs(generator, BATCH)
         got = model(small)
         value = F.l1_loss(got, large) + edge_loss(got, large)
         return value if features is None else value + 0.2 * perceptual_loss(features, got, large)
 
-    sitting |= {"lr": lr, "batch": batch, "features": features}
+    sitting |= {"lr": lr, "batch": BATCH, "features": features}
     return loop.train(model, loss, lambda averaged: averaged.save_pretrained(out), folder, **sitting)
