@@ -13,7 +13,6 @@ For both, zeros in place of the embedding mean no condition.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -180,8 +179,7 @@ class UnclipDenoiser(Denoiser):
         self.noising = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
 
     def ids(self, texts: list[str]) -> Tensor:
-        found = self.tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
-        return found.input_ids  # type: ignore[no-any-return]
+        return self.tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
 
     def forward(self, noisy: Tensor, t: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
         return self.unet(noisy, t, self.text_encoder(ids)[0], class_labels=labels).sample
@@ -254,8 +252,8 @@ def sheet(drawing: Any, embeds: Tensor, pictures: Tensor) -> Image.Image:
 
 def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
     """(N,), with sum 1: things count by the root of how many pictures they have, concepts three times, kinds by `KINDS`."""
-    names, kinds = [f"{row['kind']}|{row['thing']}" for row in rows], [row["kind"] for row in rows]
-    return loop.sampling_weights(names, kinds, [3.0 if row["concept"] else 1.0 for row in rows], KINDS)
+    drawn = ((f"{row['kind']}|{row['thing']}", row["kind"], 3.0 if row["concept"] else 1.0) for row in rows)
+    return loop.sampling_weights(drawn, KINDS)
 
 
 def train(
@@ -294,7 +292,7 @@ def train(
         model, words = KandinskyDenoiser(*sizes), {}
     else:
         captions = [row["captions"] for row in packed.rows]
-        words = {"tokenizer": tokenizer(folder / "tokenizer", list(itertools.chain(*captions)))}
+        words = {"tokenizer": tokenizer(folder / "tokenizer", [c for cs in captions for c in cs])}
         model = UnclipDenoiser(*sizes, words=words["tokenizer"], captions=captions)
     for name, part in model.named_children():
         first = next((f / name for f in (folder, out / Decoder.kandinsky) if (f / name).exists()), None)

@@ -28,8 +28,7 @@ def fit_probe(features: Tensor, targets: Tensor, steps: int = 400, seed: int = 0
     balance = 1 / (targets @ targets.sum(0)).clamp(min=1).sqrt()
     optimiser = torch.optim.AdamW(probe.parameters(), lr=3e-3, weight_decay=0.5)
     for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = 3e-3 * (1 - step / steps)
+        optimiser.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
         loss = -(balance[:, None] * targets * probe(x).log_softmax(1)).sum() / balance.sum()
         optimiser.zero_grad()
         loss.backward()

@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -136,8 +136,7 @@ class Muon:
         for p, matrix in self.pairs:
             matrix.grad = None if p.grad is None else as_matrix(p.grad)
         for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = lr
+            optimiser.param_groups[0]["lr"] = lr
             optimiser.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -178,11 +177,12 @@ def fast(device: str, *modules: nn.Module | None) -> Iterator[None]:
             conv.__class__ = nn.Conv2d
 
 
-def sampling_weights(names: Sequence[str], kinds: Sequence[str], gains: Sequence[float], shares: Mapping[str, float]) -> Tensor:
-    """How often each of N pictures is drawn, with sum 1: with its gain, less the more pictures share its name.
+def sampling_weights(drawn: Iterable[tuple[str, str, float]], shares: Mapping[str, float]) -> Tensor:
+    """How often each of N pictures is drawn, by name, kind and gain, with sum 1: less the more pictures share its name.
 
     A name counts with the square root of how many have it. The kinds have their shares of what is drawn.
     """
+    names, kinds, gains = zip(*drawn, strict=True)
     name, kind = numbered(names), numbered(kinds)
     weights = torch.bincount(name)[name].rsqrt() * torch.tensor(gains)
     weights = weights / torch.zeros(len(kind)).index_add_(0, kind, weights)[kind] * torch.tensor([shares[k] for k in kinds])

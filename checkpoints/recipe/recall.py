@@ -25,7 +25,6 @@ from .variants import FIVE
 
 SPLITS = {"held_out": ("test",), "other_makers": ("cross",), "together": ("test", "cross")}
 STYLES = {"recording": RECORDED, "render": ("font",), "speech": ("speech",)}
-Heads = Mapping[str, Callable[[Tensor], Tensor]]
 
 
 def measure(
@@ -34,7 +33,7 @@ def measure(
     sound: Mapping[str, Tensor],
     texts: TextFeatures,
     table: ConceptTable,
-    heads: Heads,
+    heads: Mapping[str, Callable[[Tensor], Tensor]],
 ) -> dict[str, dict[str, Any]]:
     """Top-1 and top-5 shares by modality and split.
 

@@ -72,8 +72,7 @@ def thumbnails(pictures: np.ndarray, side: int = 16) -> Tensor:
 
 def weights_by_name(rows: Sequence[Picture]) -> Tensor:
     """How often each of N pictures is drawn: the table's concepts more often, kinds of pictures as `SHARES` says."""
-    names, kinds = [row.name for row in rows], [row.kind for row in rows]
-    return sampling_weights(names, kinds, [6.0 if row.concepts else 1.0 for row in rows], SHARES)
+    return sampling_weights(((row.name, row.kind, 6.0 if row.concepts else 1.0) for row in rows), SHARES)
 
 
 def true_of(data: Examples, rows: Tensor, captions: Tensor) -> Tensor:

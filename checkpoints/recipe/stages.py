@@ -97,7 +97,6 @@ class Data:
         return torch.from_numpy(np.load(self.root / f"pictures{side}.npy", mmap_mode="r")[places])
 
     def some(self, places: list[int]) -> tuple[list[Picture], Tensor]:
-        """Rows and embeddings of these places."""
         return [self.rows[n] for n in places], self.embeds[places]
 
     def seen(self, places: list[int]) -> Tensor:

@@ -184,11 +184,10 @@ def lessons(
     called = {name: F.normalize(texts(found).mean(0), dim=0) for name, found in captions.items()}
     meanings = known_things(nouns, called, {s: F.normalize(texts([gloss])[0], dim=0) for s, gloss in glosses.items()})
     known = {name: synset for name, synset in meanings.items() if name in shown}
-    learned: dict[str, list[str]] = {}
-    by_id = {row.id: row for row in pictures}
+    learned: dict[str, tuple[Picture, list[str]]] = {}
     said = {c.lower() for row in pictures for c in row.captions}
     for name, words in taught(nouns, known, meanings, said).items():
         for i, word in enumerate(words):
             picture = shown[name][i % len(shown[name])]
-            learned.setdefault(picture.id, []).extend(dict.fromkeys((word, article(word))))
-    return [(by_id[i], words) for i, words in learned.items()]
+            learned.setdefault(picture.id, (picture, []))[1].extend(dict.fromkeys((word, article(word))))
+    return list(learned.values())
