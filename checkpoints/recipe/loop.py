@@ -178,7 +178,7 @@ def fast(device: str, *modules: nn.Module | None) -> Iterator[None]:
 
 
 def sampling_weights(drawn: Iterable[tuple[str, str, float]], shares: Mapping[str, float]) -> Tensor:
-    """How often each of N pictures is drawn, by name, kind and gain, with sum 1: less the more pictures share its name.
+    """How often each of N pictures is drawn, with sum 1, by its name, kind and gain.
 
     A name counts with the square root of how many have it. The kinds have their shares of what is drawn.
     """

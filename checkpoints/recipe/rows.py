@@ -70,7 +70,6 @@ class Picture:
 
 
 def coloured(colour: str, name: str) -> list[str]:
-    """A thing in its colour."""
     return [article(f"{colour} {name}"), f"{colour} {name}"]
 
 

@@ -205,10 +205,8 @@ def grounds(dice: random.Random) -> tuple[Ground, str]:
 
 def tone(name: str, dice: random.Random) -> np.ndarray:
     """An RGB colour (3,) of that name."""
-    if name == "black":
-        return np.full(3, dice.uniform(0, 0.12))
-    if name == "grey":
-        return np.full(3, dice.uniform(0.45, 0.7))
+    if name in ("black", "grey"):
+        return np.full(3, dice.uniform(0, 0.12) if name == "black" else dice.uniform(0.45, 0.7))
     if name == "brown":
         return colours.rgb_of(dice.uniform(18, 32), dice.uniform(0.5, 0.7), dice.uniform(0.35, 0.55))
     return colours.rgb_of(colours.HUES[name] + dice.uniform(-6, 6), dice.uniform(0.45, 0.95), dice.uniform(0.75, 1.0))
