@@ -81,9 +81,9 @@ def nonsense(count: int) -> list[str]:
 def train_heads(root: Path, rows: Sequence[Picture], features: np.ndarray, texts: TextFeatures, sounds: Sequence[Row]) -> None:
     """Trains both heads as the package's configuration says, against the space in `root`; resumes.
 
-    They learn from features in `root/caches`, of tiers A and B; what is there stays: pictures of the table's concepts and
-    others with captions that name no colour; coloured ones, counted by thing and colour; compositions; pictures with words
-    that they teach; texts that say nothing; sounds by how they came to be.
+    They learn from features of tiers A and B that are kept in `root/caches`; what is there stays. Pictures of the table's
+    concepts and others with captions that name no colour; coloured ones, counted by thing and colour; compositions; pictures
+    with words that they teach; texts that say nothing; sounds by how they came to be.
     """
     trained = {row.id: n for n, row in enumerate(rows) if row.split == "train" and row.tier in "AB"}
     mine = [rows[n] for n in trained.values()]
