@@ -62,6 +62,7 @@ def new_array(path: Path, *shape: int) -> Iterator[np.ndarray]:
 
 
 def save_array(path: Path, values: np.ndarray) -> None:
+    """Writes an array."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with written(path) as part:
         np.save(part, values)

@@ -10,11 +10,23 @@ import csv
 import os
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
-from unialign_gen.config import parse
+from unialign_gen.config import Count, load, schema
 
 TABLES = Path(os.environ.get("UNIALIGN_RECIPE_TABLES", Path(__file__).parent / "tables"))
+
+
+@schema
+class Sizes:
+    """The contents of `sizes.yaml`, which explains each."""
+
+    compositions: Count
+    test_compositions: Count
+    pairs: Count
+    nonsense: Count
+    space_steps: Count
+    space_batch: Count
+    heads: list[str]
 
 
 @cache
@@ -24,4 +36,4 @@ def table(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-SIZES = SimpleNamespace(**parse((TABLES / "sizes.yaml").read_text("utf-8"), "sizes.yaml"))  # each is explained there
+SIZES = load(Sizes, TABLES / "sizes.yaml")

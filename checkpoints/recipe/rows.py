@@ -70,6 +70,7 @@ class Picture:
 
 
 def coloured(colour: str, name: str) -> list[str]:
+    """A thing in its colour."""
     return [article(f"{colour} {name}"), f"{colour} {name}"]
 
 

@@ -97,6 +97,7 @@ class Data:
         return torch.from_numpy(np.load(self.root / f"pictures{side}.npy", mmap_mode="r")[places])
 
     def some(self, places: list[int]) -> tuple[list[Picture], Tensor]:
+        """Rows and embeddings of these places."""
         return [self.rows[n] for n in places], self.embeds[places]
 
     def seen(self, places: list[int]) -> Tensor:
@@ -104,6 +105,7 @@ class Data:
         return torch.from_numpy(self.image[places]).float()
 
     def heard(self, *splits: str, tiers: str = "ABC", styles: Sequence[str] = tuple(SOUNDS)) -> list[Row]:
+        """The sounds of these splits, tiers and styles."""
         mine = (r for r in self.manifest if r.kind == "sound")
         return [r for r in mine if r.split in splits and r.tier in tiers and r.style in styles]
 

@@ -94,6 +94,7 @@ def derived(name: str, kind: str, cuts: Sequence[Cut], captions: list[str], colo
 
 
 def plural(name: str) -> str:
+    """Of a noun of one or two words."""
     *first, last = name.split(" ")
     ending = "es" if re.search("(s|x|z|ch|sh)$", last) else "s"
     many = PLURALS.get(last) or re.sub("[^aeiou]y$", lambda m: m.group()[0] + "ie", last) + ending
@@ -141,6 +142,7 @@ def recolourings(cuts: Sequence[Cut]) -> Iterator[Variant]:
 
 
 def recolouring(cut: Cut, colour: str, suffix: str) -> Variant:
+    """A thing in another colour."""
     words = dict.fromkeys((colour, colour.replace("light", "pastel")))
     captions = [text for word in words for text in coloured(word, cut.name)]
     captions += [f"{cut.name} in {colour}", f"{article(f'{colour} {cut.name}')}, {cut.row.style}"]
@@ -249,6 +251,7 @@ def variants(found: Sequence[Cut]) -> list[Variant]:
 
 
 def paint(file: Path, variant: Variant) -> Image.Image:
+    """A variant out of the cut-outs in `file`."""
     return draw(variant, np.load(file, mmap_mode="r"))
 
 
