@@ -417,7 +417,7 @@ def test_text_features_go_on_after_a_kill(tmp_path, monkeypatch):
     assert features.TextFeatures(tmp_path)(["b", "aa", "b", "ccc"]).tolist() == [[1, 98], [2, 97], [1, 98], [3, 99]]
     (tmp_path / "features" / "text" / "00002.json").write_text('["never encoded"]')  # killed before its features were written
     known = features.TextFeatures(tmp_path)
-    assert set(known.place) == {"b", "aa", "ccc"}
+    assert set(known.known) == {"b", "aa", "ccc"}
     assert known(["dddd", "aa"]).tolist() == [[4, 100], [2, 97]]
 
 

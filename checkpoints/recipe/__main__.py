@@ -12,7 +12,7 @@ app = Commands(
     add_completion=False,
 )
 for name, stage in stages.STAGES.items():
-    app.command(name, help=f"{stage.__doc__} {stages.duration(name)}".strip())(stage)
+    app.command(name, help=f"{stage.__doc__} {stages.DURATIONS.get(name, '')}".strip())(stage)
 
 
 if __name__ == "__main__":

@@ -24,16 +24,6 @@ CRISP = 0.5  # of the upscaler: all of it is crisper, and the judge names fewer 
 KEPT = "README.md"  # cards are written by hand
 
 
-def write_aligner(root: Path, heads: dict[str, Head], out: Path) -> Aligner:
-    """Encoders with their heads, in `out`."""
-    for kind, head in heads.items():
-        shutil.copytree(root / "encoders" / kind, out / kind)
-        save_head(quantised(head), out / kind)
-    config = {"_class_name": "Aligner", "embed_dim": EMBED_DIM, "encoders": list(heads)}
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    return Aligner.from_pretrained(out)
-
-
 def starter(
     root: Path,
     decoders: Path,
@@ -45,12 +35,14 @@ def starter(
 ) -> None:
     """Writes the whole starter to `out`, in place of the one that is there; its card is kept.
 
-    Args:
-        decoders: what `train-decoders` wrote: `movq`, `kandinsky/unet`, and `stable-unclip` and `upscaler` if they are there.
+    Of `decoders` it takes `movq`, `kandinsky/unet`, and `stable-unclip` and `upscaler` if they are there.
     """
     part = out.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
-    aligner = write_aligner(root, heads, part / "aligner")
+    for kind, head in heads.items():
+        shutil.copytree(root / "encoders" / kind, part / "aligner" / kind)
+        save_head(quantised(head), part / "aligner" / kind)
+    Aligner(EMBED_DIM, list(heads)).save_config(part / "aligner")
     movq, upscaler = VQModel.from_pretrained(decoders / "movq"), decoders / "upscaler"
     shared = {
         "default_steps": STEPS,
@@ -59,7 +51,7 @@ def starter(
     }
     first, second = (decoders / decoder.value for decoder in Decoder)
     unet = UNet2DConditionModel.from_pretrained(first / "unet").half()
-    own = {"aligner": aligner, "prior": prior.half()}
+    own = {"aligner": Aligner.from_pretrained(part / "aligner"), "prior": prior.half()}
     pipeline(Decoder.kandinsky, movq.half(), EMBED_DIM, unet=unet, **own, **shared).save_pretrained(part)
     if second.is_dir():
         made = pipeline(
@@ -80,15 +72,10 @@ def starter(
     shutil.copy(root / "ATTRIBUTION.tsv", part)
     if (out / KEPT).exists():
         shutil.copy(out / KEPT, part)
-    forget_folders(part)
-    shutil.rmtree(out, ignore_errors=True)
-    part.rename(out)
-
-
-def forget_folders(checkpoint: Path) -> None:
-    """Takes out of the configurations where a model was loaded from, which diffusers and transformers note."""
-    for file in checkpoint.rglob("*.json"):
+    for file in part.rglob("*.json"):  # without where a model was loaded from, which diffusers and transformers note
         config = json.loads(file.read_text())
         if isinstance(config, dict) and {"_name_or_path", "name_or_path"} & set(config):
             config = {k: v for k, v in config.items() if k not in ("_name_or_path", "name_or_path")}
             file.write_text(json.dumps(config, indent=2) + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    part.rename(out)

@@ -22,7 +22,6 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from unialign_gen.pipelines.autoencoders import LATENT_NOISE
 
 from . import loop
-from .loop import bytes_of, pixels_of
 
 LR = 2e-3
 PERCEPTUAL_FROM = 20_000  # pictures: features only help once shapes and colours stand
@@ -31,17 +30,13 @@ PERCEPTUAL_FROM = 20_000  # pictures: features only help once shapes and colours
 def build(channels: tuple[int, ...] = (24, 48, 96), latent_channels: int = 4) -> VQModel:
     """A VQModel that halves the picture at each step but the last: three widths make it f4."""
     return VQModel(
-        in_channels=3,
-        out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
         block_out_channels=channels,
-        layers_per_block=1,
         latent_channels=latent_channels,
         vq_embed_dim=latent_channels,
         num_vq_embeddings=1024,
         norm_num_groups=8,
-        norm_type="group",
         mid_block_add_attention=False,
     )
 
@@ -55,9 +50,8 @@ def perceptual_loss(net: Any, got: Tensor, want: Tensor) -> Tensor:
     """L1 between a timm network's features at strides 2, 4 and 8, normalised over their channels (Zhang et al. 2018)."""
 
     def seen(x: Tensor) -> list[Tensor]:
-        return [
-            F.normalize(f, dim=1) for f in net.forward_intermediates(x, [0, 1, 2], stop_early=True, intermediates_only=True)
-        ]
+        found = net.forward_intermediates(x, [0, 1, 2], stop_early=True, intermediates_only=True)
+        return [F.normalize(f, dim=1) for f in found]
 
     with torch.no_grad():
         target = seen(want)
@@ -76,15 +70,12 @@ def colour_loss(latents: Tensor, pixels: Tensor) -> Tensor:
 
 
 def train(pictures: Tensor, held_out: Tensor, folder: Path, *, features: Any = None, batch: int = 8, **sitting: Any) -> VQModel:
-    """Trains movq from where `folder` left it, and writes its average to `folder/movq`.
+    """Trains movq from where `folder` left it, and writes its average, with normalised latents, to `folder/movq`; returns that.
 
     Args:
         pictures, held_out: uint8 (N, 64, 64, 3); the second are reconstructed every few minutes, for the log.
         features: a timm network; without it there is no perceptual term.
         sitting: as in `loop.train`.
-
-    Returns:
-        The averaged model with normalised latents.
     """
     torch.manual_seed(0)
     model = build()
@@ -92,7 +83,7 @@ def train(pictures: Tensor, held_out: Tensor, folder: Path, *, features: Any = N
     def loss(done: int, generator: torch.Generator) -> Tensor:
         x = pictures[torch.randint(len(pictures), (batch,), generator=generator)]
         mirrored = torch.rand(batch, generator=generator) < 0.5
-        x = pixels_of(torch.where(mirrored[:, None, None, None], x.flip(2), x))
+        x = loop.pixels_of(torch.where(mirrored[:, None, None, None], x.flip(2), x))
         z = model.encode(x).latents
         spread = z.detach().std(dim=(0, 2, 3), keepdim=True)
         noise = torch.randn(z.shape, generator=generator) * spread * LATENT_NOISE
@@ -118,13 +109,14 @@ def train(pictures: Tensor, held_out: Tensor, folder: Path, *, features: Any = N
 def reconstruct(model: VQModel, pictures: Tensor, batch: int = 32) -> Tensor:
     """uint8 (N, 64, 64, 3) through the model and back."""
     latents = encode(model, pictures, batch).split(batch)
-    return torch.cat([bytes_of(model.decode(z, force_not_quantize=True).sample) for z in latents])
+    pixels = torch.cat([model.decode(z, force_not_quantize=True).sample for z in latents])
+    return (pixels.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1)
 
 
 @torch.no_grad()
 def encode(model: VQModel, pictures: Tensor, batch: int = 16) -> Tensor:
     """uint8 (N, 64, 64, 3) to latents (N, C, 16, 16); small batches stay in a processor's cache."""
-    return torch.cat([model.encode(pixels_of(part)).latents for part in pictures.split(batch)])
+    return torch.cat([model.encode(loop.pixels_of(part)).latents for part in pictures.split(batch)])
 
 
 @torch.no_grad()

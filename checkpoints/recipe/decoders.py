@@ -13,7 +13,6 @@ For both, zeros in place of the embedding mean no condition.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -59,13 +58,11 @@ class Decoder(StrEnum):
 def scheduler() -> DDIMScheduler:
     """The noise levels that the decoders are trained on and sampled by."""
     return DDIMScheduler(
-        num_train_timesteps=1000,
         beta_schedule="squaredcos_cap_v2",
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
         clip_sample=False,
-        set_alpha_to_one=True,
     )
 
 
@@ -102,34 +99,28 @@ class Neighbours:
 def build_unet(decoder: Decoder, embed_dim: int, latent_channels: int, side: int, width: int) -> UNet2DConditionModel:
     """Three levels of widths `width` times 1, 2, 3; attention on the lower two."""
     channels, attend = tuple(width * times for times in (1, 2, 3)), (False, True, True)
+    heads: int | tuple[int, ...]
     own: dict[str, Any]
     if decoder is Decoder.kandinsky:
         plain, cross, between = "Resnet{}sampleBlock2D", "SimpleCrossAttn{}Block2D", "UNetMidBlock2DSimpleCrossAttn"
-        own = {
-            "out_channels": 2 * latent_channels,
-            "attention_head_dim": 32,
-            "encoder_hid_dim": embed_dim,
-            "encoder_hid_dim_type": "image_proj",
-            "addition_embed_type": "image",
-        }
+        outputs, heads = 2 * latent_channels, 32
+        own = {"encoder_hid_dim": embed_dim, "encoder_hid_dim_type": "image_proj", "addition_embed_type": "image"}
     else:
         plain, cross, between = "{}Block2D", "CrossAttn{}Block2D", "UNetMidBlock2DCrossAttn"
-        own = {
-            "out_channels": latent_channels,
-            "attention_head_dim": tuple(c // 32 for c in channels),  # this class takes a number of heads by that name
-            "use_linear_projection": True,
-            "class_embed_type": "projection",
-            "projection_class_embeddings_input_dim": 2 * embed_dim,
-        }
+        outputs, heads = latent_channels, tuple(c // 32 for c in channels)  # this class takes a number of heads by that name
+        projected = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 2 * embed_dim}
+        own = projected | {"use_linear_projection": True}
     return UNet2DConditionModel(
         sample_size=side,
         in_channels=latent_channels,
+        out_channels=outputs,
         down_block_types=tuple((cross if a else plain).format("Down") for a in attend),
         mid_block_type=between,
         up_block_types=tuple((cross if a else plain).format("Up") for a in reversed(attend)),
         block_out_channels=channels,
         layers_per_block=1,
         norm_num_groups=16,
+        attention_head_dim=heads,
         cross_attention_dim=CROSS_DIM,
         resnet_time_scale_shift="scale_shift",
         **own,
@@ -166,12 +157,7 @@ class KandinskyDenoiser(Denoiser):
 
 
 class UnclipDenoiser(Denoiser):
-    """Takes noised embeddings with their noise level, and tokens.
-
-    Args:
-        words: the tokenizer.
-        captions: of the training pictures, at most four of each are used.
-    """
+    """Takes noised embeddings with their noise level, and tokens of captions, at most four of each training picture."""
 
     wordless: Tensor
     tokens: Tensor
@@ -193,8 +179,7 @@ class UnclipDenoiser(Denoiser):
         self.noising = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
 
     def ids(self, texts: list[str]) -> Tensor:
-        found = self.tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
-        return found.input_ids  # type: ignore[no-any-return]
+        return self.tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
 
     def forward(self, noisy: Tensor, t: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
         return self.unet(noisy, t, self.text_encoder(ids)[0], class_labels=labels).sample
@@ -225,11 +210,7 @@ def tokenizer(folder: Path, captions: Sequence[str]) -> Any:
 
 
 def pipeline(decoder: Decoder, movq: VQModel, embed_dim: int, **parts: Any) -> Any:
-    """The package's pipeline of a decoder.
-
-    Args:
-        parts: `unet`, of stable-unclip `text_encoder` and `tokenizer`, and whatever else the pipeline takes.
-    """
+    """The package's pipeline of a decoder: `unet`, of stable-unclip `text_encoder` and `tokenizer`, and what else it takes."""
     shared = {
         "aligner": Aligner(embed_dim, ()),
         "scheduler": scheduler(),
@@ -243,16 +224,6 @@ def pipeline(decoder: Decoder, movq: VQModel, embed_dim: int, **parts: Any) -> A
         "image_noising_scheduler": DDPMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False),
     }
     return UniAlignStableUnCLIPPipeline(**shared | parts)
-
-
-@torch.no_grad()
-def borrow(unet: nn.Module, other: nn.Module) -> None:
-    """Copies into `unet` what another UNet has under the same name; rows beyond a tensor's own are left out."""
-    theirs = other.state_dict()
-    for name, mine in unet.state_dict().items():
-        found = theirs.get(name, mine)
-        if found.shape[1:] == mine.shape[1:] and len(found) >= len(mine):
-            mine.copy_(found[: len(mine)])
 
 
 def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], generator: torch.Generator) -> Tensor:
@@ -280,71 +251,61 @@ def sheet(drawing: Any, embeds: Tensor, pictures: Tensor) -> Image.Image:
 
 
 def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
-    """(N,), with sum 1: things count with the square root of how many pictures they have, the table's concepts three times.
-
-    Kinds of pictures count by `KINDS`.
-    """
-    names, kinds = [f"{row['kind']}|{row['thing']}" for row in rows], [row["kind"] for row in rows]
-    return loop.sampling_weights(names, kinds, [3.0 if row["concept"] else 1.0 for row in rows], KINDS)
+    """(N,), with sum 1: things count by the root of how many pictures they have, concepts three times, kinds by `KINDS`."""
+    drawn = ((f"{row['kind']}|{row['thing']}", row["kind"], 3.0 if row["concept"] else 1.0) for row in rows)
+    return loop.sampling_weights(drawn, KINDS)
 
 
 def train(
-    pack_file: Path,
-    out: Path,
-    decoder: Decoder,
-    *,
-    device: str = "cpu",
-    batch: int | None = None,
-    width: int = 64,
-    **sitting: Any,
+    file: Path, out: Path, decoder: Decoder, *, device: str = "cpu", batch: int | None = None, width: int = 64, **sitting: Any
 ) -> None:
     """Trains a decoder from where `out` left it.
 
     Writes `out/movq`, and every five minutes (on CUDA one) `out/<decoder>` with the averaged weights and a sheet of drawings.
 
     Args:
-        pack_file: what `pack.write` wrote.
+        file: what `pack.write` wrote.
         decoder: without a state it starts from weights in `out/<decoder>`, stable-unclip else from the other's blocks.
-        device: `cpu` or `cuda`.
-        batch: pictures a step; 64 on a CPU, 512 on CUDA by default.
-        width: channels of the first level; 64 makes 10 million parameters, 112 thirty.
+        device, batch, width: as the command line explains them.
         sitting: as in `loop.train`.
 
     Raises:
         InputError: the pack cannot be read, or `out` was trained on another image space.
     """
     torch.manual_seed(0)
-    packed, folder = pack.read(pack_file), out / decoder.value
+    packed, folder = pack.read(file), out / decoder.value
     space = folder / "space.txt"
     if space.exists() and space.read_text() != packed.space:
         raise InputError(f"{folder} was trained on another image space than this pack is of: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     space.write_text(packed.space)
-    file = out / f"latents-{digest(pack_file.read_bytes())}.npy"
-    if not file.exists():
+    kept = out / f"latents-{digest(file.read_bytes())}.npy"
+    if not kept.exists():
         movq = packed.movq.to(device)
         with loop.fast(device, movq):
             made = [encode(movq, part.to(device)).half().cpu() for part in packed.pictures.split(1024)]
-        save_array(file, torch.cat(made).numpy())
-    latents, embeds = torch.from_numpy(np.load(file)).to(device), packed.embeddings.to(device)
+        save_array(kept, torch.cat(made).numpy())
+    latents, embeds = torch.from_numpy(np.load(kept)).to(device), packed.embeddings.to(device)
     sizes, batch = (embeds.shape[1], latents.shape[1], latents.shape[2], width), batch or (64 if device == "cpu" else 512)
     model: Any
     if decoder is Decoder.kandinsky:
         model, words = KandinskyDenoiser(*sizes), {}
     else:
         captions = [row["captions"] for row in packed.rows]
-        words = {"tokenizer": tokenizer(folder / "tokenizer", list(itertools.chain(*captions)))}
+        words = {"tokenizer": tokenizer(folder / "tokenizer", [c for cs in captions for c in cs])}
         model = UnclipDenoiser(*sizes, words=words["tokenizer"], captions=captions)
     for name, part in model.named_children():
         first = next((f / name for f in (folder, out / Decoder.kandinsky) if (f / name).exists()), None)
         if first is not None and not (folder / loop.STATE).exists():
-            borrow(part, type(part).from_pretrained(first))
-    model.to(device)
+            theirs = type(part).from_pretrained(first).state_dict()
+            for key, mine in part.state_dict().items():  # rows beyond a tensor's own are left out
+                found = theirs.get(key, mine)
+                if found.shape[1:] == mine.shape[1:] and len(found) >= len(mine):
+                    mine.copy_(found[: len(mine)])
     near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)
     forward: Any = torch.compile(model) if device != "cpu" else model
     shown = torch.multinomial(weights, SHEET, generator=torch.Generator(device).manual_seed(0))
-    if not (out / "movq").exists():
-        packed.movq.save_pretrained(out / "movq")
+    once(out / "movq", packed.movq.save_pretrained)
 
     def loss(done: int, generator: torch.Generator) -> Tensor:
         rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
@@ -352,11 +313,10 @@ def train(
         conditions = model.conditions(near.draw(rows, generator), dropped, generator, rows)
         return velocity_loss(forward, latents[rows].float(), conditions, generator)
 
-    def write(averaged: Denoiser) -> dict[str, float]:
+    def write(averaged: Denoiser) -> None:
         drawing = pipeline(decoder, packed.movq, embeds.shape[1], **dict(averaged.named_children()), **words).to(device)
         sheet(drawing, embeds[shown], packed.pictures[shown.cpu()]).save(folder / "sheet.png")
         averaged.write(folder)
-        return {}
 
     every = 300 if device == "cpu" else 60
     loop.train(model, loss, write, folder, lr=LR, batch=batch, device=device, every=every, **sitting)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import tarfile
 import zipfile
@@ -138,7 +137,6 @@ def extract(root: Path) -> None:
     For sounds there are two encoders side by side: YAMNet knows the sounds of the world, aiSFX sound effects, instruments and
     voices. YAMNet stands first, since recognition reads the first features.
     """
-
     makers: dict[str, Callable[[Path], Encoder]] = {
         "image": lambda _: efficientnet(archive(root, IMAGE), "lite0", grid=True),
         "judge": lambda _: efficientnet(archive(root, JUDGE), "lite2", grid=False),
@@ -146,10 +144,10 @@ def extract(root: Path) -> None:
         "audio": lambda _: Concatenated({"yamnet": yamnet(archive(root, YAMNET)), "aisfx": aisfx(archive(root, "aisfx"))}),
     }
 
-    def fill(folder: Path, make: Callable[[Path], Encoder]) -> None:
-        encoder = make(folder)
+    def fill(folder: Path) -> None:
+        encoder = makers[folder.stem](folder)
         packed = quantised(encoder)
         save_encoder(half(encoder, packed), folder, packed)
 
-    for kind, make in makers.items():
-        once(root / "encoders" / kind, functools.partial(fill, make=make))
+    for kind in makers:
+        once(root / "encoders" / kind, fill)

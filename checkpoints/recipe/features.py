@@ -18,7 +18,6 @@ from torch import Tensor
 
 from unialign_gen.data.manifest import Row
 from unialign_gen.encoders import aisfx, load_encoder, yamnet
-from unialign_gen.encoders.aisfx import RATE
 from unialign_gen.media import load_sound
 
 from .concepts import unit_hash
@@ -49,7 +48,6 @@ def compiled(folder: Path) -> tuple[Callable[[list[Any]], Tensor], Callable[[Ten
     return encoder.prepare, fast(encoder, encoder.prepare(example))
 
 
-@torch.no_grad()
 def encoded(folder: Path, inputs: Sequence[Any]) -> np.ndarray:
     """Pictures, or texts, to features (N, width), fp16, by the encoder in a folder."""
     prepare, run = compiled(folder)
@@ -109,7 +107,7 @@ def augment(samples: Tensor, others: Tensor, generator: torch.Generator) -> Tens
     def uniform(low: float = 0.0, high: float = 1.0) -> float:
         return low + (high - low) * float(torch.rand(1, generator=generator))
 
-    if len(samples) > 2 * RATE and uniform() < 0.6:
+    if len(samples) > 2 * aisfx.RATE and uniform() < 0.6:
         keep = int(len(samples) * uniform(0.4, 0.9))
         start = int(uniform(0, len(samples) - keep))
         samples = samples[start : start + keep]
@@ -117,7 +115,7 @@ def augment(samples: Tensor, others: Tensor, generator: torch.Generator) -> Tens
         samples = F.interpolate(samples[None, None], scale_factor=uniform(0.94, 1.06), mode="linear")[0, 0]
     if uniform() < 0.4:
         spectrum = torch.fft.rfft(samples)
-        spectrum[int(len(spectrum) * uniform(4000, 12000) / (RATE / 2)) :] = 0
+        spectrum[int(len(spectrum) * uniform(4000, 12000) / (aisfx.RATE / 2)) :] = 0
         samples = torch.fft.irfft(spectrum, len(samples))
     peak = samples.abs().max().clamp(min=1e-4)
     if uniform() < 0.3 and len(others):
@@ -125,7 +123,7 @@ def augment(samples: Tensor, others: Tensor, generator: torch.Generator) -> Tens
         samples = samples + other / other.abs().max().clamp(min=1e-4) * peak * uniform(0.02, 0.2)
     if uniform() < 0.5:
         samples = samples + torch.randn(len(samples), generator=generator) * peak * 10 ** uniform(-4, -1.5)
-    return F.pad(samples, (int(uniform() * RATE), 0)) if uniform() < 0.5 else samples
+    return F.pad(samples, (int(uniform() * aisfx.RATE), 0)) if uniform() < 0.5 else samples
 
 
 @functools.cache
@@ -140,11 +138,10 @@ def sound_encoder(folder: Path) -> Any:
     return encoder
 
 
-@torch.no_grad()
 def of_sounds(root: Path, rows: Sequence[Row]) -> list[Tensor]:
     """Features (versions, width) of each sound: as it is first, then, of those that are trained on, augmented versions."""
     out = []
-    load = functools.lru_cache(2)(lambda path: load_sound(root / path, RATE))
+    load = functools.lru_cache(2)(lambda path: load_sound(root / path, aisfx.RATE))
     for number, row in enumerate(progress(rows, "sounds")):
         path = root / "features" / "audio" / f"{row.id}.npy"
         if not path.exists():

@@ -34,8 +34,7 @@ def made_of(mark: Path, inputs: str, make: Callable[[], None]) -> None:
     if not mark.exists() or json.loads(mark.read_text())["inputs"] != inputs:
         mark.unlink(missing_ok=True)
         make()
-        with written(mark) as part:
-            part.write_text(json.dumps({"inputs": inputs}) + "\n")
+        kept(mark, lambda: {"inputs": inputs})
 
 
 def digest(*content: bytes) -> str:

@@ -40,10 +40,8 @@ def keep_cache(folder: Path, samples: Iterable[Sample]) -> None:
     if shard_path(folder, 0).exists():
         return
     ids, labels, features = zip(*samples, strict=True)
-    found = {}
-    for modality in features[0]:
-        parts = [each[modality] for each in features]
-        found[modality] = Ragged(torch.cat(parts).half(), counted(torch.tensor([len(p) for p in parts])))
+    parts = {modality: [each[modality] for each in features] for modality in features[0]}
+    found = {m: Ragged(torch.cat(ps).half(), counted(torch.tensor([len(p) for p in ps]))) for m, ps in parts.items()}
     encoders = {modality: {"dim": rows.values.shape[1], "checkpoint": "starter"} for modality, rows in found.items()}
     corpus = {"name": folder.name, "samples": len(ids)}
     create(folder, {"format": FORMAT, "corpus": corpus, "encoders": encoders, "shards": 1})
@@ -80,11 +78,12 @@ def nonsense(count: int) -> list[str]:
     return out
 
 
-def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, texts: TextFeatures, sounds: Sequence[Row]) -> None:
-    """Features of everything that heads may be trained on, tiers A and B, in `root/caches`; what is there stays.
+def train_heads(root: Path, rows: Sequence[Picture], features: np.ndarray, texts: TextFeatures, sounds: Sequence[Row]) -> None:
+    """Trains both heads as the package's configuration says, against the space in `root`; resumes.
 
-    Pictures of the table's concepts and others with captions that name no colour; coloured ones, counted by thing and colour;
-    compositions; pictures with words that they teach; texts that say nothing; sounds by how they came to be.
+    They learn from features of tiers A and B that are kept in `root/caches`; what is there stays. Pictures of the table's
+    concepts and others with captions that name no colour; coloured ones, counted by thing and colour; compositions; pictures
+    with words that they teach; texts that say nothing; sounds by how they came to be.
     """
     trained = {row.id: n for n, row in enumerate(rows) if row.split == "train" and row.tier in "AB"}
     mine = [rows[n] for n in trained.values()]
@@ -127,10 +126,6 @@ def write_caches(root: Path, rows: Sequence[Picture], features: np.ndarray, text
     }
     for name, samples in caches.items():
         keep_cache(root / "caches" / name, samples)
-
-
-def train_heads(root: Path) -> None:
-    """Trains both heads as the package's configuration says, against the space in `root`; resumes."""
     os.environ["UNIALIGN_DATA"] = str(root.resolve())
     anchored = f"anchor_head={json.dumps(str(root.resolve() / 'space'))}"
     train(load_config(TrainConfig, configs_folder() / "starter.yaml", [anchored, *SIZES.heads]))

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from .concepts import CONCEPTS
 
 
-@torch.enable_grad()
 def fit_probe(features: Tensor, targets: Tensor, steps: int = 400, seed: int = 0) -> nn.Linear:
     """A linear probe (features to logits) on pictures with one or more concepts each.
 
@@ -29,8 +28,7 @@ def fit_probe(features: Tensor, targets: Tensor, steps: int = 400, seed: int = 0
     balance = 1 / (targets @ targets.sum(0)).clamp(min=1).sqrt()
     optimiser = torch.optim.AdamW(probe.parameters(), lr=3e-3, weight_decay=0.5)
     for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = 3e-3 * (1 - step / steps)
+        optimiser.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
         loss = -(balance[:, None] * targets * probe(x).log_softmax(1)).sum() / balance.sum()
         optimiser.zero_grad()
         loss.backward()
@@ -43,9 +41,7 @@ def fit_probe(features: Tensor, targets: Tensor, steps: int = 400, seed: int = 0
 
 def write(encoder: Path, probe: nn.Linear, out: Path) -> None:
     """Writes what `unialign_gen.eval.judge.Judge` reads: the encoder, a probe for the table's concepts, and their names."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "model.safetensors"):
-        shutil.copyfile(encoder / name, out / name)
+    shutil.copytree(encoder, out, dirs_exist_ok=True)
     save_file({k: v.half().contiguous() for k, v in probe.state_dict().items()}, out / "probe.safetensors")
     classes = {name: row["vggsound"] for name, row in CONCEPTS.items() if row["vggsound"]}
     for file, named in (("concepts.json", list(CONCEPTS)), ("vggsound.json", classes)):

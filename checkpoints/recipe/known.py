@@ -14,7 +14,7 @@ from unialign_gen.pipelines import EmbeddingPrior
 
 from . import colours
 from .concepts import CONCEPTS
-from .rows import Picture
+from .rows import Picture, grouped
 
 # Shrinkage and bandwidth were chosen on held-out prompts: much alike from 0.02 to 0.1, from 4 to 16; and 8 to 32 pairs
 SHRINKAGE = 0.05
@@ -22,14 +22,6 @@ PRIOR: dict[str, Any] = {"bandwidth": 8.0, "strength": 1.0, "temperature": 0.7, 
 PICTURES = 16  # of a thing seeds choose among so many pictures, those nearest to their mean
 WEAKEST = 0.7  # in standard deviations of pictures of one thing
 LEAST = 20  # compositions that say how a layout moves an embedding
-
-
-def grouped(named: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
-    """The places that have each name."""
-    out: dict[str, list[int]] = {}
-    for name, place in named:
-        out.setdefault(name, []).append(place)
-    return out
 
 
 def whitening(embeds: Tensor, groups: Sequence[list[int]]) -> Tensor:
@@ -80,8 +72,7 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     if shown:
         named = torch.cat([named, directions(torch.stack(shown) @ (torch.eye(len(apart)) - named.T @ named))])
     several = typical(embeds, plain.values())
-    sizes: dict[str, Any] = {"directions": len(named), "said": said, "pictures": len(several)}
-    made = EmbeddingPrior(points.shape[1], len(points), **sizes, **PRIOR)
+    made = EmbeddingPrior(points.shape[1], len(points), directions=len(named), said=said, pictures=len(several), **PRIOR)
     if several:
         shows, counts, places = (torch.tensor(column) for column in zip(*several, strict=True))
         made.shows.copy_(shows)
@@ -111,14 +102,11 @@ def typical(embeds: Tensor, groups: Iterable[list[int]]) -> list[tuple[int, int,
 
 
 def moved_by(rows: Sequence[Picture], embeds: Tensor, kind: str) -> dict[str, Tensor]:
-    """By colour, or by layout, how variants' embeddings differ from those of what they were made of.
+    """By colour, or by layout, the shifts (n, d) from embeddings of what variants were made of to their own.
 
     Args:
         embeds: (N, d), in whitened coordinates.
         kind: `recoloured`, each beside the picture that it was; or `composition`, beside the mean of its parts.
-
-    Returns:
-        Of each colour or layout the shifts (n, d).
     """
     place: dict[str | None, int] = {row.id: n for n, row in enumerate(rows)}
     found: dict[str, list[Tensor]] = {}

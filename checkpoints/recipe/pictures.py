@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,8 @@ def captions(name: str, style: str, words: Texts, texts: Texts, concepts: Texts)
     if keywords:
         out.append(", ".join(names[:1] + keywords))
     out += [t for t in texts if 8 < len(t) < 200]
-    return list(first((text.lower(), text) for text in out).values())
+    lower = [text.lower() for text in out]
+    return [text for n, text in enumerate(out) if lower.index(lower[n]) == n]
 
 
 def item(
@@ -95,14 +96,6 @@ def words_of(slug: str) -> str:
     return re.sub(r"[^A-Za-z ]+", " ", re.sub(r"([a-z])([A-Z])", r"\1 \2", slug)).strip().lower()
 
 
-def first(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """A dictionary in which the first value of a name stays."""
-    out: dict[str, Any] = {}
-    for name, value in pairs:
-        out.setdefault(name, value)
-    return out
-
-
 def emoji(unpacked: Path) -> Iterator[Item]:
     """Icons by Unicode's code point, if one of three sets has it under that name, or else by Unicode's label."""
 
@@ -116,9 +109,10 @@ def emoji(unpacked: Path) -> Iterator[Item]:
     by_code = {entry["hexcode"].lower().replace("-fe0f", ""): entry for entry in known}
     # some sets still use Unicode's older names
     older = [(unicodedata.name(chr(int(code, 16)), ""), entry) for code, entry in by_code.items() if "-" not in code]
-    by_name = first((letters(name), entry) for name, entry in [*((e["label"], e) for e in known), *older])
+    # of several entries of one name the first counts
+    by_name = {letters(name): entry for name, entry in reversed([*((e["label"], e) for e in known), *older])}
     listed = [pair for name in NAMING for pair in read(f"iconify-json-{name}/package/chars.json").items()]
-    by_icon = first((icon, by_code.get(code.replace("-fe0f", ""))) for code, icon in listed)
+    by_icon = {icon: by_code.get(code.replace("-fe0f", "")) for code, icon in reversed(listed)}
     for source, licence, style in map(dict.values, table("emoji")):
         data = read(f"iconify-json-{source}/package/icons.json")
         for icon, body in data["icons"].items():
@@ -171,23 +165,18 @@ def stamps(unpacked: Path) -> Iterator[Item]:
             yield item("tuxpaint-stamps", key, "GPL-2.0-or-later", style, text or stem, path, [stem], [text])
 
 
-def file_licences(readme: str) -> dict[str, str]:
-    """The licence of each file that a README lists: that of the last `License: X` above it."""
-    out, licence = {}, ""
-    for line in map(str.strip, readme.splitlines()):
-        if line.lower().startswith("license:"):
-            licence = line.split(":", 1)[1].strip()
-        out[line] = licence
-    return out
-
-
 def lessons(unpacked: Path) -> Iterator[Item]:
     """GCompris' pictures that a rule of `tables/lessons.tsv` names or takes as they are named: the first rule that matches."""
     for activity in dict.fromkeys(rule["activity"] for rule in table("lessons")):
         rules = [rule for rule in table("lessons") if rule["activity"] == activity]
         files = list(read_rcc(unpacked / f"gcompris-qt-data/usr/share/gcompris-qt/rcc/{activity}.rcc"))
-        readmes = [file_licences(raw.decode("utf8", "replace")) for name, raw in files if name.endswith("README")]
-        licences = {file: licence for readme in readmes for file, licence in readme.items()}
+        licences = {}  # of a file that a README lists: that of the last `License: X` above it
+        for readme in (raw.decode("utf8", "replace") for name, raw in files if name.endswith("README")):
+            licence = ""
+            for line in map(str.strip, readme.splitlines()):
+                if line.lower().startswith("license:"):
+                    licence = line.split(":", 1)[1].strip()
+                licences[line] = licence
         for name, raw in files:
             rule = next((rule for rule in rules if re.search(rule["files"], name)), None)
             if rule:
@@ -209,11 +198,7 @@ SOURCES = (emoji, clip_art, stamps, lessons, costumes)
 
 
 def draw(drawing: Drawing, large: Path | None) -> tuple[Image.Image, str, str] | None:
-    """One cut-out, a digest that near-identical pictures share, and its colour; None where it fails.
-
-    Args:
-        large: where to keep it at 512 pixels too.
-    """
+    """One cut-out, kept at 512 pixels too in a file `large`, a digest that near-identical ones share, its colour; or None."""
     try:
         picture = render(drawing)
         if large is not None:

@@ -18,15 +18,7 @@ TABLES = Path(os.environ.get("UNIALIGN_RECIPE_TABLES", Path(__file__).parent / "
 
 @schema
 class Sizes:
-    """The contents of `sizes.yaml`.
-
-    Attributes:
-        compositions: pictures of several things, out of training pictures and out of held-out ones.
-        pairs: held-out pictures of two things that `recall` measures mixing with.
-        nonsense: texts that say nothing.
-        space_steps, space_batch: of the image space's training.
-        heads: changes of `configs/starter.yaml`, as on the command line of `unialign-gen train`.
-    """
+    """The contents of `sizes.yaml`, which explains each."""
 
     compositions: Count
     test_compositions: Count

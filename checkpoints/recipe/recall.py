@@ -25,7 +25,6 @@ from .variants import FIVE
 
 SPLITS = {"held_out": ("test",), "other_makers": ("cross",), "together": ("test", "cross")}
 STYLES = {"recording": RECORDED, "render": ("font",), "speech": ("speech",)}
-Heads = Mapping[str, Callable[[Tensor], Tensor]]
 
 
 def measure(
@@ -34,7 +33,7 @@ def measure(
     sound: Mapping[str, Tensor],
     texts: TextFeatures,
     table: ConceptTable,
-    heads: Heads,
+    heads: Mapping[str, Callable[[Tensor], Tensor]],
 ) -> dict[str, dict[str, Any]]:
     """Top-1 and top-5 shares by modality and split.
 
@@ -52,7 +51,6 @@ def measure(
     result: dict[str, dict[str, Any]] = {}
 
     def count(name: str, split: str, modality: str, asked: Sequence[tuple[Any, list[str]]]) -> None:
-        """Of texts, or of encoder features, each with its concepts."""
         if asked:
             inputs = [one for one, _ in asked]
             z = F.normalize(heads[modality](texts(inputs) if modality == "text" else torch.stack(inputs).float()), dim=1)
@@ -99,17 +97,17 @@ def mixing(
     wanted = [[set(rows[place[p]].concepts) for p in r.parts] for r in beside]
     names = [[article(rows[place[p]].name) for p in r.parts] for r in beside]
     sentence = F.normalize(text(texts([" and ".join(both) for both in names])), dim=1)
-    found = {
+    same = [r for r in rows if r.split == "test" and r.kind == "composition" and len(r.parts) > 1 and len(set(r.parts)) == 1]
+    many, one = embeds[[place[r.id] for r in same]], embeds[[place[r.parts[0]] for r in same]]
+    return {
         "pairs": len(beside),
         "composition_cosine": float((own * mix).sum(1).mean()),
         "composition_both": both(own, wanted),
         "mix_both": both(mix, wanted),
         "sentence_both": both(sentence, wanted),
         "sentence_cosine": float((own * sentence).sum(1).mean()),
+        "count_cosine": float((many * one).sum(1).mean()),
     }
-    same = [r for r in rows if r.split == "test" and r.kind == "composition" and len(r.parts) > 1 and len(set(r.parts)) == 1]
-    many, one = embeds[[place[r.id] for r in same]], embeds[[place[r.parts[0]] for r in same]]
-    return found | {"count_cosine": float((many * one).sum(1).mean())}
 
 
 def colour_words(
@@ -145,7 +143,6 @@ def refused(
 def lines(result: dict[str, dict[str, Any]], meaning: dict[str, float]) -> str:
     """Both for a person to read."""
     out = [f"{'prompt':<13}{'split':<14}{'top-1':>7}{'top-5':>8}{'N':>6}"]
-    for name, splits in result.items():
-        for split, s in splits.items():
-            out.append(f"{name:<13}{split:<14}{s['top1']:>7.1%}{s['top5']:>8.1%}{s['n']:>6}")
+    found = [(name, split, s) for name, splits in result.items() for split, s in splits.items()]
+    out += [f"{name:<13}{split:<14}{s['top1']:>7.1%}{s['top5']:>8.1%}{s['n']:>6}" for name, split, s in found]
     return "\n".join([*out, "", *(f"{name:<27}{value:>7.3f}" for name, value in meaning.items())])

@@ -66,7 +66,6 @@ def fit_gate(features: Tensor, opened: Tensor, decay: float) -> nn.Linear:
     return gate
 
 
-@torch.no_grad()
 def recognition(named: nn.Linear, points: Tensor, gate: nn.Linear) -> Recognition:
     """What a classifier of an encoder's first features names, as points (classes, d), behind a gate of the same features."""
     made = Recognition(named.in_features, named.out_features, points.shape[1])
@@ -75,7 +74,6 @@ def recognition(named: nn.Linear, points: Tensor, gate: nn.Linear) -> Recognitio
     return made
 
 
-@torch.no_grad()
 def by_name(named: nn.Linear, gate: nn.Linear, texts: Tensor, known: EmbeddingPrior, choice: Choice) -> Recognition:
     """The classes of a published classifier that are known best.
 

@@ -7,14 +7,16 @@ rows.jsonl                         one object a picture, in the same order: plai
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from unialign_gen.errors import InputError
+from unialign_gen.errors import as_input_error
 
 from .concepts import article
 
@@ -72,20 +74,25 @@ def coloured(colour: str, name: str) -> list[str]:
     return [article(f"{colour} {name}"), f"{colour} {name}"]
 
 
+def grouped(named: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
+    """What has each name, in its order."""
+    out: dict[str, list[Any]] = {}
+    for name, one in named:
+        out.setdefault(name, []).append(one)
+    return out
+
+
 def read(root: Path) -> list[Picture]:
     """The rows of the data folder.
 
     Raises:
         InputError: there are none.
     """
-    try:
-        with (root / "rows.jsonl").open() as f:
-            return [Picture(**json.loads(line)) for line in f]
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"no rows in {root} that can be read: run `data` first ({error})") from error
+    none = f"no rows in {root} that can be read: run `data` first ({{error}})"
+    with as_input_error(none, OSError, ValueError, TypeError), (root / "rows.jsonl").open() as f:
+        return [Picture(**json.loads(line)) for line in f]
 
 
 def numbered(names: Sequence[str]) -> Tensor:
     """(N,): equal numbers, from 0 on, for equal names."""
-    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return torch.tensor([number[name] for name in names])
+    return torch.from_numpy(np.unique(names, return_inverse=True)[1])

@@ -263,12 +263,8 @@ def spoken() -> Iterator[tuple[np.ndarray, Row]]:
 
 def attribute(rows: Sequence[Row], path: Path) -> None:
     """Who made what the starter was trained on: a line for each source and licence, counted."""
-
-    def met(kind: str, tier: str) -> str:
-        if tier == "C":
-            return "nothing: cross-source test set"
-        return "decoder and heads" if tier == "A" and kind == "picture" else "heads"
-
+    nothing = "nothing: cross-source test set"
+    met = {("picture", "A"): "decoder and heads", ("picture", "C"): nothing, ("sound", "C"): nothing}  # or else heads
     count = Counter((r.source, r.kind, r.licence, r.tier) for r in rows)
-    lines = [f"{s}\t{k}\t{licence}\t{t}\t{met(k, t)}\t{n}\n" for (s, k, licence, t), n in sorted(count.items())]
+    lines = [f"{s}\t{k}\t{licence}\t{t}\t{met.get((k, t), 'heads')}\t{n}\n" for (s, k, licence, t), n in sorted(count.items())]
     path.write_text("source\tkind\tlicence\ttier\ttrained on\titems\n" + "".join(lines))

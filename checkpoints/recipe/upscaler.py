@@ -19,8 +19,8 @@ from unialign_gen.pipelines.upscaler import Upscaler
 
 from . import loop
 from .autoencoder import edge_loss, perceptual_loss
-from .loop import pixels_of
 
+BATCH = 4
 Pairs = Callable[[torch.Generator, int], tuple[Tensor, Tensor]]
 
 
@@ -32,20 +32,12 @@ def read_ncnn(weights: bytes, scale: int = 4, width: int = 64, depth: int = 16) 
     four bytes, and biases in fp32; of a PReLU its slopes in fp32.
     """
     model, at = Upscaler(scale, width, depth), 0
-
-    def take(into: Any, dtype: type) -> None:
-        nonlocal at
-        found: np.ndarray = np.frombuffer(weights, dtype, into.numel(), at)
-        at += -(-found.nbytes // 4) * 4
-        into.copy_(torch.from_numpy(found.astype(np.float32)).view(into.shape))
-
     for layer in model.body:
-        if isinstance(layer, nn.Conv2d):
-            at += 4  # the tag
-            take(layer.weight, np.float16)
-            take(layer.bias, np.float32)
-        else:
-            take(layer.weight, np.float32)
+        at += 4 * isinstance(layer, nn.Conv2d)  # the tag
+        for value in layer.parameters():
+            found: np.ndarray = np.frombuffer(weights, np.float16 if value.ndim > 1 else np.float32, value.numel(), at)
+            at += -(-found.nbytes // 4) * 4
+            value.copy_(torch.from_numpy(found.astype(np.float32)).view(value.shape))
     return model
 
 
@@ -78,7 +70,7 @@ def cropped_pairs(low: Tensor, high: Callable[[int], Tensor], scale: int, side: 
 
         def crops(pictures: Iterable[Tensor], a: int) -> Tensor:
             cut = [p[a * y : a * (y + side), a * x : a * (x + side)] for p, (y, x) in zip(pictures, corners, strict=True)]
-            return pixels_of(torch.stack(cut))
+            return loop.pixels_of(torch.stack(cut))
 
         return crops((low[row] for row in rows), 1), crops(map(high, rows), scale)
 
@@ -86,15 +78,7 @@ def cropped_pairs(low: Tensor, high: Callable[[int], Tensor], scale: int, side: 
 
 
 def train(
-    model: Upscaler,
-    pairs: Pairs,
-    folder: Path,
-    out: Path,
-    *,
-    features: Any = None,
-    batch: int = 4,
-    lr: float = 2e-4,
-    **sitting: Any,
+    model: Upscaler, pairs: Pairs, folder: Path, out: Path, *, features: Any = None, lr: float = 2e-4, **sitting: Any
 ) -> Upscaler:
     """Fine-tunes an upscaler from where `folder` left it, and writes its average to `out`; returns that.
 
@@ -105,13 +89,10 @@ def train(
     """
 
     def loss(done: int, generator: torch.Generator) -> Tensor:
-        small, large = pairs(generator, batch)
+        small, large = pairs(generator, BATCH)
         got = model(small)
         value = F.l1_loss(got, large) + edge_loss(got, large)
         return value if features is None else value + 0.2 * perceptual_loss(features, got, large)
 
-    def write(averaged: Upscaler) -> dict[str, float]:
-        averaged.save_pretrained(out)
-        return {}
-
-    return loop.train(model, loss, write, folder, lr=lr, batch=batch, features=features, **sitting)
+    sitting |= {"lr": lr, "batch": BATCH, "features": features}
+    return loop.train(model, loss, lambda averaged: averaged.save_pretrained(out), folder, **sitting)

@@ -21,7 +21,7 @@ from .concepts import article
 from .cut_outs import SIDE, fitted
 from .files import new_array
 from .plan import SIZES
-from .rows import Picture, coloured
+from .rows import Picture, coloured, grouped
 
 FIVE = ("red", "yellow", "green", "blue", "purple")
 COLOUR_WORDS = {*colours.NAMES, "gray", "golden"}
@@ -151,9 +151,7 @@ def recolouring(cut: Cut, colour: str, suffix: str) -> Variant:
 
 def compositions(cuts: Sequence[Cut], count: int, name: str) -> Iterator[Variant]:
     """`count` pictures of more than one thing, or of one thing in a place; half of the things are of the concept table."""
-    by_style: dict[str, list[Cut]] = {}
-    for cut in cuts:
-        by_style.setdefault(cut.row.style, []).append(cut)
+    by_style = grouped((cut.row.style, cut) for cut in cuts)
     known = [cut for cut in cuts if cut.row.concepts]
     for n in range(count if cuts else 0):
         dice = random.Random(f"composition {name} {n}")
@@ -209,10 +207,8 @@ def grounds(dice: random.Random) -> tuple[Ground, str]:
 
 def tone(name: str, dice: random.Random) -> np.ndarray:
     """An RGB colour (3,) of that name."""
-    if name == "black":
-        return np.full(3, dice.uniform(0, 0.12))
-    if name == "grey":
-        return np.full(3, dice.uniform(0.45, 0.7))
+    if name in ("black", "grey"):
+        return np.full(3, dice.uniform(0, 0.12) if name == "black" else dice.uniform(0.45, 0.7))
     if name == "brown":
         return colours.rgb_of(dice.uniform(18, 32), dice.uniform(0.5, 0.7), dice.uniform(0.35, 0.55))
     return colours.rgb_of(colours.HUES[name] + dice.uniform(-6, 6), dice.uniform(0.45, 0.95), dice.uniform(0.75, 1.0))

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
-from unialign_gen.errors import InputError
+from unialign_gen.errors import as_input_error
 
 from .concepts import CONCEPTS, article
 from .features import TextFeatures
@@ -82,10 +82,8 @@ def read(root: Path) -> Nouns:
         InputError: they are not there.
     """
     folder = root / "unpacked" / FOLDER
-    try:
+    with as_input_error(f"no nouns of WordNet in {folder}: run `data` first", OSError):
         records, index = (re.findall("^[^ ].*", (folder / f"{name}.noun").read_text(), re.M) for name in ("data", "index"))
-    except OSError as error:
-        raise InputError(f"no nouns of WordNet in {folder}: run `data` first") from error
     synsets: dict[str, Synset] = {}
     for line in records:
         data, _, gloss = line.partition(" | ")
@@ -186,11 +184,10 @@ def lessons(
     called = {name: F.normalize(texts(found).mean(0), dim=0) for name, found in captions.items()}
     meanings = known_things(nouns, called, {s: F.normalize(texts([gloss])[0], dim=0) for s, gloss in glosses.items()})
     known = {name: synset for name, synset in meanings.items() if name in shown}
-    learned: dict[str, list[str]] = {}
-    by_id = {row.id: row for row in pictures}
+    learned: dict[str, tuple[Picture, list[str]]] = {}
     said = {c.lower() for row in pictures for c in row.captions}
     for name, words in taught(nouns, known, meanings, said).items():
         for i, word in enumerate(words):
             picture = shown[name][i % len(shown[name])]
-            learned.setdefault(picture.id, []).extend(dict.fromkeys((word, article(word))))
-    return [(by_id[i], words) for i, words in learned.items()]
+            learned.setdefault(picture.id, (picture, []))[1].extend(dict.fromkeys((word, article(word))))
+    return list(learned.values())
