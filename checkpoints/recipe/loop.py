@@ -23,6 +23,7 @@ from .rows import numbered
 
 STATE, LOG = "state.pt", "log.jsonl"
 WARM_STEPS = 200
+BF16 = bool(torch.cpu.get_capabilities().get("avx512_bf16"))  # processors without it imitate bf16, many times slower
 
 
 def train(
@@ -153,10 +154,10 @@ def as_matrix(weight: Tensor) -> Tensor:
 
 
 class HalfConv2d(nn.Conv2d):
-    """A convolution in bf16 between layers in fp32."""
+    """A convolution in bf16, where the processor has that, between layers in fp32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=BF16):
             return super().forward(x).float()
 
 

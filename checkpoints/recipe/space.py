@@ -23,7 +23,7 @@ from unialign_gen.training.schedule import warm_then_cool
 from . import colours
 from .features import TextFeatures
 from .files import progress
-from .loop import sampling_weights
+from .loop import BF16, sampling_weights
 from .plan import SIZES
 from .rows import Picture, numbered
 
@@ -111,11 +111,11 @@ def train(data: Examples, *, steps: int = SIZES.space_steps, batch: int = SIZES.
         x = x + 0.1 * head.std * torch.randn(x.shape, generator=generator)
         first, count = data.first[rows], data.first[rows + 1] - data.first[rows]
         captions = first + (torch.rand(batch, generator=generator) * count).long()
-        with torch.autocast("cpu", torch.bfloat16):  # twice as fast; losses stay in fp32
+        with torch.autocast("cpu", torch.bfloat16, enabled=BF16):  # twice as fast; losses stay in fp32
             embeds, called = head(x), caption_head(data.texts[captions].float())
         z, part, other = F.normalize(embeds.float(), dim=1).split([batch, len(mixed), len(mixed)])
         t = F.normalize(called.float(), dim=1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=BF16):
             seen = reader(z * EMBED_DIM**0.5)
         near = (z[composed] * F.normalize(part + other, dim=1)).sum(1)
         logits = (z @ F.normalize(kinds.weight, dim=1).T / 0.06).log_softmax(1)
