@@ -24,7 +24,7 @@ def pytest_unconfigure(config):
 
 
 def pytest_assertrepr_compare(op, left, right):
-    """Of long bytes and lists only that they differ: pytest's own line by line takes minutes, and then the test's time is up."""
+    """Of long bytes and lists only that they differ: pytest's own, line by line, takes minutes and ends the test."""
     if op == "==" and type(left) is type(right) and isinstance(left, bytes | list) and max(len(left), len(right)) > 10_000:
         apart = sum(a != b for a, b in zip(left, right, strict=False))
         return [f"{len(left)} and {len(right)} values, of which {apart} differ"]
