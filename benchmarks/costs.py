@@ -81,7 +81,7 @@ def main(
     kind = getattr(torch, dtype)
     mels = torch.randn(batch, 998, 128)
     table: list[tuple[str, float, int]] = [("sound, BEATs, 10 s", of_encoder(BEATs, mels, device, kind, repeats), CLIPS)]
-    table.append(("sound, YAMNet, 10 s", of_encoder(YAMNet, mels[..., :64], device, kind, repeats), CLIPS))
+    table.append(("sound, YAMNet, 10 s", of_encoder(YAMNet, mels[..., :64].contiguous(), device, kind, repeats), CLIPS))
     for name in [only] if only else SPACES:
         model, width = SPACES[name]
         pixels, tokens = torch.randn(batch, 3, 224, 224), torch.randint(1, 49000, (batch, 77))

@@ -190,8 +190,9 @@ def trainer(setting: Setting, precision: str) -> dict[str, Any]:
         accelerator = Accelerator(mixed_precision=precision, cpu=not setting.cuda)
         made = from_cache(Path(name), accelerator, samples, batch, steps)
         losses, begun = [], time.perf_counter()
-        for made.step in range(steps):
+        for _ in range(steps):
             losses.append(made.update()["loss"])
+            made.step += 1
         if setting.cuda:
             torch.cuda.synchronize()
         spent = time.perf_counter() - begun
