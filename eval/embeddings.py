@@ -65,7 +65,9 @@ def frame_of(features: FeatureCache, frame: int) -> Ragged:
     return Ragged(torch.cat([x for x in found if len(x)]), counted(torch.tensor([len(x) for x in found])))
 
 
-def modality(features: FeatureCache, name: str, run: Path | None, aligner: Aligner | None, frame: int | None = None) -> Tensor:
+def of_modality(
+    features: FeatureCache, name: str, run: Path | None, aligner: Aligner | None, frame: int | None = None
+) -> Tensor:
     """Unit embeddings (N, d) of one modality, zeros where a sample lacks it: the first caption, the mean of other rows.
 
     Args:
@@ -79,7 +81,7 @@ def embed(
     features: FeatureCache, kinds: Sequence[str], run: Path | None, aligner: Aligner | None, frame: int
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Unit embeddings (N, d) by kind, mixed with equal weights on the sphere, and which samples have all of it (N,)."""
-    parts = {m: modality(features, m, run, aligner, frame) for m in needed(kinds)}
+    parts = {m: of_modality(features, m, run, aligner, frame) for m in needed(kinds)}
     has = whole(parts)
     found = {}
     for kind in kinds:

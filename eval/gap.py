@@ -18,7 +18,7 @@ from unialign_gen import diagnostics
 from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.loading.methods import Method
 
-from .embeddings import modality, whole
+from .embeddings import of_modality, whole
 from .figures import Row, from_halves, halves, tabulate
 from .frechet import frechet_distance
 from .kid import mean_kernel
@@ -104,7 +104,7 @@ def embed(
     Raises:
         InputError: fewer than 16 samples have all, or the heads do not fit.
     """
-    every = {m: modality(features, m, run, aligner) for m in modalities}
+    every = {m: of_modality(features, m, run, aligner) for m in modalities}
     both = whole(every).nonzero()[:, 0]
     if len(both) < 16:
         raise InputError(f"only {len(both)} samples have all of {', '.join(modalities)}: at least 16 are needed")
