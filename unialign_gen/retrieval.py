@@ -175,11 +175,6 @@ def tiles(score: Score) -> list[tuple[slice, slice]]:
     return [(rows, columns) for rows in slices(score.texts, ROWS) for columns in slices(score.clips, COLUMNS)]
 
 
-def starts(counts: Tensor) -> Tensor:
-    """Where each of consecutive groups of these sizes (n,) begins."""
-    return counts.cumsum(0) - counts
-
-
 @dataclass(frozen=True)
 class Ranking:
     """One direction, a number for each of n queries, expectations where scores tie.
@@ -226,7 +221,7 @@ class Rights:
         counts = torch.bincount(query, minlength=count)
         most = int(counts.max())
         place = torch.empty_like(query)
-        place[order] = torch.arange(len(query)) - starts(counts)[query[order]]
+        place[order] = torch.arange(len(query)) - (counts.cumsum(0) - counts)[query[order]]
         slot = query * most + place
         padded = torch.full((count * most,), -torch.inf, dtype=scores.dtype)
         padded[slot] = scores
@@ -298,7 +293,7 @@ def right_pairs(owner: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor]:
     first = torch.searchsorted(known[:, 0].contiguous(), groups)
     counts = torch.searchsorted(known[:, 0].contiguous(), groups, right=True) - first
     text = torch.repeat_interleave(torch.arange(len(owner)), counts)
-    within = torch.arange(len(text)) - starts(counts)[text]
+    within = torch.arange(len(text)) - (counts.cumsum(0) - counts)[text]
     return text, known[first[text] + within, 1]
 
 
