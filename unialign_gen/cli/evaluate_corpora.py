@@ -44,10 +44,7 @@ def choose(
             listed = vggsound.rows(csv or vggsound.find_list(root, "test"))
             csv = make_folder(out) / "vggsound-av.csv"
             vggsounder.write_subset(listed, vggsounder.find_list(annotations, root), csv)
-        said = captions or LABELS
-        return CorpusConfig(
-            "vggsound", root, "train" if split == "train" else "test", csv, captions=said, select=clips, seed=seed
-        )
+        return CorpusConfig("vggsound", root, split or "test", csv, captions=captions or LABELS, select=clips, seed=seed)
     if dataset == "table":
         if root is None:
             raise InputError(
@@ -72,8 +69,7 @@ def parse_kinds(text: str) -> list[str]:
     found: list[str] = []
     for entry in text.split(","):
         parts = [p.strip() for p in entry.split("+")]
-        unknown = [p for p in parts if not re.fullmatch(r"[a-z][a-z0-9_]*", p)]
-        if unknown or len(set(parts)) < len(parts):
+        if not all(re.fullmatch(r"[a-z][a-z0-9_]*", p) for p in parts) or len(set(parts)) < len(parts):
             raise InputError(
                 f"--prompts {entry.strip()!r}: join {', '.join(MODALITIES)} or a modality of your own by +, each once"
             )
