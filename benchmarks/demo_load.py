@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -335,8 +335,7 @@ class Attacker:
 
     def attack(self) -> str:
         """One of them; all of its answer."""
-        kinds: tuple[Callable[[], str], ...] = (self.media, self.path, self.values, self.body)
-        return self.draw.choice(kinds)()
+        return self.draw.choice((self.media, self.path, self.values, self.body))()
 
 
 def hostile(server: Server, count: int) -> dict[str, Any]:

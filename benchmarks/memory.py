@@ -125,8 +125,7 @@ def peak_bytes(parts: Mapping[str, int], dtype_bytes: int, order: Sequence[str],
     Raises:
         InputError: `order` names a part that is not there.
     """
-    strange = [part for part in order if part not in parts]
-    if strange:
+    if strange := [part for part in order if part not in parts]:
         raise InputError(f"no part {', '.join(strange)}: the parts are {', '.join(parts)}")
     moved = [parts[part] for part in {*order}] if offload else []
     return dtype_bytes * (sum(parts.values()) - sum(moved) + max(moved, default=0))

@@ -44,7 +44,10 @@ def choose(
             listed = vggsound.rows(csv or vggsound.find_list(root, "test"))
             csv = make_folder(out) / "vggsound-av.csv"
             vggsounder.write_subset(listed, vggsounder.find_list(annotations, root), csv)
-        return CorpusConfig("vggsound", root, split or "test", csv, captions=captions or LABELS, select=clips, seed=seed)
+        said = captions or LABELS
+        return CorpusConfig(
+            "vggsound", root, "train" if split == "train" else "test", csv, captions=said, select=clips, seed=seed
+        )
     if dataset == "table":
         if root is None:
             raise InputError(
