@@ -9,7 +9,7 @@ Writes docs/bench/*.svg, and what stands between the marks `<!-- answers -->` an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,12 +21,21 @@ from scipy.stats import spearmanr
 
 from unialign_gen.bench.measure import JOINT
 from unialign_gen.bench.report import read
+from unialign_gen.eval.figures import Row
 
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- answers -->", "<!-- end -->"
 TOGETHER = "all modalities together"
 matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 9, "axes.spines.top": False}
 matplotlib.rcParams |= {"axes.spines.right": False, "legend.frameon": False}
+
+
+def means(rows: Iterable[Row]) -> dict[str, float]:
+    """By objective."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(row["method"], []).append(row["value"])
+    return {method: float(np.mean(v)) for method, v in values.items()}
 
 
 class Found:
@@ -36,26 +45,22 @@ class Found:
         self.rows = {name: rows for folder in folders for name, rows in read(folder / "report.json").items()}
         self.datasets = list(self.rows)
 
+    def whole(self, dataset: str, metric: str) -> list[Row]:
+        """The rows of a figure with all training samples."""
+        rows = [r for r in self.rows.get(dataset, ()) if (r["metric"], r["subset"]) == (metric, "all")]
+        return [r for r in rows if r["value"] is not None]
+
     def of(self, dataset: str, metric: str, task: str | None = None) -> dict[str, float]:
-        """The figure by objective, with all training samples; the mean over tasks where none is named."""
-        values: dict[str, list[float]] = {}
-        for row in self.rows.get(dataset, ()):
-            if row["metric"] == metric and row["subset"] == "all" and row["value"] is not None and task in (None, row["task"]):
-                values.setdefault(row["method"], []).append(row["value"])
-        return {method: float(np.mean(v)) for method, v in values.items()}
+        """The figure by objective; the mean over tasks where none is named."""
+        return means(r for r in self.whole(dataset, metric) if task in (None, r["task"]))
 
     def intervals(self, dataset: str, metric: str, task: str) -> dict[str, tuple[float, float, float]]:
-        return {
-            r["method"]: (r["value"], r["low"], r["high"])
-            for r in self.rows.get(dataset, ())
-            if (r["metric"], r["task"], r["subset"]) == (metric, task, "all")
-        }
+        rows = [r for r in self.whole(dataset, metric) if r["task"] == task]
+        return {r["method"]: (r["value"], r["low"], r["high"]) for r in rows}
 
     def pathways(self, dataset: str, metric: str) -> dict[str, float]:
         """The mean over the query's pathways, tasks `text, image` and so on."""
-        tasks = {r["task"] for r in self.rows.get(dataset, ()) if r["metric"] == metric and ", " in r["task"]}
-        tables = [self.of(dataset, metric, task) for task in tasks if "missing" not in task]
-        return {m: float(np.mean([t[m] for t in tables])) for m in (tables[0] if tables else ())}
+        return means(r for r in self.whole(dataset, metric) if ", " in r["task"] and "missing" not in r["task"])
 
     def modalities(self, dataset: str) -> int:
         return 1 + len({r["task"] for r in self.rows[dataset] if r["metric"] == "label precision" and ", " in r["task"]})
@@ -164,38 +169,26 @@ def predictors_figure(found: Found) -> None:
 # Answers.
 
 
-def percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def table(intro: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(intro: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, and what is said before it."""
     lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
-    return [*([intro] if intro else []), f"{lines[0]}\n|{'---|' * len(head)}", *lines[1:]]
+    return (f"{intro}\n\n" if intro else "") + "\n".join([lines[0], f"|{'---|' * len(head)}", *lines[1:]])
 
 
-def change(found: Found, dataset: str, metric: str, task: str | None = None) -> tuple[float, float] | None:
-    """A figure, mean over the objectives, without a gap and with the largest up to 1."""
-    at = [g for g in gaps_of(found, dataset) if g <= 1]
-    tables = [found.of(dataset, f"{metric}, moved apart by {g:g}", task) for g in at]
-    if len(at) < 2 or not all(tables):
-        return None
-    return float(np.mean(list(tables[0].values()))), float(np.mean(list(tables[-1].values())))
-
-
-def about_gap(found: Found) -> list[str]:
+def about_gap(found: Found) -> str:
     rows = []
     for dataset in found.datasets:
-        cells = [dataset]
+        cells, at = [dataset], [g for g in gaps_of(found, dataset) if g <= 1]
         for metric, task in (("R@1", "all"), ("label precision", "all"), ("label precision", TOGETHER), ("judge top-5", None)):
-            both = change(found, dataset, metric, task)
-            cells.append(f"{percent(both[0])} to {percent(both[1])}" if both else "")
+            ends = [found.of(dataset, f"{metric}, moved apart by {g:g}", task).values() for g in at[:1] + at[1:][-1:]]
+            both = len(ends) > 1 and all(ends)
+            cells.append(" to ".join(f"{100 * np.mean(list(end)):.1f} %" for end in ends) if both else "")
         rows.append(cells)
     intro = "Means moved together, then apart by 1, all else the same (means over objectives; pictures: the reference alone):"
     return table(intro, ("data set", "R@1 of pathways", "labels, pathways", "labels together", "pictures, judge top-5"), rows)
 
 
-def about_joint(found: Found) -> list[str]:
+def about_joint(found: Found) -> str:
     metric, rows = "gain in R@1 over the best pathway alone", []
     for dataset in found.datasets:
         cells = [dataset]
@@ -210,11 +203,7 @@ def about_joint(found: Found) -> list[str]:
     return table(intro, ("data set", *JOINT), rows)
 
 
-def r_squared(x: Sequence[float], y: Sequence[float]) -> float:
-    return float(np.corrcoef(x, y)[0, 1] ** 2)
-
-
-def about_predictors(found: Found) -> list[str]:
+def about_predictors(found: Found) -> str:
     rows = []
     for dataset in found.datasets:
         y = found.pathways(dataset, "R@1")
@@ -223,13 +212,13 @@ def about_predictors(found: Found) -> list[str]:
         for target in (y, together):
             for metric in ("gap", "distribution gap"):
                 x = found.of(dataset, metric)
-                cells.append(f"{r_squared([x[n] for n in x], [target[n] for n in x]):.2f}" if len(x) > 3 else "-")
+                cells.append(f"{np.corrcoef(list(x.values()), [target[n] for n in x])[0, 1] ** 2:.2f}" if len(x) > 3 else "-")
         rows.append(cells)
     targets = ("R@1 by the gap", "by the distribution gap", "labels together by the gap", "by the distribution gap")
     return table("R squared over the objectives:", ("data set", "objectives", *targets), rows)
 
 
-def about_conflicts(found: Found) -> list[str]:
+def about_conflicts(found: Found) -> str:
     datasets = by_modalities(found)
     names = [n for n in found.of(datasets[-1], "zeta") if all(n in found.of(d, "zeta") for d in datasets)]
     head = ["zeta / chi / Hoelder divergence", *(f"M = {found.modalities(d)}" for d in datasets)]
@@ -240,7 +229,7 @@ def about_conflicts(found: Found) -> list[str]:
     return table("At the anchor, temperature 0.07 and bandwidth 0.3 for all:", head, rows)
 
 
-def about_following(found: Found) -> list[str]:
+def about_following(found: Found) -> str:
     rows = []
     for dataset in found.datasets:
         x = found.of(dataset, "gap")
@@ -253,7 +242,7 @@ def about_following(found: Found) -> list[str]:
     return table("", ("data set", "against the gap", "objectives", "rank correlation", "p"), rows)
 
 
-SECTIONS: dict[str, tuple[Callable[[Found], list[str]], str]] = {
+SECTIONS: dict[str, tuple[Callable[[Found], str], str]] = {
     "Does a gap matter for groups and generation, and not for retrieval?": (about_gap, "gap"),
     "Do modalities together find more than the best alone?": (about_joint, "joint"),
     "Which gap predicts?": (about_predictors, "predictors"),
@@ -268,9 +257,7 @@ def main(reports: Annotated[list[Path], typer.Argument(help="Folders of benches.
         draw(found)
     parts = [f"![Every objective: R@1, labels, gap](bench/objectives.svg)\n\nData sets: {', '.join(found.datasets)}."]
     for title, (tell, figure) in SECTIONS.items():
-        intro, *rest = tell(found)
-        picture = f"\n\n![{title}](bench/{figure}.svg)" if figure else ""
-        parts.append(f"### {title}\n\n{intro}\n" + ("\n" if not intro.startswith("|") else "") + "\n".join(rest) + picture)
+        parts += [f"### {title}", tell(found), *([f"![{title}](bench/{figure}.svg)"] if figure else [])]
     page = DOCS / "bench.md"
     before, _, rest = page.read_text("utf-8").partition(BEGIN)
     page.write_text(f"{before}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{rest.partition(END)[2]}", "utf-8")

@@ -11,7 +11,8 @@ draw one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -27,11 +28,8 @@ from unialign_gen.heads import Head
 from unialign_gen.objectives import build
 
 CLIPS, FRAMES, EPOCHS = 160_000, 8, 50  # of VGGSound's 199,467 clips about a fifth is gone
+ROWS = 512  # of a training step
 SPACES = {"vit-h": ("ViT-H-14", 1024), "bigg": ("ViT-bigG-14", 1280)}
-
-
-def clip(model: str, modality: str) -> Callable[[], torch.nn.Module]:
-    return lambda: OpenClip(modality, *description(NOWHERE, {"model": model}))
 
 
 def median(run: Callable[[], Any], device: str, repeats: int) -> float:
@@ -55,12 +53,12 @@ def of_encoder(make: Callable[[], Any], inputs: torch.Tensor, device: str, dtype
         return median(lambda: encoder(given), device, repeats) / len(inputs)
 
 
-def of_training(width: int, device: str, repeats: int, batch: int) -> float:
+def of_training(width: int, device: str, repeats: int) -> float:
     """Seconds a step of the shipped generation recipes: two heads, a frozen anchor, UniAlign."""
     heads = torch.nn.ModuleDict({m: Head(width, width, 2048, 0.1) for m in ("text", "audio")}).to(device)
     objective = build("unialign", anchor="video").to(device)
     optimiser = torch.optim.AdamW(heads.parameters(), lr=2e-5)
-    x = torch.randn(batch, width, device=device)
+    x = torch.randn(ROWS, width, device=device)
 
     def step() -> None:
         optimiser.zero_grad()
@@ -78,23 +76,19 @@ def main(
     only: Annotated[str | None, typer.Option(help="vit-h or bigg; both by default.")] = None,
     repeats: Annotated[int, typer.Option(min=1)] = 5,
     batch: Annotated[int, typer.Option(min=1, help="Items that an encoder sees at once.")] = 4,
-    rows: Annotated[int, typer.Option(min=2, help="Of a training step.")] = 512,
-    sizes: Annotated[str | None, typer.Option(help="Another model of open_clip in place of both, to try this out.")] = None,
 ) -> None:
     """A row for each thing that a guide does: seconds an item, items, minutes."""
     kind = getattr(torch, dtype)
     mels = torch.randn(batch, 998, 128)
     table: list[tuple[str, float, int]] = [("sound, BEATs, 10 s", of_encoder(BEATs, mels, device, kind, repeats), CLIPS)]
-    blocks = torch.randn(batch, 998, 64)
-    table.append(("sound, YAMNet, 10 s", of_encoder(YAMNet, blocks, device, kind, repeats), CLIPS))
-    spaces: Mapping[str, tuple[str, int]] = {only: SPACES[only]} if only else SPACES
-    for name, (model, width) in spaces.items():
-        model = sizes or model
+    table.append(("sound, YAMNet, 10 s", of_encoder(YAMNet, mels[..., :64].contiguous(), device, kind, repeats), CLIPS))
+    for name in [only] if only else SPACES:
+        model, width = SPACES[name]
         pixels, tokens = torch.randn(batch, 3, 224, 224), torch.randint(1, 49000, (batch, 77))
-        seen = of_encoder(clip(model, "image"), pixels, device, kind, repeats)
-        table.append((f"picture, {name}", seen, CLIPS * FRAMES))
-        table.append((f"text, {name}", of_encoder(clip(model, "text"), tokens, device, kind, repeats), CLIPS))
-        table.append((f"training step of {rows}, {name}", of_training(width, device, repeats, rows), CLIPS * EPOCHS // rows))
+        for what, inputs, count in (("picture", pixels, CLIPS * FRAMES), ("text", tokens, CLIPS)):
+            side = partial(OpenClip, "image" if what == "picture" else what, *description(NOWHERE, {"model": model}))
+            table.append((f"{what}, {name}", of_encoder(side, inputs, device, kind, repeats), count))
+        table.append((f"training step of {ROWS}, {name}", of_training(width, device, repeats), CLIPS * EPOCHS // ROWS))
     lines = ["| what | seconds an item | items | minutes |", "|---|--:|--:|--:|"]
     lines += [f"| {what} | {each:.2g} | {count:,} | {each * count / 60:,.0f} |" for what, each, count in table]
     typer.echo("\n".join(lines))

@@ -23,19 +23,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import product, starmap
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
+import psutil
 import typer
+from gradio_client import Client, handle_file
 from PIL import Image, ImageChops
 
+import unialign_gen
 from unialign_gen.loading import shipped_folder
 from unialign_gen.request.picture_settings import read_picture
+from unialign_gen.serving import BatchingEngine, SharedPipeline
 
 SAMPLES = shipped_folder() / "samples"
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,8 +83,7 @@ class Server:
 
     def megabytes(self) -> float:
         """Resident memory of the server, without its decoding processes."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+        return psutil.Process(self.process.pid).memory_info().rss / 2**20
 
 
 @contextmanager
@@ -107,8 +111,6 @@ class Request:
 
     def ask(self, client: Any) -> Path:
         """The picture's file; every part of the settings inside is checked."""
-        from gradio_client import handle_file
-
         sound = {} if self.sound is None else {"audio": handle_file(str(SAMPLES / self.sound))}
         pictures, details, *_ = client.predict(text=self.text, **sound, seed=self.seed, steps=STEPS, api_name="/create")
         path = Path(pictures[0]["image"])
@@ -117,10 +119,6 @@ class Request:
         if [p.value for p in settings.prompts[0]] != wanted or settings.seed != self.seed or details["seeds"] != [self.seed]:
             raise AssertionError(f"asked for {self}, got {settings.prompts} with seed {settings.seed}")
         return path
-
-
-def requests(seeds: int = 2) -> list[Request]:
-    return [Request(text, sound, seed) for text in TEXTS for sound in SOUNDS for seed in range(seeds)]
 
 
 def difference(a: Image.Image, b: Image.Image) -> int:
@@ -139,9 +137,9 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     return {f"p{at}": round(cuts[at - 1], 2) for at in (50, 90, 99)}
 
 
-def mixed_requests(count: int, seed: int, steps: int | None = None) -> list[dict[str, Any]]:
+def mixed_requests(count: int, steps: int | None) -> list[dict[str, Any]]:
     """Calls of many users, as no two are alike: words, sounds, mixes of both, seeds, guidance."""
-    draw = random.Random(seed)
+    draw = random.Random(0)
     sounds = sorted(SAMPLES.glob("*.flac"))
     calls = []
     for i in range(count):
@@ -149,8 +147,8 @@ def mixed_requests(count: int, seed: int, steps: int | None = None) -> list[dict
         both = {"text": text, "audio": str(draw.choice(sounds))}
         prompts = draw.choice((both, both, {**both, "audio": None}, {**both, "text": None}))
         weights = {name: draw.uniform(0.2, 1) for name, value in prompts.items() if value is not None}
-        call = {**prompts, "weights": weights, "seed": i, "guidance_scale": draw.uniform(1.5, 6), "num_inference_steps": steps}
-        calls.append(call)
+        options = {"guidance_scale": draw.uniform(1.5, 6), "num_inference_steps": steps}
+        calls.append({**prompts, "weights": weights, "seed": i, **options})
     return calls
 
 
@@ -179,8 +177,6 @@ class Drawn:
 
 def through(pipeline: Any, calls: list[dict[str, Any]], users: int, rows: int, into: Drawn) -> None:
     """All calls by so many users, who wait for each picture, in batches of up to `rows`."""
-    from unialign_gen.serving import BatchingEngine, SharedPipeline
-
     with BatchingEngine(rows) as engine, ThreadPoolExecutor(users) as pool:
         shared = SharedPipeline(pipeline, engine)
 
@@ -197,13 +193,11 @@ def through(pipeline: Any, calls: list[dict[str, Any]], users: int, rows: int, i
     into.waits += [seconds for _, seconds in answers]
 
 
-def engine(count: int, users: int, seed: int = 0, steps: int | None = None, rows: int = 16) -> dict[str, Any]:
+def engine(count: int, users: int, steps: int | None = None, rows: int = 16) -> dict[str, Any]:
     """The same requests one at a time and batched, in one process; the two take turns, so that both meet the same machine."""
-    import unialign_gen
-
     pipeline = unialign_gen.load("starter")
     pipeline.set_progress_bar_config(disable=True)
-    calls = mixed_requests(count, seed, steps)
+    calls = mixed_requests(count, steps)
     through(pipeline, calls[: users + 1], users, rows, Drawn())  # encoders are loaded, memory is warm
     alone, batched = Drawn(), Drawn()
     for at in range(0, count, TURN):
@@ -228,8 +222,6 @@ def one_client(
     url: str, folder: Path, expected: dict[Request, Path], until: float, seed: int
 ) -> list[tuple[float, str | None]]:
     """Of each answer that a client got until then the seconds, and what was wrong with it."""
-    from gradio_client import Client
-
     draw = random.Random(seed)
     client = Client(url, verbose=False, download_files=str(folder))
     answers: list[tuple[float, str | None]] = []
@@ -246,11 +238,9 @@ def one_client(
 
 def load(server: Server, clients: int, seconds: float) -> dict[str, Any]:
     """Clients side by side for so long; latencies in seconds, memory in MB."""
-    from gradio_client import Client
-
     with tempfile.TemporaryDirectory() as folder:
         alone = Client(server.url, verbose=False, download_files=folder)
-        expected = {request: request.ask(alone) for request in requests()}
+        expected = {request: request.ask(alone) for request in starmap(Request, product(TEXTS, SOUNDS, range(2)))}
         until = time.monotonic() + seconds
         with ThreadPoolExecutor(clients) as pool:
             at_work = [pool.submit(one_client, server.url, Path(folder), expected, until, i) for i in range(clients)]
@@ -345,16 +335,13 @@ class Attacker:
 
     def attack(self) -> str:
         """One of them; all of its answer."""
-        kinds: tuple[Callable[[], str], ...] = (self.media, self.path, self.values, self.body)
-        return self.draw.choice(kinds)()
+        return self.draw.choice((self.media, self.path, self.values, self.body))()
 
 
-def hostile(server: Server, count: int, seed: int = 0) -> dict[str, Any]:
+def hostile(server: Server, count: int) -> dict[str, Any]:
     """So many attacks, one after the other; then an honest request."""
-    from gradio_client import Client
-
     before = server.megabytes()
-    attacker, leaks, broken = Attacker(server.url, seed), [], []
+    attacker, leaks, broken = Attacker(server.url, 0), [], []
     with tempfile.TemporaryDirectory() as folder:
         client = Client(server.url, verbose=False, download_files=folder)
         request = Request("a cat", "cow.flac", 3)
@@ -365,8 +352,7 @@ def hostile(server: Server, count: int, seed: int = 0) -> dict[str, Any]:
             except httpx.HTTPError as error:  # a closed connection is an answer too, as long as the next one opens
                 broken.append(type(error).__name__)
                 continue
-            found = LEAKS.search(said)
-            if found:
+            if found := LEAKS.search(said):
                 leaks.append(said[max(0, found.start() - 80) : found.end() + 80])
         alive = server.process.poll() is None
         answers = alive and same(request.ask(client), expected)
@@ -387,23 +373,18 @@ def main(
     seconds: Annotated[float, typer.Option(help="Of load; none by default.")] = 0,
     clients: int = 16,
     attacks: Annotated[int, typer.Option("--hostile", help="Attacks; none by default.")] = 0,
-    seed: int = 0,
-    out: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
 ) -> None:
     """Prints JSON."""
     if not (drawn or seconds or attacks):
         raise typer.BadParameter("give --engine, --seconds or --hostile")
-    result = {"engine": engine(drawn, clients, seed)} if drawn else {}
+    result = {"engine": engine(drawn, clients)} if drawn else {}
     if seconds or attacks:
         with serving() as server:
             if seconds:
                 result["load"] = load(server, clients, seconds)
             if attacks:
-                result["hostile"] = hostile(server, attacks, seed)
-    text = json.dumps(result, indent=2)
-    typer.echo(text)
-    if out:
-        out.write_text(text + "\n")
+                result["hostile"] = hostile(server, attacks)
+    typer.echo(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal
 import httpx
 import numpy as np
 import typer
+from scipy.io import wavfile
 
 from unialign_gen.loading import shipped_folder
 from unialign_gen.media import load_sound
@@ -35,24 +36,24 @@ FLAGS = (
 )
 WARM = 10  # seconds after which Live's memory is measured first
 GROWTH = 40  # MB
+PATIENCE = 240  # seconds
 
 
 class Browser:
     """Chromium on the page, with the gestures that tasks are made of; `clicks` counts them."""
 
-    def __init__(self, url: str, folder: Path, microphone: Path | None = None, patience: float = 240):
+    def __init__(self, url: str, folder: Path, microphone: Path):
         from selenium import webdriver
 
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium") or ""
-        sound = [f"--use-file-for-fake-audio-capture={microphone}"] if microphone else []
-        for flag in (*FLAGS, *sound, f"--user-data-dir={folder / 'profile'}"):
+        for flag in (*FLAGS, f"--use-file-for-fake-audio-capture={microphone}", f"--user-data-dir={folder / 'profile'}"):
             options.add_argument(flag)
         options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-        self.driver.set_script_timeout(patience)
-        self.url, self.folder, self.patience, self.clicks = url, folder, patience, 0
+        self.driver.set_script_timeout(PATIENCE)
+        self.url, self.folder, self.clicks = url, folder, 0
 
     def script(self, code: str, *arguments: Any) -> Any:
         return self.driver.execute_script(code, *arguments)
@@ -62,7 +63,7 @@ class Browser:
 
     def until(self, found: Callable[[], Any], what: str) -> Any:
         """What `found` gives, once it is something."""
-        end = time.monotonic() + self.patience
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             try:
                 if value := found():
@@ -124,22 +125,12 @@ class Browser:
         self.driver.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
         return float(self.script("return performance.memory.usedJSHeapSize")) / 1e6
 
-    def transferred(self) -> int:
-        """Bytes that the page has cost so far."""
-        return int(self.script("return performance.getEntries().reduce((sum, e) => sum + (e.transferSize || 0), 0)"))
-
 
 def microphone(folder: Path) -> Path:
     """Three samples one after the other as the WAV file that Chromium's fake microphone plays."""
-    import wave
-
     parts = [load_sound(SAMPLES / name, 44100).numpy() for name in ("cow.flac", "guitar.flac", "train.flac")]
     samples = np.concatenate([p / max(1e-6, float(np.abs(p).max())) for p in parts])
-    with wave.open(str(folder / "microphone.wav"), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(44100)
-        file.writeframes((samples * 20000).astype("<i2").tobytes())
+    wavfile.write(folder / "microphone.wav", 44100, (samples * 20000).astype("<i2"))
     return folder / "microphone.wav"
 
 
@@ -167,7 +158,8 @@ def opening(browser: Browser, _: Any) -> dict[str, Any]:
     browser.until(lambda: browser.script("return document.querySelector('#picture').naturalWidth"), "a picture")
     seen = time.monotonic() - begun
     time.sleep(1)
-    return {"usable_s": round(usable, 2), "picture_s": round(seen, 2), "kB": round(browser.transferred() / 1000)}
+    cost = browser.script("return performance.getEntries().reduce((sum, e) => sum + (e.transferSize || 0), 0)")
+    return {"usable_s": round(usable, 2), "picture_s": round(seen, 2), "kB": round(cost / 1000)}
 
 
 def tasks(browser: Browser, _: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,15 +76,6 @@ def corpus(root: Path, clips: int, seconds: float, width: int, height: int) -> l
     return paths
 
 
-def speeds(works: dict[str, Callable[[], object]], clips: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Clips `a second`, and `a core second`, of works that each go through all clips."""
-    found = {}
-    for name, work in works.items():
-        clocks, used = zip(*(spent(work) for _ in range(repeats)), strict=True)
-        found[name] = {"a second": clips / statistics.median(clocks), "a core second": clips / statistics.median(used)}
-    return found
-
-
 def writing(config: ExtractConfig, clips: int) -> dict[str, float]:
     """Seconds and bytes of a clip in the cache."""
     extract(config, progress=False)
@@ -114,15 +106,11 @@ def main(
         files = CorpusConfig("vggsound", root, captions=LABELS)
         config = ExtractConfig(files, ENCODERS, root / "cache", shard_size=max(8, clips // 2))
         encoders = open_encoders(config)
-        rate = int(getattr(encoders["audio"], "rate"))  # noqa: B009
-
-        def decode(path: Path) -> tuple[list[Any], Any]:
-            clip = load_clip(path, FRAMES, rate)
-            return clip.frames, clip.sound
+        decode = partial(load_clip, frames=FRAMES, rate=int(getattr(encoders["audio"], "rate")))  # noqa: B009
 
         def prepare(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-            frames, sound = decode(path)
-            return encoders["video"].prepare(frames), encoders["audio"].prepare([sound])
+            clip: Any = decode(path)
+            return encoders["video"].prepare(clip.frames), encoders["audio"].prepare([clip.sound])
 
         @torch.inference_mode()
         def encode() -> None:
@@ -145,7 +133,10 @@ def main(
             "extract": lambda: whole(files),
             "extract, from the tar": lambda: whole(tar),
         }
-        found = speeds(works, clips, repeats)
+        found = {}
+        for name, work in works.items():
+            clocks, used = zip(*(spent(work) for _ in range(repeats)), strict=True)
+            found[name] = {"a second": clips / statistics.median(clocks), "a core second": clips / statistics.median(used)}
         costs = {name: 1 / found[name]["a core second"] for name in ("decode and prepare", "encode")} | writing(config, clips)
     core = costs["decode and prepare"] + costs["encode"] + costs["write"]
     costs |= {"core hours of 10 million clips": 1e7 * core / 3600, "GB of 10 million clips": 1e7 * costs["bytes"] / 1e9}

@@ -1,13 +1,12 @@
 """Seconds until each command says something, the least of some runs: what a person waits for in front of an empty line.
 
-    python benchmarks/first_sign.py [--runs 3] [--json] [COMMAND ...]
+    python benchmarks/first_sign.py [--runs 3] [COMMAND ...]
 
 Each is started with valid, tiny inputs in a folder of its own, and stopped after its first line.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -84,17 +83,13 @@ def first_sign(words: list[str], folder: Path) -> tuple[float, str]:
 def main(
     command: Annotated[list[str] | None, typer.Argument(help="Such as generate or 'eval gap'; all by default.")] = None,
     runs: int = 3,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Seconds and first line of each command."""
     with tempfile.TemporaryDirectory() as name:
         known = commands(Path(name))
-        found = {}
         for words in command or known:
             tries = [first_sign([*words.split(), *known[words]], Path(name)) for _ in range(runs)]
-            found[words] = {"seconds": round(min(t for t, _ in tries), 3), "line": tries[0][1]}
-    lines = [f"{words:<16} {row['seconds']:.2f} s   {row['line']}" for words, row in found.items()]
-    typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(lines))
+            typer.echo(f"{words:<16} {min(t for t, _ in tries):.2f} s   {tries[0][1]}")
 
 
 if __name__ == "__main__":

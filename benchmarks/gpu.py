@@ -27,9 +27,15 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from objectives import Z, clip_loss, embeddings, step
+from accelerate import Accelerator, cpu_offload_with_hook
+from accelerate.state import AcceleratorState
+from memory import architecture, component_class
+from objectives import OBJECTIVES, UniAlign, Z, build, clip_loss, embeddings, step
 from timing import seconds
 from torch import Tensor, nn
+from training import from_cache
+
+import unialign_gen
 
 CLOSE = {"fp32": 1e-4, "bf16": 1e-2, "fp16": 1e-2}  # of the largest entry
 
@@ -46,7 +52,7 @@ class Setting:
     def embeddings(self, count: int, dim: int) -> Z:
         return {name: z.detach().to(self.device) for name, z in embeddings(count, dim, 3).items()}
 
-    def seconds(self, work: Callable[[], object], repeats: int = 5) -> float:
+    def seconds(self, work: Callable[[], object], repeats: int) -> float:
         """Median time of a call, see `timing.seconds`."""
         return seconds(work, 0 if self.tiny else repeats, device=self.device)
 
@@ -80,8 +86,6 @@ def value_and_gradients(
 
 def objective(setting: Setting, name: str) -> dict[str, Any]:
     """An objective on the device against itself in fp64 on the processor."""
-    from unialign_gen.objectives import build
-
     count, dim = (16, 8) if setting.tiny else (512, 256)
     z = setting.embeddings(count, dim)
     found: dict[str, Any] = {}
@@ -105,8 +109,6 @@ def objective(setting: Setting, name: str) -> dict[str, Any]:
 
 def speed(setting: Setting, which: str, count: int, compiled: bool) -> dict[str, Any]:
     """Forward and backward of three modalities of width 1024, in bf16 products where autocast gives them."""
-    from unialign_gen.objectives import UniAlign
-
     count, dim = (64, 16) if setting.tiny else (count, 1024)
     loss: Callable[[Z], Tensor] = UniAlign().to(setting.device) if which == "UniAlign" else clip_loss
     call = torch.compile(loss) if compiled else loss
@@ -117,8 +119,6 @@ def speed(setting: Setting, which: str, count: int, compiled: bool) -> dict[str,
 
 def decoder_parts(name: str, setting: Setting) -> tuple[nn.Module, nn.Module]:
     """UNet and picture decoder of a published checkpoint, random, in half precision; cut down for the rehearsal."""
-    from memory import architecture, component_class
-
     parts = architecture(name)["components"]
     made = []
     for part in ("unet", "vae" if "vae" in parts else "movq"):
@@ -148,13 +148,10 @@ def decoder(setting: Setting, name: str, offload: bool = False, compiled: bool =
     """One picture of 20 steps with guidance, as the pipelines compute it: seconds, and the most GB on the device."""
     unet, vae = decoder_parts(name, setting)
     dtype, device = next(unet.parameters()).dtype, setting.device
-    side = 16 if setting.tiny else 96
-    steps = 2 if setting.tiny else 20
+    side, steps = (16, 2) if setting.tiny else (96, 20)
     latent = torch.randn(1, unet.config.in_channels, side, side, device=device, dtype=dtype)
     given = conditioning(unet, 2, device, dtype)
     if offload:
-        from accelerate import cpu_offload_with_hook
-
         unet, hook = cpu_offload_with_hook(unet, device)
         vae, _ = cpu_offload_with_hook(vae, device, hook)
     call = torch.compile(unet) if compiled else unet
@@ -176,8 +173,6 @@ def decoder(setting: Setting, name: str, offload: bool = False, compiled: bool =
 
 def starter(setting: Setting) -> dict[str, Any]:
     """Pictures a second of the starter, a batch of eight in its default steps."""
-    import unialign_gen
-
     pipeline = unialign_gen.load("starter").to(setting.device, torch.float16 if setting.cuda else torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     words = ["a red bird", "a drum"] if setting.tiny else ["a red bird", "a drum", "rain", "a dog"] * 2
@@ -189,10 +184,6 @@ def starter(setting: Setting) -> dict[str, Any]:
 
 def trainer(setting: Setting, precision: str) -> dict[str, Any]:
     """Steps of `unialign-gen train` from a cache, in a precision: their time, and the loss at the end beside the first."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from training import from_cache
-
     batch, steps, samples = (8, 3, 64) if setting.tiny else (1024, 200, 20_000)
     with tempfile.TemporaryDirectory() as name:
         AcceleratorState._reset_state()  # of the line before, of another precision
@@ -211,8 +202,6 @@ def trainer(setting: Setting, precision: str) -> dict[str, Any]:
 
 def lines(setting: Setting) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Every line of the table, the cheap and the telling ones first."""
-    from unialign_gen.objectives import OBJECTIVES
-
     for name in OBJECTIVES:
         yield f"objective {name}", lambda name=name: objective(setting, name)  # type: ignore[misc]
     for precision in ("no", "bf16", "fp16"):
@@ -241,14 +230,11 @@ def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return {**found, "took": round(time.perf_counter() - begun, 2)}
 
 
-def shown(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 def save(out: Path, about: dict[str, Any], table: dict[str, dict[str, Any]]) -> None:
     """Writes all lines so far."""
     out.write_text(json.dumps({"about": about, "table": table}, indent=1) + "\n")
-    rows = [f"| {name} | {', '.join(f'{k} {shown(v)}' for k, v in row.items())} |" for name, row in table.items()]
+    shown = {n: [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()] for n, row in table.items()}
+    rows = [f"| {name} | {', '.join(cells)} |" for name, cells in shown.items()]
     head = ", ".join(f"{k} {v}" for k, v in about.items())
     out.with_suffix(".md").write_text("\n".join([head, "", "| claim | found |", "|---|---|", *rows]) + "\n")
 
@@ -257,7 +243,6 @@ def main(
     out: Annotated[Path, typer.Option(help="A JSON file; the Markdown lies beside it.")],
     device: str = "cuda",
     tiny: Annotated[bool, typer.Option("--tiny", help="Sizes for a rehearsal.")] = False,
-    only: Annotated[str, typer.Option(help="Lines whose name holds this.")] = "",
     budget: Annotated[float, typer.Option("--seconds", help="After which no further line is begun.")] = 110,
 ) -> None:
     """Writes the table; exit code 1 if a line does not hold."""
@@ -270,8 +255,6 @@ def main(
     begun = time.perf_counter()
     with contextlib.suppress(KeyboardInterrupt):
         for name, work in lines(setting):
-            if only not in name:
-                continue
             late = time.perf_counter() - begun > budget
             table[name] = {"skipped": "no time left"} if late else attempt(work)
             save(out, about, table)

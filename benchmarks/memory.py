@@ -13,16 +13,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import diffusers
+import torch
+import transformers
 import typer
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+from torch import nn
 
+from unialign_gen import pipelines
+from unialign_gen.encoders import open_clip
+from unialign_gen.encoders.beats import BEATs
+from unialign_gen.encoders.imagebind_audio import ImageBindAudio
+from unialign_gen.encoders.registry import NOWHERE
 from unialign_gen.errors import InputError
 from unialign_gen.loading import PUBLISHED, shipped_folder
 from unialign_gen.loading.description import read
-
-if TYPE_CHECKING:
-    from torch import nn
 
 DTYPES = {"fp16": 2, "fp32": 4}  # bytes a parameter
 
@@ -43,8 +50,6 @@ def architecture(name: str) -> dict[str, Any]:
 
 def on_meta(kind: Any, config: Mapping[str, Any]) -> nn.Module:
     """A model of a diffusers or transformers class with this configuration: shapes only, no memory."""
-    import torch
-
     with torch.device("meta"):
         if hasattr(kind, "config_class"):
             return kind(kind.config_class(**config))
@@ -58,10 +63,6 @@ def size(model: nn.Module) -> int:
 
 def component_class(entry: Mapping[str, Any]) -> Any:
     """The class that an entry of `components` names."""
-    import diffusers
-    import transformers
-    from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
-
     if entry["class"] == StableUnCLIPImageNormalizer.__name__:  # diffusers does not export it
         return StableUnCLIPImageNormalizer
     return getattr({"diffusers": diffusers, "transformers": transformers}[entry["library"]], entry["class"])
@@ -70,11 +71,8 @@ def component_class(entry: Mapping[str, Any]) -> Any:
 def decoder_parts(name: str) -> dict[str, int]:
     """Parameters of each component of a checkpoint's decoder that has any."""
     described = architecture(name)
-    models = {
-        part: on_meta(component_class(entry), entry["config"])
-        for part, entry in described["components"].items()
-        if "parameters" in entry
-    }
+    entries = {part: entry for part, entry in described["components"].items() if "parameters" in entry}
+    models = {part: on_meta(component_class(entry), entry["config"]) for part, entry in entries.items()}
     found = {part: size(model) for part, model in models.items()}
     if "adapter" in read(shipped_folder() / name)["decoder"].get("parts", {}):
         shapes = adapter_shapes(models["unet"], described["embed_dim"])
@@ -86,10 +84,7 @@ def decoder_parts(name: str) -> dict[str, int]:
 def adapter_shapes(unet: nn.Module, width: int, tokens: int = 4) -> dict[str, tuple[int, ...]]:
     """Names and shapes in an IP-Adapter's file for embeddings (width,): a projection to tokens, keys and values a layer."""
     cross = unet.config["cross_attention_dim"]
-    shapes: dict[str, tuple[int, ...]] = {
-        "image_proj.proj.weight": (tokens * cross, width),
-        "image_proj.proj.bias": (tokens * cross,),
-    }
+    shapes = {"image_proj.proj.weight": (tokens * cross, width), "image_proj.proj.bias": (tokens * cross,)}
     shapes |= {f"image_proj.norm.{end}": (cross,) for end in ("weight", "bias")}
     layers = [module for name, module in unet.named_modules() if name.endswith("attn2")]
     for i, layer in enumerate(layers):
@@ -100,10 +95,6 @@ def adapter_shapes(unet: nn.Module, width: int, tokens: int = 4) -> dict[str, tu
 
 def offload_order(name: str) -> list[str]:
     """The parts that offloading moves, in the order of their calls."""
-    import diffusers
-
-    from unialign_gen import pipelines
-
     described = read(shipped_folder() / name)
     kind, base = getattr(pipelines, described["pipeline"]), getattr(diffusers, described["decoder"]["class"])
     order = (kind if issubclass(kind, base) else pipelines.adapter_class(kind, base)).model_cpu_offload_seq.split("->")
@@ -112,13 +103,6 @@ def offload_order(name: str) -> list[str]:
 
 def encoder_parts(name: str) -> dict[str, int]:
     """Parameters of the encoders a checkpoint can have, trained heads not among them: `image`, `text`, and sound encoders."""
-    import torch
-
-    from unialign_gen.encoders import open_clip
-    from unialign_gen.encoders.beats import BEATs
-    from unialign_gen.encoders.imagebind_audio import ImageBindAudio
-    from unialign_gen.encoders.registry import NOWHERE
-
     encoders = architecture(name)["encoders"]
     sound: dict[str, Any] = {"imagebind_audio": ImageBindAudio, "beats": BEATs}  # the classes: no weights, no licence
     with torch.device("meta"):
@@ -141,12 +125,10 @@ def peak_bytes(parts: Mapping[str, int], dtype_bytes: int, order: Sequence[str],
     Raises:
         InputError: `order` names a part that is not there.
     """
-    strange = [part for part in order if part not in parts]
-    if strange:
+    if strange := [part for part in order if part not in parts]:
         raise InputError(f"no part {', '.join(strange)}: the parts are {', '.join(parts)}")
-    moved = {part: parts[part] for part in order} if offload else {}
-    staying = sum(count for part, count in parts.items() if part not in moved)
-    return dtype_bytes * (staying + max(moved.values(), default=0))
+    moved = [parts[part] for part in {*order}] if offload else []
+    return dtype_bytes * (sum(parts.values()) - sum(moved) + max(moved, default=0))
 
 
 def table(name: str) -> str:
@@ -154,11 +136,10 @@ def table(name: str) -> str:
 
     GB are 10^9 bytes. In the pipeline `aligner` is the sound encoder: the others load only when their modality is asked for.
     """
-    described, decoder, encoders = architecture(name), decoder_parts(name), encoder_parts(name)
-    sequence = offload_order(name)
-    rows = [(part, f"{count:,}", [count * b for b in DTYPES.values()]) for part, count in decoder.items()]
-    rows += [(f"encoder `{part}`", f"{count:,}", [count * b for b in DTYPES.values()]) for part, count in encoders.items()]
-    for kind in described["encoders"]["audio"]:
+    decoder, encoders, sequence = decoder_parts(name), encoder_parts(name), offload_order(name)
+    counts = decoder | {f"encoder `{part}`": count for part, count in encoders.items()}
+    rows = [(part, f"{count:,}", [count * b for b in DTYPES.values()]) for part, count in counts.items()]
+    for kind in architecture(name)["encoders"]["audio"]:
         parts = {"aligner": encoders[kind], **decoder}
         order = [part for part in sequence if part in parts]
         for offload, where in ((False, "all parts on the device"), (True, "`enable_model_cpu_offload`")):

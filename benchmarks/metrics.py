@@ -22,11 +22,17 @@ from typing import Annotated, Any
 from unittest import mock
 
 import numpy as np
+import scipy.linalg
 import torch
 import typer
 from PIL import Image
 from timing import spent
 from torch import Tensor
+from torch_fidelity import feature_extractor_inceptionv3
+from torch_fidelity.datasets import ImagesPathDataset
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
+from torchmetrics.image import FrechetInceptionDistance
 
 from unialign_gen.eval import FrechetDistance, extractors, features
 from unialign_gen.eval.frechet import frechet_distance
@@ -52,17 +58,12 @@ def race(contestants: dict[str, Callable[[], Any]], repeats: int) -> dict[str, d
 
 
 def by_sqrtm(m1: Tensor, s1: Tensor, m2: Tensor, s2: Tensor) -> float:
-    import scipy.linalg
-
     root = scipy.linalg.sqrtm((s1 @ s2).numpy())
     return float((m1 - m2).square().sum() + s1.trace() + s2.trace()) - 2 * float(np.trace(root).real)
 
 
-def by_eigenvalues(m1: Tensor, s1: Tensor, m2: Tensor, s2: Tensor) -> float:
-    from torch_fidelity.metric_fid import fid_statistics_to_metric
-
-    one, two = ({"mu": m.numpy(), "sigma": s.numpy()} for m, s in ((m1, s1), (m2, s2)))
-    return fid_statistics_to_metric(one, two, False)["frechet_inception_distance"]
+def by_eigenvalues(*statistics: dict[str, Any]) -> float:
+    return float(fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"])
 
 
 def invented(count: int, width: int, seed: int) -> Tensor:
@@ -79,16 +80,13 @@ def distances(count: int, width: int, repeats: int) -> dict[str, dict[str, float
     routes: dict[str, Callable[[], float]] = {
         "ours": lambda: frechet_distance(a, b),
         "scipy sqrtm": lambda: by_sqrtm(a.mean, a.cov, b.mean, b.cov),
-        "torch-fidelity eigenvalues": lambda: by_eigenvalues(a.mean, a.cov, b.mean, b.cov),
+        "torch-fidelity eigenvalues": lambda: by_eigenvalues(*({"mu": m.mean.numpy(), "sigma": m.cov.numpy()} for m in (a, b))),
     }
     return race(routes, repeats)
 
 
 def streamed(count: int, width: int, repeats: int, batch: int = 256) -> dict[str, dict[str, float]]:
     """Seconds and values of FID from features in batches: our metric, torchmetrics', and torch-fidelity's on all of them."""
-    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-    from torchmetrics.image import FrechetInceptionDistance
-
     x, y = (invented(count, width, seed) for seed in (0, 1))
     net = torch.nn.Identity()
     net.num_features = width  # type: ignore[assignment]
@@ -99,14 +97,10 @@ def streamed(count: int, width: int, repeats: int, batch: int = 256) -> dict[str
                 metric.update(part, real=real)
         return float(metric.compute())
 
-    def fidelity() -> float:
-        one, two = fid_features_to_statistics(x), fid_features_to_statistics(y)
-        return float(fid_statistics_to_metric(one, two, False)["frechet_inception_distance"])
-
     routes: dict[str, Callable[[], float]] = {
         "ours": lambda: run(FrechetDistance(encoder=None)),
         "torchmetrics": lambda: run(FrechetInceptionDistance(net).set_dtype(torch.float64)),
-        "torch-fidelity": fidelity,
+        "torch-fidelity": lambda: by_eigenvalues(fid_features_to_statistics(x), fid_features_to_statistics(y)),
         "ours, MIND": lambda: mind(x, y),
     }
     return race(routes, repeats)
@@ -114,9 +108,7 @@ def streamed(count: int, width: int, repeats: int, batch: int = 256) -> dict[str
 
 def random_weights(folder: Path) -> Path:
     """A file in the layout of the published weights; the constructor always loads some, here none."""
-    from torch_fidelity import feature_extractor_inceptionv3 as module
-
-    network = module.FeatureExtractorInceptionV3
+    module, network = feature_extractor_inceptionv3, feature_extractor_inceptionv3.FeatureExtractorInceptionV3
     torch.manual_seed(0)
     path = folder / "weights.pth"
     with mock.patch.object(module, "load_state_dict_from_url", return_value={}), mock.patch.object(network, "load_state_dict"):
@@ -135,9 +127,6 @@ def draw_noise(folder: Path, count: int, side: int, seed: int) -> None:
 
 def extraction(count: int, side: int, batch: int, minutes: float) -> dict[str, Any]:
     """Seconds from PNG files to features, of blocks of pictures in turns, until `count` or the minutes are over."""
-    from torch_fidelity.datasets import ImagesPathDataset
-    from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
-
     total: dict[str, float] = {}
     done, apart, start = 0, 0.0, time.perf_counter()
     with tempfile.TemporaryDirectory() as name:

@@ -19,21 +19,22 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 import typer
-from timing import memory, spent
+from timing import spent
 from torch import Tensor
 
+from unialign_gen.bench.run import peak_memory
 from unialign_gen.objectives import OBJECTIVES, UniAlign, build
 
 Z = dict[str, Tensor]
 NAMES = ("image", "text", "audio", "video", "depth")
 TAU = 0.07
+SMALL, MIDDLE, LARGE = 512, 4096, 32768  # batches that something is promised of
 CLIP = "ClipLoss over all pairs (open_clip)"
 OURS = {
     **{name: build(name) for name in OBJECTIVES},
@@ -179,10 +180,9 @@ def measure(run: Callable[[], object], repeats: int) -> tuple[float, float, floa
     """Median seconds after a warm-up, peak GB beyond what was held before, processor's over wall time."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = memory("VmRSS")
+    before = peak_memory(reset=True)
     clocks, used = zip(*(spent(run) for _ in range(repeats + 1)), strict=True)
-    return statistics.median(clocks[1:] or clocks), (memory("VmHWM") - before) / 1e9, sum(used) / sum(clocks)
+    return statistics.median(clocks[1:] or clocks), (peak_memory() - before) / 1e9, sum(used) / sum(clocks)
 
 
 def embeddings(b: int, d: int, m: int) -> Z:
@@ -215,13 +215,13 @@ def of_product(z: Z, repeats: int) -> float:
     return measure(lambda: x @ x.T, repeats)[0] * (len(next(iter(z.values()))) / len(x)) ** 2
 
 
-def table(batch: int, dim: int, modalities: int, only: Sequence[str], repeats: int, authors: bool) -> list[dict]:
+def table(batch: int, dim: int, modalities: int, repeats: int, authors: bool) -> list[dict]:
     """Every objective, and with `authors` its authors' formula beside it."""
     z = embeddings(batch, dim, modalities)
     rate, rows = of_product(z, repeats), []
     for name, loss in OURS.items():
         plain = name.split(",")[0]
-        if (only and name not in only) or (plain == "triangle" and modalities != 3):
+        if plain == "triangle" and modalities != 3:
             continue
         rows.append(cell(name, loss, z, repeats, PRODUCTS[plain](modalities), rate))
         if authors and name in AUTHORS:
@@ -229,25 +229,23 @@ def table(batch: int, dim: int, modalities: int, only: Sequence[str], repeats: i
     return rows
 
 
-def promises(dim: int, repeats: int, small: int, middle: int, large: int) -> list[tuple[str, float, float]]:
+def promises(dim: int, repeats: int) -> list[tuple[str, float, float]]:
     """What is promised: its words, what was measured, and the bound."""
     found = []
-    z = embeddings(middle, dim, 3)
+    z = embeddings(MIDDLE, dim, 3)
     rate = of_product(z, repeats)
     for name in ("unialign, volume weight 1", "unialign"):
         ours = cell(name, OURS[name], z, repeats, PRODUCTS["unialign"](3), rate)
         clip = cell(CLIP, clip_loss, z, repeats)
-        found.append((f"{name} / {CLIP}, B {middle}", ours["seconds"] / clip["seconds"], 0.5))
-        found.append((f"{name} over its floor, B {middle}", ours["over_floor"], 1.7))
+        found.append((f"{name} / {CLIP}, B {MIDDLE}", ours["seconds"] / clip["seconds"], 0.5))
+        found.append((f"{name} over its floor, B {MIDDLE}", ours["over_floor"], 1.7))
     for name, loss in AUTHORS.items():
-        z = embeddings(small, dim, 3)
+        z = embeddings(SMALL, dim, 3)
         ours = cell(name, OURS[name], z, repeats)
         theirs = cell(f"{name}, authors' formula", of_unit(loss), z, 0 if name in LONG else repeats)
-        found.append((f"{name} / its authors' formula, B {small}", ours["seconds"] / theirs["seconds"], 1.0))
-    z = embeddings(large, dim, 3)
-    row = cell("unialign", OURS["unialign"], z, 0)
-    found.append((f"unialign at B {large}: GB beyond the inputs", row["peak_gb"], 3.0))
-    return found
+        found.append((f"{name} / its authors' formula, B {SMALL}", ours["seconds"] / theirs["seconds"], 1.0))
+    row = cell("unialign", OURS["unialign"], embeddings(LARGE, dim, 3), 0)
+    return [*found, (f"unialign at B {LARGE}: GB beyond the inputs", row["peak_gb"], 3.0)]
 
 
 def main(
@@ -255,20 +253,15 @@ def main(
     batch: Annotated[int, typer.Option(help="Of the table.")] = 4096,
     dim: int = 1024,
     modalities: Annotated[int, typer.Option(help="2 to 5.")] = 3,
-    objective: Annotated[list[str] | None, typer.Option(help="Only these rows of the table.")] = None,
-    tiny: Annotated[bool, typer.Option(help="A rehearsal at small sizes, which means nothing.")] = False,
     repeats: int = 5,
 ) -> None:
     """Prints the promises with what was measured (exit code 1 if one is broken), or the table, as JSON too."""
     about = {"threads": torch.get_num_threads(), "torch": torch.__version__}
     if whole:
-        json.dump(
-            about | {"cells": table(batch, dim, modalities, objective or [], repeats, authors=True)}, sys.stdout, indent=1
-        )
+        json.dump(about | {"cells": table(batch, dim, modalities, repeats, authors=True)}, sys.stdout, indent=1)
         return
-    sizes = (64, 128, 256) if tiny else (512, 4096, 32768)
-    found = promises(dim, repeats, *sizes)
-    rows = table(sizes[1], dim, 3, [], 1 if tiny else 3, authors=False)
+    found = promises(dim, repeats)
+    rows = table(MIDDLE, dim, 3, 3, authors=False)
     typer.echo(json.dumps(about))
     for row in rows:
         typer.echo(f"{row['objective']:<32}{row['seconds']:>8.3f} s{row.get('over_floor', 0):>7.2f} x floor")

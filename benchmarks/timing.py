@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: seconds by the clock and of processors, and memory as Linux counts it."""
+"""What the benchmarks measure with: seconds by the clock and of processors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,9 +38,3 @@ def seconds(
         wait()
         times.append(clock() - begun)
     return statistics.median(times[1:] or times)
-
-
-def memory(key: str) -> int:
-    """An entry of /proc/self/status, such as VmRSS, VmHWM or RssAnon, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))

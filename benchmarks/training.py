@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import psutil
 import torch
 import typer
 import yaml
 from accelerate import Accelerator
-from timing import memory, seconds
+from timing import seconds
 
+from unialign_gen.bench.synthetic import put
 from unialign_gen.config import load, to_dict
 from unialign_gen.data.cache import FORMAT, FeatureCache, Ragged, Shard, counted, create, shard_path, write_shard
 from unialign_gen.training.config import HeadConfig, StreamConfig, TrainConfig
@@ -46,8 +48,7 @@ def write_cache(folder: Path, samples: int) -> None:
         name: Ragged(torch.randn(samples * k, WIDTHS[name], generator=g).half(), counted(torch.full((samples,), k)))
         for name, k in rows.items()
     }
-    create(folder, {"format": FORMAT, "encoders": {n: {"dim": w} for n, w in WIDTHS.items()}, "shards": 1})
-    write_shard(folder, 0, Shard([str(i) for i in range(samples)], [None] * samples, features))
+    put(folder, Shard([str(i) for i in range(samples)], [None] * samples, features), {})
 
 
 def from_cache(folder: Path, accelerator: Accelerator, samples: int, batch: int, steps: int) -> Trainer:
@@ -96,12 +97,17 @@ def run(path: Path, in_memory: bool) -> None:
             return Ragged(found.values[:].clone(), found.offsets)
 
         FeatureCache.features = read  # type: ignore[method-assign]
-    before, over = memory("RssAnon"), threading.Event()
+
+    def anonymous() -> int:
+        now = psutil.Process().memory_info()
+        return now.rss - now.shared
+
+    before, over = anonymous(), threading.Event()
     peak = [before]
 
     def watch() -> None:
         while not over.wait(0.05):
-            peak[0] = max(peak[0], memory("RssAnon"))
+            peak[0] = max(peak[0], anonymous())
 
     thread = threading.Thread(target=watch)
     thread.start()

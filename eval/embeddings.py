@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,14 +21,6 @@ if TYPE_CHECKING:
     from unialign_gen.aligner import Aligner
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """Unit embeddings (N, d), fp32, and which samples have the modality (N,); rows of those that have not are zeros."""
-
-    z: Tensor
-    has: Tensor
-
-
 @torch.no_grad()
 def rows(features: Ragged, head: nn.Module) -> Tensor:
     """Unit embeddings (R, d) of all rows, such as all captions."""
@@ -37,14 +28,9 @@ def rows(features: Ragged, head: nn.Module) -> Tensor:
     return torch.cat(parts) if parts else features.values[:].float()
 
 
-def pooled(features: Ragged, head: nn.Module) -> Embedded:
-    """One embedding a sample: the mean of its rows' unit embeddings, such as of a video's frames, back on the sphere."""
-    return Embedded(embed_mean(features, head), features.counts > 0)
-
-
-def first(features: Ragged, head: nn.Module) -> Embedded:
-    """One embedding a sample: that of its first row, such as its first caption."""
-    return pooled(features.first(), head)
+def whole(z: Mapping[str, Tensor]) -> Tensor:
+    """Which samples (N,) have all modalities, of embeddings (N, d) that are zeros where a sample lacks one."""
+    return torch.stack([part.any(1) for part in z.values()]).all(0)
 
 
 def owners(features: Ragged) -> Tensor:
@@ -79,24 +65,27 @@ def frame_of(features: FeatureCache, frame: int) -> Ragged:
     return Ragged(torch.cat([x for x in found if len(x)]), counted(torch.tensor([len(x) for x in found])))
 
 
-def modality(features: FeatureCache, name: str, run: Path | None, aligner: Aligner | None, frame: int) -> Embedded:
-    """Unit embeddings (N, d) of one modality: the first caption, the sound, the mean over a video's frames, one picture."""
-    made = head(name, run, aligner)
-    if name == "text":
-        return first(features.features(name), made)
-    return pooled(frame_of(features, frame) if name == "image" else features.features(name), made)
+def of_modality(
+    features: FeatureCache, name: str, run: Path | None, aligner: Aligner | None, frame: int | None = None
+) -> Tensor:
+    """Unit embeddings (N, d) of one modality, zeros where a sample lacks it: the first caption, the mean of other rows.
+
+    Args:
+        frame: also of a sample without a picture, by this frame of its video.
+    """
+    rows = features.features(name) if name != "image" or frame is None else frame_of(features, frame)
+    return embed_mean(rows.first() if name == "text" else rows, head(name, run, aligner))
 
 
 def embed(
     features: FeatureCache, kinds: Sequence[str], run: Path | None, aligner: Aligner | None, frame: int
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Unit embeddings (N, d) by kind, mixed with equal weights on the sphere, and which samples have all of it (N,)."""
-    parts = {m: modality(features, m, run, aligner, frame) for m in needed(kinds)}
-    has = torch.stack([p.has for p in parts.values()]).all(0)
+    parts = {m: of_modality(features, m, run, aligner, frame) for m in needed(kinds)}
+    has = whole(parts)
     found = {}
     for kind in kinds:
         names = kind.split("+")
-        z = torch.zeros_like(parts[names[0]].z)
-        z[has] = mix([parts[m].z[has] for m in names]) if len(names) > 1 else parts[names[0]].z[has]
-        found[kind] = z
+        found[kind] = torch.zeros_like(parts[names[0]])
+        found[kind][has] = mix([parts[m][has] for m in names]) if len(names) > 1 else parts[names[0]][has]
     return found, has

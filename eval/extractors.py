@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -116,9 +115,8 @@ def load(name: str, weights: Path | None = None, resize: str = "bicubic", device
     elif name == "judge":
         from .judge import Judge
 
-        made = of_encoder(
-            Judge.from_folder().encoder, "efficientnet-lite2", "white square, pillow bicubic 224", "EfficientNet-Lite2"
-        )
+        shown = "white square, pillow bicubic 224"
+        made = of_encoder(Judge.from_folder().encoder, "efficientnet-lite2", shown, "EfficientNet-Lite2")
     elif name == "dinov2" and weights is not None:
         made = dinov2(weights)
     else:
@@ -128,8 +126,8 @@ def load(name: str, weights: Path | None = None, resize: str = "bicubic", device
         config = {"encoder": "clip_image" if name == "clip" else name, "modality": "image"}
         config |= {"source": str(weights)} if weights else {}
         encoder = load_encoder(NOWHERE, config=config)
-        size = ", ".join(str(s) for s in ("the encoder's own", getattr(encoder, "side", None)) if s)
-        resized = size.replace("the encoder's own", "shortest side and centre cut, pillow") if name == "clip" else size
+        own = "shortest side and centre cut, pillow" if name == "clip" else "the encoder's own"
+        resized = ", ".join(str(s) for s in (own, getattr(encoder, "side", None)) if s)
         made = of_encoder(encoder, name.replace("/", "-"), resized, "CLIP" if name == "clip" else name)
     # channels last: convolutions are a third faster so, and features move by 1e-7
     made.net.to(device).to(memory_format=torch.channels_last)  # type: ignore[attr-defined]
@@ -228,7 +226,7 @@ def dinov2(folder: Path) -> Extractor:
 
     with as_input_error(f"no DINOv2 in {folder}: {{first}}", OSError, ValueError, RuntimeError):
         net: Any = Dinov2Model.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    side = min(224, int(json.loads((folder / "config.json").read_text()).get("image_size", 224)))
+    side = min(224, net.config.image_size)
     frozen = ClassToken(net.eval().requires_grad_(False))
     name = f"dinov2-{digest_of(net.state_dict())}"
     return Extractor(name, f"pillow bicubic {side}", partial(bicubic, side=side), frozen, "Frechet distance (DINOv2)")

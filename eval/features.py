@@ -58,8 +58,7 @@ def batches(
     with bar, ThreadPoolExecutor(threads) as pool:
         prepared = ordered(pool, prepare, pictures, 2 * batch)
         while ready := list(islice(prepared, batch)):
-            there = [r for r in ready if r is not None]
-            if there:
+            if there := [r for r in ready if r is not None]:
                 yield extractor.features(there).cpu()
             bar.update(len(ready))
 

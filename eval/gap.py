@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from unialign_gen import diagnostics
 from unialign_gen.errors import InputError, as_input_error
-from unialign_gen.loading.methods import Method, head
+from unialign_gen.loading.methods import Method
 
-from .embeddings import first, pooled
+from .embeddings import of_modality, whole
 from .figures import Row, from_halves, halves, tabulate
 from .frechet import frechet_distance
 from .kid import mean_kernel
@@ -104,14 +104,14 @@ def embed(
     Raises:
         InputError: fewer than 16 samples have all, or the heads do not fit.
     """
-    every = {m: (first if m == "text" else pooled)(features.features(m), head(m, run, aligner)) for m in modalities}
-    both = torch.stack([e.has for e in every.values()]).all(0).nonzero()[:, 0]
+    every = {m: of_modality(features, m, run, aligner) for m in modalities}
+    both = whole(every).nonzero()[:, 0]
     if len(both) < 16:
         raise InputError(f"only {len(both)} samples have all of {', '.join(modalities)}: at least 16 are needed")
-    if len({e.z.shape[1] for e in every.values()}) > 1:
+    if len({z.shape[1] for z in every.values()}) > 1:
         raise InputError(f"embeddings of {', '.join(modalities)} differ in width: a modality has no head of this space")
     some = both[torch.randperm(len(both), generator=torch.Generator().manual_seed(seed))[:limit].sort().values]
-    return {name: e.z[some] for name, e in every.items()}, some
+    return {name: z[some] for name, z in every.items()}, some
 
 
 def evaluate(
@@ -138,8 +138,7 @@ def evaluate(
     Raises:
         InputError: a modality that the features or the heads do not have.
     """
-    missing = [m for m in modalities if m not in features.modalities]
-    if missing or len(modalities) < 2:
+    if set(modalities) - set(features.modalities) or len(modalities) < 2:
         raise InputError(f"the gap is between two modalities or more; the features have {', '.join(features.modalities)}")
     anchor = choose_anchor(anchor, modalities)
     values: dict[str, dict[tuple[str, str], np.ndarray]] = {}

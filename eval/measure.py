@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -192,12 +193,10 @@ def measure(
         for cell in study.cells[decoder]:
             drawn.setdefault((cell.method, cell.kind), []).append(load_drawn(study, cell, extractors, asked))
         about = {"dataset": study.name, "checkpoint": plan.checkpoint, "decoder": decoder}
-        for name, extractor in extractors.items():
-            found = distances(drawn, name, real[name], extractor, parts, about)
-            for part, made in found.items():
-                out[part] += made
-        for part, made in shares(study, drawn, real, asked, about).items():
-            out[part] += made
+        found = [distances(drawn, name, real[name], extractor, parts, about) for name, extractor in extractors.items()]
+        for made in (*found, shares(study, drawn, real, asked, about)):
+            for part, rows in made.items():
+                out[part] += rows
     return out
 
 
@@ -291,10 +290,10 @@ def choose_examples(study: Study, count: int) -> list[dict[str, Any]]:
     shown = [(decoder, cell) for decoder, cells in study.cells.items() for cell in cells if cell.seed == 0]
     found = []
     for clip, text, label in list(zip(study.ids, study.texts, study.labels, strict=True))[:count]:
-        pictures = []
-        for decoder, cell in shown:
-            path = cell.files(study.plan.out, [clip])[0].relative_to(study.plan.out)
-            pictures.append({"decoder": decoder, "method": cell.method, "task": task_of(cell.kind), "path": str(path)})
+        pictures = [
+            {"decoder": decoder, "method": cell.method, "task": task_of(cell.kind), "path": str(cell.files(Path(), [clip])[0])}
+            for decoder, cell in shown
+        ]
         about = {"id": clip, "text": text, "label": label, "reference": f"reference/{file_name(clip)}"}
         found.append(about | {"pictures": pictures})
     return found

@@ -34,8 +34,7 @@ def write(found: Found, out: Path, name: str = "Evaluation", formats: Sequence[s
     Raises:
         InputError: an unknown format.
     """
-    unknown = sorted(set(formats) - set(FORMATS))
-    if unknown:
+    if unknown := sorted(set(formats) - set(FORMATS)):
         raise InputError(f"unknown format {unknown[0]!r}: choose from {', '.join(FORMATS)}")
     make_folder(out)
     texts = {PAGE: page(found, name), JOINED: json.dumps(clean(results.joined([r for _, r in found])), separators=(",", ":"))}

@@ -36,7 +36,7 @@ from unialign_gen.retrieval import (
 )
 from unialign_gen.training.seeds import unit_hash
 
-from .embeddings import initial, owners, pooled, rows
+from .embeddings import initial, of_modality, owners, rows
 from .figures import Estimate, bootstrap, row, tabulate
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def measure(
     found: Table = {}
     for run in method.runs:
         text = rows(captions, head("text", run, aligner))
-        clips = {m: pooled(features.features(m), head(m, run, aligner)).z for m in others}
+        clips = {m: of_modality(features, m, run, aligner) for m in others}
         if len({z.shape[1] for z in (text, *clips.values())}) > 1:
             raise InputError(f"{method.name}: embeddings differ in width: a modality has no head of this space")
         for subset, keep in chosen.items():
@@ -202,8 +202,7 @@ def evaluate(
     Raises:
         InputError: the features lack text or another modality, or the heads do not fit.
     """
-    lacking = [m for m in ("text", *others) if m not in features.modalities]
-    if lacking or not others:
+    if {"text", *others} - set(features.modalities) or not others:
         raise InputError(f"retrieval needs text and another modality; the features have {', '.join(features.modalities)}")
     chosen = subsets(features, others, ids)
     captions = features.features("text")

@@ -15,7 +15,7 @@ from unialign_gen.bench.config import BenchConfig, Dataset
 from unialign_gen.bench.datasets import ROWS, split_of
 from unialign_gen.bench.datasets import write as write_datasets
 from unialign_gen.bench.report import read
-from unialign_gen.bench.synthetic import Synthetic, draw
+from unialign_gen.bench.synthetic import Synthetic, draw, put
 from unialign_gen.cli import app
 from unialign_gen.config import load
 from unialign_gen.configs import find_config

@@ -11,10 +11,10 @@ from unialign_gen import diagnostics, groups
 from unialign_gen.data.cache import Ragged, counted
 from unialign_gen.errors import InputError
 from unialign_gen.eval import gap, search
-from unialign_gen.eval.embeddings import pooled
 from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.loading import shipped_folder
 from unialign_gen.loading.methods import OWN, Method, digest, head, heads_folder, parse
+from unialign_gen.training.features import embed_mean
 
 N, D = 60, 12
 
@@ -333,7 +333,7 @@ def test_groups_are_scikit_learns_and_say_what_is_wrong():
 def test_retrieval_figures_are_those_of_the_protocol():
     made = Made(captions=1, silent=0, noise=1.5)
     rows = search.evaluate(made, [Method("raw", (None,))], ["video", "audio"])["rows"]
-    z = {m: pooled(made.kept[m], torch.nn.Identity()).z for m in ("text", "video", "audio")}
+    z = {m: embed_mean(made.kept[m], torch.nn.Identity()) for m in ("text", "video", "audio")}
     found = search.retrieval_figures(z["text"], {m: z[m] for m in ("video", "audio")})
     assert len(found) == 2 * (2 * 7 + 3 * 8)
     for metric in ("R@1", "mAP", "nDCG@10"):

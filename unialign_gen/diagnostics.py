@@ -148,11 +148,10 @@ def corollary_2_bound(modalities: int, mean_cosine: float) -> float:
 
 def cosine_of_pairs(batch: Batch, names: Sequence[str], rows: Tensor | None = None) -> float | None:
     """The mean of <z_i^m, z_i^n> over pairs m, n of the named modalities and samples that have both; None if none has."""
-    total, count = 0.0, 0
+    total, count, some = 0.0, 0, slice(None) if rows is None else rows
     for m, n in combinations(names, 2):
-        both = batch.there([m, n]).all(1)
-        cosines = (batch.z[m] * batch.z[n]).sum(1)
-        cosines, both = (cosines, both) if rows is None else (cosines[rows], both[rows])
+        both = batch.there([m, n]).all(1)[some]
+        cosines = (batch.z[m] * batch.z[n]).sum(1)[some]
         total, count = total + float(cosines[both].sum()), count + int(both.sum())
     return total / count if count else None
 

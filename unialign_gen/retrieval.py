@@ -175,9 +175,14 @@ def tiles(score: Score) -> list[tuple[slice, slice]]:
     return [(rows, columns) for rows in slices(score.texts, ROWS) for columns in slices(score.clips, COLUMNS)]
 
 
-def starts(counts: Tensor) -> Tensor:
-    """Where each of consecutive groups of these sizes (n,) begins."""
-    return counts.cumsum(0) - counts
+def occurrence(values: Tensor) -> Tensor:
+    """How often each value (B,) stands before its own place: [4, 2, 4, 4] -> [0, 0, 1, 2]."""
+    order = values.argsort(stable=True)
+    ordered = values[order]
+    first = torch.searchsorted(ordered, ordered)
+    out = torch.empty_like(order)
+    out[order] = torch.arange(len(values)) - first
+    return out
 
 
 @dataclass(frozen=True)
@@ -222,12 +227,8 @@ class Rights:
     @classmethod
     def of(cls, query: Tensor, scores: Tensor, count: int) -> Rights:
         """From pairs: the query of each (P,) and its score (P,)."""
-        order = query.argsort(stable=True)
-        counts = torch.bincount(query, minlength=count)
-        most = int(counts.max())
-        place = torch.empty_like(query)
-        place[order] = torch.arange(len(query)) - starts(counts)[query[order]]
-        slot = query * most + place
+        most = int(torch.bincount(query).max())
+        slot = query * most + occurrence(query)
         padded = torch.full((count * most,), -torch.inf, dtype=scores.dtype)
         padded[slot] = scores
         zeros = torch.zeros(count, most, dtype=torch.int64)
@@ -298,8 +299,7 @@ def right_pairs(owner: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor]:
     first = torch.searchsorted(known[:, 0].contiguous(), groups)
     counts = torch.searchsorted(known[:, 0].contiguous(), groups, right=True) - first
     text = torch.repeat_interleave(torch.arange(len(owner)), counts)
-    within = torch.arange(len(text)) - starts(counts)[text]
-    return text, known[first[text] + within, 1]
+    return text, known[first[text] + occurrence(text), 1]
 
 
 def measured(rights: Rights, candidates: int, tie: float) -> Ranking:

@@ -118,8 +118,7 @@ class BenchConfig:
             raise InputError(f"objectives: the search is to be as long for each, but trials are {trials}")
         seen: list[str] = []
         for name, dataset in self.datasets.items():
-            unknown = sorted(set(dataset.objectives or ()) - set(self.objectives))
-            if unknown:
+            if unknown := sorted(set(dataset.objectives or ()) - set(self.objectives)):
                 raise InputError(f"datasets.{name}.objectives: there is no objective {unknown[0]}")
             if dataset.settings is not None and dataset.settings not in seen:
                 raise InputError(f"datasets.{name}.settings: {dataset.settings} is no data set with a search before this one")

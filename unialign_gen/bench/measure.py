@@ -12,24 +12,23 @@ from torch import Tensor, nn
 
 from .. import diagnostics
 from ..data.cache import FeatureCache
-from ..eval.embeddings import first
+from ..eval.embeddings import whole
 from ..eval.search import without
 from ..retrieval import Cosine, QueryWeightedCentroid, Score, Volume, ranks
+from ..training.features import embed_mean
 
 TAU, BANDWIDTH = 0.07, 0.3  # of the conflicts and of the Hoelder divergence: one for all objectives, whatever they train with
 JOINT = ("centroid", "volume", "query-weighted centroid", "product")
-
-
 Space = tuple[dict[str, Tensor], Tensor, list[int]]
 
 
 def embed(cache: FeatureCache, heads: Mapping[str, nn.Module]) -> Space:
     """Unit embeddings (n, d) by modality, labels (n,) as numbers, and row numbers of the samples that have every modality."""
-    found = {name: first(cache.features(name), head) for name, head in heads.items()}
-    whole = torch.stack([e.has for e in found.values()]).all(0).nonzero()[:, 0]
+    z = {name: embed_mean(cache.features(name).first(), head) for name, head in heads.items()}
+    rows = whole(z).nonzero()[:, 0]
     names = {label: i for i, label in enumerate(sorted({label or "" for label in cache.labels}))}
-    labels = torch.tensor([names[label or ""] for label in cache.labels])[whole]
-    return {name: e.z[whole] for name, e in found.items()}, labels, whole.tolist()
+    labels = torch.tensor([names[label or ""] for label in cache.labels])[rows]
+    return {name: part[rows] for name, part in z.items()}, labels, rows.tolist()
 
 
 def turned(z: Mapping[str, Tensor], anchor: str, by: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -114,12 +113,8 @@ def joint(query: Tensor, rest: Mapping[str, Tensor]) -> dict[str, Score]:
     parts = list(rest.values())
     middle = F.normalize(torch.stack(parts).sum(0), dim=1)
     factors = torch.stack([torch.where(z.any(1, keepdim=True), z * z.shape[1] ** 0.5, 1) for z in parts])  # (K, n, d)
-    scores: list[Score] = [
-        Cosine(query, middle),
-        Volume(query, parts),
-        QueryWeightedCentroid(query, parts),
-        Cosine(query, factors.prod(0)),
-    ]
+    product = Cosine(query, factors.prod(0))
+    scores: list[Score] = [Cosine(query, middle), Volume(query, parts), QueryWeightedCentroid(query, parts), product]
     return dict(zip(JOINT, scores, strict=True))
 
 
@@ -179,7 +174,7 @@ def validation_score(z: Mapping[str, Tensor], labels: Tensor, query: str) -> flo
     """
     found = pathways(z, labels, query)
     rest = {name: part for name, part in z.items() if name != query}
-    values = [found["R@1"], found.get("label precision")]
+    values = [found[metric] for metric in ("R@1", "label precision") if metric in found]
     if len(rest) > 1:
         values.append(max(retrieval(score).mean() for score in joint(z[query], rest).values()))
-    return float(np.mean([v for v in values if v is not None]))
+    return float(np.mean(values))

@@ -14,12 +14,10 @@ from ..eval import report, results
 from ..eval.figures import Estimate, Row, bootstrap, row
 from .config import BenchConfig
 
-PROTOCOL = "alignment bench"
-
 
 def write(config: BenchConfig) -> Path:
     """Writes the report of what is there; returns the bench's folder."""
-    made = [{"protocol": PROTOCOL, **of_dataset(config, name)} for name in config.datasets]
+    made = [{"protocol": "alignment bench", **of_dataset(config, name)} for name in config.datasets]
     found = [(config.out, result) for result in made if result["rows"]]
     report.write(found, config.out, "The alignment bench")
     return config.out
@@ -36,20 +34,13 @@ def of_dataset(config: BenchConfig, dataset: str) -> dict[str, Any]:
     about: dict[str, Any] = {"dataset": dataset}
     rows: list[Row] = []
     differences: list[Row] = []
-    found = {}
-    for name in config.chosen(dataset):
-        path = config.result_path(dataset, name)
-        if not path.is_file():
-            continue
-        found[name] = json.loads(path.read_text())
-        if wrong := found[name].get("unusable"):
-            about[f"left out: {name}"] = wrong
+    paths = {name: config.result_path(dataset, name) for name in config.chosen(dataset)}
+    found = {name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()}
+    about |= {f"left out: {name}": result["unusable"] for name, result in found.items() if "unusable" in result}
     for split in ("train", "validation", "test"):
         about[f"{split} samples"] = str(len(FeatureCache.open(config.out / "data" / dataset / split)))
     about |= {"seeds": str(config.seeds), "steps": str(config.steps), "batch": str(config.batch)}
-    for name, result in found.items():
-        if result.get("settings"):
-            about[f"settings: {name}"] = searched(config, name, result)
+    about |= {f"settings: {name}": searched(config, name, r) for name, r in found.items() if r.get("settings")}
     sizes = sorted({r["size"] for result in found.values() for r in result["runs"]}, key=lambda s: s or np.inf)
     for size in sizes:
         subset = "all" if size is None else f"{size} training samples"
@@ -59,7 +50,8 @@ def of_dataset(config: BenchConfig, dataset: str) -> dict[str, Any]:
             rows += rows_of(some, dataset=dataset, subset=subset, method=name)
             if config.reference in runs and name != config.reference:
                 where = {"dataset": dataset, "subset": subset, "method": f"{name} - {config.reference}"}
-                differences += compared(some, runs[config.reference], **where)
+                reference = averaged(runs[config.reference])
+                differences += over_samples({k: x - reference[k] for k, x in averaged(some).items()}, **where)
     return {"about": about, "rows": rows, "differences": differences}
 
 
@@ -73,17 +65,20 @@ def searched(config: BenchConfig, name: str, result: dict[str, Any]) -> str:
     return f"{chosen} ({tried}{range_of})"
 
 
-def averaged(runs: Sequence[dict[str, Any]], key: str) -> np.ndarray:
-    """A figure of each sample (n,), the mean over seeds."""
-    return np.mean([np.array(r["samples"][key], dtype=float) for r in runs], 0)
+def averaged(runs: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Figures of each sample (n,), means over seeds."""
+    return {key: np.mean([np.array(r["samples"][key], dtype=float) for r in runs], 0) for key in runs[0]["samples"]}
+
+
+def over_samples(found: dict[str, np.ndarray], **about: Any) -> list[Row]:
+    """Rows of figures by `metric|task` of each sample (n,)."""
+    named = [(key.split("|"), x) for key, x in found.items()]
+    return [row(metric, bootstrap(x), **about, task=task) for (metric, task), x in named]
 
 
 def rows_of(runs: Sequence[dict[str, Any]], **about: Any) -> list[Row]:
     """Means over seeds; intervals over samples, or over seeds (1.96 standard errors) where a figure is of the whole space."""
-    made = []
-    for key in runs[0]["samples"]:
-        metric, task = key.split("|")
-        made.append(row(metric, bootstrap(averaged(runs, key)), **about, task=task))
+    made = over_samples(averaged(runs), **about)
     groups = {"": [r["space"] | r["cost"] for r in runs]}
     groups |= {f", moved apart by {gap}": [r["moved"][gap] for r in runs] for gap in runs[0]["moved"]}
     for moved, each in groups.items():
@@ -100,13 +95,3 @@ def over_seeds(values: Sequence[float]) -> Estimate:
         return Estimate(mean, n=1)
     error = 1.959964 * float(np.std(values, ddof=1)) / len(values) ** 0.5
     return Estimate(mean, mean - error, mean + error, len(values))
-
-
-def compared(runs: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]], **about: Any) -> list[Row]:
-    """Differences on the same samples, means over seeds."""
-    made = []
-    for key in runs[0]["samples"]:
-        metric, task = key.split("|")
-        gap = averaged(runs, key) - averaged(reference, key)
-        made.append(row(metric, bootstrap(gap), **about, task=task))
-    return made

@@ -27,7 +27,7 @@ from ..training.config import EvaluationConfig, HeadConfig, StreamConfig, TrainC
 from ..training.folder import STATE
 from ..training.train import train
 from . import datasets, generation, measure, report
-from .config import RATE, BenchConfig, Contestant
+from .config import RATE, BenchConfig
 
 Settings = dict[str, Any]
 
@@ -49,10 +49,10 @@ def run(config: BenchConfig, processes: int = 1) -> Path:
     for name, dataset in config.datasets.items():
         stage(f"data set {name}")
         datasets.write(dataset, config.out / "data" / name)
-        for entry in ("query", "anchor"):
-            if getattr(config, entry) not in modalities(config, name):
-                there = ", ".join(modalities(config, name))
-                raise InputError(f"{entry}: data set {name} has no {getattr(config, entry)}, but {there}")
+        there = modalities(config, name)
+        for entry, wanted in (("query", config.query), ("anchor", config.anchor)):
+            if wanted not in there:
+                raise InputError(f"{entry}: data set {name} has no {wanted}, but {', '.join(there)}")
     # data sets that use another's settings come after all that search
     for searched in (True, False):
         jobs = [
@@ -75,26 +75,25 @@ def run(config: BenchConfig, processes: int = 1) -> Path:
 
 def contest(config: BenchConfig, dataset: str, objective: str) -> None:
     """One objective on one data set: its search, then its trainings with every size and seed. Goes on where it was."""
-    path = config.result_path(dataset, objective)
-    found: dict[str, Any] = {"trials": [], "runs": []}
-    if path.is_file():
-        found = json.loads(path.read_text())
+    path, entry = config.result_path(dataset, objective), config.objectives[objective]
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"trials": [], "runs": []}
     make_folder(path.parent)
-    entry, names = config.objectives[objective], list(modalities(config, dataset))
 
     def keep() -> None:
         write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
 
-    if wrong := found.get("unusable") or unusable(entry, names):
+    made = build(**entry.objective)
+    wrong = made.problem(list(modalities(config, dataset))) if isinstance(made, Objective) else None
+    if wrong := found.get("unusable") or wrong:  # such as modalities that are not TRIANGLE's three
         found["unusable"] = wrong
         keep()
         return
-    if config.datasets[dataset].settings is None:
+    if (earlier := config.datasets[dataset].settings) is None:
         found["settings"] = search(config, dataset, objective, found["trials"], keep)
     else:
-        other = json.loads(config.result_path(config.datasets[dataset].settings or "", objective).read_text())
+        other = json.loads(config.result_path(earlier, objective).read_text())
         if "settings" not in other:
-            raise InputError(f"{dataset}: {objective} has no settings on {config.datasets[dataset].settings}")
+            raise InputError(f"{dataset}: {objective} has no settings on {earlier}")
         found["settings"] = other["settings"]
     for size in [*config.datasets[dataset].sizes, None]:
         for seed in range(config.seeds):
@@ -102,12 +101,6 @@ def contest(config: BenchConfig, dataset: str, objective: str) -> None:
                 found["runs"].append(final(config, dataset, objective, found["settings"], size, seed))
                 keep()
     keep()
-
-
-def unusable(entry: Contestant, names: list[str]) -> str | None:
-    """Why an objective is not for these modalities, such as TRIANGLE's three."""
-    objective = build(**entry.objective)
-    return objective.problem(names) if isinstance(objective, Objective) else None
 
 
 def modalities(config: BenchConfig, dataset: str) -> dict[str, int]:
@@ -130,7 +123,7 @@ def search(config: BenchConfig, dataset: str, objective: str, trials: list[dict[
         for trial in trials:
             if trial["settings"] == settings:
                 return float(trial["score"])
-        folder = run_folder(config, dataset, objective) / f"trial-{len(trials)}"
+        folder = config.out / "runs" / dataset / objective / f"trial-{len(trials)}"
         try:
             heads, _ = trained(config, dataset, objective, settings, None, 0, folder)
             z, labels, _ = embedded(config, dataset, "validation", heads)
@@ -148,10 +141,6 @@ def search(config: BenchConfig, dataset: str, objective: str, trials: list[dict[
         scores = [score({**best, name: value}) for value in values]
         best[name] = values[scores.index(max(scores))]
     return best
-
-
-def run_folder(config: BenchConfig, dataset: str, objective: str) -> Path:
-    return config.out / "runs" / dataset / objective
 
 
 def trained(
@@ -213,23 +202,22 @@ def embedded(config: BenchConfig, dataset: str, split: str, heads: dict[str, nn.
 def final(config: BenchConfig, dataset: str, objective: str, settings: Settings, size: int | None, seed: int) -> dict[str, Any]:
     """One training with the chosen settings, measured on the test split."""
     data = config.datasets[dataset]
-    folder = run_folder(config, dataset, objective) / f"{size or 'all'}-{seed}"
+    folder = config.out / "runs" / dataset / objective / f"{size or 'all'}-{seed}"
     heads, cost = trained(config, dataset, objective, settings, size, seed, folder)
     cache = opened(config.out / "data" / dataset / "test")
     z, labels, rows = embedded(config, dataset, "test", heads)
     ids = [cache.ids[i] for i in rows]
     samples = measure.of_samples(z, labels, config.query, ids, config.missing)
     space = measure.of_space(z, config.anchor)
-    moved: dict[str, dict[str, float]] = {}
-    for gap in config.gaps:
-        moved[f"{gap:g}"] = measure.pathways(measure.with_gap(z, config.anchor, gap), labels, config.query)
-    if data.pictures is not None and data.checkpoint is not None and size is None:
-        drawn, distances = pictures(config, dataset, z, ids, [cache.labels[i] for i in rows])
+    apart = {f"{gap:g}": measure.with_gap(z, config.anchor, gap) for gap in config.gaps}
+    moved = {gap: measure.pathways(far, labels, config.query) for gap, far in apart.items()}
+    if data.pictures is not None and size is None:
+        words = [cache.labels[i] for i in rows]
+        drawn, distances = pictures(config, dataset, z, ids, words)
         samples, space = samples | drawn, space | distances
-        for gap in config.gaps if objective == config.reference and seed == 0 else ():
-            apart = measure.with_gap(z, config.anchor, gap)
-            drawn, distances = pictures(config, dataset, apart, ids, [cache.labels[i] for i in rows])
-            moved[f"{gap:g}"] |= {k: float(np.nanmean(v)) for k, v in drawn.items()} | distances
+        for gap, far in apart.items() if objective == config.reference and seed == 0 else ():
+            drawn, distances = pictures(config, dataset, far, ids, words)
+            moved[gap] |= {k: float(np.nanmean(v)) for k, v in drawn.items()} | distances
     (folder / STATE).unlink(missing_ok=True)  # the heads are kept, what would resume the training is not
     return {
         "size": size,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -70,10 +71,6 @@ class Synthetic:
         return list(MODALITIES[: self.modalities])
 
 
-def each(value: float | list[float], count: int) -> list[float]:
-    return value if isinstance(value, list) else [value] * count
-
-
 def draw(options: Synthetic) -> dict[str, tuple[Shard, Tensor]]:
     """Every split: ids, labels and features, and the shared factors (N, shared) that no one sees.
 
@@ -98,8 +95,8 @@ def draw(options: Synthetic) -> dict[str, tuple[Shard, Tensor]]:
         labels = torch.randint(options.labels, (count,), generator=generator)
         shared = centres[labels] + options.spread * normal(count, options.shared)  # (N, shared)
         features = {}
-        settings = zip(options.names, maps, each(options.noise, len(maps)), each(options.private_scale, len(maps)), strict=True)
-        for name, view, noise, scale in settings:
+        sizes = (np.broadcast_to(size, len(maps)).tolist() for size in (options.noise, options.private_scale))
+        for name, view, noise, scale in zip(options.names, maps, *sizes, strict=True):
             seen, there = shared, torch.ones(count, dtype=torch.bool)
             wrong, absent = chance(options.wrong_pairs, count), chance(options.missing, count)
             if name != options.names[0] and not whole:

@@ -13,14 +13,11 @@ __all__ = ["app", "main"]
 # `--help` lists commands in this order
 MODULES = (
     "draw",
-    "edit",
     "animate",
     "demo",
     "checkpoints",
-    "push",
     "doctor",
     "data",
-    "train",
     "bridge",
     "bench",
     "evaluate",

@@ -28,11 +28,9 @@ class WordsOrCommand(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         word = args[0]
         if word not in self.commands and not word.startswith("-"):
-            close = get_close_matches(word, self.commands, 1, 0.75)
-            if close:
-                raise InputError(
-                    f"no command {word!r}, did you mean {close[0]}? To draw it: unialign-gen generate --text {word}"
-                )
+            if close := get_close_matches(word, self.commands, 1, 0.75):
+                said = f"no command {word!r}, did you mean {close[0]}? To draw it: unialign-gen generate --text {word}"
+                raise InputError(said)
             args = ["generate", "--text", *args]
         return super().resolve_command(ctx, args)
 

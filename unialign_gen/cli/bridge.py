@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,7 +53,7 @@ def events(
     described = {"encoder": "yamnet"} if tagger is None else {"encoder": f"hf:{tagger}", "modality": "audio", "tags": True}
     encoder: Any = load_encoder(NOWHERE, None, described)
     layer, names = yamnet.events() if tagger is None else encoder.tags()
-    head, bridge = events_head(encoder, layer, names, lambda texts: text_embeddings(aligner, texts), shift_of(space.checkpoint))
+    head, bridge = events_head(encoder, layer, names, partial(in_batches, partial(aligner, "text")), shift_of(space.checkpoint))
     finish(out, head, bridge, described, as_json)
 
 
@@ -94,14 +96,12 @@ def text(
     aligner = opened(decoders)
     stage(f"{len(said)} captions and {len(files)} sounds")
     with torch.no_grad():
-        theirs = torch.cat(
-            [reader(reader.prepare(said[at : at + 64]).to(decoders.device)).float().cpu() for at in range(0, len(said), 64)]
-        )
+        theirs = in_batches(lambda some: reader(reader.prepare(some).to(decoders.device)), said)
         rate: int = getattr(listener, "rate")  # noqa: B009  a sound encoder's own attribute
         heard = [
             listener(listener.prepare([load_sound(f, rate, listener.downmix)]).to(decoders.device)).float().cpu() for f in files
         ]  # fmt: skip
-    ours, shift = text_embeddings(aligner, said), shift_of(decoders.checkpoint)
+    ours, shift = in_batches(partial(aligner, "text"), said), shift_of(decoders.checkpoint)
     found = from_captions(theirs, ours, torch.cat(heard), shift)
     order = ranks(found.left_out, ours + (0 if shift is None else shift), said, said)
     about = measured(found.left_out, found.bridge, order, said, len(said)) | {"decay": found.decay}
@@ -161,10 +161,10 @@ def opened(space: Space) -> Aligner:
     return open_aligner(space.checkpoint, parse_sources(space.source), space.accept_license).to(device)
 
 
-def text_embeddings(aligner: Aligner, texts: list[str]) -> Tensor:
+def in_batches(encode: Callable[[list[str]], Tensor], texts: list[str]) -> Tensor:
     import torch
 
-    return torch.cat([aligner("text", texts[at : at + 64]).float().cpu() for at in range(0, len(texts), 64)])
+    return torch.cat([encode(texts[at : at + 64]).float().cpu() for at in range(0, len(texts), 64)])
 
 
 def shift_of(checkpoint: str) -> Tensor | None:

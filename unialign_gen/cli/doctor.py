@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata as metadata
 import platform
 import sys
-from typing import Any
 
 import typer
 
@@ -40,9 +39,8 @@ def doctor(as_json: AsJson = False) -> None:
     lines = [f"{name:<16} {number or 'not installed'}" for name, number in found.items()]
     lines.append(f"{'devices':<16} {', '.join(devices)}")
     lines += [f"problem: {what}\n   mend: {mend}" for what, mend in clashes] or ["no version clashes"]
-    result: dict[str, Any] = {"versions": found, "devices": devices}
-    result["problems"] = [{"what": what, "mend": mend} for what, mend in clashes]
-    report(result, as_json, "\n".join(lines))
+    problems = [{"what": what, "mend": mend} for what, mend in clashes]
+    report({"versions": found, "devices": devices, "problems": problems}, as_json, "\n".join(lines))
     if clashes:
         raise typer.Exit(1)
 

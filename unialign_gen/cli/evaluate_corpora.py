@@ -72,8 +72,7 @@ def parse_kinds(text: str) -> list[str]:
     found: list[str] = []
     for entry in text.split(","):
         parts = [p.strip() for p in entry.split("+")]
-        unknown = [p for p in parts if not re.fullmatch(r"[a-z][a-z0-9_]*", p)]
-        if unknown or len(set(parts)) < len(parts):
+        if not all(re.fullmatch(r"[a-z][a-z0-9_]*", p) for p in parts) or len(set(parts)) < len(parts):
             raise InputError(
                 f"--prompts {entry.strip()!r}: join {', '.join(MODALITIES)} or a modality of your own by +, each once"
             )

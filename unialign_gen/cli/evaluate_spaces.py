@@ -100,15 +100,13 @@ def retrieval(
     """
     methods, cache, aligner = opened(space, out)
     there = [m for m in cache.modalities if m != "text"]
-    others = modality or [m for m in ("video", "audio", "image", *there) if m in there]
-    others = list(dict.fromkeys(others))
+    others = list(dict.fromkeys(modality or [m for m in ("video", "audio", "image", *there) if m in there]))
     if not modality and "video" in others and "image" in others:
         others.remove("image")
     from ..eval.search import evaluate as run
 
     about = about_of(cache, space.checkpoint, methods, ["text", *others])
-    left_out = [m for m in there if m not in others]
-    if left_out:
+    if left_out := [m for m in there if m not in others]:
         warnings.warn(f"{', '.join(left_out)} is left out: name it with --modality to look for it too", stacklevel=2)
         about["left out"] = left_out
     chosen = frozenset(read_ids(ids, cache.ids)) if ids else None

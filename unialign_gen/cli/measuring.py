@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -65,8 +65,7 @@ def extractors(names: list[str] | None, weights: list[str] | None, resize: str, 
             raise InputError(f"--weights {entry!r}: write EXTRACTOR=PATH, such as inception=FILE or dinov2=FOLDER")
         places[name] = Path(value).expanduser()
     chosen = list(dict.fromkeys(names or ["inception"]))
-    unused = set(places) - set(chosen)
-    if unused:
+    if unused := set(places) - set(chosen):
         raise InputError(f"--weights for {', '.join(sorted(unused))}, but --extractor does not name it")
     return {n: load(n, places.get(n), resize if n == "inception" else "bicubic", device) for n in chosen}
 
@@ -119,10 +118,5 @@ def finish(out: Path, protocol: str, about: dict[str, Any], found: dict[str, Any
     path = results.write(out, protocol, about, found)
     result = results.read(path)
     write_whole(out / report.PAGE, report.page([(out, result)], report.title_of(result)).encode())
-    if as_json:
-        import json
-
-        typer.echo(json.dumps(clean({"protocol": protocol, "about": about, "rows": found["rows"], "out": str(out)})))
-        return
-    typer.echo(report.brief(result))
-    sys.stdout.write("\n" + "\n".join(str(f) for f in (path, out / report.PAGE)) + "\n")
+    shown = clean({"protocol": protocol, "about": about, "rows": found["rows"], "out": str(out)})
+    typer.echo(json.dumps(shown) if as_json else f"{report.brief(result)}\n\n{path}\n{out / report.PAGE}")

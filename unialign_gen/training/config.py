@@ -180,34 +180,28 @@ class TrainConfig:
             raise InputError(
                 f"anchor_head: the anchor, {self.anchor}, is trained here; heads.{self.anchor}.start goes on from one"
             )
-        headless = sorted(set(self.encoders) - set(self.heads))
-        if headless:
+        if headless := sorted(set(self.encoders) - set(self.heads)):
             raise InputError(f"encoders.{headless[0]}: a trained encoder needs an entry in heads too")
-        stray = sorted(set(self.lora) - set(self.encoders))
-        if stray:
+        if stray := sorted(set(self.lora) - set(self.encoders)):
             raise InputError(f"lora.{stray[0]}: only an encoder that is trained, with an entry in encoders, has one")
         for i, stream in enumerate(self.streams):
             self._check_stream(f"streams[{i}]", stream)
         used = {m for stream in self.streams for m in stream.modalities}
-        unused = sorted(set(self.heads) - used)
-        if unused:
+        if unused := sorted(set(self.heads) - used):
             raise InputError(f"heads.{unused[0]}: no stream uses it; the streams have {', '.join(sorted(used))}")
 
     def _check_stream(self, where: str, stream: StreamConfig) -> None:
         used = {*stream.draw, *(c for paired in stream.pairs.values() for c in paired)}
-        unknown = sorted(used - set(self.caches))
-        if unknown:
+        if unknown := sorted(used - set(self.caches)):
             raise InputError(f"{where}: no cache is called {', '.join(unknown)}: there are {', '.join(self.caches)}")
         if not all([stream.draw, *stream.pairs.values()]):
             raise InputError(f"{where}: draw, and every entry of pairs, needs a cache")
         if self.anchor not in stream.modalities or len(stream.modalities) < 2:
             raise InputError(f"{where}: modalities must hold the anchor, {self.anchor}, and at least one more")
         for entry, values in (("pairs", stream.pairs), ("detach", stream.detach)):
-            stray = sorted(set(values) - set(stream.modalities))
-            if stray:
+            if stray := sorted(set(values) - set(stream.modalities)):
                 raise InputError(f"{where}.{entry}: {', '.join(stray)} is not among its modalities")
-        untrained = [m for m in stream.modalities if m != self.anchor and m not in self.heads]
-        if untrained:
+        if untrained := [m for m in stream.modalities if m != self.anchor and m not in self.heads]:
             raise InputError(f"{where}: {', '.join(untrained)} has no entry in heads")
         if self.anchor in stream.pairs:
             raise InputError(f"{where}.pairs: the anchor, {self.anchor}, is what the samples are drawn by")

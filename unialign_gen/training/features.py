@@ -21,15 +21,14 @@ from ..data.cache import FeatureCache, Ragged, counted
 from ..data.storage import made_once
 from ..errors import InputError
 from ..output import make_folder
+from .seeds import unit_hash
 
 CHUNK = 2048  # rows, or samples, that are in memory at a time
 
 
 def held_out(ids: list[str], share: float, seed: int) -> Tensor:
     """Which samples are kept out of training, bool (N,): a share chosen by a hash of the id, whatever the order."""
-    limit = int(share * 2**32)
-    digests = (hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in ids)
-    return torch.tensor([int.from_bytes(d[:4], "big") < limit for d in digests], dtype=torch.bool)
+    return torch.tensor([unit_hash(f"{seed}:{name}") < share for name in ids], dtype=torch.bool)
 
 
 def whole(numbers: array[int]) -> Tensor:
@@ -128,24 +127,21 @@ def moments(sources: Iterable[Source], modality: str, spare: Path) -> Moments:
     Raises:
         InputError: a feature that is NaN or infinite.
     """
-    found = None
+    found = []
     for source in sources:
         values = source.rows[modality].values
 
         def make(part: Path, source: Source = source) -> None:
-            total = Moments(0, torch.zeros(source.width(modality)).double(), torch.zeros(source.width(modality)).double())
+            total = Moments(0, *torch.zeros(2, source.width(modality)).double())
             for rows in source.rows[modality].values.split(CHUNK):
                 square, mean = torch.var_mean(rows.double(), 0, correction=0)
                 total += Moments(len(rows), mean, square * len(rows))
             check_finite(torch.stack([total.mean, total.squares]), source, modality)
             part.write_bytes(save({"mean": total.mean, "squares": total.squares}))
 
-        path = beside(source, spare, f"moments-{modality}")
-        kept = load_file(made_once(path, make))
-        mine = Moments(len(values), kept["mean"], kept["squares"])
-        found = mine if found is None else found + mine
-    assert found is not None
-    return found
+        kept = load_file(made_once(beside(source, spare, f"moments-{modality}"), make))
+        found.append(Moments(len(values), kept["mean"], kept["squares"]))
+    return sum(found[1:], found[0])
 
 
 def check_finite(values: Tensor, source: Source, modality: str) -> None:

@@ -15,7 +15,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin, parse_flag_from_env
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import OffloadPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError, as_input_error
@@ -100,11 +100,8 @@ def shard(heads: Heads, plugin: FullyShardedDataParallelPlugin, device: torch.de
     """Shares every weight out over all processes (FSDP2), block by block; each is whole only while its block computes."""
     mesh = init_device_mesh(device.type, (world,))
     offload = plugin.cpu_offload if device.type != "cpu" else OffloadPolicy()
-    options: dict[str, Any] = {
-        "mesh": mesh,
-        "reshard_after_forward": bool(plugin.reshard_after_forward),
-        "offload_policy": offload,
-    }
+    options: dict[str, Any] = {"mesh": mesh, "offload_policy": offload}
+    options["reshard_after_forward"] = bool(plugin.reshard_after_forward)
     for module in (*blocks(heads.encoders), *heads.encoders.values(), *heads.heads.values(), heads):
         fully_shard(module, **options)
 
@@ -117,8 +114,6 @@ def whole(value: Tensor) -> Tensor:
 def place(value: Tensor, at: Tensor) -> None:
     """Copies a whole tensor into one that may be shared out."""
     if isinstance(at, DTensor):
-        from torch.distributed.tensor import distribute_tensor
-
         value = distribute_tensor(value.to(at.device), at.device_mesh, at.placements, src_data_rank=None)
     with torch.no_grad():
         at.copy_(value)

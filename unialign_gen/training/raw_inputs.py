@@ -38,8 +38,7 @@ class RawInputs:
             if name not in config.corpora:
                 raise InputError(f"corpora: {name} is missing: {', '.join(encoders)} is trained from its media")
             found = {sample.id: sample for sample in read_corpus(config.corpora[name]).samples}
-            absent = [i for i in source.cache.ids if i not in found]
-            if absent:
+            if absent := [i for i in source.cache.ids if i not in found]:
                 raise InputError(f"corpora.{name}: {len(absent)} samples of the cache are not in it, the first: {absent[0]}")
             self.samples[name] = [found[i] for i in source.cache.ids]
         self.decode: Callable[..., Prepared] = partial(prepare, frames=config.frames, patience=300.0)
@@ -57,9 +56,7 @@ class RawInputs:
             parts, owner = ([encoder.prepare(texts)] if texts else []), torch.tensor(at, dtype=torch.int64)
         else:
             made = list(self.pool.map(lambda sample: self.decode(sample, {modality: encoder}), picked))
-            for prepared in made:
-                for problem in prepared.problems:
-                    self.problems[problem["id"], modality] = problem
+            self.problems |= {(p["id"], modality): p for prepared in made for p in prepared.problems}
             parts = [m.inputs[modality] for m in made if modality in m.inputs]
             counts = torch.tensor([len(m.inputs[modality]) if modality in m.inputs else 0 for m in made])
             owner = torch.repeat_interleave(torch.arange(len(made)), counts)

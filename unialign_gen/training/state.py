@@ -92,12 +92,9 @@ def prepare(config: TrainConfig) -> TrainState:
     objective = objective_of(config)
     batches = [Batches(config, stream, sources, points, means, spread, raw_inputs) for stream in streams]
     steps = config.steps or math.ceil((config.epochs or 0) * len(streams[0]) / config.streams[0].batch)
-    descriptions: dict[str, dict[str, Any]] = {}
+    descriptions = {modality: entry for modality, entry in config.encoders.items() if isinstance(entry, dict)}
     for name in sorted(config.caches):
         descriptions = read_descriptions(sources[name].cache.folder) | descriptions
-    for modality, entry in config.encoders.items():
-        if isinstance(entry, dict):
-            descriptions[modality] = entry
     trained = Heads(heads, encoders)
     return TrainState(sources, points, means, batches, trained, objective, raw_inputs, max(1, steps), descriptions)
 
@@ -137,9 +134,8 @@ def new_head(config: TrainConfig, modality: str, features: Moments, dim: int) ->
         head.mean.copy_(features.mean)
         head.std.copy_(features.std.clamp(min=1e-4))
         if entry.init == "identity":
-            with as_input_error(
-                f"heads.{modality}.init: {{error}}: leave init out, or use an encoder of that width", ValueError
-            ):
+            said = f"heads.{modality}.init: {{error}}: leave init out, or use an encoder of that width"
+            with as_input_error(said, ValueError):
                 head.start_as_identity()
         return head
     kept = load_head(entry.start)

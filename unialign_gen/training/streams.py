@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.cache import counted
 from ..errors import InputError
+from ..retrieval import occurrence
 from .config import StreamConfig
 from .features import Source
 from .seeds import derived
@@ -66,16 +67,6 @@ class LabelIndex:
         nth = occurrence(labels)
         place = self.starts[labels] + ((turn[labels] * count).long() + nth) % count.clamp(min=1)
         return torch.where(nth < count, self.samples[place.clamp(max=max(0, len(self.samples) - 1))], -1)
-
-
-def occurrence(values: Tensor) -> Tensor:
-    """How often each value (B,) stands before its own place: [4, 2, 4, 4] -> [0, 0, 1, 2]."""
-    order = values.argsort(stable=True)
-    ordered = values[order]
-    first = torch.searchsorted(ordered, ordered)
-    out = torch.empty_like(order)
-    out[order] = torch.arange(len(values)) - first
-    return out
 
 
 def systematic(cumulative: Tensor, count: int, generator: torch.Generator) -> Tensor:

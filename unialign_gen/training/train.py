@@ -50,27 +50,16 @@ def seed(number: int, device: torch.device) -> None:
         torch.manual_seed(number)
 
 
-class Stop:
-    """Set by SIGTERM or SIGINT: the loop ends at the next step, with its state saved."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self, *_: object) -> None:
-        self.asked = True
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Listens for signals inside the block; in a thread other than the main one, which gets none, it does nothing."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {s: signal.signal(s, self) for s in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for s, handler in before.items():
-                signal.signal(s, handler)
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Set by SIGTERM or SIGINT inside the block: the loop ends at the next step. Threads other than the main one get none."""
+    asked, main = threading.Event(), threading.current_thread() is threading.main_thread()
+    before = {s: signal.signal(s, lambda *_: asked.set()) for s in ((signal.SIGTERM, signal.SIGINT) if main else ())}
+    try:
+        yield asked
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
 
 
 @dataclass
@@ -103,8 +92,7 @@ def train(config: TrainConfig, accelerator: Accelerator | None = None) -> Result
         InputError: a configuration that cannot be run, or a run folder of another one.
     """
     installed = {str(tracker.value) for tracker in get_available_trackers()}
-    absent = [name for name in config.trackers if name not in installed]
-    if absent:
+    if absent := [name for name in config.trackers if name not in installed]:
         raise InputError(f"trackers: {absent[0]} is not there: install it, or choose from {', '.join(sorted(installed))} or []")
     if accelerator is None:
         AcceleratorState._reset_state()  # of an earlier run in this process, perhaps of another precision
@@ -243,14 +231,13 @@ class Trainer:
 
     def go(self) -> Result:
         accelerator, steps = self.accelerator, self.state.steps
-        stop = Stop()
         if self.config.trackers:
             config = flat(to_dict(self.config)) if self.step == 0 else None  # a run that goes on has it
             options = tracker_options(self.config.out, self.run_id, self.step)
             accelerator.init_trackers("unialign_gen", config, {k: v for k, v in options.items() if k in self.config.trackers})
         bar = tqdm(total=steps, initial=min(self.step, steps), desc="training", disable=None if self.rank == 0 else True)
-        with stop.listening(), bar:
-            while self.step < steps and not self._any(stop.asked):
+        with stop_signals() as stop, bar:
+            while self.step < steps and not self._any(stop.is_set()):
                 row = self.update()
                 self.step += 1
                 bar.update()
