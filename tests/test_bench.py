@@ -104,12 +104,10 @@ def caches(tmp_path_factory):
     labels = [("dog", "cat", "car")[i % 3] for i in range(240)]
     image = [torch.randn(1, 1664, generator=g) for _ in labels]
     text = [torch.randn(1 + i % 2, 384, generator=g) for i in range(240)]
-    synthetic.put(
-        root / "pictures", Shard([f"p{i}" for i in range(240)], labels, {"image": ragged(image), "text": ragged(text)}), {}
-    )
+    put(root / "pictures", Shard([f"p{i}" for i in range(240)], labels, {"image": ragged(image), "text": ragged(text)}), {})
     sounds = [("dog", "cat|bell")[i % 2] for i in range(60)]
     audio = [torch.full((2, 8), float(i)) for i in range(60)]
-    synthetic.put(root / "sounds", Shard([f"s{i}" for i in range(60)], sounds, {"audio": ragged(audio)}), {})
+    put(root / "sounds", Shard([f"s{i}" for i in range(60)], sounds, {"audio": ragged(audio)}), {})
     return root
 
 
