@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from .rows import Picture, grouped
 # Shrinkage and bandwidth were chosen on held-out prompts: much alike from 0.02 to 0.1, from 4 to 16; and 8 to 32 pairs
 SHRINKAGE = 0.05
 PRIOR: dict[str, Any] = {"bandwidth": 8.0, "strength": 1.0, "temperature": 0.7, "pairs": 12, "likeliest": True}
-PICTURES = 16  # of a thing seeds choose among so many pictures, those nearest to their mean
+PICTURES = 16  # of a thing seeds choose among so many pictures at most, those nearest to their mean
 WEAKEST = 0.7  # in standard deviations of pictures of one thing
 LEAST = 20  # compositions that say how a layout moves an embedding
 
@@ -71,13 +71,16 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     shown = [moved.mean(0) for moved in layouts.values() if len(moved) >= LEAST]
     if shown:
         named = torch.cat([named, directions(torch.stack(shown) @ (torch.eye(len(apart)) - named.T @ named))])
-    several = typical(embeds, plain.values())
-    made = EmbeddingPrior(points.shape[1], len(points), directions=len(named), said=said, pictures=len(several), **PRIOR)
-    if several:
-        shows, counts, places = (torch.tensor(column) for column in zip(*several, strict=True))
-        made.shows.copy_(shows)
-        # a picture lies nearer to a mean that it is part of
-        made.deviations.copy_((embeds[places] - points[shows]) @ apart / (1 - 1 / counts[:, None]).sqrt())
+    several = [chosen for number, places in enumerate(plain.values()) for chosen in nearest(embeds, number, places)]
+    shows, counts, places = torch.tensor(several, dtype=torch.long).view(-1, 3).T
+    # a picture lies nearer to a mean that it is part of
+    deviations = (embeds[places] - points[shows]) @ apart / (1 - 1 / counts[:, None]).sqrt()
+    usual = deviations.square().sum(1) < len(apart)  # no farther from the mean than pictures of one thing are on average
+    sizes: dict[str, Any] = {"directions": len(named), "said": said, "pictures": int(usual.sum())}
+    made = EmbeddingPrior(points.shape[1], len(points), **sizes, **PRIOR)
+    if usual.any():
+        made.shows.copy_(shows[usual])
+        made.deviations.copy_(deviations[usual])
     made.points.copy_(points)
     made.log_counts.copy_(torch.tensor([len(places) for places in plain.values()]).log())
     made.whitening.copy_(apart)
@@ -91,14 +94,11 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     return made, list(plain)
 
 
-def typical(embeds: Tensor, groups: Iterable[list[int]]) -> list[tuple[int, int, int]]:
-    """Of each group of two pictures or more those nearest to its mean: its number, its size, and the picture's place."""
-    found = []
-    for number, places in enumerate(groups):
-        near = embeds[places] @ embeds[places].mean(0)
-        best = near.topk(min(PICTURES, len(places))).indices.tolist() if len(places) > 1 else []
-        found += [(number, len(places), places[n]) for n in best]
-    return found
+def nearest(embeds: Tensor, number: int, places: list[int]) -> list[tuple[int, int, int]]:
+    """Of two or more pictures of a thing those nearest to their mean: its number, how many it has, and a picture's place."""
+    near = embeds[places] @ embeds[places].mean(0)
+    best = near.topk(min(PICTURES, len(places))).indices.tolist() if len(places) > 1 else []
+    return [(number, len(places), places[n]) for n in best]
 
 
 def moved_by(rows: Sequence[Picture], embeds: Tensor, kind: str) -> dict[str, Tensor]:
