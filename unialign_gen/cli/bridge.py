@@ -53,7 +53,9 @@ def events(
     described = {"encoder": "yamnet"} if tagger is None else {"encoder": f"hf:{tagger}", "modality": "audio", "tags": True}
     encoder: Any = load_encoder(NOWHERE, None, described)
     layer, names = yamnet.events() if tagger is None else encoder.tags()
-    head, bridge = events_head(encoder, layer, names, partial(in_batches, partial(aligner, "text")), shift_of(space.checkpoint))
+    head, bridge = events_head(
+        encoder, layer, names, partial(in_batches, lambda some: aligner("text", some)), shift_of(space.checkpoint)
+    )
     finish(out, head, bridge, described, as_json)
 
 
@@ -101,7 +103,7 @@ def text(
         heard = [
             listener(listener.prepare([load_sound(f, rate, listener.downmix)]).to(decoders.device)).float().cpu() for f in files
         ]  # fmt: skip
-    ours, shift = in_batches(partial(aligner, "text"), said), shift_of(decoders.checkpoint)
+    ours, shift = in_batches(lambda some: aligner("text", some), said), shift_of(decoders.checkpoint)
     found = from_captions(theirs, ours, torch.cat(heard), shift)
     order = ranks(found.left_out, ours + (0 if shift is None else shift), said, said)
     about = measured(found.left_out, found.bridge, order, said, len(said)) | {"decay": found.decay}
