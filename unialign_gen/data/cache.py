@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -222,7 +223,11 @@ def write_descriptions(folder: Path, places: Mapping[str, Path | dict[str, Any]]
             write_whole(folder / f"{modality}.py", Path(entry["file"]).read_bytes())
             entry["file"] = f"{modality}.py"
         described[modality] = entry
-    write_whole(folder / ENCODERS, (json.dumps(described, indent=2, ensure_ascii=False) + "\n").encode())
+    data = (json.dumps(described, indent=2, ensure_ascii=False) + "\n").encode()
+    with suppress(OSError):
+        if (folder / ENCODERS).read_bytes() == data:  # another process may sweep up what is written beside a complete cache
+            return
+    write_whole(folder / ENCODERS, data)
 
 
 def read_descriptions(folder: Path) -> dict[str, dict[str, Any]]:
