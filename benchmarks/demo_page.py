@@ -142,9 +142,7 @@ def browsing() -> Iterator[tuple[Browser, Any]]:
         folder = Path(name)
         browser = Browser(server.url, folder, microphone(folder))
         try:
-            browser.until(
-                lambda: "true" in httpx.get(f"{server.url}page/opening", timeout=60).text.rpartition("done")[2], "the opening"
-            )
+            browser.until(lambda: httpx.get(f"{server.url}page/opening", timeout=60).json()["done"], "the opening")
             yield browser, server
         finally:
             browser.driver.quit()

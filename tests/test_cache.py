@@ -1,11 +1,21 @@
+import fcntl
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from unialign_gen.data.cache import FeatureCache, Ragged, Shard, counted, create, first_difference, shard_path, write_shard
+from unialign_gen.data.cache import (
+    FeatureCache,
+    Ragged,
+    Shard,
+    counted,
+    create,
+    first_difference,
+    shard_path,
+    write_descriptions,
+    write_shard,
+)
 from unialign_gen.errors import InputError
 
 INDEX = {"format": 1, "shards": 2, "encoders": {"text": {"dim": 3}, "video": {"dim": 2}}, "media": {"frames": 8}}
@@ -97,13 +107,23 @@ def test_bad_caches_are_one_clear_line(cache, tmp_path):
         FeatureCache.open(folder)
 
 
-def test_a_disk_without_hard_links(tmp_path, monkeypatch):
+def test_a_disk_without_locks(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     create(tmp_path / "cache", INDEX)
     create(tmp_path / "cache", INDEX)
     assert [p.name for p in (tmp_path / "cache").iterdir()] == ["index.json"]
     with pytest.raises(InputError, match=r"was made with media.frames = 8, this run has 4"):
         create(tmp_path / "cache", {**INDEX, "media": {"frames": 4}})
+
+
+def test_a_description_that_says_the_same_is_not_written_again(tmp_path):
+    """A process that finds the cache complete sweeps up what killed ones left; one that starts late must not write then."""
+    write_descriptions(tmp_path, {"audio": {"encoder": "yamnet"}})
+    before = (tmp_path / "encoders.json").stat().st_ino
+    write_descriptions(tmp_path, {"audio": {"encoder": "yamnet"}})
+    assert (tmp_path / "encoders.json").stat().st_ino == before
+    write_descriptions(tmp_path, {"audio": {"encoder": "beats"}})
+    assert json.loads((tmp_path / "encoders.json").read_text()) == {"audio": {"encoder": "beats"}}

@@ -96,8 +96,7 @@ def train(pictures: Tensor, held_out: Tensor, folder: Path, *, features: Any = N
 
     def write(averaged: VQModel) -> dict[str, float]:
         some = pictures[:: max(1, len(pictures) // 512)]
-        normalise_latents(averaged, some)
-        fit_codebook(averaged, encode(averaged, some))
+        fit_codebook(averaged, normalise_latents(averaged, some))
         averaged.save_pretrained(folder / "movq")
         made = reconstruct(averaged, held_out).float()
         return {"held_out_psnr": float(peak_signal_noise_ratio(made, held_out.float(), 255.0, dim=(1, 2, 3)))}
@@ -120,8 +119,8 @@ def encode(model: VQModel, pictures: Tensor, batch: int = 16) -> Tensor:
 
 
 @torch.no_grad()
-def normalise_latents(model: VQModel, pictures: Tensor) -> None:
-    """Folds the mean and standard deviation of the pictures' latents into `quant_conv` and `post_quant_conv`."""
+def normalise_latents(model: VQModel, pictures: Tensor) -> Tensor:
+    """Folds mean and deviation of the latents into `quant_conv` and `post_quant_conv`; returns the latents as they are then."""
     z = encode(model, pictures)
     mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
     before, after = model.quant_conv, model.post_quant_conv
@@ -129,6 +128,7 @@ def normalise_latents(model: VQModel, pictures: Tensor) -> None:
     before.bias.sub_(mean).div_(std)
     after.bias.add_(after.weight[:, :, 0, 0] @ mean)
     after.weight.mul_(std[None, :, None, None])
+    return (z - mean[:, None, None]) / std[:, None, None]
 
 
 @torch.no_grad()

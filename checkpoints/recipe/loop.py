@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from unialign_gen.errors import as_input_error
 from unialign_gen.output import written
+from unialign_gen.training.train import stop_signals
 
 from .rows import numbered
 
@@ -90,10 +90,9 @@ def train(
         sys.stderr.write(f"{line}\n")
         return averaged
 
-    stop, kept = list[int](), start  # the signals that came
-    before = {sig: signal.signal(sig, lambda sig, _: stop.append(sig)) for sig in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        while not stop and (now := time.monotonic()) - start < 60 * minutes and (most is None or done - first < most):
+    kept = start
+    with stop_signals() as stop:
+        while not stop.is_set() and (now := time.monotonic()) - start < 60 * minutes and (most is None or done - first < most):
             if now - kept > every:
                 keep()
                 kept = time.monotonic()
@@ -105,9 +104,6 @@ def train(
             losses.append(value.detach())
             done += batch
         return keep()
-    finally:
-        for sig, handler in before.items():
-            signal.signal(sig, handler)
 
 
 class Muon:
