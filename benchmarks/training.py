@@ -133,7 +133,8 @@ def large(gigabytes: float, processes: int, steps: int, batch: int, in_memory: b
             trackers=[],
         )
         (folder / "run.yaml").write_text(yaml.safe_dump(to_dict(config)))
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        launch = [sys.executable, *(several if processes > 1 else [])]
         how = ["--in-memory"] if in_memory else []
         subprocess.run([*launch, __file__, "--worker", str(folder / "run.yaml"), *how], check=True)
         found = [json.loads(p.read_text()) for p in sorted(folder.glob("process-*.json"))]

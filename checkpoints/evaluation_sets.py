@@ -36,6 +36,7 @@ def prompts(root: Path, split: str, limit: int, extra: bool = False) -> dict[str
     A caption counts only if no training picture has it; a recording only if it is one (no renders, no speech). With `extra`
     those two follow, as `render` and `speech`.
     """
+    root = root.resolve()
     rows = read(root)
     seen = {c.lower() for r in rows if r.split == "train" for c in r.captions}
     mine = [r for r in rows if r.split == SPLITS[split] and r.concepts]
@@ -77,6 +78,7 @@ def triples(root: Path, split: str) -> list[dict[str, str]]:
     The recording is another thing of the same concept, not the sound of this picture. Recordings of a concept take turns. The
     caption is the first that no training picture has, where there is one.
     """
+    root = root.resolve()  # a manifest's paths are relative to its own folder
     every = read(root)
     seen = {c.lower() for r in every if r.split == "train" for c in r.captions}
     rows = [r for r in every if r.split == SPLITS[split] and r.concepts]

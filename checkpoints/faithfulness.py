@@ -76,7 +76,7 @@ def evaluate(
         return made
 
     found: dict[str, Any] = {}
-    coloured = list(itertools.product(COLOURS, COLOURED))[:: max(1, 50 // min(50, limit))]
+    coloured = list(itertools.product(COLOURS, COLOURED))[:: max(1, 50 // max(1, limit))][:limit]
     made = drawn([Prompt("text", f"a {c} {t}", [t]) for c, t in coloured])
     right = [dominant_hue(p) == c for p, (c, _) in zip(made, coloured, strict=True)]
     named = [t in top for top, (_, t) in zip(judge.top(made), coloured, strict=True)]

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen.data.extract_config import digest as digest_of_weights
+from unialign_gen.errors import InputError
 
 from . import scores
 from .embeddings import initial
@@ -77,12 +78,15 @@ class Space:
         known = sorted({c for names in study.classes for c in names})
         classes = torch.as_tensor(aligner.embed("text", known)) if known and "text" in aligner.modalities else None
         files, sounds = [study.corpus.samples[i].audio for i in study.keep.tolist()], None
-        if not all(files):
-            warnings.warn(f"{name}: no AIS, since not every clip has a sound", stacklevel=2)
-        elif "audio" in aligner.modalities:
-            about = {"encoder": digest_of_weights(aligner.part("audio").encoder), "clips": study.digest}
-            place = folder / f"{name.replace('/', '_')} sounds.safetensors"
-            sounds = kept(place, about, lambda: torch.cat([torch.as_tensor(aligner.embed("audio", [file])) for file in files]))
+        if "audio" in aligner.modalities:
+            try:
+                if not all(files):
+                    raise InputError("a clip names none")
+                about = {"encoder": digest_of_weights(aligner.part("audio").encoder), "clips": study.digest}
+                place = folder / f"{name.replace('/', '_')} sounds.safetensors"
+                sounds = kept(place, about, lambda: torch.cat([torch.as_tensor(aligner.embed("audio", [f])) for f in files]))
+            except InputError as error:  # of a silent video, say
+                warnings.warn(f"{name}: no AIS, since not every clip has a sound ({error})", stacklevel=2)
         real = cached(image, study.references, folder / f"{image.name}.safetensors")
         return cls(name, image, classes, [[known.index(c) for c in names] for names in study.classes], sounds, real)
 

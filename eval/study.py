@@ -21,6 +21,7 @@ from unialign_gen.data.extract import Process
 from unialign_gen.data.extract import run as extract_features
 from unialign_gen.data.extract_config import ExtractConfig
 from unialign_gen.data.sources import CorpusConfig, read_corpus
+from unialign_gen.data.storage import in_memory
 from unialign_gen.errors import InputError
 from unialign_gen.heads import encoder_description, heads_in
 from unialign_gen.loading import PUBLISHED, description, find, open_aligner
@@ -235,7 +236,11 @@ def make_references(study: Study, process: Process) -> None:
         if path.is_file():
             continue
         sample = study.corpus.samples[at]
-        picture = load_image(sample.image) if sample.image else load_clip(str(sample.video), FRAMES).frames[study.plan.frame]
+        if sample.image:
+            picture = load_image(sample.image)
+        else:
+            assert sample.video
+            picture = load_clip(in_memory(sample.video), FRAMES).frames[study.plan.frame]
         save(picture, path)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from unialign_gen.errors import InputError
 from unialign_gen.media import load_image
 from unialign_gen.request import Request
+from unialign_gen.request.request import plain
 
 IMG2IMG, INPAINT = 0.7, 1.0  # strength where none is given
 
@@ -52,8 +53,8 @@ class Edit:
     def __post_init__(self) -> None:
         if self.picture is None and (self.control is None or self.mask is not None or self.strength is not None):
             raise InputError("nothing to edit: give a picture, or a control map alone")
-        strength = self.strength
-        if strength is not None and (isinstance(strength, bool | str) or not 0 <= float(strength) <= 1):
+        strength: Any = plain(self.strength)
+        if strength is not None and (type(strength) not in (int, float) or not 0 <= strength <= 1):
             raise InputError(f"strength must be a number from 0 to 1, got {strength!r}")
 
     @property
@@ -125,7 +126,9 @@ class Canvas:
         assert first is not None
         size = working_size(first.size, side, multiple)
         if request.width or request.height:
-            size = (request.width or size[0], request.height or size[1])
+            ratio = first.width / first.height
+            width = request.width or max(1, round((request.height or 0) * ratio / multiple)) * multiple
+            size = (width, request.height or max(1, round(width / ratio / multiple)) * multiple)
             original = original and resized(original, size)
         mask = None
         if edit.mask is not None and original is not None:

@@ -22,6 +22,7 @@ from unialign_gen.mixing import Method, path
 from unialign_gen.notes import Note, collected, tell
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_count_and_request, takes_request
+from unialign_gen.request.request import SEEDS
 
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
@@ -160,7 +161,9 @@ class PromptedPipeline:
             >>> generate.edit(grey, text="a red car", strength=0.5, seed=0, num_inference_steps=2).images[0].size
             (96, 64)
         """
-        return self.draw_edit(Edit(picture, mask, strength, control), ask(**options))
+        asked = ask(**options)
+        out = self.draw_edit(Edit(picture, mask, strength, control), asked)
+        return out if asked.return_dict else (out.images,)  # type: ignore[return-value]
 
     @torch.no_grad()
     def draw_edit(self, edit: Edit, request: Request) -> PictureOutput:
@@ -208,15 +211,16 @@ class PromptedPipeline:
         scale = most if request.upscale is None else request.upscale
         if scale > most:
             raise InputError(f"this decoder's pictures can be made {most} times as large at most, got upscale={scale}")
-        if upscaler is None or request.output_type == "latent":
+        if upscaler is None:
             scale = 1
         sides, multiple = (request.height, request.width), scale * self.drawn_multiple
         if any(side is not None and side % multiple for side in sides):
             raise InputError(f"height and width must be multiples of {multiple}, got {sides[0]} and {sides[1]}")
-        if scale == 1:
-            return self.sample(request, conditions)
         height, width = (None if side is None else side // scale for side in sides)
-        small = self.sample(replace(request, height=height, width=width, output_type="pt"), conditions)  # (B, 3, h, w)
+        drawn = replace(request, height=height, width=width)
+        if scale == 1 or request.output_type == "latent":
+            return self.sample(drawn, conditions)
+        small = self.sample(replace(drawn, output_type="pt"), conditions)  # (B, 3, h, w)
         return FROM_UNIT.postprocess(F.avg_pool2d(self.enlarged(small), most // scale), request.output_type)
 
     def enlarged(self, small: Tensor) -> Tensor:
@@ -247,16 +251,18 @@ class PromptedPipeline:
         if not request.prompts:
             raise InputError(f"nothing to draw: give at least one of {', '.join(self.aligner.modalities)} or embeds")
         kinds = {p.kind for inputs in request.prompts for p in inputs}
-        if request.prior_strength and kinds == {"embeds"}:
-            raise InputError("prior_strength moves prompts that are encoded; embeds are drawn where they are: leave it out")
+        for name in ("prior_strength", "prior_temperature"):
+            if getattr(request, name) and kinds == {"embeds"}:
+                raise InputError(f"{name} moves prompts that are encoded; embeds are drawn where they are: leave it out")
         ready = self.encoded(request)
         self.tell_not_understood(ready)
         return self.points(ready), ready
 
     def sampled(self, request: Request) -> Request:
-        """The request as it is drawn: at the prior's own temperature where it names none."""
+        """The request as it is drawn: at the prior's own temperature where it names none, and has what that is for."""
         own = temperature_of(self.prior, request.prior_strength)
-        return request if request.prior_temperature is not None or not own else replace(request, prior_temperature=own)
+        ready = all(prompt.kind == "embeds" for row in request.prompts for prompt in row)
+        return request if request.prior_temperature is not None or not own or ready else replace(request, prior_temperature=own)
 
     def points(self, ready: Request) -> Tensor:
         """`mixed`, of a request that is encoded."""
@@ -298,6 +304,7 @@ class PromptedPipeline:
         generator = request.generator
         if request.seed is not None:
             generator = generators(request.seed, prompts, request.pictures)
+        generator = list(generator) if isinstance(generator, tuple) else generator
         if isinstance(generator, list) and len(generator) != count:
             raise InputError(f"{len(generator)} generators for {count} pictures: give one, or one for each")
         latents = request.latents
@@ -317,8 +324,8 @@ class PromptedPipeline:
     def checked_embeds(self, image_embeds: Tensor) -> Tensor:
         """Embeddings (B, d) at decoder scale as they are, if that is what they are."""
         width = self.aligner.embed_dim
-        if not isinstance(image_embeds, Tensor) or image_embeds.ndim != 2 or image_embeds.shape[1] != width:
-            shape = tuple(getattr(image_embeds, "shape", ()))
+        shape = tuple(getattr(image_embeds, "shape", ()))
+        if not isinstance(image_embeds, Tensor) or len(shape) != 2 or shape[1] != width or not shape[0]:
             raise InputError(f"image_embeds must be a tensor of shape (B, {width}), got {shape or type(image_embeds).__name__}")
         if not torch.isfinite(image_embeds).all():
             raise InputError("image_embeds hold NaN or infinite values")
@@ -355,13 +362,13 @@ class PromptedPipeline:
             seeds = None if request.seed is None else first_seeds(request.seed, len(wanted), count)
             images, chosen = [], []
             for i, points in enumerate(candidates):
-                one = replace(used.picture(i), prompts=(), prior_strength=None)
-                one = replace(one, seed=None if seeds is None else tuple(seeds[i] + j for j in range(count)))
+                one = replace(used.picture(i), prompts=(), prior_strength=None, prior_temperature=None)
+                one = replace(one, seed=None if seeds is None else tuple((seeds[i] + j) % SEEDS for j in range(count)))
                 if isinstance(one.generator, list):
                     one = replace(one, generator=one.generator[i * count : (i + 1) * count])
                 picture, number = self.nearest_drawn(points, wanted[i], one)
                 images.append(picture)
-                chosen.append(0 if seeds is None else seeds[i] + number)
+                chosen.append(0 if seeds is None else (seeds[i] + number) % SEEDS)
         steps, guidance = self.steps_and_guidance(request)
         used = replace(used, steps=steps, guidance=guidance, seed=None if seeds is None else tuple(chosen))
         return PictureOutput(images=images, notes=notes, request=used)
@@ -413,13 +420,17 @@ class PromptedPipeline:
         steps are the same for all. `batch` frames are drawn at a time, which bounds the memory. `options` are those of a
         call.
         """
-        parts = path(start, end, frames, mix).split(batch)
+        asked = ask(embeds=path(start, end, frames, mix), seed=[seed] * frames, batch=batch, **options)
         with collected() as notes:
-            drawn = [self.draw(ask(embeds=part, seed=[seed] * len(part), **options)).images for part in parts]
-        if isinstance(drawn[0], list):
-            return PictureOutput(images=[picture for part in drawn for picture in part], notes=notes)
-        join = torch.cat if isinstance(drawn[0], Tensor) else np.concatenate
-        return PictureOutput(images=join(drawn), notes=notes)
+            steps, guidance = self.steps_and_guidance(asked)
+            used = replace(self.encoded(asked), steps=steps, guidance=guidance)
+            parts = [used.prompts[at : at + batch] for at in range(0, frames, batch)]
+            drawn = [self.draw(replace(used, prompts=part, seed=(seed,) * len(part))).images for part in parts]
+        images: Any = [picture for part in drawn for picture in part]
+        if not isinstance(drawn[0], list):
+            images = torch.cat(drawn) if isinstance(drawn[0], Tensor) else np.concatenate(drawn)
+        out = PictureOutput(images=images, notes=notes, request=used)
+        return out if asked.return_dict else (out.images,)  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=8)

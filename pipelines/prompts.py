@@ -13,6 +13,7 @@ from unialign_gen.aligner import Aligner
 from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.mixing import check_embedding, mix
 from unialign_gen.request import Prompt, Request
+from unialign_gen.request.request import SEEDS
 
 from .prior import EmbeddingPrior, move_to_known
 
@@ -22,8 +23,10 @@ PRIOR_STREAM = 1 << 62  # so that the prior's numbers and the decoder's first no
 def encode_prompts(aligner: Aligner, prompts: Sequence[Sequence[Prompt]]) -> tuple[tuple[Prompt, ...], ...]:
     """The same prompts with the unit embeddings (d,) of their values.
 
-    Each modality is encoded in one go, an input that repeats only once; what has an embedding is not read again.
+    Each modality is encoded in one go, an input that repeats only once; what has an embedding is not read again. All are on
+    the aligner's device.
     """
+    device = aligner.place.device
     found: dict[tuple[str, Any], Tensor] = {}
 
     def key(prompt: Prompt) -> tuple[str, Any]:
@@ -37,13 +40,13 @@ def encode_prompts(aligner: Aligner, prompts: Sequence[Sequence[Prompt]]) -> tup
 
     def encoded(prompt: Prompt) -> Prompt:
         if prompt.kind == "embeds":
-            return replace(prompt, embedding=checked_vector(prompt.value, aligner.embed_dim))
+            return replace(prompt, embedding=checked_vector(prompt.value, aligner.embed_dim).to(device))
         if prompt.embedding is None:
-            return replace(prompt, embedding=found[key(prompt)])
+            return replace(prompt, embedding=found[key(prompt)].to(device))
         unit = checked_vector(prompt.embedding, aligner.embed_dim, prompt.name)
         kept = torch.as_tensor(prompt.embedding, dtype=unit.dtype, device=unit.device)
         # one that is of norm 1 stays bit for bit what it was encoded to
-        return replace(prompt, embedding=kept if torch.allclose(kept, unit, atol=1e-6) else unit)
+        return replace(prompt, embedding=(kept if torch.allclose(kept, unit, atol=1e-6) else unit).to(device))
 
     return tuple(tuple(encoded(p) for p in row) for row in prompts)
 
@@ -64,7 +67,7 @@ def mix_prompts(
         if move is not None and moved:
             for i, vector in zip(moved, move(torch.stack([vectors[i] for i in moved]), draw), strict=True):
                 vectors[i] = vector
-        return [v.to(vectors[0].device) for v in vectors]
+        return vectors
 
     mixed = zip(prompts, draws or [None] * len(prompts), strict=True)
     return torch.stack([mix(points(row, draw), [p.weight for p in row], request.mix) for row, draw in mixed])
@@ -94,13 +97,13 @@ def as_vector(value: Any) -> Tensor:
 
 
 def first_seeds(seed: int | Sequence[int], count: int, per_prompt: int) -> list[int]:
-    """Each prompt's first seed: `seed + i * per_prompt`, or `seed[i]`.
+    """Each prompt's first seed: `seed + i * per_prompt`, or `seed[i]`; after the largest comes 0.
 
     Raises:
         InputError: a list of seeds that does not fit the batch.
     """
     if isinstance(seed, int):
-        return [seed + i * per_prompt for i in range(count)]
+        return [(seed + i * per_prompt) % SEEDS for i in range(count)]
     if len(seed) != count:
         raise InputError(f"{len(seed)} seeds for {count} prompts: give one for each")
     return list(seed)
@@ -108,7 +111,7 @@ def first_seeds(seed: int | Sequence[int], count: int, per_prompt: int) -> list[
 
 def generators(seed: int | Sequence[int], count: int, per_prompt: int, stream: int = 0) -> list[torch.Generator]:
     """One CPU generator a picture: prompt i, picture j draws from its prompt's first seed + j; other numbers in each stream."""
-    seeds = [s + j for s in first_seeds(seed, count, per_prompt) for j in range(per_prompt)]
+    seeds = [(s + j) % SEEDS for s in first_seeds(seed, count, per_prompt) for j in range(per_prompt)]
     return [torch.Generator().manual_seed(s ^ stream) for s in seeds]
 
 

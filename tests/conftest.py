@@ -14,7 +14,15 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's client is first imported
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // WORKERS))
+CORES = len(os.sched_getaffinity(0))
+torch.set_num_threads(max(1, CORES // WORKERS))
+
+
+def pytest_configure(config):
+    """Processes beside each other share the cores; more threads, theirs or of what they start, would wait for one another."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        if beside := getattr(config.option, "numprocesses", None):
+            os.environ.setdefault(name, str(max(1, CORES // beside)))
 
 
 def pytest_unconfigure(config):

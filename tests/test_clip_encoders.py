@@ -46,6 +46,7 @@ TEXTS = [
     "caf\u00e9 \u4f60\u597d \U0001f600",
     "word " * 100,
     "",
+    "a red car!/blue bus",
 ]
 VISION = {"image_size": 224, "layers": 2, "width": 64, "head_width": 16, "mlp_ratio": 3.5, "patch_size": 32}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
@@ -154,6 +155,8 @@ def test_transformers_layout_is_transformers(tmp_path, pictures, tokenizer, eos,
         words = model.get_text_features(**batch).pooler_output
     assert torch.allclose(see(theirs), images, atol=1e-4)
     assert torch.allclose(read(read.prepare(texts)), words, atol=1e-4)
+    alone = torch.cat([read(read.prepare([text])) for text in texts])  # CLIP's word 0 is "!", which is no padding
+    assert torch.allclose(alone, words, atol=1e-4)
 
 
 def in_transformers_names(model):

@@ -347,3 +347,13 @@ def test_bad_annotations_are_named(tmp_path):
     (tmp_path / "a.csv").write_text("audiocap_id,youtube_id,start_time,caption\n1,x,soon,y\n")
     with pytest.raises(InputError, match="line 2: expected audiocap_id"):
         retrieval.read("audiocaps", tmp_path / "a.csv", tmp_path)
+
+
+def test_lists_that_are_not_in_utf_8_are_one_line(tmp_path):
+    for name in ("a.jsonl", "a.csv"):
+        (tmp_path / name).write_bytes("id,text\n1,caf\u00e9\n".encode("latin-1"))
+        with pytest.raises(InputError, match="is not in UTF-8"):
+            list(captions.rows(tmp_path / name))
+    (tmp_path / "vggsound.csv").write_bytes('abc,30,"caf\u00e9",test\n'.encode("latin-1"))
+    with pytest.raises(InputError, match="is not in UTF-8"):
+        list(vggsound.rows(tmp_path / "vggsound.csv"))

@@ -131,6 +131,8 @@ def test_the_loss_is_nought_for_the_true_velocity_and_weighs_little_noise_less()
         return reference.get_velocity(x, noise, t) + 1  # an error of 1 everywhere
 
     loss = velocity_loss(oracle, x, (), torch.Generator().manual_seed(1))
+    taught = velocity_loss(oracle, x, (), torch.Generator().manual_seed(1), oracle)
+    assert float(taught) == 0
     share = reference.alphas_cumprod[seen[0]]
     snr = share / (1 - share)
     assert float(loss) == pytest.approx(float(((snr + 1).clamp(max=5) / (snr + 1)).mean()), rel=1e-3)
@@ -141,6 +143,7 @@ def test_the_loss_is_nought_for_the_true_velocity_and_weighs_little_noise_less()
 @pytest.mark.parametrize("decoder", list(Decoder))
 def test_a_decoder_trains_from_a_pack_and_goes_on_exactly(root, tmp_path, decoder, monkeypatch):
     monkeypatch.setattr(decoders, "SHEET", 5)
+    monkeypatch.setattr(decoders, "STEPS", 2)
     monkeypatch.setattr(loop, "WARM_STEPS", 1)
 
     def train(out, most):
@@ -223,6 +226,33 @@ def test_muon_sees_convolutions_as_matrices_of_the_same_memory():
     assert 0.5 < float(values.min()) < float(values.max()) < 1.4
 
 
+@pytest.mark.parametrize("shape", [(48, 200), (200, 48), (64, 64)])
+@pytest.mark.parametrize("smallest", [-1, -5])
+def test_orthogonal_is_the_published_iteration(shape, smallest):
+    """Jordan et al. 2024, on the whole matrix in fp64."""
+    generator = torch.Generator().manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
+    x = u @ torch.diag(torch.logspace(0, smallest, min(shape))) @ v
+    wanted = (x if shape[0] <= shape[1] else x.T).double()
+    wanted = wanted / wanted.norm()
+    for _ in range(5):
+        gram = wanted @ wanted.T
+        wanted = 3.4445 * wanted + (-4.775 * gram + 2.0315 * gram @ gram) @ wanted
+    torch.testing.assert_close(loop.orthogonal(x), (wanted if shape[0] <= shape[1] else wanted.T).float(), atol=1e-3, rtol=0)
+
+
+def test_a_decoder_may_learn_from_the_first(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoders, "SHEET", 5)
+    monkeypatch.setattr(decoders, "STEPS", 1)
+    again = {"minutes": 5, "batch": 4, "width": 32}
+    with pytest.raises(InputError, match="no trained kandinsky decoder to learn from"):
+        decoders.train(root / "pack", tmp_path, Decoder.stable_unclip, **again, taught=True, most=4)
+    decoders.train(root / "pack", tmp_path, Decoder.kandinsky, **again, most=0)
+    decoders.train(root / "pack", tmp_path, Decoder.kandinsky, **again, taught=True, most=4)
+    (*_, last) = (tmp_path / "kandinsky" / "log.jsonl").read_text().splitlines()
+    assert json.loads(last)["loss"] < 1e-3  # it is its own teacher
+
+
 def test_bf16_convolutions_are_close_and_leave_no_trace(monkeypatch):
     monkeypatch.setattr(loop, "BF16", True)  # whatever this processor has
     torch.manual_seed(0)
@@ -286,7 +316,7 @@ def test_movq_learns_and_its_latents_are_normalised(tmp_path, monkeypatch):
     monkeypatch.setattr(autoencoder, "build", lambda: VQModel.from_config(VQModel.load_config(tmp_path / "small")))
     x = torch.from_numpy(pictures(64))
     VQModel(**SMALL).save_config(tmp_path / "small")
-    made = autoencoder.train(x, x[:8], tmp_path, minutes=5, most=400)
+    made = autoencoder.train(x, x[:8], tmp_path, minutes=5, most=240)
     z = autoencoder.encode(made, x).float()
     assert z.shape == (64, 4, 16, 16)
     torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(4), atol=0.02, rtol=0)

@@ -2,14 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 from io import BytesIO
 from pathlib import Path
 
 import av
 import httpx
 import numpy as np
+import processes
 import pytest
 from conftest import said, tone, write_wav
 from gradio_client import Client, handle_file
@@ -302,22 +301,17 @@ def test_mistakes_of_the_command(served, option, words):
     assert len(said(result.stderr)) == 1
 
 
-CLOSED = """
-import httpx
-from unialign_gen.demo.server import start
+def open_and_close():
+    from unialign_gen.demo.server import start
 
-page = start()
-(page.context.folder() / "x").write_bytes(b"x")
-page.close()
-assert not page.context.cache.exists()
-try:
-    httpx.get(page.url)
-except httpx.ConnectError:
-    print("closed")
-"""
+    page = start()
+    (page.context.folder() / "x").write_bytes(b"x")
+    page.close()
+    assert not page.context.cache.exists()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(page.url)
 
 
 def test_nothing_is_kept_after_the_page_is_closed():
     """In a process of its own: Gradio has one folder of files a process."""
-    done = subprocess.run([sys.executable, "-c", CLOSED], capture_output=True, text=True, check=False)
-    assert "closed" in done.stdout, done.stderr[-1000:]
+    processes.finish(processes.start(open_and_close))

@@ -123,6 +123,7 @@ def test_what_cannot_be_edited_is_one_line(starter):
         "nothing to edit": {},
         "no control": {"control": picture},
         "strength must be": {"picture": picture, "strength": 1.5},
+        "strength must be a number": {"picture": picture, "strength": [0.5]},
         "black all over": {"picture": picture, "mask": Image.new("L", (9, 9))},
         "none of them: at least 0.5": {"picture": picture, "strength": 0.1},
         "leave out latents, ": {"picture": picture, "output_type": "np"},
@@ -145,6 +146,15 @@ def test_a_working_size_keeps_area_and_nearly_the_ratio(width, height):
     if 0.25 < width / height < 4:
         assert 0.7 < w * h / 512**2 < 1.4
         assert 0.7 < (w / h) / (width / height) < 1.4
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"), [({"height": 32}, (48, 32)), ({"width": 96}, (96, 64)), ({"height": 32, "width": 32}, (32, 32))]
+)
+def test_a_side_that_is_not_given_keeps_the_ratio(starter, asked, size):
+    picture = photograph().resize((150, 100))
+    (made,) = starter.edit(picture, text="a cat", seed=0, return_dict=False, **asked, **FEW)
+    assert made[0].size == size
 
 
 def test_the_command_line_edits(starter, tmp_path):

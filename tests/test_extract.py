@@ -177,6 +177,8 @@ def test_other_numbers_of_processes_take_over(clips, whole, tmp_path):
         ({"corpus": {**SETTINGS["corpus"], "limit": 6}}, "corpus.samples = 7, this run has 6"),
         ({"encoders": {"text": "starter"}}, "encoders.audio"),
         ({"encoders": {**SETTINGS["encoders"], "video": {"encoder": "text"}}}, "unknown encoder"),
+        ({"sources": {"audio": "/nowhere/weights.pt"}}, "sources.audio: no encoder here takes it"),
+        ({"batch_size": {"txet": 2}}, "batch_size.txet: no encoder here is of it"),
     ],
 )
 def test_a_cache_of_other_settings_is_refused(clips, whole, change, key):
@@ -330,3 +332,35 @@ def test_wav_files_beside_the_clips(clips, tmp_path):
     path = settings(tmp_path, tmp_path, encoders={"text": "starter", "audio": "starter"})
     assert run(path)["problems"] == {"broken": 0, "absent": 0, "noted": 0}
     assert FeatureCache.open(tmp_path / "out").features("audio").counts.tolist() == [1]
+
+
+BROKEN = """
+import torch
+from unialign_gen.encoders.base import Encoder
+
+
+class Broken(Encoder):
+    dim, config = 2, {"encoder": "broken"}
+
+    def prepare(self, texts):
+        return torch.full((len(texts), 2), 1e6)
+
+    def forward(self, rows):
+        return rows
+
+
+def build(folder, config):
+    return Broken()
+
+
+def weights(folder, config):
+    return {}
+"""
+
+
+def test_texts_without_a_finite_feature_are_refused(clips, tmp_path):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    encoder = {"encoder": "broken", "file": str(tmp_path / "broken.py")}
+    path = settings(tmp_path, clips, encoders={"text": encoder}, batch_size=2, store="float16")
+    with pytest.raises(InputError, match=r"features of .* are not finite: use dtype float32, store float32"):
+        run(path)

@@ -143,6 +143,8 @@ def test_an_honest_decoder_keeps_all_and_a_stock_picture_little(tmp_path, honest
     assert found["variety"]["n"] == 3
     assert found["nonsense called so"] == {"value": 1.0, "ci95": pytest.approx([0.9124, 1.0], abs=1e-3), "n": 40}
     assert found["captions called nonsense"]["value"] == 0.0
+    few = faithfulness.evaluate(pipeline, tmp_path, draw, ByColour(), 30)
+    assert few["colour"]["n"] == 30
     if not honest:
         assert found["variety"]["value"] == pytest.approx(0, abs=1e-6)
     assert "colour, thing named" in faithfulness.table(found)

@@ -16,7 +16,7 @@ from unialign_gen.errors import InputError
 from unialign_gen.film import Plan, Track, Window, listen, make_film, picture_count, windows
 from unialign_gen.film.writer import FilmWriter
 from unialign_gen.loading import shipped_folder
-from unialign_gen.media import load_sound, sound_blocks
+from unialign_gen.media import Excerpt, load_sound, sound_blocks
 from unialign_gen.pipelines.prior import temperature_of
 from unialign_gen.pipelines.prompts import PRIOR_STREAM, generators
 
@@ -182,9 +182,11 @@ def test_mistakes_of_the_command(tmp_path, monkeypatch, options, words):
 
 
 def test_a_film_never_takes_the_place_of_its_recording(starter, tmp_path):
-
-    recording = write_wav(tmp_path / "a.wav", tone(1, 16000), 16000)
+    recording = write_wav(tmp_path / "a.mp4", tone(1, 16000), 16000)
     before = recording.read_bytes()
-    with pytest.raises(InputError, match="is the input"):
-        make_film(starter, recording, recording, Plan(pictures=1, fps=2, side=32), num_inference_steps=1)
+    for source in (recording, Excerpt(recording, 0.1)):
+        with pytest.raises(InputError, match="is the input"):
+            make_film(starter, source, recording, Plan(pictures=1, fps=2, side=32), num_inference_steps=1)
+    with pytest.raises(InputError, match=r"must end in \.mp4"):
+        make_film(starter, recording, tmp_path / "a.mov", Plan(pictures=1, fps=2, side=32), num_inference_steps=1)
     assert recording.read_bytes() == before

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 from PIL import Image
 from typer.main import get_command
@@ -48,11 +49,11 @@ def test_a_mistyped_command_is_one_line_with_a_suggestion():
 
 
 def test_stages_are_said_and_quiet_is_quiet(tmp_path):
-    command = [sys.executable, "-m", "unialign_gen", "generate", "--text", "a dog", *FEW, "--out", str(tmp_path / "a.png")]
-    loud = CliRunner().invoke(app, command[3:])
+    command = ["generate", "--text", "a dog", *FEW, "--out", str(tmp_path / "a.png")]
+    loud = CliRunner().invoke(app, command)
     assert [line.split()[0] for line in loud.stderr.splitlines()] == ["loading", "encoding", "drawing"]
-    quiet = subprocess.run([*command, "--quiet"], capture_output=True, text=True, check=True)
-    assert quiet.stderr == ""
+    quiet = processes.program(*command, "--quiet")
+    assert (quiet.wait(), quiet.stderr) == (0, "")
 
 
 def test_doctor_finds_what_does_not_fit(monkeypatch):
@@ -181,3 +182,24 @@ def test_every_command_speaks_before_torch_is_imported(tmp_path):
     assert done.returncode == 0, done.stderr
     spoke = set(done.stdout.splitlines())
     assert spoke == {name for name, command in COMMANDS.items() if not hasattr(command, "commands")}, "see first_sign.py"
+
+
+def test_several_pictures_are_named_after_words_and_never_over_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-cat-2.png").write_text("mine")
+    assert named_after(["a cat"], ".png") == Path("a-cat.png")
+    assert named_after(["a cat"], ".png", 2) == Path("a-cat-2.png")  # a-cat-2-1.png and a-cat-2-2.png
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["generate", "--text", "a cat", "--start", "5"], "and there is none: leave them out"),
+        (["animate", "{sound}", "--pictures", "0"], "pictures must be a number above zero"),
+        (["animate", "{sound}", "--window", "0.00001"], "window must be at least 0.1 s"),
+    ],
+)
+def test_options_that_would_do_nothing_are_one_line(command, words):
+    sound = str(Path(__file__).parent.parent / "checkpoints" / "samples" / "cow.flac")
+    result = CliRunner().invoke(app, [word.format(sound=sound) for word in command])
+    assert (result.exit_code, words in result.stderr) == (2, True), result.stderr

@@ -92,8 +92,10 @@ def data_set(root):
     return root
 
 
-def test_the_starters_sets_join_pictures_with_recordings_of_their_concept(tmp_path):
-    found = {t["id"]: t for t in triples(data_set(tmp_path), "cross_source")}
+def test_the_starters_sets_join_pictures_with_recordings_of_their_concept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = {t["id"]: t for t in triples(data_set(Path()), "cross_source")}
+    assert all(Path(t[kind]).is_absolute() for t in found.values() for kind in ("image", "audio"))
     assert set(found) == {"p1", "p2", "p3"}  # the others have no recording there, or no caption
     assert found["p3"]["label"] == "dog"
     assert {Path(found[p]["audio"]).name for p in ("p1", "p2")} == {"s1.bin", "s2.bin"}

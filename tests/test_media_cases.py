@@ -16,7 +16,7 @@ from unialign_gen.data.corpus import Sample
 from unialign_gen.data.decode import prepare
 from unialign_gen.encoders.base import Encoder
 from unialign_gen.errors import InputError
-from unialign_gen.media import Excerpt, load_clip, load_image, load_sound, load_video, sound_blocks
+from unialign_gen.media import Excerpt, Frames, Sound, load_clip, load_image, load_sound, load_video, sound_blocks
 from unialign_gen.notes import collected
 
 FILES = Path(__file__).parent / "media"
@@ -613,3 +613,26 @@ def test_threads_do_not_mistake_a_cut_picture_for_a_whole_one(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         said = list(pool.map(lambda _: kinds(lambda: load_image(tmp_path / "a.jpg"))[0], range(40)))
     assert said == [["cut"]] * 40
+
+
+def test_a_picture_that_was_only_opened_is_read_now(tmp_path):
+    Image.effect_noise((200, 200), 80).save(tmp_path / "a.jpg")
+    data = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data[: len(data) // 4])
+    with Image.open(tmp_path / "a.jpg") as opened, pytest.raises(InputError, match="damaged picture"):
+        load_image(opened)
+
+
+@pytest.mark.parametrize("form", ["int16", "gradient", "channels"])
+def test_a_sound_in_memory_is_one_sound_in_blocks_too(form):
+    samples = torch.from_numpy(tone(1, RATE).T.astype(np.float32).copy())
+    given = {"int16": (samples * 32767).short(), "gradient": samples.requires_grad_(), "channels": samples[0]}[form]
+    found = torch.cat(list(sound_blocks(Sound(given, RATE), RATE)), 1)[0]
+    assert torch.allclose(found, load_sound(Sound(given, RATE), RATE), atol=1e-4)
+    assert float(found.abs().max()) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_part_that_begins_behind_pictures_in_memory_is_refused():
+    frames = Frames([Image.new("RGB", (8, 8))] * 10, rate=10)
+    with pytest.raises(InputError, match="no part of it can begin at 100 s"):
+        load_video(Excerpt(frames, 100))

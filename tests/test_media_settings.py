@@ -37,8 +37,10 @@ def test_the_largest_that_is_written_is_read(tmp_path):
         assert read_settings(tmp_path / f"a{suffix}") == text[:1_500_000]
     save_picture(PICTURE, tmp_path / "a.png", text)
     assert read_settings(tmp_path / "a.png") == text
-    with pytest.raises(InputError, match="too long"):
+    with collected() as notes:
         save_picture(PICTURE, tmp_path / "a.png", text + "xxx")
+    assert [n.kind for n in notes] == ["settings not kept"]
+    assert read_settings(tmp_path / "a.png") is None
 
 
 def test_what_jpeg_has_no_room_for_is_noted(tmp_path):

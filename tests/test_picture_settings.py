@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unialign_gen.errors import InputError
+from unialign_gen.notes import collected
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.picture_settings import PictureSettings, parse, read_picture, save_picture
 
@@ -43,6 +44,34 @@ def test_a_tensor_comes_back_as_its_numbers():
     assert second.value == "a.wav"  # no folder of whoever drew it
 
 
+@pytest.mark.parametrize(
+    ("prompts", "checkpoint"),
+    [
+        (((Prompt("text", "x" * 5000),),), "starter"),
+        ((tuple(Prompt("text", "x") for _ in range(17)),), "starter"),
+        (((Prompt("text", "x"),),), "/" + "deep/" * 100),
+        (((Prompt("audio", "caf\udce9.wav", embedding=(1.0, 0.0)),),), "starter"),  # a name that is not in UTF-8
+    ],
+)
+def test_what_can_be_drawn_is_read_back(tmp_path, prompts, checkpoint):
+    with collected() as notes:
+        save_picture(Image.new("RGB", (4, 4)), tmp_path / "a.png", PictureSettings(Request(prompts, seed=1), checkpoint))
+    assert notes == []
+    found = read_picture(tmp_path / "a.png")
+    assert found.checkpoint == checkpoint
+    assert found.request.prompts[0][0].value == prompts[0][0].name.encode("utf-8", "replace").decode()
+
+
+def test_settings_that_would_not_be_read_back_are_left_out_and_the_picture_stays(tmp_path):
+    with collected() as notes:
+        made = PictureSettings(Request(((Prompt("text", "x" * 30_000),),), seed=1))
+        save_picture(Image.new("RGB", (4, 4)), tmp_path / "part.png", made, "a.png")
+    assert [n.kind for n in notes] == ["settings not kept"]
+    assert notes[0].text.startswith("a.png has no settings inside")
+    with Image.open(tmp_path / "part.png") as picture:
+        assert picture.text == {}
+
+
 def test_the_first_editions_settings_are_read():
     prompt = {"kind": "audio", "value": "x.wav", "weight": 0.5, "embedding": vector(1, 2)}
     old = {"format": 1, "prompts": [prompt], "mix": "lerp", "seed": 5, "steps": 20, "guidance": 3.0, "pictures": 4, "index": 2}
@@ -63,11 +92,12 @@ def one(**prompt):
         {"prompts": [[]]}, one(kind="text", value=""), one(kind="embeds", value="x"), one(kind="audio", value="x"),
         one(kind="audio", value="x", embedding="%%%"), one(kind="audio", value="x", embedding="AAAA"),
         one(kind="audio", value="x", embedding=vector(float("nan"))), one(kind="text", value="x", path="/etc/passwd"),
-        one(kind="text", value="x" * 2001), one(kind="text", value="x", weight=True), one(kind="text", value=["x"]),
+        one(kind="text", value="x" * 20_001), one(kind="text", value="x", weight=True), one(kind="text", value=["x"]),
         one(kind=["text"], value="x"), one(kind="text", value="x", embedding=vector(1)), {"generator": 1}, {"latents": []},
         {"mix": "add"}, {"mix": ["lerp"]}, {"seed": -1}, {"seed": 2**63}, {"seed": 1.0}, {"seed": True}, {"steps": 0},
         {"steps": 10**6}, {"guidance": "3"}, {"pictures": 0}, {"pictures": "2"}, {"index": 4}, {"options": [1]},
-        {"checkpoint": None}, {"checkpoint": "x" * 101}, {"decoder": {}}, {"version": 1}, {"image_embeds": [[1.0]]},
+        {"checkpoint": None}, {"checkpoint": "x" * 4097}, {"height": 2**30}, {"pictures": 10**8},
+        {"decoder": {}}, {"version": 1}, {"image_embeds": [[1.0]]},
         {"prior_strength": -0.1}, {"prior_strength": 1.5}, {"prior_strength": True}, {"callback_on_step_end": "print"},
     ],
 )  # fmt: skip

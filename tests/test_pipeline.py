@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from unialign_gen.concepts import ConceptTable
 from unialign_gen.errors import InputError
 from unialign_gen.media import Sound
 from unialign_gen.mixing import mix
+from unialign_gen.pipelines.prompts import encode_prompts
+from unialign_gen.request import Prompt
 
 FEW = {"num_inference_steps": 2}
 
@@ -248,12 +251,49 @@ def test_an_interpolation_shares_its_noise(starter):
         ({"text": ["a", "b"], "seed": [1]}, "1 seeds for 2"),
         ({"text": "a", "seed": 1, "generator": torch.Generator()}, "not several"),
         ({"audio": Sound(torch.zeros(0), 16000)}, "non-empty"),
+        ({"embeds": torch.ones(256), "prior_temperature": 1.0}, "prior_temperature moves prompts"),
+        ({"image_embeds": torch.zeros(0, 256)}, "must be a tensor"),
     ],
 )
 def test_bad_calls_are_one_clear_line(starter, call, words):
     with pytest.raises(InputError, match=words) as error:
         starter(**call)
     assert "\n" not in str(error.value)
+
+
+def test_a_size_is_of_the_picture_whatever_comes_out(starter):
+    """512 x 512 pixels, enlarged eight times, are drawn as latents of 16 x 16."""
+    latents = starter(text="a cat", seed=0, height=512, width=512, output_type="latent", **FEW).images
+    assert tuple(latents.shape) == (1, 4, 16, 16)
+
+
+def test_the_request_of_an_interpolation_draws_each_of_its_pictures(starter):
+    a, b = starter.embed(text=["a cat", "a dog"])
+    made = starter.interpolate(a, b, 3, seed=7, batch=2, upscale=1, **FEW)
+    for i, picture in enumerate(made.images):
+        again = starter.draw(made.request.picture(i)).images[0]
+        assert np.abs(np.asarray(again, int) - np.asarray(picture, int)).max() <= 1
+    assert isinstance(starter.interpolate(a, b, 2, upscale=1, return_dict=False, **FEW), tuple)
+
+
+def test_what_was_kept_and_what_is_encoded_are_mixed_where_the_model_is(starter):
+    class Elsewhere:
+        embed_dim, place = 2, SimpleNamespace(device=torch.device("meta"))
+
+        def embed(self, kind, inputs):
+            return torch.ones(len(inputs), 2, device="meta")
+
+    inputs = (Prompt("text", "x"), Prompt("audio", "a.wav", embedding=(1.0, 0.0)), Prompt("embeds", (0.0, 1.0)))
+    (encoded,) = encode_prompts(Elsewhere(), [inputs])
+    assert [p.embedding.device.type for p in encoded] == ["meta"] * 3
+
+
+def test_arguments_may_be_named_and_generators_be_a_tuple(starter):
+    few = {"upscale": 1, **FEW}
+    (one,) = starter.best_of(count=2, text="a cat", seed=0, **few).images
+    assert one.size == (64, 64)
+    both = tuple(torch.Generator().manual_seed(i) for i in range(2))
+    assert len(starter(text="a cat", num_images_per_prompt=2, generator=both, **few).images) == 2
 
 
 def test_unknown_checkpoints(tmp_path):

@@ -79,8 +79,9 @@ def test_python_that_is_started_in_a_clone_finds_the_folders_beside_the_package(
     code = """
 import sys
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
-import unialign_gen.loading
-print(unialign_gen.pipelines.__file__, unialign_gen.loading.shipped_folder())
+from importlib import resources, util
+import unialign_gen
+print(util.find_spec("unialign_gen.pipelines").origin, resources.files("unialign_gen.checkpoints"))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(ROOT / "pipelines" / "__init__.py"), str(ROOT / "checkpoints")]

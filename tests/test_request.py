@@ -35,6 +35,9 @@ def test_gradios_pair_of_rate_and_samples_is_one_sound():
     pair = (16000, np.zeros(5))
     assert ask(audio=pair).prompts[0][0].value is pair
     assert len(ask(audio=("a.wav", "b.wav")).prompts[0]) == 2
+    other = (np.float64(8000.0), [0.0, 0.1])
+    assert [row[0].value for row in ask(audio=[pair, other]).prompts] == [pair, other]
+    assert [p.value for p in ask(audio=(pair, other)).prompts[0]] == [pair, other]
 
 
 def test_the_request_of_one_picture_has_its_seed_and_its_own_words():
@@ -42,6 +45,16 @@ def test_the_request_of_one_picture_has_its_seed_and_its_own_words():
     last = request.picture(5)
     assert (last.prompts[0][0].value, last.seed, last.pictures, last.options) == ("b", 22, 1, {"decoder_prompt": "y"})
     assert ask(text=["a", "b"], seed=10, num_images_per_prompt=3).picture(5).seed == 15
+    assert ask(text="a", seed=2**63 - 1, num_images_per_prompt=2).picture(1).seed == 0
+
+
+def test_the_request_of_one_picture_has_its_own_generator_latents_and_embedding():
+    generators = [torch.Generator().manual_seed(i) for i in range(4)]
+    request = ask(image_embeds=torch.eye(2), num_images_per_prompt=2, generator=generators)
+    assert request.picture(3).generator is generators[3]
+    assert request.picture(3).image_embeds.tolist() == [[0.0, 1.0]]
+    latents = torch.arange(4.0).view(4, 1, 1, 1)
+    assert ask(text=["a", "b"], num_images_per_prompt=2, latents=latents).picture(2).latents.flatten().tolist() == [2.0]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +63,7 @@ def test_the_request_of_one_picture_has_its_seed_and_its_own_words():
         ({"weights": "0.5"}, "weights must be numbers"), ({"weights": {"text": "0.5"}}, "weights must be numbers"),
         ({"weights": [True]}, "finite numbers"), ({"weights": [1, 2]}, "2 weights for 1"),
         ({"weights": {"audio": 1}}, "no such"),
+        ({"seed": object()}, "seed must be a whole number"),
         ({"seed": 1.5}, "seed must be a whole number"), ({"seed": -1}, "at least 0"), ({"seed": "3"}, "seed"),
         ({"num_inference_steps": 0}, "at least 1"), ({"num_inference_steps": True}, "whole number"),
         ({"guidance_scale": "3"}, "guidance must be a number, got '3'"), ({"guidance_scale": float("inf")}, "finite"),

@@ -315,6 +315,48 @@ def test_rows_of_datasets(media, local, tmp_path, form, monkeypatch):
     same_features(FeatureCache.open(tmp_path / "cache"), FeatureCache.open(local / "cache"))
 
 
+def test_splits_of_parquet_files_and_labels_that_are_not_published(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["a", "b"]))
+    (tmp_path / "rows").mkdir()
+    for split, label in (("train", 1), ("validation", -1)):
+        table = datasets.Dataset.from_dict({"text": [split], "label": [label]}, features)
+        table.to_parquet(str(tmp_path / "rows" / f"{split}-00000-of-00001.parquet"))
+
+    def read(split):
+        found = read_corpus(CorpusConfig("dataset", tmp_path / "rows", split)).samples
+        return [(sample.text, sample.label) for sample in found]
+
+    assert read("train") == [(("train",), "b")]
+    assert read("validation") == [(("validation",), None)]
+    assert len(read(None)) == 2
+    with pytest.raises(InputError, match="no split test: it has train, validation"):
+        read("test")
+
+
+def test_rows_with_one_id_are_refused(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"id": ["x", "x"], "text": ["a", "b"]}).save_to_disk(str(tmp_path / "rows"))
+    with pytest.raises(InputError, match="1 ids are of several rows, the first: x"):
+        read_corpus(CorpusConfig("dataset", tmp_path / "rows"))
+
+
+def test_files_of_one_folder_are_made_beside_each_other(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Barrier
+
+    both = Barrier(2, timeout=10)
+
+    def make(part: Path) -> None:
+        both.wait()
+        part.write_text("x")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: made_once(tmp_path / name, make), "ab"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
 def test_a_file_is_made_by_one_of_many(tmp_path):
     made = []
 

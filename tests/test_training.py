@@ -28,7 +28,7 @@ from unialign_gen.training import evaluation
 from unialign_gen.training.batches import Batches
 from unialign_gen.training.config import EvaluationConfig, HeadConfig, StreamConfig, TrainConfig
 from unialign_gen.training.evaluation import recall_at_1
-from unialign_gen.training.features import Labels, held_out, read
+from unialign_gen.training.features import Labels, Moments, held_out, read
 from unialign_gen.training.folder import RunFolder
 from unialign_gen.training.model import Heads, whole_batch_gradients
 from unialign_gen.training.rows import Rows, StreamBatch
@@ -746,3 +746,41 @@ def test_terms_of_every_objective_are_logged(caches, tmp_path):
     train(config)
     row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert {"alignment", "centroid_uniformity"} <= set(row)
+
+
+def test_what_would_do_nothing_is_said(caches, tmp_path):
+    stream = StreamConfig({"clips": 1.0}, ["image", "text"], batch=8, label_share=0.5)
+    with pytest.raises(InputError, match="label_share: it moves a frozen anchor"):
+        settings(caches, tmp_path / "a", heads={"image": HeadConfig(), "text": HeadConfig()}, streams=[stream])
+    noisy = {"text": HeadConfig(noise=0.1)}
+    plain = StreamConfig({"clips": 1.0}, ["image", "text"], batch=8)
+    with pytest.raises(InputError, match=r"heads\.text\.noise: it is of features"):
+        settings(caches, tmp_path / "b", heads=noisy, streams=[plain], encoders={"text": "starter"})
+    write_cache(tmp_path / "bare", {"image": [torch.randn(1, 1664)] * 40, "text": [torch.randn(1, 12)] * 40})
+    by_label = StreamConfig({"clips": 1.0}, ["image", "text"], batch=8, balance=0)
+    changes = {"caches": {"clips": tmp_path / "bare"}, "heads": {"text": HeadConfig()}, "streams": [by_label]}
+    with pytest.raises(InputError, match=r"balance: 0 draws by label, and no sample"):
+        prepare(settings(caches, tmp_path / "c", **changes))
+
+
+def test_heads_of_a_run_that_left_no_state_are_gone(caches, tmp_path):
+    train(settings(caches, tmp_path / "run", steps=2))
+    (tmp_path / "run" / "state.pt").unlink()  # as if it had been killed before the first
+    alone = [StreamConfig({"clips": 1.0}, ["image", "text"], batch=16)]
+    train(settings(caches, tmp_path / "run", steps=2, heads={"text": HeadConfig(hidden=16)}, streams=alone))
+    assert [p.name for p in (tmp_path / "run" / "heads").iterdir()] == ["text"]
+
+
+def test_one_row_has_no_spread_and_other_widths_are_said():
+    one = Moments(1, torch.ones(3).double(), torch.zeros(3).double())
+    assert one.std.tolist() == [0, 0, 0]
+    with pytest.raises(InputError, match="this head takes 4 features, these have 5: extract with"):
+        Head(4, 2, 8)(torch.ones(1, 5))
+
+
+def test_problems_are_kept_once_over_a_resume(tmp_path):
+    folder = RunFolder(tmp_path)
+    a, b = ({"id": name, "problem": "broken"} for name in "ab")
+    folder.keep_problems([a])
+    folder.keep_problems([a, b])
+    assert [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()] == [a, b]

@@ -259,6 +259,8 @@ class Aligner(ModelMixin, ConfigMixin):
         if modality not in self.modalities:
             what = f"no {modality} encoder" if modality in MODALITIES else f"unknown modality {modality!r}"
             raise InputError(f"{what}: this checkpoint knows {', '.join(self.modalities)}")
+        if not len(inputs):
+            raise InputError(f"no {modality} to embed: the list is empty")
         if modality == "text":
             texts = [clean_text(text) for text in inputs]
             for text in texts:

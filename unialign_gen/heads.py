@@ -75,6 +75,10 @@ class Head(nn.Module):
             parameter.zero_()
 
     def forward(self, features: Tensor) -> Tensor:
+        """Raises: InputError: features of another width."""
+        if features.shape[-1] != len(self.mean):
+            widths = f"this head takes {len(self.mean)} features, these have {features.shape[-1]}"
+            raise InputError(f"{widths}: extract with the checkpoint's own encoder")
         x = self.drop((features - self.mean) / self.std)
         out = self.linear(x) if self.mlp is None else self.linear(x) + self.mlp(x)
         if not self.recognitions:

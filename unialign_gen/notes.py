@@ -80,7 +80,7 @@ SENTENCES = {
     "not understood": "{name} is like nothing that this checkpoint knows: the nearest it knows are {guesses}",
     "drawn as": "{name} is drawn as the nearest that this checkpoint knows: {guess}",
     "truncated": "the text is longer than the encoder's {limit} tokens: not read is {rest}",
-    "settings not kept": "the settings are too long for {name}: use PNG or WebP to keep them with the picture",
+    "settings not kept": "{name} has no settings inside: {reason}",
 }
 
 

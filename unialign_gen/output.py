@@ -11,6 +11,11 @@ from pathlib import Path
 from .errors import InputError, as_input_error
 
 
+def user_cache() -> Path:
+    """`unialign_gen` in the user's cache folder, which is `$XDG_CACHE_HOME` or `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unialign_gen"
+
+
 def check_output(
     path: Path, suffixes: tuple[str, ...], inputs: Iterable[str | Path] = (), overwrite: bool = True, option: str = "--out"
 ) -> Path:

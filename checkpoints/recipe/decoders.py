@@ -13,7 +13,7 @@ For both, zeros in place of the embedding mean no condition.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ CROSS_DIM = 128
 DROP = 0.1  # the share of conditions that are dropped, for classifier-free guidance (Ho & Salimans 2022)
 CAPTIONED, CAPTIONS, PIECES, LENGTH = 0.3, 4, 4096, 16
 SNR_LIMIT, LR = 5.0, 8e-4
-SHEET = 40  # pictures on the sheet that shows how far a decoder has come
+SHEET, STEPS = 40, 20  # pictures on the sheet that shows how far a decoder has come, and steps of each
 KINDS = {"plain": 0.45, "recoloured": 0.3, "composition": 0.25}  # shares of what is drawn in training
 
 
@@ -226,8 +226,17 @@ def pipeline(decoder: Decoder, movq: VQModel, embed_dim: int, **parts: Any) -> A
     return UniAlignStableUnCLIPPipeline(**shared | parts)
 
 
-def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+def velocity_loss(
+    model: nn.Module,
+    x: Tensor,
+    conditions: Sequence[Tensor],
+    generator: torch.Generator,
+    teacher: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
     """Squared error of v for clean latents (B, C, h, w) at stratified noise levels.
+
+    The target is v itself or, with a `teacher`, what that makes of the noisy latents and their levels: the mean of v, where
+    a picture and its noise are one draw of it (knowledge distillation, Hinton et al. 2015).
 
     Weighted by min(SNR + 1, 5) / (SNR + 1): Min-SNR (Hang et al. 2023) where there is little noise; at much noise v's own
     weight stays, since with zero terminal SNR the first step decides a picture's colours.
@@ -237,7 +246,8 @@ def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], gen
     t = (t * levels.config.num_train_timesteps).long()
     noise = torch.randn(x.shape, generator=generator, device=x.device)
     noisy = levels.add_noise(x, noise, t).contiguous(memory_format=torch.channels_last)
-    error = (model(noisy, t, *conditions).float() - levels.get_velocity(x, noise, t)).square()
+    target = teacher(noisy, t) if teacher else levels.get_velocity(x, noise, t)
+    error = (model(noisy, t, *conditions).float() - target).square()
     snr = compute_snr(levels, t)
     return (error.flatten(1).mean(1) * (snr + 1).clamp(max=SNR_LIMIT) / (snr + 1)).mean()
 
@@ -245,7 +255,7 @@ def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], gen
 def sheet(drawing: Any, embeds: Tensor, pictures: Tensor) -> Image.Image:
     """Each picture uint8 (N, 64, 64, 3) beside what a pipeline draws of its embedding (N, d), five pairs a row."""
     drawing.set_progress_bar_config(disable=True)
-    drawn = drawing(image_embeds=EMBED_NORM * embeds, seed=0, num_inference_steps=20, guidance_scale=3.0).images
+    drawn = drawing(image_embeds=EMBED_NORM * embeds, seed=0, num_inference_steps=STEPS, guidance_scale=3.0).images
     pairs = zip(map(Image.fromarray, pictures.numpy()), drawn, strict=True)
     return make_image_grid([picture for pair in pairs for picture in pair], rows=len(drawn) // 5, cols=10)
 
@@ -257,7 +267,15 @@ def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
 
 
 def train(
-    file: Path, out: Path, decoder: Decoder, *, device: str = "cpu", batch: int | None = None, width: int = 64, **sitting: Any
+    file: Path,
+    out: Path,
+    decoder: Decoder,
+    *,
+    device: str = "cpu",
+    batch: int | None = None,
+    width: int = 64,
+    taught: bool = False,
+    **sitting: Any,
 ) -> None:
     """Trains a decoder from where `out` left it.
 
@@ -266,11 +284,12 @@ def train(
     Args:
         file: what `pack.write` wrote.
         decoder: without a state it starts from weights in `out/<decoder>`, stable-unclip else from the other's blocks.
-        device, batch, width: as the command line explains them.
+        device, batch, width, taught: as the command line explains them.
         sitting: as in `loop.train`.
 
     Raises:
-        InputError: the pack cannot be read, or `out` was trained on another image space.
+        InputError: the pack cannot be read, `out` was trained on another image space, or there is no first decoder to learn
+            from.
     """
     torch.manual_seed(0)
     packed, folder = pack.read(file), out / decoder.value
@@ -302,6 +321,11 @@ def train(
                 found = theirs.get(key, mine)
                 if found.shape[1:] == mine.shape[1:] and len(found) >= len(mine):
                     mine.copy_(found[: len(mine)])
+    teacher = KandinskyDenoiser(*sizes).requires_grad_(False)
+    if taught:
+        if not (out / Decoder.kandinsky / "unet").exists():
+            raise InputError(f"{out} has no trained kandinsky decoder to learn from: train that first")
+        teacher.unet = UNet2DConditionModel.from_pretrained(out / Decoder.kandinsky / "unet").to(device)
     near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)
     forward: Any = torch.compile(model) if device != "cpu" else model
     shown = torch.multinomial(weights, SHEET, generator=torch.Generator(device).manual_seed(0))
@@ -310,8 +334,14 @@ def train(
     def loss(done: int, generator: torch.Generator) -> Tensor:
         rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
         dropped = torch.rand(batch, 1, generator=generator, device=device) < DROP
-        conditions = model.conditions(near.draw(rows, generator), dropped, generator, rows)
-        return velocity_loss(forward, latents[rows].float(), conditions, generator)
+        seen = near.draw(rows, generator)
+
+        def mean(noisy: Tensor, t: Tensor) -> Tensor:
+            with torch.no_grad():
+                return teacher(noisy, t, *teacher.conditions(seen, dropped, generator, rows)).float()
+
+        conditions = model.conditions(seen, dropped, generator, rows)
+        return velocity_loss(forward, latents[rows].float(), conditions, generator, mean if taught else None)
 
     def write(averaged: Denoiser) -> None:
         drawing = pipeline(decoder, packed.movq, embeds.shape[1], **dict(averaged.named_children()), **words).to(device)

@@ -23,6 +23,7 @@ from .rows import numbered
 
 STATE, LOG = "state.pt", "log.jsonl"
 WARM_STEPS = 200
+MOMENTUM, DECAY, SCHULZ = 0.95, 0.01, (3.4445, -4.775, 2.0315)
 BF16 = bool(torch.cpu.get_capabilities().get("avx512_bf16"))  # processors without it imitate bf16, many times slower
 
 
@@ -109,44 +110,62 @@ def train(
 class Muon:
     """Muon (Jordan et al. 2024) for the weights of convolutions and linear layers, AdamW for all else.
 
-    torch's Muon takes matrices only, so a convolution's weight is shown to it as (out, height * width * in), a view of the same
-    memory where the model is channels last. First and last layer, whose sides are small, stay with AdamW.
+    A convolution's weight is a matrix (out, height * width * in), a view of the same memory where the model is channels last.
+    First and last layer, whose sides are small, stay with AdamW. torch's own Muon takes matrices only, and multiplies them in
+    bf16, which processors without it imitate: a step of the decoders took a minute.
     """
 
     def __init__(self, model: nn.Module):
-        self.model, self.rest, self.pairs = model, list[nn.Parameter](), list[tuple[nn.Parameter, nn.Parameter]]()
+        self.model, self.rest, self.matrices = model, list[nn.Parameter](), list[nn.Parameter]()
         for name, p in model.named_parameters():
-            if p.ndim < 2 or min(p.shape[0], p[0].numel()) < 32 or "conv_in" in name or "conv_out" in name:
-                self.rest.append(p)
-            else:
-                self.pairs.append((p, nn.Parameter(as_matrix(p.data))))
-        self.optimisers = [
-            torch.optim.AdamW(self.rest, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
-            torch.optim.Muon([m for _, m in self.pairs], weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        ]
+            small = p.ndim < 2 or min(p.shape[0], p[0].numel()) < 32 or "conv_in" in name or "conv_out" in name
+            (self.rest if small else self.matrices).append(p)
+        self.momenta = [torch.zeros_like(as_matrix(p.data)) for p in self.matrices]
+        self.adamw = torch.optim.AdamW(self.rest, betas=(0.9, 0.98), weight_decay=DECAY, fused=True)
 
     def step(self, loss: Tensor, lr: float) -> None:
         """One step at the rate `lr`. Muon's steps have a size of their own, so only the other gradients are clipped."""
         self.model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.rest, 1.0)
-        for p, matrix in self.pairs:
-            matrix.grad = None if p.grad is None else as_matrix(p.grad)
-        for optimiser in self.optimisers:
-            optimiser.param_groups[0]["lr"] = lr
-            optimiser.step()
+        self.adamw.param_groups[0]["lr"] = lr
+        self.adamw.step()
+        for p, momentum in zip(self.matrices, self.momenta, strict=True):
+            if p.grad is not None:
+                weight, gradient = as_matrix(p.data), as_matrix(p.grad)
+                momentum.lerp_(gradient, 1 - MOMENTUM)
+                update = orthogonal(gradient.lerp(momentum, MOMENTUM))  # Nesterov's
+                weight.mul_(1 - lr * DECAY).sub_(update, alpha=0.2 * lr * max(weight.shape) ** 0.5)  # as large as AdamW's
 
     def state_dict(self) -> dict[str, Any]:
-        return {str(i): optimiser.state_dict() for i, optimiser in enumerate(self.optimisers)}
+        return {"adamw": self.adamw.state_dict(), "momenta": self.momenta}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for i, optimiser in enumerate(self.optimisers):
-            optimiser.load_state_dict(state[str(i)])
+        self.adamw.load_state_dict(state["adamw"])
+        for mine, kept in zip(self.momenta, state["momenta"], strict=True):
+            mine.copy_(kept)
 
 
 def as_matrix(weight: Tensor) -> Tensor:
     """A weight as a matrix; that of a convolution kept channels last becomes a view of it."""
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1) if weight.ndim == 4 else weight
+
+
+def orthogonal(x: Tensor) -> Tensor:
+    """A matrix (m, n) with all its singular values brought near 1, by five steps of Newton and Schulz.
+
+    The steps are polynomials of x x^T, so they are taken on it, which is smaller: the last product alone is as large as x.
+    """
+    if len(x) > x.shape[1]:
+        return orthogonal(x.T).T
+    gram = x @ x.T  # (m, m)
+    size = gram.trace().clamp(min=1e-14)  # of x, squared
+    gram, whole = gram / size, torch.eye(len(x), device=x.device)
+    for _ in range(5):
+        once = SCHULZ[1] * gram + SCHULZ[2] * gram @ gram
+        once.diagonal().add_(SCHULZ[0])
+        whole, gram = once @ whole, once @ gram @ once
+    return whole @ x * size.rsqrt()
 
 
 class HalfConv2d(nn.Conv2d):

@@ -185,12 +185,13 @@ def train_decoders(
     minutes: Minutes = 60,
     batch: Annotated[int | None, typer.Option(help="Pictures a step; 64 on a CPU, 512 on CUDA by default.")] = None,
     width: Annotated[int, typer.Option(help="Channels of the first level: 64 for 10 million parameters, 112 for 30.")] = 64,
+    taught: Annotated[bool, typer.Option(help="Learn from the trained kandinsky decoder, not from pictures.")] = False,
     cool: Cool = False,
     threads: Threads = 0,
 ) -> None:
     """Train a decoder from a pack, anywhere, and go on from where it was; a sheet of drawings every five minutes."""
     use(threads)
-    decoders.train(pack, out, decoder, minutes=minutes, device=device, batch=batch, width=width, cool=cool)
+    decoders.train(pack, out, decoder, minutes=minutes, device=device, batch=batch, width=width, taught=taught, cool=cool)
 
 
 def upscaler(root: Root = ROOT, minutes: Minutes = 30, cool: Cool = False, threads: Threads = 0) -> None:

@@ -51,7 +51,9 @@ def animate(
     check_output(out, (".mp4",), [sound], not no_overwrite)
     if text is not None and not text.strip():
         raise InputError("a text prompt is empty")
-    plan = Plan(pictures=pictures or 6.0, fps=fps, smooth=smooth, window=window, seconds=part.seconds, side=side)
+    plan = Plan(
+        pictures=6.0 if pictures is None else pictures, fps=fps, smooth=smooth, window=window, seconds=part.seconds, side=side
+    )
     if model.decoder in PUBLISHED and model.decoder not in DECODERS and model.checkpoint == "starter":
         model = replace(model, checkpoint=model.decoder, decoder=None)  # a published decoder is a checkpoint of its own
     pipeline = load(model)

@@ -66,10 +66,15 @@ def picture_files(out: Path, count: int, inputs: Sequence[str | Path], overwrite
     Raises:
         InputError: a name that cannot be written.
     """
-    names = [out] if count == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(count)]
+    names = numbered(out, count)
     for name in names:
         check_output(name, (".png", ".jpg", ".jpeg", ".webp"), inputs, overwrite)
     return names
+
+
+def numbered(out: Path, count: int) -> list[Path]:
+    """`out`, or of several pictures `out` with -1, -2 ..."""
+    return [out] if count == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(count)]
 
 
 def save_pictures(names: Sequence[Path], results: Sequence[PictureOutput], model: Model, edit: str = "") -> None:
@@ -80,14 +85,14 @@ def save_pictures(names: Sequence[Path], results: Sequence[PictureOutput], model
     with ExitStack() as there:
         for name, (picture, request) in zip(names, drawn, strict=True):
             made = PictureSettings(request, model.checkpoint, model.decoder or "", edit=edit)
-            save_picture(picture, there.enter_context(written(name)), made)
+            save_picture(picture, there.enter_context(written(name)), made, name.name)
 
 
-def named_after(names: Sequence[str], suffix: str) -> Path:
-    """A file in this folder named after prompts, such as `a-red-car.png`; a number follows where there is one already."""
+def named_after(names: Sequence[str], suffix: str, count: int = 1) -> Path:
+    """A file in this folder named after prompts, such as `a-red-car.png`; a number follows where one of `count` is there."""
     words = [w for name in names for w in re.findall(r"\w+", Path(name).stem.lower() if "." in name else name.lower())]
     stem = "-".join(words)[:60].strip("-") or "picture"
     path, number = Path(stem + suffix), 2
-    while path.exists():
+    while any(picture.exists() for picture in numbered(path, count)):
         path, number = Path(f"{stem}-{number}{suffix}"), number + 1
     return path

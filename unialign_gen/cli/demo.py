@@ -58,4 +58,5 @@ def demo(page: Page) -> None:
     except OSError as error:
         if page.access_log is not None and error.filename is not None:
             raise InputError(f"--access-log {page.access_log}: {error.strerror}") from error
-        raise InputError(f"--port {page.port}: it is in use, give another one") from error
+        asked = "the page cannot be served" if page.port is None else f"--port {page.port}: it is in use, give another one"
+        raise InputError(f"{asked} ({' '.join(str(error).split())})") from error

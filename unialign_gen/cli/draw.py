@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from ..console import report, stage
-from ..errors import InputError
 from ..notes import collected
 from ..output import check_output, written
+from ..request.request import SEEDS
 from . import options as o
 from .app import app, named_after, picture_files, save_pictures
 from .loading import load
@@ -48,11 +48,9 @@ def generate(
         upscale=upscale,
         **sampling.arguments,
     )
-    out = named_after([p.name for p in asked.prompts[0]], ".png") if out is None else out
+    out = named_after([p.name for p in asked.prompts[0]], ".png", num_images) if out is None else out
     names = picture_files(out, num_images, files_of(asked), not no_overwrite)
-    pipeline = load(model)
-    if pipeline.moving:
-        raise InputError(f"{model.checkpoint} draws clips: use animate")
+    pipeline = load(model, clips=False)
     from tqdm import tqdm
 
     with collected() as notes:
@@ -61,11 +59,10 @@ def generate(
         stage("drawing")
         together = max(1, BATCH // best_of)
         starts = range(0, num_images, together)
-        results = [
-            pipeline.draw_best(best_of, replace(ready, prompts=ready.prompts * count, seed=sampling.seed + at * best_of))
-            for at in tqdm(starts, unit="batch", disable=None if len(starts) > 1 else True, leave=False)
-            if (count := min(together, num_images - at))
-        ]
+        results = []
+        for at in tqdm(starts, unit="batch", disable=None if len(starts) > 1 else True, leave=False):
+            first, count = (sampling.seed + at * best_of) % SEEDS, min(together, num_images - at)
+            results.append(pipeline.draw_best(best_of, replace(ready, prompts=ready.prompts * count, seed=first)))
     with collected() as more:
         save_pictures(names, results, model)
     files = [str(n) for n in names]
@@ -94,7 +91,7 @@ def interpolate(
     given = (("--from", first), ("--to", last))
     ends = [request_of_one(option, entry, part, prior_strength=sampling.prior_strength) for option, entry in given]
     check_output(out, (".png", ".gif", ".webp", ".mp4"), [f for e in ends for f in files_of(e)], not no_overwrite)
-    pipeline = load(model)
+    pipeline = load(model, clips=False)
     options = replace(sampling, prior_strength=None).arguments  # embeddings are drawn where they are
     with collected() as notes:
         stage("encoding the prompts")
@@ -162,7 +159,7 @@ def showcase(
     Words, sounds, mixes, a video, a way between two prompts.
     """
     check_output(out, (".png",), overwrite=not no_overwrite)
-    pipeline = load(o.Model(checkpoint, decoder=decoder))
+    pipeline = load(o.Model(checkpoint, decoder=decoder), clips=False)
     from ..showcase import draw_sheet
 
     pipeline.set_progress_bar_config(disable=True)

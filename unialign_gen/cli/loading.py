@@ -24,7 +24,12 @@ def parse_sources(entries: list[str] | None) -> dict[str, str]:
     return out
 
 
-def load(model: Model) -> AnyPipeline:
+def load(model: Model, clips: bool = True) -> AnyPipeline:
+    """The pipeline that options name; without `clips` one that draws pictures.
+
+    Raises:
+        InputError: no such checkpoint or device, or one that draws clips where pictures are wanted.
+    """
     from ..loading import check_names, find, quiet
 
     find(model.checkpoint, model.decoder)
@@ -36,5 +41,7 @@ def load(model: Model) -> AnyPipeline:
 
     quiet()
     pipeline = load_pipeline(**options)
+    if pipeline.moving and not clips:
+        raise InputError(f"{model.checkpoint} draws clips: use animate")
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
     return pipeline

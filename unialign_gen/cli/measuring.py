@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..output import user_cache
 from .options import AcceptLicense, Source
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def cache_folder(given: str | None) -> Path | None:
     """Where features of pictures are kept; None for nowhere."""
     if given is not None:
         return None if given == "none" else Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unialign_gen" / "features"
+    return user_cache() / "features"
 
 
 def open_judges(names: list[str], device: str) -> dict[str, Aligner]:

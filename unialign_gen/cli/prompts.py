@@ -45,6 +45,8 @@ def request_of(given: Prompts, part: Part, **options: Any) -> Request:
         for value in values:
             clean_text(value) if kind == "text" else check_file(value)
     if part != Part():
+        if not {"audio", "video"} & set(prompts):
+            raise InputError("--start, --seconds and --track are of a sound or a video, and there is none: leave them out")
         for kind in {"audio", "video"} & set(prompts):
             prompts[kind] = tuple(Excerpt(value, *astuple(part)) for value in prompts[kind])
     return ask(**prompts, weights=parse_weights(given.weight), **options)

@@ -28,7 +28,7 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     with reached(path):
         file = path.open(encoding="utf-8-sig", newline="")
-    with file as f:
+    with file as f, as_input_error(f"{path} is not in UTF-8 ({{error}}): save it so", UnicodeDecodeError):
         if path.suffix.lower() in (".csv", ".tsv"):
             reader = csv.DictReader(f, dialect="excel-tab" if path.suffix.lower() == ".tsv" else "excel")
             for row in reader:

@@ -6,6 +6,8 @@ ids as `id`. Rows stay in their files, which `datasets` maps; a sample's bytes a
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from .corpus import Corpus, Sample
 from .storage import File, Stored, on_disk, reached, read_url
 
 TEXT = ("text", "caption", "captions", "sentence")
+SHARD = re.compile(r"(?P<split>\w+)-\d+-of-\d+(-\w+)?\.parquet")  # as the hub names them
 
 
 def read(root: str | Path, split: str | None = "train") -> Corpus:
@@ -44,13 +47,15 @@ def read(root: str | Path, split: str | None = "train") -> Corpus:
         given: Any = next((row[c] for c in TEXT if row.get(c)), [])
         label = row.get("label")
         if label is not None and hasattr(names, "int2str"):
-            label = names.int2str(label)
+            label = names.int2str(label) if label >= 0 else None  # -1: of a split whose labels are not published
         files: dict[str, File] = {
             kind: Stored(f"{root}[{number}].{kind}", partial(cell, column, number)) for kind, column in media.items()
         }
         text = texts(given, f"{root}, row {number}")
         audio, video = files.get("audio", files.get("video")), files.get("video")
         samples.append(Sample(name, text, audio, video, files.get("image"), None if label is None else str(label)))
+    if twice := [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]:
+        raise InputError(f"{root}: {len(twice)} ids are of several rows, the first: {twice[0]}: give each row its own")
     return Corpus.of(f"dataset {Path(str(root)).name}", samples)
 
 
@@ -68,10 +73,17 @@ def table(root: str | Path, split: str | None) -> Any:
         if split not in found:
             raise InputError(f"{root} has no split {split}: it has {', '.join(map(str, found))}")
         return found[split]
-    files = sorted(str(p) for p in path.glob("*.parquet"))
+    files = sorted(path.glob("*.parquet"))
     if not files:
         raise InputError(f"{root} holds neither Parquet files nor what `save_to_disk` of datasets writes")
-    return datasets.load_dataset("parquet", data_files=files, split="train")
+    splits: dict[str, list[str]] = {}
+    for file in files:
+        named = SHARD.fullmatch(file.name)
+        splits.setdefault(named["split"] if named else "", []).append(str(file))
+    if splits.keys() != {""} and split is not None and split not in splits:
+        raise InputError(f"{root} has no split {split}: it has {', '.join(filter(None, splits))}")
+    chosen = splits[split] if split in splits else [str(file) for file in files]
+    return datasets.load_dataset("parquet", data_files=chosen, split="train")
 
 
 def cell(column: Any, number: int) -> bytes:

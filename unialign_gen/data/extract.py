@@ -32,6 +32,7 @@ from .sources import read_corpus
 from .storage import on_disk, sizes, write_rows
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from ..encoders.base import Encoder
@@ -194,6 +195,10 @@ def compute(
     if "text" in encoders:
         rows = of_texts(encoders["text"], samples, config.batch("text"), config.dtype, device)
         features["text"] = cache.Ragged(rows.to(stores), cache.counted(torch.tensor([len(s.text) for s in samples])))
+        whole = features["text"].values.isfinite().all(1)
+        if not bool(whole.all()):
+            text = [text for sample in samples for text in sample.text][int((~whole).nonzero()[0, 0])]
+            raise InputError(f"the text encoder's features of {text[:60]!r} are not finite: use dtype float32, store float32")
     for place, sample in enumerate(samples):
         prepared = next(results)
         for modality in sorted(sample.absent.keys() & encoders.keys()):
@@ -203,12 +208,12 @@ def compute(
             batches[modality].add(place, made)
         done()
     for modality, batch in batches.items():
-        rows, counts, bad = batch.rows(len(samples))
+        rows, counts, bad = batch.rows(len(samples), stores)
         for place in bad:
             broken = Prepared(samples[place])
             broken.blame(modality, "broken", "the encoder's features of it are not finite")
             problems += [(place, problem) for problem in broken.problems]
-        features[modality] = cache.Ragged(rows.to(stores), cache.counted(counts))
+        features[modality] = cache.Ragged(rows, cache.counted(counts))
     ordered_problems = [problem for _, problem in sorted(problems, key=lambda entry: entry[0])]
     return cache.Shard([s.id for s in samples], [s.label for s in samples], features, ordered_problems)
 
@@ -234,8 +239,8 @@ class Batches:
                 self.outputs.append(forward(self.encoder, part, self.dtype, self.device))
             self.waiting = []
 
-    def rows(self, samples: int) -> tuple[Tensor, Tensor, list[int]]:
-        """Features (R, dim) fp32 on the processor, how many each sample has (samples,), and the samples that lost theirs.
+    def rows(self, samples: int, stores: torch.dtype) -> tuple[Tensor, Tensor, list[int]]:
+        """Features (R, dim) as they are stored, how many each sample has (samples,), and the samples that lost theirs.
 
         A sample with a feature that is not finite loses all its rows.
         """
@@ -243,6 +248,7 @@ class Batches:
 
         self.flush()
         values = torch.cat(self.outputs).float().cpu() if self.outputs else torch.zeros(0, self.encoder.dim)
+        values = values.to(stores)
         places = torch.tensor(self.places, dtype=torch.int64)
         bad = places[~values.isfinite().all(1)].unique()
         good = ~torch.isin(places, bad)

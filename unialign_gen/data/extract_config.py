@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..config import Count, Flag, Options, Positive, schema
 from ..errors import InputError
+from ..request import MODALITIES
 from .sources import CorpusConfig
 from .storage import Location
 
@@ -75,6 +76,9 @@ class ExtractConfig:
         unused = sorted({name.partition("_")[0] for name in self.sources} - parts)
         if unused:
             raise InputError(f"sources.{unused[0]}: no encoder here is of it, but of {', '.join(self.encoders)}")
+        sizes = self.batch_size if isinstance(self.batch_size, dict) else {}
+        if unknown := sorted(sizes.keys() - {*self.encoders, *MODALITIES}):
+            raise InputError(f"batch_size.{unknown[0]}: no encoder here is of it, but of {', '.join(self.encoders)}")
 
     def batch(self, modality: str) -> int:
         given = self.batch_size.get(modality) if isinstance(self.batch_size, dict) else self.batch_size
@@ -101,7 +105,16 @@ def open_encoders(config: ExtractConfig) -> dict[str, Encoder]:
 
 
 def places(config: ExtractConfig) -> dict[str, Path | dict[str, Any]]:
-    """Where each modality's encoder is: a folder, or a description."""
+    """Where each modality's encoder is: a folder, or a description.
+
+    Raises:
+        InputError: one is not there, or a source is for none of them.
+    """
+    from ..loading import PUBLISHED
+
+    taken = {part for modality, entry in config.encoders.items() if entry in PUBLISHED for part in parts_of(modality)}
+    if left := sorted(name for name in config.sources if name.partition("_")[0] not in taken):
+        raise InputError(f"sources.{left[0]}: no encoder here takes it: sources are for parts of {', '.join(PUBLISHED)}")
     accept = config.accept_license
     return {modality: locate(modality, entry, config.sources, accept) for modality, entry in config.encoders.items()}
 

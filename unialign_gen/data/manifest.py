@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, as_input_error
+from ..output import user_cache
 from .storage import write_rows
 
 FILE = "manifest.jsonl"
@@ -43,8 +44,7 @@ class Row:
 
 def default_root() -> Path:
     """`$UNIALIGN_DATA`, or `unialign_gen/starter-data` in the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return Path(os.environ.get("UNIALIGN_DATA", cache / "unialign_gen" / "starter-data"))
+    return Path(os.environ.get("UNIALIGN_DATA") or user_cache() / "starter-data")
 
 
 def read(root: Path) -> list[Row]:

@@ -44,7 +44,8 @@ class CorpusConfig:
         kind: the reader. `manifest` is a list of one's own, `webdataset` tars, `dataset` rows of Hugging Face datasets.
         root: folder of the media files, on the disk or in a store (`s3://...`); for `webdataset` the tars, such as
             `DIR/{0000..0099}.tar`, for `dataset` a folder or a repository.
-        split: of VGGSound or a `dataset`. `rest` is both splits without the `held_out` test clips that `select` would choose.
+        split: of VGGSound or a `dataset`. `rest` of VGGSound is both splits without the `held_out` test clips that `select`
+            would choose.
         held_out: how many test clips `rest` leaves out.
         csv: VGGSound's list, if it is not in `root`.
         annotations: captions of a retrieval corpus, in its published form.
@@ -62,7 +63,7 @@ class CorpusConfig:
         BeforeValidator(current_kind),
     ]
     root: Location | None = None
-    split: Literal["train", "test", "rest"] | None = "train"
+    split: str | None = "train"
     csv: Location | None = None
     annotations: Location | None = None
     manifest: Location | None = None

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer
 
 from ..errors import as_input_error
-from ..output import make_folder
+from ..output import make_folder, user_cache
 
 
 def place(location: str | Path) -> Path:
@@ -143,10 +143,12 @@ def made_once(path: Path, make: Callable[[Path], None]) -> Path:
     Args:
         make: writes it under the name that it is given.
     """
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
+    if path.exists():
+        return path
+    lock = path.with_name(f".{path.name}.lock")
+    with lock.open("w") as held:
         with suppress(OSError):  # a disk without locks: each makes its own, the last one's stays
-            fcntl.flock(folder, fcntl.LOCK_EX)
+            fcntl.flock(held, fcntl.LOCK_EX)
         if not path.exists():
             part = part_of(path)
             try:
@@ -154,15 +156,13 @@ def made_once(path: Path, make: Callable[[Path], None]) -> Path:
                 part.replace(path)
             finally:
                 part.unlink(missing_ok=True)
-    finally:
-        os.close(folder)
+                lock.unlink(missing_ok=True)  # who waits for it finds what was made
     return path
 
 
 def copies() -> Path:
     """Where copies of what lies in stores are kept: `$UNIALIGN_COPIES`, or in the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return Path(os.environ.get("UNIALIGN_COPIES", cache / "unialign_gen" / "copies"))
+    return Path(os.environ.get("UNIALIGN_COPIES") or user_cache() / "copies")
 
 
 def copied(folder: Path, names: list[str], version: str) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from .corpus import Corpus, Sample
 from .files import MediaFolder, clip_names, without_suffix
 from .storage import place
@@ -82,7 +82,8 @@ def rows(path: Path) -> Iterator[Row]:
     """
     if not path.is_file():
         raise InputError(f"no such list: {path}")
-    with path.open(encoding="utf-8-sig", newline="") as f:
+    wrong = as_input_error(f"{path} is not in UTF-8 ({{error}}): save it so", UnicodeDecodeError)
+    with path.open(encoding="utf-8-sig", newline="") as f, wrong:
         reader = csv_format.reader(f)
         for cells in reader:
             if not cells:

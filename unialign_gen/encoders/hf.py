@@ -104,7 +104,8 @@ class Transformers(Encoder):
         if self.modality == "image":
             return self.processor(images=[p.convert("RGB") for p in inputs], return_tensors="pt")["pixel_values"]
         if self.modality == "text":
-            batch = self.processor(inputs, padding="max_length", truncation=True, max_length=self.longest, return_tensors="pt")
+            whole = "max_length" if self.net.config.model_type.startswith("siglip") else "longest"  # SigLIP saw its padding
+            batch = self.processor(inputs, padding=whole, truncation=True, max_length=self.longest, return_tensors="pt")
             mask = batch["attention_mask"] if "attention_mask" in batch else torch.ones_like(batch["input_ids"])
             return torch.stack([batch["input_ids"], mask], 1)
         rows = [self.processor(self.window(s), sampling_rate=self.rate, return_tensors="pt") for s in inputs]
@@ -145,8 +146,8 @@ class Transformers(Encoder):
         if self.modality != "text":
             out = self.net(prepared)
         elif prepared.ndim == 2:
-            # a token sees only those before it: what is behind every end need not be computed
-            out = self.net(input_ids=prepared[:, : int((prepared != 0).sum(1).max())])
+            # a token sees only those before it: what is behind every end need not be computed; a zero before it is "!"
+            out = self.net(input_ids=prepared[:, : int((prepared != 0).any(0).nonzero().max()) + 1])
         else:
             ids, mask = prepared.unbind(1)
             out = self.net(input_ids=ids, attention_mask=mask)

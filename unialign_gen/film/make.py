@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..media.files import Excerpt
 from ..mixing import mix
 from ..output import check_output, written
 from .plan import Plan
@@ -81,8 +82,9 @@ def make_film(
     from ..pipelines.prior import move_to_known, temperature_of
     from ..pipelines.prompts import PRIOR_STREAM, generators
 
-    files = [source] if isinstance(source, str | Path) else []
-    check_output(out, (out.suffix.lower(),), files, option="the film")
+    file = Excerpt.of(source).source
+    files = [file] if isinstance(file, str | Path) else []
+    check_output(out, (".mp4",), files, option="the film")
     plan = plan or Plan()
     move = move_to_known(pipeline.prior, prior_strength, temperature_of(pipeline.prior, prior_strength))
     track = listen(pipeline.aligner, source, plan, check)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 
+SHORTEST = 0.1  # seconds of sound in which something can be heard
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -37,6 +39,8 @@ class Plan:
         for name, value in vars(self).items():
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be a number above zero, got {value}")
+        if self.window < SHORTEST:
+            raise InputError(f"window must be at least {SHORTEST} s, got {self.window:g}")
         if self.pictures > self.fps:
             raise InputError(f"{self.pictures:g} pictures a second need at least as many frames a second, got {self.fps}")
         if self.side % 2:

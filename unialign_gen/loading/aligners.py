@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..deprecated import current_keys
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from . import description
 from .devices import dtype_of
 from .folders import PUBLISHED, find
@@ -75,7 +75,8 @@ def frozen_head(checkpoint: str, kind: str) -> tuple[nn.Module, int]:
         described = description.read(folder)
         head, known, dim = described["encoders"].get(kind, {}).get("head"), described["encoders"], described["embed_dim"]
     else:
-        config = current_keys(json.loads((folder / "aligner" / "config.json").read_text()))
+        with as_input_error(f"{folder} has no aligner, which says what embeddings are", OSError):
+            config = current_keys(json.loads((folder / "aligner" / "config.json").read_text()))
         place = folder / "aligner" / kind
         head, known, dim = place if (place / "head.json").is_file() else None, config["encoders"], config["embed_dim"]
     if kind not in known:

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from ..errors import InputError, as_input_error
+from ..output import user_cache
 
 SHIPPED = ("starter",)
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
@@ -30,14 +31,9 @@ def shipped_folder() -> Path:
 PUBLISHED = tuple(sorted(path.parent.name for path in shipped_folder().glob("*/checkpoint.json")))
 
 
-def user_folder() -> Path:
-    """Where this user's measurements are kept."""
-    return Path.home() / ".cache" / "unialign_gen"
-
-
 def calibration_folder(name: str) -> Path:
     """Where a published checkpoint's measured scale is kept: `calibrate` writes it, and so does loading where there is none."""
-    return user_folder() / "calibration" / name
+    return user_cache() / "calibration" / name
 
 
 def decoder_folder(folder: Path, decoder: str | None) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from ..notes import tell
 from .display import on_white
 from .files import Source, binary, name_of
@@ -53,6 +53,8 @@ def load_image(source: Any, formats: Collection[str] | None = None) -> Image.Ima
     if isinstance(found, Image.Image):
         name = getattr(found, "filename", "") or name
         check_size(found, name)
+        with as_input_error(f"{name} is a damaged picture: {{error}}", OSError, SyntaxError, ValueError):
+            found.load()  # one that was only opened
         return flatten(found, name)
     with opened_picture(found, formats) as (picture, file):
         return flatten(complete(picture, file, name), name)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from .files import Excerpt, binary, choose_track, name_of, opened, tracks
 from .inputs import Frames, as_sound, as_video, is_file
 from .pictures import flatten, is_heif, load_image, opened_picture
 from .reading import Reading
-from .sound import Downmix, Listener, Piece, Resampler, Sound, from_memory, gathered, until
+from .sound import Downmix, Listener, Piece, Resampler, Sound, check_rate, from_memory, gathered, samples_of, until
 
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # formats of pictures that may move; Pillow lays their parts over each other
 BLOCK = 0.1  # seconds of sound in a block
@@ -122,8 +121,8 @@ def sound_blocks(source: Any, rate: int, channels: int = 1, seconds: float | Non
 def pieces_of(found: Any, name: str, part: Excerpt) -> Iterator[Piece]:
     """Decoded sound (channels, n) and its rate, from the start of the part on."""
     if isinstance(found, Sound):
-        samples = np.atleast_2d(torch.as_tensor(found.samples).numpy())
-        yield samples[:, round(part.start * found.rate) :].astype(np.float32), found.rate
+        rate = check_rate(found.rate, found.name)
+        yield samples_of(found)[:, round(part.start * rate) :], rate
         return
     with opened(found) as container:
         stream = choose_track(container, "audio", name, part.track)
@@ -217,7 +216,9 @@ def sampled(video: Frames, count: int, part: Excerpt) -> list[Image.Image]:
     if part.start or part.seconds:
         if not video.rate:
             raise InputError("a part of a video in memory needs its rate of pictures: give Frames(pictures, rate)")
-        first = min(last - 1, round(part.start * video.rate))
+        first = round(part.start * video.rate)
+        if first >= last:
+            raise InputError(f"the video has {last / video.rate:g} s, no part of it can begin at {part.start:g} s")
         last = last if part.seconds is None else min(last, max(first + 1, round((part.start + part.seconds) * video.rate)))
     places = [first + int((last - first) * (i + 0.5) / count) for i in range(count)]
     made = {place: load_image(video[place]) for place in dict.fromkeys(places)}

@@ -25,28 +25,35 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 ENCODINGS = {b"ASCII\0\0\0": "ascii", b"UNICODE\0": "utf-16-be"}  # EXIF 2.32, 4.6.5
 
 
-def save_picture(picture: Image.Image, path: Path, text: str) -> None:
-    """Writes a PNG, JPEG or WebP file with a text inside; a note where the text is too long for the format.
+def save_picture(picture: Image.Image, path: Path, text: str | None, name: str | None = None) -> None:
+    """Writes a PNG, JPEG or WebP file with a text inside; a note where the text is too long for it.
 
-    Raises:
-        InputError: a text of more than 2 MB.
+    Args:
+        name: what the note calls the file, which may be written under another name first.
     """
-    if len(text.encode()) > MOST_BYTES:
-        raise InputError(f"settings of more than {MOST_BYTES // 1_000_000} MB are too long for a picture")
+
+    def left_out(reason: str) -> None:
+        tell("settings not kept", name=name or path.name, reason=reason)
+
+    if text is not None and len(text.encode()) > MOST_BYTES:
+        left_out(f"they are longer than {MOST_BYTES // 1_000_000} MB")
+        text = None
     suffix = path.suffix.lower()
     if suffix == ".png":
         from PIL.PngImagePlugin import PngInfo
 
         info = PngInfo()
-        info.add_itxt(KEYWORD, text)
+        if text is not None:
+            info.add_itxt(KEYWORD, text)
         picture.save(path, format="PNG", pnginfo=info)
         return
-    comment = f"{KEYWORD}:{text}"
-    code, encoding = next((c, e) for c, e in ENCODINGS.items() if e != "ascii" or comment.isascii())
     exif = Image.Exif()
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = code + comment.encode(encoding)
+    if text is not None:
+        comment = f"{KEYWORD}:{text}"
+        code, encoding = next((c, e) for c, e in ENCODINGS.items() if e != "ascii" or comment.isascii())
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = code + comment.encode(encoding)
     if suffix in (".jpg", ".jpeg") and len(exif.tobytes()) > MOST_EXIF:
-        tell("settings not kept", name=path.name)
+        left_out("they are too long for JPEG, PNG and WebP keep them")
         exif = Image.Exif()
     picture.save(path, exif=exif, quality=95)
 

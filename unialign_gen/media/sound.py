@@ -210,13 +210,18 @@ def check_rate(rate: Any, name: str) -> int:
     return round(value)
 
 
-def from_memory(sound: Sound, rate: int, start: float, seconds: float | None, downmix: Downmix) -> Tensor:
-    """A sound in memory as mono samples (n,), by the same rules as a file."""
+def samples_of(sound: Sound) -> NDArray[np.float32]:
+    """The samples of a sound in memory, (channels, n) of full scale 1."""
     samples = torch.as_tensor(sound.samples).detach().cpu().numpy()
-    native = check_rate(sound.rate, sound.name)
     if samples.ndim not in (1, 2) or samples.size == 0:
         raise InputError(f"{sound.name} must be a non-empty array (n,) or (channels, n), got shape {samples.shape}")
-    samples = full_scale(np.atleast_2d(samples))[:, round(start * native) :]
+    return full_scale(np.atleast_2d(samples))
+
+
+def from_memory(sound: Sound, rate: int, start: float, seconds: float | None, downmix: Downmix) -> Tensor:
+    """A sound in memory as mono samples (n,), by the same rules as a file."""
+    native = check_rate(sound.rate, sound.name)
+    samples = samples_of(sound)[:, round(start * native) :]
     if not samples.shape[1]:
         raise InputError(f"{sound.name} is shorter than {start:g} s, where the part is to begin")
     if seconds is not None:

@@ -16,15 +16,21 @@ Weights = Mapping[str, float | Sequence[float]] | Sequence[float] | float
 
 
 def inputs_of(kind: str, value: Any) -> list[tuple[Any, ...]]:
-    """A modality's argument as the inputs of each prompt: a list is a batch, a tuple a mix inside one prompt."""
+    """A modality's argument as the inputs of each prompt: a list is a batch, a tuple a mix inside one prompt.
+
+    But `(rate, samples)` is one sound, as gradio and SciPy hand it over.
+    """
+
+    def mixed(item: Any) -> bool:
+        sound = kind == "audio" and isinstance(item, tuple) and len(item) == 2 and hasattr(item[1], "__len__")
+        return isinstance(item, tuple) and not (sound and isinstance(plain(item[0]), int | float))
+
     if kind == "embeds" and hasattr(value, "ndim"):
         value = list(value) if value.ndim == 2 else [value]
-    if kind == "audio" and isinstance(value, tuple) and len(value) == 2 and isinstance(plain(value[0]), int):
-        return [(value,)]  # (rate, samples), as gradio hands sound over
     batch = value if isinstance(value, list) else [value]
     if not batch:
         raise InputError(f"{kind} is an empty list")
-    return [item if isinstance(item, tuple) else (item,) for item in batch]
+    return [item if mixed(item) else (item,) for item in batch]
 
 
 def weights_of(name: str, weight: Any, count: int) -> list[float]:
@@ -111,7 +117,7 @@ def ask(
     Args:
         text: a string, which may also be called `prompt`. audio, video, image: a file or an array, see `media`.
             embeds: a vector (d,) of any norm. A list of any of these is a batch (lists of one length; a single input joins
-            every prompt of it), a tuple is a mix inside one prompt.
+            every prompt of it), a tuple is a mix inside one prompt; so a video that is a list of pictures stands in a list.
         image_embeds: embeddings (B, d) at the decoder's own scale, used as they are in place of any prompt.
         weights: modality to weight, or to a sequence of weights for a tuple; without names one for each input in order.
             Equal by default, negative allowed.
@@ -195,7 +201,8 @@ def _calling(method: Callable[..., Any], *before: str) -> Any:
 
     @wraps(method)
     def call(*args: Any, **options: Any) -> Any:
-        return method(*args[: len(before)], ask(*args[len(before) :], **options))
+        named = [options.pop(name) for name in before[len(args) :] if name in options]
+        return method(*args[: len(before)], *named, ask(*args[len(before) :], **options))
 
     first = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in before]
     call.__signature__ = inspect.Signature([*first, *inspect.signature(ask).parameters.values()])  # type: ignore[attr-defined]

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import InputError, as_input_error
+from ..notes import tell
 from .request import Request
 
 if TYPE_CHECKING:
     from PIL import Image
 
-LONGEST_NAME = 100
+LONGEST_NAME = 4096
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,17 @@ def parse(text: str, name: str = "the text") -> PictureSettings:
     return PictureSettings(Request.from_dict(found, name), **{"version": "", **origin})
 
 
-def save_picture(picture: Image.Image, path: Path, settings: PictureSettings) -> None:
-    """Writes a PNG, JPEG or WebP picture with its settings inside, see `media.settings`."""
+def save_picture(picture: Image.Image, path: Path, settings: PictureSettings, name: str | None = None) -> None:
+    """Writes a PNG, JPEG or WebP picture with its settings inside, see `media.settings`; a note where they cannot be kept."""
     from ..media.settings import save_picture
 
-    save_picture(picture, path, settings.to_json())
+    text: str | None = settings.to_json()
+    try:
+        parse(text or "")
+    except InputError as error:  # a prompt longer than is read back, say
+        tell("settings not kept", name=name or path.name, reason=error)
+        text = None
+    save_picture(picture, path, text, name)
 
 
 def read_picture(path: str | Path) -> PictureSettings:

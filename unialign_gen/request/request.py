@@ -27,7 +27,7 @@ OutputType = Literal["pil", "np", "pt", "latent"]
 MIXES: tuple[Mix, ...] = get_args(Mix)
 MODALITIES = ("text", "audio", "video", "image")  # every checkpoint's; one's own come beside them
 FORMAT = 2  # of the JSON form
-MOST_PROMPTS, MOST_TEXT, WIDEST = 16, 2000, 8192  # of a request that comes from a file
+MOST_PROMPTS, MOST_TEXT, WIDEST, LARGEST = 64, 20_000, 8192, 8192  # of a request that comes from a file
 SEEDS = 2**63
 OPTIONS = ("decoder_prompt", "negative_decoder_prompt", "noise_level", "eta", "cross_attention_kwargs")  # of some decoders
 RUN_ONLY = (  # of the fields: what no file can keep
@@ -44,7 +44,7 @@ def plain(value: Any) -> Any:
 def plain_seed(value: Any) -> Any:
     """One seed, or a tuple of them from any sequence or array of whole numbers."""
     value = plain(value)
-    return value if value is None or isinstance(value, int | float | str) else tuple(plain(v) for v in value)
+    return tuple(plain(v) for v in value) if hasattr(value, "__iter__") and not isinstance(value, str) else value
 
 
 Number = Annotated[float, BeforeValidator(plain), Field(strict=True, allow_inf_nan=False)]
@@ -126,16 +126,24 @@ class Request:
     return_dict: bool = True
 
     def picture(self, number: int) -> Request:
-        """The request that draws one of the pictures alone: prompt `number // pictures` with that picture's seed."""
+        """The request that draws one of the pictures alone: prompt `number // pictures` with that picture's seed, generator
+        or latents; after the largest seed comes 0.
+        """
         prompt, j = divmod(number, self.pictures)
         seed = self.seed
         if isinstance(seed, tuple):
-            seed = seed[prompt] + j
+            seed = (seed[prompt] + j) % SEEDS
         elif seed is not None:
-            seed += number
-        prompts = (self.prompts[prompt],) if self.prompts else ()
+            seed = (seed + number) % SEEDS
+        own: dict[str, Any] = {"prompts": self.prompts[prompt : prompt + 1]}
+        if self.image_embeds is not None:
+            own["image_embeds"] = self.image_embeds[prompt : prompt + 1]
+        if self.latents is not None:
+            own["latents"] = self.latents[number : number + 1]
+        if isinstance(self.generator, list | tuple):
+            own["generator"] = self.generator[number]
         rows = {k: v[prompt] if isinstance(v, list | tuple) else v for k, v in self.options.items()}
-        return replace(self, prompts=prompts, seed=seed, pictures=1, options=rows)
+        return replace(self, **own, seed=seed, pictures=1, options=rows)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form: all that can be written down, an encoded file by its name and its embedding."""
@@ -145,7 +153,8 @@ class Request:
 
     def to_json(self, **extra: Any) -> str:
         """The JSON text, with what else is to be kept beside it, such as the checkpoint."""
-        return json.dumps({**self.to_dict(), **extra}, ensure_ascii=False, allow_nan=False)
+        text = json.dumps({**self.to_dict(), **extra}, ensure_ascii=False, allow_nan=False)
+        return text.encode("utf-8", "replace").decode()  # names of files need not be Unicode
 
     @classmethod
     def from_dict(cls, found: Any, name: str = "the text") -> Request:
@@ -165,6 +174,9 @@ class Request:
         unknown = set(values) - {f.name for f in fields(cls)} | set(values) & set(RUN_ONLY)
         if unknown:
             raise InputError(f"{name}: its settings hold something unknown: {', '.join(sorted(map(str, unknown)))[:100]}")
+        for key, most in {"height": LARGEST, "width": LARGEST, "pictures": MOST_PROMPTS}.items():
+            if isinstance(values.get(key), int) and values[key] > most:
+                raise InputError(f"{name}: {key} in its settings is more than {most}")
         try:
             return checked(cls, prompts=tuple(read_prompts(inputs) for inputs in given), **values)
         except InputError as error:

@@ -23,10 +23,11 @@ class HeadConfig:
         hidden: width of its two-layer path.
         dropout: on that path, and half of it on the features.
         noise: spread of Gaussian noise on the features, in units of each feature's own spread.
-        rows: a sample with several rows (captions, frames) gives `one` at random, or the `mean` of their embeddings.
+        rows: a sample with several rows (captions, frames) gives `one` at random, or the `mean` of their embeddings; of a
+            trained encoder always one caption, and the mean of frames.
         init: `identity` starts with features as they are, where they are as wide as the space: for an encoder that is
             aligned already, such as CLIP's text or ImageBind's sound.
-        start: a folder with a head to go on from, such as another run's `heads/text`.
+        start: a folder with a head to go on from, such as another run's `heads/text`; `hidden` and `init` are its own then.
     """
 
     hidden: Count = 768
@@ -184,6 +185,9 @@ class TrainConfig:
             raise InputError(f"encoders.{headless[0]}: a trained encoder needs an entry in heads too")
         if stray := sorted(set(self.lora) - set(self.encoders)):
             raise InputError(f"lora.{stray[0]}: only an encoder that is trained, with an entry in encoders, has one")
+        for name, head in self.heads.items():
+            if name in self.encoders and head.noise:
+                raise InputError(f"heads.{name}.noise: it is of features, and {name}'s encoder is trained from media")
         for i, stream in enumerate(self.streams):
             self._check_stream(f"streams[{i}]", stream)
         used = {m for stream in self.streams for m in stream.modalities}
@@ -203,6 +207,8 @@ class TrainConfig:
                 raise InputError(f"{where}.{entry}: {', '.join(stray)} is not among its modalities")
         if untrained := [m for m in stream.modalities if m != self.anchor and m not in self.heads]:
             raise InputError(f"{where}: {', '.join(untrained)} has no entry in heads")
+        if stream.label_share and self.anchor in self.heads:
+            raise InputError(f"{where}.label_share: it moves a frozen anchor, and {self.anchor} is trained here")
         if self.anchor in stream.pairs:
             raise InputError(f"{where}.pairs: the anchor, {self.anchor}, is what the samples are drawn by")
         if len(set(stream.modalities)) < len(stream.modalities):

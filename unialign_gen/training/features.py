@@ -118,7 +118,7 @@ class Moments:
 
     @property
     def std(self) -> Tensor:
-        return (self.squares / (self.count - 1)).sqrt()
+        return (self.squares / max(1, self.count - 1)).sqrt()
 
 
 def moments(sources: Iterable[Source], modality: str, spare: Path) -> Moments:

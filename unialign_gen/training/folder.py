@@ -13,7 +13,7 @@ import platform
 import shutil
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +23,7 @@ import torch
 
 from .. import __version__
 from ..config import load, to_dict
-from ..data.storage import write_whole
+from ..data.storage import write_rows, write_whole
 from ..encoders import save_encoder
 from ..encoders.base import Encoder
 from ..errors import InputError
@@ -83,10 +83,16 @@ class RunFolder:
                 )
 
     def start(self, config: TrainConfig) -> str:
-        """Makes the folder, writes configuration and versions, and returns the run's id, which stays when it is resumed."""
+        """Makes the folder, writes configuration and versions, and returns the run's id, which stays when it is resumed.
+
+        Heads that lie there without a state are of a run that begins again: they go.
+        """
         import yaml
 
         make_folder(self.path)
+        if not (self.path / STATE).is_file():
+            shutil.rmtree(self.path / HEADS, ignore_errors=True)
+            (self.path / "problems.jsonl").unlink(missing_ok=True)
         try:
             name = str(json.loads((self.path / ABOUT).read_text())["id"])
         except (OSError, ValueError, KeyError):
@@ -114,6 +120,13 @@ class RunFolder:
     def log(self, row: Mapping[str, Any]) -> None:
         with (self.path / METRICS).open("a") as f:
             f.write(json.dumps(row) + "\n")
+
+    def keep_problems(self, found: Iterable[Mapping[str, str]]) -> None:
+        """Writes what could not be read, each once, beside what was found before the run was resumed."""
+        path = self.path / "problems.jsonl"
+        before = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        rows = {json.dumps(row, sort_keys=True): row for row in [*before, *found]}
+        write_rows(path, list(rows.values()))
 
     def forget_after(self, step: int) -> None:
         """Drops the metrics of steps that a resumed run is about to do again."""

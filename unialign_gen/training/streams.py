@@ -159,6 +159,8 @@ class Stream:
             wanted = " and ".join(sorted({*own, *config.pairs}))
             raise InputError(f"{self.where}: no sample of {', '.join(self.names)} has {wanted} to train from")
         self.caches, self.samples, self.labels_of = torch.cat(caches), torch.cat(samples), torch.cat(labels)
+        if config.balance != 1 and not bool((self.labels_of >= 0).any()):
+            raise InputError(f"{self.where}.balance: {config.balance:g} draws by label, and no sample of its caches has one")
         self.odds = torch.cat(odds)
         self.owner = (self.caches * (self.samples.max() + 1) + self.samples).unique(return_inverse=True)[1]
         different = int(self.owner.max()) + 1

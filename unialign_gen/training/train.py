@@ -18,11 +18,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
+from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 
 from ..config import to_dict
-from ..data.storage import write_rows
 from ..errors import InputError
 from ..objectives import Objective
 from .checkpoint import fill, gathered, load_shares, save_shares, state_of
@@ -250,8 +250,10 @@ class Trainer:
         if self.config.trackers:
             accelerator.end_training()
         self.ahead.shutdown()
-        if self.state.raw_inputs is not None and self.accelerator.is_main_process:
-            write_rows(self.folder.path / "problems.jsonl", list(self.state.raw_inputs.problems.values()))
+        if self.state.raw_inputs is not None:
+            found = gather_object(list(self.state.raw_inputs.problems.values()))
+            if self.accelerator.is_main_process:
+                self.folder.keep_problems(found)
         heads = self.folder.path / HEADS
         return Result(self.step, steps, self.metrics, heads if heads.is_dir() else None)
 
