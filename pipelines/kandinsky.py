@@ -48,6 +48,7 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         (512, 512)
     """
 
+    strips_drawn = True
     model_cpu_offload_seq = "aligner->unet->movq"
     _exclude_from_cpu_offload: ClassVar[list[str]] = ["embed_scale", "prior", "upscaler"]
     _optional_components: ClassVar[list[str]] = ["prior", "upscaler"]

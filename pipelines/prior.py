@@ -12,7 +12,10 @@ from torch import Tensor
 
 from unialign_gen.errors import InputError
 
+from .beside import own
+
 Generators = torch.Generator | Sequence[torch.Generator] | None
+ARRANGED = 0.8  # of how pictures of two things differ on average: the things are drawn a little larger
 FEWEST = 4  # pictures of a thing that say how pictures of it differ
 
 
@@ -51,12 +54,14 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         pairs: of so many points each two are taken together too; 0 or 1: none.
         likeliest: p(e) is the likeliest point in place of the mean: what lies between points is drawn less well.
         pictures: number of pictures of points whose differences are kept; 0: the noise is Gaussian.
+        layouts: 0 to 2; how pictures of two things, beside and above each other, differ from the mix of theirs is known, and a
+            prompt is compared with mixes that differ so: then one that means two things is told from one that lies between.
 
     Buffers: `points` (count, embed_dim), the known unit vectors; `log_counts` (count), zeros at first; `whitening` W
     (embed_dim, embed_dim), the identity at first; and, unless `directions` is None, `moves` A (embed_dim, embed_dim), the
     identity at first, and `named` (directions, embed_dim), orthonormal rows in whitened coordinates; and with `pictures`
     `deviations` (pictures, embed_dim), how each differs from its point, in whitened coordinates, and `shows` (pictures), the
-    places of their points.
+    places of their points; and with `layouts` `together` (layouts, embed_dim), in whitened coordinates.
 
     Raises:
         InputError: a bandwidth or a strength outside its range, or fewer than no pairs.
@@ -76,6 +81,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     named: Tensor
     deviations: Tensor
     shows: Tensor
+    together: Tensor
 
     @register_to_config
     def __init__(
@@ -90,6 +96,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         pairs: int = 0,
         likeliest: bool = False,
         pictures: int = 0,
+        layouts: int = 0,
     ):
         super().__init__()
         if not bandwidth > 0:
@@ -103,6 +110,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         if directions is not None:
             self.register_buffer("moves", torch.eye(embed_dim))
             self.register_buffer("named", torch.zeros(directions, embed_dim))
+        if layouts:
+            self.register_buffer("together", torch.zeros(layouts, embed_dim))
         if pictures:
             self.register_buffer("deviations", torch.zeros(pictures, embed_dim))
             self.register_buffer("shows", torch.zeros(pictures, dtype=torch.long))
@@ -132,36 +141,66 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         embeddings = embeddings.float()
         if not strength and not temperature:
             return embeddings
-        points, log_counts, whitening = (
-            b.to(embeddings.device, torch.float32) for b in (self.points, self.log_counts, self.whitening)
-        )
-        keys = points @ whitening  # (count, d)
-
-        def near(keys: Tensor, row: Tensor) -> Tensor:
-            return (keys - row @ whitening).square().sum(1) / (-2 * self.config["bandwidth"])
-
-        def expected(row: Tensor) -> tuple[Tensor, int]:
-            weights, among = log_counts + near(keys, row), points  # (count,), (count, d)
-            best = weights.topk(min(self.config["pairs"], len(points))).indices
-            if len(best) > 1:
-                two = F.normalize(points[torch.combinations(best)].mean(1), dim=1)  # (pairs, d)
-                weights, among = torch.cat([weights, near(two @ whitening, row)]), torch.cat([points, two])
-            thing = int(weights.argmax())  # beyond `points` there are mixes of two
-            return among[thing] if self.config["likeliest"] else weights.softmax(0) @ among, thing
-
         # one by one: products of matrices round differently with the number of rows, and a prompt's picture should not
         # depend on what is asked for beside it
-        found, things = zip(*(expected(row) for row in embeddings), strict=True)
+        found, things, _ = zip(*(self._expected(row) for row in embeddings), strict=True)
         known = F.normalize(torch.stack(found), dim=1)  # (B, d)
-        if self.config["directions"] is None:
-            moved = torch.lerp(embeddings, known, strength)
-        else:
-            moves = self.moves.to(embeddings.device, torch.float32)
-            moved = torch.stack([e + strength * (k - e) @ moves for e, k in zip(embeddings, known, strict=True)])
+        moved = torch.stack([self._moved(e, k, strength) for e, k in zip(embeddings, known, strict=True)])
         if temperature:
+            whitening = self.whitening.to(embeddings.device, torch.float32)
             rows = zip(embeddings - known, things, each(generator, len(known)), strict=True)
             moved = moved + temperature * torch.stack([self._noise(*row, whitening) for row in rows])
         return F.normalize(moved, dim=1)
+
+    def two(self, embedding: Tensor, strength: float | None = None) -> tuple[Tensor, bool] | None:
+        """Both of the things that a prompt (d,) is likeliest to mean, each as it is in a picture of both, (2, d), and whether
+        one is above the other; None where it means one thing.
+        """
+        if not check_strength(strength_of(self, strength)) or not self.config["likeliest"]:
+            return None
+        whole, _, found = self._expected(embedding.float())
+        if found is None:
+            return None
+        pair, layout = found
+        return self.arranged(own(self.points.to(whole)[list(pair)], whole), layout), layout > 0
+
+    def arranged(self, embedding: Tensor, layout: int = 0) -> Tensor:
+        """A unit embedding (..., d) as it is of a picture with two things in it, where the prior knows how that differs."""
+        if layout >= self.config["layouts"]:
+            return embedding
+        shift = torch.linalg.solve(self.whitening.float().T, self.together[layout].float())
+        return F.normalize(embedding + ARRANGED * shift.to(embedding), dim=-1)
+
+    def _expected(self, row: Tensor) -> tuple[Tensor, int, tuple[tuple[int, int], int] | None]:
+        """p(e) of a prompt (d,); the likeliest point's place, beyond `points` a mix of two; which two, and their layout."""
+        points, log_counts, whitening = (
+            b.to(row.device, torch.float32) for b in (self.points, self.log_counts, self.whitening)
+        )
+        here = row @ whitening
+
+        def near(keys: Tensor) -> Tensor:
+            return (keys - here).square().sum(1) / (-2 * self.config["bandwidth"])
+
+        weights, among, pairs = log_counts + near(points @ whitening), points, None  # (count,), (count, d)
+        best = weights.topk(min(self.config["pairs"], len(points))).indices
+        if len(best) > 1:
+            pairs = torch.combinations(best)
+            both = F.normalize(points[pairs].mean(1), dim=1)  # (pairs, d)
+            shifts = self.together.to(here) if self.config["layouts"] else [0.0]
+            weights = torch.cat([weights, *(near(both @ whitening + shift) for shift in shifts)])
+            among = torch.cat([points, *(both for _ in shifts)])
+        thing = int(weights.argmax())
+        expected = among[thing] if self.config["likeliest"] else weights.softmax(0) @ among
+        if pairs is None or thing < len(points):
+            return expected, thing, None
+        layout, place = divmod(thing - len(points), len(pairs))
+        return expected, thing, ((int(pairs[place, 0]), int(pairs[place, 1])), layout)
+
+    def _moved(self, e: Tensor, known: Tensor, strength: float) -> Tensor:
+        """m(e) of a prompt (d,) whose thing is `known` (d,)."""
+        if self.config["directions"] is None:
+            return torch.lerp(e, known, strength)
+        return e + strength * (known - e) @ self.moves.to(e.device, torch.float32)
 
     def _noise(self, offset: Tensor, thing: int, generator: torch.Generator | None, whitening: Tensor) -> Tensor:
         """How another picture of the same thing might differ (d,); `offset` (d,) is how the prompt itself does."""

@@ -24,10 +24,11 @@ from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_count_and_request, takes_request
 from unialign_gen.request.request import SEEDS
 
+from .beside import Strips, drawn_beside
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior, each, temperature_of
-from .prompts import PRIOR_STREAM, encode_prompts, first_seeds, generators, mix_prompts
+from .prompts import PRIOR_STREAM, encode_prompts, first_seeds, generators, mix_prompts, moved_prompts, strips_of
 from .upscaler import Upscaler
 
 FROM_UNIT = VaeImageProcessor(do_normalize=False)  # pictures (B, 3, h, w) in [0, 1] to an output type
@@ -58,6 +59,7 @@ class Conditions:
         prompts: how many prompts there are.
         generator: one a picture, or as the caller gave it.
         steps, guidance: the caller's, or the checkpoint's own.
+        strips: of each picture what stands beside each other in it, at decoder scale; None where that is one thing.
     """
 
     image_embeds: Tensor
@@ -65,6 +67,7 @@ class Conditions:
     generator: torch.Generator | list[torch.Generator] | None
     steps: int
     guidance: float
+    strips: list[Strips | None] = field(default_factory=list)
 
 
 class PromptedPipeline:
@@ -73,6 +76,7 @@ class PromptedPipeline:
     decoder_options: ClassVar[tuple[str, ...]] = ()  # those of `request.OPTIONS` that this decoder takes
     modes: Mapping[str, Mode] = {}  # how it edits, by `Edit.mode`
     moving: ClassVar[bool] = False  # whether it draws clips instead of pictures
+    strips_drawn: ClassVar[bool] = False  # whether it draws things beside each other, each of its own embedding
     aligner: Aligner
     embed_scale: EmbedScale
     prior: EmbeddingPrior | None
@@ -110,8 +114,8 @@ class PromptedPipeline:
         return out if request.return_dict else (out.images,)  # type: ignore[return-value]
 
     @torch.no_grad()
-    def draw(self, request: Request) -> PictureOutput:
-        """Draws what a request asks for.
+    def draw(self, request: Request, strips: list[Strips | None] | None = None) -> PictureOutput:
+        """Draws what a request asks for, or with these strips of each picture.
 
         Raises:
             InputError: something in it that cannot be used.
@@ -119,6 +123,7 @@ class PromptedPipeline:
         self.check_options(request)
         with collected() as notes:
             conditions, used = self.conditions(request)
+            conditions.strips = conditions.strips if strips is None else strips
             with as_input_error("{error}", ValueError):  # diffusers' own checks, of sizes and the like
                 images = self.upscaled(used, conditions)
         return PictureOutput(images=images, notes=notes, request=used)
@@ -175,6 +180,8 @@ class PromptedPipeline:
             raise InputError("an edit ends with PIL pictures of the picture's size: leave out latents, output_type, upscale")
         self.check_options(request)
         with collected() as notes:
+            if request.mix == "beside":
+                raise InputError("an edit draws one point: choose another mix than beside")
             canvas = Canvas.of(edit, request, self.sample_side, self.size_multiple)
             conditions, used = self.conditions(request)
             if edit.picture is not None and int(conditions.steps * edit.share) == 0 < edit.share:
@@ -218,10 +225,33 @@ class PromptedPipeline:
             raise InputError(f"height and width must be multiples of {multiple}, got {sides[0]} and {sides[1]}")
         height, width = (None if side is None else side // scale for side in sides)
         drawn = replace(request, height=height, width=width)
-        if scale == 1 or request.output_type == "latent":
-            return self.sample(drawn, conditions)
-        small = self.sample(replace(drawn, output_type="pt"), conditions)  # (B, 3, h, w)
+        made = [None if s is None else self.strip_conditions(s.embeds, request) for s in conditions.strips]
+        with drawn_beside(self.unet, conditions.strips, made):
+            if scale == 1 or request.output_type == "latent":
+                return self.sample(drawn, conditions)
+            small = self.sample(replace(drawn, output_type="pt"), conditions)  # (B, 3, h, w)
         return FROM_UNIT.postprocess(F.avg_pool2d(self.enlarged(small), most // scale), request.output_type)
+
+    def strip_conditions(self, embeds: Tensor, request: Request) -> Tensor:
+        """What the UNet takes for embeddings (k, d) at decoder scale."""
+        return embeds
+
+    def strips(self, ready: Request) -> list[Strips | None]:
+        """Of each picture of a request that is encoded what stands beside each other in it, unit embeddings.
+
+        Raises:
+            InputError: inputs are to stand beside each other, and this decoder cannot draw that.
+        """
+        if not self.strips_drawn:
+            if ready.mix == "beside":
+                raise InputError("this decoder draws one point: choose another mix than beside")
+            return []
+        rows = [inputs for inputs in ready.prompts for _ in range(ready.pictures)]
+        draws = None
+        if ready.seed is not None and ready.prior_temperature:
+            draws = generators(ready.seed, len(ready.prompts), ready.pictures, stream=PRIOR_STREAM)
+        moved = moved_prompts(rows, ready, self.prior, draws)
+        return [strips_of(row, points, ready, self.prior) for row, points in zip(rows, moved, strict=True)]
 
     def enlarged(self, small: Tensor) -> Tensor:
         """Pictures (B, 3, h, w) in [0, 1] as large as the upscaler makes them."""
@@ -296,7 +326,9 @@ class PromptedPipeline:
         if request.image_embeds is None:
             unit, request = self.mixed(self.sampled(request))
             wanted = self.embed_scale(unit)
+            strips = self.scaled(self.strips(request))
         else:
+            strips = []
             # repeated here, for every decoder alike: diffusers 0.42 does it in one place, not in another
             wanted = self.checked_embeds(request.image_embeds).repeat_interleave(request.pictures, 0)
         wanted = wanted.to(self._execution_device, self.decoder_dtype)
@@ -312,7 +344,13 @@ class PromptedPipeline:
             shape = tuple(getattr(latents, "shape", ())) or type(latents).__name__
             raise InputError(f"latents must be a tensor ({count}, channels, height, width), one for each picture, got {shape}")
         steps, guidance = self.steps_and_guidance(request)
-        return Conditions(wanted, prompts, generator, steps, guidance), replace(request, steps=steps, guidance=guidance)
+        used = replace(request, steps=steps, guidance=guidance)
+        return Conditions(wanted, prompts, generator, steps, guidance, strips), used
+
+    def scaled(self, strips: list[Strips | None]) -> list[Strips | None]:
+        """Strips of unit embeddings at the decoder's scale, on its device in its dtype."""
+        to = {"device": self._execution_device, "dtype": self.decoder_dtype}
+        return [s and replace(s, embeds=self.embed_scale(s.embeds).to(**to)) for s in strips]
 
     def steps_and_guidance(self, request: Request) -> tuple[int, float]:
         """Those of a request, or the checkpoint's own where it names none."""
@@ -355,7 +393,8 @@ class PromptedPipeline:
         with collected() as notes:
             wanted, used = self.mixed(replace(request, prior_temperature=0.0))  # (B, d)
             used = replace(used, prior_temperature=self.sampled(request).prior_temperature)
-            candidates = self.points(replace(used, pictures=count)).split(count)  # B times (count, d)
+            several = replace(used, pictures=count)
+            candidates, strips = self.points(several).split(count), self.scaled(self.strips(several))  # B times (count, d)
             for name, rows in request.options.items():
                 if isinstance(rows, list | tuple) and len(rows) != len(wanted):
                     raise InputError(f"{len(rows)} values of {name} for {len(wanted)} prompts: give one, or one for each")
@@ -366,7 +405,7 @@ class PromptedPipeline:
                 one = replace(one, seed=None if seeds is None else tuple((seeds[i] + j) % SEEDS for j in range(count)))
                 if isinstance(one.generator, list):
                     one = replace(one, generator=one.generator[i * count : (i + 1) * count])
-                picture, number = self.nearest_drawn(points, wanted[i], one)
+                picture, number = self.nearest_drawn(points, wanted[i], one, strips[i * count : (i + 1) * count])
                 images.append(picture)
                 chosen.append(0 if seeds is None else (seeds[i] + number) % SEEDS)
         steps, guidance = self.steps_and_guidance(request)
@@ -385,7 +424,7 @@ class PromptedPipeline:
         if count < 1:
             raise InputError(f"candidates must be at least 1, got {count}")
 
-    def nearest_drawn(self, points: Tensor, wanted: Tensor, request: Request) -> tuple[Any, int]:
+    def nearest_drawn(self, points: Tensor, wanted: Tensor, request: Request, strips: list[Strips | None]) -> tuple[Any, int]:
         """Of the pictures of embeddings (count, d) the one that is read as nearest to another embedding (d,), and its number.
 
         Args:
@@ -399,7 +438,7 @@ class PromptedPipeline:
                 part = replace(part, seed=part.seed[some])
             if isinstance(part.generator, list):
                 part = replace(part, generator=part.generator[some])
-            images += self.draw(part).images
+            images += self.draw(part, strips[some]).images
             cosines.append(self.aligner.embed("image", images[some]) @ wanted.to(self.aligner.place.device))
         number = int(torch.cat(cosines).argmax())
         return images[number], number

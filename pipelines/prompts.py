@@ -15,6 +15,7 @@ from unialign_gen.mixing import check_embedding, mix
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.request import SEEDS
 
+from .beside import Strips, own
 from .prior import EmbeddingPrior, move_to_known
 
 PRIOR_STREAM = 1 << 62  # so that the prior's numbers and the decoder's first noise have nothing to do with each other
@@ -51,10 +52,10 @@ def encode_prompts(aligner: Aligner, prompts: Sequence[Sequence[Prompt]]) -> tup
     return tuple(tuple(encoded(p) for p in row) for row in prompts)
 
 
-def mix_prompts(
+def moved_prompts(
     prompts: Sequence[Sequence[Prompt]], request: Request, prior: EmbeddingPrior | None, draws: Sequence[Any] | None = None
-) -> Tensor:
-    """Unit embeddings (B, d) of encoded prompts.
+) -> list[list[Tensor]]:
+    """Of encoded prompts each input's unit embedding (d,).
 
     The prior moves what was encoded, before it is mixed: weights keep their meaning, and ready embeddings stay what they are.
     `draws` are the generators (B) of what prompts leave open, at the request's temperature; without them it stays at its mean.
@@ -69,8 +70,46 @@ def mix_prompts(
                 vectors[i] = vector
         return vectors
 
-    mixed = zip(prompts, draws or [None] * len(prompts), strict=True)
-    return torch.stack([mix(points(row, draw), [p.weight for p in row], request.mix) for row, draw in mixed])
+    return [points(row, draw) for row, draw in zip(prompts, draws or [None] * len(prompts), strict=True)]
+
+
+def mix_prompts(
+    prompts: Sequence[Sequence[Prompt]], request: Request, prior: EmbeddingPrior | None, draws: Sequence[Any] | None = None
+) -> Tensor:
+    """Unit embeddings (B, d) of encoded prompts, whose inputs `moved_prompts` moves; of several that are to stand beside each
+    other that of a picture of them.
+    """
+    moved = moved_prompts(prompts, request, prior, draws)
+    mixed = [mix_of(points, row, request) for points, row in zip(moved, prompts, strict=True)]
+    if prior is not None and request.mix == "beside":
+        mixed = [prior.arranged(z) if len(row) > 1 else z for z, row in zip(mixed, prompts, strict=True)]
+    return torch.stack(mixed)
+
+
+def mix_of(points: Sequence[Tensor], row: Sequence[Prompt], request: Request) -> Tensor:
+    """The unit embedding (d,) of one prompt's inputs."""
+    return mix(points, [p.weight for p in row], "lerp" if request.mix == "beside" else request.mix)
+
+
+def strips_of(row: Sequence[Prompt], points: Sequence[Tensor], request: Request, prior: EmbeddingPrior | None) -> Strips | None:
+    """What stands beside each other in a prompt's picture: its inputs, where that is asked for, or the two things that its
+    only input means.
+
+    Raises:
+        InputError: inputs with weights that are not above 0 beside each other.
+    """
+    if len(row) > 1:
+        if request.mix != "beside":
+            return None
+        widths = tuple(p.weight for p in row)
+        if min(widths) <= 0:
+            raise InputError(f"weights of what stands beside each other are widths, all above 0, got {min(widths):g}")
+        each = own(torch.stack(list(points)), mix_of(points, row, request))
+        return Strips(each if prior is None else prior.arranged(each), widths)
+    if prior is None or row[0].kind == "embeds":
+        return None
+    two = prior.two(row[0].embedding, request.prior_strength)
+    return None if two is None else Strips(two[0], (1.0, 1.0), down=two[1])
 
 
 def checked_vector(value: Any, width: int, name: str = "embeds") -> Tensor:

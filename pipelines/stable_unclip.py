@@ -46,6 +46,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
     """
 
     decoder_options = OPTIONS
+    strips_drawn = True
     model_cpu_offload_seq = "aligner->text_encoder->unet->vae"
     _exclude_from_cpu_offload: ClassVar[list[str]] = ["image_normalizer", "embed_scale", "prior", "upscaler"]
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
@@ -92,6 +93,10 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         """
         labels = self.noise_image_embeddings(image_embeds=image_embeds, noise_level=noise_level, generator=generator)
         return torch.cat([torch.zeros_like(labels), labels]) if do_classifier_free_guidance else labels
+
+    def strip_conditions(self, embeds: Tensor, request: Request) -> Tensor:
+        level = torch.tensor([request.options.get("noise_level", 0)], device=embeds.device)
+        return self.noise_image_embeddings(embeds, level, torch.zeros_like(embeds))
 
     def sample(self, request: Request, conditions: Conditions) -> Any:
         unknown = set(request.callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)

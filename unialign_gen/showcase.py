@@ -50,8 +50,9 @@ def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
     for entry in plan["mix"]:
         words, sound, share = entry["text"], entry["audio"], entry["text_weight"]
         weights = {"text": share, "audio": 1 - share}
-        label = f"{words} {share:.1f} + {sound} {1 - share:.1f}"
-        mixes.append(cell(label, text=words, audio=path(sound), weights=weights))
+        how = entry.get("mix", "lerp") if pipeline.strips_drawn else "lerp"
+        label = f"{words} {share:.1f} + {sound} {1 - share:.1f}" + (", beside" if how == "beside" else "")
+        mixes.append(cell(label, text=words, audio=path(sound), weights=weights, mix=how))
     start, end = plan["between"]
     ends = pipeline.embed(text=[start, end])
     way = pipeline.interpolate(ends[0], ends[1], COLUMNS, seed=seed).images

@@ -78,7 +78,7 @@ def interpolate(
     part: o.Part,
     frames: Annotated[int, typer.Option(min=2, max=1000, help="Pictures, both ends included.")] = 16,
     out: Annotated[Path, typer.Option(help="By its suffix: .gif, .webp, .mp4, or .png for a grid.")] = Path("morph.gif"),
-    mix: o.MixOption = "slerp",
+    mix: o.Way = "slerp",
     model: o.Model,
     sampling: o.Sampling,
     upscale: o.Upscale = None,

@@ -68,7 +68,11 @@ Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed giv
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps ...; auto takes a GPU where there is one.")]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16; auto is float16 on a GPU.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-MixOption = Annotated[Literal["lerp", "slerp", "spherical_mean"], typer.Option(help="How prompts are mixed.")]
+Way = Annotated[Literal["lerp", "slerp", "spherical_mean"], typer.Option(help="How points between the two are found.")]
+MixOption = Annotated[
+    Literal["lerp", "slerp", "spherical_mean", "beside"],
+    typer.Option(help="How prompts are mixed; beside: each in a strip of the picture as wide as its weight."),
+]
 Config = Annotated[
     str,
     typer.Argument(

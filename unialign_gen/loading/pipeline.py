@@ -163,9 +163,9 @@ def embed_scale(name: str, described: Mapping[str, Any], device: Any = "cpu") ->
     if not (folder / "config.json").is_file():
         if own or not description.on_disk(described["encoders"]["image"]):
             raise InputError(
-                f"{name} has no embed_norm yet, and nobody published one: with the image encoder on this disk it is measured "
-                f"by itself; run `unialign-gen calibrate --checkpoint {name} --source image=FOLDER`, or give a folder that "
-                "it wrote as the source embed_scale"
+                f"{name} has no embed_norm yet, and nobody published one: run `unialign-gen calibrate --checkpoint {name}` "
+                "once, which downloads the image encoder (--source image=FOLDER names one), or give a folder that it wrote as "
+                "the source embed_scale"
             )
         from .scale import measure_shipped
 

@@ -121,7 +121,8 @@ def ask(
         image_embeds: embeddings (B, d) at the decoder's own scale, used as they are in place of any prompt.
         weights: modality to weight, or to a sequence of weights for a tuple; without names one for each input in order.
             Equal by default, negative allowed.
-        mix: `lerp`, `slerp` or `spherical_mean`, see `mixing.mix`.
+        mix: `lerp`, `slerp` or `spherical_mean`, see `mixing.mix`; or `beside`, each input in a strip of the picture as wide
+            as its weight.
         prior_strength: 0 to 1, how far prompts move towards what the decoder knows, see `EmbeddingPrior`; the checkpoint's
             own by default. `embeds` and `image_embeds` stay where they are.
         prior_temperature: how far what a prompt leaves open differs from seed to seed: 0 is the mean of what it may mean, 1

@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass
 from ..config import expectation
 from ..errors import InputError, as_input_error
 
-Mix = Literal["lerp", "slerp", "spherical_mean"]
+Mix = Literal["lerp", "slerp", "spherical_mean", "beside"]
 OutputType = Literal["pil", "np", "pt", "latent"]
 MIXES: tuple[Mix, ...] = get_args(Mix)
 MODALITIES = ("text", "audio", "video", "image")  # every checkpoint's; one's own come beside them
@@ -89,7 +89,8 @@ class Request:
 
     Attributes:
         prompts: for each prompt of the batch the inputs that are mixed in it.
-        mix: `lerp`, `slerp` or `spherical_mean`, see `mixing.mix`.
+        mix: `lerp`, `slerp` or `spherical_mean`, see `mixing.mix`; or `beside`, each input in a strip of the picture as wide
+            as its weight.
         prior_strength: 0 to 1; the checkpoint's own where it is None.
         prior_temperature: 0 to 2; the checkpoint's own where it is None.
         seed: for the first picture, the others count on from it; or one for each prompt.

@@ -174,6 +174,7 @@ def draw_together(pipeline: PromptedPipeline, members: Sequence[Member]) -> list
         generator=[g for m in members for g in m.generators],
         steps=members[0].conditions.steps,
         guidance=RowGuidance(guidance),
+        strips=[s for m in members for s in m.conditions.strips or [None] * len(m.conditions.image_embeds)],
     )
     options = {k: v for k, v in members[0].request.options.items() if k not in WORDS}
     for name in WORDS:
