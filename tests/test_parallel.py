@@ -326,7 +326,7 @@ def test_lora_needs_peft(monkeypatch):
 
     real = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", lambda name, *a, **k: real("nowhere" if name == "peft" else name, *a, **k))
-    with pytest.raises(InputError, match=r"lora.text: LoRA needs peft: pip install 'unialign_gen\[lora\]'"):
+    with pytest.raises(InputError, match=r"lora.text: LoRA needs peft: pip install peft"):
         add_lora(torch.nn.Linear(2, 2), LoraConfig(), "lora.text")
 
 

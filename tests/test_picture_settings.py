@@ -96,6 +96,7 @@ def one(**prompt):
         one(kind=["text"], value="x"), one(kind="text", value="x", embedding=vector(1)), {"generator": 1}, {"latents": []},
         {"mix": "add"}, {"mix": ["lerp"]}, {"seed": -1}, {"seed": 2**63}, {"seed": 1.0}, {"seed": True}, {"steps": 0},
         {"steps": 10**6}, {"guidance": "3"}, {"pictures": 0}, {"pictures": "2"}, {"index": 4}, {"options": [1]},
+        {"options": {"decoder_prompt": 5}}, {"options": {"zzz": 1}},
         {"checkpoint": None}, {"checkpoint": "x" * 4097}, {"height": 2**30}, {"pictures": 10**8},
         {"decoder": {}}, {"version": 1}, {"image_embeds": [[1.0]]},
         {"prior_strength": -0.1}, {"prior_strength": 1.5}, {"prior_strength": True}, {"callback_on_step_end": "print"},

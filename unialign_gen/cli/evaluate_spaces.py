@@ -158,7 +158,7 @@ def gap(
     finish(out, "gap", about, found, as_json)
 
 
-NEEDS_MTEB = "needs mteb and sentence-transformers: install the extra `mteb` (pip install 'unialign_gen[mteb]')"
+NEEDS_MTEB = "needs mteb and sentence-transformers: pip install mteb sentence-transformers"
 
 
 @evaluate.command()

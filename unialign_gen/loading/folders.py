@@ -13,7 +13,7 @@ from ..output import user_cache
 
 SHIPPED = ("starter",)
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
-FULL = "pip install 'unialign_gen[full]' brings it (a clone has it)"  # what the main wheel has no room for
+FULL = "pip install 'unialign_gen[full]' brings it, in a clone pip install ./checkpoints"  # what the main wheel has no room for
 HUB_FILES = ("*.json", "*.safetensors", "*.txt")
 DECODERS = ("kandinsky", "stable-unclip")  # those of the starter, its own first
 

@@ -79,7 +79,7 @@ def opened_picture(source: Source, formats: Collection[str] | None = None) -> It
         raise
     except UnidentifiedImageError as error:
         if is_heif(file) and "HEIF" not in known:
-            raise InputError(f"{name} is a HEIF picture: install pillow-heif (pip install 'unialign_gen[heic]')") from error
+            raise InputError(f"{name} is a HEIF picture: it needs one package more: pip install pillow-heif") from error
         raise InputError(f"{name} is not a picture that can be read") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} is too large: at most {MAX_PIXELS // 1_000_000} megapixels are read") from error

@@ -29,7 +29,14 @@ MODALITIES = ("text", "audio", "video", "image")  # every checkpoint's; one's ow
 FORMAT = 2  # of the JSON form
 MOST_PROMPTS, MOST_TEXT, WIDEST, LARGEST = 64, 20_000, 8192, 8192  # of a request that comes from a file
 SEEDS = 2**63
-OPTIONS = ("decoder_prompt", "negative_decoder_prompt", "noise_level", "eta", "cross_attention_kwargs")  # of some decoders
+OPTION_TYPES: dict[str, tuple[type, ...]] = {  # of some decoders
+    "decoder_prompt": (str, list, tuple),
+    "negative_decoder_prompt": (str, list, tuple),
+    "noise_level": (int,),
+    "eta": (int, float),
+    "cross_attention_kwargs": (dict,),
+}
+OPTIONS = tuple(OPTION_TYPES)
 RUN_ONLY = (  # of the fields: what no file can keep
     *("image_embeds", "generator", "latents", "batch", "output_type", "return_dict"),
     *("callback_on_step_end", "callback_on_step_end_tensor_inputs"),
@@ -175,6 +182,9 @@ class Request:
         unknown = set(values) - {f.name for f in fields(cls)} | set(values) & set(RUN_ONLY)
         if unknown:
             raise InputError(f"{name}: its settings hold something unknown: {', '.join(sorted(map(str, unknown)))[:100]}")
+        for key, value in dict(values.get("options") or {}).items() if isinstance(values.get("options"), dict) else ():
+            if not isinstance(value, OPTION_TYPES.get(key, ())):
+                raise InputError(f"{name}: {key} in its settings is no option of a decoder, or not of its type")
         for key, most in {"height": LARGEST, "width": LARGEST, "pictures": MOST_PROMPTS}.items():
             if isinstance(values.get(key), int) and values[key] > most:
                 raise InputError(f"{name}: {key} in its settings is more than {most}")

@@ -41,7 +41,7 @@ def add_lora(encoder: nn.Module, config: LoraConfig, name: str) -> None:
     Raises:
         InputError: peft is not installed, or the encoder has no such layers.
     """
-    with as_input_error(f"{name}: LoRA needs peft: pip install 'unialign_gen[lora]'", ImportError):
+    with as_input_error(f"{name}: LoRA needs peft: pip install peft", ImportError):
         from peft import LoraConfig as PeftConfig
         from peft import inject_adapter_in_model
     inside = {id(m) for block in blocks(encoder) for m in block.modules()}
