@@ -114,4 +114,4 @@ def test_what_cannot_stand_beside_is_one_line(starter):
         with pytest.raises(InputError, match="are widths, all above 0"):
             starter(text=("a dog", "a cat"), mix="beside", weights=weights, **FEW)
     with pytest.raises(InputError, match="an edit draws one point"):
-        starter.edit(np.zeros((64, 64, 3), np.uint8), text=("a dog", "a cat"), mix="beside", **FEW)
+        starter.edit(np.zeros((64, 64, 3), np.uint8), text=("a dog", "a cat"), mix="beside", num_inference_steps=2)
