@@ -46,7 +46,7 @@ from unialign_gen.request.arguments import ask, prompts_of
 
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior
-from .prompts import as_vector, checked_vector, encode_prompts, mix_prompts
+from .prompts import as_vector, checked_vector, encode_prompts, mixed_prompts, moved_prompts
 
 PROMPTS = {
     "text": "a string",
@@ -151,12 +151,15 @@ class UniAlignEmbedStep(ModularPipelineBlocks):
             raise InputError(f"num_images_per_prompt must be a whole number of at least 1, got {count!r}")
         if block.weights is not None and not isinstance(block.weights, Mapping):
             raise InputError(f"weights must name the modality, as in {{'text': 0.5}}, got {block.weights!r}")
+        if block.mix == "beside":
+            raise InputError("these blocks give one point: choose another mix than beside")
         request = ask(
             **{kind: block[kind] for kind in PROMPTS}, weights=block.weights, mix=block.mix, prior_strength=block.prior_strength
         )
         if not request.prompts:
             raise InputError(f"nothing to draw: give at least one of {', '.join(PROMPTS)}")
-        unit = mix_prompts(encode_prompts(aligner, request.prompts), request, components.prior)
+        ready, prior = encode_prompts(aligner, request.prompts), components.prior
+        unit = mixed_prompts(ready, moved_prompts(ready, request, prior), request, prior)
         rows = scale(unit).to(components._execution_device, block.dtype)
         block.image_embeds = rows.repeat_interleave(count, 0)
         block.negative_image_embeds = scale.negative_image_embeds.to(rows).expand_as(block.image_embeds)

@@ -16,6 +16,7 @@ from .beside import own
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 ARRANGED = 0.8  # of how pictures of two things differ on average: the things are drawn a little larger
+GROUND = 1.5  # of what a prompt says of a thing, as much as all prompts for two do; a ground is more
 FEWEST = 4  # pictures of a thing that say how pictures of it differ
 
 
@@ -54,7 +55,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         pairs: of so many points each two are taken together too; 0 or 1: none.
         likeliest: p(e) is the likeliest point in place of the mean: what lies between points is drawn less well.
         pictures: number of pictures of points whose differences are kept; 0: the noise is Gaussian.
-        layouts: 0 to 2; how pictures of two things, beside and above each other, differ from the mix of theirs is known, and a
+        layouts: 0 to 2; how pictures of two things, beside and above each other, differ from the mean of theirs is known, and a
             prompt is compared with mixes that differ so: then one that means two things is told from one that lies between.
 
     Buffers: `points` (count, embed_dim), the known unit vectors; `log_counts` (count), zeros at first; `whitening` W
@@ -154,15 +155,23 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
 
     def two(self, embedding: Tensor, strength: float | None = None) -> tuple[Tensor, bool] | None:
         """Both of the things that a prompt (d,) is likeliest to mean, each as it is in a picture of both, (2, d), and whether
-        one is above the other; None where it means one thing.
+        one is above the other; None where it means one thing. They share a ground that the prompt names; colours are not kept.
         """
-        if not check_strength(strength_of(self, strength)) or not self.config["likeliest"]:
+        strength = check_strength(strength_of(self, strength))
+        if not strength or not self.config["likeliest"]:
             return None
-        whole, _, found = self._expected(embedding.float())
+        embedding = embedding.float()
+        whole, _, found = self._expected(embedding)
         if found is None:
             return None
         pair, layout = found
-        return self.arranged(own(self.points.to(whole)[list(pair)], whole), layout), layout > 0
+        things = self.arranged(own(self.points.to(whole)[list(pair)], whole), layout)
+        if self.config["directions"]:
+            whitening, named = (b.to(whole.device, torch.float32) for b in (self.whitening, self.named))
+            said = ((embedding - self.arranged(whole, layout)) @ whitening) @ named.T  # (k,)
+            share = (said.norm() / self.config["said"] - GROUND).clamp(0, 1)
+            things = things + share * torch.linalg.solve(whitening.T, said @ named)
+        return F.normalize(torch.lerp(embedding, things, strength), dim=1), layout > 0
 
     def arranged(self, embedding: Tensor, layout: int = 0) -> Tensor:
         """A unit embedding (..., d) as it is of a picture with two things in it, where the prior knows how that differs."""

@@ -28,7 +28,7 @@ from .beside import Strips, drawn_beside
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior, each, temperature_of
-from .prompts import PRIOR_STREAM, encode_prompts, first_seeds, generators, mix_prompts, moved_prompts, strips_of
+from .prompts import PRIOR_STREAM, encode_prompts, first_seeds, generators, mixed_prompts, moved_prompts, strips_of
 from .upscaler import Upscaler
 
 FROM_UNIT = VaeImageProcessor(do_normalize=False)  # pictures (B, 3, h, w) in [0, 1] to an output type
@@ -236,23 +236,6 @@ class PromptedPipeline:
         """What the UNet takes for embeddings (k, d) at decoder scale."""
         return embeds
 
-    def strips(self, ready: Request) -> list[Strips | None]:
-        """Of each picture of a request that is encoded what stands beside each other in it, unit embeddings.
-
-        Raises:
-            InputError: inputs are to stand beside each other, and this decoder cannot draw that.
-        """
-        if not self.strips_drawn:
-            if ready.mix == "beside":
-                raise InputError("this decoder draws one point: choose another mix than beside")
-            return []
-        rows = [inputs for inputs in ready.prompts for _ in range(ready.pictures)]
-        draws = None
-        if ready.seed is not None and ready.prior_temperature:
-            draws = generators(ready.seed, len(ready.prompts), ready.pictures, stream=PRIOR_STREAM)
-        moved = moved_prompts(rows, ready, self.prior, draws)
-        return [strips_of(row, points, ready, self.prior) for row, points in zip(rows, moved, strict=True)]
-
     def enlarged(self, small: Tensor) -> Tensor:
         """Pictures (B, 3, h, w) in [0, 1] as large as the upscaler makes them."""
         assert self.upscaler is not None
@@ -278,6 +261,15 @@ class PromptedPipeline:
 
         At a temperature of the prior each picture has its own; without one they are the mean, and those of a prompt are equal.
         """
+        ready = self.read(request)
+        return self.points(ready), ready
+
+    def read(self, request: Request) -> Request:
+        """The request with what its prompts are encoded to, and notes of what was not understood.
+
+        Raises:
+            InputError: nothing to draw, or options of the prior where there is nothing that it moves.
+        """
         if not request.prompts:
             raise InputError(f"nothing to draw: give at least one of {', '.join(self.aligner.modalities)} or embeds")
         kinds = {p.kind for inputs in request.prompts for p in inputs}
@@ -286,7 +278,7 @@ class PromptedPipeline:
                 raise InputError(f"{name} moves prompts that are encoded; embeds are drawn where they are: leave it out")
         ready = self.encoded(request)
         self.tell_not_understood(ready)
-        return self.points(ready), ready
+        return ready
 
     def sampled(self, request: Request) -> Request:
         """The request as it is drawn: at the prior's own temperature where it names none, and has what that is for."""
@@ -294,15 +286,31 @@ class PromptedPipeline:
         ready = all(prompt.kind == "embeds" for row in request.prompts for prompt in row)
         return request if request.prior_temperature is not None or not own or ready else replace(request, prior_temperature=own)
 
+    def placed(self, ready: Request) -> tuple[Tensor, list[Strips | None]]:
+        """`mixed`, of a request that is encoded, and of each picture what stands beside each other in it, unit embeddings.
+
+        Raises:
+            InputError: inputs are to stand beside each other, and this decoder cannot draw that.
+        """
+        if ready.mix == "beside" and not self.strips_drawn:
+            raise InputError("this decoder draws one point: choose another mix than beside")
+        rows, draws, times = list(ready.prompts), None, ready.pictures
+        if ready.prior_temperature:
+            rows, times = [inputs for inputs in ready.prompts for _ in range(ready.pictures)], 1
+            draws = ready.generator
+            if ready.seed is not None:
+                draws = generators(ready.seed, len(ready.prompts), ready.pictures, stream=PRIOR_STREAM)
+            draws = each(draws, len(rows))
+        moved = moved_prompts(rows, ready, self.prior, draws)
+        strips: list[Strips | None] = [None] * len(rows)
+        if self.strips_drawn:
+            strips = [strips_of(row, points, ready, self.prior) for row, points in zip(rows, moved, strict=True)]
+        unit = mixed_prompts(rows, moved, ready, self.prior)
+        return unit.repeat_interleave(times, 0), [one for one in strips for _ in range(times)]
+
     def points(self, ready: Request) -> Tensor:
         """`mixed`, of a request that is encoded."""
-        if not ready.prior_temperature:
-            return mix_prompts(ready.prompts, ready, self.prior).repeat_interleave(ready.pictures, 0)
-        rows = [inputs for inputs in ready.prompts for _ in range(ready.pictures)]
-        draws = ready.generator
-        if ready.seed is not None:
-            draws = generators(ready.seed, len(ready.prompts), ready.pictures, stream=PRIOR_STREAM)
-        return mix_prompts(rows, ready, self.prior, each(draws, len(rows)))
+        return self.placed(ready)[0]
 
     def tell_not_understood(self, ready: Request) -> None:
         """A note on every encoded prompt that is like nothing the checkpoint knows, and on words that are drawn as others."""
@@ -324,9 +332,9 @@ class PromptedPipeline:
     def conditions(self, request: Request) -> tuple[Conditions, Request]:
         """What the decoder samples from, and the request as it was used."""
         if request.image_embeds is None:
-            unit, request = self.mixed(self.sampled(request))
-            wanted = self.embed_scale(unit)
-            strips = self.scaled(self.strips(request))
+            request = self.read(self.sampled(request))
+            unit, found = self.placed(request)
+            wanted, strips = self.embed_scale(unit), self.scaled(found)
         else:
             strips = []
             # repeated here, for every decoder alike: diffusers 0.42 does it in one place, not in another
@@ -393,18 +401,21 @@ class PromptedPipeline:
         with collected() as notes:
             wanted, used = self.mixed(replace(request, prior_temperature=0.0))  # (B, d)
             used = replace(used, prior_temperature=self.sampled(request).prior_temperature)
-            several = replace(used, pictures=count)
-            candidates, strips = self.points(several).split(count), self.scaled(self.strips(several))  # B times (count, d)
+            unit, found = self.placed(replace(used, pictures=count))
+            candidates, strips = unit.split(count), self.scaled(found)  # B times (count, d)
+            own = request.generator
+            if isinstance(own, list | tuple) and len(own) != len(unit):
+                raise InputError(f"{len(own)} generators for {len(unit)} candidates: give one, or one for each")
             for name, rows in request.options.items():
                 if isinstance(rows, list | tuple) and len(rows) != len(wanted):
                     raise InputError(f"{len(rows)} values of {name} for {len(wanted)} prompts: give one, or one for each")
             seeds = None if request.seed is None else first_seeds(request.seed, len(wanted), count)
             images, chosen = [], []
             for i, points in enumerate(candidates):
-                one = replace(used.picture(i), prompts=(), prior_strength=None, prior_temperature=None)
+                mine = list(own[i * count : (i + 1) * count]) if isinstance(own, list | tuple) else own
+                one = replace(used, generator=None).picture(i)
+                one = replace(one, prompts=(), mix="lerp", prior_strength=None, prior_temperature=None, generator=mine)
                 one = replace(one, seed=None if seeds is None else tuple((seeds[i] + j) % SEEDS for j in range(count)))
-                if isinstance(one.generator, list):
-                    one = replace(one, generator=one.generator[i * count : (i + 1) * count])
                 picture, number = self.nearest_drawn(points, wanted[i], one, strips[i * count : (i + 1) * count])
                 images.append(picture)
                 chosen.append(0 if seeds is None else (seeds[i] + number) % SEEDS)

@@ -73,13 +73,12 @@ def moved_prompts(
     return [points(row, draw) for row, draw in zip(prompts, draws or [None] * len(prompts), strict=True)]
 
 
-def mix_prompts(
-    prompts: Sequence[Sequence[Prompt]], request: Request, prior: EmbeddingPrior | None, draws: Sequence[Any] | None = None
+def mixed_prompts(
+    prompts: Sequence[Sequence[Prompt]], moved: Sequence[Sequence[Tensor]], request: Request, prior: EmbeddingPrior | None
 ) -> Tensor:
-    """Unit embeddings (B, d) of encoded prompts, whose inputs `moved_prompts` moves; of several that are to stand beside each
-    other that of a picture of them.
+    """Unit embeddings (B, d) of prompts whose inputs lie at `moved`; of several that stand beside each other that of a picture
+    of them.
     """
-    moved = moved_prompts(prompts, request, prior, draws)
     mixed = [mix_of(points, row, request) for points, row in zip(moved, prompts, strict=True)]
     if prior is not None and request.mix == "beside":
         mixed = [prior.arranged(z) if len(row) > 1 else z for z, row in zip(mixed, prompts, strict=True)]

@@ -95,8 +95,20 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         return torch.cat([torch.zeros_like(labels), labels]) if do_classifier_free_guidance else labels
 
     def strip_conditions(self, embeds: Tensor, request: Request) -> Tensor:
-        level = torch.tensor([request.options.get("noise_level", 0)], device=embeds.device)
-        return self.noise_image_embeddings(embeds, level, torch.zeros_like(embeds))
+        level = torch.tensor([self.noise_level(request)], device=embeds.device)
+        noise = torch.randn(1, embeds.shape[1], generator=torch.Generator().manual_seed(0))  # one for all strips
+        return self.noise_image_embeddings(embeds, level, noise.expand_as(embeds).to(embeds))
+
+    def noise_level(self, request: Request) -> int:
+        """Of the noise on embeddings, 0 unless a request names one.
+
+        Raises:
+            InputError: there is no such level.
+        """
+        level, levels = request.options.get("noise_level", 0), self.image_noising_scheduler.config.num_train_timesteps
+        if not isinstance(level, int) or not 0 <= level < levels:
+            raise InputError(f"noise_level must be a whole number from 0 to {levels - 1}, got {level}")
+        return level
 
     def sample(self, request: Request, conditions: Conditions) -> Any:
         unknown = set(request.callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
@@ -104,9 +116,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
             raise InputError(f"a callback can have {', '.join(self._callback_tensor_inputs)}, not {', '.join(unknown)}")
         options = {"noise_level": 0, "eta": 0.0, **request.options}
         words, negative = options.pop("decoder_prompt", None), options.pop("negative_decoder_prompt", None)
-        level, levels = options["noise_level"], self.image_noising_scheduler.config.num_train_timesteps
-        if not isinstance(level, int) or not 0 <= level < levels:
-            raise InputError(f"noise_level must be a whole number from 0 to {levels - 1}, got {level}")
+        self.noise_level(request)
         callback, latents = request.callback_on_step_end, request.latents
 
         def step_end(step: int, timestep: Tensor, now: Tensor) -> None:

@@ -85,12 +85,12 @@ def test_a_prior_tells_two_things_from_what_lies_between_them():
 def test_words_for_two_things_and_inputs_beside_each_other_are_drawn_in_strips(starter, decoder):
     generate = starter if decoder == "kandinsky" else unialign_gen.load("starter", decoder=decoder)
     request = generate(text=["a penguin and a car", "a dog", "a sun above a boat"], seed=0, **FEW).request
-    strips = generate.strips(request)
+    strips = generate.placed(request)[1]
     assert [None if s is None else s.down for s in strips] == [False, None, True]
     a, b = (np.asarray(generate(text=("a dog", "a car"), mix=m, seed=0, **FEW).images[0], int) for m in ("lerp", "beside"))
     assert np.abs(a - b).mean() > 3
-    (widths,) = (s.widths for s in generate.strips(generate.encoded(ask(("a dog", "a car"), weights=[1, 3]))))
-    assert widths == (1.0, 3.0)
+    (strips,) = generate.placed(generate.encoded(ask(("a dog", "a car"), weights=[1, 3])))[1]
+    assert strips.widths == (1.0, 3.0)
 
 
 def ask(text, **options):
@@ -104,6 +104,11 @@ def test_alone_and_among_others_it_is_the_same_picture(starter):
     several = starter(text=texts, seed=[3, 4, 5], **FEW).images
     alone = starter(text=texts[1], seed=4, **FEW).images[0]
     assert np.abs(np.asarray(alone, int) - np.asarray(several[1], int)).max() <= 1
+    generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
+    best = starter.best_of(2, text=texts[:2], generator=generators, **FEW)  # each its own two
+    assert len(best.images) == 2
+    with pytest.raises(InputError, match="3 generators for 4 candidates"):
+        starter.best_of(2, text=texts[:2], generator=generators[:3], prior_temperature=0, **FEW)
     best = starter.best_of(2, text=texts[1], seed=4, **FEW)
     drawn = starter(text=texts[1], seed=4, num_images_per_prompt=2, **FEW).images[best.request.seed[0] - 4]
     assert np.abs(np.asarray(best.images[0], int) - np.asarray(drawn, int)).max() <= 1
@@ -113,5 +118,7 @@ def test_what_cannot_stand_beside_is_one_line(starter):
     for weights in ([1, -1], [1, 0]):
         with pytest.raises(InputError, match="are widths, all above 0"):
             starter(text=("a dog", "a cat"), mix="beside", weights=weights, **FEW)
+    with pytest.raises(InputError, match="noise_level must be a whole number"):
+        unialign_gen.load("starter", decoder="stable-unclip")(text="a penguin and a car", noise_level=1000, **FEW)
     with pytest.raises(InputError, match="an edit draws one point"):
         starter.edit(np.zeros((64, 64, 3), np.uint8), text=("a dog", "a cat"), mix="beside", num_inference_steps=2)

@@ -321,11 +321,13 @@ def train(
                 found = theirs.get(key, mine)
                 if found.shape[1:] == mine.shape[1:] and len(found) >= len(mine):
                     mine.copy_(found[: len(mine)])
-    teacher = KandinskyDenoiser(*sizes).requires_grad_(False)
+    teacher: Any = None
     if taught:
+        teacher = KandinskyDenoiser(*sizes).requires_grad_(False)
         if not (out / Decoder.kandinsky / "unet").exists():
             raise InputError(f"{out} has no trained kandinsky decoder to learn from: train that first")
-        teacher.unet = UNet2DConditionModel.from_pretrained(out / Decoder.kandinsky / "unet").to(device)
+        teacher.unet = UNet2DConditionModel.from_pretrained(out / Decoder.kandinsky / "unet")
+        teacher.to(device, memory_format=torch.channels_last)
     near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)
     forward: Any = torch.compile(model) if device != "cpu" else model
     shown = torch.multinomial(weights, SHEET, generator=torch.Generator(device).manual_seed(0))
@@ -349,4 +351,4 @@ def train(
         averaged.write(folder)
 
     every = 300 if device == "cpu" else 60
-    loop.train(model, loss, write, folder, lr=LR, batch=batch, device=device, every=every, **sitting)
+    loop.train(model, loss, write, folder, features=teacher, lr=LR, batch=batch, device=device, every=every, **sitting)

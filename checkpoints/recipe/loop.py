@@ -67,7 +67,7 @@ def train(
     done = 0
     if (folder / STATE).exists():
         known = torch.load(folder / STATE, weights_only=True, map_location=device)
-        other = f"{folder / STATE} is of a network of other sizes: choose another folder, or its sizes"
+        other = f"{folder / STATE} is of a network of other sizes, or of another version: choose another folder, or its sizes"
         with as_input_error(other, RuntimeError, ValueError, KeyError):
             for name, part in parts.items():
                 part.load_state_dict(known[name])

@@ -146,17 +146,20 @@ def made_once(path: Path, make: Callable[[Path], None]) -> Path:
     if path.exists():
         return path
     lock = path.with_name(f".{path.name}.lock")
-    with lock.open("w") as held:
-        with suppress(OSError):  # a disk without locks: each makes its own, the last one's stays
-            fcntl.flock(held, fcntl.LOCK_EX)
-        if not path.exists():
+    while not path.exists():
+        with lock.open("w") as held:
+            with suppress(OSError):  # a disk without locks: each makes its own, the last one's stays
+                fcntl.flock(held, fcntl.LOCK_EX)
+            if not (lock.exists() and os.path.samestat(os.fstat(held.fileno()), lock.stat())):
+                continue  # who held it is done, and took it away
             part = part_of(path)
             try:
-                make(part)
-                part.replace(path)
+                if not path.exists():
+                    make(part)
+                    part.replace(path)
             finally:
                 part.unlink(missing_ok=True)
-                lock.unlink(missing_ok=True)  # who waits for it finds what was made
+                lock.unlink(missing_ok=True)
     return path
 
 

@@ -151,7 +151,9 @@ def details(settings: list[PictureSettings], near: Near, each: list[tuple[Prompt
 
 
 def method_for(asked: str, prompts: Sequence[Prompt]) -> Mix:
-    """`lerp`; for `slerp` its own form for two prompts, the spherical mean for more, nothing for one."""
+    """`lerp` for one prompt; what is asked for, but for `slerp` of more than two the spherical mean."""
     if asked == "lerp" or len(prompts) == 1:
         return "lerp"
+    if asked == "beside":
+        return "beside"
     return "slerp" if asked == "slerp" and len(prompts) == 2 else "spherical_mean"

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 import unialign_gen
-from unialign_gen.mixing import mix
+from unialign_gen.mixing import METHODS, mix
 from unialign_gen.notes import Note
-from unialign_gen.request import MIXES
 
 MODEL, EMBEDS = "UNIALIGN_MODEL", "UNIALIGN_EMBEDS"
 STRENGTH = {"default": -1.0, "min": -1.0, "max": 1.0, "step": 0.05, "tooltip": "below 0: the checkpoint's own"}
@@ -85,7 +84,7 @@ class Mix(Node):
         "b": (EMBEDS,),
         "weight_a": ("FLOAT", WEIGHT),
         "weight_b": ("FLOAT", WEIGHT),
-        "method": (list(MIXES),),
+        "method": (list(METHODS),),
     }
 
     def run(self, a: Tensor, b: Tensor, weight_a: float, weight_b: float, method: Any) -> tuple[Tensor]:
