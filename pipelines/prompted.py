@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -226,7 +227,8 @@ class PromptedPipeline:
         height, width = (None if side is None else side // scale for side in sides)
         drawn = replace(request, height=height, width=width)
         made = [None if s is None else self.strip_conditions(s.embeds, request) for s in conditions.strips]
-        with drawn_beside(self.unet, conditions.strips, made):
+        # a decoder of one's own may have no UNet, and draws no strips
+        with drawn_beside(self.unet, conditions.strips, made) if any(conditions.strips) else nullcontext():
             if scale == 1 or request.output_type == "latent":
                 return self.sample(drawn, conditions)
             small = self.sample(replace(drawn, output_type="pt"), conditions)  # (B, 3, h, w)

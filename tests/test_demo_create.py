@@ -343,3 +343,20 @@ def test_live_moves_towards_what_is_heard_and_stands_still_in_silence(context, s
 def test_samples_that_cannot_be_heard(context, samples):
     with pytest.raises(InputError, match=r"samples must be|at most 3 s"):
         moment(context, samples=samples)
+
+
+@pytest.mark.parametrize(
+    ("asked", "count", "found"),
+    [
+        ("beside", 2, "beside"),
+        ("beside", 1, "lerp"),
+        ("slerp", 2, "slerp"),
+        ("slerp", 3, "spherical_mean"),
+        ("lerp", 3, "lerp"),
+    ],
+)
+def test_how_parts_blend_is_as_asked_where_it_can_be(asked, count, found):
+    from unialign_gen.demo.create import method_for
+    from unialign_gen.request import Prompt
+
+    assert method_for(asked, [Prompt("text", "a")] * count) == found

@@ -576,7 +576,7 @@ def test_heif():
 def test_heif_without_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
     monkeypatch.setattr("unialign_gen.media.pictures.readable", lambda: ["PNG"])
-    with pytest.raises(InputError, match=r"HEIF.*unialign_gen\[heic\]"):
+    with pytest.raises(InputError, match=r"HEIF.*pip install pillow-heif"):
         load_image(FILES / "heif.heif")
     with pytest.raises(InputError, match="is a picture, not a video"):
         load_video(FILES / "heif.heif")

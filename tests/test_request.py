@@ -67,7 +67,7 @@ def test_the_request_of_one_picture_has_its_own_generator_latents_and_embedding(
         ({"seed": 1.5}, "seed must be a whole number"), ({"seed": -1}, "at least 0"), ({"seed": "3"}, "seed"),
         ({"num_inference_steps": 0}, "at least 1"), ({"num_inference_steps": True}, "whole number"),
         ({"guidance_scale": "3"}, "guidance must be a number, got '3'"), ({"guidance_scale": float("inf")}, "finite"),
-        ({"mix": "add"}, "mix must be 'lerp', 'slerp' or 'spherical_mean', got 'add'"), ({"height": "x"}, "height"),
+        ({"mix": "add"}, "mix must be 'lerp', 'slerp', 'spherical_mean' or 'beside', got 'add'"), ({"height": "x"}, "height"),
         ({"output_type": "jpeg"}, "output_type"), ({"prompt": "b"}, "another name of text"),
         ({"callback_on_step_end": 3}, "callable"),
         ({"image_embeds": torch.ones(1, 4)}, "leave out text"), ({"seed": 1, "latents": torch.ones(1)}, "not several"),
