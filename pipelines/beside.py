@@ -55,13 +55,10 @@ def drawn_beside(unet: nn.Module, strips: Sequence[Strips | None], conditions: S
     """Inside, a UNet of diffusers denoises rows that have strips towards all of these; outside it is what it was.
 
     Args:
-        strips: of each picture; under guidance the rows without a condition stand before theirs.
+        strips: of each picture, of one at least; under guidance the rows without a condition stand before theirs.
         conditions: of each picture its strips' conditions (k, width) as the UNet takes them, in place of the row's own:
             `image_embeds` among its added conditions, or its class labels.
     """
-    if not any(strips):
-        yield
-        return
     patched, whole = "forward" in vars(unet), unet.forward
     found = [(i, s, c) for i, (s, c) in enumerate(zip(strips, conditions, strict=True)) if s is not None and c is not None]
 

@@ -114,9 +114,8 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         unknown = set(request.callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
         if unknown:
             raise InputError(f"a callback can have {', '.join(self._callback_tensor_inputs)}, not {', '.join(unknown)}")
-        options = {"noise_level": 0, "eta": 0.0, **request.options}
+        options = {"eta": 0.0, **request.options, "noise_level": self.noise_level(request)}
         words, negative = options.pop("decoder_prompt", None), options.pop("negative_decoder_prompt", None)
-        self.noise_level(request)
         callback, latents = request.callback_on_step_end, request.latents
 
         def step_end(step: int, timestep: Tensor, now: Tensor) -> None:

@@ -323,9 +323,9 @@ def train(
                     mine.copy_(found[: len(mine)])
     teacher: Any = None
     if taught:
-        teacher = KandinskyDenoiser(*sizes).requires_grad_(False)
         if not (out / Decoder.kandinsky / "unet").exists():
             raise InputError(f"{out} has no trained kandinsky decoder to learn from: train that first")
+        teacher = KandinskyDenoiser(*sizes).requires_grad_(False)
         teacher.unet = UNet2DConditionModel.from_pretrained(out / Decoder.kandinsky / "unet")
         teacher.to(device, memory_format=torch.channels_last)
     near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)

@@ -182,7 +182,8 @@ class Request:
         unknown = set(values) - {f.name for f in fields(cls)} | set(values) & set(RUN_ONLY)
         if unknown:
             raise InputError(f"{name}: its settings hold something unknown: {', '.join(sorted(map(str, unknown)))[:100]}")
-        for key, value in dict(values.get("options") or {}).items() if isinstance(values.get("options"), dict) else ():
+        options = values.get("options")
+        for key, value in options.items() if isinstance(options, dict) else ():
             if not isinstance(value, OPTION_TYPES.get(key, ())):
                 raise InputError(f"{name}: {key} in its settings is no option of a decoder, or not of its type")
         for key, most in {"height": LARGEST, "width": LARGEST, "pictures": MOST_PROMPTS}.items():
