@@ -3,6 +3,10 @@
 One point of the space says what a picture shows, and hardly where. Of the point between a cat and a car a small decoder draws
 two things that are both a little of either. So at every step the denoiser is asked once for each strip, and of each answer that
 strip is taken, with soft seams (as in MultiDiffusion, Bar-Tal et al. 2023, and by composition as in Liu et al. 2022).
+
+A decoder that was trained on pictures of one thing draws half of it in a strip. For such a one each thing is first drawn alone,
+made smaller and set in its strip; at much noise this layout stands for the denoiser's answer, and the strips are denoised from
+there (as in SDEdit, Meng et al. 2022, which begins at a picture that is put together by hand).
 """
 
 from __future__ import annotations
@@ -14,9 +18,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-SHARE = 0.85  # of a strip's own thing in what it is denoised towards; the rest is the whole picture's point
 SEAM = 0.7  # latents over which one strip fades into the next
 
 
@@ -37,27 +40,78 @@ class Strips:
     def masks(self, latents: Tensor) -> Tensor:
         """How much each strip counts at every place of latents (..., h, w): (k, 1, 1, w) or (k, 1, h, 1), with sum 1."""
         width = latents.shape[-2 if self.down else -1]
-        shares = torch.tensor(self.widths, dtype=torch.float64)
-        ends = shares.cumsum(0)[:-1, None] / shares.sum() * width - 0.5  # in columns, between the strips
+        ends = self.ends(width)[:-1, None] - 0.5  # in columns, between the strips
         after = torch.sigmoid((torch.arange(width, dtype=torch.float64) - ends) / SEAM)  # (k - 1, width)
         one = torch.ones(1, width, dtype=torch.float64)
         shares = (torch.cat([one, after]) - torch.cat([after, 0 * one])).to(latents)  # (k, width)
         return shares[:, None, :, None] if self.down else shares[:, None, None, :]
 
+    def ends(self, width: int) -> Tensor:
+        """Where the strips of a picture so wide end (k,)."""
+        shares = torch.tensor(self.widths, dtype=torch.float64)
+        return shares.cumsum(0) / shares.sum() * width
 
-def own(points: Tensor, whole: Tensor) -> Tensor:
-    """Points (k, d) of things that stand in one picture, whose point is `whole` (d,): unit vectors near them both."""
-    return F.normalize(torch.lerp(whole, points, SHARE), dim=-1)
+    def set_in(self, pictures: Tensor) -> Tensor:
+        """One picture (3, h, w) out of those of the strips' things (k, 3, h, w): each as large as fits, in the middle of its
+        strip, and around it the median colour of its edge.
+        """
+        along = -2 if self.down else -1
+        made, start = [], 0
+        for picture, end in zip(pictures, self.ends(pictures.shape[along]).round().int().tolist(), strict=True):
+            room = [end - start, pictures.shape[-1]] if self.down else [pictures.shape[-2], end - start]
+            scale = min(a / b for a, b in zip(room, picture.shape[1:], strict=True))
+            height, width = (max(1, round(scale * side)) for side in picture.shape[1:])
+            edge = torch.cat([picture[:, [0, -1]].flatten(1), picture[:, :, [0, -1]].flatten(1)], 1).median(1).values  # (3,)
+            strip = edge[:, None, None].expand(3, *room).clone()
+            top, left = (room[0] - height) // 2, (room[1] - width) // 2
+            small = F.interpolate(picture[None], (height, width), mode="bilinear", antialias=True)[0]
+            strip[:, top : top + height, left : left + width] = small
+            made.append(strip)
+            start = end
+        return torch.cat(made, along)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the strips of pictures look like above some noise.
+
+    Attributes:
+        latents: of each picture (C, h, w), clean; None where it has no strips.
+        scheduler: the one that steps; it says how noisy a timestep is, and what the denoiser predicts.
+        noise: share of the timesteps below which the strips are denoised.
+    """
+
+    latents: Sequence[Tensor | None]
+    scheduler: Any
+    noise: float
+
+    def holds(self, timestep: Any) -> bool:
+        """Whether it stands for the denoiser's answer at a timestep."""
+        return float(timestep) >= self.noise * self.scheduler.config["num_train_timesteps"]
+
+    def answer(self, number: int, noisy: Tensor, timestep: Any) -> Tensor:
+        """What a denoiser would say of latents (B, C, h, w) that are a picture's, with noise: their noise (Ho et al. 2020,
+        eq. 4), their velocity (Salimans & Ho 2022, appendix D), or they themselves.
+        """
+        clean = self.latents[number]
+        assert clean is not None
+        kept = self.scheduler.alphas_cumprod[int(timestep)].to(noisy)
+        noise = (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
+        kinds = {"epsilon": noise, "v_prediction": kept.sqrt() * noise - (1 - kept).sqrt() * clean, "sample": clean}
+        return kinds[self.scheduler.config["prediction_type"]]
 
 
 @contextmanager
-def drawn_beside(unet: nn.Module, strips: Sequence[Strips | None], conditions: Sequence[Tensor | None]) -> Iterator[None]:
+def drawn_beside(
+    unet: Any, strips: Sequence[Strips | None], conditions: Sequence[Tensor | None], layout: Layout | None = None
+) -> Iterator[None]:
     """Inside, a UNet of diffusers denoises rows that have strips towards all of these; outside it is what it was.
 
     Args:
         strips: of each picture, of one at least; under guidance the rows without a condition stand before theirs.
         conditions: of each picture its strips' conditions (k, width) as the UNet takes them, in place of the row's own:
             `image_embeds` among its added conditions, or its class labels.
+        layout: what pictures with strips look like at much noise; then these are denoised only from there on.
     """
     patched, whole = "forward" in vars(unet), unet.forward
     found = [(i, s, c) for i, (s, c) in enumerate(zip(strips, conditions, strict=True)) if s is not None and c is not None]
@@ -65,6 +119,15 @@ def drawn_beside(unet: nn.Module, strips: Sequence[Strips | None], conditions: S
     def forward(sample: Tensor, timestep: Any, encoder_hidden_states: Any = None, **options: Any) -> Any:
         rows = len(sample)
         first = rows - len(strips)
+        if layout is not None and layout.holds(timestep):
+            if len(found) < len(strips):
+                made = whole(sample, timestep, encoder_hidden_states, **{**options, "return_dict": False})[0]
+            else:
+                made = sample.new_zeros(rows, int(unet.config["out_channels"]), *sample.shape[2:])
+            for i, _, _ in found:
+                mine = slice(i, None, len(strips))  # with and without its condition
+                made[mine, : sample.shape[1]] = layout.answer(i, sample[mine], timestep)
+            return (made,)
         again = torch.tensor([first + i for i, s, _ in found for _ in s.widths[1:]], device=sample.device)
 
         def more(value: Any) -> Any:

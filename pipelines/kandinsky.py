@@ -40,6 +40,8 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         prior: what prompts are moved towards, if anything.
         upscaler: what makes the pictures larger, if anything.
         default_steps, default_guidance: what a call uses when it names none.
+        strip_noise: 0 to 1, the share of the noise below which things beside each other are denoised each in its strip; above
+            it they stand as each was drawn alone, made smaller. 1: none is drawn alone.
 
     Example:
         >>> import unialign_gen
@@ -65,10 +67,11 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         upscaler: Upscaler | None = None,
         default_steps: int = 20,
         default_guidance: float = 3.0,
+        strip_noise: float = 1.0,
     ):
         super().__init__(unet=unet, scheduler=scheduler, movq=movq)
         self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior, upscaler=upscaler)
-        self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
+        self.register_to_config(default_steps=default_steps, default_guidance=default_guidance, strip_noise=strip_noise)
 
     def sample(self, request: Request, conditions: Conditions) -> Any:
         images = KandinskyV22Pipeline.__call__(

@@ -159,7 +159,7 @@ class UniAlignEmbedStep(ModularPipelineBlocks):
         if not request.prompts:
             raise InputError(f"nothing to draw: give at least one of {', '.join(PROMPTS)}")
         ready, prior = encode_prompts(aligner, request.prompts), components.prior
-        unit = mixed_prompts(ready, moved_prompts(ready, request, prior), request, prior)
+        unit = mixed_prompts(ready, moved_prompts(ready, request, prior), request)
         rows = scale(unit).to(components._execution_device, block.dtype)
         block.image_embeds = rows.repeat_interleave(count, 0)
         block.negative_image_embeds = scale.negative_image_embeds.to(rows).expand_as(block.image_embeds)

@@ -12,11 +12,8 @@ from torch import Tensor
 
 from unialign_gen.errors import InputError
 
-from .beside import own
-
 Generators = torch.Generator | Sequence[torch.Generator] | None
 ARRANGED = 0.8  # of how pictures of two things differ on average: the things are drawn a little larger
-GROUND = 1.5  # of what a prompt says of a thing, as much as all prompts for two do; a ground is more
 FEWEST = 4  # pictures of a thing that say how pictures of it differ
 
 
@@ -144,7 +141,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             return embeddings
         # one by one: products of matrices round differently with the number of rows, and a prompt's picture should not
         # depend on what is asked for beside it
-        found, things, _ = zip(*(self._expected(row) for row in embeddings), strict=True)
+        found, things = zip(*(self._expected(row) for row in embeddings), strict=True)
         known = F.normalize(torch.stack(found), dim=1)  # (B, d)
         moved = torch.stack([self._moved(e, k, strength) for e, k in zip(embeddings, known, strict=True)])
         if temperature:
@@ -153,26 +150,6 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             moved = moved + temperature * torch.stack([self._noise(*row, whitening) for row in rows])
         return F.normalize(moved, dim=1)
 
-    def two(self, embedding: Tensor, strength: float | None = None) -> tuple[Tensor, bool] | None:
-        """Both of the things that a prompt (d,) is likeliest to mean, each as it is in a picture of both, (2, d), and whether
-        one is above the other; None where it means one thing. They share a ground that the prompt names; colours are not kept.
-        """
-        strength = check_strength(strength_of(self, strength))
-        if not strength or not self.config["likeliest"]:
-            return None
-        embedding = embedding.float()
-        whole, _, found = self._expected(embedding)
-        if found is None:
-            return None
-        pair, layout = found
-        things = self.arranged(own(self.points.to(whole)[list(pair)], whole), layout)
-        if self.config["directions"]:
-            whitening, named = (b.to(whole.device, torch.float32) for b in (self.whitening, self.named))
-            said = ((embedding - self.arranged(whole, layout)) @ whitening) @ named.T  # (k,)
-            share = (said.norm() / self.config["said"] - GROUND).clamp(0, 1)
-            things = things + share * torch.linalg.solve(whitening.T, said @ named)
-        return F.normalize(torch.lerp(embedding, things, strength), dim=1), layout > 0
-
     def arranged(self, embedding: Tensor, layout: int = 0) -> Tensor:
         """A unit embedding (..., d) as it is of a picture with two things in it, where the prior knows how that differs."""
         if layout >= self.config["layouts"]:
@@ -180,8 +157,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         shift = torch.linalg.solve(self.whitening.float().T, self.together[layout].float())
         return F.normalize(embedding + ARRANGED * shift.to(embedding), dim=-1)
 
-    def _expected(self, row: Tensor) -> tuple[Tensor, int, tuple[tuple[int, int], int] | None]:
-        """p(e) of a prompt (d,); the likeliest point's place, beyond `points` a mix of two; which two, and their layout."""
+    def _expected(self, row: Tensor) -> tuple[Tensor, int]:
+        """p(e) of a prompt (d,), and the likeliest point's place: beyond `points` a mix of two."""
         points, log_counts, whitening = (
             b.to(row.device, torch.float32) for b in (self.points, self.log_counts, self.whitening)
         )
@@ -190,20 +167,15 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         def near(keys: Tensor) -> Tensor:
             return (keys - here).square().sum(1) / (-2 * self.config["bandwidth"])
 
-        weights, among, pairs = log_counts + near(points @ whitening), points, None  # (count,), (count, d)
+        weights, among = log_counts + near(points @ whitening), points  # (count,), (count, d)
         best = weights.topk(min(self.config["pairs"], len(points))).indices
         if len(best) > 1:
-            pairs = torch.combinations(best)
-            both = F.normalize(points[pairs].mean(1), dim=1)  # (pairs, d)
+            both = F.normalize(points[torch.combinations(best)].mean(1), dim=1)  # (pairs, d)
             shifts = self.together.to(here) if self.config["layouts"] else [0.0]
             weights = torch.cat([weights, *(near(both @ whitening + shift) for shift in shifts)])
             among = torch.cat([points, *(both for _ in shifts)])
         thing = int(weights.argmax())
-        expected = among[thing] if self.config["likeliest"] else weights.softmax(0) @ among
-        if pairs is None or thing < len(points):
-            return expected, thing, None
-        layout, place = divmod(thing - len(points), len(pairs))
-        return expected, thing, ((int(pairs[place, 0]), int(pairs[place, 1])), layout)
+        return among[thing] if self.config["likeliest"] else weights.softmax(0) @ among, thing
 
     def _moved(self, e: Tensor, known: Tensor, strength: float) -> Tensor:
         """m(e) of a prompt (d,) whose thing is `known` (d,)."""

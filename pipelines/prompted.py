@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -25,9 +25,10 @@ from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_count_and_request, takes_request
 from unialign_gen.request.request import SEEDS
 
-from .beside import Strips, drawn_beside
+from .beside import Layout, Strips, drawn_beside
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
+from .phrases import things_in
 from .prior import EmbeddingPrior, each, temperature_of
 from .prompts import PRIOR_STREAM, encode_prompts, first_seeds, generators, mixed_prompts, moved_prompts, strips_of
 from .upscaler import Upscaler
@@ -70,6 +71,16 @@ class Conditions:
     guidance: float
     strips: list[Strips | None] = field(default_factory=list)
 
+    def of_strips(self, number: int) -> Conditions:
+        """What the things of one picture's strips are drawn from, each alone, and each from the picture's own noise."""
+        strips, generator, guidance = self.strips[number], self.generator, getattr(self.guidance, "rows", None)
+        assert strips is not None
+        generator = generator[number] if isinstance(generator, list) else generator
+        count = len(strips.widths)
+        own = None if generator is None else [generator.clone_state() for _ in range(count)]
+        scale = self.guidance if guidance is None else float(guidance[number])
+        return Conditions(strips.embeds, count, own, self.steps, scale)
+
 
 class PromptedPipeline:
     """Mixed into a diffusers pipeline that has `aligner`, `embed_scale`, `prior`, `unet`, and two defaults in its config."""
@@ -83,6 +94,8 @@ class PromptedPipeline:
     prior: EmbeddingPrior | None
     upscaler: Upscaler | None
     unet: Any
+    vae: Any  # or `movq`
+    scheduler: Any
     config: Any
     drawn_multiple: int = 8  # what widths and heights of pictures are multiples of, before they are enlarged
     _execution_device: torch.device
@@ -227,12 +240,37 @@ class PromptedPipeline:
         height, width = (None if side is None else side // scale for side in sides)
         drawn = replace(request, height=height, width=width)
         made = [None if s is None else self.strip_conditions(s.embeds, request) for s in conditions.strips]
+        layout = self.layout(drawn, conditions)
         # a decoder of one's own may have no UNet, and draws no strips
-        with drawn_beside(self.unet, conditions.strips, made) if any(conditions.strips) else nullcontext():
+        with drawn_beside(self.unet, conditions.strips, made, layout) if any(conditions.strips) else nullcontext():
             if scale == 1 or request.output_type == "latent":
                 return self.sample(drawn, conditions)
             small = self.sample(replace(drawn, output_type="pt"), conditions)  # (B, 3, h, w)
         return FROM_UNIT.postprocess(F.avg_pool2d(self.enlarged(small), most // scale), request.output_type)
+
+    def layout(self, request: Request, conditions: Conditions) -> Layout | None:
+        """What pictures with strips look like at much noise: their things, each drawn alone; None where strips are drawn from
+        the first step on.
+        """
+        noise = self.config.get("strip_noise", 1.0)
+        if noise >= 1 or not any(conditions.strips):
+            return None
+        clean: list[Tensor | None] = []
+        for i, strips in enumerate(conditions.strips):
+            if strips is None:
+                clean.append(None)
+                continue
+            one = replace(request.picture(i), latents=None, callback_on_step_end=None, output_type="pt")
+            pictures = self.sample(one, conditions.of_strips(i))  # (k, 3, h, w)
+            clean.append(self.latents_of(strips.set_in(pictures)[None])[0])
+        return Layout(clean, self.scheduler, noise)
+
+    def latents_of(self, pictures: Tensor) -> Tensor:
+        """Clean latents (B, C, h, w) of pictures (B, 3, H, W) in [0, 1]."""
+        signed = (2 * pictures - 1).to(self._execution_device, self.decoder_dtype)
+        if hasattr(self, "movq"):
+            return self.movq.encode(signed).latents
+        return self.vae.encode(signed).latent_dist.mode() * self.vae.config.scaling_factor
 
     def strip_conditions(self, embeds: Tensor, request: Request) -> Tensor:
         """What the UNet takes for embeddings (k, d) at decoder scale."""
@@ -296,19 +334,39 @@ class PromptedPipeline:
         """
         if ready.mix == "beside" and not self.strips_drawn:
             raise InputError("this decoder draws one point: choose another mix than beside")
-        rows, draws, times = list(ready.prompts), None, ready.pictures
+        rows, draws, times = self.inputs(ready), None, ready.pictures
         if ready.prior_temperature:
-            rows, times = [inputs for inputs in ready.prompts for _ in range(ready.pictures)], 1
+            rows, times = [inputs for inputs in rows for _ in range(ready.pictures)], 1
             draws = ready.generator
             if ready.seed is not None:
                 draws = generators(ready.seed, len(ready.prompts), ready.pictures, stream=PRIOR_STREAM)
             draws = each(draws, len(rows))
-        moved = moved_prompts(rows, ready, self.prior, draws)
+        prompts = [inputs for inputs, _ in rows]
+        moved = moved_prompts(prompts, ready, self.prior, draws)
+        unit = mixed_prompts(prompts, moved, ready)
         strips: list[Strips | None] = [None] * len(rows)
-        if self.strips_drawn:
-            strips = [strips_of(row, points, ready, self.prior) for row, points in zip(rows, moved, strict=True)]
-        unit = mixed_prompts(rows, moved, ready, self.prior)
+        for i, (row, down) in enumerate(rows):
+            if down is not None:
+                strips[i] = strips_of(row, moved[i], down)
+                unit[i] = unit[i] if self.prior is None else self.prior.arranged(unit[i], int(down))
         return unit.repeat_interleave(times, 0), [one for one in strips for _ in range(times)]
+
+    def inputs(self, ready: Request) -> list[tuple[Sequence[Prompt], bool | None]]:
+        """Of each prompt of an encoded request its inputs, or the things that its only text names; and whether they stand above
+        (True) or beside each other (False), None where they are one point.
+        """
+        known = understanding_in(checkpoint_folder(self))
+        found: list[tuple[Sequence[Prompt], bool | None]] = []
+        for row in ready.prompts:
+            phrases = None
+            if self.strips_drawn and known is not None and len(row) == 1 and row[0].kind == "text":
+                phrases = things_in(row[0].value, lambda text: known(self.aligner.embed("text", [text]), "text")[0])
+            if phrases is not None:
+                (things,) = encode_prompts(self.aligner, [[Prompt("text", text) for text in phrases.texts]])
+                found.append((things, phrases.down))
+            else:
+                found.append((row, False if len(row) > 1 and ready.mix == "beside" else None))
+        return found
 
     def points(self, ready: Request) -> Tensor:
         """`mixed`, of a request that is encoded."""
@@ -319,7 +377,7 @@ class PromptedPipeline:
         known = understanding_in(checkpoint_folder(self))
         if known is None:
             return
-        for prompt in (p for row in ready.prompts for p in row if p.kind != "embeds"):
+        for prompt in (p for row, _ in self.inputs(ready) for p in row if p.kind != "embeds"):
             (found,) = known(prompt.embedding[None], prompt.kind)
             if not found.understood:
                 tell("not understood", name=repr(prompt.name), guesses=", ".join(found.nearest))

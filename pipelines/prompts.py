@@ -15,7 +15,7 @@ from unialign_gen.mixing import check_embedding, mix
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.request import SEEDS
 
-from .beside import Strips, own
+from .beside import Strips
 from .prior import EmbeddingPrior, move_to_known
 
 PRIOR_STREAM = 1 << 62  # so that the prior's numbers and the decoder's first noise have nothing to do with each other
@@ -73,16 +73,9 @@ def moved_prompts(
     return [points(row, draw) for row, draw in zip(prompts, draws or [None] * len(prompts), strict=True)]
 
 
-def mixed_prompts(
-    prompts: Sequence[Sequence[Prompt]], moved: Sequence[Sequence[Tensor]], request: Request, prior: EmbeddingPrior | None
-) -> Tensor:
-    """Unit embeddings (B, d) of prompts whose inputs lie at `moved`; of several that stand beside each other that of a picture
-    of them.
-    """
-    mixed = [mix_of(points, row, request) for points, row in zip(moved, prompts, strict=True)]
-    if prior is not None and request.mix == "beside":
-        mixed = [prior.arranged(z) if len(row) > 1 else z for z, row in zip(mixed, prompts, strict=True)]
-    return torch.stack(mixed)
+def mixed_prompts(prompts: Sequence[Sequence[Prompt]], moved: Sequence[Sequence[Tensor]], request: Request) -> Tensor:
+    """Unit embeddings (B, d) of prompts whose inputs lie at `moved`."""
+    return torch.stack([mix_of(points, row, request) for points, row in zip(moved, prompts, strict=True)])
 
 
 def mix_of(points: Sequence[Tensor], row: Sequence[Prompt], request: Request) -> Tensor:
@@ -90,25 +83,16 @@ def mix_of(points: Sequence[Tensor], row: Sequence[Prompt], request: Request) ->
     return mix(points, [p.weight for p in row], "lerp" if request.mix == "beside" else request.mix)
 
 
-def strips_of(row: Sequence[Prompt], points: Sequence[Tensor], request: Request, prior: EmbeddingPrior | None) -> Strips | None:
-    """What stands beside each other in a prompt's picture: its inputs, where that is asked for, or the two things that its
-    only input means.
+def strips_of(row: Sequence[Prompt], points: Sequence[Tensor], down: bool) -> Strips:
+    """A prompt's inputs, which lie at `points`, beside or above each other.
 
     Raises:
-        InputError: inputs with weights that are not above 0 beside each other.
+        InputError: inputs with weights that are not above 0.
     """
-    if len(row) > 1:
-        if request.mix != "beside":
-            return None
-        widths = tuple(p.weight for p in row)
-        if min(widths) <= 0:
-            raise InputError(f"weights of what stands beside each other are widths, all above 0, got {min(widths):g}")
-        each = own(torch.stack(list(points)), mix_of(points, row, request))
-        return Strips(each if prior is None else prior.arranged(each), widths)
-    if prior is None or row[0].kind == "embeds":
-        return None
-    two = prior.two(row[0].embedding, request.prior_strength)
-    return None if two is None else Strips(two[0], (1.0, 1.0), down=two[1])
+    widths = tuple(p.weight for p in row)
+    if min(widths) <= 0:
+        raise InputError(f"weights of what stands beside each other are widths, all above 0, got {min(widths):g}")
+    return Strips(torch.stack(list(points)), widths, down)
 
 
 def checked_vector(value: Any, width: int, name: str = "embeds") -> Tensor:

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 
 import unialign_gen
 from unialign_gen.errors import InputError
-from unialign_gen.pipelines import EmbeddingPrior
-from unialign_gen.pipelines.beside import Strips, drawn_beside, own
+from unialign_gen.pipelines.beside import Layout, Strips, drawn_beside
+from unialign_gen.pipelines.phrases import Phrases, phrases_of
 
 FEW = {"num_inference_steps": 2, "upscale": 1}
 
@@ -66,19 +65,97 @@ def test_what_ends_early_leaves_the_unet_as_it_was():
     assert "forward" not in vars(unet)
 
 
-def test_a_prior_tells_two_things_from_what_lies_between_them():
-    """In a plane spanned by two things and a direction that says there are two."""
-    prior = EmbeddingPrior(embed_dim=4, count=2, bandwidth=0.01, strength=1.0, pairs=2, likeliest=True, layouts=2)
-    prior.points.copy_(torch.eye(4)[:2])
-    prior.together.copy_(0.5 * torch.eye(4)[2:])
-    whole = F.normalize(torch.tensor([1.0, 1.0, 0.0, 0.0]), dim=0)
-    assert prior.two(torch.tensor([1.0, 0.0, 0.0, 0.0])) is None
-    for layout, down in ((0, False), (1, True)):
-        both, stacked = prior.two(F.normalize(whole + prior.together[layout], dim=0))
-        assert stacked is down
-        expected = F.normalize(own(prior.points, whole) + 0.8 * prior.together[layout], dim=1)
-        assert torch.allclose(both[both[:, 0].argsort(descending=True)], expected, atol=1e-6)
-    assert prior.two(whole + prior.together[0], strength=0.0) is None
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_a_layout_answers_as_a_denoiser_that_sees_it_and_leaves_other_rows_alone(kind):
+    """DDIM's own step finds the layout as the clean latents; below the noise strips are denoised as without a layout."""
+    unet, scheduler = kandinsky_unet(), DDIMScheduler(prediction_type=kind, clip_sample=False)
+    generator = torch.Generator().manual_seed(0)
+    noisy, embeds, two = (torch.randn(shape, generator=generator) for shape in ((4, 4, 8, 8), (4, 8), (2, 8)))
+    clean, strips = torch.randn(4, 8, 8, generator=generator), Strips(two, (1.0, 1.0))
+    layout = Layout([None, clean], scheduler, noise=0.2)
+
+    def asked(timestep):
+        added = {"image_embeds": embeds}
+        return unet(noisy, torch.tensor(timestep), None, added_cond_kwargs=added, return_dict=False)[0]
+
+    plain = asked(200)
+    with drawn_beside(unet, [None, strips], [None, two]):
+        below = asked(199)
+    with drawn_beside(unet, [None, strips], [None, two], layout):
+        found = asked(200)
+        assert torch.equal(asked(199), below)
+    assert torch.equal(found[::2], plain[::2])
+    scheduler.set_timesteps(10)
+    seen = scheduler.step(found[1::2], 200, noisy[1::2]).pred_original_sample
+    assert torch.allclose(seen, clean.expand_as(seen), atol=1e-4)
+    with drawn_beside(unet, [strips, strips], [two, two], Layout([clean, 2 * clean], scheduler, noise=0.2)):
+        seen = scheduler.step(asked(300), 300, noisy).pred_original_sample
+    assert torch.allclose(seen, torch.stack([clean, 2 * clean] * 2), atol=1e-4)
+
+
+def test_things_are_set_in_their_strips_whole_and_in_the_middle():
+    dark, light = torch.zeros(3, 8, 8), torch.ones(3, 8, 8)
+    light[:, 2:6, 2:6] = 0
+    page = Strips(torch.zeros(2, 2), (1.0, 1.0)).set_in(torch.stack([light, dark]))
+    assert page.shape == (3, 8, 8)
+    assert torch.equal(page[:, :, 4:], torch.zeros(3, 8, 4))
+    assert torch.equal(page[:, [0, 1, 6, 7], :4], torch.ones(3, 4, 4))  # its ground goes on
+    assert float(page[0, 3:5, 1:3].max()) < 0.3 < 0.9 < float(page[0, 2, 0])
+    down = Strips(torch.zeros(2, 2), (1.0, 3.0), down=True).set_in(torch.stack([dark, light]))
+    assert torch.equal(down[:, :2], torch.zeros(3, 2, 8))
+    assert float(down[0, 2].min()) == 1
+    assert float((1 - down[0, 2:]).sum()) == pytest.approx(16 * 0.75**2, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a cat", None),
+        ("a cat and a dog", Phrases(("a cat", "a dog"))),
+        ("a cat, a dog and a red car", Phrases(("a cat", "a dog", "a red car"))),
+        ("cat, dog, car", None),
+        ("an apple next to a book", Phrases(("an apple", "a book"))),
+        ("A sun ABOVE a boat", Phrases(("A sun", "a boat"), down=True)),
+        ("a dog underneath a tree", Phrases(("a tree", "a dog"), down=True)),
+        ("a cat on top of a car", Phrases(("a cat", "a car"), down=True)),
+        ("a fish and a boat on a green background", Phrases(("a fish on a green background", "a boat on a green background"))),
+        ("a man and a dog on a beach", Phrases(("a man", "a dog on a beach"))),
+        ("sand", None),
+        ("and a", None),
+        ("a and b and c and d and e", None),
+    ],
+)
+def test_a_text_is_parted_at_the_words_between_things(text, expected):
+    assert phrases_of(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "things"),
+    [
+        ("a violin and a piano", 2),
+        ("two red birds and a cat", 2),
+        ("bow and arrow", 2),
+        ("a boat under a rainbow", 2),  # understood, by another name
+        ("a black and white cat", None),
+        ("a red and yellow flower", None),
+        ("rock and roll", None),
+        ("a cat and a brgltz", None),
+    ],
+)
+def test_what_is_named_is_known_and_no_property(starter, text, things):
+    request = starter.encoded(ask(text))
+    ((inputs, down),) = starter.inputs(request)
+    assert (None if down is None else len(inputs)) == things
+
+
+def test_order_colours_and_notes_are_each_things_own(starter):
+    out = starter(text="a red penguin and a blue sousaphone", seed=0, num_inference_steps=4, upscale=1)
+    assert [str(n) for n in out.notes if n.kind == "drawn as"] == [
+        "drawn as: 'a blue sousaphone' is drawn as the nearest that this checkpoint knows: trumpet"
+    ]
+    left, right = (np.asarray(out.images[0].crop((a, 0, a + 32, 64)), float) for a in (0, 32))
+    assert (left[..., 0] - left[..., 2]).mean() > 0 > (right[..., 0] - right[..., 2]).mean()
 
 
 @pytest.mark.parametrize("decoder", ["kandinsky", "stable-unclip"])

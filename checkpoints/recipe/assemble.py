@@ -19,7 +19,7 @@ from .decoders import Decoder, pipeline
 from .recognition import quantised
 from .space import EMBED_DIM
 
-STEPS, GUIDANCE = 12, 4.0
+STEPS, GUIDANCE, STRIP_NOISE = 12, 4.0, 0.1
 CRISP = 0.5  # of the upscaler: all of it is crisper, and the judge names fewer pictures
 KEPT = "README.md"  # cards are written by hand
 
@@ -47,6 +47,7 @@ def starter(
     shared = {
         "default_steps": STEPS,
         "default_guidance": GUIDANCE,
+        "strip_noise": STRIP_NOISE,
         "upscaler": Upscaler.from_pretrained(upscaler, strength=CRISP).half() if upscaler.is_dir() else None,
     }
     first, second = (decoders / decoder.value for decoder in Decoder)

@@ -32,15 +32,16 @@ class Understood:
     nearness: float
     nearest: tuple[str, ...]
 
-    def named_in(self, text: str) -> bool:
-        """Whether a text has a word of what lies nearest, or one that begins like it.
+    def named_in(self, text: str, heads: bool = False) -> bool:
+        """Whether a text has a word of what lies nearest, or one that begins like it; with `heads` a name's last word.
 
         >>> found = Understood(True, 0.9, ("dog", "cow"))
         >>> found.named_in("two Dogs"), found.named_in("a puppy")
         (True, False)
         """
-        said, known = (set(re.findall(r"[^\W\d_]{3,}", t.lower())) - FILLERS for t in (text, " ".join(self.nearest)))
-        return any(a.startswith(b) or b.startswith(a) for a in said for b in known)
+        said, *names = (re.findall(r"[^\W\d_]{3,}", t.lower()) for t in (text, *self.nearest))
+        known = {word for words in names for word in (words[-1:] if heads else words)} - FILLERS
+        return any(a.startswith(b) or b.startswith(a) for a in set(said) - FILLERS for b in known)
 
 
 class Understanding:

@@ -1,0 +1,68 @@
+"""Texts that name several things, such as "a cat and a car" or "a sun above a boat"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from unialign_gen.concepts.understanding import Understood
+
+BESIDE = ("and", "&", "beside", "next to", "near")
+ABOVE = ("above", "over", "on top of")
+BELOW = ("below", "beneath", "underneath", "under")
+DETERMINERS = {"a", "an", "the", "one", "two", "three", "four", "some"}
+MOST = 4  # things in one picture
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """What a text names, from left to right or, with `down`, from top to bottom."""
+
+    texts: tuple[str, ...]
+    down: bool = False
+
+
+def phrases_of(text: str) -> Phrases | None:
+    """A text's parts around the words that say where things stand; None where there are none, or more than `MOST`.
+
+    A ground that the last names, "on blue" or "on a red background", is that of all.
+
+    >>> phrases_of("a cat and a dog on blue").texts
+    ('a cat on blue', 'a dog on blue')
+    >>> phrases_of("a boat under a sun")
+    Phrases(texts=('a sun', 'a boat'), down=True)
+    """
+    for words, step in ((ABOVE, 1), (BELOW, -1)):
+        found = split(text, words)
+        if len(found) == 2:
+            return Phrases(tuple(found[::step]), down=True)
+    found = split(text, BESIDE)
+    if len(found) > 1:  # commas alone may stand between the words for one thing
+        found = [one for part in found for one in part.split(", ")]
+    if not 1 < len(found) <= MOST:
+        return None
+    ground = re.search(r" on (\w+|an? \w+ background)$", found[-1])
+    if ground:
+        found = [*(one + ground[0] for one in found[:-1]), found[-1]]
+    return Phrases(tuple(found))
+
+
+def split(text: str, words: tuple[str, ...]) -> list[str]:
+    return [part for part in re.split(rf",?\s+(?:{'|'.join(words)})\s+", text, flags=re.IGNORECASE) if part.strip()]
+
+
+def things_in(text: str, known: Callable[[str], Understood]) -> Phrases | None:
+    """The things that a text names, each of which is drawn for itself; None where it names one, or what cannot be told apart.
+
+    All must be understood. They are things, and not two properties of one ("a black and white cat"), if each begins as a thing
+    does, with "a" or "two" say, or has a name of what it is understood as.
+    """
+    found = phrases_of(text)
+    if found is None:
+        return None
+    understood = [known(phrase) for phrase in found.texts]
+    if not all(u.understood for u in understood):
+        return None
+    begun = all(phrase.split()[0].lower() in DETERMINERS for phrase in found.texts)
+    return found if begun or all(u.named_in(p, heads=True) for u, p in zip(understood, found.texts, strict=True)) else None
