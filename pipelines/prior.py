@@ -13,7 +13,6 @@ from torch import Tensor
 from unialign_gen.errors import InputError
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
-ARRANGED = 0.8  # of how pictures of two things differ on average: the things are drawn a little larger
 FEWEST = 4  # pictures of a thing that say how pictures of it differ
 
 
@@ -52,14 +51,12 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         pairs: of so many points each two are taken together too; 0 or 1: none.
         likeliest: p(e) is the likeliest point in place of the mean: what lies between points is drawn less well.
         pictures: number of pictures of points whose differences are kept; 0: the noise is Gaussian.
-        layouts: 0 to 2; how pictures of two things, beside and above each other, differ from the mean of theirs is known, and a
-            prompt is compared with mixes that differ so: then one that means two things is told from one that lies between.
 
     Buffers: `points` (count, embed_dim), the known unit vectors; `log_counts` (count), zeros at first; `whitening` W
     (embed_dim, embed_dim), the identity at first; and, unless `directions` is None, `moves` A (embed_dim, embed_dim), the
     identity at first, and `named` (directions, embed_dim), orthonormal rows in whitened coordinates; and with `pictures`
     `deviations` (pictures, embed_dim), how each differs from its point, in whitened coordinates, and `shows` (pictures), the
-    places of their points; and with `layouts` `together` (layouts, embed_dim), in whitened coordinates.
+    places of their points.
 
     Raises:
         InputError: a bandwidth or a strength outside its range, or fewer than no pairs.
@@ -79,7 +76,6 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     named: Tensor
     deviations: Tensor
     shows: Tensor
-    together: Tensor
 
     @register_to_config
     def __init__(
@@ -94,7 +90,6 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         pairs: int = 0,
         likeliest: bool = False,
         pictures: int = 0,
-        layouts: int = 0,
     ):
         super().__init__()
         if not bandwidth > 0:
@@ -108,8 +103,6 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         if directions is not None:
             self.register_buffer("moves", torch.eye(embed_dim))
             self.register_buffer("named", torch.zeros(directions, embed_dim))
-        if layouts:
-            self.register_buffer("together", torch.zeros(layouts, embed_dim))
         if pictures:
             self.register_buffer("deviations", torch.zeros(pictures, embed_dim))
             self.register_buffer("shows", torch.zeros(pictures, dtype=torch.long))
@@ -150,13 +143,6 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             moved = moved + temperature * torch.stack([self._noise(*row, whitening) for row in rows])
         return F.normalize(moved, dim=1)
 
-    def arranged(self, embedding: Tensor, layout: int = 0) -> Tensor:
-        """A unit embedding (..., d) as it is of a picture with two things in it, where the prior knows how that differs."""
-        if layout >= self.config["layouts"]:
-            return embedding
-        shift = torch.linalg.solve(self.whitening.float().T, self.together[layout].float())
-        return F.normalize(embedding + ARRANGED * shift.to(embedding), dim=-1)
-
     def _expected(self, row: Tensor) -> tuple[Tensor, int]:
         """p(e) of a prompt (d,), and the likeliest point's place: beyond `points` a mix of two."""
         points, log_counts, whitening = (
@@ -171,9 +157,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         best = weights.topk(min(self.config["pairs"], len(points))).indices
         if len(best) > 1:
             both = F.normalize(points[torch.combinations(best)].mean(1), dim=1)  # (pairs, d)
-            shifts = self.together.to(here) if self.config["layouts"] else [0.0]
-            weights = torch.cat([weights, *(near(both @ whitening + shift) for shift in shifts)])
-            among = torch.cat([points, *(both for _ in shifts)])
+            weights, among = torch.cat([weights, near(both @ whitening)]), torch.cat([points, both])
         thing = int(weights.argmax())
         return among[thing] if self.config["likeliest"] else weights.softmax(0) @ among, thing
 

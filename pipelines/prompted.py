@@ -348,7 +348,6 @@ class PromptedPipeline:
         for i, (row, down) in enumerate(rows):
             if down is not None:
                 strips[i] = strips_of(row, moved[i], down)
-                unit[i] = unit[i] if self.prior is None else self.prior.arranged(unit[i], int(down))
         return unit.repeat_interleave(times, 0), [one for one in strips for _ in range(times)]
 
     def inputs(self, ready: Request) -> list[tuple[Sequence[Prompt], bool | None]]:

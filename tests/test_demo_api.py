@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from io import BytesIO
 from pathlib import Path
 
@@ -302,9 +303,13 @@ def test_mistakes_of_the_command(served, option, words):
 
 
 def open_and_close():
-    from unialign_gen.demo.server import start
+    from unialign_gen.demo import server
 
-    page = start()
+    server.warm = lambda *_: None  # what is drawn for the first visitor has nothing to do with it
+    with socket.socket() as free:  # a port that no other page takes as soon as it is free again
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    page = server.start(port=port)
     (page.context.folder() / "x").write_bytes(b"x")
     page.close()
     assert not page.context.cache.exists()

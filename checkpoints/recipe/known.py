@@ -21,7 +21,6 @@ SHRINKAGE = 0.05
 PRIOR: dict[str, Any] = {"bandwidth": 8.0, "strength": 1.0, "temperature": 0.7, "pairs": 12, "likeliest": True}
 PICTURES = 16  # of a thing seeds choose among so many pictures at most, those nearest to their mean
 WEAKEST = 0.7  # in standard deviations of pictures of one thing
-TOGETHER = ("2 of 2", "2 of 2 above")  # layouts of two things
 LEAST = 20  # compositions that say how a layout moves an embedding
 
 
@@ -77,14 +76,11 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     # a picture lies nearer to a mean that it is part of
     deviations = (embeds[places] - points[shows]) @ apart / (1 - 1 / counts[:, None]).sqrt()
     usual = deviations.square().sum(1) < len(apart)  # no farther from the mean than pictures of one thing are on average
-    together = [layouts[name].mean(0) for name in TOGETHER if name in layouts]
-    sizes: dict[str, Any] = {"directions": len(named), "said": said, "pictures": int(usual.sum()), "layouts": len(together)}
+    sizes: dict[str, Any] = {"directions": len(named), "said": said, "pictures": int(usual.sum())}
     made = EmbeddingPrior(points.shape[1], len(points), **sizes, **PRIOR)
     if usual.any():
         made.shows.copy_(shows[usual])
         made.deviations.copy_(deviations[usual])
-    if together:
-        made.together.copy_(torch.stack(together))
     made.points.copy_(points)
     made.log_counts.copy_(torch.tensor([len(places) for places in plain.values()]).log())
     made.whitening.copy_(apart)
