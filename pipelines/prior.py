@@ -28,15 +28,15 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         p(e) = sum_i softmax_i(log n_i - |(e - x_i) W|^2 / (2 bandwidth)) x_i
 
     (the posterior of linear discriminant analysis, Fisher 1936, and the estimate of Nadaraya 1964 and Watson 1964; with W = 1
-    and every n_i alike that of von Mises-Fisher noise of concentration 1 / bandwidth). A prompt may mean two things at once, so
-    the unit mean of each two of the `pairs` points that weigh most counts as one more point, seen once. The prompt moves only
-    in the directions that tell things apart, by the matrix A, and keeps what it says of the others, a colour or a number say:
+    and every n_i alike that of von Mises-Fisher noise of concentration 1 / bandwidth). The prompt
+    moves only in the directions that tell things apart, by the matrix A, and keeps what it says of the others, a colour or a
+    number say:
 
         m(e) = e + strength (p(e) / |p(e)| - e) A
 
     and what it does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. The noise is
     Gaussian or, where the prior keeps `pictures`, how one of those of the likeliest thing differs from it: a point where a
-    picture was is drawn better than one where none was. What has fewer than four, as the mix of two things, stays at its mean.
+    picture was is drawn better than one where none was. A thing that has fewer than four stays at its mean.
     Along the directions that prompts name, rows of `named`, there is the less noise the more the prompt says of them. The
     result is brought back to norm 1.
 
@@ -48,7 +48,6 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         directions: how many directions prompts name. None: A is the identity, and no direction is spared from the noise.
         temperature: what pictures are drawn at where a call names none; embeddings are at 0 then.
         said: how far along these a prompt lies from its thing that says everything of them, in standard deviations.
-        pairs: of so many points each two are taken together too; 0 or 1: none.
         likeliest: p(e) is the likeliest point in place of the mean: what lies between points is drawn less well.
         pictures: number of pictures of points whose differences are kept; 0: the noise is Gaussian.
 
@@ -59,7 +58,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     places of their points.
 
     Raises:
-        InputError: a bandwidth or a strength outside its range, or fewer than no pairs.
+        InputError: a bandwidth or a strength outside its range.
 
     >>> prior = EmbeddingPrior(embed_dim=2, count=2, bandwidth=0.1, strength=0.5)
     >>> _ = prior.points.copy_(torch.eye(2))
@@ -87,15 +86,12 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         directions: int | None = None,
         said: float = 3.0,
         temperature: float = 0.0,
-        pairs: int = 0,
         likeliest: bool = False,
         pictures: int = 0,
     ):
         super().__init__()
         if not bandwidth > 0:
             raise InputError(f"bandwidth must be above 0, got {bandwidth}")
-        if pairs < 0:
-            raise InputError(f"pairs must be 0 or more, got {pairs}")
         check_strength(strength)
         self.register_buffer("points", torch.zeros(count, embed_dim))
         self.register_buffer("log_counts", torch.zeros(count))
@@ -144,22 +140,14 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         return F.normalize(moved, dim=1)
 
     def _expected(self, row: Tensor) -> tuple[Tensor, int]:
-        """p(e) of a prompt (d,), and the likeliest point's place: beyond `points` a mix of two."""
+        """p(e) of a prompt (d,), and the likeliest point's place."""
         points, log_counts, whitening = (
             b.to(row.device, torch.float32) for b in (self.points, self.log_counts, self.whitening)
         )
-        here = row @ whitening
-
-        def near(keys: Tensor) -> Tensor:
-            return (keys - here).square().sum(1) / (-2 * self.config["bandwidth"])
-
-        weights, among = log_counts + near(points @ whitening), points  # (count,), (count, d)
-        best = weights.topk(min(self.config["pairs"], len(points))).indices
-        if len(best) > 1:
-            both = F.normalize(points[torch.combinations(best)].mean(1), dim=1)  # (pairs, d)
-            weights, among = torch.cat([weights, near(both @ whitening)]), torch.cat([points, both])
+        apart = ((points - row) @ whitening).square().sum(1)  # (count,)
+        weights = log_counts - apart / (2 * self.config["bandwidth"])
         thing = int(weights.argmax())
-        return among[thing] if self.config["likeliest"] else weights.softmax(0) @ among, thing
+        return points[thing] if self.config["likeliest"] else weights.softmax(0) @ points, thing
 
     def _moved(self, e: Tensor, known: Tensor, strength: float) -> Tensor:
         """m(e) of a prompt (d,) whose thing is `known` (d,)."""

@@ -58,28 +58,11 @@ def test_it_is_the_posterior_mean_under_gaussian_noise():
     assert np.allclose(known(seen, strength=1).numpy(), mean, atol=1e-5)
 
 
-def test_a_prompt_may_mean_two_things():
-    """Bayes' rule once more: beside the points stand the unit means of each two of the three most likely, seen once."""
-    points, seen, counts, n = unit(6, 4), unit(5, 4, seed=1), [1, 2, 9, 4, 1, 30], 3
-    known = prior(points, bandwidth=0.2, pairs=n)
-    known.log_counts.copy_(torch.tensor(counts).log())
-    noise = multivariate_normal(cov=0.2 * np.eye(4))
-    for e, moved in zip(seen, known(seen, strength=1), strict=True):
-        likely = [c * noise.pdf((e - x).numpy()) for x, c in zip(points, counts, strict=True)]
-        best = np.argsort(likely)[-n:]
-        two = [F.normalize(points[i] + points[j], dim=0) for at, i in enumerate(best) for j in best[:at]]
-        likely += [noise.pdf((e - x).numpy()) for x in two]
-        mean = np.array(likely) @ np.stack([*points, *two])
-        assert np.allclose(moved.numpy(), mean / np.linalg.norm(mean), atol=1e-5)
-        chosen = prior(points, bandwidth=0.2, pairs=n, likeliest=True)
-        chosen.log_counts.copy_(known.log_counts)
-        assert torch.allclose(chosen(e[None], strength=1)[0], torch.stack([*points, *two])[int(np.argmax(likely))], atol=1e-6)
-    axes = torch.eye(5)
-    both = F.normalize(axes[0] + axes[3], dim=0)
-    assert torch.allclose(prior(axes, bandwidth=0.01, pairs=4)(both[None], strength=1)[0], both, atol=1e-4)
-    assert float(prior(axes, bandwidth=0.01, pairs=4)(axes[:1], strength=1)[0, 0]) > 0.999  # one thing stays one
-    with pytest.raises(InputError, match="pairs must be 0 or more"):
-        EmbeddingPrior(2, 1, pairs=-1)
+def test_the_likeliest_point_may_stand_for_the_mean():
+    points, seen = unit(6, 4), unit(5, 4, seed=1)
+    known, chosen = prior(points, bandwidth=0.2), prior(points, bandwidth=1e-6)
+    known.register_to_config(likeliest=True)
+    assert torch.allclose(known(seen, strength=1), chosen(seen, strength=1), atol=1e-6)
 
 
 def test_strength_goes_from_the_prompt_to_the_mean():
@@ -179,12 +162,6 @@ def test_a_prior_with_pictures_draws_how_these_differ_from_their_thing():
     assert float(apart.max()) < 1e-5
     assert (torch.bincount(which, minlength=5) > rows / 5 / 1.5).all()
     assert torch.equal(known(torch.eye(6)[1:2], temperature=0.5), known(torch.eye(6)[1:2]))
-
-
-def test_a_mix_of_two_things_stays_at_its_mean():
-    known, both = with_pictures(pairs=2, likeliest=True), F.normalize(torch.tensor([[1.0, 1, 0, 0, 0, 0]]), dim=1)
-    assert torch.equal(known(both, temperature=0.5), known(both))
-    assert torch.allclose(known(both), both, atol=1e-6)
 
 
 def test_a_prior_with_pictures_keeps_what_a_prompt_names():

@@ -16,9 +16,9 @@ from . import colours
 from .concepts import CONCEPTS
 from .rows import Picture, grouped
 
-# Shrinkage and bandwidth were chosen on held-out prompts: much alike from 0.02 to 0.1, from 4 to 16; and 8 to 32 pairs
+# Shrinkage and bandwidth were chosen on held-out prompts: much alike from 0.02 to 0.1, from 4 to 16
 SHRINKAGE = 0.05
-PRIOR: dict[str, Any] = {"bandwidth": 8.0, "strength": 1.0, "temperature": 0.7, "pairs": 12, "likeliest": True}
+PRIOR: dict[str, Any] = {"bandwidth": 8.0, "strength": 1.0, "temperature": 0.7, "likeliest": True}
 PICTURES = 16  # of a thing seeds choose among so many pictures at most, those nearest to their mean
 WEAKEST = 0.7  # in standard deviations of pictures of one thing
 LEAST = 20  # compositions that say how a layout moves an embedding
