@@ -1,4 +1,4 @@
-"""Texts that name several things, such as "a cat and a car" or "a sun above a boat"."""
+"""What a text names beside its first thing: more things, as in "a cat and a car", or what is around it, as on a mat."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from unialign_gen.concepts.understanding import Understood
 BESIDE = ("and", "&", "beside", "next to", "near")
 ABOVE = ("above", "over", "on top of")
 BELOW = ("below", "beneath", "underneath", "under")
+AROUND = ("on", "in", "inside", "into", "at", "with", "behind", "through", "across", "among")
+GROUND = r"\w+|an? \w+ background"  # a colour, behind "on"
 DETERMINERS = {"a", "an", "the", "one", "two", "three", "four", "some"}
 MOST = 4  # things in one picture
 
@@ -42,7 +44,7 @@ def phrases_of(text: str) -> Phrases | None:
         found = [one for part in found for one in part.split(", ")]
     if not 1 < len(found) <= MOST:
         return None
-    ground = re.search(r" on (\w+|an? \w+ background)$", found[-1])
+    ground = re.search(rf" on ({GROUND})$", found[-1])
     if ground:
         found = [*(one + ground[0] for one in found[:-1]), found[-1]]
     return Phrases(tuple(found))
@@ -66,3 +68,16 @@ def things_in(text: str, known: Callable[[str], Understood]) -> Phrases | None:
         return None
     begun = all(phrase.split()[0].lower() in DETERMINERS for phrase in found.texts)
     return found if begun or all(u.named_in(p, heads=True) for u, p in zip(understood, found.texts, strict=True)) else None
+
+
+def left_out(text: str, understood: Understood) -> list[str]:
+    """What a text says of things around the first, and has no name of anything that it is understood as.
+
+    >>> left_out("a dog with a hat on blue", Understood(True, 0.9, ("dog", "cow")))
+    ['a hat']
+    """
+    words = re.split(rf"\s+({'|'.join(AROUND)})\s+", text)
+    around = [
+        what for word, what in zip(words[1::2], words[2::2], strict=True) if word != "on" or not re.fullmatch(GROUND, what)
+    ]
+    return [what for what in around if re.search(r"[^\W\d_]{3}", what) and not understood.named_in(what)]

@@ -28,7 +28,7 @@ from unialign_gen.request.request import SEEDS
 from .beside import Layout, Strips, drawn_beside
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
-from .phrases import things_in
+from .phrases import left_out, things_in
 from .prior import EmbeddingPrior, each, temperature_of
 from .prompts import PRIOR_STREAM, encode_prompts, first_seeds, generators, mixed_prompts, moved_prompts, strips_of
 from .upscaler import Upscaler
@@ -372,7 +372,9 @@ class PromptedPipeline:
         return self.placed(ready)[0]
 
     def tell_not_understood(self, ready: Request) -> None:
-        """A note on every encoded prompt that is like nothing the checkpoint knows, and on words that are drawn as others."""
+        """A note on every encoded prompt that is like nothing the checkpoint knows, and on words that are drawn as others or
+        hardly at all.
+        """
         known = understanding_in(checkpoint_folder(self))
         if known is None:
             return
@@ -380,8 +382,11 @@ class PromptedPipeline:
             (found,) = known(prompt.embedding[None], prompt.kind)
             if not found.understood:
                 tell("not understood", name=repr(prompt.name), guesses=", ".join(found.nearest))
-            elif prompt.kind == "text" and ready.prior_strength != 0 and not found.named_in(prompt.name):
-                tell("drawn as", name=repr(prompt.name), guess=found.nearest[0])
+            elif prompt.kind == "text" and ready.prior_strength != 0:
+                if not found.named_in(prompt.name):
+                    tell("drawn as", name=repr(prompt.name), guess=found.nearest[0])
+                for what in left_out(prompt.name, found):
+                    tell("left out", what=repr(what), name=repr(prompt.name))
 
     def alone(self, request: Request) -> list[Tensor]:
         """The unit embedding (d,) of every input of the first prompt as it is drawn alone."""

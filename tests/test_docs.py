@@ -143,9 +143,8 @@ def test_a_command_of_the_guides_runs(line, cached_load, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
     words = shlex.split(line)
-    steps = (
-        [] if words[0] == "embed" else ["--steps", "1", *(["--seconds", "1", "--side", "64"] if words[0] == "animate" else [])]
-    )
+    few = {"interpolate": ["--frames", "3"], "animate": ["--seconds", "1", "--side", "64"]}.get(words[0], [])
+    steps = [] if words[0] == "embed" else ["--steps", "1", *few]  # an option given again counts
     result = CliRunner().invoke(app, [*words, *steps])
     assert result.exit_code == 0, result.output
     assert len(list(tmp_path.iterdir())) > 1

@@ -45,6 +45,15 @@ def test_words_that_are_drawn_as_others_are_a_note(starter):
     assert starter.embed(text="a puppy", prior_strength=0).notes == []
 
 
+def test_what_is_around_a_thing_and_may_be_missing_is_a_note(starter):
+    told = [n for n in starter.embed(text="a man and a dog on a beach").notes if n.kind == "left out"]
+    assert [str(n) for n in told] == [
+        "left out: of 'a dog on a beach' 'a beach' may be missing: nothing that this checkpoint takes it for has such a name"
+    ]
+    for known in ("a pig on green", "a bird on a red background", "woman in lotus position", "three stars"):
+        assert "left out" not in [n.kind for n in starter.embed(text=known).notes]
+
+
 def test_a_checkpoint_without_limits_says_nothing(tmp_path):
     folder = tmp_path / "starter"
     shutil.copytree(find("starter"), folder, ignore=shutil.ignore_patterns("stable-unclip", "understanding.json"))

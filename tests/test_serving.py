@@ -51,7 +51,7 @@ def test_a_batch_gives_every_request_the_picture_it_gives_alone(starter):
     cow = unialign_gen.checkpoints.__path__[0] + "/samples/cow.flac"
     asked = [
         {"text": "a cat", "seed": 3},
-        {"text": ["a red car", "a fish"], "seed": 8, "guidance_scale": 6.5, "num_images_per_prompt": 2},
+        {"text": ["a red car", "a cat and a fish"], "seed": 8, "guidance_scale": 6.5, "num_images_per_prompt": 2},
         {"text": "a robot", "audio": cow, "weights": {"text": 0.6, "audio": 0.4}, "seed": 3, "guidance_scale": 1.2},
         {"embeds": torch.randn(starter.aligner.embed_dim), "seed": [5]},
     ]
@@ -75,7 +75,12 @@ def test_a_batch_gives_every_request_the_picture_it_gives_alone(starter):
 def test_words_of_the_second_decoder_stay_each_request_s_own(second):
     asked = [
         {"text": "a cat", "decoder_prompt": "pencil", "seed": 1},
-        {"text": ["a car", "a fish"], "decoder_prompt": ["red", "blue"], "negative_decoder_prompt": "dark", "seed": 2},
+        {
+            "text": ["a car", "a dog and a fish"],
+            "decoder_prompt": ["red", "blue"],
+            "negative_decoder_prompt": "dark",
+            "seed": 2,
+        },
         {"text": "a tree", "seed": 3},
         {"text": "a tree", "seed": 3, "noise_level": 300},
         {"text": "a tree", "seed": 3, "guidance_scale": 1.0},

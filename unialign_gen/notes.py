@@ -79,6 +79,7 @@ SENTENCES = {
     "unknown words": "the text encoder has no word for {words}: what that means may be lost",
     "not understood": "{name} is like nothing that this checkpoint knows: the nearest it knows are {guesses}",
     "drawn as": "{name} is drawn as the nearest that this checkpoint knows: {guess}",
+    "left out": "of {name} {what} may be missing: nothing that this checkpoint takes it for has such a name",
     "truncated": "the text is longer than the encoder's {limit} tokens: not read is {rest}",
     "settings not kept": "{name} has no settings inside: {reason}",
 }
