@@ -13,6 +13,7 @@ ABOVE = ("above", "over", "on top of")
 BELOW = ("below", "beneath", "underneath", "under")
 AROUND = ("on", "in", "inside", "into", "at", "with", "behind", "through", "across", "among")
 GROUND = r"\w+|an? \w+ background"  # a colour, behind "on"
+MANY = r"^(?:[5-9]|\d\d+)\b|\b(?:five|six|seven|eight|nine|ten|eleven|twelve)\b"
 DETERMINERS = {"a", "an", "the", "one", "two", "three", "four", "some"}
 MOST = 4  # things in one picture
 
@@ -71,13 +72,15 @@ def things_in(text: str, known: Callable[[str], Understood]) -> Phrases | None:
 
 
 def left_out(text: str, understood: Understood) -> list[str]:
-    """What a text says of things around the first, and has no name of anything that it is understood as.
+    """What a text says of things around the first, or of more than four, and has no name of anything that it is understood as.
 
-    >>> left_out("a dog with a hat on blue", Understood(True, 0.9, ("dog", "cow")))
-    ['a hat']
+    >>> left_out("five dogs with a hat on blue", Understood(True, 0.9, ("dog", "cow")))
+    ['five', 'a hat']
     """
     words = re.split(rf"\s+({'|'.join(AROUND)})\s+", text)
     around = [
-        what for word, what in zip(words[1::2], words[2::2], strict=True) if word != "on" or not re.fullmatch(GROUND, what)
+        what
+        for word, what in zip(words[1::2], words[2::2], strict=True)
+        if re.search(r"[^\W\d_]{3}", what) and not (word == "on" and re.fullmatch(GROUND, what))
     ]
-    return [what for what in around if re.search(r"[^\W\d_]{3}", what) and not understood.named_in(what)]
+    return [what for what in re.findall(MANY, text) + around if not understood.named_in(what)]
