@@ -95,9 +95,9 @@ class Layout:
         """
         clean = self.latents[number]
         assert clean is not None
-        kept = self.scheduler.alphas_cumprod[int(timestep)].to(noisy)
-        noise = (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
-        kinds = {"epsilon": noise, "v_prediction": kept.sqrt() * noise - (1 - kept).sqrt() * clean, "sample": clean}
+        kept = float(self.scheduler.alphas_cumprod[int(timestep)])
+        noise = (noisy - kept**0.5 * clean) / max(1 - kept, 1e-8) ** 0.5
+        kinds = {"epsilon": noise, "v_prediction": kept**0.5 * noise - (1 - kept) ** 0.5 * clean, "sample": clean}
         return kinds[self.scheduler.config["prediction_type"]]
 
 
@@ -127,6 +127,7 @@ def drawn_beside(
             for i, _, _ in found:
                 mine = slice(i, None, len(strips))  # with and without its condition
                 made[mine, : sample.shape[1]] = layout.answer(i, sample[mine], timestep)
+                made[mine, sample.shape[1] :] = 0  # what may stand for a variance
             return (made,)
         again = torch.tensor([first + i for i, s, _ in found for _ in s.widths[1:]], device=sample.device)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from unialign_gen.concepts.understanding import Understood
+from unialign_gen.text import clean_text
 
 BESIDE = ("and", "&", "beside", "next to", "near")
 ABOVE = ("above", "over", "on top of")
 BELOW = ("below", "beneath", "underneath", "under")
 AROUND = ("on", "in", "inside", "into", "at", "with", "behind", "through", "across", "among")
-GROUND = r"\w+|an? \w+ background"  # a colour, behind "on"
+GROUND = r"(?:(?:light |dark )?\w+|(?:(?:an?|the) )?(?:\w+ )+background)$"  # a colour, behind "on"
 MANY = r"^(?:[5-9]|\d\d+)\b|\b(?:five|six|seven|eight|nine|ten|eleven|twelve)\b"
 DETERMINERS = {"a", "an", "the", "one", "two", "three", "four", "some"}
 MOST = 4  # things in one picture
@@ -27,32 +28,37 @@ class Phrases:
 
 
 def phrases_of(text: str) -> Phrases | None:
-    """A text's parts around the words that say where things stand; None where there are none, or more than `MOST`.
+    """A text's parts around the words that say where things stand; None if there are none, of both kinds, or more than `MOST`.
 
-    A ground that the last names, "on blue" or "on a red background", is that of all.
+    A ground that it ends with, "on blue" or "on a red background", is that of all that name none.
 
     >>> phrases_of("a cat and a dog on blue").texts
     ('a cat on blue', 'a dog on blue')
     >>> phrases_of("a boat under a sun")
     Phrases(texts=('a sun', 'a boat'), down=True)
     """
-    for words, step in ((ABOVE, 1), (BELOW, -1)):
-        found = split(text, words)
-        if len(found) == 2:
-            return Phrases(tuple(found[::step]), down=True)
-    found = split(text, BESIDE)
+    text = bare(text)
+    ground = re.search(rf" on {GROUND}", text, re.IGNORECASE)
+    text, ends = (text[: ground.start()], ground[0]) if ground else (text, "")
+    above, below, found = (split(text, words) for words in (ABOVE, BELOW, BESIDE))
     if len(found) > 1:  # commas alone may stand between the words for one thing
-        found = [one for part in found for one in part.split(", ")]
-    if not 1 < len(found) <= MOST:
+        found = [one for part in found for one in part.split(", ") if one]
+    elif len(above) + len(below) == 3:
+        found = above if len(above) == 2 else below[::-1]
+    down = len(above) + len(below) > 2
+    if not 1 < len(found) <= MOST or (down and len(split(text, BESIDE)) > 1):
         return None
-    ground = re.search(rf" on ({GROUND})$", found[-1])
-    if ground:
-        found = [*(one + ground[0] for one in found[:-1]), found[-1]]
-    return Phrases(tuple(found))
+    return Phrases(tuple(one if " on " in one else one + ends for one in found), down)
 
 
-def split(text: str, words: tuple[str, ...]) -> list[str]:
-    return [part for part in re.split(rf",?\s+(?:{'|'.join(words)})\s+", text, flags=re.IGNORECASE) if part.strip()]
+def bare(text: str) -> str:
+    """A text with single spaces, without punctuation at its ends."""
+    return clean_text(text).strip(" ,.;:!?")
+
+
+def split(text: str, words: Sequence[str]) -> list[str]:
+    """A text's parts between some words."""
+    return [part for part in re.split(rf",? (?:{'|'.join(words)}) ", text, flags=re.IGNORECASE) if part]
 
 
 def things_in(text: str, known: Callable[[str], Understood]) -> Phrases | None:
@@ -77,10 +83,11 @@ def left_out(text: str, understood: Understood) -> list[str]:
     >>> left_out("five dogs with a hat on blue", Understood(True, 0.9, ("dog", "cow")))
     ['five', 'a hat']
     """
-    words = re.split(rf"\s+({'|'.join(AROUND)})\s+", text)
+    text = bare(text)
+    words = re.split(rf" ({'|'.join(AROUND)}) ", text, flags=re.IGNORECASE)
     around = [
         what
         for word, what in zip(words[1::2], words[2::2], strict=True)
-        if re.search(r"[^\W\d_]{3}", what) and not (word == "on" and re.fullmatch(GROUND, what))
+        if re.search(r"[^\W\d_]{3}", what) and not (word.lower() == "on" and re.match(GROUND, what, re.IGNORECASE))
     ]
-    return [what for what in re.findall(MANY, text) + around if not understood.named_in(what)]
+    return [what for what in re.findall(MANY, text, re.IGNORECASE) + around if not understood.named_in(what)]

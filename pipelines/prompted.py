@@ -30,7 +30,7 @@ from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
 from .phrases import left_out, things_in
 from .prior import EmbeddingPrior, each, temperature_of
-from .prompts import PRIOR_STREAM, encode_prompts, first_seeds, generators, mixed_prompts, moved_prompts, strips_of
+from .prompts import PRIOR_STREAM, encode_prompts, first_seeds, generators, mixed_prompts, moved_prompts, rows_of, strips_of
 from .upscaler import Upscaler
 
 FROM_UNIT = VaeImageProcessor(do_normalize=False)  # pictures (B, 3, h, w) in [0, 1] to an output type
@@ -71,15 +71,21 @@ class Conditions:
     guidance: float
     strips: list[Strips | None] = field(default_factory=list)
 
-    def of_strips(self, number: int) -> Conditions:
-        """What the things of one picture's strips are drawn from, each alone, and each from the picture's own noise."""
-        strips, generator, guidance = self.strips[number], self.generator, getattr(self.guidance, "rows", None)
-        assert strips is not None
-        generator = generator[number] if isinstance(generator, list) else generator
-        count = len(strips.widths)
-        own = None if generator is None else [generator.clone_state() for _ in range(count)]
-        scale = self.guidance if guidance is None else float(guidance[number])
-        return Conditions(strips.embeds, count, own, self.steps, scale)
+    def of_things(self) -> Conditions:
+        """What the things of all strips are drawn from, each alone, from its picture's own noise."""
+        embeds = torch.cat([s.embeds for s in self.strips if s is not None])
+        things = [i for i, s in enumerate(self.strips) if s is not None for _ in s.widths]
+        generators = self.generator
+        if isinstance(generators, torch.Generator):  # one for all: each picture with strips takes a seed from it
+            one, on = generators, generators.device
+            seeds = {i: int(torch.randint(1 << 62, (), generator=one, device=on)) for i in dict.fromkeys(things)}
+            generators = [torch.Generator(on).manual_seed(seeds[i]) for i in things]
+        elif generators is not None:
+            generators = [generators[i].clone_state() for i in things]
+        rows = getattr(self.guidance, "rows", None)
+        kind: Any = type(self.guidance)  # of a batch of requests, with a scale for each picture
+        guidance = self.guidance if rows is None else kind([float(rows[i]) for i in things])
+        return Conditions(embeds, len(things), generators, self.steps, guidance)
 
 
 class PromptedPipeline:
@@ -253,16 +259,20 @@ class PromptedPipeline:
         the first step on.
         """
         noise = self.config.get("strip_noise", 1.0)
-        if noise >= 1 or not any(conditions.strips):
+        if noise >= 1 or not any(conditions.strips) or not hasattr(self.scheduler, "alphas_cumprod"):
             return None
-        clean: list[Tensor | None] = []
-        for i, strips in enumerate(conditions.strips):
-            if strips is None:
-                clean.append(None)
-                continue
-            one = replace(request.picture(i), latents=None, callback_on_step_end=None, output_type="pt")
-            pictures = self.sample(one, conditions.of_strips(i))  # (k, 3, h, w)
-            clean.append(self.latents_of(strips.set_in(pictures)[None])[0])
+        counts = [0 if s is None else len(s.widths) for s in conditions.strips]
+        things = [i for i, count in enumerate(counts) for _ in range(count)]
+        options = dict(request.options)
+        for name, rows in request.options.items():
+            if isinstance(rows, list | tuple):  # words of each prompt
+                words = rows_of(name, rows, conditions.prompts, request.pictures)
+                options[name] = [words[i] for i in things]
+        latents = None if request.latents is None else request.latents[things]
+        alone = replace(request, prompts=(), pictures=1, options=options, latents=latents, callback_on_step_end=None)
+        made = self.sample(replace(alone, output_type="pt"), conditions.of_things()).float().cpu()  # (things, 3, h, w)
+        pictures = zip(conditions.strips, made.split(counts), strict=True)
+        clean = [None if s is None else self.latents_of(s.set_in(own)[None])[0] for s, own in pictures]
         return Layout(clean, self.scheduler, noise)
 
     def latents_of(self, pictures: Tensor) -> Tensor:
@@ -356,9 +366,10 @@ class PromptedPipeline:
         """
         known = understanding_in(checkpoint_folder(self))
         found: list[tuple[Sequence[Prompt], bool | None]] = []
+        drawn = self.strips_drawn and ready.prior_strength != 0  # at 0 a text stays as it is encoded
         for row in ready.prompts:
             phrases = None
-            if self.strips_drawn and known is not None and len(row) == 1 and row[0].kind == "text":
+            if drawn and known is not None and len(row) == 1 and row[0].kind == "text":
                 phrases = things_in(row[0].value, lambda text: known(self.aligner.embed("text", [text]), "text")[0])
             if phrases is not None:
                 (things,) = encode_prompts(self.aligner, [[Prompt("text", text) for text in phrases.texts]])

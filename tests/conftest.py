@@ -27,6 +27,11 @@ def pytest_configure(config):
             os.environ.setdefault(name, str(max(1, CORES // beside)))
 
 
+def pytest_collection_modifyitems(items):
+    """The file that takes long and would come last comes first, so that no process ends long before the other."""
+    items.sort(key=lambda item: item.path.name != "test_wheel.py")
+
+
 def pytest_unconfigure(config):
     processes.end()
     if not hasattr(config, "workerinput"):  # workers of pytest-xdist wait for each other

@@ -124,6 +124,12 @@ def test_things_are_set_in_their_strips_whole_and_in_the_middle():
         ("sand", None),
         ("and a", None),
         ("a and b and c and d and e", None),
+        (" a  cat,  and a\u200b dog, ", Phrases(("a cat", "a dog"))),
+        ("a cat on red and a dog on blue.", Phrases(("a cat on red", "a dog on blue"))),
+        ("a sun above a boat on light blue", Phrases(("a sun on light blue", "a boat on light blue"), down=True)),
+        ("a bird and a cat under a tree", None),
+        ("a cat on top of a box and a dog under a table", None),
+        ("a and " * 5000, None),
     ],
 )
 def test_a_text_is_parted_at_the_words_between_things(text, expected):
@@ -150,7 +156,7 @@ def test_what_is_named_is_known_and_no_property(starter, text, things):
 
 
 def test_order_colours_and_notes_are_each_things_own(starter):
-    out = starter(text="a red penguin and a blue sousaphone", seed=0, num_inference_steps=4, upscale=1)
+    out = starter(text="a red penguin and a blue sousaphone", seed=0, num_inference_steps=10, upscale=1)
     assert [str(n) for n in out.notes if n.kind == "drawn as"] == [
         "drawn as: 'a blue sousaphone' is drawn as the nearest that this checkpoint knows: trumpet"
     ]
@@ -191,11 +197,30 @@ def test_alone_and_among_others_it_is_the_same_picture(starter):
     assert np.abs(np.asarray(best.images[0], int) - np.asarray(drawn, int)).max() <= 1
 
 
+def test_pictures_of_one_generator_differ_and_those_of_ones_own_latents_are_theirs(starter):
+    two = {"text": "a cat and a dog", "prior_temperature": 0, **FEW}
+    a, b = starter(**two, num_images_per_prompt=2, generator=torch.Generator().manual_seed(0)).images
+    assert np.abs(np.asarray(a, int) - np.asarray(b, int)).mean() > 3
+    latents = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    first, second = (starter(**two, num_images_per_prompt=2, latents=latents).images for _ in range(2))
+    assert [p.tobytes() for p in first] == [p.tobytes() for p in second]
+    assert first[0].tobytes() != first[1].tobytes()
+
+
+def test_unmoved_a_text_is_one_point_as_it_is_encoded(starter):
+    text = "a dog near a car"
+    assert torch.equal(starter.embed(text=text, prior_strength=0), starter.aligner.embed("text", [text]))
+    assert starter.inputs(starter.encoded(ask(text)))[0][1] is False
+
+
 def test_what_cannot_stand_beside_is_one_line(starter):
     for weights in ([1, -1], [1, 0]):
         with pytest.raises(InputError, match="are widths, all above 0"):
             starter(text=("a dog", "a cat"), mix="beside", weights=weights, **FEW)
+    second = unialign_gen.load("starter", decoder="stable-unclip")
     with pytest.raises(InputError, match="noise_level must be a whole number"):
-        unialign_gen.load("starter", decoder="stable-unclip")(text="a penguin and a car", noise_level=1000, **FEW)
+        second(text="a penguin and a car", noise_level=1000, **FEW)
+    with pytest.raises(InputError, match="1 values of decoder_prompt for 2 prompts"):
+        second(text=["a cat and a dog", "a car and a tree"], decoder_prompt=["x"], **FEW)
     with pytest.raises(InputError, match="an edit draws one point"):
         starter.edit(np.zeros((64, 64, 3), np.uint8), text=("a dog", "a cat"), mix="beside", num_inference_steps=2)
