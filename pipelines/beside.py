@@ -64,8 +64,8 @@ class Strips:
             edge = torch.cat([picture[:, [0, -1]].flatten(1), picture[:, :, [0, -1]].flatten(1)], 1).median(1).values  # (3,)
             strip = edge[:, None, None].expand(3, *room).clone()
             top, left = (room[0] - height) // 2, (room[1] - width) // 2
-            small = F.interpolate(picture[None], (height, width), mode="bilinear", antialias=True)[0]
-            strip[:, top : top + height, left : left + width] = small
+            small = F.interpolate(picture[None], (height, width), mode="bicubic", antialias=True)[0]
+            strip[:, top : top + height, left : left + width] = small.clamp(0, 1)
             made.append(strip)
             start = end
         return torch.cat(made, along)

@@ -104,7 +104,7 @@ def test_things_are_set_in_their_strips_whole_and_in_the_middle():
     assert float(page[0, 3:5, 1:3].max()) < 0.3 < 0.9 < float(page[0, 2, 0])
     down = Strips(torch.zeros(2, 2), (1.0, 3.0), down=True).set_in(torch.stack([dark, light]))
     assert torch.equal(down[:, :2], torch.zeros(3, 2, 8))
-    assert float(down[0, 2].min()) == 1
+    assert float(down[0, 2].min()) > 0.99
     assert float((1 - down[0, 2:]).sum()) == pytest.approx(16 * 0.75**2, abs=0.5)
 
 
