@@ -115,8 +115,8 @@ def test_infinite_anchors_are_said(tmp_path, caches):
 
 
 def test_a_process_keeps_far_less_than_its_cache_and_trains_as_from_memory():
-    """The command that `docs/training.md` names for 20 GB, at 0.4, beside the same with the features read whole."""
-    arguments = ["--gigabytes", "0.4", "--processes", "1", "--steps", "2", "--batch", "64"]
+    """The command that `docs/training.md` names for 20 GB, at 0.25, beside the same with the features read whole."""
+    arguments = ["--gigabytes", "0.25", "--processes", "1", "--steps", "2", "--batch", "64"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = []
     for how in ([], ["--in-memory"]):
@@ -127,4 +127,4 @@ def test_a_process_keeps_far_less_than_its_cache_and_trains_as_from_memory():
     assert len(mapped["losses"]) == 2
     assert mapped["losses"] == whole["losses"]
     added, all_of_it = (run["processes"][0]["peak"] - run["processes"][0]["before"] for run in (mapped, whole))
-    assert added < 0.3e9 < all_of_it
+    assert added < 0.2e9 < all_of_it, (added, all_of_it)
