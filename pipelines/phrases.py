@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unialign_gen.concepts.understanding import Understood
@@ -61,20 +61,16 @@ def split(text: str, words: Sequence[str]) -> list[str]:
     return [part for part in re.split(rf",? (?:{'|'.join(words)}) ", text, flags=re.IGNORECASE) if part]
 
 
-def things_in(text: str, known: Callable[[str], Understood]) -> Phrases | None:
-    """The things that a text names, each of which is drawn for itself; None where it names one, or what cannot be told apart.
+def are_things(texts: Sequence[str], understood: Sequence[Understood]) -> bool:
+    """Whether each of a text's parts names a thing, so that it is drawn for itself.
 
     All must be understood. They are things, and not two properties of one ("a black and white cat"), if each begins as a thing
     does, with "a" or "two" say, or has a name of what it is understood as.
     """
-    found = phrases_of(text)
-    if found is None:
-        return None
-    understood = [known(phrase) for phrase in found.texts]
     if not all(u.understood for u in understood):
-        return None
-    begun = all(phrase.split()[0].lower() in DETERMINERS for phrase in found.texts)
-    return found if begun or all(u.named_in(p, heads=True) for u, p in zip(understood, found.texts, strict=True)) else None
+        return False
+    begun = all(text.split()[0].lower() in DETERMINERS for text in texts)
+    return begun or all(u.named_in(text, heads=True) for u, text in zip(understood, texts, strict=True))
 
 
 def left_out(text: str, understood: Understood) -> list[str]:

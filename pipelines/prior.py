@@ -28,9 +28,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         p(e) = sum_i softmax_i(log n_i - |(e - x_i) W|^2 / (2 bandwidth)) x_i
 
     (the posterior of linear discriminant analysis, Fisher 1936, and the estimate of Nadaraya 1964 and Watson 1964; with W = 1
-    and every n_i alike that of von Mises-Fisher noise of concentration 1 / bandwidth). The prompt
-    moves only in the directions that tell things apart, by the matrix A, and keeps what it says of the others, a colour or a
-    number say:
+    and every n_i alike that of von Mises-Fisher noise of concentration 1 / bandwidth). The prompt moves only in the
+    directions that tell things apart, by the matrix A, and keeps what it says of the others, a colour or a number say:
 
         m(e) = e + strength (p(e) / |p(e)| - e) A
 

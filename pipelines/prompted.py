@@ -28,7 +28,7 @@ from unialign_gen.request.request import SEEDS
 from .beside import Layout, Strips, drawn_beside
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
-from .phrases import left_out, things_in
+from .phrases import are_things, left_out, phrases_of
 from .prior import EmbeddingPrior, each, temperature_of
 from .prompts import PRIOR_STREAM, encode_prompts, first_seeds, generators, mixed_prompts, moved_prompts, rows_of, strips_of
 from .upscaler import Upscaler
@@ -71,11 +71,15 @@ class Conditions:
     guidance: float
     strips: list[Strips | None] = field(default_factory=list)
 
+    @property
+    def things(self) -> list[int]:
+        """Of each thing in a strip the number of its picture."""
+        return [i for i, s in enumerate(self.strips) if s is not None for _ in s.widths]
+
     def of_things(self) -> Conditions:
         """What the things of all strips are drawn from, each alone, from its picture's own noise."""
         embeds = torch.cat([s.embeds for s in self.strips if s is not None])
-        things = [i for i, s in enumerate(self.strips) if s is not None for _ in s.widths]
-        generators = self.generator
+        things, generators = self.things, self.generator
         if isinstance(generators, torch.Generator):  # one for all: each picture with strips takes a seed from it
             one, on = generators, generators.device
             seeds = {i: int(torch.randint(1 << 62, (), generator=one, device=on)) for i in dict.fromkeys(things)}
@@ -261,8 +265,7 @@ class PromptedPipeline:
         noise = self.config.get("strip_noise", 1.0)
         if noise >= 1 or not any(conditions.strips) or not hasattr(self.scheduler, "alphas_cumprod"):
             return None
-        counts = [0 if s is None else len(s.widths) for s in conditions.strips]
-        things = [i for i, count in enumerate(counts) for _ in range(count)]
+        things = conditions.things
         options = dict(request.options)
         for name, rows in request.options.items():
             if isinstance(rows, list | tuple):  # words of each prompt
@@ -271,8 +274,10 @@ class PromptedPipeline:
         latents = None if request.latents is None else request.latents[things]
         alone = replace(request, prompts=(), pictures=1, options=options, latents=latents, callback_on_step_end=None)
         made = self.sample(replace(alone, output_type="pt"), conditions.of_things()).float().cpu()  # (things, 3, h, w)
-        pictures = zip(conditions.strips, made.split(counts), strict=True)
-        clean = [None if s is None else self.latents_of(s.set_in(own)[None])[0] for s, own in pictures]
+        clean = [
+            None if s is None else self.latents_of(s.set_in(made[torch.tensor(things) == i])[None])[0]
+            for i, s in enumerate(conditions.strips)
+        ]
         return Layout(clean, self.scheduler, noise)
 
     def latents_of(self, pictures: Tensor) -> Tensor:
@@ -365,18 +370,20 @@ class PromptedPipeline:
         (True) or beside each other (False), None where they are one point.
         """
         known = understanding_in(checkpoint_folder(self))
-        found: list[tuple[Sequence[Prompt], bool | None]] = []
         drawn = self.strips_drawn and ready.prior_strength != 0  # at 0 a text stays as it is encoded
-        for row in ready.prompts:
-            phrases = None
-            if drawn and known is not None and len(row) == 1 and row[0].kind == "text":
-                phrases = things_in(row[0].value, lambda text: known(self.aligner.embed("text", [text]), "text")[0])
-            if phrases is not None:
-                (things,) = encode_prompts(self.aligner, [[Prompt("text", text) for text in phrases.texts]])
-                found.append((things, phrases.down))
-            else:
-                found.append((row, False if len(row) > 1 and ready.mix == "beside" else None))
-        return found
+
+        def parted(row: Sequence[Prompt]) -> tuple[Sequence[Prompt], bool | None]:
+            if len(row) > 1:
+                return row, False if ready.mix == "beside" else None
+            phrases = phrases_of(row[0].value) if drawn and known is not None and row[0].kind == "text" else None
+            if phrases is None:
+                return row, None
+            assert known is not None
+            (things,) = encode_prompts(self.aligner, [[Prompt("text", text) for text in phrases.texts]])
+            understood = known(torch.stack([thing.embedding for thing in things]), "text")
+            return (things, phrases.down) if are_things(phrases.texts, understood) else (row, None)
+
+        return [parted(row) for row in ready.prompts]
 
     def points(self, ready: Request) -> Tensor:
         """`mixed`, of a request that is encoded."""
@@ -482,8 +489,8 @@ class PromptedPipeline:
             if isinstance(own, list | tuple) and len(own) != len(unit):
                 raise InputError(f"{len(own)} generators for {len(unit)} candidates: give one, or one for each")
             for name, rows in request.options.items():
-                if isinstance(rows, list | tuple) and len(rows) != len(wanted):
-                    raise InputError(f"{len(rows)} values of {name} for {len(wanted)} prompts: give one, or one for each")
+                if isinstance(rows, list | tuple):  # before anything is drawn in vain
+                    rows_of(name, rows, len(wanted), 1)
             seeds = None if request.seed is None else first_seeds(request.seed, len(wanted), count)
             images, chosen = [], []
             for i, points in enumerate(candidates):

@@ -134,11 +134,16 @@ def finish(*children: Child) -> None:
         pytest.fail("\n".join(said), pytrace=False)
 
 
-def ranks(world: int) -> list[dict[str, str]]:
-    """What torchrun sets in the environment of each of so many processes."""
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        return free.getsockname()[1]
+
+
+def ranks(world: int) -> list[dict[str, str]]:
+    """What torchrun sets in the environment of each of so many processes."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     shared |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
 

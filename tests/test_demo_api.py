@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 from io import BytesIO
 from pathlib import Path
 
@@ -306,10 +305,7 @@ def open_and_close():
     from unialign_gen.demo import server
 
     server.warm = lambda *_: None  # what is drawn for the first visitor has nothing to do with it
-    with socket.socket() as free:  # a port that no other page takes as soon as it is free again
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    page = server.start(port=port)
+    page = server.start(port=processes.free_port())  # that no other page takes as soon as it is free again
     (page.context.folder() / "x").write_bytes(b"x")
     page.close()
     assert not page.context.cache.exists()

@@ -367,7 +367,7 @@ def test_the_guide_s_slurm_script_trains(media, one_process, tmp_path):
         (tmp_path / "bin" / name).chmod(0o755)
     config = settings(media, tmp_path / "run", **KINDS["heads"])
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(to_dict(config)))
-    port = processes.ranks(2)[0]["MASTER_PORT"]
+    port = str(processes.free_port())
     slurm = {"SLURM_JOB_NODELIST": "x", "SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_ID": "7", "PORT": port}
     path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     script = Path(__file__).parent.parent / "docs" / "examples" / "train.sbatch"
