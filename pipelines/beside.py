@@ -1,4 +1,4 @@
-"""Several things beside each other in one picture: each strip of it is denoised towards an embedding of its own.
+"""Several things in one picture: each strip of it is denoised towards an embedding of its own.
 
 One point of the space says what a picture shows, and hardly where. Of the point between a cat and a car a small decoder draws
 two things that are both a little of either. So at every step the denoiser is asked once for each strip, and of each answer that
@@ -11,6 +11,7 @@ there (as in SDEdit, Meng et al. 2022, which begins at a picture that is put tog
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,54 +22,94 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SEAM = 0.7  # latents over which one strip fades into the next
+GAP = 0.1  # of a strip's sides, between several things of a kind
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares of a picture's sides
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+
+
+def side_by_side(widths: Sequence[float], down: bool = False, box: Box = WHOLE) -> tuple[Box, ...]:
+    """A box parted from left to right or, with `down`, from top to bottom; only the ratios of the widths count.
+
+    >>> side_by_side([1, 3])
+    ((0.0, 0.0, 0.25, 1.0), (0.25, 0.0, 1.0, 1.0))
+    """
+    left, top, right, bottom = box
+    ends = [end / sum(widths) for end in itertools.accumulate(widths, initial=0.0)]
+    if down:
+        return tuple((left, top + a * (bottom - top), right, top + b * (bottom - top)) for a, b in itertools.pairwise(ends))
+    return tuple((left + a * (right - left), top, left + b * (right - left), bottom) for a, b in itertools.pairwise(ends))
+
+
+def in_lines(count: int, box: Box = WHOLE) -> tuple[Box, ...]:
+    """Places in a box for so many things, all as large as each other and as large as can be, line by line; `GAP` keeps several
+    apart.
+
+    >>> [(round(left, 2), round(top, 3)) for left, top, _, _ in in_lines(5)]  # three above two
+    [(0.02, 0.025), (0.35, 0.025), (0.68, 0.025), (0.18, 0.525), (0.52, 0.525)]
+    """
+    left, top, right, bottom = box
+
+    def side(columns: int) -> float:
+        return min((right - left) / columns, (bottom - top) / -(-count // columns))
+
+    columns = max(range(count, 0, -1), key=side)
+    lines = side_by_side([1] * -(-count // columns), True, box)
+    cells = [one for line in lines for one in side_by_side([1] * columns, False, line)]
+    found = []
+    for n, (left, top, right, bottom) in enumerate(cells[:count]):
+        width, height = right - left, bottom - top
+        missing = -count % columns if n >= count - count % columns else 0  # of the last line, which stands in the middle
+        left += width * (missing + GAP) / 2
+        top += height * GAP / 2
+        found.append((left, top, left + width * (1 - GAP), top + height * (1 - GAP)))
+    return tuple(found) if count > 1 else (box,)
 
 
 @dataclass(frozen=True)
 class Strips:
-    """What stands beside each other in a picture, from left to right.
+    """Several things in a picture, each in a strip of its own.
 
     Attributes:
         embeds: unit embeddings (k, d).
-        widths: of the strips (k,), above 0; only their ratios count.
-        down: they stand above each other, from top to bottom, and their widths are heights.
+        boxes: the strips (k,). What is in none of them belongs to the nearest.
     """
 
     embeds: Tensor
-    widths: tuple[float, ...]
-    down: bool = False
+    boxes: tuple[Box, ...]
 
     def masks(self, latents: Tensor) -> Tensor:
-        """How much each strip counts at every place of latents (..., h, w): (k, 1, 1, w) or (k, 1, h, 1), with sum 1."""
-        width = latents.shape[-2 if self.down else -1]
-        ends = self.ends(width)[:-1, None] - 0.5  # in columns, between the strips
-        after = torch.sigmoid((torch.arange(width, dtype=torch.float64) - ends) / SEAM)  # (k - 1, width)
-        one = torch.ones(1, width, dtype=torch.float64)
-        shares = (torch.cat([one, after]) - torch.cat([after, 0 * one])).to(latents)  # (k, width)
-        return shares[:, None, :, None] if self.down else shares[:, None, None, :]
+        """How much each strip counts at every place of latents (..., h, w): (k, 1, h, w), with sum 1."""
+        height, width = latents.shape[-2:]
 
-    def ends(self, width: int) -> Tensor:
-        """Where the strips of a picture so wide end (k,)."""
-        shares = torch.tensor(self.widths, dtype=torch.float64)
-        return shares.cumsum(0) / shares.sum() * width
+        def between(side: int, starts: Sequence[float], ends: Sequence[float]) -> Tensor:  # (k, side)
+            at = torch.arange(side, dtype=torch.float64) + 0.5
+            first, last = (torch.tensor(edges, dtype=torch.float64)[:, None] * side for edges in (starts, ends))
+            return torch.sigmoid((at - first) / SEAM) - torch.sigmoid((at - last) / SEAM)
+
+        lefts, tops, rights, bottoms = zip(*self.boxes, strict=True)
+        shares = between(height, tops, bottoms)[:, None, :, None] * between(width, lefts, rights)[:, None, None]
+        return (shares / shares.sum(0)).to(latents)
 
     def set_in(self, pictures: Tensor) -> Tensor:
         """One picture (3, h, w) out of those of the strips' things (k, 3, h, w): each as large as fits, in the middle of its
         strip, and around it the median colour of its edge.
         """
-        along = -2 if self.down else -1
-        made, start = [], 0
-        for picture, end in zip(pictures, self.ends(pictures.shape[along]).round().int().tolist(), strict=True):
-            room = [end - start, pictures.shape[-1]] if self.down else [pictures.shape[-2], end - start]
-            scale = min(a / b for a, b in zip(room, picture.shape[1:], strict=True))
-            height, width = (max(1, round(scale * side)) for side in picture.shape[1:])
-            edge = torch.cat([picture[:, [0, -1]].flatten(1), picture[:, :, [0, -1]].flatten(1)], 1).median(1).values  # (3,)
-            strip = edge[:, None, None].expand(3, *room).clone()
-            top, left = (room[0] - height) // 2, (room[1] - width) // 2
-            small = F.interpolate(picture[None], (height, width), mode="bicubic", antialias=True)[0]
-            strip[:, top : top + height, left : left + width] = small.clamp(0, 1)
-            made.append(strip)
-            start = end
-        return torch.cat(made, along)
+        sides = pictures.shape[2:]  # (h, w)
+        edges = torch.cat([pictures[:, :, [0, -1]].flatten(2), pictures[:, :, :, [0, -1]].flatten(2)], 2).median(2).values
+        page = edges.median(0).values[:, None, None].repeat(1, *sides)
+        for picture, edge, (left, top, right, bottom) in zip(pictures, edges, self.boxes, strict=True):
+            (top, bottom), (left, right) = (
+                (round(a * side), round(b * side)) for a, b, side in ((top, bottom, sides[0]), (left, right, sides[1]))
+            )
+            scale = min((bottom - top) / sides[0], (right - left) / sides[1])
+            height, width = (round(scale * side) for side in sides)
+            page[:, top:bottom, left:right] = edge[:, None, None]
+            if min(height, width) > 0:
+                small = F.interpolate(picture[None], (height, width), mode="bicubic", antialias=True)[0]
+                y, x = (top + bottom - height) // 2, (left + right - width) // 2
+                page[:, y : y + height, x : x + width] = small.clamp(0, 1)
+        return page
 
 
 @dataclass(frozen=True)
@@ -129,7 +170,7 @@ def drawn_beside(
                 made[mine, : sample.shape[1]] = layout.answer(i, sample[mine], timestep)
                 made[mine, sample.shape[1] :] = 0  # what may stand for a variance
             return (made,)
-        again = torch.tensor([first + i for i, s, _ in found for _ in s.widths[1:]], device=sample.device)
+        again = torch.tensor([first + i for i, s, _ in found for _ in s.boxes[1:]], device=sample.device)
 
         def more(value: Any) -> Any:
             fits = isinstance(value, Tensor) and value.ndim > 0 and len(value) == rows
@@ -149,7 +190,7 @@ def drawn_beside(
         made = whole(more(sample), more(timestep), more(encoder_hidden_states), **{**options, "return_dict": False})[0]
         out, at = made[:rows].clone(), rows
         for i, s, _ in found:
-            others = made[at : at + len(s.widths) - 1]  # (k - 1, C, h, w)
+            others = made[at : at + len(s.boxes) - 1]  # (k - 1, C, h, w)
             out[first + i] = (torch.cat([made[first + i][None], others]) * s.masks(made)).sum(0)
             at += len(others)
         return (out,)

@@ -1,13 +1,15 @@
-"""What a text names beside its first thing: more things, as in "a cat and a car", or what is around it, as on a mat."""
+"""What a text names beside one thing: more things, as in "a cat and three cars", or what is around it, as on a mat."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from unialign_gen.concepts.understanding import Understood
-from unialign_gen.text import clean_text
+from unialign_gen.text import clean_text, with_article
+
+from .beside import Box, in_lines, side_by_side
 
 BESIDE = ("and", "&", "beside", "next to", "near")
 ABOVE = ("above", "over", "on top of")
@@ -16,26 +18,40 @@ AROUND = ("on", "in", "inside", "into", "at", "with", "behind", "through", "acro
 GROUND = r"(?:(?:light |dark )?\w+|(?:(?:an?|the) )?(?:\w+ )+background)$"  # a colour, behind "on"
 MANY = r"^(?:[5-9]|\d\d+)\b|\b(?:five|six|seven|eight|nine|ten|eleven|twelve)\b"
 DETERMINERS = {"a", "an", "the", "one", "two", "three", "four", "some"}
-MOST = 4  # things in one picture
+NUMBERS = {word: n for n, words in enumerate(("two", "three", "four", "five", "six"), 2) for word in (words, str(n))}
+IRREGULAR = {"men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse", "geese": "goose"}
+IRREGULAR |= {word: word for word in ("deer", "fish", "sheep")}
+ENDINGS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""), ("s", "s"))  # of plurals, and of their singulars
+MOST = 4  # parts of a text
+FULL = 6  # things in one picture
 
 
 @dataclass(frozen=True)
 class Phrases:
-    """What a text names, from left to right or, with `down`, from top to bottom."""
+    """What a text names, from left to right or, with `down`, from top to bottom, and how many of each."""
 
     texts: tuple[str, ...]
+    counts: tuple[int, ...]
     down: bool = False
 
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """A place in the picture for each of the things; those of one phrase stand together."""
+        strips = side_by_side([1] * len(self.texts), self.down)
+        return tuple(box for strip, count in zip(strips, self.counts, strict=True) for box in in_lines(count, strip))
 
-def phrases_of(text: str) -> Phrases | None:
-    """A text's parts around the words that say where things stand; None if there are none, of both kinds, or more than `MOST`.
 
-    A ground that it ends with, "on blue" or "on a red background", is that of all that name none.
+def phrases_of(text: str, known: Collection[str] = ()) -> Phrases | None:
+    """A text's parts around the words that say where things stand; None if it has one thing, parts of both kinds, or more of
+    them than `MOST`.
+
+    A ground that it ends with, "on blue" or "on a red background", is that of all that name none. Of up to `FULL` things in all
+    each stands alone; of more, the numbers stay in the text. `known` are nouns, to tell what a plural is of.
 
     >>> phrases_of("a cat and a dog on blue").texts
     ('a cat on blue', 'a dog on blue')
-    >>> phrases_of("a boat under a sun")
-    Phrases(texts=('a sun', 'a boat'), down=True)
+    >>> phrases_of("two boats under a sun")
+    Phrases(texts=('a sun', 'a boat'), counts=(1, 2), down=True)
     """
     text = bare(text)
     ground = re.search(rf" on {GROUND}", text, re.IGNORECASE)
@@ -46,9 +62,45 @@ def phrases_of(text: str) -> Phrases | None:
     elif len(above) + len(below) == 3:
         found = above if len(above) == 2 else below[::-1]
     down = len(above) + len(below) > 2
-    if not 1 < len(found) <= MOST or (down and len(split(text, BESIDE)) > 1):
+    if len(found) > MOST or (down and len(split(text, BESIDE)) > 1):
         return None
-    return Phrases(tuple(one if " on " in one else one + ends for one in found), down)
+    several = [counted(one, known) for one in found]
+    if sum(count for _, count in several) > FULL:
+        several = [(one, 1) for one in found]
+    if sum(count for _, count in several) < 2:
+        return None
+    return Phrases(
+        tuple(one if " on " in one else one + ends for one, _ in several), tuple(count for _, count in several), down
+    )
+
+
+def counted(text: str, known: Collection[str]) -> tuple[str, int]:
+    """What a text has several of, as one, and how many.
+
+    >>> counted("three red cherries in a bowl", {"cherry"})
+    ('a red cherry in a bowl', 3)
+    >>> counted("two tone car", {"car"})
+    ('two tone car', 1)
+    """
+    found = re.fullmatch(rf"(?:the )?({'|'.join(NUMBERS)}) (.*?)(\w+)((?: (?:{'|'.join(AROUND)}) .*)?)", text, re.IGNORECASE)
+    one = singular(found[3].lower(), known) if found else None
+    if found is None or one is None:
+        return text, 1
+    return with_article(f"{found[2]}{one}{found[4]}"), NUMBERS[found[1].lower()]
+
+
+def singular(word: str, known: Collection[str]) -> str | None:
+    """What a word is the plural of: a known noun, or else the word less its s; None where it is no plural.
+
+    >>> [singular(word, {"shoe", "bus", "scissors"}) for word in ("shoes", "buses", "scissors", "sheep", "gizmos", "glass")]
+    ['shoe', 'bus', 'scissors', 'sheep', 'gizmo', None]
+    """
+    if word in IRREGULAR:
+        return IRREGULAR[word]
+    if not word.endswith("s") or word.endswith("ss"):
+        return None
+    ones = (word.removesuffix(end) + new for end, new in ENDINGS if word.endswith(end))
+    return next((one for one in ones if one in known), word[:-1])
 
 
 def bare(text: str) -> str:

@@ -25,12 +25,22 @@ from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_count_and_request, takes_request
 from unialign_gen.request.request import SEEDS
 
-from .beside import Layout, Strips, drawn_beside
+from .beside import Box, Layout, Strips, drawn_beside
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
 from .phrases import are_things, left_out, phrases_of
 from .prior import EmbeddingPrior, each, temperature_of
-from .prompts import PRIOR_STREAM, encode_prompts, first_seeds, generators, mixed_prompts, moved_prompts, rows_of, strips_of
+from .prompts import (
+    PRIOR_STREAM,
+    beside,
+    encode_prompts,
+    first_seeds,
+    generators,
+    mixed_prompts,
+    moved_prompts,
+    reseeded,
+    rows_of,
+)
 from .upscaler import Upscaler
 
 FROM_UNIT = VaeImageProcessor(do_normalize=False)  # pictures (B, 3, h, w) in [0, 1] to an output type
@@ -74,18 +84,23 @@ class Conditions:
     @property
     def things(self) -> list[int]:
         """Of each thing in a strip the number of its picture."""
-        return [i for i, s in enumerate(self.strips) if s is not None for _ in s.widths]
+        return [i for i, s in enumerate(self.strips) if s is not None for _ in s.boxes]
 
     def of_things(self) -> Conditions:
-        """What the things of all strips are drawn from, each alone, from its picture's own noise."""
+        """What the things of all strips are drawn from, each alone: of each picture the first from the picture's own noise, the
+        others from other noise, so that two of a kind differ.
+        """
         embeds = torch.cat([s.embeds for s in self.strips if s is not None])
         things, generators = self.things, self.generator
-        if isinstance(generators, torch.Generator):  # one for all: each picture with strips takes a seed from it
-            one, on = generators, generators.device
-            seeds = {i: int(torch.randint(1 << 62, (), generator=one, device=on)) for i in dict.fromkeys(things)}
-            generators = [torch.Generator(on).manual_seed(seeds[i]) for i in things]
-        elif generators is not None:
-            generators = [generators[i].clone_state() for i in things]
+        if generators is not None:
+            if isinstance(generators, torch.Generator):  # one for all: each picture with strips takes a seed from it
+                own = {i: reseeded(generators) for i in dict.fromkeys(things)}
+            else:
+                own = {i: generators[i].clone_state() for i in things}
+            generators = []
+            for i in things:
+                generators.append(own[i])
+                own[i] = reseeded(own[i].clone_state())
         rows = getattr(self.guidance, "rows", None)
         kind: Any = type(self.guidance)  # of a batch of requests, with a scale for each picture
         guidance = self.guidance if rows is None else kind([float(rows[i]) for i in things])
@@ -360,28 +375,34 @@ class PromptedPipeline:
         moved = moved_prompts(prompts, ready, self.prior, draws)
         unit = mixed_prompts(prompts, moved, ready)
         strips: list[Strips | None] = [None] * len(rows)
-        for i, (row, down) in enumerate(rows):
-            if down is not None:
-                strips[i] = strips_of(row, moved[i], down)
+        for i, (_, boxes) in enumerate(rows):
+            if boxes is not None:
+                strips[i] = Strips(torch.stack(moved[i]), boxes)
         return unit.repeat_interleave(times, 0), [one for one in strips for _ in range(times)]
 
-    def inputs(self, ready: Request) -> list[tuple[Sequence[Prompt], bool | None]]:
-        """Of each prompt of an encoded request its inputs, or the things that its only text names; and whether they stand above
-        (True) or beside each other (False), None where they are one point.
+    def inputs(self, ready: Request) -> list[tuple[Sequence[Prompt], tuple[Box, ...] | None]]:
+        """Of each prompt of an encoded request its inputs, or the things that its only text names; and where they stand, None
+        where they are one point.
+
+        Raises:
+            InputError: inputs that are to stand beside each other, with weights that are not above 0.
         """
         known = understanding_in(checkpoint_folder(self))
         drawn = self.strips_drawn and ready.prior_strength != 0  # at 0 a text stays as it is encoded
 
-        def parted(row: Sequence[Prompt]) -> tuple[Sequence[Prompt], bool | None]:
+        def parted(row: Sequence[Prompt]) -> tuple[Sequence[Prompt], tuple[Box, ...] | None]:
             if len(row) > 1:
-                return row, False if ready.mix == "beside" else None
-            phrases = phrases_of(row[0].value) if drawn and known is not None and row[0].kind == "text" else None
+                return row, beside(row) if ready.mix == "beside" else None
+            if not drawn or known is None or row[0].kind != "text":
+                return row, None
+            phrases = phrases_of(row[0].value, known.nouns)
             if phrases is None:
                 return row, None
-            assert known is not None
             (things,) = encode_prompts(self.aligner, [[Prompt("text", text) for text in phrases.texts]])
             understood = known(torch.stack([thing.embedding for thing in things]), "text")
-            return (things, phrases.down) if are_things(phrases.texts, understood) else (row, None)
+            if not are_things(phrases.texts, understood):
+                return row, None
+            return [thing for thing, count in zip(things, phrases.counts, strict=True) for _ in range(count)], phrases.boxes
 
         return [parted(row) for row in ready.prompts]
 
@@ -396,7 +417,8 @@ class PromptedPipeline:
         known = understanding_in(checkpoint_folder(self))
         if known is None:
             return
-        for prompt in (p for row, _ in self.inputs(ready) for p in row if p.kind != "embeds"):
+        said = {id(p): p for row, _ in self.inputs(ready) for p in row if p.kind != "embeds"}  # each of several once
+        for prompt in said.values():
             (found,) = known(prompt.embedding[None], prompt.kind)
             if not found.understood:
                 tell("not understood", name=repr(prompt.name), guesses=", ".join(found.nearest))

@@ -15,7 +15,7 @@ from unialign_gen.mixing import check_embedding, mix
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.request import SEEDS
 
-from .beside import Strips
+from .beside import Box, side_by_side
 from .prior import EmbeddingPrior, move_to_known
 
 PRIOR_STREAM = 1 << 62  # so that the prior's numbers and the decoder's first noise have nothing to do with each other
@@ -83,16 +83,16 @@ def mix_of(points: Sequence[Tensor], row: Sequence[Prompt], request: Request) ->
     return mix(points, [p.weight for p in row], "lerp" if request.mix == "beside" else request.mix)
 
 
-def strips_of(row: Sequence[Prompt], points: Sequence[Tensor], down: bool) -> Strips:
-    """A prompt's inputs, which lie at `points`, beside or above each other.
+def beside(row: Sequence[Prompt]) -> tuple[Box, ...]:
+    """Places for a prompt's inputs, from left to right, as wide as their weights.
 
     Raises:
-        InputError: inputs with weights that are not above 0.
+        InputError: weights that are not above 0.
     """
-    widths = tuple(p.weight for p in row)
+    widths = [p.weight for p in row]
     if min(widths) <= 0:
         raise InputError(f"weights of what stands beside each other are widths, all above 0, got {min(widths):g}")
-    return Strips(torch.stack(list(points)), widths, down)
+    return side_by_side(widths)
 
 
 def checked_vector(value: Any, width: int, name: str = "embeds") -> Tensor:
@@ -135,6 +135,12 @@ def generators(seed: int | Sequence[int], count: int, per_prompt: int, stream: i
     """One CPU generator a picture: prompt i, picture j draws from its prompt's first seed + j; other numbers in each stream."""
     seeds = [(s + j) % SEEDS for s in first_seeds(seed, count, per_prompt) for j in range(per_prompt)]
     return [torch.Generator().manual_seed(s ^ stream) for s in seeds]
+
+
+def reseeded(generator: torch.Generator) -> torch.Generator:
+    """A generator whose seed is drawn from another."""
+    on = generator.device
+    return torch.Generator(on).manual_seed(int(torch.randint(1 << 62, (), generator=generator, device=on)))
 
 
 def rows_of(name: str, given: str | Sequence[str] | None, prompts: int, pictures: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Things beside each other in one picture: which prompts mean two, and that each strip is denoised as its own."""
+"""Several things in one picture: which prompts mean several, where they stand, and that each strip is denoised as its own."""
 
 import numpy as np
 import pytest
@@ -7,23 +7,49 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 import unialign_gen
 from unialign_gen.errors import InputError
-from unialign_gen.pipelines.beside import Layout, Strips, drawn_beside
+from unialign_gen.pipelines.beside import Layout, Strips, drawn_beside, in_lines, side_by_side
 from unialign_gen.pipelines.phrases import Phrases, phrases_of
 
 FEW = {"num_inference_steps": 2, "upscale": 1}
+HALVES = side_by_side([1, 1])
 
 
 def test_masks_cover_every_place_once_and_are_as_wide_as_asked():
     latents = torch.zeros(2, 4, 16, 32)
-    masks = Strips(torch.zeros(3, 2), (1.0, 2.0, 1.0)).masks(latents)
-    assert masks.shape == (3, 1, 1, 32)
-    assert torch.allclose(masks.sum(0), torch.ones(1, 1, 32), atol=1e-6)
-    assert masks.sum((1, 2, 3)).tolist() == pytest.approx([8, 16, 8], abs=0.1)
+    masks = Strips(torch.zeros(3, 2), side_by_side([1, 2, 1])).masks(latents)
+    assert masks.shape == (3, 1, 16, 32)
+    assert torch.allclose(masks.sum(0), torch.ones(1, 16, 32), atol=1e-6)
+    assert masks.mean(2).sum((1, 2)).tolist() == pytest.approx([8, 16, 8], abs=0.1)
     assert float(masks[0, 0, 0, 0]) > 0.99
     assert float(masks[1, 0, 0, 16]) > 0.99
-    down = Strips(torch.zeros(2, 2), (1.0, 1.0), down=True).masks(latents)
-    assert down.shape == (2, 1, 16, 1)
+    down = Strips(torch.zeros(2, 2), side_by_side([1, 1], down=True)).masks(latents)
     assert float(down[0, 0, 0, 0]) > 0.99 > 0.01 > float(down[0, 0, -1, 0])
+    lines = Strips(torch.zeros(3, 2), in_lines(3)).masks(latents)  # two above one, and room that is nobody's
+    assert torch.allclose(lines.sum(0), torch.ones(1, 16, 32), atol=1e-6)
+    assert lines[:, 0, [0, 0, 15], [0, 31, 16]].argmax(0).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("count", "box", "columns", "side"),
+    [
+        (2, (0.0, 0.0, 1.0, 1.0), 2, 0.5),
+        (3, (0.0, 0.0, 1.0, 1.0), 2, 0.5),
+        (4, (0.0, 0.0, 1.0, 1.0), 2, 0.5),
+        (6, (0.0, 0.0, 1.0, 1.0), 3, 1 / 3),
+        (2, (0.5, 0.0, 1.0, 1.0), 1, 0.5),  # beside something else
+        (3, (0.0, 0.5, 1.0, 1.0), 3, 1 / 3),  # below something else
+    ],
+)
+def test_things_of_a_kind_are_as_large_as_can_be_and_apart(count, box, columns, side):
+    found = in_lines(count, box)
+    assert len({left for left, *_ in found[:columns]}) == columns
+    assert all(min(right - left, bottom - top) == pytest.approx(0.9 * side) for left, top, right, bottom in found)
+    for a in found:
+        assert box[0] <= a[0] < a[2] <= box[2]
+        assert box[1] <= a[1] < a[3] <= box[3]
+        assert all(a is b or a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1] for b in found)
+    middle = sum(left + right for left, _, right, _ in found[-(count % columns or columns) :])
+    assert middle / (count % columns or columns) == pytest.approx(box[0] + box[2])
 
 
 def kandinsky_unet():
@@ -41,7 +67,7 @@ def test_each_strip_is_what_the_unet_makes_of_its_own_condition():
     unet = kandinsky_unet()
     generator = torch.Generator().manual_seed(0)
     noisy, embeds, two = (torch.randn(shape, generator=generator) for shape in ((6, 4, 8, 8), (6, 8), (2, 8)))
-    strips = Strips(two, (1.0, 1.0))
+    strips = Strips(two, HALVES)
 
     def asked(embeds):
         return unet(noisy, torch.tensor(500), None, added_cond_kwargs={"image_embeds": embeds}, return_dict=False)[0]
@@ -59,7 +85,7 @@ def test_each_strip_is_what_the_unet_makes_of_its_own_condition():
 
 def test_what_ends_early_leaves_the_unet_as_it_was():
     unet = kandinsky_unet()
-    strips = [Strips(torch.zeros(2, 8), (1.0, 1.0))]
+    strips = [Strips(torch.zeros(2, 8), HALVES)]
     with pytest.raises(KeyError), drawn_beside(unet, strips, [torch.zeros(2, 8)]):
         raise KeyError
     assert "forward" not in vars(unet)
@@ -72,7 +98,7 @@ def test_a_layout_answers_as_a_denoiser_that_sees_it_and_leaves_other_rows_alone
     unet, scheduler = kandinsky_unet(), DDIMScheduler(prediction_type=kind, clip_sample=False)
     generator = torch.Generator().manual_seed(0)
     noisy, embeds, two = (torch.randn(shape, generator=generator) for shape in ((4, 4, 8, 8), (4, 8), (2, 8)))
-    clean, strips = torch.randn(4, 8, 8, generator=generator), Strips(two, (1.0, 1.0))
+    clean, strips = torch.randn(4, 8, 8, generator=generator), Strips(two, HALVES)
     layout = Layout([None, clean], scheduler, noise=0.2)
 
     def asked(timestep):
@@ -97,50 +123,86 @@ def test_a_layout_answers_as_a_denoiser_that_sees_it_and_leaves_other_rows_alone
 def test_things_are_set_in_their_strips_whole_and_in_the_middle():
     dark, light = torch.zeros(3, 8, 8), torch.ones(3, 8, 8)
     light[:, 2:6, 2:6] = 0
-    page = Strips(torch.zeros(2, 2), (1.0, 1.0)).set_in(torch.stack([light, dark]))
+    page = Strips(torch.zeros(2, 2), HALVES).set_in(torch.stack([light, dark]))
     assert page.shape == (3, 8, 8)
     assert torch.equal(page[:, :, 4:], torch.zeros(3, 8, 4))
     assert torch.equal(page[:, [0, 1, 6, 7], :4], torch.ones(3, 4, 4))  # its ground goes on
     assert float(page[0, 3:5, 1:3].max()) < 0.3 < 0.9 < float(page[0, 2, 0])
-    down = Strips(torch.zeros(2, 2), (1.0, 3.0), down=True).set_in(torch.stack([dark, light]))
+    down = Strips(torch.zeros(2, 2), side_by_side([1, 3], down=True)).set_in(torch.stack([dark, light]))
     assert torch.equal(down[:, :2], torch.zeros(3, 2, 8))
     assert float(down[0, 2].min()) > 0.99
     assert float((1 - down[0, 2:]).sum()) == pytest.approx(16 * 0.75**2, abs=0.5)
+    three = Strips(torch.zeros(3, 2), in_lines(3)).set_in(torch.stack([dark, dark, light]))
+    assert torch.equal(three[:, 4:, 0], torch.zeros(3, 4))  # what no strip has is as most edges are
+    assert float(three[0, 5, 3]) < 0.3 < 0.9 < float(three[0, 4, 2])
+    thin = Strips(torch.zeros(2, 2), side_by_side([1, 1000]))  # too thin for a pixel
+    assert torch.allclose(thin.set_in(torch.stack([dark, light])), light, atol=0.2)
+
+
+def things(*texts, counts=None, down=False):
+    return Phrases(texts, counts or (1,) * len(texts), down)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("a cat", None),
-        ("a cat and a dog", Phrases(("a cat", "a dog"))),
-        ("a cat, a dog and a red car", Phrases(("a cat", "a dog", "a red car"))),
+        ("a cat and a dog", things("a cat", "a dog")),
+        ("a cat, a dog and a red car", things("a cat", "a dog", "a red car")),
         ("cat, dog, car", None),
-        ("an apple next to a book", Phrases(("an apple", "a book"))),
-        ("A sun ABOVE a boat", Phrases(("A sun", "a boat"), down=True)),
-        ("a dog underneath a tree", Phrases(("a tree", "a dog"), down=True)),
-        ("a cat on top of a car", Phrases(("a cat", "a car"), down=True)),
-        ("a fish and a boat on a green background", Phrases(("a fish on a green background", "a boat on a green background"))),
-        ("a man and a dog on a beach", Phrases(("a man", "a dog on a beach"))),
+        ("an apple next to a book", things("an apple", "a book")),
+        ("A sun ABOVE a boat", things("A sun", "a boat", down=True)),
+        ("a dog underneath a tree", things("a tree", "a dog", down=True)),
+        ("a cat on top of a car", things("a cat", "a car", down=True)),
+        ("a fish and a boat on a green background", things("a fish on a green background", "a boat on a green background")),
+        ("a man and a dog on a beach", things("a man", "a dog on a beach")),
         ("sand", None),
         ("and a", None),
         ("a and b and c and d and e", None),
-        (" a  cat,  and a\u200b dog, ", Phrases(("a cat", "a dog"))),
-        ("a cat on red and a dog on blue.", Phrases(("a cat on red", "a dog on blue"))),
-        ("a sun above a boat on light blue", Phrases(("a sun on light blue", "a boat on light blue"), down=True)),
+        (" a  cat,  and a\u200b dog, ", things("a cat", "a dog")),
+        ("a cat on red and a dog on blue.", things("a cat on red", "a dog on blue")),
+        ("a sun above a boat on light blue", things("a sun on light blue", "a boat on light blue", down=True)),
+        ("three red apples", things("a red apple", counts=(3,))),
+        ("The Six balloons on blue", things("a balloon on blue", counts=(6,))),
+        ("2 foxes in a forest", things("a fox in a forest", counts=(2,))),
+        ("two mice and a cat", things("a mouse", "a cat", counts=(2, 1))),
+        ("two suns above four boats", things("a sun", "a boat", counts=(2, 4), down=True)),
+        ("four cats and three dogs", things("four cats", "three dogs")),  # too many to stand alone
+        ("seven dogs", None),
+        ("one dog", None),
+        ("two", None),
+        ("two tone car", None),
+        ("a dog with two tails", None),
         ("a bird and a cat under a tree", None),
         ("a cat on top of a box and a dog under a table", None),
         ("a and " * 5000, None),
     ],
 )
 def test_a_text_is_parted_at_the_words_between_things(text, expected):
-    assert phrases_of(text) == expected
+    assert phrases_of(text, {"fox", "cat", "mouse"}) == expected
+
+
+@pytest.mark.parametrize(
+    ("plural", "one"),
+    [
+        *(("cherries", "cherry"), ("cookies", "cookie"), ("boxes", "box"), ("horses", "horse"), ("buses", "bus")),
+        *(("leaves", "leaf"), ("knives", "knife"), ("children", "child"), ("sheep", "sheep"), ("potatoes", "potato")),
+        *(("gizmos", "gizmo"), ("grass", None), ("green", None)),
+    ],
+)
+def test_what_a_plural_is_of(starter, plural, one):
+    from unialign_gen.pipelines.phrases import singular
+    from unialign_gen.pipelines.prompted import checkpoint_folder, understanding_in
+
+    assert singular(plural, understanding_in(checkpoint_folder(starter)).nouns) == one
 
 
 @pytest.mark.parametrize(
     ("text", "things"),
     [
         ("a violin and a piano", 2),
-        ("two red birds and a cat", 2),
+        ("two red birds and a cat", 3),
+        ("five ducks", 5),
         ("bow and arrow", 2),
         ("a boat under a rainbow", 2),  # understood, by another name
         ("a black and white cat", None),
@@ -151,8 +213,20 @@ def test_a_text_is_parted_at_the_words_between_things(text, expected):
 )
 def test_what_is_named_is_known_and_no_property(starter, text, things):
     request = starter.encoded(ask(text))
-    ((inputs, down),) = starter.inputs(request)
-    assert (None if down is None else len(inputs)) == things
+    ((inputs, boxes),) = starter.inputs(request)
+    assert (None if boxes is None else len(inputs)) == things
+    assert boxes is None or len(boxes) == things
+
+
+@pytest.mark.parametrize("options", [{}, {"prior_temperature": 0}])
+def test_things_of_a_kind_are_as_many_as_asked_and_no_copies(starter, options):
+    from unialign_gen.checkpoints.faithfulness import components
+
+    picture = starter(text="four stars", seed=1, num_inference_steps=8, upscale=1, **options).images[0]
+    assert components(picture) == 4
+    corners = [np.asarray(picture.crop((x, y, x + 32, y + 32)), int) for y in (0, 32) for x in (0, 32)]
+    assert min(np.abs(a - b).mean() for i, a in enumerate(corners) for b in corners[:i]) > 1
+    assert [n.kind for n in starter(text="five unicorns", seed=0, **FEW).notes] == []  # none is left out
 
 
 def test_order_colours_and_notes_are_each_things_own(starter):
@@ -169,11 +243,11 @@ def test_words_for_two_things_and_inputs_beside_each_other_are_drawn_in_strips(s
     generate = starter if decoder == "kandinsky" else unialign_gen.load("starter", decoder=decoder)
     request = generate(text=["a penguin and a car", "a dog", "a sun above a boat"], seed=0, **FEW).request
     strips = generate.placed(request)[1]
-    assert [None if s is None else s.down for s in strips] == [False, None, True]
+    assert [None if s is None else s.boxes for s in strips] == [HALVES, None, side_by_side([1, 1], down=True)]
     a, b = (np.asarray(generate(text=("a dog", "a car"), mix=m, seed=0, **FEW).images[0], int) for m in ("lerp", "beside"))
     assert np.abs(a - b).mean() > 3
     (strips,) = generate.placed(generate.encoded(ask(("a dog", "a car"), weights=[1, 3])))[1]
-    assert strips.widths == (1.0, 3.0)
+    assert strips.boxes == side_by_side([1, 3])
 
 
 def ask(text, **options):
@@ -210,7 +284,7 @@ def test_pictures_of_one_generator_differ_and_those_of_ones_own_latents_are_thei
 def test_unmoved_a_text_is_one_point_as_it_is_encoded(starter):
     text = "a dog near a car"
     assert torch.equal(starter.embed(text=text, prior_strength=0), starter.aligner.embed("text", [text]))
-    assert starter.inputs(starter.encoded(ask(text)))[0][1] is False
+    assert starter.inputs(starter.encoded(ask(text)))[0][1] == HALVES
 
 
 def test_what_cannot_stand_beside_is_one_line(starter):

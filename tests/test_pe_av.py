@@ -21,10 +21,10 @@ from unialign_gen.media import Clip
 SIDE = 16
 
 
-def save_pe_av(folder, tokenizer):  # noqa: F811
-    """A folder as the hub has it, with a tiny model."""
+def save_pe_av(folder, tokenizer, ratios=(2, 4)):  # noqa: F811
+    """A folder as the hub has it, with a tiny model, one token of sound for as many samples as the product of `ratios`."""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16}
-    codec = {"encoder_hidden_size": 4, "downsampling_ratios": [2, 4], "codebook_dim": 6}
+    codec = {"encoder_hidden_size": 4, "downsampling_ratios": list(ratios), "codebook_dim": 6}
     text = {"hidden_size": 20, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 49408}
     text |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
     vision = {"architecture": "vit_pe_core_tiny_patch16_384", "num_classes": 8, "do_pooling": True, "global_pool": "map"}

@@ -161,7 +161,7 @@ def test_the_generation_recipes(hub, home, places, published, kind, name):  # no
 
 def test_the_permissive_recipe(hub, home, places, tokenizer, tmp_path, monkeypatch):  # noqa: F811
     calibrated(hub, "kandinsky", "kandinsky")
-    save_pe_av(tmp_path / "pe-av", tokenizer)
+    save_pe_av(tmp_path / "pe-av", tokenizer, ratios=(8, 16))
     monkeypatch.setenv("SPACE", "kandinsky")
     monkeypatch.setenv("PE_AV", str(tmp_path / "pe-av"))
     given = [f"--source={part}={place}" for part, place in sources(hub, "kandinsky").items()]

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -66,6 +67,11 @@ class Understanding:
     def __init__(self, names: Sequence[str], points: Tensor, whitening: Tensor, limits: Mapping[str, float]):
         self.names, self.whitening, self.limits = list(names), whitening.float(), dict(limits)
         self.keys = F.normalize(points.float() @ self.whitening, dim=1)  # (things, d)
+
+    @cached_property
+    def nouns(self) -> frozenset[str]:
+        """The last word of every name."""
+        return frozenset(name.lower().split()[-1] for name in self.names if name.strip())
 
     @classmethod
     def from_checkpoint(cls, folder: Path) -> Understanding | None:
