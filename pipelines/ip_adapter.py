@@ -22,8 +22,9 @@ from unialign_gen.mixing import check_embedding
 from unialign_gen.request import Request
 from unialign_gen.request.arguments import ask
 
+from .conditions import Conditions, step_end
 from .editing import Canvas, Edit, accepted
-from .prompted import Conditions, PromptedPipeline, step_end
+from .prompted import PromptedPipeline
 from .prompts import rows_of
 
 WORDS = ("decoder_prompt", "negative_decoder_prompt")

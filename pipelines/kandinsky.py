@@ -23,10 +23,11 @@ from unialign_gen.aligner import Aligner
 from unialign_gen.errors import InputError
 from unialign_gen.request import Request
 
+from .conditions import Conditions, step_end
 from .editing import Canvas, Edit, Mode, accepted, to_tensor
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior
-from .prompted import Conditions, PromptedPipeline, step_end
+from .prompted import PromptedPipeline
 from .upscaler import Upscaler
 
 

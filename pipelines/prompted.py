@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 
@@ -20,91 +20,30 @@ from unialign_gen.aligner import Aligner, Embeddings
 from unialign_gen.concepts import Understanding, checkpoint_folder
 from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.mixing import Method, path
-from unialign_gen.notes import Note, collected, tell
+from unialign_gen.notes import collected, tell
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_count_and_request, takes_request
-from unialign_gen.request.request import SEEDS
 
 from .beside import Box, Layout, Strips, drawn_beside
+from .best_of import draw_best
+from .conditions import Conditions
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
+from .output import PictureOutput
 from .phrases import are_things, left_out, phrases_of
 from .prior import EmbeddingPrior, each, temperature_of
 from .prompts import (
     PRIOR_STREAM,
     beside,
     encode_prompts,
-    first_seeds,
     generators,
     mixed_prompts,
     moved_prompts,
-    reseeded,
     rows_of,
 )
 from .upscaler import Upscaler
 
 FROM_UNIT = VaeImageProcessor(do_normalize=False)  # pictures (B, 3, h, w) in [0, 1] to an output type
-NOT_CHOSEN = ("image_embeds", "output_type", "return_dict", "latents")  # options that do not go with `best_of`
-
-
-@dataclass
-class PictureOutput(ImagePipelineOutput):
-    """What was drawn.
-
-    Attributes:
-        images: prompt by prompt.
-        notes: what was lost or guessed on the way.
-        request: what was drawn, with the embeddings that its files were encoded to and the steps and guidance that were
-            used; `request.picture(i)` draws picture i alone.
-    """
-
-    notes: list[Note] = field(default_factory=list)
-    request: Request = field(default_factory=Request)
-
-
-@dataclass
-class Conditions:
-    """What a decoder samples from.
-
-    Attributes:
-        image_embeds: (prompts * pictures, d) at decoder scale, prompt by prompt, on the decoder's device in its dtype.
-        prompts: how many prompts there are.
-        generator: one a picture, or as the caller gave it.
-        steps, guidance: the caller's, or the checkpoint's own.
-        strips: of each picture what stands beside each other in it, at decoder scale; None where that is one thing.
-    """
-
-    image_embeds: Tensor
-    prompts: int
-    generator: torch.Generator | list[torch.Generator] | None
-    steps: int
-    guidance: float
-    strips: list[Strips | None] = field(default_factory=list)
-
-    @property
-    def things(self) -> list[int]:
-        """Of each thing in a strip the number of its picture."""
-        return [i for i, s in enumerate(self.strips) if s is not None for _ in s.boxes]
-
-    def of_things(self) -> Conditions:
-        """What the things of all strips are drawn from, each alone: of each picture the first from the picture's own noise, the
-        others from other noise, so that two of a kind differ.
-        """
-        embeds = torch.cat([s.embeds for s in self.strips if s is not None])
-        things, generators = self.things, self.generator
-        if generators is not None:
-            if isinstance(generators, torch.Generator):  # one for all: each picture with strips takes a seed from it
-                own = {i: reseeded(generators) for i in dict.fromkeys(things)}
-            else:
-                own = {i: generators[i].clone_state() for i in things}
-            generators = []
-            for i in things:
-                generators.append(own[i])
-                own[i] = reseeded(own[i].clone_state())
-        rows = getattr(self.guidance, "rows", None)
-        kind: Any = type(self.guidance)  # of a batch of requests, with a scale for each picture
-        guidance = self.guidance if rows is None else kind([float(rows[i]) for i in things])
-        return Conditions(embeds, len(things), generators, self.steps, guidance)
 
 
 class PromptedPipeline:
@@ -498,65 +437,7 @@ class PromptedPipeline:
         Raises:
             InputError: as in a call; options that do not go with choosing; no image encoder.
         """
-        self.check_best(count, request)
-        if count == 1:
-            return self.draw(request)
-        self.aligner.part("image")  # before anything is drawn in vain
-        with collected() as notes:
-            wanted, used = self.mixed(replace(request, prior_temperature=0.0))  # (B, d)
-            used = replace(used, prior_temperature=self.sampled(request).prior_temperature)
-            unit, found = self.placed(replace(used, pictures=count))
-            candidates, strips = unit.split(count), self.scaled(found)  # B times (count, d)
-            own = request.generator
-            if isinstance(own, list | tuple) and len(own) != len(unit):
-                raise InputError(f"{len(own)} generators for {len(unit)} candidates: give one, or one for each")
-            for name, rows in request.options.items():
-                if isinstance(rows, list | tuple):  # before anything is drawn in vain
-                    rows_of(name, rows, len(wanted), 1)
-            seeds = None if request.seed is None else first_seeds(request.seed, len(wanted), count)
-            images, chosen = [], []
-            for i, points in enumerate(candidates):
-                mine = list(own[i * count : (i + 1) * count]) if isinstance(own, list | tuple) else own
-                one = replace(used, generator=None).picture(i)
-                one = replace(one, prompts=(), mix="lerp", prior_strength=None, prior_temperature=None, generator=mine)
-                one = replace(one, seed=None if seeds is None else tuple((seeds[i] + j) % SEEDS for j in range(count)))
-                picture, number = self.nearest_drawn(points, wanted[i], one, strips[i * count : (i + 1) * count])
-                images.append(picture)
-                chosen.append(0 if seeds is None else (seeds[i] + number) % SEEDS)
-        steps, guidance = self.steps_and_guidance(request)
-        used = replace(used, steps=steps, guidance=guidance, seed=None if seeds is None else tuple(chosen))
-        return PictureOutput(images=images, notes=notes, request=used)
-
-    def check_best(self, count: int, request: Request) -> None:
-        """Whether one of so many pictures of a request can be chosen."""
-        plain = Request()
-        for name, called in {"pictures": "num_images_per_prompt", **{n: n for n in NOT_CHOSEN}}.items():
-            given = getattr(request, name)
-            if given is not None and given != getattr(plain, name):
-                raise InputError(f"best_of chooses one PIL picture a prompt: leave out {called}")
-        if self.moving:
-            raise InputError("best_of chooses among pictures, and this decoder draws clips: leave it out")
-        if count < 1:
-            raise InputError(f"candidates must be at least 1, got {count}")
-
-    def nearest_drawn(self, points: Tensor, wanted: Tensor, request: Request, strips: list[Strips | None]) -> tuple[Any, int]:
-        """Of the pictures of embeddings (count, d) the one that is read as nearest to another embedding (d,), and its number.
-
-        Args:
-            request: all else about them, with a seed or a generator for each.
-        """
-        images, cosines = [], []
-        for at in range(0, len(points), request.batch):
-            some = slice(at, at + request.batch)
-            part = replace(request, prompts=tuple((Prompt("embeds", z),) for z in points[some]))
-            if isinstance(part.seed, tuple):
-                part = replace(part, seed=part.seed[some])
-            if isinstance(part.generator, list):
-                part = replace(part, generator=part.generator[some])
-            images += self.draw(part, strips[some]).images
-            cosines.append(self.aligner.embed("image", images[some]) @ wanted.to(self.aligner.place.device))
-        number = int(torch.cat(cosines).argmax())
-        return images[number], number
+        return draw_best(self, count, request)
 
     def interpolate(
         self,
@@ -591,12 +472,3 @@ class PromptedPipeline:
 def understanding_in(folder: Path | None) -> Understanding | None:
     """What a checkpoint's folder says of which prompts it understands; None where it says nothing."""
     return None if folder is None else Understanding.from_checkpoint(folder)
-
-
-def step_end(request: Request) -> dict[str, Any]:
-    """A request's callback as diffusers takes it, which wants to be given something back."""
-    callback = request.callback_on_step_end
-    return {
-        "callback_on_step_end": None if callback is None else lambda *now: callback(*now) or {},
-        "callback_on_step_end_tensor_inputs": list(request.callback_on_step_end_tensor_inputs),
-    }

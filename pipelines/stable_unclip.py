@@ -14,9 +14,10 @@ from unialign_gen.aligner import Aligner
 from unialign_gen.errors import InputError
 from unialign_gen.request import OPTIONS, Request
 
+from .conditions import Conditions
 from .embed_scale import EmbedScale
 from .prior import EmbeddingPrior
-from .prompted import Conditions, PromptedPipeline
+from .prompted import PromptedPipeline
 from .prompts import rows_of
 from .upscaler import Upscaler
 
