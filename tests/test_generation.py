@@ -340,7 +340,7 @@ def kill_after(children, out, count):
     return len(list(out.glob("pictures/**/*.png")))
 
 
-def test_killed_alone_and_as_two_and_finished_by_four_it_is_the_same_table(whole, command, tmp_path):
+def test_killed_alone_and_as_two_and_finished_by_three_it_is_the_same_table(whole, command, tmp_path):
     _, result = whole
 
     def start(world=1):
@@ -353,7 +353,7 @@ def test_killed_alone_and_as_two_and_finished_by_four_it_is_the_same_table(whole
     more = kill_after(start(2), tmp_path, left + 3)
     assert left < more < 48
     assert not (tmp_path / "result.json").exists()
-    processes.finish(*start(4))
+    processes.finish(*start(3))
     again = json.loads((tmp_path / "result.json").read_text())
     assert again["rows"] == result["rows"]
     assert again["differences"] == result["differences"]
