@@ -36,5 +36,5 @@ def main() -> None:
     if "--quiet" in options:
         console.be_quiet()
         words.remove("--quiet")
-    with console.one_line_errors():
+    with console.guarded():
         app(words)
