@@ -20,10 +20,8 @@ MODULES = (
     "data",
     "bridge",
     "bench",
-    "evaluate",
     "evaluate_generation",
     "evaluate_spaces",
-    "evaluate_decoders",
 )
 for module in MODULES:
     import_module(f".{module}", __package__)
