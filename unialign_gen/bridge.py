@@ -89,11 +89,7 @@ class Bridge:
 
 
 def read_bridge(folder: Path) -> Bridge | None:
-    """What lies beside a head; None beside one that was trained.
-
-    Raises:
-        InputError: it is damaged.
-    """
+    """What lies beside a head, None beside one that was trained; an `InputError` if it is damaged."""
     if not (folder / FILE).is_file():
         return None
     with as_input_error(
