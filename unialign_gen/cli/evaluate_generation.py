@@ -240,8 +240,8 @@ def distance(
     loaded = extractors([extractor], weights, resize, device)[extractor]
     from ..eval.features import compare
 
-    kept = None if cache == "none" else user_cache() / "features" if cache is None else Path(cache).expanduser()
-    found = compare(pictures, reference, loaded, subset_size, kept, strict)
+    folder = user_cache() / "features" if cache is None else Path(cache).expanduser()
+    found = compare(pictures, reference, loaded, subset_size, None if cache == "none" else folder, strict)
     lines = [f"{k}: {'not said' if v is None else f'{v:.6g}' if isinstance(v, float) else v}" for k, v in found.items()]
     report(found, as_json, "\n".join(lines))
 

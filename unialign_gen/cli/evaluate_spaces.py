@@ -39,7 +39,7 @@ class MeasuredSpace:
 
 
 def opened(space: MeasuredSpace, out: Path) -> tuple[list[Method], FeatureCache, Aligner | None]:
-    """What both protocols do first."""
+    """What `retrieval` and `gap` do first."""
     check_folder(out)
     stage("opening the features")
     from ..data.cache import FeatureCache
