@@ -69,7 +69,7 @@ def test_doctor_finds_what_does_not_fit(monkeypatch):
 
 
 def test_a_torchvision_of_another_torch_is_one_line_wherever_it_fails(capsys):
-    @guarded
+    @guarded()
     def command():
         try:
             raise RuntimeError("operator torchvision::nms does not exist")

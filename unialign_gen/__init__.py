@@ -27,21 +27,8 @@ __version__ = "0.2.0"
 _CLONE = Path(__file__).parent.parent
 if (_CLONE / "pipelines" / "prompted.py").is_file():  # Python was started in a clone: the folders beside this one are its own
     __path__.append(str(_CLONE))
-_MODULES = ("diagnostics", "encoders", "eval", "film", "media", "mixing", "objectives", "pipelines", "training")
-__all__ = [
-    "InputError",
-    "__version__",
-    "load",
-    "diagnostics",
-    "encoders",
-    "eval",
-    "film",
-    "media",
-    "mixing",
-    "objectives",
-    "pipelines",
-    "training",
-]
+__all__ = ["InputError", "__version__", "load"]
+__all__ += ["diagnostics", "encoders", "eval", "film", "media", "mixing", "objectives", "pipelines", "training"]  # modules
 
 
 class LoadOptions(TypedDict, total=False):
@@ -105,7 +92,7 @@ def load(checkpoint: str | Path = "starter", *, decoder: str | None = None, **op
 
 
 if not TYPE_CHECKING:  # unseen by type checkers, which would then take any name
-    __getattr__ = lazy(__name__, dict.fromkeys(_MODULES, ""))
+    __getattr__ = lazy(__name__, dict.fromkeys(__all__[3:], ""))
 
 
 def __dir__() -> list[str]:

@@ -159,7 +159,10 @@ class Aligner(ModelMixin, ConfigMixin):
             else:
                 raise InputError(f"the {kind} encoder was never given: use add_part or from_pretrained")
             if own is not None:
-                part = Part(part.encoder, self.own_head(kind, part.encoder), bridge)
+                head, given = load_head(own), part.encoder.dim
+                if head.config["features"] != given:
+                    raise InputError(f"{own} takes {head.config['features']} features, the {kind} encoder gives {given}")
+                part = Part(part.encoder, head, bridge)
             self.parts[kind] = self.fitting(kind, part).to(self.place.device, self.place.dtype)
 
     def describe(self, kind: str, config: dict[str, Any]) -> None:
@@ -207,15 +210,6 @@ class Aligner(ModelMixin, ConfigMixin):
                 del self.parts[kind]
             self.given.add(kind)
 
-    def own_head(self, kind: str, encoder: Encoder) -> Head:
-        """The head that `use_heads` named, if the encoder's features are what it takes."""
-        head = load_head(self.heads[kind])
-        if head.config["features"] != encoder.dim:
-            raise InputError(
-                f"{self.heads[kind]} takes {head.config['features']} features, the {kind} encoder gives {encoder.dim}"
-            )
-        return head
-
     def fitting(self, kind: str, part: Part) -> Part:
         """The part, if its vectors are as wide as the space."""
         if part.width != self.embed_dim:
@@ -240,9 +234,8 @@ class Aligner(ModelMixin, ConfigMixin):
     def modalities(self) -> list[str]:
         """What prompts may be: those with an encoder, and video where there is one for pictures."""
         known = list(self.config["encoders"])
-        return [m for m in MODALITIES if m in known or (m == "video" and "image" in known)] + [
-            m for m in known if m not in MODALITIES
-        ]
+        usual = [m for m in MODALITIES if m in known or (m == "video" and "image" in known)]
+        return usual + [m for m in known if m not in MODALITIES]
 
     def embed(self, modality: str, inputs: Sequence[Any]) -> Tensor:
         """Inputs of one modality -> unit embeddings (B, embed_dim).

@@ -75,7 +75,9 @@ class Bridge:
         for row, unsure in zip(features, self.uncertainty(raw.float()).tolist(), strict=True):
             if self.names:
                 assert isinstance(head, Head)
-                heard = heard_events(head, row, self.names)
+                recognition: Any = head.recognitions[0]
+                likeliest = recognition.probabilities(row[None])[0].topk(min(3, len(self.names)))
+                heard = "; ".join(f"{self.names[i]} {p:.2f}" for p, i in zip(*likeliest, strict=True))
                 note("no sound head", f"no sound head was trained for this decoder: drawn is what is heard by name, {heard} "
                      f"(uncertainty {unsure:.2f})")  # fmt: skip
             elif self.limit is not None and unsure > self.limit:
@@ -87,25 +89,13 @@ class Bridge:
 
 
 def read_bridge(folder: Path) -> Bridge | None:
-    """What lies beside a head; None beside one that was trained.
-
-    Raises:
-        InputError: it is damaged.
-    """
+    """What lies beside a head, None beside one that was trained; an `InputError` if it is damaged."""
     if not (folder / FILE).is_file():
         return None
     with as_input_error(
         f"{folder / FILE} is damaged: {{error}}; run `unialign-gen bridge` again", OSError, ValueError, TypeError
     ):
         return Bridge(**json.loads((folder / FILE).read_text("utf-8")))
-
-
-def heard_events(head: Head, features: Tensor, names: Sequence[str], most: int = 3) -> str:
-    """The likeliest events in one sound's features (width,), for a person."""
-    recognition = head.recognitions[0]
-    assert isinstance(recognition, Recognition)
-    found = recognition.probabilities(features[None])[0].topk(min(most, len(names)))
-    return "; ".join(f"{names[i]} {p:.2f}" for p, i in zip(found.values.tolist(), found.indices.tolist(), strict=True))
 
 
 @torch.no_grad()
@@ -184,16 +174,14 @@ def ridge(way: str, features: Tensor, targets: Tensor) -> Ridge:
     middle = y.mean(0)
     u, s, vt = torch.linalg.svd(x, full_matrices=False)  # (N, k), (k,), (k, f)
     uy = u.T @ (y - middle)  # (k, d)
-    best: tuple[float, float, Tensor, Tensor] | None = None
-    for decay in DECAYS:
+
+    def fitted(decay: float) -> tuple[float, float, Tensor, Tensor]:
         share = s.square() / (s.square() + decay * s.square().mean())  # (k,)
         leverage = 1 / count + u.square() @ share  # (N,)
         residual = (y - middle - u @ (share[:, None] * uy)) / (1 - leverage)[:, None]
-        error = float(residual.square().mean())
-        if best is None or error < best[0]:
-            best = error, decay, share, y - residual
-    assert best is not None
-    _, decay, share, left_out = best
+        return float(residual.square().mean()), decay, share, y - residual
+
+    _, decay, share, left_out = min(map(fitted, DECAYS), key=lambda fit: fit[0])
     weight = (vt.T * (share / s.clamp(min=1e-12))) @ uy  # (f, d)
     head.linear.weight.copy_(weight.T)
     head.linear.bias.copy_(middle)

@@ -176,8 +176,8 @@ def put(tree: dict[str, Any], entry: str) -> None:
         raise InputError(f"{entry!r}: write KEY=VALUE, such as frames=4 or streams.0.batch=64")
     value = parse(f"value: {text}", entry)["value"]
     place: Any = tree
-    *way, last = re.sub(r"\[(\d+)\]", r".\1", key).split(".")
-    for at, name in enumerate([*way, last]):
+    way = re.sub(r"\[(\d+)\]", r".\1", key).split(".")
+    for at, name in enumerate(way):
         here = ".".join(way[:at])
         name_or_number: Any = name
         if isinstance(place, list):
@@ -186,7 +186,7 @@ def put(tree: dict[str, Any], entry: str) -> None:
             name_or_number = int(name)
         elif not isinstance(place, dict):
             raise InputError(f"{entry!r}: {here} holds a value, not keys")
-        if at == len(way):
+        if at == len(way) - 1:
             place[name_or_number] = value
         elif isinstance(place, dict):
             place = place.setdefault(name, {})

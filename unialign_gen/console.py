@@ -56,32 +56,17 @@ def first_process() -> bool:
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """What the user got wrong is one line on stderr and exit code 2."""
+def guarded() -> Iterator[None]:
+    """What the user got wrong is one line on stderr and exit code 2; a warning is one line too."""
+    warnings.showwarning = show_warning  # type: ignore[assignment]
     try:
         yield
-    except InputError as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+    except Exception as error:
+        line = " ".join(str(error).split()) if isinstance(error, InputError) else known_failure(error)
+        if line is None:
+            raise
+        sys.stderr.write(f"error: {line}\n")
         raise SystemExit(2) from error
-
-
-def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """What the user got wrong is one line on stderr and exit code 2; a warning is one line too."""
-
-    @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        warnings.showwarning = show_warning  # type: ignore[assignment]
-        try:
-            with one_line_errors():
-                command(*args, **kwargs)
-        except Exception as error:
-            line = known_failure(error)
-            if line is None:
-                raise
-            sys.stderr.write(f"error: {line}\n")
-            raise SystemExit(2) from error
-
-    return run
 
 
 class Commands(typer.Typer):
@@ -92,7 +77,7 @@ class Commands(typer.Typer):
 
     def command(self, *name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:  # type: ignore[override]
         register = super().command(*name, **options)
-        return lambda function: register(guarded(flat(function)))
+        return lambda function: register(guarded()(flat(function)))
 
 
 def flat(command: Callable[..., None]) -> Callable[..., None]:

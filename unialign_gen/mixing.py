@@ -138,9 +138,7 @@ def spherical_mean(points: Sequence[Tensor], weights: Sequence[float], steps: in
     """
     total = sum(weights)
     stack = torch.stack(list(points)).double()  # (n, ..., d)
-    shares = (
-        torch.tensor([w / total for w in weights], dtype=torch.float64).reshape(-1, *[1] * (stack.ndim - 1)).to(stack.device)
-    )
+    shares = stack.new_tensor([w / total for w in weights]).reshape(-1, *[1] * (stack.ndim - 1))
     mean = stack[max(range(len(points)), key=lambda i: weights[i])]
     for _ in range(steps):
         step = (tangent(mean, stack) * shares).sum(0)

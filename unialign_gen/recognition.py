@@ -21,8 +21,6 @@ class Recognition(nn.Module):
 
     Args:
         width: how many of the encoder's features, counted from the first, classifier and gate read.
-        classes: number of classes.
-        embed_dim: width of the shared space.
         exclusive: one class at a time. Otherwise, as for a tagger's events, each class has its own probability, by a sigmoid,
             and they are divided by their sum.
     """

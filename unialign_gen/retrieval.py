@@ -212,27 +212,18 @@ class Ranks:
     to_text: Ranking
 
 
-@dataclass(frozen=True)
 class Rights:
-    """The right ones of one direction's queries, padded to the most that one has: scores (n, r), -inf where there are fewer.
+    """The right ones of n queries, padded to the most that one has: scores (n, r), -inf where there are fewer.
 
-    slot: of each pair, its place (P,) in the flattened (n, r). better, tied: how many wrong ones score higher, or the same.
+    They are made from pairs: the query of each (P,) and its score (P,). better, tied: how many wrong ones score higher, or
+    the same.
     """
 
-    scores: Tensor
-    slot: Tensor
-    better: Tensor
-    tied: Tensor
-
-    @classmethod
-    def of(cls, query: Tensor, scores: Tensor, count: int) -> Rights:
-        """From pairs: the query of each (P,) and its score (P,)."""
+    def __init__(self, query: Tensor, scores: Tensor, count: int):
         most = int(torch.bincount(query).max())
-        slot = query * most + occurrence(query)
-        padded = torch.full((count * most,), -torch.inf, dtype=scores.dtype)
-        padded[slot] = scores
-        zeros = torch.zeros(count, most, dtype=torch.int64)
-        return cls(padded.view(count, most), slot, zeros, zeros.clone())
+        self.scores = torch.full((count, most), -torch.inf, dtype=scores.dtype)
+        self.scores[query, occurrence(query)] = scores
+        self.better, self.tied = torch.zeros(2, count, most, dtype=torch.int64)
 
     def count(self, part: slice, tile: Tensor, tie: float) -> None:
         """Counts a tile (queries of `part`, candidates) whose right ones are at -inf."""
@@ -282,7 +273,7 @@ def ranks(score: Score, owner: Tensor, groups: Tensor | None = None) -> Ranks:
             own[at] = score.tile(rows, columns)[i, j]
     if not bool(own.isfinite().all()):
         raise InputError("scores hold NaN or infinite values")
-    forth, back = Rights.of(text, own, score.texts), Rights.of(clip, own, score.clips)
+    forth, back = Rights(text, own, score.texts), Rights(clip, own, score.clips)
     for rows, columns, _, i, j in places:
         tile = score.tile(rows, columns)
         tile[i, j] = -torch.inf  # right ones are no rivals

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .concepts import ConceptTable, concept_table
@@ -16,11 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 COLUMNS = 7
-
-
-def samples() -> Path:
-    """The folder of the sample recordings and the sample clip."""
-    return shipped_folder() / "samples"
+SAMPLES = shipped_folder() / "samples"  # recordings and a clip
 
 
 def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
@@ -30,7 +25,7 @@ def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
     All from one seed, but for the row of seeds, and each the nearest to its prompt of `best_of`, but for that row and the way.
     Where the checkpoint has a concept table, a sound's label says what it was heard as.
     """
-    plan = json.loads((samples() / "showcase.json").read_text())
+    plan = json.loads((SAMPLES / "showcase.json").read_text())
     from tqdm import tqdm
 
     bar = tqdm(unit="picture", disable=None, leave=False)
@@ -76,4 +71,4 @@ def heard_as(pipeline: Any, name: str, concepts: ConceptTable | None) -> str:
 
 
 def path(name: str) -> str:
-    return str(samples() / name)
+    return str(SAMPLES / name)

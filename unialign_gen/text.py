@@ -59,18 +59,14 @@ def tell_unread(tokenizer: Any, text: str, limit: int, unknown: str = "[UNK]") -
         limit: tokens that are read, the special ones included.
     """
     encoded = tokenizer.encode(text)
-    words: dict[int, list[int]] = {}
-    for i, word in enumerate(encoded.word_ids):
-        if word is not None:
-            words.setdefault(word, []).append(i)
-    spans = {w: (encoded.offsets[at[0]][0], encoded.offsets[at[-1]][1]) for w, at in words.items()}
+    spans = {word: encoded.word_to_chars(word) for word in dict.fromkeys(encoded.word_ids) if word is not None}
     if encoded.overflowing:
         tell_truncated(text[max((end for _, end in spans.values()), default=0) :], limit)
-    strange = [
-        text[slice(*spans[w])]
-        for w, at in words.items()
-        if any(encoded.tokens[i] == unknown for i in at) or (len(at) > 1 and spans[w][1] - spans[w][0] <= CRUMB * len(at))
-    ]
+    strange = []
+    for word, (start, end) in spans.items():
+        pieces = encoded.tokens[slice(*encoded.word_to_tokens(word))]
+        if unknown in pieces or (len(pieces) > 1 and end - start <= CRUMB * len(pieces)):
+            strange.append(text[start:end])
     tell_strange(strange)
 
 
@@ -92,14 +88,11 @@ def tell_strange(words: Sequence[str]) -> None:
     strange = list(dict.fromkeys(word.strip() for word in words))
     if strange:
         more = f" and {len(strange) - MOST_WORDS} more" if len(strange) > MOST_WORDS else ""
-        tell("unknown words", words=", ".join(quoted(w) for w in strange[:MOST_WORDS]) + more)
+        tell("unknown words", words=", ".join(f'"{w}"' for w in strange[:MOST_WORDS]) + more)
 
 
 def tell_truncated(rest: str, limit: int) -> None:
     rest = rest.strip()
     if rest:
-        tell("truncated", limit=limit, rest=quoted(rest if len(rest) <= MOST_QUOTED else f"{rest[: MOST_QUOTED - 3]}..."))
-
-
-def quoted(words: str) -> str:
-    return f'"{words}"'
+        shown = rest if len(rest) <= MOST_QUOTED else f"{rest[: MOST_QUOTED - 3]}..."
+        tell("truncated", limit=limit, rest=f'"{shown}"')

@@ -20,10 +20,8 @@ MODULES = (
     "data",
     "bridge",
     "bench",
-    "evaluate",
     "evaluate_generation",
     "evaluate_spaces",
-    "evaluate_decoders",
 )
 for module in MODULES:
     import_module(f".{module}", __package__)
@@ -36,5 +34,5 @@ def main() -> None:
     if "--quiet" in options:
         console.be_quiet()
         words.remove("--quiet")
-    with console.one_line_errors():
+    with console.guarded():
         app(words)

@@ -61,11 +61,7 @@ def top(
 
 
 def picture_files(out: Path, count: int, inputs: Sequence[str | Path], overwrite: bool) -> list[Path]:
-    """The names of so many pictures, `out` or with -1, -2 ..., none of which is an input.
-
-    Raises:
-        InputError: a name that cannot be written.
-    """
+    """The names of so many pictures, `out` or with -1, -2 ...; an `InputError` if one is an input or cannot be written."""
     names = numbered(out, count)
     for name in names:
         check_output(name, (".png", ".jpg", ".jpeg", ".webp"), inputs, overwrite)

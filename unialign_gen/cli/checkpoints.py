@@ -54,35 +54,26 @@ def calibrate(
 
     That of raw image embeddings; it is written as the decoder's embed_scale.
     """
-    from ..loading import (
-        PUBLISHED,
-        SHIPPED,
-        calibration_folder,
-        check_device,
-        check_names,
-        find,
-        open_aligner,
-        unconditional_is_zero,
-    )
+    from .. import loading
 
     checkpoint = space.checkpoint
-    folder = find(checkpoint)
+    folder = loading.find(checkpoint)
     if images is not None and not images.is_dir():
         raise InputError(f"--images {images}: no such folder")
-    place = out or (calibration_folder(checkpoint) if not (folder / "aligner").is_dir() else folder / "embed_scale")
-    if out is None and checkpoint not in SHIPPED + PUBLISHED and not Path(checkpoint).expanduser().is_dir():
+    place = out or (folder / "embed_scale" if (folder / "aligner").is_dir() else loading.calibration_folder(checkpoint))
+    if out is None and checkpoint not in loading.SHIPPED + loading.PUBLISHED and not Path(checkpoint).expanduser().is_dir():
         raise InputError(f"{checkpoint} is not a folder of yours: name one with --out")
     check_folder(place, not no_overwrite)
-    check_names(space.device)
+    loading.check_names(space.device)
     stage("loading the image encoder")
-    device = check_device(space.device)
+    device = loading.check_device(space.device)
     from ..loading.description import on_disk
     from ..loading.scale import measure, pictures_in, shipped_pictures
 
     shipped = shipped_pictures()
     files = (list(shipped) if images is None else pictures_in(images))[:limit]
-    aligner = open_aligner(checkpoint, parse_sources(space.source), space.accept_license).to(device)
-    found = measure(aligner.part("image"), files, zero_unconditional=unconditional_is_zero(folder))
+    aligner = loading.open_aligner(checkpoint, parse_sources(space.source), space.accept_license).to(device)
+    found = measure(aligner.part("image"), files, zero_unconditional=loading.unconditional_is_zero(folder))
     if on_disk(aligner.configs.get("text", {})):
         known = measure(aligner.part("image"), list(shipped), texts=aligner.part("text"), captions=list(shipped.values()))
         found.shift = known.shift

@@ -41,13 +41,7 @@ def generate(
     """Draw one prompt, which may mix several inputs."""
     from .prompts import files_of, request_of
 
-    asked = request_of(
-        *(prompts, part),
-        mix=mix,
-        prior_temperature=prior_temperature,
-        upscale=upscale,
-        **sampling.arguments,
-    )
+    asked = request_of(prompts, part, mix=mix, prior_temperature=prior_temperature, upscale=upscale, **sampling.arguments)
     out = named_after([p.name for p in asked.prompts[0]], ".png", num_images) if out is None else out
     names = picture_files(out, num_images, files_of(asked), not no_overwrite)
     pipeline = load(model, clips=False)
@@ -197,12 +191,7 @@ def edit(
     from ..media import check_file
     from .prompts import files_of, request_of
 
-    asked = request_of(
-        *(prompts, part),
-        mix=mix,
-        num_images_per_prompt=num_images,
-        **sampling.arguments,
-    )
+    asked = request_of(prompts, part, mix=mix, num_images_per_prompt=num_images, **sampling.arguments)
     given = [path for path in (picture, mask, control) if path is not None]
     for path in given:
         check_file(path)

@@ -1,29 +1,68 @@
-"""Measurements of pictures: `eval generation`, `eval distance`, `eval statistics`, `eval report`."""
+"""Measurements of pictures: `eval concepts`, `eval generation`, `eval distance`, `eval statistics`, `eval report`."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..console import report, stage
-from ..output import check_folder, check_output, written
+from ..errors import InputError
+from ..output import check_folder, check_output, user_cache, written
+from . import options as o
 from .app import evaluate
-from .measuring import (
-    ExtractorOption,
-    MethodOption,
-    Out,
-    ResizeOption,
-    StrictOption,
-    WeightsOption,
-    cache_folder,
-    extractors,
-    finish,
-    open_judges,
-)
-from .options import AcceptLicense, AsJson, Checkpoint, Device, Dtype, Guidance, NoOverwrite, Source, Steps
+from .loading import load, parse_sources
+from .measuring import MethodOption, Out, finish, open_judges
+
+if TYPE_CHECKING:
+    from ..eval.extractors import Extractor
+
+EXTRACTORS = ("inception", "judge", "clip", "dinov2")
+
+ExtractorOption = Annotated[
+    list[str] | None, typer.Option("--extractor", help=f"{', '.join(EXTRACTORS)}; can be repeated. FID is inception's only.")
+]
+WeightsOption = Annotated[
+    list[str] | None,
+    typer.Option("--weights", help="EXTRACTOR=PATH: Inception's weight file, or the folder of clip or dinov2."),
+]
+ResizeOption = Annotated[str, typer.Option("--resize", help="Before Inception: bicubic (Pillow's, antialiased) or tf1.")]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Stop at a picture that cannot be read, instead of leaving it out.")
+]
+
+
+@evaluate.command()
+def concepts(
+    checkpoint: o.Checkpoint = "starter",
+    decoder: o.Decoder = None,
+    heads: o.Heads = None,
+    data: Annotated[Path | None, typer.Option(help="The data set that the recipe builds.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many prompts of each kind and list.")] = 200,
+    best_of: o.BestOf = 1,
+    prior_strength: o.PriorStrength = None,
+    seed: o.Seed = 0,
+    as_json: o.AsJson = False,
+) -> None:
+    """Whether pictures show what prompts say.
+
+    The judge on prompts of the data set, and colour, variety, pairs, counts, read-back and nonsense on fixed lists.
+    """
+    from ..data.manifest import default_root, read
+    from ..loading import find
+
+    find(checkpoint, decoder)
+    root = data or default_root()
+    read(root)  # says where there is none, before anything is loaded
+    pipeline = load(o.Model(checkpoint, decoder=decoder, heads=heads))
+    from ..checkpoints.concepts import evaluate as run
+    from ..checkpoints.concepts import table
+
+    pipeline.set_progress_bar_config(disable=True)
+    result = run(pipeline, root, limit=limit, seed=seed, best_of=best_of, prior_strength=prior_strength)
+    report(result, as_json, table(result))
 
 
 @evaluate.command()
@@ -48,14 +87,14 @@ def generation(
         str, typer.Option("--prompts", help="Kinds of prompts; + joins modalities; image draws the clip's own picture again.")
     ] = "text,audio,text+audio,image",
     method: MethodOption = None,
-    checkpoint: Checkpoint = "starter",
+    checkpoint: o.Checkpoint = "starter",
     decoder: Annotated[list[str] | None, typer.Option(help="The starter's decoders; can be repeated.")] = None,
-    source: Source = None,
-    accept_license: AcceptLicense = False,
+    source: o.Source = None,
+    accept_license: o.AcceptLicense = False,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Draws of each prompt.")] = 3,
     frame: Annotated[int, typer.Option(min=0, max=7, help="Which of a video's 8 frames is its picture.")] = 4,
-    steps: Steps = None,
-    guidance: Guidance = None,
+    steps: o.Steps = None,
+    guidance: o.Guidance = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at a time.")] = 16,
     extractor: ExtractorOption = None,
     weights: WeightsOption = None,
@@ -73,9 +112,9 @@ def generation(
         int, typer.Option(min=0, help="Clips that are drawn between their text and their sound, in 8 steps.")
     ] = 2,
     ways: Annotated[int | None, typer.Option(min=0, hidden=True)] = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    device: o.Device = "cpu",
+    dtype: o.Dtype = "float32",
+    as_json: o.AsJson = False,
 ) -> None:
     """Draw every method's prompts and measure the pictures.
 
@@ -101,7 +140,6 @@ def generation(
     from ..eval.study import Plan
     from ..loading import check_device, dtype_of, quiet
     from .evaluate_corpora import choose, parse_kinds
-    from .loading import parse_sources
 
     chosen = tuple(parse_kinds(kinds))
     corpus = choose(dataset, root, split, clips, select_seed, out, csv, captions, annotations)
@@ -152,9 +190,9 @@ def statistics(
     weights: WeightsOption = None,
     resize: ResizeOption = "bicubic",
     strict: StrictOption = False,
-    device: Device = "cpu",
-    no_overwrite: NoOverwrite = False,
-    as_json: AsJson = False,
+    device: o.Device = "cpu",
+    no_overwrite: o.NoOverwrite = False,
+    as_json: o.AsJson = False,
 ) -> None:
     """Keep the mean and covariance of pictures' features.
 
@@ -191,8 +229,8 @@ def distance(
         str | None, typer.Option(help="Where features are kept; by default in the user's cache, none keeps nothing.")
     ] = None,
     strict: StrictOption = False,
-    device: Device = "cpu",
-    as_json: AsJson = False,
+    device: o.Device = "cpu",
+    as_json: o.AsJson = False,
 ) -> None:
     """Measure how far two sets of pictures are apart.
 
@@ -202,7 +240,8 @@ def distance(
     loaded = extractors([extractor], weights, resize, device)[extractor]
     from ..eval.features import compare
 
-    found = compare(pictures, reference, loaded, subset_size, cache_folder(cache), strict)
+    folder = user_cache() / "features" if cache is None else Path(cache).expanduser()
+    found = compare(pictures, reference, loaded, subset_size, None if cache == "none" else folder, strict)
     lines = [f"{k}: {'not said' if v is None else f'{v:.6g}' if isinstance(v, float) else v}" for k, v in found.items()]
     report(found, as_json, "\n".join(lines))
 
@@ -213,8 +252,8 @@ def write_report(
     out: Out,
     title: Annotated[str, typer.Option(help="Of the page.")] = "Evaluation",
     formats: Annotated[list[str] | None, typer.Option("--format", help="Also markdown, latex or csv; can be repeated.")] = None,
-    no_overwrite: NoOverwrite = False,
-    as_json: AsJson = False,
+    no_overwrite: o.NoOverwrite = False,
+    as_json: o.AsJson = False,
 ) -> None:
     """Put the results of several runs on one page.
 
@@ -228,3 +267,19 @@ def write_report(
     found = [(path if path.is_dir() else path.parent, results.read(path)) for path in result]
     files = [str(f) for f in pages.write(found, out, title, formats or [])]
     report({"files": files}, as_json, "\n".join(files))
+
+
+def extractors(names: list[str] | None, weights: list[str] | None, resize: str, device: str) -> dict[str, Extractor]:
+    """The extractors that the options name, loaded."""
+    from ..eval.extractors import load
+
+    places: dict[str, Path] = {}
+    for entry in weights or []:
+        name, equals, value = entry.partition("=")
+        if not equals or not value or (name not in EXTRACTORS and ":" not in name):
+            raise InputError(f"--weights {entry!r}: write EXTRACTOR=PATH, such as inception=FILE or dinov2=FOLDER")
+        places[name] = Path(value).expanduser()
+    chosen = list(dict.fromkeys(names or ["inception"]))
+    if unused := set(places) - set(chosen):
+        raise InputError(f"--weights for {', '.join(sorted(unused))}, but --extractor does not name it")
+    return {n: load(n, places.get(n), resize if n == "inception" else "bicubic", device) for n in chosen}

@@ -1,8 +1,9 @@
-"""Measurements of embeddings: `eval retrieval`, `eval gap`."""
+"""Measurements of embeddings: `eval retrieval`, `gap`, `mteb` and `export`; and of what decoders keep of them: `decoders`."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +13,9 @@ from ..console import report, stage
 from ..errors import InputError, as_input_error
 from ..output import check_folder
 from .app import evaluate
-from .measuring import MeasuredSpace, Out, finish, open_aligner_of
-from .options import AsJson, Checkpoint, Device, Seed
+from .loading import load, parse_sources
+from .measuring import MethodOption, Out, finish, open_aligner_of
+from .options import AcceptLicense, AsJson, Checkpoint, Device, Dtype, Model, Seed, Source, Steps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,14 +25,26 @@ if TYPE_CHECKING:
     from ..loading.methods import Method
 
 
+@dataclass
+class MeasuredSpace:
+    """Features of encoders, and the heads that they are measured under."""
+
+    features: Annotated[Path, typer.Option(help="A folder that `unialign-gen extract` made.")]
+    method: MethodOption = None
+    checkpoint: Annotated[
+        str, typer.Option(help="Whose heads stand in for those a method does not have; none for no such heads.")
+    ] = "starter"
+    source: Source = None
+    accept_license: AcceptLicense = False
+
+
 def opened(space: MeasuredSpace, out: Path) -> tuple[list[Method], FeatureCache, Aligner | None]:
-    """What both protocols do first."""
+    """What `retrieval` and `gap` do first."""
     check_folder(out)
     stage("opening the features")
     from ..data.cache import FeatureCache
     from ..loading import open_aligner
     from ..loading.methods import parse
-    from .loading import parse_sources
 
     methods, cache = parse(space.method), FeatureCache.open(space.features)
     if space.checkpoint == "none":
@@ -200,3 +214,56 @@ def export_model(
         from ..sentence_transformer import export
 
     report({"folder": str(export(open_aligner_of(checkpoint), out))}, as_json, str(out))
+
+
+@evaluate.command()
+def decoders(
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME or NAME/DECODER, repeated; every decoder of pictures that is on this disk by default."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of real pictures; the 64 photographs of the package by default.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=2, help="At most so many of them.")] = 64,
+    seeds: Annotated[int, typer.Option(min=2, help="Drawings of each.")] = 4,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at a time.")] = 8,
+    steps: Steps = None,
+    source: Source = None,
+    accept_license: AcceptLicense = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """What survives of a point, decoder by decoder.
+
+    Read-back, distance to real pictures, variety over seeds, speed and memory.
+    """
+    if images is not None and not images.is_dir():
+        raise InputError(f"--images {images}: no such folder")
+    stage("looking at what is on this disk")
+    from ..loading import DECODERS, describe
+    from ..loading.scale import pictures_in, shipped_pictures
+
+    names = checkpoint or [
+        f"{row['name']}/{decoder}" if decoder else row["name"]
+        for row in describe()
+        if row["on_disk"] and not row.get("moving")
+        for decoder in row.get("decoders", [None])
+    ]
+    if source and len(names) != 1:
+        raise InputError(f"--source is for one decoder, here are {len(names)}: name it with --checkpoint")
+    files = (list(shipped_pictures()) if images is None else pictures_in(images))[:limit]
+    from ..checkpoints.decoders import evaluate as run
+    from ..checkpoints.decoders import table
+    from ..eval.judge import Judge
+    from ..media import load_image
+
+    pictures, judge = [load_image(file) for file in files], Judge.from_folder()
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        place, _, last = name.rpartition("/")
+        place, decoder = (place, last) if last in DECODERS and place else (name, None)
+        pipeline = load(Model(place, source, accept_license, device, dtype, decoder))
+        found[name] = run(pipeline, pictures, judge, seeds, batch, num_inference_steps=steps)
+    report({"decoders": found}, as_json, table(found))

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
-from ..output import user_cache
-from .options import AcceptLicense, Source
 
 if TYPE_CHECKING:
     from ..aligner import Aligner
-    from ..eval.extractors import Extractor
-
-EXTRACTORS = ("inception", "judge", "clip", "dinov2")
 
 MethodOption = Annotated[
     list[str] | None,
@@ -27,54 +21,7 @@ MethodOption = Annotated[
         help="NAME=RUN of `train`, NAME=RUN,RUN,RUN for its seeds, or checkpoint for its own heads. Repeat to compare.",
     ),
 ]
-ExtractorOption = Annotated[
-    list[str] | None, typer.Option("--extractor", help=f"{', '.join(EXTRACTORS)}; can be repeated. FID is inception's only.")
-]
-WeightsOption = Annotated[
-    list[str] | None,
-    typer.Option("--weights", help="EXTRACTOR=PATH: Inception's weight file, or the folder of clip or dinov2."),
-]
-ResizeOption = Annotated[str, typer.Option("--resize", help="Before Inception: bicubic (Pillow's, antialiased) or tf1.")]
-StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Stop at a picture that cannot be read, instead of leaving it out.")
-]
 Out = Annotated[Path, typer.Option(help="A folder for the results.")]
-
-
-@dataclass
-class MeasuredSpace:
-    """Features of encoders, and the heads that they are measured under."""
-
-    features: Annotated[Path, typer.Option(help="A folder that `unialign-gen extract` made.")]
-    method: MethodOption = None
-    checkpoint: Annotated[
-        str, typer.Option(help="Whose heads stand in for those a method does not have; none for no such heads.")
-    ] = "starter"
-    source: Source = None
-    accept_license: AcceptLicense = False
-
-
-def extractors(names: list[str] | None, weights: list[str] | None, resize: str, device: str) -> dict[str, Extractor]:
-    """The extractors that the options name, loaded."""
-    from ..eval.extractors import load
-
-    places: dict[str, Path] = {}
-    for entry in weights or []:
-        name, equals, value = entry.partition("=")
-        if not equals or not value or (name not in EXTRACTORS and ":" not in name):
-            raise InputError(f"--weights {entry!r}: write EXTRACTOR=PATH, such as inception=FILE or dinov2=FOLDER")
-        places[name] = Path(value).expanduser()
-    chosen = list(dict.fromkeys(names or ["inception"]))
-    if unused := set(places) - set(chosen):
-        raise InputError(f"--weights for {', '.join(sorted(unused))}, but --extractor does not name it")
-    return {n: load(n, places.get(n), resize if n == "inception" else "bicubic", device) for n in chosen}
-
-
-def cache_folder(given: str | None) -> Path | None:
-    """Where features of pictures are kept; None for nowhere."""
-    if given is not None:
-        return None if given == "none" else Path(given).expanduser()
-    return user_cache() / "features"
 
 
 def open_judges(names: list[str], device: str) -> dict[str, Aligner]:

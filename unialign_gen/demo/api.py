@@ -47,11 +47,7 @@ class Endpoints(gr.Blocks):
 
 
 def uploaded(payload: Any) -> str | None:
-    """The path of a file as clients name it, `{"path": ...}`, if it lies where uploads lie; nothing is opened.
-
-    Raises:
-        InputError: it does not, or is no file.
-    """
+    """The path of a file as clients name it, `{"path": ...}`, unopened; an `InputError` unless it lies where uploads lie."""
     if payload is None:
         return None
     with suppress(TypeError, KeyError, ValueError):

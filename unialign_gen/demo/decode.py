@@ -37,12 +37,6 @@ RECORDINGS = "WAV, MP3, FLAC, OGG, Opus, M4A, AAC, AIFF, MP4, MOV, WebM, MKV or 
 MOVING = ("GIF", "WEBP", "PNG", "AVIF")
 
 
-class Named(io.BytesIO):
-    """A file's bytes, with the name that messages call it by."""
-
-    name: str
-
-
 def narrow(limits: Limits) -> None:
     """Gives up what decoding does not need, see the top of this file; file descriptors above 3 are closed."""
     try:
@@ -58,23 +52,21 @@ def narrow(limits: Limits) -> None:
         resource.setrlimit(limit, (0, 0))
 
 
-def no_file_changes() -> bool:
-    """Landlock: every right to files that its first version knows is given up. False where the kernel has none of it.
+def no_file_changes() -> None:
+    """Landlock, where the kernel has it: every right to files that its first version knows is given up.
 
     The numbers are those of Linux's `landlock_create_ruleset` and `landlock_restrict_self`, the same on every machine, and
     of `PR_SET_NO_NEW_PRIVS`.
     """
     if not sys.platform.startswith("linux"):
-        return False
+        return
     libc = ctypes.CDLL(None, use_errno=True)
     rights = ctypes.c_uint64((1 << 13) - 1)
     ruleset = libc.syscall(444, ctypes.byref(rights), ctypes.c_size_t(8), 0)
-    if ruleset < 0:
-        return False
-    libc.prctl(38, 1, 0, 0, 0)
-    done = libc.syscall(446, ruleset, 0) == 0
-    os.close(ruleset)
-    return done
+    if ruleset >= 0:
+        libc.prctl(38, 1, 0, 0, 0)
+        libc.syscall(446, ruleset, 0)
+        os.close(ruleset)
 
 
 def warm_up() -> None:
@@ -112,8 +104,8 @@ def main() -> None:
 
 
 def answer(request: dict[str, Any], data: bytes, limits: Limits, out: BinaryIO) -> None:
-    file, arrays = Named(data), list[np.ndarray]()
-    name = file.name = request["name"]
+    file, arrays = io.BytesIO(data), list[np.ndarray]()
+    name = file.name = request["name"]  # that messages call it by
     with collected() as notes:
         try:
             kind, arrays, extra = decode(request["kind"], file, request["rate"], limits)
@@ -131,7 +123,7 @@ def answer(request: dict[str, Any], data: bytes, limits: Limits, out: BinaryIO) 
     out.flush()
 
 
-def decode(kind: str, file: Named, rate: int, limits: Limits) -> tuple[str, list[np.ndarray], dict[str, Any]]:
+def decode(kind: str, file: io.BytesIO, rate: int, limits: Limits) -> tuple[str, list[np.ndarray], dict[str, Any]]:
     """What was found, its arrays, and what else is to be said of it."""
     if kind == "any":
         kind = kind_of(file)
@@ -149,12 +141,8 @@ def decode(kind: str, file: Named, rate: int, limits: Limits) -> tuple[str, list
     return "video", [*(np.asarray(f) for f in clip.frames), *sound], {"sound": clip.sound is not None, "seconds": seconds}
 
 
-def kind_of(file: Named) -> str:
-    """`image`, `video` or `audio`, by the content.
-
-    Raises:
-        InputError: none of them, or a format that is not taken.
-    """
+def kind_of(file: io.BytesIO) -> str:
+    """`image`, `video` or `audio`, by the content; an `InputError` for none of them, or a format that is not taken."""
     taken = f"give a picture ({listed(PICTURES)}), a sound or a video ({RECORDINGS})"
     try:
         with opened_picture(file) as (picture, _):
@@ -171,7 +159,7 @@ def kind_of(file: Named) -> str:
         raise InputError(f"{error}; {taken}") from error
 
 
-def check_picture(file: Named, limits: Limits) -> str | None:
+def check_picture(file: io.BytesIO, limits: Limits) -> str | None:
     """Its format and size, before it is decoded; the text that this program left in it, if it did."""
     with opened_picture(file, PICTURES) as (picture, _):
         (width, height), ours = picture.size, picture.format in FORMATS
@@ -185,7 +173,7 @@ def check_picture(file: Named, limits: Limits) -> str | None:
     return None
 
 
-def check_container(file: Named, kind: str, limits: Limits) -> float | None:
+def check_container(file: io.BytesIO, kind: str, limits: Limits) -> float | None:
     """Length and frame size as the file states them, before anything is decoded; the length in seconds, if stated."""
     size, seconds, moving = (0, 0), None, kind == "video"
     if moving:

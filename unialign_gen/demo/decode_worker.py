@@ -79,11 +79,7 @@ class Worker:
             clock.cancel()
 
     def ask(self, kind: str, path: Path, rate: int, seconds: float) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """A header and its arrays, within so many seconds.
-
-        Raises:
-            ConnectionError, TimeoutError: the process has ended, of itself or since its time was over.
-        """
+        """A header and its arrays; a `ConnectionError` if the process ends, a `TimeoutError` after so many seconds."""
         self.files += 1
         data = path.read_bytes()
         with self.killed_after(seconds):

@@ -112,11 +112,7 @@ class Engine:
         self.rates: dict[str, int] = {}
 
     def model(self, label: Any) -> Model:
-        """By its label.
-
-        Raises:
-            InputError: there is none of this name here.
-        """
+        """By its label; an `InputError` if there is none of this name here."""
         if not isinstance(label, str) or label not in self.models:
             raise InputError(f"model must be one of {', '.join(self.models)}")
         return self.models[label]

@@ -55,11 +55,7 @@ class Limits:
 
 
 def whole(value: Any, name: str, low: int, high: int) -> int:
-    """A whole number from `low` to `high`.
-
-    Raises:
-        InputError: anything else.
-    """
+    """A whole number from `low` to `high`, or an `InputError`."""
     number = decimal(value, name, low, high)
     if number != int(number):
         raise InputError(f"{name} must be a whole number, got {number:g}")
@@ -67,11 +63,7 @@ def whole(value: Any, name: str, low: int, high: int) -> int:
 
 
 def decimal(value: Any, name: str, low: float, high: float) -> float:
-    """A finite number from `low` to `high`.
-
-    Raises:
-        InputError: anything else.
-    """
+    """A finite number from `low` to `high`, or an `InputError`."""
     # a comparison with NaN is false; whole numbers of any length compare
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise InputError(f"{name} must be a number from {low:g} to {high:g}")
@@ -79,11 +71,7 @@ def decimal(value: Any, name: str, low: float, high: float) -> float:
 
 
 def words(value: Any, name: str, most: int) -> str:
-    """A text without surrounding space, empty for none.
-
-    Raises:
-        InputError: no text, or a longer one.
-    """
+    """A text without surrounding space, empty for none; an `InputError` for what is no text, or a longer one."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -94,11 +82,7 @@ def words(value: Any, name: str, most: int) -> str:
 
 
 def choice(value: Any, name: str, among: tuple[str, ...]) -> str:
-    """One of `among`.
-
-    Raises:
-        InputError: anything else.
-    """
+    """One of `among`, or an `InputError`."""
     if not isinstance(value, str) or value not in among:
         raise InputError(f"{name} must be one of {', '.join(among)}")
     return value

@@ -87,11 +87,7 @@ class Live(Action):
 
 
 def read_samples(text: Any) -> Tensor | None:
-    """Samples (n,) in [-1, 1]; None for none.
-
-    Raises:
-        InputError: no base64 of 16-bit samples, or more than `LONGEST` seconds of them.
-    """
+    """16-bit samples in base64 as (n,) in [-1, 1], None for none; an `InputError` for others, or for too many."""
     try:
         found = np.frombuffer(base64.b64decode(text, validate=True), "<i2").astype(np.float32) / 32768
     except (binascii.Error, ValueError, TypeError) as error:

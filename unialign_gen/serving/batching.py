@@ -24,20 +24,13 @@ class Task:
     """Something to be computed; `key` says which drawings it may be drawn with, None with none."""
 
     run: Callable[[], Any]
-    pipeline: PromptedPipeline | None = None
+    pipeline: Any = None
     request: Request = field(default_factory=Request)
     key: Hashable = None
     rows: int = 0
     future: Future[Any] = field(default_factory=Future)
     context: Context = field(default_factory=copy_context)  # notes reach the caller's own `collected`
     arrived: float = field(default_factory=time.monotonic)
-
-    def finish(self) -> None:
-        """Runs it by itself."""
-        try:
-            self.future.set_result(self.context.run(self.run))
-        except BaseException as error:  # handed to the thread that waits
-            self.future.set_exception(error)
 
 
 class BatchingEngine(AbstractContextManager["BatchingEngine"]):
@@ -162,24 +155,23 @@ class BatchingEngine(AbstractContextManager["BatchingEngine"]):
 
 def draw(tasks: list[Task]) -> None:
     """Draws tasks of one key together, and alone those that are no batch or cannot be part of it."""
-    members: list[tuple[Task, Member]] = []
+    members: dict[Task, Member] = {}
     known: Known = {}
-    if len(tasks) > 1:
-        for task in tasks:
-            assert task.pipeline is not None
-            with suppress(Exception):  # its own fault: drawn alone it says so, to its caller
-                members.append((task, task.context.run(Member.of, task.pipeline, task.request, known)))
+    for task in tasks if len(tasks) > 1 else ():
+        with suppress(Exception):  # its own fault: drawn alone it says so, to its caller
+            members[task] = task.context.run(Member.of, task.pipeline, task.request, known)
     answers: list[PictureOutput | Exception] = []
     if len(members) > 1:
-        pipeline = members[0][0].pipeline
-        assert pipeline is not None
         with suppress(Exception):  # which of them it was shows when each is drawn alone
-            answers = draw_together(pipeline, [member for _, member in members])
-    for (task, _), answer in zip(members, answers, strict=False):
+            answers = draw_together(tasks[0].pipeline, list(members.values()))
+    for task, answer in zip(members, answers, strict=False):
         if isinstance(answer, Exception):
             task.future.set_exception(answer)
         else:
             task.future.set_result(answer)
     for task in tasks:
         if not task.future.done():
-            task.finish()
+            try:
+                task.future.set_result(task.context.run(task.run))
+            except BaseException as error:  # handed to the thread that waits
+                task.future.set_exception(error)

@@ -54,11 +54,7 @@ class SharedPipeline(Serial):
         self._check = check
 
     def draw(self, request: Request) -> PictureOutput:
-        """As the pipeline's own `draw`.
-
-        Raises:
-            InputError: something in the request that cannot be used.
-        """
+        """As the pipeline's own `draw`."""
         future = self._engine.submit(self._target, request)
         while not wait([future], WAIT).done:
             try:

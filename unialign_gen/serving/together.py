@@ -80,11 +80,7 @@ class Member:
         return made
 
     def words(self, name: str) -> list[str]:
-        """An option of words, one a picture.
-
-        Raises:
-            InputError: a list that does not fit the prompts.
-        """
+        """An option of words, one a picture; an `InputError` for a list that does not fit the prompts."""
         return rows_of(name, self.request.options.get(name), self.conditions.prompts, self.request.pictures)
 
 
