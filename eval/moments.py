@@ -14,6 +14,7 @@ import torch
 from scipy.linalg.blas import dsyrk
 from torch import Tensor
 
+from unialign_gen.data.storage import write_whole
 from unialign_gen.deprecated import renamed
 from unialign_gen.errors import InputError, as_input_error
 
@@ -84,13 +85,12 @@ class Moments:
 
     def save(self, path: Path) -> None:
         """Writes one safetensors file, in one step; of the covariance its upper triangle."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         rows, columns = torch.triu_indices(len(self.mean), len(self.mean))
         about = {"version": VERSION, "n": self.n, **vars(self.source)}
-        part = path.with_name(path.name + ".part")
-        save_file({"mean": self.mean, "cov": self.cov[rows, columns].contiguous()}, part, {"statistics": json.dumps(about)})
-        part.replace(path)
+        upper = self.cov[rows, columns].contiguous()
+        write_whole(path, save({"mean": self.mean, "cov": upper}, {"statistics": json.dumps(about)}))
 
     @classmethod
     def load(cls, path: Path) -> Moments:

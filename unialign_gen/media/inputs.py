@@ -21,7 +21,6 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError, as_input_error
-from .files import Excerpt
 from .sound import Sound, check_rate, full_scale
 
 MOST_CHANNELS = 64
@@ -188,6 +187,4 @@ def as_video(value: Any) -> Any:
 
 def is_one(kind: str, value: Any) -> bool:
     """Whether a value is one input of `text`, `audio`, `video` or `image`, not several of them."""
-    if kind == "audio" and is_sound_pair(value):
-        return True
-    return not isinstance(value, list | tuple) or isinstance(value, Excerpt)
+    return not isinstance(value, list | tuple) or (kind == "audio" and is_sound_pair(value))

@@ -231,16 +231,13 @@ def animation(found: Any, count: int, patience: float | None, part: Excerpt) -> 
     """
     if not count or not is_file(found):
         return None
+    name, file = name_of(found, "the video"), binary(found)
     try:
-        file = binary(found)
         opened_file = Image.open(file, formats=ANIMATED)
-    except InputError:
-        raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{name_of(found, 'the video')} is too large a picture") from error
+        raise InputError(f"{name} is too large a picture") from error
     except Exception:  # not one of these, or damaged: FFmpeg says which
         return None
-    name = name_of(found, "the video")
     with opened_file as picture:
         total = getattr(picture, "n_frames", 1)
         if total == 1 and picture.format != "GIF":
