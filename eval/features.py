@@ -133,11 +133,7 @@ def has_pictures(place: Path) -> bool:
 
 
 def statistics(place: Path, extractor: Extractor, strict: bool = False) -> Moments:
-    """Of pictures, or from a file, if they are of this extractor.
-
-    Raises:
-        InputError: they are of another, or it is neither.
-    """
+    """Of pictures, or from a file; an `InputError` if they are of another extractor, or it is neither."""
     if has_pictures(place):
         return measure(extractor, place, strict)
     found = Moments.load(place)

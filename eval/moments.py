@@ -23,13 +23,13 @@ INCEPTION = 2048  # width of the features that statistics of other programs are 
 FOREIGN = "another program's Inception"
 
 
-def check_features(*sets: Tensor, least: int = 2) -> None:
-    """Raises `InputError` unless all are finite features (N, d) of one width d and N is at least `least`."""
+def check_features(*sets: Tensor) -> None:
+    """Raises `InputError` unless all are finite features (N, d) of one width d and N is at least 2."""
     for x in sets:
         if x.ndim != 2:
             raise InputError(f"features are rows (pictures, width), got the shape {tuple(x.shape)}")
-        if len(x) < least:
-            raise InputError(f"at least {least} pictures are needed on each side, got {len(x)}")
+        if len(x) < 2:
+            raise InputError(f"at least 2 pictures are needed on each side, got {len(x)}")
         if not bool(torch.isfinite(x).all()):
             raise InputError("features hold NaN or infinite values: check the pictures and the extractor's weights")
     if len({x.shape[1] for x in sets}) > 1:

@@ -39,11 +39,7 @@ def is_sound_pair(value: Any) -> bool:
 
 
 def as_sound(value: Any) -> Any:
-    """A `Sound`, or a file (path, bytes, file object).
-
-    Raises:
-        InputError: anything else.
-    """
+    """A `Sound`, or a file (path, bytes, file object); an `InputError` for anything else."""
     if isinstance(value, Sound) or is_file(value):
         return value
     if is_sound_pair(value):
@@ -100,11 +96,7 @@ def to_numpy(array: Any, name: str) -> np.ndarray:
 
 
 def as_picture(value: Any) -> Any:
-    """A PIL picture, or a file.
-
-    Raises:
-        InputError: anything else.
-    """
+    """A PIL picture, or a file; an `InputError` for anything else."""
     if isinstance(value, Image.Image) or is_file(value):
         return value
     if isinstance(value, Mapping):
@@ -161,11 +153,7 @@ class Frames:
 
 
 def as_video(value: Any) -> Any:
-    """`Frames`, or a file.
-
-    Raises:
-        InputError: anything else.
-    """
+    """`Frames`, or a file; an `InputError` for anything else."""
     if isinstance(value, Frames) or is_file(value):
         return value
     if isinstance(value, Mapping):

@@ -103,7 +103,11 @@ class Reading:
             start, length = (t / float(stream.time_base) for t in self.span(whole * float(stream.time_base)))
             begin, whole = first + start, length
         wants = [begin + whole * (i + 0.5) / count for i in range(count)]
-        head = Playhead(decoder_for(stream), packets, times, wants, self.count)
+        return self.frames_at(decoder_for(stream), packets, wants)
+
+    def frames_at(self, codec: Any, packets: Sequence[Any], wants: Sequence[float]) -> list[av.VideoFrame]:
+        """Those on the screen at wanted times, see `Playhead`, as far as they can be decoded."""
+        head = Playhead(codec, packets, wants, self.count)
         frames = [frame for frame in map(head.at, wants) if frame is not None]
         self.failed += head.failed
         return frames
@@ -118,17 +122,14 @@ class Reading:
         if codec.pix_fmt == "pal8":  # whose first packet may carry a palette for all that follow
             self.container.seek(0)
             first.append(next(self.demux(stream)))
-        frames = []
+        frames: list[av.VideoFrame] = []
         for i in range(count):
             want = (stream.start_time or 0) + (start + length * (i + 0.5) / count) / float(stream.time_base)
             packets = self.run(stream, want)
             if packets:
                 if first and first[0].dts != packets[0].dts:
                     packets = [*first, *packets]
-                head = Playhead(codec, packets, times_of(packets), [want], self.count)
-                frame = head.at(want)
-                frames += [] if frame is None else [frame]
-                self.failed += head.failed
+                frames += self.frames_at(codec, packets, [want])
         return frames
 
     def run(self, stream: Any, want: float) -> list[Any]:
@@ -164,7 +165,6 @@ class Reading:
         listener = Listener(self.name, downmix)
         plan = windows(length)
         limit = LISTEN_SECONDS if self.part.seconds is None else min(self.part.seconds, LISTEN_SECONDS)
-        before = self.failed
         if len(plan) > 1:
             parts = [listened(self.heard(stream, start + at), rate, wanted, listener) for at, wanted in plan]
             samples = torch.cat(parts)
@@ -173,7 +173,7 @@ class Reading:
                 samples, plan = listened(self.heard(stream, None), rate, limit, listener), []
         else:
             samples = listened(self.heard(stream, start or None), rate, limit, listener)
-        if len(samples) == 0 and self.failed > before:
+        if len(samples) == 0 and self.failed:  # pictures come later
             raise InputError(f"{self.name}: its sound cannot be decoded (damaged or cut off)")
         if len(plan) > 1:
             tell("part heard", name=self.name, length=length, heard=len(samples) / rate)

@@ -224,11 +224,7 @@ def sampled(video: Frames, count: int, part: Excerpt) -> list[Image.Image]:
 
 
 def animation(found: Any, count: int, patience: float | None, part: Excerpt) -> Clip | None:
-    """A clip out of an animated picture; None for any other file.
-
-    Raises:
-        InputError: a picture that does not move.
-    """
+    """A clip out of an animated picture; None for any other file, an `InputError` for a picture that does not move."""
     if not count or not is_file(found):
         return None
     name, file = name_of(found, "the video"), binary(found)
