@@ -104,8 +104,7 @@ class Moments:
         from safetensors import SafetensorError, safe_open
 
         said = f"{path} is no file of statistics: make one with `unialign-gen eval statistics`"
-        kinds = (OSError, KeyError, ValueError, RuntimeError, IndexError, SafetensorError)
-        with as_input_error(said, *kinds):
+        with as_input_error(said, OSError, KeyError, ValueError, RuntimeError, IndexError, SafetensorError):
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["statistics"])
                 mean, upper = file.get_tensor("mean"), file.get_tensor("cov")

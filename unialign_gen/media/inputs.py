@@ -131,8 +131,7 @@ def picture_of(pixels: np.ndarray) -> Image.Image:
         if pixels.min() < 0 or pixels.max() > most:
             raise InputError(f"a picture of {pixels.dtype} must hold 0 to {most}, got {pixels.min()} to {pixels.max()}")
         pixels = np.round(pixels.astype(np.float64) * (255 / most)).astype(np.uint8)
-    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[pixels.shape[2]]
-    return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if mode == "L" else pixels), mode)
+    return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
 
 
 class Frames:

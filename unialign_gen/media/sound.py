@@ -60,8 +60,7 @@ def full_scale(samples: NDArray[Any]) -> NDArray[np.float32]:
         half = 2.0 ** (8 * samples.dtype.itemsize - 1)
         return ((samples.astype(np.float64) - half) / half).astype(np.float32)
     if kind == "i":
-        scale = np.float32(2.0 ** (1 - 8 * samples.dtype.itemsize))
-        return samples.astype(np.float32) * scale
+        return samples.astype(np.float32) * np.float32(2.0 ** (1 - 8 * samples.dtype.itemsize))
     raise InputError(f"samples must be numbers, got {samples.dtype}")
 
 
