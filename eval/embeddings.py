@@ -43,14 +43,10 @@ def initial(modality: str) -> str:
     return modality[0].upper() if modality in MODALITIES else modality
 
 
-def ordered(names: Sequence[str]) -> list[str]:
-    """Modalities, each once, in one order: those of every checkpoint, then one's own."""
-    return [m for m in MODALITIES if m in names] + sorted(set(names) - set(MODALITIES))
-
-
 def needed(kinds: Sequence[str]) -> list[str]:
-    """The modalities that some kind uses."""
-    return ordered([m for kind in kinds for m in kind.split("+")])
+    """The modalities that some kind uses, in one order: those of every checkpoint, then one's own."""
+    names = {m for kind in kinds for m in kind.split("+")}
+    return [m for m in MODALITIES if m in names] + sorted(names - set(MODALITIES))
 
 
 def frame_of(features: FeatureCache, frame: int) -> Ragged:

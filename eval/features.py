@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen.data.decode import ordered
-from unialign_gen.data.storage import part_of
+from unialign_gen.data.storage import write_whole
 from unialign_gen.errors import InputError
 from unialign_gen.media import load_image
 from unialign_gen.media.picture_sets import Picture, digest, open_pictures, pictures_of_npz
@@ -37,10 +37,9 @@ def batches(
     extractor: Extractor,
     pictures: Sequence[Picture],
     batch: int = BATCH,
-    threads: int = 2,
     unreadable: dict[str, str] | None = None,
 ) -> Iterator[Tensor]:
-    """Features (B, d) of pictures in order, fp32, on the processor; `threads` open and resize the next while a batch runs.
+    """Features (B, d) of pictures in order, fp32, on the processor; two threads open the next ones while a batch runs.
 
     A picture that cannot be read is left out and written down in `unreadable`; without it the first is an `InputError`.
     """
@@ -55,7 +54,7 @@ def batches(
             return None
 
     bar = tqdm(total=len(pictures), desc="features", disable=None)
-    with bar, ThreadPoolExecutor(threads) as pool:
+    with bar, ThreadPoolExecutor(2) as pool:
         prepared = ordered(pool, prepare, pictures, 2 * batch)
         while ready := list(islice(prepared, batch)):
             if there := [r for r in ready if r is not None]:
@@ -79,7 +78,7 @@ def kept(store: Path, about: Mapping[str, str], make: Callable[[], Tensor], unle
     Nothing is kept where something is in `unless` afterwards: what is broken is looked at, and said, again.
     """
     from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     with contextlib.suppress(SafetensorError, FileNotFoundError), safe_open(store, framework="pt") as file:  # or cut off
         if file.metadata() == about:
@@ -87,8 +86,7 @@ def kept(store: Path, about: Mapping[str, str], make: Callable[[], Tensor], unle
     found = make()
     if not unless:
         make_folder(store.parent)
-        save_file({"features": found.contiguous()}, part_of(store), dict(about))
-        part_of(store).replace(store)
+        write_whole(store, save({"features": found.contiguous()}, dict(about)))
     return found
 
 
@@ -135,11 +133,7 @@ def has_pictures(place: Path) -> bool:
 
 
 def statistics(place: Path, extractor: Extractor, strict: bool = False) -> Moments:
-    """Of pictures, or from a file, if they are of this extractor.
-
-    Raises:
-        InputError: they are of another, or it is neither.
-    """
+    """Of pictures, or from a file; an `InputError` if they are of another extractor, or it is neither."""
     if has_pictures(place):
         return measure(extractor, place, strict)
     found = Moments.load(place)

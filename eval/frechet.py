@@ -16,6 +16,7 @@ import scipy.linalg
 import torch
 from scipy.stats import linregress
 from torch import Tensor
+from torch.linalg import matrix_norm
 
 from unialign_gen.deprecated import renamed
 from unialign_gen.errors import InputError
@@ -42,20 +43,20 @@ def frechet_distance(x: Tensor | Moments, y: Tensor | Moments) -> float:
         check_features(x, y)
         if min(len(x), len(y)) <= x.shape[1]:
             (mx, fx), (my, fy) = feature_factor(x), feature_factor(y)
-            return distance(mx, my, float(fx.square().sum()), float(fy.square().sum()), svd_sum(fx.T @ fy))
+            return distance(mx, my, fx.square().sum(), fy.square().sum(), matrix_norm(fx.T @ fy, "nuc"))
         x = moments([x], FeatureSource("", ""))
     a = x if isinstance(x, Moments) else moments([x], y.source)  # type: ignore[union-attr]
     b = y if isinstance(y, Moments) else moments([y], a.source)
     a.check_comparable(b)
-    return distance(a.mean, b.mean, float(a.cov.trace()), float(b.cov.trace()), root_trace(a.cov, b.cov))
+    return distance(a.mean, b.mean, a.cov.trace(), b.cov.trace(), root_trace(a.cov, b.cov))
 
 
-def distance(m1: Tensor, m2: Tensor, trace1: float, trace2: float, root: float) -> float:
+def distance(m1: Tensor, m2: Tensor, trace1: Tensor, trace2: Tensor, root: Tensor | float) -> float:
     """From means (d,), traces of the covariances and tr (S1 S2)^(1/2)."""
-    return max(0.0, float((m1 - m2).square().sum()) + trace1 + trace2 - 2 * root)
+    return max(0.0, float((m1 - m2).square().sum() + trace1 + trace2 - 2 * root))
 
 
-def root_trace(s1: Tensor, s2: Tensor) -> float:
+def root_trace(s1: Tensor, s2: Tensor) -> Tensor | float:
     """tr (S1 S2)^(1/2) of covariances (d, d)."""
     try:
         values = scipy.linalg.eigvalsh(s1.cpu().numpy(), s2.cpu().numpy(), type=2)  # of S1 S2, ascending
@@ -63,12 +64,7 @@ def root_trace(s1: Tensor, s2: Tensor) -> float:
         values = np.zeros(1)
     if values[0] > SMALLEST * values[-1]:
         return float(np.sqrt(values).sum())
-    return svd_sum(factor(s1).T @ factor(s2))
-
-
-def svd_sum(x: Tensor) -> float:
-    """Sum of the singular values; of F1^T F2 (r1, r2), the factors of two covariances, it is tr (S1 S2)^(1/2)."""
-    return float(torch.linalg.svdvals(x).sum())
+    return matrix_norm(factor(s1).T @ factor(s2), "nuc")
 
 
 def factor(cov: Tensor) -> Tensor:
@@ -126,7 +122,7 @@ def frechet_infinity(x: Tensor, y: Tensor, points: int = 15, smallest: float = 0
     if len(x) < 8:
         raise InputError(f"at least 8 pictures are needed to extrapolate, got {len(x)}")
     mean, reference = feature_factor(y)
-    trace = float(reference.square().sum())
+    trace = reference.square().sum()
     x = x.double()
     projected = x @ reference  # (N, r)
     rng = np.random.RandomState(seed)
@@ -135,9 +131,10 @@ def frechet_infinity(x: Tensor, y: Tensor, points: int = 15, smallest: float = 0
         picked = torch.from_numpy(rng.permutation(len(x))[:size])
         part, cross = x[picked], projected[picked]
         middle = part.mean(0)
-        spread = float((part - middle).square().sum()) / (size - 1)
+        spread = (part - middle).square().sum() / (size - 1)
         centred = cross - cross.mean(0)  # (size, r)
-        root = svd_sum(centred if size <= cross.shape[1] else torch.linalg.qr(centred, mode="r").R) / (size - 1) ** 0.5
+        small = centred if size <= cross.shape[1] else torch.linalg.qr(centred, mode="r").R  # of the same singular values
+        root = matrix_norm(small, "nuc") / (size - 1) ** 0.5
         found.append((size, distance(middle, mean, spread, trace, root)))
     fit = linregress([1 / n for n, _ in found], [d for _, d in found])
     return Extrapolation(float(fit.intercept), float(fit.intercept_stderr), float(fit.slope), found)

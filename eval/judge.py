@@ -29,11 +29,7 @@ class Judge:
 
     @classmethod
     def from_folder(cls, folder: Path | None = None) -> Judge:
-        """The judge that comes with the package, or the one in `folder`.
-
-        Raises:
-            InputError: there is none.
-        """
+        """The judge that comes with the package, or the one in `folder`; an `InputError` if there is none."""
         folder = folder or shipped_folder() / "judge"
         said = f"no judge in {folder}: {'{error}' if folder.is_dir() else FULL}"
         with as_input_error(said, OSError, ValueError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +50,6 @@ def image_space(name: str, aligner: Aligner) -> Extractor:
     return Extractor(made, "the encoder's own", partial(prepare_one, found.encoder), found, "")
 
 
-@dataclass(frozen=True)
 class Space:
     """A judge of one's choice: an aligner whose pictures, and texts or sounds, lie in one space.
 
@@ -63,32 +61,26 @@ class Space:
         real: of the clips' own pictures (N, d).
     """
 
-    name: str
-    image: Extractor
-    classes: Tensor | None
-    right: list[list[int]]
-    sounds: Tensor | None
-    real: Tensor
-
-    @classmethod
     @torch.no_grad()
-    def of(cls, name: str, aligner: Aligner, study: Study) -> Space:
+    def __init__(self, name: str, aligner: Aligner, study: Study):
         """Embeds class names, sounds and real pictures; sounds and pictures are kept in the study's folder."""
-        image, folder = image_space(name, aligner), study.plan.out / "measured" / "reference"
+        self.name, self.image, folder = name, image_space(name, aligner), study.plan.out / "measured" / "reference"
         known = sorted({c for names in study.classes for c in names})
-        classes = torch.as_tensor(aligner.embed("text", known)) if known and "text" in aligner.modalities else None
-        files, sounds = [study.corpus.samples[i].audio for i in study.keep.tolist()], None
+        self.classes = torch.as_tensor(aligner.embed("text", known)) if known and "text" in aligner.modalities else None
+        self.right = [[known.index(c) for c in names] for names in study.classes]
+        self.sounds: Tensor | None = None
+        files = [study.corpus.samples[i].audio for i in study.keep.tolist()]
         if "audio" in aligner.modalities:
             try:
                 if not all(files):
                     raise InputError("a clip names none")
                 about = {"encoder": digest_of_weights(aligner.part("audio").encoder), "clips": study.digest}
                 place = folder / f"{name.replace('/', '_')} sounds.safetensors"
-                sounds = kept(place, about, lambda: torch.cat([torch.as_tensor(aligner.embed("audio", [f])) for f in files]))
+                heard = kept(place, about, lambda: torch.cat([torch.as_tensor(aligner.embed("audio", [f])) for f in files]))
+                self.sounds = heard
             except InputError as error:  # of a silent video, say
                 warnings.warn(f"{name}: no AIS, since not every clip has a sound ({error})", stacklevel=2)
-        real = cached(image, study.references, folder / f"{image.name}.safetensors")
-        return cls(name, image, classes, [[known.index(c) for c in names] for names in study.classes], sounds, real)
+        self.real = cached(self.image, study.references, folder / f"{self.image.name}.safetensors")
 
     def figures(self, x: Tensor) -> dict[str, np.ndarray]:
         """Class accuracy, IIS and AIS of pictures' embeddings (N, d), by clip."""
@@ -101,68 +93,52 @@ class Space:
         return found
 
 
-@dataclass(frozen=True)
 class Judges:
     """Who says what pictures show: the checkpoint's own image space, the shipped judge if it is asked for, and others."""
 
-    own: Extractor
-    probe: Judge | None
-    wanted: list[frozenset[str]]
-    spaces: list[Space]
+    def __init__(self, study: Study, pipeline: Any, probe: bool, aligners: Mapping[str, Aligner]):
+        self.own = image_space(study.plan.checkpoint, pipeline.aligner)
+        self.probe = Judge.from_folder() if probe else None
+        names = self.probe.vocabulary() if self.probe else {}
+        self.wanted = [frozenset().union(*(names.get(c, frozenset()) for c in classes)) for classes in study.classes]
+        self.spaces = [Space(name, aligner, study) for name, aligner in aligners.items()]
 
-    @classmethod
-    def of(cls, study: Study, pipeline: Any, probe: bool, aligners: Mapping[str, Aligner]) -> Judges:
-        judge = Judge.from_folder() if probe else None
-        names = judge.vocabulary() if judge else {}
-        wanted = [frozenset().union(*(names.get(c, frozenset()) for c in classes)) for classes in study.classes]
-        spaces = [Space.of(name, aligner, study) for name, aligner in aligners.items()]
-        return cls(image_space(study.plan.checkpoint, pipeline.aligner), judge, wanted, spaces)
-
-    def hits(self, x: Tensor | None, spaces: Mapping[str, Tensor], shift: int = 0) -> dict[str, np.ndarray]:
-        """What is judged of each clip (N,); `shift` gives every clip another's picture."""
+    def hits(self, features: Mapping[str, Tensor], shift: int = 0) -> dict[str, np.ndarray]:
+        """What is judged of each clip (N,), of features by extractor; `shift` gives every clip another's picture."""
         found = {}
-        if self.probe is not None and x is not None:
-            top = self.probe.named(x.roll(shift, 0))
+        if self.probe is not None:
+            top = self.probe.named(features["judge"].roll(shift, 0))
             found = {f"judge top-{k}": scores.hits_of([t[:k] for t in top], self.wanted) for k in (1, 5)}
         for space in self.spaces:
-            found |= space.figures(spaces[space.image.name].roll(shift, 0))
+            found |= space.figures(features[space.image.name].roll(shift, 0))
         return found
 
 
-@dataclass(frozen=True)
 class DrawnFeatures:
-    """One set of drawn pictures as features, row i of clip i.
+    """A cell's pictures as features, row i of clip i, kept beside the pictures.
 
     Attributes:
-        features: by extractor, (N, d).
-        spaces: embeddings (N, e) by the name of a judge's extractor, the own unit ones among them.
+        features: (N, d) by the name of an extractor in the call, or, of unit length, of a judge's own.
         prompt: unit embeddings of the prompts (N, e) in the checkpoint's own image space.
     """
 
-    features: Mapping[str, Tensor]
-    spaces: Mapping[str, Tensor]
-    prompt: Tensor
+    def __init__(self, study: Study, cell: Cell, extractors: Mapping[str, Extractor], judges: Judges):
+        files = cell.files(study.plan.out, study.ids)
+        folder = study.plan.out / "measured" / cell.decoder / cell.method / cell.kind / str(cell.seed)
+
+        def of(extractor: Extractor) -> Tensor:
+            return cached(extractor, files, folder / f"{extractor.name}.safetensors")
+
+        self.features = {e.name: F.normalize(of(e), dim=1) for e in (judges.own, *(s.image for s in judges.spaces))}
+        self.features |= {name: of(e) for name, e in extractors.items()}
+        number = cell.seed if (cell.method, cell.seed) in study.embedded else 0
+        self.prompt = study.embedded[cell.method, number][cell.kind]
 
     def figures(self, judges: Judges, shift: int = 0) -> dict[str, np.ndarray]:
         """What every clip has by itself (N,)."""
         name = f"agreement ({judges.own.name.rsplit('-', 1)[0]})"
-        agreement = scores.cosines(self.prompt, self.spaces[judges.own.name].roll(shift, 0))
-        return {name: agreement} | judges.hits(self.features.get("judge"), self.spaces, shift)
-
-
-def load_drawn(study: Study, cell: Cell, extractors: Mapping[str, Extractor], judges: Judges) -> DrawnFeatures:
-    """A cell's pictures as features, kept beside the pictures."""
-    files = cell.files(study.plan.out, study.ids)
-    folder = study.plan.out / "measured" / cell.decoder / cell.method / cell.kind / str(cell.seed)
-
-    def of(extractor: Extractor) -> Tensor:
-        return cached(extractor, files, folder / f"{extractor.name}.safetensors")
-
-    number = cell.seed if (cell.method, cell.seed) in study.embedded else 0
-    spaces = {e.name: F.normalize(of(e), dim=1) for e in (judges.own, *(s.image for s in judges.spaces))}
-    return DrawnFeatures(
-        {name: of(e) for name, e in extractors.items()}, spaces, study.embedded[cell.method, number][cell.kind]
-    )
+        agreement = scores.cosines(self.prompt, self.features[judges.own.name].roll(shift, 0))
+        return {name: agreement} | judges.hits(self.features, shift)
 
 
 Drawn = Mapping[tuple[str, str], Sequence[DrawnFeatures]]  # (method, kind of prompt) -> draws
@@ -192,10 +168,10 @@ def measure(
     }
     out: dict[str, list[Any]] = {"rows": [], "differences": [], "classes": [], "curves": []}
     for decoder, pipeline in study.pipelines.items():
-        asked = Judges.of(study, pipeline, "judge" in extractors, judges or {})
+        asked = Judges(study, pipeline, "judge" in extractors, judges or {})
         drawn: dict[tuple[str, str], list[DrawnFeatures]] = {}
         for cell in study.cells[decoder]:
-            drawn.setdefault((cell.method, cell.kind), []).append(load_drawn(study, cell, extractors, asked))
+            drawn.setdefault((cell.method, cell.kind), []).append(DrawnFeatures(study, cell, extractors, asked))
         about = {"dataset": study.name, "checkpoint": plan.checkpoint, "decoder": decoder}
         found = [distances(drawn, name, real[name], extractor, parts, about) for name, extractor in extractors.items()]
         for made in (*found, shares(study, drawn, real, asked, about)):
@@ -210,14 +186,12 @@ def distances(
     """Distances between sets: means over draws, intervals from halves of the clips, each draw's value beside them."""
     names, count = extractor.distances, len(real)
     source = {**about, "extractor": extractor.name, "resize": extractor.resize}
-    values: Values = {}
-    draws: Values = {}
+    values: Values = {}  # arrays (draws, 1 + parts)
     limits, series = [], {}
     for (method, kind), sets in tqdm(drawn.items(), desc=f"distances, {name}", disable=None):
         each = [scores.distances(d.features[name], real, names, parts) for d in sets]
         for metric in each[0]:
-            values.setdefault(method, {})[task_of(kind), metric] = np.mean([e[metric] for e in each], 0)
-            draws.setdefault(method, {})[task_of(kind), metric] = np.array([e[metric][0] for e in each])
+            values.setdefault(method, {})[task_of(kind), metric] = np.stack([e[metric] for e in each])
         if count >= 8:
             fits = [frechet_infinity(d.features[name], real) for d in sets]
             value, error = (float(np.mean([getattr(f, part) for f in fits])) for part in ("value", "error"))
@@ -227,10 +201,10 @@ def distances(
             points = np.mean([f.points for f in fits], 0)
             series[f"{method} {task_of(kind)}"] = [[int(n), float(v)] for n, v in points]
     add_means(values)
-    add_means(draws)
-    out: dict[str, list[Any]] = dict(tabulate(values, lambda m, x: from_halves(x[0], x[1:], count, *bounds(m)), **source))
+    means = {method: {key: x.mean(0) for key, x in found.items()} for method, found in values.items()}
+    out: dict[str, list[Any]] = dict(tabulate(means, lambda m, x: from_halves(x[0], x[1:], count, *bounds(m)), **source))
     for entry in out["rows"]:
-        entry["draws"] = draws[entry["method"]][entry["task"], entry["metric"]].tolist()
+        entry["draws"] = values[entry["method"]][entry["task"], entry["metric"]][:, 0].tolist()
     out["rows"] += limits
     return out | {"curves": [{"title": f"{names[0]} by number of pictures; {about['decoder']}", "series": series}]}
 
@@ -270,14 +244,14 @@ def shares(
             mine = labels == label
             means = {metric: float(np.mean(x[mine])) for metric, x in found.items()}
             classes.append({**about, "method": method, "task": task, "class": label, "n": int(mine.sum()), **means})
-        for name in sets[0].features:
+        for name in real:
             found[f"diversity ({name})"] = np.mean([scores.spread(d.features[name]) for d in sets], 0)
             if len(sets) > 1:
                 found[f"diversity of draws ({name})"] = scores.spread_of_seeds([d.features[name] for d in sets])
         values.setdefault(method, {}).update({(task, metric): x for metric, x in found.items()})
         shuffled = mean_of([d.figures(judges, shift) for d in sets])
         floor.setdefault(f"{method}, {SHUFFLED}", {}).update({(task, metric): x for metric, x in shuffled.items()})
-    own = judges.hits(real.get("judge"), {s.image.name: s.real for s in judges.spaces})
+    own = judges.hits({**real, **{s.image.name: s.real for s in judges.spaces}})
     own |= {f"diversity ({name})": scores.spread(x) for name, x in real.items()}
     made = tabulate(values, lambda _, x: bootstrap(x), **about)
     for group in (floor, {REAL: {("-", metric): x for metric, x in own.items()}}):

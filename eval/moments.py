@@ -14,6 +14,7 @@ import torch
 from scipy.linalg.blas import dsyrk
 from torch import Tensor
 
+from unialign_gen.data.storage import write_whole
 from unialign_gen.deprecated import renamed
 from unialign_gen.errors import InputError, as_input_error
 
@@ -22,13 +23,13 @@ INCEPTION = 2048  # width of the features that statistics of other programs are 
 FOREIGN = "another program's Inception"
 
 
-def check_features(*sets: Tensor, least: int = 2) -> None:
-    """Raises `InputError` unless all are finite features (N, d) of one width d and N is at least `least`."""
+def check_features(*sets: Tensor) -> None:
+    """Raises `InputError` unless all are finite features (N, d) of one width d and N is at least 2."""
     for x in sets:
         if x.ndim != 2:
             raise InputError(f"features are rows (pictures, width), got the shape {tuple(x.shape)}")
-        if len(x) < least:
-            raise InputError(f"at least {least} pictures are needed on each side, got {len(x)}")
+        if len(x) < 2:
+            raise InputError(f"at least 2 pictures are needed on each side, got {len(x)}")
         if not bool(torch.isfinite(x).all()):
             raise InputError("features hold NaN or infinite values: check the pictures and the extractor's weights")
     if len({x.shape[1] for x in sets}) > 1:
@@ -84,13 +85,12 @@ class Moments:
 
     def save(self, path: Path) -> None:
         """Writes one safetensors file, in one step; of the covariance its upper triangle."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         rows, columns = torch.triu_indices(len(self.mean), len(self.mean))
         about = {"version": VERSION, "n": self.n, **vars(self.source)}
-        part = path.with_name(path.name + ".part")
-        save_file({"mean": self.mean, "cov": self.cov[rows, columns].contiguous()}, part, {"statistics": json.dumps(about)})
-        part.replace(path)
+        upper = self.cov[rows, columns].contiguous()
+        write_whole(path, save({"mean": self.mean, "cov": upper}, {"statistics": json.dumps(about)}))
 
     @classmethod
     def load(cls, path: Path) -> Moments:
@@ -104,8 +104,7 @@ class Moments:
         from safetensors import SafetensorError, safe_open
 
         said = f"{path} is no file of statistics: make one with `unialign-gen eval statistics`"
-        kinds = (OSError, KeyError, ValueError, RuntimeError, IndexError, SafetensorError)
-        with as_input_error(said, *kinds):
+        with as_input_error(said, OSError, KeyError, ValueError, RuntimeError, IndexError, SafetensorError):
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["statistics"])
                 mean, upper = file.get_tensor("mean"), file.get_tensor("cov")

@@ -62,11 +62,7 @@ def save(picture: Image.Image, path: Path) -> None:
 
 
 def open_folder(folder: Path, index: dict[str, Any]) -> None:
-    """Makes a folder for pictures drawn with these settings, or finds that it is one.
-
-    Raises:
-        InputError: its pictures were drawn with other settings.
-    """
+    """Makes a folder for pictures drawn with these settings, or finds that it is one; an `InputError` if it has others."""
     path = make_folder(folder) / "settings.json"
     cache.write_once(path, index)
     cache.check_same(folder, json.loads(path.read_text("utf-8")), index)

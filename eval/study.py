@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from tqdm import tqdm
 
 from unialign_gen.data import vggsounder
@@ -248,16 +248,12 @@ def barrier(process: Process) -> None:
     """Waits until every process has come here, in a group that the first call begins; does nothing where there is one."""
     if process.world < 2:
         return
-    import torch.distributed as dist
-
-    if not dist.is_initialized():  # nothing but this is exchanged, and the slowest may need days
-        dist.init_process_group("gloo", timeout=timedelta(days=30))
-    dist.barrier()
+    if not distributed.is_initialized():  # nothing but this is exchanged, and the slowest may need days
+        distributed.init_process_group("gloo", timeout=timedelta(days=30))
+    distributed.barrier()
 
 
 def destroy_process_group() -> None:
     """Ends the group that `barrier` began."""
-    import torch.distributed as dist
-
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    if distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -168,10 +168,9 @@ def gap_against_quality(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """A point a method, where at least two have both a gap and a quality on one dataset: means over tasks."""
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for r in rows:
-        for metric in (*GAPS, *QUALITIES):
-            exact = r["metric"] == metric or (metric == "Frechet distance" and r["metric"].startswith("Frechet distance ("))
-            if (exact or (metric == "AIC" and r["metric"].startswith("AIC"))) and r["value"] is not None:
-                found.setdefault((str(r.get("dataset")), metric), {}).setdefault(str(r["method"]), []).append(r["value"])
+        metric = r["metric"].partition(" (")[0]  # in whichever features
+        if metric in (*GAPS, *QUALITIES) and r["value"] is not None:
+            found.setdefault((str(r.get("dataset")), metric), {}).setdefault(str(r["method"]), []).append(r["value"])
     charts = []
     for (dataset, gap), quality in product(found, QUALITIES):
         if gap in GAPS and (dataset, quality) in found:

@@ -16,11 +16,7 @@ T = Image.Transpose
 
 
 def shown(frame: av.VideoFrame, pixel: Fraction | None = None) -> Image.Image:
-    """The frame as RGB.
-
-    Args:
-        pixel: width to height of a pixel.
-    """
+    """The frame as RGB; `pixel` is a pixel's width to its height."""
     if frame.format.name == "pal8" or any(c.is_alpha for c in frame.format.components):
         picture = on_white(Image.fromarray(frame.to_ndarray(format="rgba")))
     else:

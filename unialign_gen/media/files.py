@@ -75,11 +75,7 @@ def name_of(source: Any, default: str = "the file") -> str:
 
 
 def check_file(source: str | os.PathLike[str]) -> Path:
-    """The path, if it is a file that holds something.
-
-    Raises:
-        InputError: anything else.
-    """
+    """The path, if it is a file that holds something, else an `InputError`."""
     # a name that no file can have, or a folder that may not be entered
     with as_input_error(f"{os.fspath(source)[:200]!r} cannot be read: {{reason}}", OSError, ValueError, RuntimeError):
         path = Path(source).expanduser()
@@ -97,11 +93,7 @@ def check_file(source: str | os.PathLike[str]) -> Path:
 
 
 def binary(source: Source) -> Path | BinaryIO:
-    """A path, checked, or a file object at its start.
-
-    Raises:
-        InputError: an empty or unreadable source, or nothing that is a file.
-    """
+    """A path, checked, or a file object at its start; an `InputError` if it is empty, unreadable, or nothing that is a file."""
     if isinstance(source, str | os.PathLike):
         return check_file(source)
     if isinstance(source, bytes | bytearray | memoryview):

@@ -21,7 +21,6 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError, as_input_error
-from .files import Excerpt
 from .sound import Sound, check_rate, full_scale
 
 MOST_CHANNELS = 64
@@ -40,11 +39,7 @@ def is_sound_pair(value: Any) -> bool:
 
 
 def as_sound(value: Any) -> Any:
-    """A `Sound`, or a file (path, bytes, file object).
-
-    Raises:
-        InputError: anything else.
-    """
+    """A `Sound`, or a file (path, bytes, file object); an `InputError` for anything else."""
     if isinstance(value, Sound) or is_file(value):
         return value
     if is_sound_pair(value):
@@ -101,11 +96,7 @@ def to_numpy(array: Any, name: str) -> np.ndarray:
 
 
 def as_picture(value: Any) -> Any:
-    """A PIL picture, or a file.
-
-    Raises:
-        InputError: anything else.
-    """
+    """A PIL picture, or a file; an `InputError` for anything else."""
     if isinstance(value, Image.Image) or is_file(value):
         return value
     if isinstance(value, Mapping):
@@ -140,8 +131,7 @@ def picture_of(pixels: np.ndarray) -> Image.Image:
         if pixels.min() < 0 or pixels.max() > most:
             raise InputError(f"a picture of {pixels.dtype} must hold 0 to {most}, got {pixels.min()} to {pixels.max()}")
         pixels = np.round(pixels.astype(np.float64) * (255 / most)).astype(np.uint8)
-    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[pixels.shape[2]]
-    return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if mode == "L" else pixels), mode)
+    return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
 
 
 class Frames:
@@ -162,11 +152,7 @@ class Frames:
 
 
 def as_video(value: Any) -> Any:
-    """`Frames`, or a file.
-
-    Raises:
-        InputError: anything else.
-    """
+    """`Frames`, or a file; an `InputError` for anything else."""
     if isinstance(value, Frames) or is_file(value):
         return value
     if isinstance(value, Mapping):
@@ -188,6 +174,4 @@ def as_video(value: Any) -> Any:
 
 def is_one(kind: str, value: Any) -> bool:
     """Whether a value is one input of `text`, `audio`, `video` or `image`, not several of them."""
-    if kind == "audio" and is_sound_pair(value):
-        return True
-    return not isinstance(value, list | tuple) or isinstance(value, Excerpt)
+    return not isinstance(value, list | tuple) or (kind == "audio" and is_sound_pair(value))

@@ -124,7 +124,7 @@ class CutTails:
     @classmethod
     def load(cls, file: Any, form: str) -> Image.Image:
         """Call it with the lock held."""
-        picture = Image.open(rewound(file), formats=[form])
+        picture = Image.open(file, formats=[form])
         cls.uses += 1
         before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
         try:
@@ -132,12 +132,6 @@ class CutTails:
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
         return picture
-
-
-def rewound(file: Any) -> Any:
-    if hasattr(file, "seek"):
-        file.seek(0)
-    return file
 
 
 def complete(picture: Image.Image, file: Any, name: str) -> Image.Image:
@@ -151,7 +145,7 @@ def complete(picture: Image.Image, file: Any, name: str) -> Image.Image:
         if "truncated" not in str(error).lower():
             raise
     with CutTails.lock:
-        again: Image.Image = Image.open(rewound(file), formats=[form])
+        again: Image.Image = Image.open(file, formats=[form])  # from its start
         try:
             again.load()
             return again
@@ -180,9 +174,8 @@ def flatten(picture: Image.Image, name: str = "the picture") -> Image.Image:
         return from_deep(picture, form, name)
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
-        alpha = picture.getchannel("A")
         colours = to_srgb(picture.convert("RGB"), profile, name)
-        colours.putalpha(alpha)
+        colours.putalpha(picture.getchannel("A"))
         return on_white(colours)
     return to_srgb(picture, profile, name)
 
@@ -190,15 +183,14 @@ def flatten(picture: Image.Image, name: str = "the picture") -> Image.Image:
 def from_deep(picture: Image.Image, form: str | None, name: str) -> Image.Image:
     """Samples of 16 bit, 32 bit or floats as 8 bit RGB. Of PPM, Pillow gives 16 bit as 32."""
     values = np.asarray(picture)
-    clear = picture.info.get("transparency")
-    hidden = values == clear if isinstance(clear, int) else None
     if picture.mode in DEEP or (picture.mode == "I" and form == "PPM"):
         scaled = values.astype(np.float64) / 65535
     else:
         scaled = robust(values.astype(np.float64), name)
     grey = np.round(scaled * 255).astype(np.uint8)
-    if hidden is not None:
-        grey[hidden] = 255
+    clear = picture.info.get("transparency")
+    if isinstance(clear, int):
+        grey[values == clear] = 255
     return Image.fromarray(grey).convert("RGB")
 
 

@@ -20,21 +20,13 @@ class Playhead:
     Args:
         codec: the decoder.
         packets: in the order of decoding.
-        times: when each is shown, in units of the stream's time base.
-        wants: every time that `at` will be called with.
+        wants: every time that `at` will be called with, in units of the stream's time base.
         count: called for each packet that is decoded.
     """
 
-    def __init__(
-        self,
-        codec: Any,
-        packets: Sequence[Any],
-        times: Sequence[float],
-        wants: Sequence[float],
-        count: Callable[[], None],
-    ):
-        self.codec, self.packets, self.times, self.count = codec, packets, times, count
-        self.timed = not isinstance(times, range)
+    def __init__(self, codec: Any, packets: Sequence[Any], wants: Sequence[float], count: Callable[[], None]):
+        self.codec, self.packets, self.times, self.count = codec, packets, times_of(packets), count
+        self.timed = not isinstance(self.times, range)
         self.keys = [i for i, p in enumerate(packets) if p.is_keyframe] if self.timed else []
         # packets that bring a palette, which those behind them need; one is often at the start alone
         self.palettes = [i for i, p in enumerate(packets) if p.has_sidedata("palette") or (i == 0 and codec.pix_fmt == "pal8")]

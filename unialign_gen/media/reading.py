@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from fractions import Fraction
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from ..notes import tell
 from .display import shown
 from .files import MAX_FRAME_PIXELS, Excerpt, tracks
 from .playhead import Playhead, times_of
-from .sound import LISTEN_SECONDS, Downmix, Listener, Piece, checked, listened, waveform, windows
+from .sound import LISTEN_SECONDS, Downmix, Listener, Piece, listened, waveform, windows
 
 if TYPE_CHECKING:
     import av
@@ -45,14 +47,11 @@ class Reading:
         self.container, self.streams, self.name, self.part = container, streams, name, part
         self.patience, self.began = patience, time.monotonic()
         self.fed, self.failed = 0, 0
-        self.kept = self.keep() if streams and container.size <= KEEP_BYTES else None
-
-    def keep(self) -> dict[int, list[Any]]:
-        """The packets of the streams in the order of the file, as far as there are any."""
-        kept: dict[int, list[Any]] = {stream.index: [] for stream in self.streams}
-        for packet in self.demux(*self.streams):
-            kept[packet.stream.index].append(packet)
-        return kept
+        self.kept: dict[int, list[Any]] = {}  # packets by stream in the order of the file, as far as there are any
+        if streams and container.size <= KEEP_BYTES:
+            self.kept = {stream.index: [] for stream in streams}
+            for packet in self.demux(*streams):
+                self.kept[packet.stream.index].append(packet)
 
     def demux(self, *streams: Any) -> Iterator[Any]:
         """Packets from here on; where the data stops or is damaged they end."""
@@ -79,7 +78,7 @@ class Reading:
 
     def pictures(self, stream: Any, count: int) -> list[Image.Image]:
         """Those at the middles of `count` equal stretches."""
-        frames = self.from_kept(stream, count) if self.kept is not None else self.by_seeking(stream, count)
+        frames = self.from_kept(stream, count) if self.kept else self.by_seeking(stream, count)
         if not frames:
             raise InputError(f"{self.name}: no frame can be decoded (damaged or cut off)")
         return [shown(frame, stream.sample_aspect_ratio) for frame in frames]
@@ -92,7 +91,7 @@ class Reading:
         return start, min(length - start, self.part.seconds or length)
 
     def from_kept(self, stream: Any, count: int) -> list[av.VideoFrame]:
-        packets = (self.kept or {})[stream.index]
+        packets = self.kept[stream.index]
         if not packets:
             return []
         times = times_of(packets)
@@ -104,7 +103,11 @@ class Reading:
             start, length = (t / float(stream.time_base) for t in self.span(whole * float(stream.time_base)))
             begin, whole = first + start, length
         wants = [begin + whole * (i + 0.5) / count for i in range(count)]
-        head = Playhead(decoder_for(stream), packets, times, wants, self.count)
+        return self.frames_at(decoder_for(stream), packets, wants)
+
+    def frames_at(self, codec: Any, packets: Sequence[Any], wants: Sequence[float]) -> list[av.VideoFrame]:
+        """Those on the screen at wanted times, see `Playhead`, as far as they can be decoded."""
+        head = Playhead(codec, packets, wants, self.count)
         frames = [frame for frame in map(head.at, wants) if frame is not None]
         self.failed += head.failed
         return frames
@@ -119,17 +122,14 @@ class Reading:
         if codec.pix_fmt == "pal8":  # whose first packet may carry a palette for all that follow
             self.container.seek(0)
             first.append(next(self.demux(stream)))
-        frames = []
+        frames: list[av.VideoFrame] = []
         for i in range(count):
             want = (stream.start_time or 0) + (start + length * (i + 0.5) / count) / float(stream.time_base)
             packets = self.run(stream, want)
             if packets:
                 if first and first[0].dts != packets[0].dts:
                     packets = [*first, *packets]
-                head = Playhead(codec, packets, times_of(packets), [want], self.count)
-                frame = head.at(want)
-                frames += [] if frame is None else [frame]
-                self.failed += head.failed
+                frames += self.frames_at(codec, packets, [want])
         return frames
 
     def run(self, stream: Any, want: float) -> list[Any]:
@@ -165,7 +165,6 @@ class Reading:
         listener = Listener(self.name, downmix)
         plan = windows(length)
         limit = LISTEN_SECONDS if self.part.seconds is None else min(self.part.seconds, LISTEN_SECONDS)
-        before = self.failed
         if len(plan) > 1:
             parts = [listened(self.heard(stream, start + at), rate, wanted, listener) for at, wanted in plan]
             samples = torch.cat(parts)
@@ -174,16 +173,15 @@ class Reading:
                 samples, plan = listened(self.heard(stream, None), rate, limit, listener), []
         else:
             samples = listened(self.heard(stream, start or None), rate, limit, listener)
-        if len(samples) == 0 and self.failed > before:
+        if len(samples) == 0 and self.failed:  # pictures come later
             raise InputError(f"{self.name}: its sound cannot be decoded (damaged or cut off)")
         if len(plan) > 1:
             tell("part heard", name=self.name, length=length, heard=len(samples) / rate)
-        listener.tell()
-        return checked(samples, listener.seconds, self.name)
+        return listener.checked(samples)
 
     def length(self, stream: Any) -> float:
         """Seconds from the first to the last sample of a stream: from its packets, or as the file states it."""
-        if self.kept is not None:
+        if self.kept:
             return self.reach([stream])
         stated = seconds_of(self.container, stream)
         if stated is not None:
@@ -206,19 +204,17 @@ class Reading:
         """
         import av
 
-        first = self.first_time(stream) if self.kept is not None else float((stream.start_time or 0) * stream.time_base)
-        begin = None if start is None else start + first
+        first = self.ends(stream)[0] if self.kept else (stream.start_time or 0) * stream.time_base
+        begin = None if start is None else start + float(first)
+        run_up = -math.inf if begin is None else begin - RUN_UP
         packets: Iterable[Any]
-        if self.kept is not None:
-            stream.codec_context.flush_buffers()
-            packets = self.kept[stream.index]
-            if begin is not None:
-                packets = [p for p in packets if p.pts is None or float(p.pts * stream.time_base) >= begin - RUN_UP]
+        if self.kept:
+            packets = [p for p in self.kept[stream.index] if p.pts is None or float(p.pts * stream.time_base) >= run_up]
         else:
             if begin is not None:
-                self.container.seek(int(max(0, begin - RUN_UP) / stream.time_base), stream=stream)
-                stream.codec_context.flush_buffers()
+                self.container.seek(int(max(0, run_up) / stream.time_base), stream=stream)
             packets = self.demux(stream)
+        stream.codec_context.flush_buffers()
         for packet in chain(packets, [None]):  # after which a decoder gives what it holds back
             self.check()
             try:
@@ -231,40 +227,32 @@ class Reading:
                 if late < frame.samples:
                     yield waveform(frame)[:, max(0, late) :], frame.sample_rate
 
-    def first_time(self, stream: Any) -> float:
-        """Seconds at which the first kept packet of a stream begins."""
-        times = [p.pts for p in (self.kept or {})[stream.index] if p.pts is not None]
-        return float(min(times, default=0) * stream.time_base)
+    def ends(self, stream: Any) -> tuple[Fraction, Fraction]:
+        """When the first kept packet of a stream begins and the last one ends, in seconds."""
+        timed = [p for p in self.kept[stream.index] if p.pts is not None]
+        first, last = min((p.pts for p in timed), default=0), max((p.pts + (p.duration or 0) for p in timed), default=0)
+        return first * stream.time_base, last * stream.time_base
 
     def reach(self, streams: Sequence[Any]) -> float:
-        """Seconds from the first packet of the streams to the end of the last."""
-        spans = []
-        for stream in streams:
-            packets = (self.kept or {})[stream.index]
-            if packets and any(p.pts is not None for p in packets):
-                timed = [p for p in packets if p.pts is not None]
-                spans.append((min(p.pts for p in timed), max(p.pts + (p.duration or 0) for p in timed), stream.time_base))
-        return max((float((end - begin) * base) for begin, end, base in spans), default=0.0)
+        """Seconds from the first packet to the end of the last, of the longest of the streams."""
+        return max((float(end - begin) for begin, end in map(self.ends, streams)), default=0.0)
 
     def tell(self) -> None:
         """Notes of a file that could be read although something is wrong: damaged packets, an end before the stated one."""
         if self.failed:
             tell("damaged", name=self.name, count=self.failed)
-        if self.kept is None:
+        if not self.kept:
             return
         spans = [(self.reach([s]), float(s.duration * s.time_base)) for s in self.streams if s.duration]
         used = {s.index for s in self.streams}
         whole = all(s.index in used for kind in ("audio", "video") for s in tracks(self.container, kind))
         if len(spans) < len(used) and whole and self.container.duration:  # only the whole, as long as its longest stream, says
             spans.append((self.reach(self.streams), self.container.duration / 1_000_000))
-        short = [(there, stated) for there, stated in spans if 0 < there < stated - max(1.0, 0.1 * stated)]
-        few = [(len(self.kept[s.index]), s.frames) for s in self.streams if s.type == "video"]
-        for there, stated in short:
-            tell("cut", name=self.name, there=f"{there:.1f} s", stated=f"{stated:.1f} s")
-            return
-        for there, stated in few:
-            if there < 0.9 * stated:
-                tell("cut", name=self.name, there=there, stated=f"{stated} frames")
+        cut = [(f"{there:.1f} s", f"{stated:.1f} s") for there, stated in spans if 0 < there < stated - max(1.0, 0.1 * stated)]
+        videos = [s for s in self.streams if s.type == "video" and len(self.kept[s.index]) < 0.9 * s.frames]
+        cut += [(f"{len(self.kept[s.index])}", f"{s.frames} frames") for s in videos]
+        for there, stated in cut[:1]:
+            tell("cut", name=self.name, there=there, stated=stated)
 
 
 def decoder_for(stream: Any) -> Any:

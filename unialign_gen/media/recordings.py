@@ -18,7 +18,7 @@ from .files import Excerpt, binary, choose_track, name_of, opened, tracks
 from .inputs import Frames, as_sound, as_video, is_file
 from .pictures import flatten, is_heif, load_image, opened_picture
 from .reading import Reading
-from .sound import Downmix, Listener, Piece, Resampler, Sound, check_rate, from_memory, gathered, samples_of, until
+from .sound import Downmix, Listener, Piece, Sound, check_rate, from_memory, gathered, resampled, samples_of, until
 
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # formats of pictures that may move; Pillow lays their parts over each other
 BLOCK = 0.1  # seconds of sound in a block
@@ -95,19 +95,17 @@ def sound_blocks(source: Any, rate: int, channels: int = 1, seconds: float | Non
     found = as_sound(part.source)
     name = name_of(found, getattr(found, "name", "the sound"))
     listener = Listener(name)
-    resampler = Resampler(rate, channels)
     wanted = min(math.inf if seconds is None else seconds, math.inf if part.seconds is None else part.seconds)
     left = math.inf if wanted == math.inf else round(wanted * rate)
     got = False
 
-    def resampled() -> Iterator[Tensor]:
+    def mixed() -> Iterator[Piece]:
         for samples, native in gathered(until(pieces_of(found, name, part), wanted + 1), BLOCK):
             mono = listener.mix(samples)[None]
             own = channels == 2 and len(samples) == 2
-            yield from resampler.feed(np.nan_to_num(samples).clip(-1, 1) if own else mono.repeat(channels, 0), native)
-        yield from resampler.flush()
+            yield np.nan_to_num(samples).clip(-1, 1) if own else mono.repeat(channels, 0), native
 
-    for block in resampled():
+    for block in resampled(mixed(), rate, channels):
         got = True
         yield block[:, : int(min(left, block.shape[1]))]
         left -= block.shape[1]
@@ -226,23 +224,16 @@ def sampled(video: Frames, count: int, part: Excerpt) -> list[Image.Image]:
 
 
 def animation(found: Any, count: int, patience: float | None, part: Excerpt) -> Clip | None:
-    """A clip out of an animated picture; None for any other file.
-
-    Raises:
-        InputError: a picture that does not move.
-    """
+    """A clip out of an animated picture; None for any other file, an `InputError` for a picture that does not move."""
     if not count or not is_file(found):
         return None
+    name, file = name_of(found, "the video"), binary(found)
     try:
-        file = binary(found)
         opened_file = Image.open(file, formats=ANIMATED)
-    except InputError:
-        raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{name_of(found, 'the video')} is too large a picture") from error
+        raise InputError(f"{name} is too large a picture") from error
     except Exception:  # not one of these, or damaged: FFmpeg says which
         return None
-    name = name_of(found, "the video")
     with opened_file as picture:
         total = getattr(picture, "n_frames", 1)
         if total == 1 and picture.format != "GIF":

@@ -68,8 +68,7 @@ def read_settings(source: Source) -> str | None:
     name = Path(name_of(source, "the picture")).name
     try:
         with Image.open(file, formats=FORMATS) as picture:
-            text = in_chunks(picture) if picture.format == "PNG" else None
-            text = text if text is not None else in_exif(picture)
+            text = text_in(picture)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's parsers raise whatever they meet
@@ -80,16 +79,15 @@ def read_settings(source: Source) -> str | None:
     return text
 
 
-def in_chunks(picture: Any) -> str | None:
-    """From a PNG's text chunks; those behind the pixels are known once these are read."""
-    found = picture.info.get(KEYWORD)
-    if found is None:
-        picture.load()
-        found = picture.text.get(KEYWORD)
-    return str(found) if found is not None else None
-
-
-def in_exif(picture: Image.Image) -> str | None:
+def text_in(picture: Any) -> str | None:
+    """From a PNG's text chunks, or from EXIF."""
+    if picture.format == "PNG":
+        found = picture.info.get(KEYWORD)
+        if found is None:
+            picture.load()  # the chunks behind the pixels are known once these are read
+            found = picture.text.get(KEYWORD)
+        if found is not None:
+            return str(found)
     comment = picture.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
     if not isinstance(comment, bytes) or comment[:8] not in ENCODINGS:
         return None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Downmix = Literal["mean", "left"]
+Piece = tuple["NDArray[np.float32]", int]  # samples (channels, n) and their rate in Hz
 LISTEN_SECONDS = 30.0
 WINDOWS = 3
 SILENT = 1e-4  # a peak below this is no sound
@@ -57,8 +60,7 @@ def full_scale(samples: NDArray[Any]) -> NDArray[np.float32]:
         half = 2.0 ** (8 * samples.dtype.itemsize - 1)
         return ((samples.astype(np.float64) - half) / half).astype(np.float32)
     if kind == "i":
-        scale = np.float32(2.0 ** (1 - 8 * samples.dtype.itemsize))
-        return samples.astype(np.float32) * scale
+        return samples.astype(np.float32) * np.float32(2.0 ** (1 - 8 * samples.dtype.itemsize))
     raise InputError(f"samples must be numbers, got {samples.dtype}")
 
 
@@ -120,54 +122,47 @@ class Listener:
         if self.clipped > 0.01 * self.count:
             tell("clipped", name=self.name, share=self.clipped / self.count)
 
-
-class Resampler:
-    """Blocks (channels, n) of 1 or 2 channels, whose rate may change, to blocks at `rate` Hz, clipped to [-1, 1]."""
-
-    def __init__(self, rate: int, channels: int = 1):
-        self.rate, self.layout = rate, "mono" if channels == 1 else "stereo"
-        self.now: tuple[int, Any] | None = None  # the rate that comes in, and FFmpeg's resampler for it
-
-    def feed(self, block: NDArray[np.float32], rate: int) -> Iterator[Tensor]:
-        import av
-
-        if self.now is None or self.now[0] != rate:
-            yield from self.flush()
-            self.now = rate, av.AudioResampler("fltp", self.layout, self.rate)
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=self.layout)
-        frame.sample_rate = rate
-        yield from self.taken(frame)
-
-    def flush(self) -> Iterator[Tensor]:
-        """What the resampler still holds."""
-        if self.now is not None:
-            yield from self.taken(None)
-            self.now = None
-
-    def taken(self, frame: av.AudioFrame | None) -> Iterator[Tensor]:
-        assert self.now is not None
-        for piece in self.now[1].resample(frame):
-            yield torch.from_numpy(piece.to_ndarray().copy()).clamp(-1, 1)
+    def checked(self, samples: Tensor) -> Tensor:
+        """All that was heard, as mono samples (n,); with the notes, also if it is silent or short."""
+        self.tell()
+        if self.seconds < SHORTEST or len(samples) == 0:
+            raise InputError(f"{self.name} is too short to be heard: {self.seconds * 1000:.3g} ms")
+        if self.seconds < SHORT:
+            tell("too short", name=self.name, seconds=self.seconds)
+        if float(samples.abs().max()) < SILENT:
+            tell("silent", name=self.name)
+        return samples
 
 
-Piece = tuple["NDArray[np.float32]", int]  # samples (channels, n) and their rate in Hz
+def resampled(pieces: Iterable[Piece], rate: int, channels: int = 1) -> Iterator[Tensor]:
+    """Blocks (channels, n) of 1 or 2 channels, whose rate may change, at `rate` Hz, clipped to [-1, 1]."""
+    import av
+
+    layout = "mono" if channels == 1 else "stereo"
+    for native, alike in groupby(pieces, key=itemgetter(1)):
+        resampler = av.AudioResampler("fltp", layout, rate)
+        for piece in chain(alike, [None]):  # at whose end it gives what it still holds
+            frame = None
+            if piece is not None:
+                frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece[0]), format="fltp", layout=layout)
+                frame.sample_rate = native
+            for made in resampler.resample(frame):
+                yield torch.from_numpy(made.to_ndarray().copy()).clamp(-1, 1)
 
 
 def gathered(pieces: Iterable[Piece], seconds: float) -> Iterator[Piece]:
     """Neighbours of the same rate and number of channels joined until there are `seconds` of them."""
     held: list[NDArray[np.float32]] = []
-    form: tuple[int, int] | None = None
-    got = 0
+    native, got = 0, 0
     for samples, rate in pieces:
-        if held and ((len(samples), rate) != form or got >= seconds * rate):
-            assert form is not None
-            yield np.concatenate(held, 1), form[1]
+        if held and ((len(samples), rate) != (len(held[0]), native) or got >= seconds * rate):
+            yield np.concatenate(held, 1), native
             held, got = [], 0
-        form = len(samples), rate
+        native = rate
         held.append(samples)
         got += samples.shape[1]
-    if held and form is not None:
-        yield np.concatenate(held, 1), form[1]
+    if held:
+        yield np.concatenate(held, 1), native
 
 
 def until(pieces: Iterable[Piece], seconds: float) -> Iterator[Piece]:
@@ -184,12 +179,13 @@ def until(pieces: Iterable[Piece], seconds: float) -> Iterator[Piece]:
 
 def listened(pieces: Iterable[Piece], rate: int, seconds: float, listener: Listener) -> Tensor:
     """Up to `seconds` of sound as mono samples (n,) at `rate` Hz."""
-    resampler = Resampler(rate)
-    out: list[Tensor] = []
-    for samples, native in gathered(until(pieces, seconds), math.inf):
-        listener.seconds += samples.shape[1] / native
-        out += resampler.feed(listener.mix(samples)[None], native)
-    out += resampler.flush()
+
+    def mono() -> Iterator[Piece]:
+        for samples, native in gathered(until(pieces, seconds), math.inf):
+            listener.seconds += samples.shape[1] / native
+            yield listener.mix(samples)[None], native
+
+    out = list(resampled(mono(), rate))
     return torch.cat(out, 1)[0][: round(seconds * rate)] if out else torch.zeros(0)
 
 
@@ -228,25 +224,7 @@ def from_memory(sound: Sound, rate: int, start: float, seconds: float | None, do
         samples = samples[:, : round(seconds * native)]
     length = samples.shape[1] / native
     listener = Listener(sound.name, downmix)
-    parts = []
-    for at, wanted in windows(length):
-        parts.append(listened([(samples[:, round(at * native) :], native)], rate, wanted, listener))
+    parts = [listened([(samples[:, round(at * native) :], native)], rate, wanted, listener) for at, wanted in windows(length)]
     if len(parts) > 1:
         tell("part heard", name=sound.name, length=length, heard=LISTEN_SECONDS)
-    listener.tell()
-    return checked(torch.cat(parts), listener.seconds, sound.name)
-
-
-def checked(samples: Tensor, seconds: float, name: str) -> Tensor:
-    """The samples, with a note if they are silent or short.
-
-    Args:
-        seconds: of sound that there were.
-    """
-    if seconds < SHORTEST or len(samples) == 0:
-        raise InputError(f"{name} is too short to be heard: {seconds * 1000:.3g} ms")
-    if seconds < SHORT:
-        tell("too short", name=name, seconds=seconds)
-    if float(samples.abs().max()) < SILENT:
-        tell("silent", name=name)
-    return samples
+    return listener.checked(torch.cat(parts))

@@ -36,11 +36,11 @@ def inputs_of(kind: str, value: Any) -> list[tuple[Any, ...]]:
 def weights_of(name: str, weight: Any, count: int) -> list[float]:
     """The weights of `count` inputs: one for each, or one for all."""
     weight = plain(weight)
-    values = [weight] * count if isinstance(weight, int | float) else None
-    if values is None:
-        if isinstance(weight, str | bytes | Mapping) or not hasattr(weight, "__iter__"):
-            raise InputError(f"weights must be numbers, got {short(weight)} for {name}")
-        values = [plain(v) for v in weight]
+    if isinstance(weight, int | float):
+        weight = [weight] * count
+    elif isinstance(weight, str | bytes | Mapping) or not hasattr(weight, "__iter__"):
+        raise InputError(f"weights must be numbers, got {short(weight)} for {name}")
+    values = [plain(v) for v in weight]
     bad = [v for v in values if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v)]
     if bad:
         raise InputError(f"weights must be finite numbers, got {short(bad[0])} for {name}")

@@ -215,11 +215,7 @@ def write_prompt(prompt: Prompt) -> dict[str, Any]:
 
 
 def read_prompts(found: Any) -> tuple[Prompt, ...]:
-    """The inputs of one prompt from JSON.
-
-    Raises:
-        InputError: they are no prompts.
-    """
+    """The inputs of one prompt from JSON; an `InputError` if they are none."""
     if not isinstance(found, list) or not 1 <= len(found) <= MOST_PROMPTS:
         raise InputError("a prompt is damaged")
     prompts = []
@@ -238,11 +234,7 @@ def read_prompts(found: Any) -> tuple[Prompt, ...]:
 
 
 def read_vector(text: str) -> tuple[float, ...]:
-    """A vector that `write_prompt` wrote.
-
-    Raises:
-        InputError: it is none, or not finite.
-    """
+    """A vector that `write_prompt` wrote; an `InputError` if it is none, or not finite."""
     with as_input_error("an embedding is damaged", binascii.Error, ValueError, struct.error):
         raw = base64.b64decode(text, validate=True)
         values = struct.unpack(f"<{len(raw) // 4}f", raw)
@@ -258,19 +250,14 @@ def checked(cls: type[T], **values: Any) -> T:
     """An instance of one of the classes above.
 
     Raises:
-        InputError: the first value that does not fit, in one line.
+        InputError: the first value that does not fit, in one line: which field, what it must be, what it is.
     """
     try:
         return cls(**values)
     except ValidationError as error:
-        raise InputError(one_line(error)) from error
-
-
-def one_line(error: ValidationError) -> str:
-    """The first thing that a schema found wrong: which field, what it must be, what it is."""
-    first = error.errors(include_url=False)[0]
-    place = str(first["loc"][0]) if first["loc"] else "the request"
-    return f"{place} must be {expectation(first)}, got {short(first['input'])}"
+        first = error.errors(include_url=False)[0]
+        place = first["loc"][0] if first["loc"] else "the request"
+        raise InputError(f"{place} must be {expectation(first)}, got {short(first['input'])}") from error
 
 
 def short(value: Any) -> str:
