@@ -178,11 +178,9 @@ def model_class(settings: Any, tagger: bool = False) -> Any:
         return transformers.ASTForAudioClassification
     if settings.model_type in ONE_SIDE:
         return getattr(transformers, ONE_SIDE[settings.model_type])
-    from transformers import MODEL_MAPPING
-
-    if type(settings) not in MODEL_MAPPING:
+    if type(settings) not in transformers.MODEL_MAPPING:
         raise InputError(f"transformers has no model of the kind {settings.model_type!r}")
-    return MODEL_MAPPING[type(settings)]
+    return transformers.MODEL_MAPPING[type(settings)]
 
 
 def clip_preprocess(place: Path) -> dict[str, Any]:

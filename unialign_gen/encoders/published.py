@@ -106,8 +106,7 @@ def source_folder(config: Mapping[str, Any], files: Iterable[str]) -> Path:
 
 def source_weights(config: Mapping[str, Any], stems: Sequence[str] = ("model", "pytorch_model")) -> Path:
     """`find_weights`, of the source that an encoder's configuration names."""
-    place = config.get("revision"), stems, config.get("subfolder", ""), config.get("variant")
-    return find_weights(source_of(config), *place)
+    return find_weights(source_of(config), config.get("revision"), stems, config.get("subfolder", ""), config.get("variant"))
 
 
 def of_variant(endings: Sequence[str], variant: str) -> tuple[str, ...]:

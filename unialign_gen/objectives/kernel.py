@@ -223,7 +223,7 @@ class _SelfLse(torch.autograd.Function):
             else:
                 lse.add(tiles.rows_of[i], terms)
 
-        tiles.each(work)
+        each(work, tiles.pairs, tiles.symmetric, z.device)
         own = lse.value()  # (b,)
         count, constant = len(everything), 0.0 if geodesic else 1 / tau**2
         every = ranks.gather(in_place(own, keep))[kept]  # (B,)
@@ -237,7 +237,7 @@ class _SelfLse(torch.autograd.Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        _, everything, rows, own, every, keep, *kept = ctx.saved_tensors
+        z, everything, rows, own, every, keep, *kept = ctx.saved_tensors
         first, tau, geodesic, count, at_pairs = ctx.settings
         tiles = Tiles(rows, everything, first, tau, geodesic, dict(zip(at_pairs, kept, strict=True)))
         out = torch.zeros_like(rows)  # (b, d)
@@ -261,7 +261,7 @@ class _SelfLse(torch.autograd.Function):
             if tiles.symmetric and i != j:
                 out[columns].addmm_(weight.T, rows[at])
 
-        tiles.each(work)
+        each(work, tiles.pairs, tiles.symmetric, z.device)
         out *= grad * ranks.world() / (count * tau**2)
         return in_place(out, keep), None, None, None, None
 
@@ -292,9 +292,6 @@ class Tiles:
         self.pairs = tournament(len(self.rows_of)) if self.symmetric else every
         self.keep = kept is None and len(rows) * len(columns) <= KEPT
         self.kept = {} if kept is None else kept
-
-    def each(self, work: Callable[[int, int], None]) -> None:
-        each(work, self.pairs, self.symmetric, self.rows.device)
 
     def dots(self, i: int, j: int) -> Tensor:
         """<x, y> / tau^2 of a tile."""
