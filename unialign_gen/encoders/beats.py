@@ -56,15 +56,11 @@ class PositionConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
         self.groups = groups
 
-    def weight(self) -> Tensor:
-        """The weight in use (width, width / groups, taps): for each tap, `weight_v` at the length `weight_g`."""
-        direction = self.weight_v.float()
-        length = torch.linalg.vector_norm(direction, dim=(0, 1), keepdim=True)
-        return (self.weight_g.float() * direction / length).to(self.weight_v.dtype)
-
     def forward(self, x: Tensor) -> Tensor:
-        taps = self.weight_v.shape[2]
-        y = F.conv1d(x, self.weight(), self.bias, padding=taps // 2, groups=self.groups)
+        direction = self.weight_v.float()  # (width, width / groups, taps)
+        length = torch.linalg.vector_norm(direction, dim=(0, 1), keepdim=True)
+        weight = (self.weight_g.float() * direction / length).to(self.weight_v.dtype)
+        y = F.conv1d(x, weight, self.bias, padding=weight.shape[2] // 2, groups=self.groups)
         return F.gelu(y[..., : x.shape[2]])  # an even number of taps yields one position too many
 
 

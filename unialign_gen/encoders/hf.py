@@ -74,15 +74,13 @@ class Transformers(Encoder):
         self.dim = int(self.net.config.projection_dim if projected else self.net.config.hidden_size)
         self.config = {**(origin or {}), "encoder": "hf", "modality": modality, "architecture": dict(sizes)}
         self.processor: Any = None
-        self.preprocess: dict[str, Any] | None = None
         if sizes["model_type"] == "clip_vision_model":
             from open_clip.transform import PreprocessCfg, image_transform_v2
 
-            self.preprocess = dict(preprocess or clip_preprocess(place))
-            self.config["preprocess"] = self.preprocess
+            way = self.config["preprocess"] = dict(preprocess or clip_preprocess(place))
             self.side = int(settings.image_size)
             # as open_clip does it: transformers' own differs by a pixel of the cut where the margin is odd
-            self.pixels = image_transform_v2(PreprocessCfg(size=self.side, **self.preprocess), is_train=False)
+            self.pixels = image_transform_v2(PreprocessCfg(size=self.side, **way), is_train=False)
         elif modality == "text" and sizes["model_type"] == "clip_text_model" and settings.vocab_size == CLIP_WORDS:
             import open_clip
 
@@ -180,11 +178,9 @@ def model_class(settings: Any, tagger: bool = False) -> Any:
         return transformers.ASTForAudioClassification
     if settings.model_type in ONE_SIDE:
         return getattr(transformers, ONE_SIDE[settings.model_type])
-    from transformers import MODEL_MAPPING
-
-    if type(settings) not in MODEL_MAPPING:
+    if type(settings) not in transformers.MODEL_MAPPING:
         raise InputError(f"transformers has no model of the kind {settings.model_type!r}")
-    return MODEL_MAPPING[type(settings)]
+    return transformers.MODEL_MAPPING[type(settings)]
 
 
 def clip_preprocess(place: Path) -> dict[str, Any]:

@@ -174,38 +174,22 @@ def clips_of(sound: Tensor) -> list[Tensor]:
 
 def published_keys(depth: int = SIZES["depth"]) -> dict[str, str]:
     """Names in `imagebind_huge.pth` of all that belongs to sound, and what they are called here."""
-    stem = "modality_preprocessors.audio."
-    head = "modality_heads.audio."
+    stem, head = "modality_preprocessors.audio.", "modality_heads.audio."
     keys = {
         f"{stem}cls_token": "summary",
         f"{stem}rgbt_stem.proj.weight": "patches.weight",
-        f"{stem}rgbt_stem.norm_layer.weight": "patch_norm.weight",
-        f"{stem}rgbt_stem.norm_layer.bias": "patch_norm.bias",
         f"{stem}pos_embedding_helper.pos_embed": "positions",
-        f"{head}0.weight": "last_norm.weight",
-        f"{head}0.bias": "last_norm.bias",
         f"{head}2.weight": "project.weight",
         "modality_postprocessors.audio.1.log_logit_scale": "log_logit_scale",
     }
-    inside = {
-        "attn.in_proj_weight": "attention.inward.weight",
-        "attn.in_proj_bias": "attention.inward.bias",
-        "attn.bias_k": "attention.extra_key",
-        "attn.bias_v": "attention.extra_value",
-        "attn.out_proj.weight": "attention.outward.weight",
-        "attn.out_proj.bias": "attention.outward.bias",
-        "norm_1.weight": "norm1.weight",
-        "norm_1.bias": "norm1.bias",
-        "mlp.fc1.weight": "widen.weight",
-        "mlp.fc1.bias": "widen.bias",
-        "mlp.fc2.weight": "narrow.weight",
-        "mlp.fc2.bias": "narrow.bias",
-        "norm_2.weight": "norm2.weight",
-        "norm_2.bias": "norm2.bias",
-    }
+    both = {f"{stem}rgbt_stem.norm_layer.": "patch_norm.", f"{head}0.": "last_norm."}  # with a weight and a bias
     for i in range(depth):
-        keys |= {f"modality_trunks.audio.blocks.{i}.{theirs}": f"blocks.{i}.{ours}" for theirs, ours in inside.items()}
-    return keys
+        theirs, ours = f"modality_trunks.audio.blocks.{i}.", f"blocks.{i}."
+        keys |= {f"{theirs}attn.bias_k": f"{ours}attention.extra_key", f"{theirs}attn.bias_v": f"{ours}attention.extra_value"}
+        both |= {f"{theirs}attn.in_proj_": f"{ours}attention.inward.", f"{theirs}attn.out_proj.": f"{ours}attention.outward."}
+        both |= {f"{theirs}mlp.fc1.": f"{ours}widen.", f"{theirs}mlp.fc2.": f"{ours}narrow."}
+        both |= {f"{theirs}norm_{n}.": f"{ours}norm{n}." for n in (1, 2)}
+    return keys | {theirs + part: ours + part for theirs, ours in both.items() for part in ("weight", "bias")}
 
 
 def build(folder: Path, config: dict[str, Any]) -> ImageBindAudio:

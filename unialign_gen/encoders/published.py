@@ -106,8 +106,7 @@ def source_folder(config: Mapping[str, Any], files: Iterable[str]) -> Path:
 
 def source_weights(config: Mapping[str, Any], stems: Sequence[str] = ("model", "pytorch_model")) -> Path:
     """`find_weights`, of the source that an encoder's configuration names."""
-    place = config.get("revision"), stems, config.get("subfolder", ""), config.get("variant")
-    return find_weights(source_of(config), *place)
+    return find_weights(source_of(config), config.get("revision"), stems, config.get("subfolder", ""), config.get("variant"))
 
 
 def of_variant(endings: Sequence[str], variant: str) -> tuple[str, ...]:
@@ -149,7 +148,13 @@ def read_state(path: Path, wanted: Callable[[str], bool] | None = None) -> dict[
             state |= read_state(path.parent / name, keep)
         return state
     if path.suffix == ".safetensors":
-        return read_safetensors(path, keep)
+        import safetensors
+
+        with (
+            as_input_error(f"cannot read {path}: {{first}}; download it again", OSError, safetensors.SafetensorError),
+            safetensors.safe_open(path, framework="pt") as file,
+        ):
+            return {name: file.get_tensor(name) for name in file.keys() if keep(name)}  # noqa: SIM118  not a mapping
     loaded = load_pickle(path)
     for name in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
@@ -159,17 +164,6 @@ def read_state(path: Path, wanted: Callable[[str], bool] | None = None) -> dict[
     if not named:
         raise InputError(f"{path} holds no named weights: give a state dict, or convert it to safetensors")
     return {k: v for k, v in named.items() if keep(k)}
-
-
-def read_safetensors(path: Path, keep: Callable[[str], bool]) -> dict[str, Tensor]:
-    """The tensors of one safetensors file that are to be kept."""
-    import safetensors
-
-    with (
-        as_input_error(f"cannot read {path}: {{first}}; download it again", OSError, safetensors.SafetensorError),
-        safetensors.safe_open(path, framework="pt") as file,
-    ):
-        return {name: file.get_tensor(name) for name in file.keys() if keep(name)}  # noqa: SIM118  not a mapping
 
 
 def load_pickle(path: Path) -> Any:

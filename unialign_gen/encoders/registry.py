@@ -39,12 +39,8 @@ NOWHERE = Path(os.devnull)  # the folder of an encoder that is described and not
 # modules of this package that are no encoders
 SHARED = {"base", "blocks", "clip", "quantised", "kaldi", "published", "registry", "vast"}
 CLIP = ("clip_image", "clip_text")  # either of two layouts, see `clip.py`
-NAMED = {
-    "open_clip": "model",
-    "hf": "source",
-    "timm": "model",
-    "pe_av": "source",
-}  # kinds that take `KIND:NAME`, and the key the name is of
+# kinds that take `KIND:NAME`, and the key the name is of
+NAMED = {"open_clip": "model", "hf": "source", "timm": "model", "pe_av": "source"}
 
 
 class EncoderModule(Protocol):

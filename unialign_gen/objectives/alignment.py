@@ -47,8 +47,6 @@ def anchor_alignment(
 def of_chords(chords: Sequence[Tensor], geodesic: bool, masks: Sequence[Tensor | None], tau: float | None) -> Tensor:
     """`anchor_alignment` from the squared distances (B,) between the anchor and each other modality."""
     distances = torch.cat([squared_geodesic(c) if geodesic else c for c in chords])  # ((M - 1) b,)
-    keep = None
-    if any(m is not None for m in masks):
-        everything = torch.ones_like(chords[0], dtype=torch.bool)
-        keep = torch.cat([everything if m is None else m for m in masks])
+    everything = torch.ones_like(chords[0], dtype=torch.bool)
+    keep = torch.cat([everything if m is None else m for m in masks])
     return ranks.mean(distances, keep) * (1.0 if tau is None else 1 / (2 * tau**2))

@@ -30,7 +30,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def complaint(name: str, z: Any, rows: int | None, dim: int | None, needed: int = 2) -> str | None:
+def complaint(name: str, z: Any, rows: int | None, dim: int | None) -> str | None:
     """One line on what keeps `z` from being a batch of embeddings, or None."""
     if not isinstance(z, Tensor) or z.ndim != 2 or not z.is_floating_point():
         what = f"shape {tuple(z.shape)}, {z.dtype}" if isinstance(z, Tensor) else type(z).__name__
@@ -39,8 +39,8 @@ def complaint(name: str, z: Any, rows: int | None, dim: int | None, needed: int 
         return f"{name}: {len(z)} rows where the others have {rows}; mark what is missing with a mask instead"
     if dim is not None and z.shape[1] != dim:
         return f"{name}: {z.shape[1]} dimensions where the others have {dim}"
-    if len(z) * ranks.world() < needed:
-        return f"{name}: at least {needed} samples are needed to contrast, got {len(z)}"
+    if len(z) * ranks.world() < 2:
+        return f"{name}: at least 2 samples are needed to contrast, got {len(z)}"
     return None
 
 

@@ -32,7 +32,7 @@ def divergence(x: Tensor, y: Tensor, bandwidth: float, keep: Tensor | None = Non
     scale = x.new_tensor(1 / bandwidth**2)
     itself = x.new_tensor(math.log(count))  # the diagonal, whose kernels are 1
     within = [torch.logaddexp(self_lse(z, bandwidth, keep=keep, pooled=True), itself) for z in (x, y)]
-    return within[0] + within[1] - 2 * pair_lse(gaussian_block, [x], [y], [scale], keep, rows_only=True).pooled
+    return within[0] + within[1] - 2 * pair_lse(gaussian_block, [x], [y], [scale], keep, kind="rows").pooled
 
 
 class CauchySchwarz(Objective):

@@ -13,9 +13,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cache, wraps
-from threading import Condition
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -155,46 +154,51 @@ def each(work: Callable[[int, int], None], pairs: Sequence[Pair], symmetric: boo
         for pair in pairs:
             work(*pair)
         return
-    waiting, running, changed = list(pairs), list[Pair](), Condition()
+    waiting, running = list(pairs), dict[Future[None], set[int]]()
     inference = torch.is_inference_mode_enabled()
 
-    def blocks(pair: Pair) -> set[int]:
-        return set(pair if symmetric else pair[:1])
-
-    def free() -> Pair | None:
-        taken = set[int]().union(*map(blocks, running))
-        for at, pair in enumerate(waiting):
-            if not taken & blocks(pair):
-                return waiting.pop(at)
-            taken |= blocks(pair)
-        return None
-
-    def worker() -> None:
+    def run(pair: Pair) -> None:
         with torch.inference_mode(inference), torch.no_grad():  # both are a thread's own
-            while True:
-                with changed:
-                    while (pair := free()) is None:
-                        if not waiting:
-                            return
-                        changed.wait()
-                    running.append(pair)
-                try:
-                    work(*pair)
-                except BaseException:
-                    with changed:
-                        waiting.clear()  # the others stop too
-                    raise
-                finally:
-                    with changed:
-                        running.remove(pair)
-                        changed.notify_all()
+            work(*pair)
 
     try:
-        started = wait([workers(threads).submit(worker) for _ in range(threads)]).done
-        for one in started:
-            one.result()
+        while waiting or running:
+            taken = set[int]().union(*running.values())  # blocks of pairs that run, then also of those that wait
+            at = 0
+            while at < len(waiting) and len(running) < threads:
+                blocks = set(waiting[at] if symmetric else waiting[at][:1])
+                if taken & blocks:
+                    at += 1
+                else:
+                    running[workers(threads).submit(run, waiting.pop(at))] = blocks
+                taken |= blocks
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                del running[done]
+                done.result()
     finally:
+        wait(running)
         torch.set_num_threads(torch.get_num_threads())  # what new threads get; this one's own count never changed
+
+
+def taking_part(keep: Tensor | None, count: int) -> tuple[Tensor | slice, int]:
+    """Which of all ranks' rows take part, `count` a rank, and where this rank's begin among those.
+
+    Ranks follow each other, and so do their samples that are kept.
+    """
+    before = ranks.rank() * count
+    if keep is None:
+        return slice(None), before
+    kept = ranks.gather(keep)
+    return kept, int(kept[:before].sum())
+
+
+def in_place(values: Tensor, keep: Tensor | None) -> Tensor:
+    """Values (k, ...) of the samples that `keep` (b,) marks at their places, (b, ...): zeros at the others."""
+    if keep is None:
+        return values
+    whole = values.new_zeros(len(keep), *values.shape[1:])
+    whole[keep] = values
+    return whole
 
 
 class _SelfLse(torch.autograd.Function):
@@ -206,48 +210,36 @@ class _SelfLse(torch.autograd.Function):
     @staticmethod
     @full_precision
     def forward(ctx: Any, z: Tensor, tau: float, geodesic: bool, keep: Tensor | None, pooled: bool) -> Tensor:  # type: ignore[override]
-        everything = ranks.gather(z)  # (B, d)
-        mine = torch.arange(len(z), device=z.device) + ranks.rank() * len(z)  # (b,), this rank's rows among all
-        local = None if keep is None else keep.nonzero()[:, 0]
-        if keep is not None:
-            kept = ranks.gather(keep)
-            everything, position = everything[kept], kept.cumsum(0) - 1
-            mine = position[mine[local]]
-        symmetric = ranks.world() == 1
-        rows = everything if symmetric else everything[mine]  # (b, d)
+        kept, first = taking_part(keep, len(z))
+        everything = ranks.gather(z)[kept]  # (B, d)
+        rows = everything[first : first + (len(z) if keep is None else int(keep.sum()))]  # (b, d), this rank's
         lse = RunningLse(len(rows), everything)
-        tiles = Tiles(rows, everything, mine, symmetric, tau, geodesic)
+        tiles = Tiles(rows, everything, first, tau, geodesic)
 
         def work(i: int, j: int) -> None:
             terms = tiles.terms(tiles.dots(i, j), i, j)  # (tile, tile)
-            if symmetric and i != j:
+            if tiles.symmetric and i != j:
                 lse.add_both_ways(tiles.rows_of[i], tiles.columns_of[j], terms)
             else:
                 lse.add(tiles.rows_of[i], terms)
 
-        tiles.each(work)
+        each(work, tiles.pairs, tiles.symmetric, z.device)
         own = lse.value()  # (b,)
         count, constant = len(everything), 0.0 if geodesic else 1 / tau**2
-        if symmetric:
-            every = own
-        else:  # positions without a sample stay unused: gathered in full width, then selected
-            padded = own.new_zeros(len(z))
-            padded[slice(None) if local is None else local] = own
-            every = ranks.gather(padded)
-            every = every if keep is None else every[kept]  # (B,)
+        every = ranks.gather(in_place(own, keep))[kept]  # (B,)
         result = every.logsumexp(0) if pooled else ranks.total(own.sum()) / max(count, 1)
         if pooled:  # every term is weighed against the one sum of all
             own, every = result.expand_as(own), result.expand_as(every)
-        ctx.save_for_backward(z, everything, rows, own, every, mine, local, *tiles.kept.values())
-        ctx.settings = (symmetric, tau, geodesic, 1 if pooled else max(count, 1), list(tiles.kept))
+        ctx.save_for_backward(z, everything, rows, own, every, keep, *tiles.kept.values())
+        ctx.settings = (first, tau, geodesic, 1 if pooled else max(count, 1), list(tiles.kept))
         return result - constant
 
     @staticmethod
     @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        z, everything, rows, own, every, mine, local, *kept = ctx.saved_tensors
-        symmetric, tau, geodesic, count, at_pairs = ctx.settings
-        tiles = Tiles(rows, everything, mine, symmetric, tau, geodesic, dict(zip(at_pairs, kept, strict=True)))
+        z, everything, rows, own, every, keep, *kept = ctx.saved_tensors
+        first, tau, geodesic, count, at_pairs = ctx.settings
+        tiles = Tiles(rows, everything, first, tau, geodesic, dict(zip(at_pairs, kept, strict=True)))
         out = torch.zeros_like(rows)  # (b, d)
 
         def work(i: int, j: int) -> None:
@@ -266,53 +258,40 @@ class _SelfLse(torch.autograd.Function):
                 weight *= angle_slope(2 - 2 * (dots * tau**2))  # of the terms by the dot products; the Euclidean one is 1
             tiles.without_self(weight, i, j, 0)
             out[at].addmm_(weight, everything[columns])
-            if symmetric and i != j:
+            if tiles.symmetric and i != j:
                 out[columns].addmm_(weight.T, rows[at])
 
-        tiles.each(work)
+        each(work, tiles.pairs, tiles.symmetric, z.device)
         out *= grad * ranks.world() / (count * tau**2)
-        if local is not None:
-            whole = torch.zeros_like(z)
-            whole[local] = out
-            out = whole
-        return out, None, None, None, None
+        return in_place(out, keep), None, None, None, None
 
 
 class Tiles:
     """The matrix of <x_i, y_j> / tau^2, rows (b, d) by columns (B, d), tile by tile.
 
+    On one process rows and columns are the same, and only tiles i <= j are visited.
+
     Args:
-        mine: places of the rows among the columns (b,), where a row meets itself.
-        symmetric: rows and columns are the same, and only tiles i <= j are visited.
+        first: where the rows begin among the columns: there a row meets itself.
         kept: tiles that were computed before; without it new ones are kept, if all of them are few enough.
     """
 
     def __init__(
-        self,
-        rows: Tensor,
-        columns: Tensor,
-        mine: Tensor,
-        symmetric: bool,
-        tau: float,
-        geodesic: bool,
-        kept: dict[Pair, Tensor] | None = None,
+        self, rows: Tensor, columns: Tensor, first: int, tau: float, geodesic: bool, kept: dict[Pair, Tensor] | None = None
     ):
-        self.rows, self.columns, self.mine = rows, columns, mine
-        self.symmetric, self.tau, self.geodesic = symmetric, tau, geodesic
+        self.rows, self.columns, self.first = rows, columns, first
+        self.symmetric, self.tau, self.geodesic = ranks.world() == 1, tau, geodesic
         threads = torch.get_num_threads()
         most = TILE if rows.device.type == "cpu" else DEVICE_TILE
         size = most
         if threads > 1 and len(rows) > most:  # fewer rows are one tile, whose operations torch shares among its threads itself
             size = min(most, max(SMALL, -(-len(rows) // (2 * threads))))
         self.rows_of = list(slices(len(rows), size))
-        self.columns_of = self.rows_of if symmetric else list(slices(len(columns), most))
+        self.columns_of = self.rows_of if self.symmetric else list(slices(len(columns), most))
         every = [(i, j) for j in range(len(self.columns_of)) for i in range(len(self.rows_of))]
-        self.pairs = tournament(len(self.rows_of)) if symmetric else every
+        self.pairs = tournament(len(self.rows_of)) if self.symmetric else every
         self.keep = kept is None and len(rows) * len(columns) <= KEPT
         self.kept = {} if kept is None else kept
-
-    def each(self, work: Callable[[int, int], None]) -> None:
-        each(work, self.pairs, self.symmetric, self.rows.device)
 
     def dots(self, i: int, j: int) -> Tensor:
         """<x, y> / tau^2 of a tile."""
@@ -336,13 +315,7 @@ class Tiles:
 
     def without_self(self, tile: Tensor, i: int, j: int, value: float) -> None:
         """Puts `value` where a tile's row meets itself among the columns."""
-        if self.symmetric:
-            if i == j:
-                tile.fill_diagonal_(value)
-            return
-        mine, columns = self.mine[self.rows_of[i]], self.columns_of[j]
-        at = ((mine >= columns.start) & (mine < columns.stop)).nonzero()[:, 0]
-        tile[at, mine[at] - columns.start] = value
+        tile.diagonal(self.first + self.rows_of[i].start - self.columns_of[j].start).fill_(value)
 
 
 def self_lse(z: Tensor, tau: float, geodesic: bool = False, keep: Tensor | None = None, pooled: bool = False) -> Tensor:
@@ -368,12 +341,8 @@ class _PairLse(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         n_rows, n_columns = counts
         local = [t.detach() if keep is None else t.detach()[keep] for t in tensors[: n_rows + n_columns]]  # (b, ...)
-        spread = [ranks.gather(t) for t in tensors[: n_rows + n_columns]]  # (B, ...)
-        if keep is not None:
-            kept = ranks.gather(keep)
-            spread = [t[kept] for t in spread]
-        # ranks follow each other, and so do their samples that are kept: this rank's rows meet themselves from here on
-        first = ranks.rank() * len(tensors[0]) if keep is None else int(kept[: ranks.rank() * len(tensors[0])].sum())
+        kept, first = taking_part(keep, len(tensors[0]))
+        spread = [ranks.gather(t)[kept] for t in tensors[: n_rows + n_columns]]  # (B, ...)
         parameters = [t.detach() for t in tensors[n_rows + n_columns :]]
         size, mine, like = len(spread[0]), len(local[0]), spread[0]
         single = ranks.world() == 1
@@ -400,13 +369,9 @@ class _PairLse(torch.autograd.Function):
                 by_column.add(c, block(spread[:n_rows], [t[c] for t in local[n_rows:]], parameters).T)
         own_row, own_column = by_row.value(), by_column.value()  # (b,)
         sums = ranks.total(torch.stack([own_row.sum(), own_column.sum(), entries, own]))
-        if single:
-            all_row, all_column = own_row, own_column
-        else:
-            whole = own_row.new_zeros(2, len(tensors[0]))
-            whole[:, slice(None) if keep is None else keep] = torch.stack([own_row, own_column])
-            both = ranks.gather(whole.T)
-            all_row, all_column = (both if keep is None else both[kept]).unbind(1)  # (B,)
+        all_row, all_column = own_row, own_column  # (B,)
+        if not single:
+            all_row, all_column = ranks.gather(in_place(torch.stack([own_row, own_column], 1), keep))[kept].unbind(1)
         pooled = all_row.logsumexp(0)
         ctx.save_for_backward(*tensors, own_row, own_column, all_row, all_column, pooled, keep, *local, *spread, *parameters)
         ctx.settings = (block, n_rows, n_columns, step, len(tensors), kind, wanted, first)
@@ -418,13 +383,11 @@ class _PairLse(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         block, n_rows, n_columns, step, given, kind, wanted, first = ctx.settings
-        length = len(ctx.saved_tensors[0])
         own_row, own_column, all_row, all_column, pooled, keep, *rest = ctx.saved_tensors[given:]
         sides = n_rows + n_columns
         local, spread, parameters = rest[:sides], rest[sides : 2 * sides], rest[2 * sides :]
         mine, size, single = len(local[0]), max(len(spread[0]), 1), ranks.world() == 1
-        out: list[Tensor | None] = [None] * (sides + len(parameters))
-        whole_block = single and step >= mine  # whose gradients are all there is
+        out = [torch.zeros_like(t) if w else None for t, w in zip([*local, *parameters], wanted, strict=True)]
         share = ranks.world() / size
 
         def weights(logits: Tensor, row_lse: Tensor, column_lse: Tensor, diagonal: int) -> Tensor:
@@ -449,54 +412,30 @@ class _PairLse(torch.autograd.Function):
             return weight
 
         def pull(
-            row: list[Tensor],
-            column: list[Tensor],
-            row_lse: Tensor,
-            column_lse: Tensor,
-            targets: list[tuple[int, slice]],
-            diagonal: int,
+            row: list[Tensor], column: list[Tensor], row_lse: Tensor, column_lse: Tensor, places: list[Any], diagonal: int
         ) -> None:
-            """Adds the gradient of one block to `out`; targets[k] is where the k-th of row + column + parameters goes."""
-            asked_of = [at >= 0 and wanted[at] for at, _ in targets]
+            """Adds the gradient of one block to `out`: of each of row + column + parameters at its place, None for nowhere."""
+            asked_of = [place is not None and w for place, w in zip(places, wanted, strict=True)]
             if not any(asked_of):
                 return
             logits, inputs = ctx.made or logits_of(block, row, column, parameters, asked_of)
             ctx.made = None  # a second backward computes it again
-            asked = [(k, t) for k, t in enumerate(inputs) if t.requires_grad]
+            asked = [k for k, w in enumerate(asked_of) if w]
             weight = weights(logits.detach(), row_lse, column_lse, diagonal)
-            found = torch.autograd.grad(logits, [t for _, t in asked], weight, allow_unused=True)
-            for (k, _), g in zip(asked, found, strict=True):
-                at, where = targets[k]
-                if g is None or whole_block:
-                    out[at] = g
-                    continue
-                target = out[at]
-                if target is None:
-                    target = out[at] = torch.zeros_like([*local, *parameters][at])
-                if target.ndim:
-                    target[where] += g
-                else:
-                    target += g
+            found = torch.autograd.grad(logits, [inputs[k] for k in asked], weight, allow_unused=True)
+            for k, g in zip(asked, found, strict=True):
+                target = out[k]
+                if g is not None and target is not None:
+                    target[places[k]] += g
 
-        everywhere, nowhere = slice(None), (-1, slice(None))
-        of_parameters = [(sides + k, everywhere) for k in range(len(parameters))]
         for r in slices(mine, step):
-            of_columns = [(n_rows + k, everywhere) if single else nowhere for k in range(n_columns)]
-            targets = [*((k, r) for k in range(n_rows)), *of_columns, *of_parameters]
-            pull([t[r] for t in local[:n_rows]], spread[n_rows:], own_row[r], all_column, targets, first + r.start)
+            places = [r] * n_rows + [... if single else None] * n_columns + [...] * len(parameters)
+            pull([t[r] for t in local[:n_rows]], spread[n_rows:], own_row[r], all_column, places, first + r.start)
         if not single:
             for c in slices(mine, step):
-                targets = [
-                    *(nowhere for _ in range(n_rows)),
-                    *((n_rows + k, c) for k in range(n_columns)),
-                    *(nowhere for _ in parameters),
-                ]
-                pull(spread[:n_rows], [t[c] for t in local[n_rows:]], all_row, own_column[c], targets, -first - c.start)
-        for k, g in enumerate(out[:sides]):
-            if g is not None and keep is not None:
-                whole = g.new_zeros(length, *g.shape[1:])
-                whole[keep] = g
-                out[k] = whole
+                places = [None] * n_rows + [c] * n_columns + [None] * len(parameters)
+                pull(spread[:n_rows], [t[c] for t in local[n_rows:]], all_row, own_column[c], places, -first - c.start)
+        out[:sides] = [g if g is None else in_place(g, keep) for g in out[:sides]]
         return None, None, None, None, None, *out
 
 
@@ -528,20 +467,6 @@ class Terms(NamedTuple):
     own: Tensor  # mean_i l_ii
 
 
-def terms_of(
-    block: Block,
-    rows: Sequence[Tensor],
-    columns: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    keep: Tensor | None,
-    kind: Kind,
-    width: int,
-) -> Terms:
-    if keep is not None and int(ranks.total(keep.sum())) == 0:
-        return Terms(*[nothing([t for t in (*rows, *columns) if t.is_floating_point()])] * 5)
-    return Terms(*_PairLse.apply(block, (len(rows), len(columns)), keep, kind, width, *rows, *columns, *parameters))
-
-
 def pair_lse(
     block: Block,
     rows: Sequence[Tensor],
@@ -549,7 +474,7 @@ def pair_lse(
     parameters: Sequence[Tensor] = (),
     keep: Tensor | None = None,
     width: int = 1,
-    rows_only: bool = False,
+    kind: Kind = "both",
 ) -> Terms:
     """Both log-sum-exps and the means of the B x B logits between two sides, over the samples of all ranks.
 
@@ -559,14 +484,9 @@ def pair_lse(
         parameters: tensors that all blocks share, such as a learnable temperature.
         keep: bool (b,), the samples that take part.
         width: matrices (r, c) that `block` holds at once, for the size of its blocks.
-        rows_only: `columns` of the result is not wanted, and is no number.
+        kind: of `rows` the result's `columns` is no number; of `softplus` its `rows` is mean_i sum_j log(1 + exp l_ij)
+            instead, and `mean` and `own` are the only others that are numbers.
     """
-    return terms_of(block, rows, columns, parameters, keep, "rows" if rows_only else "both", width)
-
-
-def pair_softplus(
-    block: Block, rows: Sequence[Tensor], columns: Sequence[Tensor], parameters: Sequence[Tensor], keep: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """mean_i sum_j log(1 + exp l_ij) and mean_i l_ii, arguments as in `pair_lse`. Scalars."""
-    found = terms_of(block, rows, columns, parameters, keep, "softplus", 1)
-    return found.rows, found.own
+    if keep is not None and int(ranks.total(keep.sum())) == 0:
+        return Terms(*[nothing([t for t in (*rows, *columns) if t.is_floating_point()])] * 5)
+    return Terms(*_PairLse.apply(block, (len(rows), len(columns)), keep, kind, width, *rows, *columns, *parameters))

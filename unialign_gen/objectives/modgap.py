@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from itertools import combinations
 
@@ -11,12 +10,12 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import ranks
-from .batch import Batch, nothing
+from .batch import Batch
 from .centroid import of_unit as unit_centroid
 from .infonce import symmetric
-from .kernel import self_lse
 from .objective import Objective, Temperature
 from .options import Tau, Weight, typed
+from .uniformity import of_unit as unit_uniformity
 
 
 class ModGap(Objective):
@@ -68,15 +67,11 @@ class ModGap(Objective):
             present = torch.cat([batch.there([m, n]).all(1) for m, n, _ in pairs])
             out["alignment"] = ranks.mean(distances, present)
         if self.uniformity_weight:
-            keep = batch.there(batch.names).sum(1) >= 2  # (b,)
-            count = int(ranks.total(keep.sum()))
-            middle = unit_centroid(torch.stack(list(batch.z.values()), 1), None)  # (b, d)
             all_there = all(m is None for m in batch.keep.values())
-            out["centroid_uniformity"] = (
-                self_lse(middle, 0.5, keep=None if all_there else keep, pooled=True) - math.log(count * (count - 1))
-                if count > 1  # exp(-2 d^2) is the kernel of width 1/2
-                else nothing([middle])
-            )
+            keep = None if all_there else batch.there(batch.names).sum(1) >= 2  # (b,)
+            middle = unit_centroid(torch.stack(list(batch.z.values()), 1), None)  # (b, d)
+            # exp(-2 d^2) is the kernel of width 1/2
+            out["centroid_uniformity"] = unit_uniformity(middle, 0.5, keep=keep, pooled=True)
         return out
 
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache, wraps
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -50,11 +51,8 @@ def fit(value: Any, hint: Any) -> Any:
         return value
     if origin in (Union, UnionType):
         for choice in args:
-            try:
+            with suppress(ValueError):
                 return fit(value, choice)
-            except ValueError:
-                continue
-        raise ValueError
     if origin is Literal and value in args:
         return value
     if origin is Mapping and isinstance(value, Mapping):

@@ -88,5 +88,5 @@ class PMRL(Objective):
             z = [torch.where(keep[:, None], part, torch.eye(1, part.shape[1]).to(part)) for part in z]
         s, u = singular_values(z, self.fix_signs)
         intra = ranks.mean((s / self.tau1).logsumexp(1) - s[:, 0] / self.tau1, keep)
-        found = pair_lse(dot_block, [u], [u], [u.new_tensor(1 / self.tau2)], keep, rows_only=True)
+        found = pair_lse(dot_block, [u], [u], [u.new_tensor(1 / self.tau2)], keep, kind="rows")
         return {"intra": intra, "inter": found.rows - found.own}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from . import ranks
 from .batch import Batch
-from .kernel import pair_softplus
+from .kernel import pair_lse
 from .objective import Objective, Temperature
 from .options import Tau, typed
 
@@ -50,6 +50,7 @@ class SigLIP(Objective):
         out = {}
         for m, n in combinations(batch.names, 2):
             # -log sigmoid(l) = log(1 + e^l) - l on the diagonal, log(1 + e^l) off it
-            softplus, own = pair_softplus(biased_block, [batch.z[m]], [batch.z[n]], [scale, bias], batch.both(m, n))
-            out[f"{m}|{n}"] = softplus - own
+            keep = batch.both(m, n)
+            found = pair_lse(biased_block, [batch.z[m]], [batch.z[n]], [scale, bias], keep, kind="softplus")
+            out[f"{m}|{n}"] = found.rows - found.own
         return out

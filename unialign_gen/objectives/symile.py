@@ -74,6 +74,6 @@ class Symile(Objective):
                     source[kept] = kept[torch.randperm(len(kept), generator=generator).to(kept.device)]
                     shuffled.append(everything[n].index_select(0, source[mine]))
             rows, columns = [batch.z[a], own, mine], [reduce(torch.mul, shuffled), mine]
-            found = pair_lse(shuffled_block, rows, columns, [scale], keep, rows_only=True)
+            found = pair_lse(shuffled_block, rows, columns, [scale], keep, kind="rows")
             out[a] = found.rows - found.own
         return out

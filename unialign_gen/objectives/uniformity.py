@@ -32,9 +32,9 @@ def uniformity(z: Tensor, tau: float = 0.07, geodesic: bool = False, mask: Tenso
     return of_unit(as_unit(z, keep=mask), tau, geodesic, mask)
 
 
-def of_unit(z: Tensor, tau: float, geodesic: bool = False, keep: Tensor | None = None) -> Tensor:
-    """`uniformity` of rows that are unit vectors already."""
+def of_unit(z: Tensor, tau: float, geodesic: bool = False, keep: Tensor | None = None, pooled: bool = False) -> Tensor:
+    """`uniformity` of rows that are unit vectors already; `pooled` has one mean over all pairs i != j inside the logarithm."""
     count = len(z) * ranks.world() if keep is None else int(ranks.total(keep.sum()))
     if count < 2:
         return nothing([z])
-    return self_lse(z, tau, geodesic, keep) - math.log(count - 1)
+    return self_lse(z, tau, geodesic, keep, pooled) - math.log(count * (count - 1) if pooled else count - 1)
