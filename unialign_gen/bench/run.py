@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import to_dict
 from ..console import stage
@@ -213,10 +213,10 @@ def final(config: BenchConfig, dataset: str, objective: str, settings: Settings,
     moved = {gap: measure.pathways(far, labels, config.query) for gap, far in apart.items()}
     if data.pictures is not None and size is None:
         words = [cache.labels[i] for i in rows]
-        drawn, distances = pictures(config, dataset, z, ids, words)
+        drawn, distances = generation.measure(config, dataset, z, ids, words)
         samples, space = samples | drawn, space | distances
         for gap, far in apart.items() if objective == config.reference and seed == 0 else ():
-            drawn, distances = pictures(config, dataset, far, ids, words)
+            drawn, distances = generation.measure(config, dataset, far, ids, words)
             moved[gap] |= {k: float(np.nanmean(v)) for k, v in drawn.items()} | distances
     (folder / STATE).unlink(missing_ok=True)  # the heads are kept, what would resume the training is not
     return {
@@ -228,22 +228,3 @@ def final(config: BenchConfig, dataset: str, objective: str, settings: Settings,
         "samples": {k: [None if np.isnan(x) else round(float(x), 3) for x in v] for k, v in samples.items()},
         "moved": moved,
     }
-
-
-def pictures(
-    config: BenchConfig, dataset: str, z: dict[str, Tensor], ids: list[str], labels: list[str | None]
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Figures of the pictures of some test samples, see `generation.measure`."""
-    data = config.datasets[dataset]
-    assert data.checkpoint is not None
-    assert data.pictures is not None
-    rows = generation.choose(labels, data.pictures.prompts)
-    chosen = {m: part[rows] for m, part in z.items()}
-    names, wanted = [ids[i] for i in rows.tolist()], [labels[i] for i in rows.tolist()]
-    key = (str(config.out), dataset)
-    if key not in RECONSTRUCTED:
-        RECONSTRUCTED[key] = generation.draw(data.checkpoint, chosen[config.anchor], names, data.pictures)
-    return generation.measure(data.checkpoint, chosen, names, wanted, config.anchor, data.pictures, RECONSTRUCTED[key])
-
-
-RECONSTRUCTED: dict[tuple[str, str], Tensor] = {}  # the judge's features of self-reconstruction (n, d), drawn once a process
