@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,9 +34,10 @@ from memory import architecture, component_class
 from objectives import OBJECTIVES, UniAlign, Z, build, clip_loss, embeddings, step
 from timing import seconds
 from torch import Tensor, nn
-from training import from_cache
+from training import SMALL, on_cache
 
 import unialign_gen
+from unialign_gen.training.train import Trainer
 
 CLOSE = {"fp32": 1e-4, "bf16": 1e-2, "fp16": 1e-2}  # of the largest entry
 
@@ -188,7 +190,7 @@ def trainer(setting: Setting, precision: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         AcceleratorState._reset_state()  # of the line before, of another precision
         accelerator = Accelerator(mixed_precision=precision, cpu=not setting.cuda)
-        made = from_cache(Path(name), accelerator, samples, batch, steps)
+        made = Trainer(on_cache(Path(name), samples, SMALL, batch, steps), accelerator)
         losses, begun = [], time.perf_counter()
         for _ in range(steps):
             losses.append(made.update()["loss"])
@@ -203,17 +205,16 @@ def trainer(setting: Setting, precision: str) -> dict[str, Any]:
 def lines(setting: Setting) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Every line of the table, the cheap and the telling ones first."""
     for name in OBJECTIVES:
-        yield f"objective {name}", lambda name=name: objective(setting, name)  # type: ignore[misc]
+        yield f"objective {name}", partial(objective, setting, name)
     for precision in ("no", "bf16", "fp16"):
-        yield f"training, {precision}", lambda precision=precision: trainer(setting, precision)  # type: ignore[misc]
+        yield f"training, {precision}", partial(trainer, setting, precision)
     for count, which, compiled in itertools.product((4096, 32768), ("UniAlign", "ClipLoss"), (False, True)):
-        label = f"{which} at batch {count}{', compiled' if compiled else ''}"
-        yield label, lambda a=which, b=count, c=compiled: speed(setting, a, b, c)  # type: ignore[misc]
-    yield "starter", lambda: starter(setting)
+        yield f"{which} at batch {count}{', compiled' if compiled else ''}", partial(speed, setting, which, count, compiled)
+    yield "starter", partial(starter, setting)
     for name in ("stable-unclip", "kandinsky"):
-        yield f"{name}, one picture", lambda name=name: decoder(setting, name)  # type: ignore[misc]
-        yield f"{name}, offloaded", lambda name=name: decoder(setting, name, offload=True)  # type: ignore[misc]
-    yield "kandinsky, compiled", lambda: decoder(setting, "kandinsky", compiled=True)
+        yield f"{name}, one picture", partial(decoder, setting, name)
+        yield f"{name}, offloaded", partial(decoder, setting, name, offload=True)
+    yield "kandinsky, compiled", partial(decoder, setting, "kandinsky", compiled=True)
 
 
 def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
