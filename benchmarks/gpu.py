@@ -3,8 +3,8 @@
     python benchmarks/gpu.py --out gpu.json                       # on a GPU
     python benchmarks/gpu.py --device cpu --tiny --out gpu.json   # the rehearsal, at tiny size
 
-The table is written after every line, as JSON and beside it as Markdown. A line whose packages are not installed is skipped and
-says so; one that fails says how, and the next ones run.
+The table is written after every line, as JSON. A line whose packages are not installed is skipped and says so; one that fails
+says how, and the next ones run.
 
 Objectives: value and gradient against fp64 on the processor, from fp32, bf16 and fp16 embeddings (the reference gets the same
 rounded numbers), under autocast, and through a gradient scaler. Speed: UniAlign beside open_clip's ClipLoss over all pairs.
@@ -56,18 +56,6 @@ class Setting:
         """Median time of a call, see `timing.seconds`."""
         return seconds(work, 0 if self.tiny else repeats, device=self.device)
 
-    def peak(self, work: Callable[[], object]) -> float | None:
-        """The most GB on the device in a call, beyond what was there; None on a processor."""
-        if not self.cuda:
-            work()
-            return None
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / 1e9
-
 
 def apart(found: Tensor, wanted: Tensor) -> float:
     """The largest difference as a share of the largest wanted entry."""
@@ -113,8 +101,16 @@ def speed(setting: Setting, which: str, count: int, compiled: bool) -> dict[str,
     loss: Callable[[Z], Tensor] = UniAlign().to(setting.device) if which == "UniAlign" else clip_loss
     call = torch.compile(loss) if compiled else loss
     z = {n: v.requires_grad_() for n, v in setting.embeddings(count, dim).items()}
-    step(call, z)
-    return {"seconds": setting.seconds(lambda: step(call, z), 3), "GB": setting.peak(lambda: step(call, z))}
+    run = partial(step, call, z)
+    run()
+    found = {"seconds": setting.seconds(run, 3)}
+    if setting.cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        found["GB"] = (torch.cuda.max_memory_allocated() - before) / 1e9  # the most, beyond what was there
+    return found
 
 
 def starter(setting: Setting) -> dict[str, Any]:
@@ -171,17 +167,8 @@ def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return {**found, "took": round(time.perf_counter() - begun, 2)}
 
 
-def save(out: Path, about: dict[str, Any], table: dict[str, dict[str, Any]]) -> None:
-    """Writes all lines so far."""
-    out.write_text(json.dumps({"about": about, "table": table}, indent=1) + "\n")
-    shown = {n: [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()] for n, row in table.items()}
-    rows = [f"| {name} | {', '.join(cells)} |" for name, cells in shown.items()]
-    head = ", ".join(f"{k} {v}" for k, v in about.items())
-    out.with_suffix(".md").write_text("\n".join([head, "", "| claim | found |", "|---|---|", *rows]) + "\n")
-
-
 def main(
-    out: Annotated[Path, typer.Option(help="A JSON file; the Markdown lies beside it.")],
+    out: Annotated[Path, typer.Option(help="A JSON file.")],
     device: str = "cuda",
     tiny: Annotated[bool, typer.Option("--tiny", help="Sizes for a rehearsal.")] = False,
     budget: Annotated[float, typer.Option("--seconds", help="After which no further line is begun.")] = 110,
@@ -198,7 +185,7 @@ def main(
         for name, work in lines(setting):
             late = time.perf_counter() - begun > budget
             table[name] = {"skipped": "no time left"} if late else attempt(work)
-            save(out, about, table)
+            out.write_text(json.dumps({"about": about, "table": table}, indent=1) + "\n")
     wrong = [name for name, row in table.items() if "failed" in row or row.get("holds") is False]
     raise SystemExit(f"{len(table)} lines, {len(wrong)} that do not hold: {', '.join(wrong)}" if wrong else 0)
 

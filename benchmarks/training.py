@@ -3,10 +3,9 @@
     python benchmarks/training.py --steps 120
     python benchmarks/training.py --gigabytes 20 --processes 2
 
-The first prints the median of the steps of two heads. The second
-trains from a cache of that size, made in a temporary folder and removed, and prints the most anonymous memory (RssAnon, what a
-process has for itself; the cache's mapped pages are not in it) of each process, and its losses; with `--in-memory` the features
-are read whole, for comparison at a size that memory holds.
+The first prints the median of the steps of two heads. The second trains from a cache of that size, made in a temporary folder,
+and prints the most anonymous memory (RssAnon, what a process has for itself; the cache's mapped pages are not in it) of each
+process, and its losses; with `--in-memory` the features are read whole, for comparison at a size that memory holds.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from ..eval.judge import Judge
 from ..eval.pictures import seed_of
 from ..eval.scores import hits_of, spread
 from ..loading import load_pipeline
+from ..retrieval import occurrence
 from .config import BenchConfig
 
 
@@ -31,12 +32,8 @@ def decoder(checkpoint: str) -> tuple[Any, Judge]:
 
 def choose(labels: Sequence[str | None], count: int) -> Tensor:
     """Row numbers of the samples that are drawn: the first of each label, then the second of each, and so on."""
-    seen: dict[str | None, int] = {}
-    order = []
-    for i, label in enumerate(labels):
-        seen[label] = seen.get(label, 0) + 1
-        order.append((seen[label], i))
-    return torch.tensor([i for _, i in sorted(order)[:count]])
+    numbers = {label: i for i, label in enumerate(set(labels))}
+    return occurrence(torch.tensor([numbers[label] for label in labels])).argsort(stable=True)[:count]
 
 
 @torch.no_grad()

@@ -49,7 +49,7 @@ def run(config: BenchConfig, processes: int = 1) -> Path:
     for name, dataset in config.datasets.items():
         stage(f"data set {name}")
         datasets.write(dataset, config.out / "data" / name)
-        there = modalities(config, name)
+        there = opened(config.out, name, "train").modalities
         for entry, wanted in (("query", config.query), ("anchor", config.anchor)):
             if wanted not in there:
                 raise InputError(f"{entry}: data set {name} has no {wanted}, but {', '.join(there)}")
@@ -83,7 +83,7 @@ def contest(config: BenchConfig, dataset: str, objective: str) -> None:
         write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
 
     made = build(**entry.objective)
-    wrong = made.problem(list(modalities(config, dataset))) if isinstance(made, Objective) else None
+    wrong = made.problem(list(opened(config.out, dataset, "train").modalities)) if isinstance(made, Objective) else None
     if wrong := found.get("unusable") or wrong:  # such as modalities that are not TRIANGLE's three
         found["unusable"] = wrong
         keep()
@@ -103,15 +103,10 @@ def contest(config: BenchConfig, dataset: str, objective: str) -> None:
     keep()
 
 
-def modalities(config: BenchConfig, dataset: str) -> dict[str, int]:
-    """Widths of a data set's features."""
-    return opened(config.out / "data" / dataset / "train").modalities
-
-
 @lru_cache
-def opened(folder: Path) -> FeatureCache:
-    """A data set's cache, opened once a process."""
-    return FeatureCache.open(folder)
+def opened(out: Path, dataset: str, split: str) -> FeatureCache:
+    """A data set's cache of a split, opened once a process."""
+    return FeatureCache.open(out / "data" / dataset / split)
 
 
 def search(config: BenchConfig, dataset: str, objective: str, trials: list[dict[str, Any]], keep: Any) -> Settings:
@@ -148,7 +143,7 @@ def trained(
 ) -> tuple[dict[str, nn.Module], dict[str, float]]:
     """The heads of one training by the project's trainer, and what it cost."""
     data, entry = config.datasets[dataset], config.objectives[objective]
-    names = list(modalities(config, dataset))
+    names = list(opened(config.out, dataset, "train").modalities)
     frozen = data.checkpoint is not None
     head = HeadConfig(hidden=config.hidden, dropout=config.dropout)
     cache = config.out / "data" / dataset / ("train" if size is None else f"train-{size}")
@@ -193,9 +188,8 @@ def peak_memory(reset: bool = False) -> float:
 
 def embedded(config: BenchConfig, dataset: str, split: str, heads: dict[str, nn.Module]) -> measure.Space:
     """A split's samples that have every modality, turned as the validation split says, see `measure.turned`."""
-    folder = config.out / "data" / dataset
-    validation = measure.embed(opened(folder / "validation"), heads)  # for each run, whose heads are its own
-    z, labels, rows = validation if split == "validation" else measure.embed(opened(folder / split), heads)
+    validation = measure.embed(opened(config.out, dataset, "validation"), heads)  # for each run, whose heads are its own
+    z, labels, rows = validation if split == "validation" else measure.embed(opened(config.out, dataset, split), heads)
     return measure.turned(z, config.anchor, validation[0]), labels, rows
 
 
@@ -204,7 +198,7 @@ def final(config: BenchConfig, dataset: str, objective: str, settings: Settings,
     data = config.datasets[dataset]
     folder = config.out / "runs" / dataset / objective / f"{size or 'all'}-{seed}"
     heads, cost = trained(config, dataset, objective, settings, size, seed, folder)
-    cache = opened(config.out / "data" / dataset / "test")
+    cache = opened(config.out, dataset, "test")
     z, labels, rows = embedded(config, dataset, "test", heads)
     ids = [cache.ids[i] for i in rows]
     samples = measure.of_samples(z, labels, config.query, ids, config.missing)
