@@ -10,6 +10,7 @@ Writes docs/bench/*.svg, and what stands between the marks `<!-- answers -->` an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,37 +44,23 @@ class Found:
 
     def __init__(self, folders: Sequence[Path]):
         self.rows = {name: rows for folder in folders for name, rows in read(folder / "report.json").items()}
-        self.datasets = list(self.rows)
+
+    def some(self, *datasets: str) -> list[str]:
+        """Those of the data sets that there are."""
+        return [d for d in datasets if d in self.rows]
 
     def whole(self, dataset: str, metric: str) -> list[Row]:
         """The rows of a figure with all training samples."""
-        rows = [r for r in self.rows.get(dataset, ()) if (r["metric"], r["subset"]) == (metric, "all")]
+        rows = [r for r in self.rows[dataset] if (r["metric"], r["subset"]) == (metric, "all")]
         return [r for r in rows if r["value"] is not None]
 
     def of(self, dataset: str, metric: str, task: str | None = None) -> dict[str, float]:
         """The figure by objective; the mean over tasks where none is named."""
         return means(r for r in self.whole(dataset, metric) if task in (None, r["task"]))
 
-    def intervals(self, dataset: str, metric: str, task: str) -> dict[str, tuple[float, float, float]]:
-        rows = [r for r in self.whole(dataset, metric) if r["task"] == task]
-        return {r["method"]: (r["value"], r["low"], r["high"]) for r in rows}
-
     def pathways(self, dataset: str, metric: str) -> dict[str, float]:
         """The mean over the query's pathways, tasks `text, image` and so on."""
         return means(r for r in self.whole(dataset, metric) if ", " in r["task"] and "missing" not in r["task"])
-
-    def modalities(self, dataset: str) -> int:
-        return 1 + len({r["task"] for r in self.rows[dataset] if r["metric"] == "label precision" and ", " in r["task"]})
-
-
-def by_modalities(found: Found) -> list[str]:
-    """The data sets that differ in nothing but their number of modalities."""
-    return sorted((d for d in ("two", "equal", "five", "eight") if d in found.rows), key=found.modalities)
-
-
-def gaps_of(found: Found, dataset: str) -> list[float]:
-    mark = "R@1, moved apart by "
-    return sorted({float(r["metric"].removeprefix(mark)) for r in found.rows[dataset] if r["metric"].startswith(mark)})
 
 
 def panels(
@@ -90,12 +77,18 @@ def panels(
     figure.savefig(DOCS / "bench" / f"{name}.svg", metadata={"Date": None, "Creator": None})
 
 
-# Figures.
+def table(intro: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, and what is said before it."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return (f"{intro}\n\n" if intro else "") + "\n".join([lines[0], f"|{'---|' * len(head)}", *lines[1:]])
 
 
-def objectives_figure(found: Found) -> None:
+# The figures, and with them the tables that answer a question.
+
+
+def objectives(found: Found) -> None:
     """R@1, labels and gap of every objective, a column of panels for each data set of three modalities."""
-    datasets = [d for d in ("equal", "unequal", "broken", "starter") if d in found.rows]
+    datasets = found.some("equal", "unequal", "broken", "starter")
     names = sorted(found.pathways(datasets[0], "R@1"), key=lambda m: found.pathways(datasets[0], "R@1")[m])
     for axis, dataset in panels("objectives", datasets, (2.6 * len(datasets) + 1.2, 4.6), sharey=True):
         tables = {
@@ -111,151 +104,131 @@ def objectives_figure(found: Found) -> None:
         axis.grid(alpha=0.3)
 
 
-def gap_figure(found: Found) -> None:
+def gap(found: Found) -> str:
     """What a gap that is put in afterwards does."""
-    datasets = [d for d in ("equal", "starter") if d in found.rows and gaps_of(found, d)]
+    kinds = {
+        "R@1, pathways": ("R@1", "all"),
+        "labels, pathways": ("label precision", "all"),
+        "labels, all together": ("label precision", TOGETHER),
+        "pictures: judge top-5": ("judge top-5", None),
+    }
+    moved = ", moved apart by "
+    gaps = {
+        d: sorted({float(r["metric"].partition(moved)[2]) for r in rows if r["metric"].startswith(f"R@1{moved}")})
+        for d, rows in found.rows.items()
+    }
+
+    def curve(dataset: str, metric: str, task: str | None) -> list[float]:
+        """Means over objectives by gap; none where there are no pictures."""
+        tables = [found.of(dataset, f"{metric}{moved}{g:g}", task) for g in gaps[dataset]]
+        return [float(np.mean(list(t.values()))) for t in tables] if all(tables) else []
+
+    datasets = [d for d in found.some("equal", "starter") if gaps[d]]
     for axis, dataset in panels("gap", datasets, (3.4 * len(datasets), 3), legend=-1):
-        at = gaps_of(found, dataset)
-        for metric, label, task in (
-            ("R@1", "R@1, pathways", "all"),
-            ("label precision", "labels, pathways", "all"),
-            ("label precision", "labels, all together", TOGETHER),
-            ("judge top-5", "pictures: judge top-5", None),
-        ):
-            tables = [found.of(dataset, f"{metric}, moved apart by {g:g}", task) for g in at]
-            if all(tables):
-                axis.plot(at, [np.mean(list(t.values())) for t in tables], marker="o", markersize=4, label=label)
+        for label, kind in kinds.items():
+            if values := curve(dataset, *kind):
+                axis.plot(gaps[dataset], values, marker="o", markersize=4, label=label)
         axis.set(xlabel="moved apart by, after training", ylim=(0, None))
-
-
-def joint_figure(found: Found) -> None:
-    """What all modalities together gain over the best pathway alone, with intervals."""
-    datasets = [d for d in ("equal", "unequal", "starter") if d in found.rows]
-    metric = "gain in R@1 over the best pathway alone"
-    names = list(found.intervals(datasets[0], metric, JOINT[0]))
-    for axis, dataset in panels("joint", datasets, (2.8 * len(datasets) + 1.2, 4.4), sharey=True):
-        for k, task in enumerate(JOINT):
-            table = found.intervals(dataset, metric, task)
-            for n in table:
-                value, low, high = table[n]
-                error = [[value - low], [high - value]]
-                place = names.index(n) + 0.18 * (k - 1.5)
-                label = task if n == next(iter(table)) else None
-                axis.errorbar(value, place, xerr=error, fmt="os^D"[k], color=f"C{k}", markersize=3, label=label)
-        axis.axvline(0, color="grey", linewidth=0.8)
-        axis.set(yticks=range(len(names)), yticklabels=names, xlabel="gain in R@1")
-
-
-def conflicts_figure(found: Found) -> None:
-    """zeta, chi with its bound, and the Hoelder divergence against the number of modalities."""
-    datasets = by_modalities(found)
-    at = [found.modalities(d) for d in datasets]
-    shared = set.intersection(*(set(found.of(d, "zeta")) for d in datasets))
-    for axis, metric in panels("conflicts", ("zeta", "chi", "Hoelder divergence"), (9, 3)):
-        for name in [n for n in found.of(datasets[0], "zeta") if n in shared]:
-            axis.plot(at, [found.of(d, metric)[name] for d in datasets], marker="o", markersize=4, label=name)
-        axis.set(xlabel="modalities", xticks=at)
-
-
-def predictors_figure(found: Found) -> None:
-    """R@1 against the distance of means, and against what remains without it."""
-    for axis, metric in panels("predictors", ("gap", "distribution gap"), (6.4, 3), sharey=True):
-        for dataset in found.datasets:
-            x, y = found.of(dataset, metric), found.pathways(dataset, "R@1")
-            axis.plot([x[n] for n in x], [y[n] for n in x], "o", markersize=4, label=dataset)
-        axis.set(ylabel="R@1, pathways")
-
-
-# Answers.
-
-
-def table(intro: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, and what is said before it."""
-    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
-    return (f"{intro}\n\n" if intro else "") + "\n".join([lines[0], f"|{'---|' * len(head)}", *lines[1:]])
-
-
-def about_gap(found: Found) -> str:
     rows = []
-    for dataset in found.datasets:
-        cells, at = [dataset], [g for g in gaps_of(found, dataset) if g <= 1]
-        for metric, task in (("R@1", "all"), ("label precision", "all"), ("label precision", TOGETHER), ("judge top-5", None)):
-            ends = [found.of(dataset, f"{metric}, moved apart by {g:g}", task).values() for g in at[:1] + at[1:][-1:]]
-            both = len(ends) > 1 and all(ends)
-            cells.append(" to ".join(f"{100 * np.mean(list(end)):.1f} %" for end in ends) if both else "")
-        rows.append(cells)
+    for dataset, at in gaps.items():
+        upto = [curve(dataset, *kind)[: sum(g <= 1 for g in at)] for kind in kinds.values()]
+        rows.append([dataset, *(f"{100 * c[0]:.1f} % to {100 * c[-1]:.1f} %" if len(c) > 1 else "" for c in upto)])
     intro = "Means moved together, then apart by 1, all else the same (means over objectives; pictures: the reference alone):"
     return table(intro, ("data set", "R@1 of pathways", "labels, pathways", "labels together", "pictures, judge top-5"), rows)
 
 
-def about_joint(found: Found) -> str:
-    metric, rows = "gain in R@1 over the best pathway alone", []
-    for dataset in found.datasets:
+def joint(found: Found) -> str:
+    """What all modalities together gain over the best pathway alone, with intervals."""
+
+    def gains(dataset: str, task: str) -> dict[str, list[float]]:
+        """Value, low and high by objective."""
+        rows = found.whole(dataset, "gain in R@1 over the best pathway alone")
+        return {r["method"]: [r["value"], r["low"], r["high"]] for r in rows if r["task"] == task}
+
+    datasets = found.some("equal", "unequal", "starter")
+    names = list(gains(datasets[0], JOINT[0]))
+    for axis, dataset in panels("joint", datasets, (2.8 * len(datasets) + 1.2, 4.4), sharey=True):
+        for k, task in enumerate(JOINT):
+            those = gains(dataset, task)
+            value, low, high = np.array(list(those.values())).T
+            places = [names.index(n) + 0.18 * (k - 1.5) for n in those]
+            error = [value - low, high - value]
+            axis.errorbar(value, places, xerr=error, fmt="os^D"[k], color=f"C{k}", markersize=3, label=task)
+        axis.axvline(0, color="grey", linewidth=0.8)
+        axis.set(yticks=range(len(names)), yticklabels=names, xlabel="gain in R@1")
+    rows = []
+    for dataset in found.rows:
         cells = [dataset]
         for task in JOINT:
-            if gains := list(found.intervals(dataset, metric, task).values()):
-                below, above = sum(high < 0 for _, _, high in gains), sum(low > 0 for _, low, _ in gains)
-                mean = np.mean([value for value, _, _ in gains])
-                cells.append(f"{100 * mean:+.1f}; {above} gain, {below} lose, of {len(gains)}")
+            if those := gains(dataset, task):
+                value, low, high = np.array(list(those.values())).T
+                counts = f"{(low > 0).sum()} gain, {(high < 0).sum()} lose, of {len(value)}"
+                cells.append(f"{100 * value.mean():+.1f}; {counts}")
         if len(cells) > 1:
             rows.append(cells)
     intro = "Mean gain in R@1 in points, and how many objectives gain or lose with an interval that leaves 0 out:"
     return table(intro, ("data set", *JOINT), rows)
 
 
-def about_predictors(found: Found) -> str:
-    rows = []
-    for dataset in found.datasets:
-        y = found.pathways(dataset, "R@1")
-        together = found.of(dataset, "label precision", TOGETHER)
-        cells = [dataset, str(len(y))]
-        for target in (y, together):
-            for metric in ("gap", "distribution gap"):
-                x = found.of(dataset, metric)
-                cells.append(f"{np.corrcoef(list(x.values()), [target[n] for n in x])[0, 1] ** 2:.2f}" if len(x) > 3 else "-")
+def predictors(found: Found) -> str:
+    """R@1 against the distance of means, and against what remains without it."""
+    kinds, rows = ("gap", "distribution gap"), []
+    for axis, metric in panels("predictors", kinds, (6.4, 3), sharey=True):
+        for dataset in found.rows:
+            x, y = found.of(dataset, metric), found.pathways(dataset, "R@1")
+            axis.plot([x[n] for n in x], [y[n] for n in x], "o", markersize=4, label=dataset)
+        axis.set(ylabel="R@1, pathways")
+    for dataset in found.rows:
+        targets = found.pathways(dataset, "R@1"), found.of(dataset, "label precision", TOGETHER)
+        cells = [dataset, str(len(targets[0]))]
+        for y, metric in product(targets, kinds):
+            x = found.of(dataset, metric)
+            cells.append(f"{np.corrcoef(list(x.values()), [y[n] for n in x])[0, 1] ** 2:.2f}" if len(x) > 3 else "-")
         rows.append(cells)
-    targets = ("R@1 by the gap", "by the distribution gap", "labels together by the gap", "by the distribution gap")
-    return table("R squared over the objectives:", ("data set", "objectives", *targets), rows)
+    heads = ("R@1 by the gap", "by the distribution gap", "labels together by the gap", "by the distribution gap")
+    return table("R squared over the objectives:", ("data set", "objectives", *heads), rows)
 
 
-def about_conflicts(found: Found) -> str:
-    datasets = by_modalities(found)
-    names = [n for n in found.of(datasets[-1], "zeta") if all(n in found.of(d, "zeta") for d in datasets)]
-    head = ["zeta / chi / Hoelder divergence", *(f"M = {found.modalities(d)}" for d in datasets)]
-    rows = [
-        [n, *(" / ".join(f"{found.of(d, m)[n]:.3f}" for m in ("zeta", "chi", "Hoelder divergence")) for d in datasets)]
-        for n in names
-    ]
+def conflicts(found: Found) -> str:
+    """zeta, chi and the Hoelder divergence against the number of modalities, of data sets that differ in nothing else."""
+    kinds, modalities = ("zeta", "chi", "Hoelder divergence"), {"two": 2, "equal": 3, "five": 5, "eight": 8}
+    datasets = found.some(*modalities)
+    at = [modalities[d] for d in datasets]
+    tables = [[found.of(d, metric) for d in datasets] for metric in kinds]  # by metric and data set
+    names = [n for n in tables[0][-1] if all(n in by_name for by_name in tables[0])]
+    for (axis, _), those in zip(panels("conflicts", kinds, (9, 3)), tables, strict=True):
+        for name in names:
+            axis.plot(at, [by_name[name] for by_name in those], marker="o", markersize=4, label=name)
+        axis.set(xlabel="modalities", xticks=at)
+    head = [" / ".join(kinds), *(f"M = {m}" for m in at)]
+    rows = [[n, *(" / ".join(f"{each[n]:.3f}" for each in those) for those in zip(*tables, strict=True))] for n in names]
     return table("At the anchor, temperature 0.07 and bandwidth 0.3 for all:", head, rows)
 
 
-def about_following(found: Found) -> str:
+def following(found: Found) -> str:
     rows = []
-    for dataset in found.datasets:
-        x = found.of(dataset, "gap")
-        for metric in ("Hoelder divergence", "Frechet distance"):
-            y = found.of(dataset, metric)
-            shared = [n for n in x if n in y]
-            if len(shared) > 3:
-                rank = spearmanr([x[n] for n in shared], [y[n] for n in shared])
-                rows.append([dataset, metric, str(len(shared)), f"{rank.statistic:+.2f}", f"{rank.pvalue:.2f}"])
+    for dataset, metric in product(found.rows, ("Hoelder divergence", "Frechet distance")):
+        x, y = found.of(dataset, "gap"), found.of(dataset, metric)
+        shared = [n for n in x if n in y]
+        if len(shared) > 3:
+            rank = spearmanr([x[n] for n in shared], [y[n] for n in shared])
+            rows.append([dataset, metric, str(len(shared)), f"{rank.statistic:+.2f}", f"{rank.pvalue:.2f}"])
     return table("", ("data set", "against the gap", "objectives", "rank correlation", "p"), rows)
 
 
 SECTIONS: dict[str, tuple[Callable[[Found], str], str]] = {
-    "Does a gap matter for groups and generation, and not for retrieval?": (about_gap, "gap"),
-    "Do modalities together find more than the best alone?": (about_joint, "joint"),
-    "Which gap predicts?": (about_predictors, "predictors"),
-    "Do zeta, chi and the Hoelder divergence fall?": (about_conflicts, "conflicts"),
-    "Do the Hoelder and the Frechet distance follow the gap?": (about_following, ""),
+    "Does a gap matter for groups and generation, and not for retrieval?": (gap, "gap"),
+    "Do modalities together find more than the best alone?": (joint, "joint"),
+    "Which gap predicts?": (predictors, "predictors"),
+    "Do zeta, chi and the Hoelder divergence fall?": (conflicts, "conflicts"),
+    "Do the Hoelder and the Frechet distance follow the gap?": (following, ""),
 }
 
 
 def main(reports: Annotated[list[Path], typer.Argument(help="Folders of benches.")]) -> None:
     found = Found(reports)
-    for draw in (objectives_figure, gap_figure, joint_figure, conflicts_figure, predictors_figure):
-        draw(found)
-    parts = [f"![Every objective: R@1, labels, gap](bench/objectives.svg)\n\nData sets: {', '.join(found.datasets)}."]
+    objectives(found)
+    parts = [f"![Every objective: R@1, labels, gap](bench/objectives.svg)\n\nData sets: {', '.join(found.rows)}."]
     for title, (tell, figure) in SECTIONS.items():
         parts += [f"### {title}", tell(found), *([f"![{title}](bench/{figure}.svg)"] if figure else [])]
     page = DOCS / "bench.md"

@@ -13,7 +13,6 @@ the nearest five, is what the sound is of. Needs the data folder that the recipe
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 from typing import Annotated
@@ -95,35 +94,28 @@ def heads(root: Path, rows: list[Row], counts: tuple[int, ...]) -> dict[str, tup
 
 
 @torch.no_grad()
-def main(
-    root: Annotated[Path, typer.Option(help="The recipe's data folder.")] = ROOT,
-    out: Annotated[Path | None, typer.Option(help="A JSON file for the numbers.")] = None,
-) -> None:
+def main(root: Annotated[Path, typer.Option(help="The recipe's data folder.")] = ROOT) -> None:
     """Top-1 and top-5 with 95 % intervals; and top-5 of the half of the prompts that each way is surer of, and of the other."""
     rows = [r for r in manifest.read(root) if r.kind == "sound"]
     table = ConceptTable.from_checkpoint(find("starter"))
     head = "| way | sounds | N | top-1 | 95 % | top-5 | 95 % | top-5, surer half | other half |"
-    lines, results = [head, "|---|---|---|---|---|---|---|---|---|"], []
+    lines = [head, "|---|---|---|---|---|---|---|---|---|"]
     for way, (made, bridge) in heads(root, rows, COUNTS).items():
         for split, key in SPLITS.items():
             mine = [r for r in rows if r.split == key and r.style in ("rec", "fx") and r.concepts]
             x = features(root, mine)
             raw = made(x[:, : yamnet.CHANNELS[-1]] if way == "events" else x)
             ranks = concept_ranks(table, F.normalize(raw, dim=1), mine)
-            found = recall(ranks, len(table.names)) | {"way": way, "sounds": split}
+            found = recall(ranks, len(table.names))
             halves = ["", ""]
             if bridge is not None:
                 order = bridge.uncertainty(raw).argsort()
                 parts = (order[: len(order) // 2], order[len(order) // 2 :])
-                found["top5_by_certainty"] = [float((ranks[part] < 5).double().mean()) for part in parts]
-                halves = [f"{share:.3f}" for share in found["top5_by_certainty"]]
+                halves = [f"{(ranks[part] < 5).double().mean():.3f}" for part in parts]
             spans = [f"{low:.3f} to {high:.3f}" for low, high in (found["top1_ci95"], found["top5_ci95"])]
             cells = [way, split, found["n"], f"{found['top1']:.3f}", spans[0], f"{found['top5']:.3f}", spans[1], *halves]
             lines.append("| " + " | ".join(str(c) for c in cells) + " |")
-            results.append(found)
-    typer.echo("\n".join([*lines, "", f"Chance: {results[0]['chance1']:.3f} and {results[0]['chance5']:.3f}."]))
-    if out is not None:
-        out.write_text(json.dumps(results, indent=1) + "\n")
+    typer.echo("\n".join([*lines, "", f"Chance: {found['chance1']:.3f} and {found['chance5']:.3f}."]))
 
 
 if __name__ == "__main__":

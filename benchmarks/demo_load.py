@@ -18,7 +18,6 @@ import io
 import json
 import random
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
+import numpy as np
 import psutil
 import typer
 from gradio_client import Client, handle_file
@@ -133,8 +133,7 @@ def same(a: Path, b: Path) -> bool:
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
-    cuts = statistics.quantiles(seconds, n=100) if len(seconds) > 1 else seconds * 99
-    return {f"p{at}": round(cuts[at - 1], 2) for at in (50, 90, 99)}
+    return {f"p{at}": round(float(np.percentile(seconds, at)), 2) for at in (50, 90, 99)}
 
 
 def mixed_requests(count: int, steps: int | None) -> list[dict[str, Any]]:

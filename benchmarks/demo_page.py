@@ -24,6 +24,9 @@ import httpx
 import numpy as np
 import typer
 from scipy.io import wavfile
+from selenium import webdriver
+from selenium.common import TimeoutException
+from selenium.webdriver.support.wait import WebDriverWait
 
 from unialign_gen.loading import shipped_folder
 from unialign_gen.media import load_sound
@@ -43,8 +46,6 @@ class Browser:
     """Chromium on the page, with the gestures that tasks are made of; `clicks` counts them."""
 
     def __init__(self, url: str, folder: Path, microphone: Path):
-        from selenium import webdriver
-
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium") or ""
         for flag in (*FLAGS, f"--use-file-for-fake-audio-capture={microphone}", f"--user-data-dir={folder / 'profile'}"):
@@ -63,15 +64,11 @@ class Browser:
 
     def until(self, found: Callable[[], Any], what: str) -> Any:
         """What `found` gives, once it is something."""
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            try:
-                if value := found():
-                    return value
-            except Exception:  # the page was redrawn meanwhile
-                pass
-            time.sleep(0.03)
-        raise AssertionError(f"{what} does not come: {self.driver.find_element('tag name', 'body').text}")
+        waiting = WebDriverWait(self.driver, PATIENCE, 0.03, [Exception])  # such as of a page that was redrawn meanwhile
+        try:
+            return waiting.until(lambda _: found())
+        except TimeoutException:
+            raise AssertionError(f"{what} does not come: {self.all('body')[0].text}") from None
 
     def wait(self, css: str, words: str = "") -> Any:
         """The first element that matches and holds these words, once there is one."""

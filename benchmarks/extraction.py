@@ -1,6 +1,6 @@
 """Seconds of one core that a clip takes to decode, encode and write, its bytes, and what ten million clips take.
 
-    python benchmarks/extraction.py --json
+    python benchmarks/extraction.py
     python benchmarks/extraction.py --clips 48 --seconds 10 --width 640 --height 360
 
 Builds its own clips (H.264 with a keyframe every 2 s in one half and one in all in the other, AAC) in a temporary folder, as
@@ -95,9 +95,8 @@ def main(
     width: int = 640,
     height: int = 360,
     repeats: Annotated[int, typer.Option(min=1)] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Prints clips a second, and what a clip costs."""
+    """Prints JSON: clips a second, and what a clip costs."""
     workers = cores()
     with tempfile.TemporaryDirectory() as folder, decoders(workers) as pool:
         root = Path(folder)
@@ -140,14 +139,8 @@ def main(
         costs = {name: 1 / found[name]["a core second"] for name in ("decode and prepare", "encode")} | writing(config, clips)
     core = costs["decode and prepare"] + costs["encode"] + costs["write"]
     costs |= {"core hours of 10 million clips": 1e7 * core / 3600, "GB of 10 million clips": 1e7 * costs["bytes"] / 1e9}
-    if as_json:
-        about = {"cores": workers, "threads": torch.get_num_threads(), "clips": clips, "seconds": seconds}
-        json.dump({**about, "size": [width, height], "speeds": found, "costs": costs}, sys.stdout, indent=1)
-        return
-    for name, speed in found.items():
-        typer.echo(f"{name:<44}" + "".join(f"{value:>10.2f} {unit}" for unit, value in speed.items()))
-    for name, value in costs.items():
-        typer.echo(f"{name:<44}{value:>10.3f}")
+    about = {"cores": workers, "threads": torch.get_num_threads(), "clips": clips, "seconds": seconds}
+    json.dump({**about, "size": [width, height], "speeds": found, "costs": costs}, sys.stdout, indent=1)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,12 @@
     python benchmarks/gpu.py --out gpu.json                       # on a GPU
     python benchmarks/gpu.py --device cpu --tiny --out gpu.json   # the rehearsal, at tiny size
 
-The table is written after every line, as JSON and beside it as Markdown. A line whose packages are not installed is skipped and
-says so; one that fails says how, and the next ones run.
+The table is written after every line, as JSON. A line whose packages are not installed is skipped and says so; one that fails
+says how, and the next ones run.
 
 Objectives: value and gradient against fp64 on the processor, from fp32, bf16 and fp16 embeddings (the reference gets the same
 rounded numbers), under autocast, and through a gradient scaler. Speed: UniAlign beside open_clip's ClipLoss over all pairs.
-Decoders: the published architectures at full size, with random weights, so the pictures are noise; time and
-memory are not. Training: the trainer's own steps from a cache.
+Training: the trainer's own steps from a cache. The starter: pictures a second in half precision.
 """
 
 from __future__ import annotations
@@ -22,20 +21,22 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 import torch
 import typer
-from accelerate import Accelerator, cpu_offload_with_hook
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from memory import architecture, component_class
 from objectives import OBJECTIVES, UniAlign, Z, build, clip_loss, embeddings, step
 from timing import seconds
 from torch import Tensor, nn
-from training import from_cache
+from training import SMALL, on_cache
 
 import unialign_gen
+from unialign_gen.training.train import Trainer
 
 CLOSE = {"fp32": 1e-4, "bf16": 1e-2, "fp16": 1e-2}  # of the largest entry
 
@@ -55,18 +56,6 @@ class Setting:
     def seconds(self, work: Callable[[], object], repeats: int) -> float:
         """Median time of a call, see `timing.seconds`."""
         return seconds(work, 0 if self.tiny else repeats, device=self.device)
-
-    def peak(self, work: Callable[[], object]) -> float | None:
-        """The most GB on the device in a call, beyond what was there; None on a processor."""
-        if not self.cuda:
-            work()
-            return None
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / 1e9
 
 
 def apart(found: Tensor, wanted: Tensor) -> float:
@@ -113,61 +102,15 @@ def speed(setting: Setting, which: str, count: int, compiled: bool) -> dict[str,
     loss: Callable[[Z], Tensor] = UniAlign().to(setting.device) if which == "UniAlign" else clip_loss
     call = torch.compile(loss) if compiled else loss
     z = {n: v.requires_grad_() for n, v in setting.embeddings(count, dim).items()}
-    step(call, z)
-    return {"seconds": setting.seconds(lambda: step(call, z), 3), "GB": setting.peak(lambda: step(call, z))}
-
-
-def decoder_parts(name: str, setting: Setting) -> tuple[nn.Module, nn.Module]:
-    """UNet and picture decoder of a published checkpoint, random, in half precision; cut down for the rehearsal."""
-    parts = architecture(name)["components"]
-    made = []
-    for part in ("unet", "vae" if "vae" in parts else "movq"):
-        config = dict(parts[part]["config"])
-        if setting.tiny:
-            small = [64] * len(config["block_out_channels"])
-            config |= {"block_out_channels": small, "layers_per_block": 1, "sample_size": 16}
-            config |= {"attention_head_dim": 8} if part == "unet" else {}
-        dtype = torch.float16 if setting.cuda else torch.float32
-        with torch.device(setting.device):
-            made.append(component_class(parts[part]).from_config(config).to(dtype).eval())
-    return made[0], made[1]
-
-
-def conditioning(unet: Any, count: int, device: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Random inputs of a UNet's forward beside the latents and the time."""
-    if unet.config.class_embed_type == "projection":
-        width = unet.config.projection_class_embeddings_input_dim
-        words = torch.randn(count, 77, unet.config.cross_attention_dim, device=device, dtype=dtype)
-        return {"encoder_hidden_states": words, "class_labels": torch.randn(count, width, device=device, dtype=dtype)}
-    image = torch.randn(count, unet.config.encoder_hid_dim, device=device, dtype=dtype)
-    return {"encoder_hidden_states": None, "added_cond_kwargs": {"image_embeds": image}}
-
-
-@torch.no_grad()
-def decoder(setting: Setting, name: str, offload: bool = False, compiled: bool = False) -> dict[str, Any]:
-    """One picture of 20 steps with guidance, as the pipelines compute it: seconds, and the most GB on the device."""
-    unet, vae = decoder_parts(name, setting)
-    dtype, device = next(unet.parameters()).dtype, setting.device
-    side, steps = (16, 2) if setting.tiny else (96, 20)
-    latent = torch.randn(1, unet.config.in_channels, side, side, device=device, dtype=dtype)
-    given = conditioning(unet, 2, device, dtype)
-    if offload:
-        unet, hook = cpu_offload_with_hook(unet, device)
-        vae, _ = cpu_offload_with_hook(vae, device, hook)
-    call = torch.compile(unet) if compiled else unet
-
-    def draw() -> Tensor:
-        x = latent
-        for t in range(steps):
-            noise = call(torch.cat([x, x]), torch.tensor(10 * t, device=device), **given).sample[:, : x.shape[1]]
-            x = x - 0.05 * (noise[:1] + 3 * (noise[1:] - noise[:1]))
-        return vae.decode(x).sample
-
-    weights = sum(p.numel() * p.element_size() for p in itertools.chain(unet.parameters(), vae.parameters())) / 1e9
-    beyond = setting.peak(draw)
-    found: dict[str, Any] = {"seconds": setting.seconds(draw, 1), "weights GB": weights}
-    if beyond is not None:
-        found["GB"] = torch.cuda.max_memory_allocated() / 1e9
+    run = partial(step, call, z)
+    run()
+    found = {"seconds": setting.seconds(run, 3)}
+    if setting.cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        found["GB"] = (torch.cuda.max_memory_allocated() - before) / 1e9  # the most, beyond what was there
     return found
 
 
@@ -183,12 +126,12 @@ def starter(setting: Setting) -> dict[str, Any]:
 
 
 def trainer(setting: Setting, precision: str) -> dict[str, Any]:
-    """Steps of `unialign-gen train` from a cache, in a precision: their time, and the loss at the end beside the first."""
-    batch, steps, samples = (8, 3, 64) if setting.tiny else (1024, 200, 20_000)
+    """Steps of `unialign-gen train` from a cache, in a precision: their time, the losses of the first and the last tenth."""
+    batch, steps, samples = (8, 30, 64) if setting.tiny else (1024, 200, 20_000)
     with tempfile.TemporaryDirectory() as name:
         AcceleratorState._reset_state()  # of the line before, of another precision
         accelerator = Accelerator(mixed_precision=precision, cpu=not setting.cuda)
-        made = from_cache(Path(name), accelerator, samples, batch, steps)
+        made = Trainer(on_cache(Path(name), samples, SMALL, batch, steps), accelerator)
         losses, begun = [], time.perf_counter()
         for _ in range(steps):
             losses.append(made.update()["loss"])
@@ -197,23 +140,19 @@ def trainer(setting: Setting, precision: str) -> dict[str, Any]:
             torch.cuda.synchronize()
         spent = time.perf_counter() - begun
         made.ahead.shutdown()
-    return {"ms a step": 1e3 * spent / steps, "first": losses[0], "last": losses[-1], "holds": losses[-1] < losses[0]}
+    first, last = fmean(losses[: steps // 10]), fmean(losses[-steps // 10 :])
+    return {"ms a step": 1e3 * spent / steps, "first": first, "last": last, "holds": last < first}
 
 
 def lines(setting: Setting) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Every line of the table, the cheap and the telling ones first."""
     for name in OBJECTIVES:
-        yield f"objective {name}", lambda name=name: objective(setting, name)  # type: ignore[misc]
+        yield f"objective {name}", partial(objective, setting, name)
     for precision in ("no", "bf16", "fp16"):
-        yield f"training, {precision}", lambda precision=precision: trainer(setting, precision)  # type: ignore[misc]
+        yield f"training, {precision}", partial(trainer, setting, precision)
     for count, which, compiled in itertools.product((4096, 32768), ("UniAlign", "ClipLoss"), (False, True)):
-        label = f"{which} at batch {count}{', compiled' if compiled else ''}"
-        yield label, lambda a=which, b=count, c=compiled: speed(setting, a, b, c)  # type: ignore[misc]
-    yield "starter", lambda: starter(setting)
-    for name in ("stable-unclip", "kandinsky"):
-        yield f"{name}, one picture", lambda name=name: decoder(setting, name)  # type: ignore[misc]
-        yield f"{name}, offloaded", lambda name=name: decoder(setting, name, offload=True)  # type: ignore[misc]
-    yield "kandinsky, compiled", lambda: decoder(setting, "kandinsky", compiled=True)
+        yield f"{which} at batch {count}{', compiled' if compiled else ''}", partial(speed, setting, which, count, compiled)
+    yield "starter", partial(starter, setting)
 
 
 def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -230,17 +169,8 @@ def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return {**found, "took": round(time.perf_counter() - begun, 2)}
 
 
-def save(out: Path, about: dict[str, Any], table: dict[str, dict[str, Any]]) -> None:
-    """Writes all lines so far."""
-    out.write_text(json.dumps({"about": about, "table": table}, indent=1) + "\n")
-    shown = {n: [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()] for n, row in table.items()}
-    rows = [f"| {name} | {', '.join(cells)} |" for name, cells in shown.items()]
-    head = ", ".join(f"{k} {v}" for k, v in about.items())
-    out.with_suffix(".md").write_text("\n".join([head, "", "| claim | found |", "|---|---|", *rows]) + "\n")
-
-
 def main(
-    out: Annotated[Path, typer.Option(help="A JSON file; the Markdown lies beside it.")],
+    out: Annotated[Path, typer.Option(help="A JSON file.")],
     device: str = "cuda",
     tiny: Annotated[bool, typer.Option("--tiny", help="Sizes for a rehearsal.")] = False,
     budget: Annotated[float, typer.Option("--seconds", help="After which no further line is begun.")] = 110,
@@ -257,7 +187,7 @@ def main(
         for name, work in lines(setting):
             late = time.perf_counter() - begun > budget
             table[name] = {"skipped": "no time left"} if late else attempt(work)
-            save(out, about, table)
+            out.write_text(json.dumps({"about": about, "table": table}, indent=1) + "\n")
     wrong = [name for name, row in table.items() if "failed" in row or row.get("holds") is False]
     raise SystemExit(f"{len(table)} lines, {len(wrong)} that do not hold: {', '.join(wrong)}" if wrong else 0)
 

@@ -17,6 +17,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 from unittest import mock
@@ -36,11 +37,11 @@ from torchmetrics.image import FrechetInceptionDistance
 
 from unialign_gen.eval import FrechetDistance, extractors, features
 from unialign_gen.eval.frechet import frechet_distance
-from unialign_gen.eval.mind import mind
 from unialign_gen.eval.moments import FeatureSource, moments
 from unialign_gen.media.picture_sets import open_pictures
 
 SOURCE = FeatureSource("benchmark", "none")
+CLOCKS = ("seconds", "processor seconds")
 BLOCK = 128  # pictures that each looks at before the other's turn
 
 
@@ -48,12 +49,12 @@ def race(contestants: dict[str, Callable[[], Any]], repeats: int) -> dict[str, d
     """Least seconds of each, by the clock and of processors, and what it gave. They take turns, every second round in the other
     order, so that all meet the same machine.
     """
-    found: dict[str, dict[str, Any]] = {name: {"seconds": math.inf, "processor seconds": math.inf} for name in contestants}
+    found: dict[str, dict[str, Any]] = {name: dict.fromkeys(CLOCKS, math.inf) for name in contestants}
     for number in range(repeats):
         for name in list(contestants)[:: -1 if number % 2 else 1]:
             best = found[name]
-            clock, core = spent(lambda: best.update(value=contestants[name]()))  # noqa: B023  it is called at once
-            best["seconds"], best["processor seconds"] = min(best["seconds"], clock), min(best["processor seconds"], core)
+            both = spent(lambda: best.update(value=contestants[name]()))  # noqa: B023  it is called at once
+            best |= {clock: min(best[clock], taken) for clock, taken in zip(CLOCKS, both, strict=True)}
     return found
 
 
@@ -101,7 +102,6 @@ def streamed(count: int, width: int, repeats: int, batch: int = 256) -> dict[str
         "ours": lambda: run(FrechetDistance(encoder=None)),
         "torchmetrics": lambda: run(FrechetInceptionDistance(net).set_dtype(torch.float64)),
         "torch-fidelity": lambda: by_eigenvalues(fid_features_to_statistics(x), fid_features_to_statistics(y)),
-        "ours, MIND": lambda: mind(x, y),
     }
     return race(routes, repeats)
 
@@ -127,7 +127,7 @@ def draw_noise(folder: Path, count: int, side: int, seed: int) -> None:
 
 def extraction(count: int, side: int, batch: int, minutes: float) -> dict[str, Any]:
     """Seconds from PNG files to features, of blocks of pictures in turns, until `count` or the minutes are over."""
-    total: dict[str, float] = {}
+    total: dict[str, Any] = {name: dict.fromkeys(CLOCKS, 0.0) for name in ("ours", "torch-fidelity")}
     done, apart, start = 0, 0.0, time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         weights = random_weights(Path(name))
@@ -145,8 +145,8 @@ def extraction(count: int, side: int, batch: int, minutes: float) -> dict[str, A
                 "torch-fidelity": lambda: get_featuresdict_from_dataset(data, peer, batch, False, False, False)["2048"],  # noqa: B023
             }
             found = race(dict(list(routes.items())[:: -1 if done // BLOCK % 2 else 1]), 1)
-            for key in ((n, clock) for n in routes for clock in ("seconds", "processor seconds")):
-                total[", ".join(key)] = total.get(", ".join(key), 0.0) + found[key[0]][key[1]]
+            for name_of, clock in product(routes, CLOCKS):
+                total[name_of][clock] += found[name_of][clock]
             one, other = (found[n]["value"] for n in routes)
             apart = max(apart, float((one - other).abs().max() / other.std()))
             done += len(files)
@@ -177,17 +177,14 @@ def main(
     typer.echo(json.dumps({"ratios": ratios(found)}, indent=1))
 
 
-def ratios(found: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Time of a peer over ours."""
-    peers = {"FID from features": ("torch-fidelity", "torchmetrics"), "distance": ("torch-fidelity eigenvalues", "scipy sqrtm")}
-    made = {
-        f"{peer} / ours, {name}": found[name][peer]["seconds"] / found[name]["ours"]["seconds"]
-        for name, several in peers.items()
-        for peer in several
+def ratios(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Time of a peer over ours, by the clock and of processors where it was long enough to be counted."""
+    return {
+        f"{peer} / ours, {name}": {clock: figures[clock] / part["ours"][clock] for clock in CLOCKS if part["ours"][clock]}
+        for name, part in found.items()
+        for peer, figures in part.items()
+        if peer != "ours" and isinstance(figures, dict)
     }
-    for clock in ("seconds", "processor seconds"):
-        made[f"features, {clock}"] = found["features"][f"torch-fidelity, {clock}"] / found["features"][f"ours, {clock}"]
-    return made
 
 
 if __name__ == "__main__":

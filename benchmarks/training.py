@@ -3,10 +3,9 @@
     python benchmarks/training.py --steps 120
     python benchmarks/training.py --gigabytes 20 --processes 2
 
-The first prints the median of the steps of two heads. The second
-trains from a cache of that size, made in a temporary folder and removed, and prints the most anonymous memory (RssAnon, what a
-process has for itself; the cache's mapped pages are not in it) of each process, and its losses; with `--in-memory` the features
-are read whole, for comparison at a size that memory holds.
+The first prints the median of the steps of two heads. The second trains from a cache of that size, made in a temporary folder,
+and prints the most anonymous memory (RssAnon, what a process has for itself; the cache's mapped pages are not in it) of each
+process, and its losses; with `--in-memory` the features are read whole, for comparison at a size that memory holds.
 """
 
 from __future__ import annotations
@@ -29,54 +28,25 @@ import yaml
 from accelerate import Accelerator
 from timing import seconds
 
-from unialign_gen.bench.synthetic import put
 from unialign_gen.config import load, to_dict
 from unialign_gen.data.cache import FORMAT, FeatureCache, Ragged, Shard, counted, create, shard_path, write_shard
 from unialign_gen.training.config import HeadConfig, StreamConfig, TrainConfig
 from unialign_gen.training.train import Trainer, train
 
-WIDTHS = {"image": 1664, "text": 384, "audio": 512}
-LARGE = {"image": (1, 1664), "text": (2, 384), "video": (8, 1024)}  # rows and width: 21 kB a clip
+SMALL = {"image": (1, 1664), "text": (3, 384), "audio": (1, 512)}  # rows and width
+LARGE = {"image": (1, 1664), "text": (2, 384), "video": (8, 1024)}  # 21 kB a clip
 SHARD = 4096  # clips
 
 
-def write_cache(folder: Path, samples: int) -> None:
-    """Random features: a picture, three captions and a sound each."""
-    g = torch.Generator().manual_seed(0)
-    rows = {"image": 1, "text": 3, "audio": 1}
-    features = {
-        name: Ragged(torch.randn(samples * k, WIDTHS[name], generator=g).half(), counted(torch.full((samples,), k)))
-        for name, k in rows.items()
-    }
-    put(folder, Shard([str(i) for i in range(samples)], [None] * samples, features), {})
-
-
-def from_cache(folder: Path, accelerator: Accelerator, samples: int, batch: int, steps: int) -> Trainer:
-    """A training of two heads from a cache of random features, made in `folder`, before its first step."""
-    write_cache(folder / "cache", samples)
-    config = TrainConfig(
-        folder / "run",
-        caches={"all": folder / "cache"},
-        heads={n: HeadConfig() for n in ("text", "audio")},
-        streams=[StreamConfig({"all": 1.0}, ["image", "text", "audio"], batch=batch)],
-        steps=steps,
-        lr=1e-3,
-        precision=accelerator.mixed_precision,  # type: ignore[arg-type]
-        trackers=[],
-    )
-    return Trainer(config, accelerator)
-
-
-def write_large_cache(folder: Path, size: float) -> int:
-    """A cache of `size` bytes of random features; returns how many clips it has. What is written is on the disk at once."""
-    clips = int(size / sum(2 * rows * width for rows, width in LARGE.values()))
+def write_cache(folder: Path, clips: int, sizes: dict[str, tuple[int, int]]) -> None:
+    """A cache of random features. What is written is on the disk at once."""
     shards = -(-clips // SHARD)
-    create(folder, {"format": FORMAT, "encoders": {n: {"dim": w} for n, (_, w) in LARGE.items()}, "shards": shards})
+    create(folder, {"format": FORMAT, "encoders": {n: {"dim": w} for n, (_, w) in sizes.items()}, "shards": shards})
     dice = np.random.default_rng(0)
     for number in range(shards):
         count = min(SHARD, clips - number * SHARD)
         features = {}
-        for name, (rows, width) in LARGE.items():
+        for name, (rows, width) in sizes.items():
             bits = dice.integers(2**16, size=(rows * count, width), dtype=np.uint16)
             bits = bits & 0x83FF | 0x3800  # any sign and mantissa, with the exponent of 0.5: far quicker than normal numbers
             features[name] = Ragged(torch.from_numpy(bits.view(np.float16)), counted(torch.full((count,), rows)))
@@ -84,7 +54,20 @@ def write_large_cache(folder: Path, size: float) -> int:
         write_shard(folder, number, Shard(ids, [f"label {i % 309}" for i in range(count)], features))
         with shard_path(folder, number).open("rb") as f:  # the system need not keep what is read later
             os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return clips
+
+
+def on_cache(folder: Path, clips: int, sizes: dict[str, tuple[int, int]], batch: int, steps: int) -> TrainConfig:
+    """A training of two heads from a cache of random features, made in `folder`."""
+    write_cache(folder / "cache", clips, sizes)
+    return TrainConfig(
+        folder / "run",
+        caches={"all": folder / "cache"},
+        heads={name: HeadConfig(rows="mean" if name == "video" else "one") for name in sizes if name != "image"},
+        streams=[StreamConfig({"all": 1.0}, list(sizes), batch=batch)],
+        steps=steps,
+        lr=1e-3,
+        trackers=[],
+    )
 
 
 def run(path: Path, in_memory: bool) -> None:
@@ -102,20 +85,18 @@ def run(path: Path, in_memory: bool) -> None:
         now = psutil.Process().memory_info()
         return now.rss - now.shared
 
-    before, over = anonymous(), threading.Event()
-    peak = [before]
+    peak = before = anonymous()
 
     def watch() -> None:
-        while not over.wait(0.05):
-            peak[0] = max(peak[0], anonymous())
+        nonlocal peak
+        while True:
+            peak = max(peak, anonymous())
+            time.sleep(0.05)
 
-    thread = threading.Thread(target=watch)
-    thread.start()
+    threading.Thread(target=watch, daemon=True).start()
     begun = time.perf_counter()
     result = train(load(TrainConfig, path))
-    over.set()
-    thread.join()
-    found = {"before": before, "peak": peak[0], "steps": result.step, "seconds": time.perf_counter() - begun}
+    found = {"before": before, "peak": peak, "steps": result.step, "seconds": time.perf_counter() - begun}
     path.with_name(f"process-{os.environ.get('RANK', 0)}.json").write_text(json.dumps(found))
 
 
@@ -123,15 +104,8 @@ def large(gigabytes: float, processes: int, steps: int, batch: int, in_memory: b
     """Trains from a cache of that size with that many processes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        clips = write_large_cache(folder / "cache", 1e9 * gigabytes)
-        config = TrainConfig(
-            folder / "run",
-            caches={"all": folder / "cache"},
-            heads={"text": HeadConfig(), "video": HeadConfig(rows="mean")},
-            streams=[StreamConfig({"all": 1.0}, ["image", "text", "video"], batch=batch)],
-            steps=steps,
-            trackers=[],
-        )
+        clips = int(1e9 * gigabytes / sum(2 * rows * width for rows, width in LARGE.values()))
+        config = on_cache(folder, clips, LARGE, batch, steps)
         (folder / "run.yaml").write_text(yaml.safe_dump(to_dict(config)))
         several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         launch = [sys.executable, *(several if processes > 1 else [])]
@@ -159,7 +133,7 @@ def main(
         found = large(gigabytes, processes, steps, batch, in_memory)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            trainer = from_cache(Path(folder), Accelerator(cpu=True), samples, batch, steps + 1)
+            trainer = Trainer(on_cache(Path(folder), samples, SMALL, batch, steps + 1), Accelerator(cpu=True))
 
             def step() -> None:
                 trainer.update()

@@ -1,4 +1,4 @@
-"""What mkdocs does not do by itself: pages from outside docs/ and links to them, MathML, doctests, pages nobody listed."""
+"""What mkdocs does not do by itself: pages from outside docs/ and links to them, MathML, doctests."""
 
 from __future__ import annotations
 
@@ -22,22 +22,6 @@ OUTSIDE = {  # file of the clone: page of the site
     **{f"checkpoints/{p.parent.name}/README.md": f"cards/{p.parent.name}.md" for p in ROOT.glob("checkpoints/*/README.md")},
 }
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?\)")
-
-
-def on_config(config: Any) -> Any:
-    """Pages that the navigation does not list come last, under More."""
-    listed = set(pages_in(config.nav))
-    there = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")}
-    if more := sorted(there - listed):
-        config.nav.append({"More": list(more)})
-    return config
-
-
-def pages_in(nav: Any) -> list[str]:
-    """The pages of a navigation, at any depth."""
-    if isinstance(nav, str):
-        return [nav]
-    return [page for entry in (nav.values() if isinstance(nav, dict) else nav) for page in pages_in(entry)]
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from .concepts import ConceptTable, concept_table
-from .film.sheets import Cell, sheet
+from .film.sheets import sheet
 from .loading import shipped_folder
 from .request.arguments import ask
 from .text import with_article
@@ -30,10 +30,10 @@ def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
 
     bar = tqdm(unit="picture", disable=None, leave=False)
 
-    def cell(label: str, number: int = seed, best: int = best_of, **prompt: Any) -> Cell:
+    def cell(label: str, number: int = seed, best: int = best_of, **prompt: Any) -> tuple[Image.Image, str]:
         picture = pipeline.draw_best(best, ask(seed=number, **prompt)).images[0]
         bar.update()
-        return Cell(picture, label)
+        return picture, label
 
     concepts = concept_table(pipeline)
     thing, colours = plan["colours"]["thing"], plan["colours"]["colours"]
@@ -59,7 +59,7 @@ def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
         ("Several things", [cell(t, text=t) for t in plan["several"]]),
         ("Sounds and a video", heard + [cell(f, video=path(f)) for f in plan["video"]]),
         ("Mixes of words and sounds", mixes),
-        ("From one prompt to another", [Cell(p, label) for p, label in zip(way, labels, strict=True)]),
+        ("From one prompt to another", list(zip(way, labels, strict=True))),
     ]
     bar.close()
     return sheet(sections, columns=COLUMNS)

@@ -18,7 +18,8 @@ from ..eval.judge import Judge
 from ..eval.pictures import seed_of
 from ..eval.scores import hits_of, spread
 from ..loading import load_pipeline
-from .config import Pictures
+from ..retrieval import occurrence
+from .config import BenchConfig
 
 
 @lru_cache(maxsize=1)
@@ -31,43 +32,43 @@ def decoder(checkpoint: str) -> tuple[Any, Judge]:
 
 def choose(labels: Sequence[str | None], count: int) -> Tensor:
     """Row numbers of the samples that are drawn: the first of each label, then the second of each, and so on."""
-    seen: dict[str | None, int] = {}
-    order = []
-    for i, label in enumerate(labels):
-        seen[label] = seen.get(label, 0) + 1
-        order.append((seen[label], i))
-    return torch.tensor([i for _, i in sorted(order)[:count]])
+    numbers = {label: i for i, label in enumerate(set(labels))}
+    return occurrence(torch.tensor([numbers[label] for label in labels])).argsort(stable=True)[:count]
 
 
 @torch.no_grad()
-def draw(checkpoint: str, z: Tensor, ids: Sequence[str], options: Pictures) -> Tensor:
-    """The judge's features (n, d) of pictures of embeddings (n, e), each drawn with its sample's own seed."""
-    pipeline, judge = decoder(checkpoint)
-    seeds = [seed_of(name, 0) for name in ids]
-    drawn = pipeline(embeds=z, seed=seeds, num_inference_steps=options.steps, prior_strength=0.0)  # prompts as they are
-    return judge.features(drawn.images)
-
-
 def measure(
-    checkpoint: str,
-    z: Mapping[str, Tensor],
-    ids: Sequence[str],
-    labels: Sequence[str | None],
-    anchor: str,
-    options: Pictures,
-    reference: Tensor,
+    config: BenchConfig, dataset: str, z: Mapping[str, Tensor], ids: Sequence[str], labels: Sequence[str | None]
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Figures of each prompt (n,) by `metric|task`, and distances of the pictures from the reference's by the same."""
-    judge = decoder(checkpoint)[1]
+    """Of some test samples, each drawn with its own seed: figures of each prompt (n,) by `metric|task`, and distances of the
+    pictures from the reference's by the same.
+    """
+    data = config.datasets[dataset]
+    assert data.checkpoint is not None
+    assert data.pictures is not None
+    pipeline, judge = decoder(data.checkpoint)
+    rows = choose(labels, data.pictures.prompts)
+    seeds = [seed_of(ids[i], 0) for i in rows.tolist()]
+    options = {"seed": seeds, "num_inference_steps": data.pictures.steps, "prior_strength": 0.0}  # prompts as they are
+
+    def features(name: str) -> Tensor:
+        return judge.features(pipeline(embeds=z[name][rows], **options).images)
+
+    key = (str(config.out), dataset)
+    if key not in RECONSTRUCTED:
+        RECONSTRUCTED[key] = features(config.anchor)
     names = judge.vocabulary()
-    wanted = [names.get(label or "", frozenset()) for label in labels]
+    wanted = [names.get(labels[i] or "", frozenset()) for i in rows.tolist()]
     samples: dict[str, np.ndarray] = {}
     distances: dict[str, float] = {}
     for name in z:
-        if name == anchor:
+        if name == config.anchor:
             continue
-        features = draw(checkpoint, z[name], ids, options)
-        samples[f"judge top-5|{name}"] = hits_of(judge.named(features), wanted)
-        samples[f"variety|{name}"] = spread(features)
-        distances[f"Frechet distance|{name}"] = frechet_distance(features, reference)
+        found = features(name)
+        samples[f"judge top-5|{name}"] = hits_of(judge.named(found), wanted)
+        samples[f"variety|{name}"] = spread(found)
+        distances[f"Frechet distance|{name}"] = frechet_distance(found, RECONSTRUCTED[key])
     return samples, distances
+
+
+RECONSTRUCTED: dict[tuple[str, str], Tensor] = {}  # the judge's features of self-reconstruction (n, d), drawn once a process

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import to_dict
 from ..console import stage
@@ -49,7 +49,7 @@ def run(config: BenchConfig, processes: int = 1) -> Path:
     for name, dataset in config.datasets.items():
         stage(f"data set {name}")
         datasets.write(dataset, config.out / "data" / name)
-        there = modalities(config, name)
+        there = opened(config.out, name, "train").modalities
         for entry, wanted in (("query", config.query), ("anchor", config.anchor)):
             if wanted not in there:
                 raise InputError(f"{entry}: data set {name} has no {wanted}, but {', '.join(there)}")
@@ -83,7 +83,7 @@ def contest(config: BenchConfig, dataset: str, objective: str) -> None:
         write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
 
     made = build(**entry.objective)
-    wrong = made.problem(list(modalities(config, dataset))) if isinstance(made, Objective) else None
+    wrong = made.problem(list(opened(config.out, dataset, "train").modalities)) if isinstance(made, Objective) else None
     if wrong := found.get("unusable") or wrong:  # such as modalities that are not TRIANGLE's three
         found["unusable"] = wrong
         keep()
@@ -103,15 +103,10 @@ def contest(config: BenchConfig, dataset: str, objective: str) -> None:
     keep()
 
 
-def modalities(config: BenchConfig, dataset: str) -> dict[str, int]:
-    """Widths of a data set's features."""
-    return opened(config.out / "data" / dataset / "train").modalities
-
-
 @lru_cache
-def opened(folder: Path) -> FeatureCache:
-    """A data set's cache, opened once a process."""
-    return FeatureCache.open(folder)
+def opened(out: Path, dataset: str, split: str) -> FeatureCache:
+    """A data set's cache of a split, opened once a process."""
+    return FeatureCache.open(out / "data" / dataset / split)
 
 
 def search(config: BenchConfig, dataset: str, objective: str, trials: list[dict[str, Any]], keep: Any) -> Settings:
@@ -148,7 +143,7 @@ def trained(
 ) -> tuple[dict[str, nn.Module], dict[str, float]]:
     """The heads of one training by the project's trainer, and what it cost."""
     data, entry = config.datasets[dataset], config.objectives[objective]
-    names = list(modalities(config, dataset))
+    names = list(opened(config.out, dataset, "train").modalities)
     frozen = data.checkpoint is not None
     head = HeadConfig(hidden=config.hidden, dropout=config.dropout)
     cache = config.out / "data" / dataset / ("train" if size is None else f"train-{size}")
@@ -193,9 +188,8 @@ def peak_memory(reset: bool = False) -> float:
 
 def embedded(config: BenchConfig, dataset: str, split: str, heads: dict[str, nn.Module]) -> measure.Space:
     """A split's samples that have every modality, turned as the validation split says, see `measure.turned`."""
-    folder = config.out / "data" / dataset
-    validation = measure.embed(opened(folder / "validation"), heads)  # for each run, whose heads are its own
-    z, labels, rows = validation if split == "validation" else measure.embed(opened(folder / split), heads)
+    validation = measure.embed(opened(config.out, dataset, "validation"), heads)  # for each run, whose heads are its own
+    z, labels, rows = validation if split == "validation" else measure.embed(opened(config.out, dataset, split), heads)
     return measure.turned(z, config.anchor, validation[0]), labels, rows
 
 
@@ -204,7 +198,7 @@ def final(config: BenchConfig, dataset: str, objective: str, settings: Settings,
     data = config.datasets[dataset]
     folder = config.out / "runs" / dataset / objective / f"{size or 'all'}-{seed}"
     heads, cost = trained(config, dataset, objective, settings, size, seed, folder)
-    cache = opened(config.out / "data" / dataset / "test")
+    cache = opened(config.out, dataset, "test")
     z, labels, rows = embedded(config, dataset, "test", heads)
     ids = [cache.ids[i] for i in rows]
     samples = measure.of_samples(z, labels, config.query, ids, config.missing)
@@ -213,10 +207,10 @@ def final(config: BenchConfig, dataset: str, objective: str, settings: Settings,
     moved = {gap: measure.pathways(far, labels, config.query) for gap, far in apart.items()}
     if data.pictures is not None and size is None:
         words = [cache.labels[i] for i in rows]
-        drawn, distances = pictures(config, dataset, z, ids, words)
+        drawn, distances = generation.measure(config, dataset, z, ids, words)
         samples, space = samples | drawn, space | distances
         for gap, far in apart.items() if objective == config.reference and seed == 0 else ():
-            drawn, distances = pictures(config, dataset, far, ids, words)
+            drawn, distances = generation.measure(config, dataset, far, ids, words)
             moved[gap] |= {k: float(np.nanmean(v)) for k, v in drawn.items()} | distances
     (folder / STATE).unlink(missing_ok=True)  # the heads are kept, what would resume the training is not
     return {
@@ -228,22 +222,3 @@ def final(config: BenchConfig, dataset: str, objective: str, settings: Settings,
         "samples": {k: [None if np.isnan(x) else round(float(x), 3) for x in v] for k, v in samples.items()},
         "moved": moved,
     }
-
-
-def pictures(
-    config: BenchConfig, dataset: str, z: dict[str, Tensor], ids: list[str], labels: list[str | None]
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Figures of the pictures of some test samples, see `generation.measure`."""
-    data = config.datasets[dataset]
-    assert data.checkpoint is not None
-    assert data.pictures is not None
-    rows = generation.choose(labels, data.pictures.prompts)
-    chosen = {m: part[rows] for m, part in z.items()}
-    names, wanted = [ids[i] for i in rows.tolist()], [labels[i] for i in rows.tolist()]
-    key = (str(config.out), dataset)
-    if key not in RECONSTRUCTED:
-        RECONSTRUCTED[key] = generation.draw(data.checkpoint, chosen[config.anchor], names, data.pictures)
-    return generation.measure(data.checkpoint, chosen, names, wanted, config.anchor, data.pictures, RECONSTRUCTED[key])
-
-
-RECONSTRUCTED: dict[tuple[str, str], Tensor] = {}  # the judge's features of self-reconstruction (n, d), drawn once a process

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +26,8 @@ def grid(pictures: Sequence[Image.Image], columns: int = 8) -> Image.Image:
     return page
 
 
-@dataclass
-class Cell:
-    """A picture with the words below it."""
-
-    picture: Image.Image
-    label: str
-
-
-def sheet(sections: Sequence[tuple[str, Sequence[Cell]]], side: int = 160, columns: int = 6) -> Image.Image:
-    """Titled sections of labelled pictures, `columns` in a row, each drawn `side` pixels wide; labels wrap to two lines."""
+def sheet(sections: Sequence[tuple[str, Sequence[tuple[Image.Image, str]]]], side: int = 160, columns: int = 6) -> Image.Image:
+    """Titled sections of pictures with labels, `columns` in a row, each drawn `side` pixels wide; labels wrap to two lines."""
     text, title = ImageFont.load_default(12), ImageFont.load_default(15)
     step = side + MARGIN
     heights = [28 + (side + 2 * LINE + MARGIN) * -(-len(cells) // columns) for _, cells in sections]
@@ -45,12 +36,12 @@ def sheet(sections: Sequence[tuple[str, Sequence[Cell]]], side: int = 160, colum
     y = MARGIN
     for (name, cells), height in zip(sections, heights, strict=True):
         draw.text((MARGIN, y), name, fill="black", font=title)
-        for i, cell in enumerate(cells):
+        for i, (picture, label) in enumerate(cells):
             x = MARGIN + (i % columns) * step
             top = y + 28 + (i // columns) * (side + 2 * LINE + MARGIN)
-            page.paste(cell.picture.resize((side, side), Image.Resampling.LANCZOS), (x, top))
+            page.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (x, top))
             draw.rectangle((x, top, x + side - 1, top + side - 1), outline="#cccccc")
-            for n, line in enumerate(textwrap.wrap(cell.label, side // 7)[:2]):
+            for n, line in enumerate(textwrap.wrap(label, side // 7)[:2]):
                 draw.text((x, top + side + 3 + n * (LINE - 3)), line, fill="#333333", font=text)
         y += height
     return page

@@ -32,8 +32,8 @@ class FilmWriter(AbstractContextManager["FilmWriter"]):
     def __init__(self, out: Path, source: Any, seconds: float, plan: Plan):
         self.plan = plan
         self.frames = max(1, round(seconds * plan.fps))
-        self.pictures: list[NDArray[np.float32]] = []
-        self.first = 0  # number of the picture at pictures[0]
+        self.last: NDArray[np.float32] | None = None
+        self.pictures = 0  # that came so far
         self.blocks: Iterator[Tensor] = sound_blocks(source, RATE, channels=2, seconds=seconds)
         self.file = Mp4(out, plan.side, plan.side, plan.fps, sound=True)
 
@@ -49,22 +49,18 @@ class FilmWriter(AbstractContextManager["FilmWriter"]):
         side = self.plan.side
         for picture in pictures:
             scaled = picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-            self.pictures.append(np.asarray(scaled, np.float32))
-        self.write(self.first + len(self.pictures) - 1)
+            self.fade(np.asarray(scaled, np.float32))
 
-    def write(self, last: int) -> None:
-        """The frames that lie before picture `last`, which is in memory."""
-        while self.file.frames < self.frames:
-            position = self.file.frames * self.plan.pictures / self.plan.fps + 1e-9
-            before = int(position)
-            if before >= last:
+    def fade(self, picture: NDArray[np.float32]) -> None:
+        """The frames from the last picture to this one, (side, side, 3)."""
+        while self.last is not None and self.file.frames < self.frames:
+            share = self.file.frames * self.plan.pictures / self.plan.fps + 1e-9 - (self.pictures - 1)
+            if share >= 1:
                 break
             self.sound_until(self.file.frames / self.plan.fps + AHEAD)
-            forget = before - self.first
-            self.pictures, self.first = self.pictures[forget:], before
-            share = position - before
-            mixed = self.pictures[0] * (1 - share) + self.pictures[1] * share
+            mixed = self.last * (1 - share) + picture * share
             self.file.add(np.clip(mixed + 0.5, 0, 255).astype(np.uint8))
+        self.last, self.pictures = picture, self.pictures + 1
 
     def sound_until(self, seconds: float) -> None:
         while self.file.samples < seconds * RATE:
@@ -75,9 +71,8 @@ class FilmWriter(AbstractContextManager["FilmWriter"]):
 
     def finish(self) -> None:
         """The last frames, which hold the last picture, and the rest of the sound."""
-        if not self.pictures:
+        if self.last is None:
             raise InputError("a film needs at least one picture")
-        missing = int(self.frames * self.plan.pictures / self.plan.fps) + 2 - (self.first + len(self.pictures))
-        self.pictures += [self.pictures[-1]] * max(1, missing)
-        self.write(self.first + len(self.pictures) - 1)
+        while self.file.frames < self.frames:
+            self.fade(self.last)
         self.sound_until(self.frames / self.plan.fps + 1)
