@@ -46,6 +46,8 @@ def load_pipeline(
     heads: str | Path | None = None,
 ) -> DiffusionPipeline:
     """See `unialign_gen.load`."""
+    import torch
+
     from ..heads import heads_in
 
     folder = find(checkpoint, decoder)
@@ -64,7 +66,12 @@ def load_pipeline(
     if str(checkpoint) in PUBLISHED and "audio" not in pipeline.aligner.config["encoders"]:
         place = calibration_folder(str(checkpoint)) / "events"
         pipeline.aligner.describe("audio", {"encoder": "yamnet", "bridge": str(place)})
-    return pipeline.to(device)
+    pipeline.to(device)
+    if torch.device(device).type == "cpu":  # whose convolutions are a quarter faster with channels last
+        for part in ("unet", "movq", "vae", "upscaler"):
+            if isinstance(network := getattr(pipeline, part, None), torch.nn.Module):
+                network.to(memory_format=torch.channels_last)
+    return pipeline
 
 
 def from_folder(folder: Path, dtype: torch.dtype, variant: str | None) -> DiffusionPipeline:

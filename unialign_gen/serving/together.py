@@ -129,9 +129,7 @@ def picture_count(request: Request) -> int:
 
 @contextmanager
 def for_batches(pipeline: Any) -> Iterator[None]:
-    """Inside, latents are decoded `DECODED` at a time, which bounds the memory, and a processor's convolutions have their
-    channels last, which a batch is a fifth faster with; outside, what is drawn alone stays bit for bit what it was.
-    """
+    """Inside, latents are decoded `DECODED` at a time, which bounds the memory."""
     autoencoder = pipeline.movq if hasattr(pipeline, "movq") else pipeline.vae
     whole = autoencoder.decode
 
@@ -140,16 +138,11 @@ def for_batches(pipeline: Any) -> Iterator[None]:
         pixels = torch.cat([part[0] for part in parts])
         return (pixels,) if isinstance(parts[0], tuple) else DecoderOutput(sample=pixels)
 
-    networks = (pipeline.unet, autoencoder) if pipeline.unet.device.type == "cpu" else ()
     autoencoder.decode = decode
-    for network in networks:
-        network.to(memory_format=torch.channels_last)
     try:
         yield
     finally:
         del autoencoder.decode
-        for network in networks:
-            network.to(memory_format=torch.contiguous_format)
 
 
 @torch.no_grad()
