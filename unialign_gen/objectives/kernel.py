@@ -429,7 +429,7 @@ class _PairLse(torch.autograd.Function):
                     target[places[k]] += g
 
         for r in slices(mine, step):
-            places = [r] * n_rows + [... if single else None] * n_columns + [...] * len(parameters)
+            places: list[Any] = [r] * n_rows + [... if single else None] * n_columns + [...] * len(parameters)
             pull([t[r] for t in local[:n_rows]], spread[n_rows:], own_row[r], all_column, places, first + r.start)
         if not single:
             for c in slices(mine, step):
