@@ -80,7 +80,7 @@ class Batches:
         width = next(s.width(modality) for s in self.sources.values() if modality in s.rows)
         noise = torch.randn(whole, width, generator=generator)[mine] if head.noise else None
         having = [self.sources[name].rows.get(modality) for name in names]
-        owner = None
+        owner: Tensor | None = None
         if head.rows == "mean":
             found = []
             for cache, sample in zip(caches.tolist(), samples.tolist(), strict=True):

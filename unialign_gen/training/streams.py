@@ -96,17 +96,15 @@ class Stream:
         self.labels = sorted({label for source in sources.values() for label in source.labels.names})
         places = {label: i for i, label in enumerate(self.labels)}
         numbers = {n: torch.tensor([places[x] for x in s.labels.names], dtype=torch.int64) for n, s in sources.items()}
-        self.paired: dict[str, list[Ragged]] = {}
-        self.paired_odds: dict[str, Tensor] = {}  # (labels, paired caches), running sums
+        self.paired: dict[str, tuple[list[Ragged], Tensor]] = {}  # with their odds (labels, paired caches) as running sums
+        pairable = torch.ones(len(self.labels), dtype=torch.bool)
         for modality, shares in sorted(config.pairs.items()):
             names = sorted(shares)
             usable = [sources[n].has(modality) & ~sources[n].held_out for n in names]
             found = [by_label(sources[n], u, numbers[n], len(self.labels)) for n, u in zip(names, usable, strict=True)]
             odds = torch.tensor([shares[n] for n in names]) * torch.stack([index.counts > 0 for index in found], 1)
-            self.paired[modality], self.paired_odds[modality] = found, odds.cumsum(1)
-        pairable = torch.ones(len(self.labels), dtype=torch.bool)
-        for odds in self.paired_odds.values():
-            pairable &= odds[:, -1] > 0
+            self.paired[modality] = found, odds.cumsum(1)
+            pairable &= odds.any(1)
         self._collect(sources, own, anchor, numbers, pairable)
 
     def _collect(
@@ -172,8 +170,8 @@ class Stream:
         batch = self.config.batch
         entry = self._epoch(step) if self.in_epochs else without_replacement(self.odds, self.owner, batch, generator)
         drawn = Draw(self.caches[entry], self.samples[entry], self.labels_of[entry])
-        for modality, indices in self.paired.items():
-            cumulative = self.paired_odds[modality][drawn.labels]
+        for modality, (indices, odds) in self.paired.items():
+            cumulative = odds[drawn.labels]
             chance = torch.rand(batch, 1, generator=generator)
             cache = (chance * cumulative[:, -1:] >= cumulative).sum(1)
             sample = torch.empty(batch, dtype=torch.int64)
