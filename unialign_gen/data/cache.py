@@ -12,18 +12,18 @@ Training maps the shards: rows are read from the disk where they are drawn, and 
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ..config import near
 from ..errors import InputError, as_input_error
 from ..output import make_folder
-from .storage import copied, made_once, on_disk, place, reached, read_range, sizes, write_whole
+from .storage import copied, made_once, names_in, on_disk, place, reached, read_range, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,11 +152,17 @@ def write_shard(folder: Path, number: int, shard: Shard) -> None:
     write_whole(shard_path(folder, number), save(tensors, {"samples": json.dumps(about, ensure_ascii=False)}))
 
 
+def undamaged(path: Path) -> AbstractContextManager[None]:
+    """Turns what reading a damaged shard raises into an `InputError`."""
+    from safetensors import SafetensorError
+
+    kinds = (OSError, ValueError, KeyError, TypeError, SafetensorError)
+    return as_input_error(f"{path} is damaged: delete it and extract again ({{error}})", *kinds)
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """What a shard's file says of itself, without its tensors."""
-    with as_input_error(
-        f"{path} is damaged: delete it and extract again ({{error}})", OSError, ValueError, KeyError, TypeError
-    ):
+    with undamaged(path):
         length = int.from_bytes(read_range(path, 0, 8), "little")
         whole = path.stat().st_size
         found: dict[str, Any] = json.loads(read_range(path, 8, min(whole, 8 + length)))
@@ -171,9 +177,7 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is damaged.
     """
-    with as_input_error(
-        f"{path} is damaged: delete it and extract again ({{error}})", json.JSONDecodeError, KeyError, TypeError
-    ):
+    with undamaged(path):
         return json.loads(read_header(path)["__metadata__"]["samples"])
 
 
@@ -187,7 +191,7 @@ def create(folder: Path, index: Mapping[str, Any]) -> None:
     """
     if on_disk(folder):
         make_folder(folder)
-    if INDEX not in sizes(folder):
+    if INDEX not in names_in(folder):
         write_once(folder / INDEX, index)
     check_same(folder, read_index(folder), index)
 
@@ -203,8 +207,7 @@ def write_once(path: Path, value: Mapping[str, Any]) -> None:
 
 def check_same(place: Path, old: Any, new: Any) -> None:
     """An `InputError` that names the first difference between what a folder or file was made with and what this run has."""
-    difference = first_difference(old, json.loads(json.dumps(new)))
-    if difference is not None:
+    if difference := first_difference(old, json.loads(json.dumps(new))):
         key, before, now = difference
         raise InputError(
             f"{place} was made with {key} = {brief(before)}, this run has {brief(now)}: choose another place or delete it"
@@ -274,7 +277,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 def absent_shards(folder: Path, index: Mapping[str, Any]) -> int:
     """How many shards are not there yet."""
-    there = sizes(folder)
+    there = names_in(folder)
     return sum(shard_path(folder, i).name not in there for i in range(index["shards"]))
 
 
@@ -298,15 +301,13 @@ class FeatureCache:
         Raises:
             InputError: there is none, it is not complete, or a shard is damaged.
         """
-        path = place(folder) if isinstance(folder, str) else folder
-        path = path.expanduser() if on_disk(path) else path
+        path = place(folder)
         index = read_index(path)
-        absent = absent_shards(path, index)
-        if absent:
+        if absent := absent_shards(path, index):
             raise InputError(f"{path} is not complete: {absent} of {index['shards']} shards are to be done, extract again")
         if not on_disk(path):
             names = [shard_path(path, i).name for i in range(index["shards"])]
-            names += [f for f in sizes(path) if f == ENCODERS or f.endswith(".py")]
+            names += [f for f in names_in(path) if f == ENCODERS or f.endswith(".py")]
             path = copied(path, names, json.dumps(index))
         found = cls(path, index)
         for shard in found.paths:
@@ -337,18 +338,14 @@ class FeatureCache:
             InputError: the cache does not have it, or a shard is damaged.
         """
         import torch
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
         if modality not in self.modalities:
-            near = difflib.get_close_matches(modality, self.modalities, 1)
-            hint = f", did you mean {near[0]}?" if near else ""
+            hint = near(modality, list(self.modalities))
             raise InputError(f"{self.folder} has no {modality}: it has {', '.join(self.modalities)}{hint}")
         counts, parts = [], []
         for path in self.paths:
-            with (
-                as_input_error(f"{path} is damaged: delete it and extract again ({{error}})", OSError, SafetensorError),
-                safe_open(path, "pt") as f,  # whose tensors are views of a mapped file
-            ):
+            with undamaged(path), safe_open(path, "pt") as f:  # whose tensors are views of a mapped file
                 counts.append(f.get_tensor(f"{modality}.offsets").diff())
                 parts.append(f.get_tensor(modality))
         return Ragged(cast("Tensor", MappedRows(parts)), counted(torch.cat(counts)))

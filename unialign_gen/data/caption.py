@@ -59,8 +59,7 @@ def run(
     """
     from tqdm import tqdm
 
-    claim(out, settings)
-    known = resume(out)
+    known = resume(out, settings)
     seen = [s for s in corpus.samples if s.image or s.video]
     todo = [s for s in seen if s.id not in known]
     broken: list[dict[str, str]] = [{"id": m.id, "kind": "missing", "reason": m.reason} for m in corpus.missing]
@@ -95,21 +94,18 @@ def run(
     }
 
 
-def claim(out: Path, settings: dict[str, Any]) -> None:
-    """Writes down what the captions are made with, or finds that it is what is written there."""
+def resume(out: Path, settings: dict[str, Any]) -> set[str]:
+    """Ids that have captions already; cuts off a last line that is not complete.
+
+    Writes down what the captions are made with, or finds that it is what is written there.
+    """
     make_folder(out.parent)
     if not out.exists():
         write_whole(about(out), (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode())
-        return
+        return set()
     with as_input_error(f"{out} was not made by this command: choose another file", OSError, ValueError):
         before = json.loads(about(out).read_text("utf-8"))
     check_same(out, before, settings)
-
-
-def resume(out: Path) -> set[str]:
-    """Ids that have captions already; cuts off a last line that is not complete."""
-    if not out.exists():
-        return set()
     data = out.read_bytes()
     end = data.rfind(b"\n") + 1
     if end < len(data):

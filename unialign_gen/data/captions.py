@@ -12,12 +12,10 @@ from ..errors import InputError, as_input_error
 from .files import without_suffix
 from .storage import place, reached
 
-TEMPLATE = "A video of {label}."
-
 
 def sentence(label: str) -> str:
-    """A label as a caption, in `TEMPLATE`."""
-    return TEMPLATE.format(label=label.strip())
+    """A label as a caption."""
+    return f"A video of {label.strip()}."
 
 
 def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

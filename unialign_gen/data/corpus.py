@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from .storage import File
 
@@ -70,7 +70,3 @@ class Corpus:
     def digest(self) -> str:
         """SHA-256 of the samples' ids, joined by newlines: equal digests are the same samples in the same order."""
         return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
-
-    def first(self, count: int) -> Corpus:
-        """The first `count` samples."""
-        return replace(self, samples=self.samples[:count])

@@ -16,7 +16,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from .corpus import Corpus, Sample
 from .decode import Prepared, decoders, ordered, prepare
 from .extract_config import ExtractConfig, describe, open_encoders, places
 from .sources import read_corpus
-from .storage import on_disk, sizes, write_rows
+from .storage import names_in, on_disk, write_rows
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +73,7 @@ def run(config: ExtractConfig, process: Process | None = None, progress: bool = 
 
     process = process or Process.from_environment()
     corpus = read_corpus(config.corpus)
+    parts = [corpus.samples[at : at + config.shard_size] for at in range(0, len(corpus.samples), config.shard_size)]
     for modality in config.encoders:
         if not any(s.text if modality == "text" else s.file(modality) for s in corpus.samples):
             captions = ": name a file of captions, or write `captions: labels`"
@@ -82,23 +83,24 @@ def run(config: ExtractConfig, process: Process | None = None, progress: bool = 
     index = make_index(config, corpus, encoders)
     cache.create(config.out, index)
     cache.write_descriptions(config.out, places(config))
-    there = sizes(config.out)
-    mine = range(process.rank, index["shards"], process.world)
-    todo = [n for n in mine if cache.shard_path(config.out, n).name not in there or not is_done(config, corpus, n)]
+    there = names_in(config.out)
+    todo: dict[int, list[Sample]] = {}
+    for number in range(process.rank, len(parts), process.world):
+        path = cache.shard_path(config.out, number)
+        if path.name not in there:
+            todo[number] = parts[number]
+        elif cache.read_about(path)["ids"] != [s.id for s in parts[number]]:
+            raise InputError(f"{path} holds other samples than this corpus has there: delete it and extract again")
     device = process.device(config.device)
     for encoder in encoders.values():
         encoder.to(device)
         if device.startswith("cpu"):  # convolutions are a third faster so
             encoder.to(memory_format=torch.channels_last)
     quiet = not progress or process.rank > 0
+    made = shards(config, todo, encoders, device, quiet)
     with ThreadPoolExecutor(1, "write") as writer:
-        written: Future[None] | None = None
-        for number, shard in shards(config, corpus, encoders, todo, device, quiet):
-            if written is not None:
-                written.result()  # one waits at most
-            written = writer.submit(cache.write_shard, config.out, number, shard)
-        if written is not None:
-            written.result()
+        for _ in ordered(writer, lambda one: cache.write_shard(config.out, *one), made, 2):  # one is written, one computed
+            pass
     return finish(config, corpus, index)
 
 
@@ -135,35 +137,13 @@ def content(corpus: Corpus) -> str:
     return total.hexdigest()
 
 
-def stretch(config: ExtractConfig, corpus: Corpus, number: int) -> list[Sample]:
-    """The samples of a shard."""
-    return corpus.samples[number * config.shard_size : (number + 1) * config.shard_size]
-
-
-def is_done(config: ExtractConfig, corpus: Corpus, number: int) -> bool:
-    """Whether a shard that is there is of these samples.
-
-    Raises:
-        InputError: it is not.
-    """
-    path = cache.shard_path(config.out, number)
-    if cache.read_about(path)["ids"] != [s.id for s in stretch(config, corpus, number)]:
-        raise InputError(f"{path} holds other samples than this corpus has there: delete it and extract again")
-    return True
-
-
 def shards(
-    config: ExtractConfig,
-    corpus: Corpus,
-    encoders: dict[str, Encoder],
-    numbers: Sequence[int],
-    device: str,
-    quiet: bool,
+    config: ExtractConfig, parts: dict[int, list[Sample]], encoders: dict[str, Encoder], device: str, quiet: bool
 ) -> Iterator[tuple[int, cache.Shard]]:
-    """The shards of these numbers, one after the other; decoding goes on into the next while one is computed."""
+    """The shards of these samples by number, one after the other; decoding goes on into the next while one is computed."""
     from tqdm import tqdm
 
-    todo = [sample for number in numbers for sample in stretch(config, corpus, number)]
+    todo = [sample for part in parts.values() for sample in part]
     decode = partial(prepare, encoders=encoders, frames=config.frames, patience=config.patience)
     with (
         decoders(config.workers) as pool,
@@ -171,8 +151,8 @@ def shards(
     ):
         results = ordered(pool, decode, todo, AHEAD * config.workers + 1)
         try:
-            for number in numbers:
-                yield number, compute(config, encoders, stretch(config, corpus, number), results, device, lambda: bar.update())
+            for number, part in parts.items():
+                yield number, compute(config, encoders, part, results, device, lambda: bar.update())
         finally:
             results.close()  # type: ignore[attr-defined]
 
@@ -190,7 +170,7 @@ def compute(
 
     stores = getattr(torch, config.store)
     batches = {m: Batches(t, config.batch(m), config.dtype, device) for m, t in encoders.items() if m != "text"}
-    problems: list[tuple[int, dict[str, str]]] = []
+    read: list[Prepared] = []
     features: dict[str, cache.Ragged] = {}
     if "text" in encoders:
         rows = of_texts(encoders["text"], samples, config.batch("text"), config.dtype, device)
@@ -203,19 +183,18 @@ def compute(
         prepared = next(results)
         for modality in sorted(sample.absent.keys() & encoders.keys()):
             prepared.blame(modality, "missing", sample.absent[modality])
-        problems += [(place, problem) for problem in prepared.problems]
         for modality, made in prepared.inputs.items():
             batches[modality].add(place, made)
+        prepared.inputs = {}  # for memory's sake
+        read.append(prepared)
         done()
     for modality, batch in batches.items():
         rows, counts, bad = batch.rows(len(samples), stores)
         for place in bad:
-            broken = Prepared(samples[place])
-            broken.blame(modality, "broken", "the encoder's features of it are not finite")
-            problems += [(place, problem) for problem in broken.problems]
+            read[place].blame(modality, "broken", "the encoder's features of it are not finite")
         features[modality] = cache.Ragged(rows, cache.counted(counts))
-    ordered_problems = [problem for _, problem in sorted(problems, key=lambda entry: entry[0])]
-    return cache.Shard([s.id for s in samples], [s.label for s in samples], features, ordered_problems)
+    problems = [problem for prepared in read for problem in prepared.problems]
+    return cache.Shard([s.id for s in samples], [s.label for s in samples], features, problems)
 
 
 class Batches:

@@ -93,15 +93,10 @@ def open_encoders(config: ExtractConfig) -> dict[str, Encoder]:
     """
     import torch
 
-    dtype = getattr(torch, config.dtype)
-    opened: dict[str, Encoder] = {}
-    encoders = {}
-    for modality, place in places(config).items():
-        key = str(place)
-        if key not in opened:
-            opened[key] = open_encoder(place, dtype)
-        encoders[modality] = opened[key]
-    return encoders
+    found = places(config)
+    different = {str(place): place for place in found.values()}
+    opened = {key: open_encoder(place, getattr(torch, config.dtype)) for key, place in different.items()}
+    return {modality: opened[str(place)] for modality, place in found.items()}
 
 
 def places(config: ExtractConfig) -> dict[str, Path | dict[str, Any]]:

@@ -24,8 +24,8 @@ class MediaFolder:
     """
 
     def __init__(self, root: str | Path):
-        self.root = place(root) if isinstance(root, str) else root
-        self.root = self.root.expanduser().resolve() if on_disk(self.root) else self.root
+        self.root = place(root)
+        self.root = self.root.resolve() if on_disk(self.root) else self.root
         with reached(root):
             if not self.root.is_dir():
                 raise InputError(f"no such folder of media files: {root}")

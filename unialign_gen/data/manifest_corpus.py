@@ -57,14 +57,7 @@ def parse(row: dict[str, Any], path: Path, number: int) -> Sample:
     local = {column: file for column, file in files.items() if isinstance(file, str)}
     absent = {column: f"no such file: {file}" for column, file in local.items() if not Path(file).is_file()}
     files = {column: file for column, file in files.items() if column not in absent}
-    label = given.get("label")
-    return Sample(
-        str(name),
-        texts(given["text"], where) if "text" in given else (),
-        files.pop("audio", None),
-        files.pop("video", None),
-        files.pop("image", None),
-        None if label is None else str(label),
-        files,
-        absent,
-    )
+    text = texts(given["text"], where) if "text" in given else ()
+    label = str(given["label"]) if "label" in given else None
+    known = {modality: files.pop(modality) for modality in ("audio", "video", "image") if modality in files}
+    return Sample(str(name), text, **known, label=label, extra=files, absent=absent)

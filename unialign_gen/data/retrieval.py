@@ -46,17 +46,12 @@ def read(name: str, annotations: str | Path, root: str | Path) -> Corpus:
     for clip, found, text in listed:
         captions[clip] = captions.get(clip, ()) + text
         names.setdefault(clip, []).extend(found)
-    samples: list[Sample] = []
-    missing: list[Missing] = []
+    clips = []
     for clip, text in captions.items():
         video, audio = folder.find(names[clip])
-        if audio is None:
-            missing.append(Missing(clip, folder.reason(names[clip])))
-        elif not text:
-            missing.append(Missing(clip, "no caption"))
-        else:
-            samples.append(Sample(clip, text, audio, video))
-    return Corpus(name, samples, missing)
+        reason = folder.reason(names[clip]) if audio is None else "no caption"
+        clips.append(Sample(clip, text, audio, video) if audio and text else Sample(clip, absent={"video": reason}))
+    return Corpus.of(name, clips)
 
 
 def videos(path: Path, clip: str, captions: str) -> Iterator[Row]:

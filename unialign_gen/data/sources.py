@@ -90,9 +90,11 @@ def read_corpus(config: CorpusConfig) -> Corpus:
     if config.kind == "vggsound":
         root = config.root or ""
         if config.split == "rest":
-            corpus = vggsound.read(root, None, config.csv)
-            test = vggsound.read(root, "test", config.csv)
-            corpus = vggsound.without(corpus, vggsound.select(test, config.held_out, config.seed))
+            both = vggsound.read(root, None, config.csv)
+            test = vggsound.select(vggsound.read(root, "test", config.csv), config.held_out, config.seed)
+            left_out = set(test.ids)
+            kept = [sample for sample in both.samples if sample.id not in left_out]
+            corpus = Corpus(f"{both.name} without {test.name}", kept, both.missing)
         else:
             corpus = vggsound.read(root, config.split, config.csv)
     elif config.kind == "manifest":
@@ -108,8 +110,7 @@ def read_corpus(config: CorpusConfig) -> Corpus:
         corpus = retrieval.with_sound(corpus)
     if config.select is not None:
         corpus = vggsound.select(corpus, config.select, config.seed)
-    if config.limit is not None:
-        corpus = corpus.first(config.limit)
+    corpus = replace(corpus, samples=corpus.samples[: config.limit])
     if not corpus.samples:
         first = f", the first: {corpus.missing[0].reason}" if corpus.missing else ""
         raise InputError(f"{corpus.name}: none of its {len(corpus.missing)} samples is there{first}")

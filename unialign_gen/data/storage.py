@@ -36,7 +36,7 @@ def place(location: str | Path) -> Path:
     >>> place("features/clips"), place("memory://features/clips").name
     (PosixPath('features/clips'), 'clips')
     """
-    if "://" not in str(location) or not isinstance(location, str):
+    if not isinstance(location, str) or "://" not in location:
         return Path(location).expanduser() if isinstance(location, str | Path) else location
     if location.startswith("file://"):
         return Path(location.removeprefix("file://"))
@@ -49,11 +49,9 @@ def place(location: str | Path) -> Path:
 
 
 def placed(value: Any) -> Any:
-    """For a configuration: `place`, of a string."""
-    if isinstance(value, str):
+    """For a configuration: `place`, of what is a location."""
+    if isinstance(value, str | Path) or hasattr(value, "fs"):
         return place(value)
-    if isinstance(value, Path) or hasattr(value, "fs"):
-        return value
     raise ValueError(f"expected a path or a URL, got {value!r}")
 
 
@@ -80,31 +78,26 @@ def on_disk(path: Path) -> bool:
     return isinstance(path, Path)
 
 
-def read_range(path: Path, start: int, stop: int) -> bytes:
+def read_range(path: Path, start: int | None = None, stop: int | None = None) -> bytes:
     """Bytes start to stop of a file, fewer where it ends before."""
     if not on_disk(path):
         store: Any = path
         with reached(path):
             return store.fs.cat_file(store.path, start=start, end=stop)
     with path.open("rb") as f:
-        f.seek(start)
-        return f.read(stop - start)
+        f.seek(start or 0)
+        return f.read(-1 if stop is None else stop - (start or 0))
 
 
-def sizes(folder: Path) -> dict[str, int]:
-    """The files of a folder, with their sizes; empty where it is not there."""
-    if on_disk(folder):
-        with suppress(FileNotFoundError), os.scandir(folder) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-        return {}
+def names_in(folder: Path) -> set[str]:
+    """The names of what lies in a folder; none where it is not there."""
     store: Any = folder
-    store.fs.invalidate_cache()  # others write there too
-    with reached(folder):
-        try:
-            listed = store.fs.ls(store.path, detail=True)
-        except FileNotFoundError:
-            return {}
-    return {entry["name"].rstrip("/").rpartition("/")[2]: entry["size"] for entry in listed if entry["type"] == "file"}
+    if not on_disk(folder):
+        store.fs.invalidate_cache()  # others write there too
+    with reached(folder), suppress(FileNotFoundError):
+        listed = os.listdir(folder) if on_disk(folder) else store.fs.ls(store.path, detail=False)
+        return {name.rstrip("/").rpartition("/")[2] for name in listed}
+    return set()
 
 
 def part_of(path: Path) -> Path:
@@ -225,12 +218,8 @@ def file_at(location: str) -> File:
 
 
 def read_url(location: str, start: int | None = None, stop: int | None = None) -> bytes:
-    """Bytes start to stop of a file by its path or URL."""
-    path = place(location)
-    if on_disk(path):
-        return path.read_bytes() if stop is None else read_range(path, start or 0, stop)
-    store: Any = path
-    return store.fs.cat_file(store.path, start=start, end=stop)
+    """`read_range`, by a path or URL."""
+    return read_range(place(location), start, stop)
 
 
 def in_memory(file: File) -> str | Named:

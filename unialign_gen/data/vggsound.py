@@ -108,13 +108,6 @@ def older(cells: list[str]) -> Row | None:
     return Row(youtube, int(start), cells[1].strip(), None) if youtube and start.isdecimal() else None
 
 
-def without(corpus: Corpus, other: Corpus) -> Corpus:
-    """The corpus without another's samples."""
-    names = set(other.ids)
-    kept = [sample for sample in corpus.samples if sample.id not in names]
-    return Corpus(f"{corpus.name} without {other.name}", kept, corpus.missing)
-
-
 def select(corpus: Corpus, count: int = 1024, seed: int = 0) -> Corpus:
     """`count` samples in an order that depends on nothing but the ids and the seed: that of SHA-256 of `seed:id`.
 

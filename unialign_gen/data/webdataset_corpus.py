@@ -55,17 +55,13 @@ def read(pattern: str) -> Corpus:
 def listing(tar: str) -> list[tuple[str, dict[str, Any]]]:
     """Of each sample its name and, by suffix, the first and last byte of its files, or what is in its small ones."""
     path: Any = place(tar)
+    folder = make_folder(copies() / "listings")
     with reached(tar):
         about = path.stat()
-    key = f"{tar if not on_disk(path) else path.resolve()} {about.st_size} {about.st_mtime}"
-    folder = make_folder(copies() / "listings")
-    kept = folder / hashlib.sha256(key.encode()).hexdigest()[:32]
-
-    def make(part: Path) -> None:
-        with reached(tar):
-            write_whole(part, json.dumps(members(tar, path)).encode())
-
-    return json.loads(made_once(kept, make).read_bytes())
+        key = f"{tar if not on_disk(path) else path.resolve()} {about.st_size} {about.st_mtime}"
+        kept = folder / hashlib.sha256(key.encode()).hexdigest()[:32]
+        made_once(kept, lambda part: write_whole(part, json.dumps(members(tar, path)).encode()))
+    return json.loads(kept.read_bytes())
 
 
 def members(tar: str, path: Any) -> list[tuple[str, dict[str, Any]]]:

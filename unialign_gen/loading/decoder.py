@@ -29,7 +29,7 @@ WEIGHTS = "*model.safetensors"  # of a part that is a model
 def put_together(
     described: Mapping[str, Any], aligner: Any, scale: EmbedScale, dtype: torch.dtype, variant: str | None
 ) -> DiffusionPipeline:
-    """The pipeline of a description.
+    """The pipeline of a description. The vision encoder is not loaded unless a picture or a video is a prompt.
 
     Raises:
         InputError: a part that cannot be had, or that does not fit.

@@ -143,8 +143,7 @@ def variant_in(folder: Path, variant: str | None = None) -> str | None:
     parts: dict[Path, set[str | None]] = {}
     for path in folder.glob("*/*.safetensors"):
         parts.setdefault(path.parent, set()).add(variant_of(path))
-    pickled = sorted({p.parent for p in folder.glob("*/*.bin")} - set(parts))
-    if pickled:
+    if pickled := sorted({p.parent for p in folder.glob("*/*.bin")} - set(parts)):
         raise InputError(
             f"{pickled[0]} holds pickles (.bin) only, which are not read since they can run code: get safetensors of it, "
             "or convert it with diffusers' save_pretrained where you trust it"

@@ -64,17 +64,12 @@ def own_prior(checkpoint: str | Path) -> float | None:
     Raises:
         InputError: no such checkpoint, or it does not say.
     """
-    folder = prior_folder(find(checkpoint))
-    if folder is None:
+    folder = find(checkpoint)
+    folder = (folder if (folder / "aligner").is_dir() else folder.parent) / "prior"  # it lies with the encoders
+    if not folder.is_dir():
         return None
     with as_input_error(f"{folder} does not say how strong the prior is: {{error}}", OSError, ValueError, KeyError, TypeError):
         return float(json.loads((folder / "config.json").read_text())["strength"])
-
-
-def prior_folder(folder: Path) -> Path | None:
-    """Where a checkpoint's prior lies: in its folder, or, with the encoders, in that of the first decoder; None without one."""
-    place = (folder if (folder / "aligner").is_dir() else folder.parent) / "prior"
-    return place if place.is_dir() else None
 
 
 def find(checkpoint: str | Path, decoder: str | None = None) -> Path:

@@ -71,7 +71,12 @@ def head(kind: str, run: Path | None, aligner: Aligner | None) -> nn.Module:
     Video frames go through the image head unless there is one for video.
     """
     if run is not None and run.is_file():
-        return released_head(kind, run)
+        from ..encoders.vast import contrastive_head
+
+        weights = released(run)
+        if kind not in weights:
+            raise InputError(f"{run} has no head for {kind}: it has {', '.join(weights)}")
+        return contrastive_head(weights[kind].float())
     for name in (kind, "image") if kind == "video" else (kind,):
         if run is not None and (run / name / "head.json").is_file():
             return load_head(run / name)
@@ -91,15 +96,6 @@ def released(path: Path) -> dict[str, Tensor]:
     from ..encoders.vast import split_checkpoint
 
     return {kind: head["weight"] for kind, (_, head) in split_checkpoint(read_state(path)).parts.items()}
-
-
-def released_head(kind: str, path: Path) -> nn.Module:
-    from ..encoders.vast import contrastive_head
-
-    weights = released(path)
-    if kind not in weights:
-        raise InputError(f"{path} has no head for {kind}: it has {', '.join(weights)}")
-    return contrastive_head(weights[kind].float())
 
 
 def own_head(kind: str, aligner: Aligner) -> nn.Module:

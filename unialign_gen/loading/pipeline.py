@@ -8,12 +8,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from ..encoders.registry import one_at_a_time
 from ..errors import InputError, as_input_error
 from . import description
 from .aligners import described_aligner, folder_aligner, refuse_sources
 from .devices import check_device, dtype_of
-from .folders import PUBLISHED, calibration_folder, find, prior_folder
+from .folders import PUBLISHED, calibration_folder, find
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..pipelines import EmbedScale
 
+DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError)  # what bad files raise
 LIBRARIES = ("unialign_gen", "diffusers", "transformers")  # that parts of a saved pipeline may be of
 
 
@@ -49,25 +52,27 @@ def load_pipeline(
     import torch
 
     from ..heads import heads_in
+    from .decoder import put_together
 
-    folder = find(checkpoint, decoder)
+    name, folder = str(checkpoint), find(checkpoint, decoder)
     own_heads = heads_in(heads) if heads is not None else {}
     device = check_device(device)
     kind = dtype_of(dtype if dtype is not None else torch_dtype, device)
-    if str(checkpoint) in PUBLISHED:
+    if name in PUBLISHED:
         if "audio" in own_heads:  # encoders from outside a decoder's space are refused without a head
             sources = {"audio_head": str(own_heads["audio"]), **(sources or {})}
         described = description.replace_sources(description.read(folder), sources, accept_license)
-        pipeline = assemble(str(checkpoint), described, kind, variant, device)
+        scale, aligner = embed_scale(name, described, device), described_aligner(described, kind)
+        with as_input_error(f"the decoder in {described['decoder']['source']} cannot be loaded: {{first}}", *DAMAGE):
+            pipeline = put_together(described, aligner, scale, kind, variant)
     else:
         refuse_sources(checkpoint, sources)
         pipeline = from_folder(folder, kind, variant)
     pipeline.aligner.use_heads(own_heads)
-    if str(checkpoint) in PUBLISHED and "audio" not in pipeline.aligner.config["encoders"]:
-        place = calibration_folder(str(checkpoint)) / "events"
-        pipeline.aligner.describe("audio", {"encoder": "yamnet", "bridge": str(place)})
+    if name in PUBLISHED and "audio" not in pipeline.aligner.config["encoders"]:
+        pipeline.aligner.describe("audio", {"encoder": "yamnet", "bridge": str(calibration_folder(name) / "events")})
     pipeline.to(device)
-    if torch.device(device).type == "cpu":  # whose convolutions are a quarter faster with channels last
+    if torch.device(device).type == "cpu":  # whose convolutions are faster with channels last
         for part in ("unet", "movq", "vae", "upscaler"):
             if isinstance(network := getattr(pipeline, part, None), torch.nn.Module):
                 network.to(memory_format=torch.channels_last)
@@ -80,8 +85,6 @@ def from_folder(folder: Path, dtype: torch.dtype, variant: str | None) -> Diffus
     Raises:
         InputError: it is damaged, of a class that is not ours, or its weights are pickles.
     """
-    from safetensors import SafetensorError
-
     from .. import pipelines
 
     with as_input_error(f"{folder / 'model_index.json'} is damaged: {{error}}", OSError, ValueError, AttributeError):
@@ -91,7 +94,7 @@ def from_folder(folder: Path, dtype: torch.dtype, variant: str | None) -> Diffus
     if kind not in known:
         raise InputError(f"{folder} holds a {kind}, which is none of {', '.join(known)}")
     variant = description.variant_in(folder, variant)
-    with as_input_error(f"{folder} cannot be loaded: {{first}}", OSError, ValueError, KeyError, RuntimeError, SafetensorError):
+    with as_input_error(f"{folder} cannot be loaded: {{first}}", *DAMAGE):
         parts = shared_parts(folder, index, dtype) | variant_parts(folder, index, variant, dtype)
         return known[kind].from_pretrained(folder, use_safetensors=True, dtype=dtype, local_files_only=True, **parts)
 
@@ -113,15 +116,13 @@ def shared_parts(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> 
     """What a second decoder shares with the first, beside which it lies: encoders, prior, upscaler, autoencoder."""
     shared: dict[str, Any] = {}
     if not (folder / "aligner").is_dir():
+        from ..pipelines import EmbeddingPrior, Upscaler
+
         shared["aligner"] = folder_aligner(folder.parent, dtype)
-        if (prior := prior_folder(folder)) is not None:
-            from ..pipelines import EmbeddingPrior
-
-            shared["prior"] = EmbeddingPrior.from_pretrained(prior, dtype=dtype)
-        if (folder.parent / "upscaler").is_dir():
-            from ..pipelines import Upscaler
-
-            shared["upscaler"] = Upscaler.from_pretrained(folder.parent / "upscaler", dtype=dtype)
+        kinds: dict[str, Any] = {"prior": EmbeddingPrior, "upscaler": Upscaler}
+        for name, kind in kinds.items():
+            if (folder.parent / name).is_dir():
+                shared[name] = kind.from_pretrained(folder.parent / name, dtype=dtype)
     if "vae" in index and not (folder / "vae").is_dir():
         from diffusers import VQModel
         from torch.nn import Module
@@ -133,31 +134,7 @@ def shared_parts(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> 
     return shared
 
 
-def assemble(
-    name: str, described: Mapping[str, Any], dtype: torch.dtype, variant: str | None = None, device: Any = "cpu"
-) -> DiffusionPipeline:
-    """The pipeline of a description. The vision encoder is not loaded unless a picture or a video is a prompt.
-
-    Args:
-        name: of the checkpoint: where its measured scale is kept.
-        variant: of the decoder's weight files, such as `fp16`.
-        device: where the scale is measured, if it must be.
-
-    Raises:
-        InputError: a part that cannot be had, or that does not fit.
-    """
-    from safetensors import SafetensorError
-
-    from .decoder import put_together
-
-    scale = embed_scale(name, described, device)
-    aligner = described_aligner(described, dtype)
-    kinds = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError)
-    with as_input_error(f"the decoder in {described['decoder']['source']} cannot be loaded: {{first}}", *kinds):
-        return put_together(described, aligner, scale, dtype, variant)
-
-
-def embed_scale(name: str, described: Mapping[str, Any], device: Any = "cpu") -> EmbedScale:
+def embed_scale(name: str, described: Mapping[str, Any], device: Any) -> EmbedScale:
     """The decoder's measured scale: the caller's, the one that was measured before, or one that is measured now.
 
     Raises:

@@ -79,44 +79,30 @@ class Batches:
             return self.raw_inputs.rows(modality, names, caches, samples, chance)
         width = next(s.width(modality) for s in self.sources.values() if modality in s.rows)
         noise = torch.randn(whole, width, generator=generator)[mine] if head.noise else None
+        having = [self.sources[name].rows.get(modality) for name in names]
+        owner: Tensor | None = None
         if head.rows == "mean":
-            rows = self._all_rows(modality, names, caches, samples, width)
+            found = []
+            for cache, sample in zip(caches.tolist(), samples.tolist(), strict=True):
+                ragged = having[cache] if cache >= 0 else None
+                found.append(torch.zeros(0, width) if ragged is None else ragged[sample].float())
+            counts = torch.tensor([len(rows) for rows in found])
+            values, owner, present = torch.cat(found), torch.repeat_interleave(counts), counts > 0
         else:
-            rows = self._one_row(modality, names, caches, samples, chance, width)
+            parts, present = [], torch.zeros(len(samples), dtype=torch.bool)
+            for number, ragged in enumerate(having):
+                if ragged is None:
+                    continue
+                here = (caches == number).nonzero()[:, 0]
+                count = ragged.counts[samples[here]]
+                here, count = here[count > 0], count[count > 0]
+                row = ragged.offsets[samples[here]] + (chance[here] * count).long().clamp(max=count - 1)
+                parts.append((here, ragged.values[row].float()))
+                present[here] = True
+            values = placed(parts, len(samples), width)
         if noise is not None:
-            noise = noise if rows.owner is None else noise[rows.owner]
-            rows.values += head.noise * self.spread[modality] * noise
-        return rows
-
-    def _one_row(self, modality: str, names: list[str], caches: Tensor, samples: Tensor, chance: Tensor, width: int) -> Rows:
-        parts, present = [], torch.zeros(len(samples), dtype=torch.bool)
-        for number, name in enumerate(names):
-            source = self.sources[name]
-            if modality not in source.rows:
-                continue
-            ragged = source.rows[modality]
-            here = (caches == number).nonzero()[:, 0]
-            count = ragged.counts[samples[here]]
-            some = count > 0
-            here, count = here[some], count[some]
-            row = ragged.offsets[samples[here]] + (chance[here] * count).long().clamp(max=count - 1)
-            parts.append((here, ragged.values[row].float()))
-            present[here] = True
-        values = placed(parts, len(samples), width)
-        return Rows(values, None, None if bool(present.all()) else present, len(samples))
-
-    def _all_rows(self, modality: str, names: list[str], caches: Tensor, samples: Tensor, width: int) -> Rows:
-        values, owner = [], []
-        for at, (number, sample) in enumerate(zip(caches.tolist(), samples.tolist(), strict=True)):
-            source = self.sources[names[number]]
-            if number >= 0 and modality in source.rows:
-                mine = source.rows[modality][sample]
-                values.append(mine.float())
-                owner.append(torch.full((len(mine),), at))
-        owners = torch.cat(owner) if owner else torch.zeros(0, dtype=torch.int64)
-        present = torch.bincount(owners, minlength=len(samples)) > 0
-        joined = torch.cat(values) if values else torch.zeros(0, width)
-        return Rows(joined, owners, None if bool(present.all()) else present, len(samples))
+            values += head.noise * self.spread[modality] * (noise if owner is None else noise[owner])
+        return Rows(values, owner, None if bool(present.all()) else present, len(samples))
 
 
 def placed(parts: Sequence[tuple[Tensor, Tensor]], count: int, width: int) -> Tensor:

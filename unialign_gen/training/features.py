@@ -31,10 +31,6 @@ def held_out(ids: list[str], share: float, seed: int) -> Tensor:
     return torch.tensor([unit_hash(f"{seed}:{name}") < share for name in ids], dtype=torch.bool)
 
 
-def whole(numbers: array[int]) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.int64)  # whose type an empty array would not tell
-
-
 @dataclass
 class Labels:
     """The labels of samples, as numbers: `labels[i]` are the names of sample i's.
@@ -54,7 +50,8 @@ class Labels:
         for labels in listed:
             numbers.extend(known.setdefault(label, len(known)) for label in labels)
             counts.append(len(labels))
-        return cls(list(known), Ragged(whole(numbers), counted(whole(counts))))
+        values = torch.tensor(numbers, dtype=torch.int64)  # a type that an empty array would not tell
+        return cls(list(known), Ragged(values, counted(torch.tensor(counts))))
 
     def __getitem__(self, sample: int) -> list[str]:
         return [self.names[k] for k in self.numbers[sample].tolist()]

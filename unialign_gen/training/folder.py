@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -93,10 +94,9 @@ class RunFolder:
         if not (self.path / STATE).is_file():
             shutil.rmtree(self.path / HEADS, ignore_errors=True)
             (self.path / "problems.jsonl").unlink(missing_ok=True)
-        try:
+        name = uuid.uuid4().hex[:8]
+        with suppress(OSError, ValueError, KeyError):
             name = str(json.loads((self.path / ABOUT).read_text())["id"])
-        except (OSError, ValueError, KeyError):
-            name = uuid.uuid4().hex[:8]
         write_whole(self.path / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True).encode())
         write_whole(self.path / ABOUT, (json.dumps({"id": name, **about()}, indent=2) + "\n").encode())
         return name
@@ -159,10 +159,7 @@ class RunFolder:
         if not target.exists():
             part.rename(target)
             return
-        for path in sorted(p for p in part.rglob("*") if p.is_file()):
-            place = target / path.relative_to(part)
-            place.parent.mkdir(exist_ok=True)
-            os.replace(path, place)
+        shutil.copytree(part, target, copy_function=os.replace, dirs_exist_ok=True)
         shutil.rmtree(part)
 
 

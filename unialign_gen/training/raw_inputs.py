@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..data.corpus import Sample
-from ..data.decode import Prepared, prepare
+from ..data.decode import prepare
 from ..data.sources import read_corpus
 from ..encoders.base import Encoder
 from ..errors import InputError
@@ -41,7 +40,7 @@ class RawInputs:
             if absent := [i for i in source.cache.ids if i not in found]:
                 raise InputError(f"corpora.{name}: {len(absent)} samples of the cache are not in it, the first: {absent[0]}")
             self.samples[name] = [found[i] for i in source.cache.ids]
-        self.decode: Callable[..., Prepared] = partial(prepare, frames=config.frames, patience=300.0)
+        self.frames = config.frames
         self.pool = ThreadPoolExecutor(config.workers, "decode")
 
     def rows(self, modality: str, names: Sequence[str], caches: Tensor, samples: Tensor, chance: Tensor) -> Rows:
@@ -55,7 +54,7 @@ class RawInputs:
             texts = [picked[i].text[int(float(chance[i]) * len(picked[i].text))] for i in at]
             parts, owner = ([encoder.prepare(texts)] if texts else []), torch.tensor(at, dtype=torch.int64)
         else:
-            made = list(self.pool.map(lambda sample: self.decode(sample, {modality: encoder}), picked))
+            made = list(self.pool.map(lambda sample: prepare(sample, {modality: encoder}, self.frames, 300.0), picked))
             self.problems |= {(p["id"], modality): p for prepared in made for p in prepared.problems}
             parts = [m.inputs[modality] for m in made if modality in m.inputs]
             counts = torch.tensor([len(m.inputs[modality]) if modality in m.inputs else 0 for m in made])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 
 
@@ -25,9 +26,7 @@ class Rows:
     count: int
 
     def to(self, device: torch.device) -> Rows:
-        owner = None if self.owner is None else self.owner.to(device)
-        present = None if self.present is None else self.present.to(device)
-        return Rows(self.values.to(device), owner, present, self.count)
+        return Rows(**send_to_device(vars(self), device))
 
     def part(self, start: int, stop: int) -> Rows:
         """Samples start to stop."""
@@ -50,5 +49,4 @@ class StreamBatch:
         return next(iter(self.rows.values())).count
 
     def to(self, device: torch.device) -> StreamBatch:
-        anchor = None if self.anchor is None else self.anchor.to(device)
-        return StreamBatch({name: rows.to(device) for name, rows in self.rows.items()}, anchor)
+        return StreamBatch(**send_to_device(vars(self), device))

@@ -61,9 +61,8 @@ def prepare(config: TrainConfig) -> TrainState:
         name: read(name, FeatureCache.open(folder), wanted, config.evaluation.held_out, config.seed)
         for name, folder in config.caches.items()
     }
-    frozen = config.anchor not in config.heads
     points: dict[str, Tensor] = {}
-    if frozen:
+    if config.anchor not in config.heads:
         head = load_head(config.anchor_head) if config.anchor_head else frozen_head(config.checkpoint, config.anchor)[0]
         for name, source in sources.items():
             if config.anchor in source.rows:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..data.cache import counted
+from ..data.cache import Ragged, counted
 from ..errors import InputError
 from ..retrieval import occurrence
 from .config import StreamConfig
@@ -36,37 +36,26 @@ class Draw:
     paired: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
-@dataclass
-class LabelIndex:
-    """A cache's samples sorted by label: entries starts[l] : starts[l + 1] of `samples` have label l."""
+def by_label(source: Source, usable: Tensor, numbers: Tensor, count: int) -> Ragged:
+    """The usable samples (bool, N) of a source as rows of their labels, of which there are `count`.
 
-    samples: Tensor
-    starts: Tensor
+    Args:
+        numbers: of the source's own labels among those.
+    """
+    samples = usable.nonzero()[:, 0]
+    mine = source.labels.numbers.some(samples)
+    label = numbers[mine.values]
+    order = label.argsort(stable=True)
+    return Ragged(torch.repeat_interleave(samples, mine.counts)[order], counted(torch.bincount(label, minlength=count)))
 
-    @classmethod
-    def of(cls, source: Source, usable: Tensor, numbers: Tensor, count: int) -> LabelIndex:
-        """The usable samples (bool, N) of a source, by the number of their label.
 
-        Args:
-            numbers: those of the source's own labels, among `count`.
-        """
-        samples = usable.nonzero()[:, 0]
-        mine = source.labels.numbers.some(samples)
-        label = numbers[mine.values]
-        order = label.argsort(stable=True)
-        return cls(torch.repeat_interleave(samples, mine.counts)[order], counted(torch.bincount(label, minlength=count)))
-
-    @property
-    def counts(self) -> Tensor:
-        return self.starts.diff()
-
-    def pick(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """A sample (B,) of each label (B,), none twice: -1 where a label has no more. In a random order of each label's."""
-        turn = torch.rand(len(self.starts) - 1, generator=generator)
-        count = self.counts[labels]
-        nth = occurrence(labels)
-        place = self.starts[labels] + ((turn[labels] * count).long() + nth) % count.clamp(min=1)
-        return torch.where(nth < count, self.samples[place.clamp(max=max(0, len(self.samples) - 1))], -1)
+def pick(index: Ragged, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """A sample (B,) of each label (B,), none twice: -1 where a label has no more. In a random order of each label's."""
+    turn = torch.rand(len(index), generator=generator)
+    count = index.counts[labels]
+    nth = occurrence(labels)
+    place = index.offsets[labels] + ((turn[labels] * count).long() + nth) % count.clamp(min=1)
+    return torch.where(nth < count, index.values[place.clamp(max=max(0, len(index.values) - 1))], -1)
 
 
 def systematic(cumulative: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -107,17 +96,15 @@ class Stream:
         self.labels = sorted({label for source in sources.values() for label in source.labels.names})
         places = {label: i for i, label in enumerate(self.labels)}
         numbers = {n: torch.tensor([places[x] for x in s.labels.names], dtype=torch.int64) for n, s in sources.items()}
-        self.paired: dict[str, list[LabelIndex]] = {}
-        self.paired_odds: dict[str, Tensor] = {}  # (labels, paired caches), running sums
+        self.paired: dict[str, tuple[list[Ragged], Tensor]] = {}  # with their odds (labels, paired caches) as running sums
+        pairable = torch.ones(len(self.labels), dtype=torch.bool)
         for modality, shares in sorted(config.pairs.items()):
             names = sorted(shares)
             usable = [sources[n].has(modality) & ~sources[n].held_out for n in names]
-            found = [LabelIndex.of(sources[n], u, numbers[n], len(self.labels)) for n, u in zip(names, usable, strict=True)]
+            found = [by_label(sources[n], u, numbers[n], len(self.labels)) for n, u in zip(names, usable, strict=True)]
             odds = torch.tensor([shares[n] for n in names]) * torch.stack([index.counts > 0 for index in found], 1)
-            self.paired[modality], self.paired_odds[modality] = found, odds.cumsum(1)
-        pairable = torch.ones(len(self.labels), dtype=torch.bool)
-        for odds in self.paired_odds.values():
-            pairable &= odds[:, -1] > 0
+            self.paired[modality] = found, odds.cumsum(1)
+            pairable &= odds.any(1)
         self._collect(sources, own, anchor, numbers, pairable)
 
     def _collect(
@@ -183,14 +170,14 @@ class Stream:
         batch = self.config.batch
         entry = self._epoch(step) if self.in_epochs else without_replacement(self.odds, self.owner, batch, generator)
         drawn = Draw(self.caches[entry], self.samples[entry], self.labels_of[entry])
-        for modality, indices in self.paired.items():
-            cumulative = self.paired_odds[modality][drawn.labels]
+        for modality, (indices, odds) in self.paired.items():
+            cumulative = odds[drawn.labels]
             chance = torch.rand(batch, 1, generator=generator)
             cache = (chance * cumulative[:, -1:] >= cumulative).sum(1)
             sample = torch.empty(batch, dtype=torch.int64)
             for number, index in enumerate(indices):
                 mine = cache == number
-                sample[mine] = index.pick(drawn.labels[mine], generator)
+                sample[mine] = pick(index, drawn.labels[mine], generator)
             sample = torch.where(occurrence(cache * 2**40 + sample) > 0, -1, sample)  # by two of its labels
             drawn.paired[modality] = (torch.where(sample < 0, -1, cache), sample.clamp(min=0))
         return drawn

@@ -146,7 +146,8 @@ class Trainer:
         self.ahead = ThreadPoolExecutor(1)  # draws a step's batch while the one before is computed
         self.next: tuple[int, Future[list[StreamBatch]]] | None = None
         sources, means, limit = self.state.sources, self.state.means, config.evaluation.limit
-        self._check_metric(measurable(self._measured, sources, means, config.anchor, limit))  # not after the first steps
+        self.measured = sorted(config.heads.keys() - {config.anchor})
+        self._check_metric(measurable(self.measured, sources, means, config.anchor, limit))  # not after the first steps
         self.step, self.saved, self.best = 0, 0, -math.inf
         self.metrics: dict[str, float] = {}
         accelerator.wait_for_everyone()  # until all have found the folder as it was
@@ -155,11 +156,6 @@ class Trainer:
             self._load(state)
         if accelerator.is_main_process:
             self.folder.forget_after(self.step)
-
-    @property
-    def _measured(self) -> list[str]:
-        """The modalities that are measured against the anchor."""
-        return [name for name in sorted(self.config.heads) if name != self.config.anchor]
 
     def _check_metric(self, names: Collection[str]) -> None:
         """Refuses a metric that is not among what can be measured, if anything can."""
@@ -347,15 +343,18 @@ class Trainer:
     def _evaluate(self) -> dict[str, float]:
         """Measures the averaged weights, and keeps them if they are the best so far (or if nothing can be measured)."""
         state, config = self.state, self.config
-        with self._averaged():
+        self._swap()
+        try:
             self.plain.eval()
-            found = evaluate(self._measured, self._embed, state.sources, state.means, config.anchor, config.evaluation.limit)
+            found = evaluate(self.measured, self._embed, state.sources, state.means, config.anchor, config.evaluation.limit)
             self._check_metric(found)
             score = found.get(config.evaluation.metric, math.inf)
             if self._any(self.accelerator.is_main_process and score >= self.best):  # its numbers count: a last bit may differ
                 self.best = score
                 self._keep()
             self.plain.train()
+        finally:
+            self._swap()
         return found
 
     def _embed(self, modality: str, source: Source, samples: Tensor) -> Tensor:
@@ -375,17 +374,9 @@ class Trainer:
             ragged = ragged.first()
         return embed_mean(ragged, self.plain.heads[modality], device)
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The average in place of the weights, and the weights in its place."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
     @torch.no_grad()
     def _swap(self) -> None:
+        """Puts the average in place of the weights, and the weights in its place."""
         for mean, parameter in zip(self.average, self.trained, strict=bool(self.average)):
             now = parameter.detach().clone()
             parameter.copy_(mean)
