@@ -107,10 +107,12 @@ def large(gigabytes: float, processes: int, steps: int, batch: int, in_memory: b
         clips = int(1e9 * gigabytes / sum(2 * rows * width for rows, width in LARGE.values()))
         config = on_cache(folder, clips, LARGE, batch, steps)
         (folder / "run.yaml").write_text(yaml.safe_dump(to_dict(config)))
-        several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        launch = [sys.executable, *(several if processes > 1 else [])]
-        how = ["--in-memory"] if in_memory else []
-        subprocess.run([*launch, __file__, "--worker", str(folder / "run.yaml"), *how], check=True)
+        if processes == 1:
+            run(folder / "run.yaml", in_memory)
+        else:
+            launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+            how = ["--in-memory"] if in_memory else []
+            subprocess.run([*launch, __file__, "--worker", str(folder / "run.yaml"), *how], check=True)
         found = [json.loads(p.read_text()) for p in sorted(folder.glob("process-*.json"))]
         losses = [json.loads(line)["loss"] for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
         return {"gigabytes": gigabytes, "clips": clips, "processes": found, "losses": losses}

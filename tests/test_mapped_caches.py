@@ -2,10 +2,11 @@
 
 import json
 import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 import test_training
 import torch
@@ -114,15 +115,20 @@ def test_infinite_anchors_are_said(tmp_path, caches):
     assert not [p for p in (tmp_path / "bad").iterdir() if "part" in p.name or "anchor" in p.name]
 
 
+def benchmark(*arguments):
+    sys.argv = [str(BENCHMARK), *arguments]
+    sys.path.insert(0, str(BENCHMARK.parent))
+    runpy.run_path(str(BENCHMARK), run_name="__main__")
+
+
 def test_a_process_keeps_far_less_than_its_cache_and_trains_as_from_memory():
     """The command that `docs/training.md` names for 20 GB, at 0.25, beside the same with the features read whole."""
     arguments = ["--gigabytes", "0.25", "--processes", "1", "--steps", "2", "--batch", "64"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = []
     for how in ([], ["--in-memory"]):
-        command = [sys.executable, BENCHMARK, *arguments, *how]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-        found.append(json.loads(done.stdout))
+        child = processes.start(benchmark, *arguments, *how)
+        assert child.wait() == 0, child.stderr
+        found.append(json.loads(child.stdout))
     mapped, whole = found
     assert len(mapped["losses"]) == 2
     assert mapped["losses"] == whole["losses"]

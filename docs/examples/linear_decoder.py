@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from unialign_gen import pipelines
 from unialign_gen.aligner import Aligner
 from unialign_gen.pipelines import EmbedScale
-from unialign_gen.pipelines.prompted import Conditions, PromptedPipeline
+from unialign_gen.pipelines.conditions import Conditions
+from unialign_gen.pipelines.prompted import PromptedPipeline
 from unialign_gen.request import Request
 
 

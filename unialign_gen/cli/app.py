@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..output import check_output, written
 
 if TYPE_CHECKING:
-    from ..pipelines.prompted import PictureOutput
+    from ..pipelines.output import PictureOutput
     from .options import Model
 
 

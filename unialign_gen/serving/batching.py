@@ -12,7 +12,8 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from ..pipelines.prompted import PictureOutput, PromptedPipeline
+from ..pipelines.output import PictureOutput
+from ..pipelines.prompted import PromptedPipeline
 from ..request import Request
 from .together import Known, Member, batch_key, draw_together, picture_count
 

@@ -8,7 +8,8 @@ from concurrent.futures import wait
 from typing import Any
 
 from ..aligner import Aligner
-from ..pipelines.prompted import PictureOutput, PromptedPipeline
+from ..pipelines.output import PictureOutput
+from ..pipelines.prompted import PromptedPipeline
 from ..request import Request
 from ..request.arguments import takes_request
 from .batching import BatchingEngine

@@ -13,7 +13,9 @@ from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor
 
 from ..notes import Note, collected, note
-from ..pipelines.prompted import Conditions, PictureOutput, PromptedPipeline
+from ..pipelines.conditions import Conditions
+from ..pipelines.output import PictureOutput
+from ..pipelines.prompted import PromptedPipeline
 from ..pipelines.prompts import rows_of
 from ..request import Prompt, Request
 
