@@ -8,7 +8,8 @@ says how, and the next ones run.
 
 Objectives: value and gradient against fp64 on the processor, from fp32, bf16 and fp16 embeddings (the reference gets the same
 rounded numbers), under autocast, and through a gradient scaler. Speed: UniAlign beside open_clip's ClipLoss over all pairs.
-Training: the trainer's own steps from a cache. The starter: pictures a second in half precision.
+Decoders: the published architectures at full size, with random weights, so the pictures are noise; time and
+memory are not. Training: the trainer's own steps from a cache.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from accelerate import Accelerator
+from accelerate import Accelerator, cpu_offload_with_hook
 from accelerate.state import AcceleratorState
+from memory import architecture, component_class
 from objectives import OBJECTIVES, UniAlign, Z, build, clip_loss, embeddings, step
 from timing import seconds
 from torch import Tensor, nn
@@ -114,6 +116,60 @@ def speed(setting: Setting, which: str, count: int, compiled: bool) -> dict[str,
     return found
 
 
+def decoder_parts(name: str, setting: Setting) -> tuple[nn.Module, nn.Module]:
+    """UNet and picture decoder of a published checkpoint, random, in half precision; cut down for the rehearsal."""
+    parts = architecture(name)["components"]
+    made = []
+    for part in ("unet", "vae" if "vae" in parts else "movq"):
+        config = dict(parts[part]["config"])
+        if setting.tiny:
+            small = [64] * len(config["block_out_channels"])
+            config |= {"block_out_channels": small, "layers_per_block": 1, "sample_size": 16}
+            config |= {"attention_head_dim": 8} if part == "unet" else {}
+        dtype = torch.float16 if setting.cuda else torch.float32
+        with torch.device(setting.device):
+            made.append(component_class(parts[part]).from_config(config).to(dtype).eval())
+    return made[0], made[1]
+
+
+def conditioning(unet: Any, count: int, device: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Random inputs of a UNet's forward beside the latents and the time."""
+    if unet.config.class_embed_type == "projection":
+        width = unet.config.projection_class_embeddings_input_dim
+        words = torch.randn(count, 77, unet.config.cross_attention_dim, device=device, dtype=dtype)
+        return {"encoder_hidden_states": words, "class_labels": torch.randn(count, width, device=device, dtype=dtype)}
+    image = torch.randn(count, unet.config.encoder_hid_dim, device=device, dtype=dtype)
+    return {"encoder_hidden_states": None, "added_cond_kwargs": {"image_embeds": image}}
+
+
+@torch.no_grad()
+def decoder(setting: Setting, name: str, offload: bool = False, compiled: bool = False) -> dict[str, Any]:
+    """One picture of 20 steps with guidance, as the pipelines compute it: seconds, and the most GB on the device."""
+    unet, vae = decoder_parts(name, setting)
+    dtype, device = next(unet.parameters()).dtype, setting.device
+    side, steps = (16, 2) if setting.tiny else (96, 20)
+    latent = torch.randn(1, unet.config.in_channels, side, side, device=device, dtype=dtype)
+    given = conditioning(unet, 2, device, dtype)
+    if offload:
+        unet, hook = cpu_offload_with_hook(unet, device)
+        vae, _ = cpu_offload_with_hook(vae, device, hook)
+    call = torch.compile(unet) if compiled else unet
+
+    def draw() -> Tensor:
+        x = latent
+        for t in range(steps):
+            noise = call(torch.cat([x, x]), torch.tensor(10 * t, device=device), **given).sample[:, : x.shape[1]]
+            x = x - 0.05 * (noise[:1] + 3 * (noise[1:] - noise[:1]))
+        return vae.decode(x).sample
+
+    weights = sum(p.numel() * p.element_size() for p in itertools.chain(unet.parameters(), vae.parameters())) / 1e9
+    beyond = setting.peak(draw)
+    found: dict[str, Any] = {"seconds": setting.seconds(draw, 1), "weights GB": weights}
+    if beyond is not None:
+        found["GB"] = torch.cuda.max_memory_allocated() / 1e9
+    return found
+
+
 def starter(setting: Setting) -> dict[str, Any]:
     """Pictures a second of the starter, a batch of eight in its default steps."""
     pipeline = unialign_gen.load("starter").to(setting.device, torch.float16 if setting.cuda else torch.float32)
@@ -153,6 +209,10 @@ def lines(setting: Setting) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]
     for count, which, compiled in itertools.product((4096, 32768), ("UniAlign", "ClipLoss"), (False, True)):
         yield f"{which} at batch {count}{', compiled' if compiled else ''}", partial(speed, setting, which, count, compiled)
     yield "starter", partial(starter, setting)
+    for name in ("stable-unclip", "kandinsky"):
+        yield f"{name}, one picture", partial(decoder, setting, name)
+        yield f"{name}, offloaded", partial(decoder, setting, name, offload=True)
+    yield "kandinsky, compiled", partial(decoder, setting, "kandinsky", compiled=True)
 
 
 def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
