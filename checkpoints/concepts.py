@@ -17,7 +17,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen.concepts import ConceptTable, checkpoint_folder, concept_table
-from unialign_gen.diagnostics import wilson
 from unialign_gen.eval.figures import from_halves, halves
 from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.eval.judge import Judge
@@ -32,12 +31,11 @@ BATCH = 16
 
 def shares(top: Sequence[Sequence[str]], wanted: Sequence[Prompt]) -> dict[str, Any]:
     """Top-1 and top-5 shares with N and 95 % intervals. A prompt of several concepts is met by any of them."""
-    n = len(wanted)
     found: dict[str, Any] = {}
-    hits = {k: sum(bool(set(t[:k]) & set(p.concepts)) for t, p in zip(top, wanted, strict=True)) for k in (1, 5)}
-    for k, count in hits.items():
-        found |= {f"top{k}": count / n if n else 0.0, f"top{k}_ci95": list(wilson(count, n))}
-    return found | {"n": n}
+    for k in (1, 5):
+        hits = faithfulness.share([bool(set(t[:k]) & set(p.concepts)) for t, p in zip(top, wanted, strict=True)])
+        found |= {f"top{k}": hits["value"], f"top{k}_ci95": hits["ci95"]}
+    return found | {"n": len(wanted)}
 
 
 def score(judge: Judge, features: Tensor, wanted: Sequence[Prompt], real: Tensor | None = None) -> dict[str, Any]:

@@ -51,7 +51,9 @@ def evaluate(
         for part in points.split(batch):
             drawn += pipeline(embeds=part, seed=[seed] * len(part), **options).images
     took = time.perf_counter() - began
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else weight_bytes(pipeline)
+    weights = [p for part in pipeline.components.values() if isinstance(part, torch.nn.Module) for p in part.parameters()]
+    size = sum(p.numel() * p.element_size() for p in weights)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else size
     read = torch.cat([pipeline.aligner.embed("image", drawn[at : at + batch]) for at in range(0, len(drawn), batch)])
     cosines = (read.view(seeds, len(points), -1) * points).sum(-1).mean(0)  # (N,)
     features = judge.features(drawn)  # (seeds * N, d)
@@ -67,12 +69,6 @@ def evaluate(
         "points": len(points),
         "seeds": seeds,
     }
-
-
-def weight_bytes(pipeline: Any) -> int:
-    """Bytes of the weights of a pipeline's components."""
-    modules = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    return sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:

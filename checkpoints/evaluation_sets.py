@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from unialign_gen.data import cache
-from unialign_gen.data.manifest import Row, read
+from unialign_gen.data.manifest import read
+from unialign_gen.data.storage import write_rows
 from unialign_gen.errors import InputError
 from unialign_gen.output import make_folder
 
 SPLITS = {"held_out": "test", "cross_source": "cross"}
+RECORDED = ("rec", "fx")
+STYLES = {"audio": RECORDED, "render": ("font",), "speech": ("speech",)}  # of sounds
 
 
 @dataclass
@@ -25,37 +28,36 @@ class Prompt:
     concepts: list[str]
 
 
-def shuffled(values: Sequence[Prompt], limit: int) -> list[Prompt]:
-    """At most `limit` prompts, in an order that follows from their content alone."""
-    return sorted(values, key=lambda p: hashlib.sha1(f"{p.kind}:{Path(p.value).name}".encode()).hexdigest())[:limit]
+def trained_wordings(rows: Iterable[Any]) -> set[str]:
+    """Captions of the training rows, in lower case."""
+    return {c.lower() for r in rows if r.split == "train" for c in r.captions}
 
 
 def prompts(root: Path, split: str, limit: int, extra: bool = False) -> dict[str, list[Prompt]]:
-    """The prompts of `held_out` or `cross_source` by modality: `image`, `text`, `audio`.
+    """The prompts of `held_out` or `cross_source` by modality: `image`, `text`, `audio`; at most `limit` of each, in an order
+    that follows from their content alone.
 
     A caption counts only if no training picture has it; a recording only if it is one (no renders, no speech). With `extra`
     those two follow, as `render` and `speech`.
     """
     root = root.resolve()
     rows = read(root)
-    seen = {c.lower() for r in rows if r.split == "train" for c in r.captions}
+    seen = trained_wordings(rows)
     mine = [r for r in rows if r.split == SPLITS[split] and r.concepts]
     pictures = [r for r in mine if r.kind == "picture"]
     texts = {c: r for r in pictures for c in r.captions if c.lower() not in seen}
-    sounds = [r for r in mine if r.kind == "sound" and r.style in ("rec", "fx")]
-
-    def of(kind: str, rows: Sequence[Row]) -> list[Prompt]:
-        return [Prompt(kind, str(root / r.path), r.concepts) for r in rows]
-
     found = {
-        "image": shuffled(of("image", pictures), limit),
-        "text": shuffled([Prompt("text", c, r.concepts) for c, r in texts.items()], limit),
-        "audio": shuffled(of("audio", sounds), limit),
+        "image": [Prompt("image", str(root / r.path), r.concepts) for r in pictures],
+        "text": [Prompt("text", c, r.concepts) for c, r in texts.items()],
     }
-    if extra:
-        for name, style in (("render", "font"), ("speech", "speech")):
-            found[name] = shuffled(of("audio", [r for r in mine if r.style == style]), limit)
-    return found
+    for name, styles in (STYLES if extra else {"audio": RECORDED}).items():
+        heard = [r for r in mine if r.kind == "sound" and r.style in styles]
+        found[name] = [Prompt("audio", str(root / r.path), r.concepts) for r in heard]
+
+    def order(prompt: Prompt) -> str:
+        return hashlib.sha1(f"{prompt.kind}:{Path(prompt.value).name}".encode()).hexdigest()
+
+    return {name: sorted(some, key=order)[:limit] for name, some in found.items()}
 
 
 def write_manifest(root: Path, split: str, out: Path) -> Path:
@@ -66,9 +68,9 @@ def write_manifest(root: Path, split: str, out: Path) -> Path:
     """
     if split not in SPLITS:
         raise InputError(f"the starter's data has no split {split!r}: choose from {', '.join(SPLITS)}")
-    lines = [json.dumps(entry, ensure_ascii=False) for entry in triples(root, split)]
+    found = triples(root, split)
     manifest = make_folder(out) / f"{split}.jsonl"
-    cache.write_whole(manifest, ("\n".join(lines) + "\n").encode())
+    write_rows(manifest, found)
     return manifest
 
 
@@ -80,28 +82,19 @@ def triples(root: Path, split: str) -> list[dict[str, str]]:
     """
     root = root.resolve()  # a manifest's paths are relative to its own folder
     every = read(root)
-    seen = {c.lower() for r in every if r.split == "train" for c in r.captions}
-    rows = [r for r in every if r.split == SPLITS[split] and r.concepts]
-    sounds: dict[str, list[Row]] = {}
-    for r in sorted(rows, key=place):
-        if r.kind == "sound" and r.style in ("rec", "fx"):
-            for name in r.concepts:
-                sounds.setdefault(name, []).append(r)
-    turns = dict.fromkeys(sounds, 0)
+    seen = trained_wordings(every)
+    mine = [r for r in every if r.split == SPLITS[split] and r.concepts]
+    mine.sort(key=lambda r: hashlib.sha256(r.id.encode()).hexdigest())
+    recorded = [r for r in mine if r.kind == "sound" and r.style in RECORDED]
+    named = {concept for r in recorded for concept in r.concepts}
+    turns = {concept: itertools.cycle([r for r in recorded if concept in r.concepts]) for concept in named}
     found = []
-    for r in sorted((r for r in rows if r.kind == "picture" and r.captions), key=place):
-        concept: str | None = next((c for c in r.concepts if c in sounds), None)
-        if concept is None:
-            continue
-        sound = sounds[concept][turns[concept] % len(sounds[concept])]
-        turns[concept] += 1
-        files = {"image": str(root / r.path), "audio": str(root / sound.path)}
-        text = next((c for c in r.captions if c.lower() not in seen), r.captions[0])
-        found.append({"id": r.id, "text": text, **files, "label": concept})
+    for r in mine:
+        concept = next((c for c in r.concepts if c in turns), None)
+        if r.kind == "picture" and r.captions and concept is not None:
+            files = {"image": str(root / r.path), "audio": str(root / next(turns[concept]).path)}
+            text = next((c for c in r.captions if c.lower() not in seen), r.captions[0])
+            found.append({"id": r.id, "text": text, **files, "label": concept})
     if not found:
         raise InputError(f"no picture of {split} in {root} has a recording of its concept")
     return found
-
-
-def place(r: Row) -> str:
-    return hashlib.sha256(r.id.encode()).hexdigest()

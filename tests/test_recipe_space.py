@@ -91,8 +91,8 @@ def test_a_caption_is_true_of_what_it_names_in_no_colour_or_the_pictures_own():
 
 
 def test_kinds_of_pictures_share_a_batch_as_said():
-    rows, _ = small()
-    weights = space.weights_by_name(rows)
+    rows, features = small()
+    weights = data_of(rows, features).weights
     for kind, share in space.SHARES.items():
         assert float(weights[[r.kind == kind for r in rows]].sum()) == pytest.approx(share, rel=1e-5)
 

@@ -101,7 +101,7 @@ def train(pictures: Tensor, held_out: Tensor, folder: Path, *, features: Any = N
         made = reconstruct(averaged, held_out).float()
         return {"held_out_psnr": float(peak_signal_noise_ratio(made, held_out.float(), 255.0, dim=(1, 2, 3)))}
 
-    return loop.train(model, loss, write, folder, lr=LR, batch=batch, features=features, **sitting)
+    return loop.train(model, loss, write, folder, lr=LR, batch=batch, **sitting)
 
 
 @torch.no_grad()

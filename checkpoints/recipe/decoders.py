@@ -12,7 +12,6 @@ For both, zeros in place of the embedding mean no condition.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -45,25 +44,21 @@ CROSS_DIM = 128
 DROP = 0.1  # the share of conditions that are dropped, for classifier-free guidance (Ho & Salimans 2022)
 CAPTIONED, CAPTIONS, PIECES, LENGTH = 0.3, 4, 4096, 16
 SNR_LIMIT, LR = 5.0, 8e-4
-SHEET, STEPS = 40, 20  # pictures on the sheet that shows how far a decoder has come, and steps of each
+SHEET, STEPS = 40, 20  # pictures on the sheet, each beside what a decoder draws of its embedding, and steps of each
 KINDS = {"plain": 0.45, "recoloured": 0.3, "composition": 0.25}  # shares of what is drawn in training
+# the noise levels that the decoders are trained on and sampled by
+SCHEDULER = DDIMScheduler(
+    beta_schedule="squaredcos_cap_v2",
+    prediction_type="v_prediction",
+    rescale_betas_zero_snr=True,
+    timestep_spacing="trailing",
+    clip_sample=False,
+)
 
 
 class Decoder(StrEnum):
     kandinsky = "kandinsky"
     stable_unclip = "stable-unclip"
-
-
-@functools.cache
-def scheduler() -> DDIMScheduler:
-    """The noise levels that the decoders are trained on and sampled by."""
-    return DDIMScheduler(
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-        clip_sample=False,
-    )
 
 
 class Neighbours:
@@ -96,43 +91,34 @@ class Neighbours:
         return F.normalize(z + size * moved, dim=1)
 
 
-def build_unet(decoder: Decoder, embed_dim: int, latent_channels: int, side: int, width: int) -> UNet2DConditionModel:
-    """Three levels of widths `width` times 1, 2, 3; attention on the lower two."""
-    channels, attend = tuple(width * times for times in (1, 2, 3)), (False, True, True)
-    heads: int | tuple[int, ...]
-    own: dict[str, Any]
-    if decoder is Decoder.kandinsky:
-        plain, cross, between = "Resnet{}sampleBlock2D", "SimpleCrossAttn{}Block2D", "UNetMidBlock2DSimpleCrossAttn"
-        outputs, heads = 2 * latent_channels, 32
-        own = {"encoder_hid_dim": embed_dim, "encoder_hid_dim_type": "image_proj", "addition_embed_type": "image"}
-    else:
-        plain, cross, between = "{}Block2D", "CrossAttn{}Block2D", "UNetMidBlock2DCrossAttn"
-        outputs, heads = latent_channels, tuple(c // 32 for c in channels)  # this class takes a number of heads by that name
-        projected = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 2 * embed_dim}
-        own = projected | {"use_linear_projection": True}
-    return UNet2DConditionModel(
-        sample_size=side,
-        in_channels=latent_channels,
-        out_channels=outputs,
-        down_block_types=tuple((cross if a else plain).format("Down") for a in attend),
-        mid_block_type=between,
-        up_block_types=tuple((cross if a else plain).format("Up") for a in reversed(attend)),
-        block_out_channels=channels,
-        layers_per_block=1,
-        norm_num_groups=16,
-        attention_head_dim=heads,
-        cross_attention_dim=CROSS_DIM,
-        resnet_time_scale_shift="scale_shift",
-        **own,
-    )
-
-
 class Denoiser(nn.Module):
     """A UNet with its conditions as arguments: `forward(noisy, t, *conditions)` gives v (B, C, h, w).
 
     `conditions(embeds, dropped, generator, rows)` makes them for unit embeddings (B, d) of training pictures `rows` (B,), none
-    where `dropped` (B, 1).
+    where `dropped` (B, 1). The UNet has three levels of widths `width` times 1, 2, 3, and attention on the lower two.
+
+    Args:
+        blocks: names of blocks without and with attention, for `Down` and `Up`, and of the one between these.
+        own: what else the UNet is made with.
     """
+
+    def __init__(self, blocks: tuple[str, str, str], latent_channels: int, side: int, width: int, **own: Any):
+        super().__init__()
+        plain, cross, between = blocks
+        kinds = (plain, cross, cross)
+        self.unet = UNet2DConditionModel(
+            sample_size=side,
+            in_channels=latent_channels,
+            down_block_types=tuple(kind.format("Down") for kind in kinds),
+            mid_block_type=between,
+            up_block_types=tuple(kind.format("Up") for kind in reversed(kinds)),
+            block_out_channels=(width, 2 * width, 3 * width),
+            layers_per_block=1,
+            norm_num_groups=16,
+            cross_attention_dim=CROSS_DIM,
+            resnet_time_scale_shift="scale_shift",
+            **own,
+        )
 
     def write(self, folder: Path) -> None:
         """Each part in a folder of its own, in fp16, which it is from then on."""
@@ -144,8 +130,10 @@ class KandinskyDenoiser(Denoiser):
     """Takes embeddings at the decoder's scale."""
 
     def __init__(self, embed_dim: int, latent_channels: int, side: int, width: int):
-        super().__init__()
-        self.unet = build_unet(Decoder.kandinsky, embed_dim, latent_channels, side, width)
+        blocks = "Resnet{}sampleBlock2D", "SimpleCrossAttn{}Block2D", "UNetMidBlock2DSimpleCrossAttn"
+        image = {"encoder_hid_dim": embed_dim, "encoder_hid_dim_type": "image_proj", "addition_embed_type": "image"}
+        shape = {"out_channels": 2 * latent_channels, "attention_head_dim": 32}
+        super().__init__(blocks, latent_channels, side, width, **shape, **image)
         for parameter in self.unet.conv_out.parameters():
             parameter.data[latent_channels:] = 0
 
@@ -165,8 +153,11 @@ class UnclipDenoiser(Denoiser):
     def __init__(
         self, embed_dim: int, latent_channels: int, side: int, width: int, words: Any, captions: Sequence[Sequence[str]]
     ):
-        super().__init__()
-        self.unet = build_unet(Decoder.stable_unclip, embed_dim, latent_channels, side, width)
+        blocks = "{}Block2D", "CrossAttn{}Block2D", "UNetMidBlock2DCrossAttn"
+        image = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 2 * embed_dim}
+        heads = tuple(width * times // 32 for times in (1, 2, 3))  # this class takes their number by the name of their width
+        shape = {"out_channels": latent_channels, "attention_head_dim": heads}
+        super().__init__(blocks, latent_channels, side, width, use_linear_projection=True, **shape, **image)
         self.tokenizer = words
         size = {"hidden_size": CROSS_DIM, "intermediate_size": 4 * CROSS_DIM, "max_position_embeddings": LENGTH}
         special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
@@ -213,7 +204,7 @@ def pipeline(decoder: Decoder, movq: VQModel, embed_dim: int, **parts: Any) -> A
     """The package's pipeline of a decoder: `unet`, of stable-unclip `text_encoder` and `tokenizer`, and what else it takes."""
     shared = {
         "aligner": Aligner(embed_dim, ()),
-        "scheduler": scheduler(),
+        "scheduler": SCHEDULER,
         "embed_scale": EmbedScale(embed_dim, EMBED_NORM, 0.0),  # zeros for no prompt, as the decoders learn
     }
     if decoder is Decoder.kandinsky:
@@ -241,23 +232,14 @@ def velocity_loss(
     Weighted by min(SNR + 1, 5) / (SNR + 1): Min-SNR (Hang et al. 2023) where there is little noise; at much noise v's own
     weight stays, since with zero terminal SNR the first step decides a picture's colours.
     """
-    levels = scheduler()
     t = (torch.arange(len(x), device=x.device) + torch.rand(len(x), generator=generator, device=x.device)) / len(x)
-    t = (t * levels.config.num_train_timesteps).long()
+    t = (t * SCHEDULER.config.num_train_timesteps).long()
     noise = torch.randn(x.shape, generator=generator, device=x.device)
-    noisy = levels.add_noise(x, noise, t).contiguous(memory_format=torch.channels_last)
-    target = teacher(noisy, t) if teacher else levels.get_velocity(x, noise, t)
+    noisy = SCHEDULER.add_noise(x, noise, t).contiguous(memory_format=torch.channels_last)
+    target = teacher(noisy, t) if teacher else SCHEDULER.get_velocity(x, noise, t)
     error = (model(noisy, t, *conditions).float() - target).square()
-    snr = compute_snr(levels, t)
+    snr = compute_snr(SCHEDULER, t)
     return (error.flatten(1).mean(1) * (snr + 1).clamp(max=SNR_LIMIT) / (snr + 1)).mean()
-
-
-def sheet(drawing: Any, embeds: Tensor, pictures: Tensor) -> Image.Image:
-    """Each picture uint8 (N, 64, 64, 3) beside what a pipeline draws of its embedding (N, d), five pairs a row."""
-    drawing.set_progress_bar_config(disable=True)
-    drawn = drawing(image_embeds=EMBED_NORM * embeds, seed=0, num_inference_steps=STEPS, guidance_scale=3.0).images
-    pairs = zip(map(Image.fromarray, pictures.numpy()), drawn, strict=True)
-    return make_image_grid([picture for pair in pairs for picture in pair], rows=len(drawn) // 5, cols=10)
 
 
 def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
@@ -301,7 +283,7 @@ def train(
     kept = out / f"latents-{digest(file.read_bytes())}.npy"
     if not kept.exists():
         movq = packed.movq.to(device)
-        with loop.fast(device, movq):
+        with loop.fast(device):
             made = [encode(movq, part.to(device)).half().cpu() for part in packed.pictures.split(1024)]
         save_array(kept, torch.cat(made).numpy())
     latents, embeds = torch.from_numpy(np.load(kept)).to(device), packed.embeddings.to(device)
@@ -325,9 +307,9 @@ def train(
     if taught:
         if not (out / Decoder.kandinsky / "unet").exists():
             raise InputError(f"{out} has no trained kandinsky decoder to learn from: train that first")
-        teacher = KandinskyDenoiser(*sizes).requires_grad_(False)
+        teacher = KandinskyDenoiser(*sizes)
         teacher.unet = UNet2DConditionModel.from_pretrained(out / Decoder.kandinsky / "unet")
-        teacher.to(device, memory_format=torch.channels_last)
+        teacher.requires_grad_(False).to(device, memory_format=torch.channels_last)
     near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)
     forward: Any = torch.compile(model) if device != "cpu" else model
     shown = torch.multinomial(weights, SHEET, generator=torch.Generator(device).manual_seed(0))
@@ -339,16 +321,19 @@ def train(
         seen = near.draw(rows, generator)
 
         def mean(noisy: Tensor, t: Tensor) -> Tensor:
-            with torch.no_grad():
-                return teacher(noisy, t, *teacher.conditions(seen, dropped, generator, rows)).float()
+            return teacher(noisy, t, *teacher.conditions(seen, dropped, generator, rows)).float()
 
         conditions = model.conditions(seen, dropped, generator, rows)
         return velocity_loss(forward, latents[rows].float(), conditions, generator, mean if taught else None)
 
     def write(averaged: Denoiser) -> None:
         drawing = pipeline(decoder, packed.movq, embeds.shape[1], **dict(averaged.named_children()), **words).to(device)
-        sheet(drawing, embeds[shown], packed.pictures[shown.cpu()]).save(folder / "sheet.png")
+        drawing.set_progress_bar_config(disable=True)
+        drawn = drawing(image_embeds=EMBED_NORM * embeds[shown], seed=0, num_inference_steps=STEPS, guidance_scale=3.0).images
+        pairs = zip(map(Image.fromarray, packed.pictures[shown.cpu()].numpy()), drawn, strict=True)
+        sheet = make_image_grid([picture for pair in pairs for picture in pair], rows=SHEET // 5, cols=10)
+        sheet.save(folder / "sheet.png")
         averaged.write(folder)
 
     every = 300 if device == "cpu" else 60
-    loop.train(model, loss, write, folder, features=teacher, lr=LR, batch=batch, device=device, every=every, **sitting)
+    loop.train(model, loss, write, folder, lr=LR, batch=batch, device=device, every=every, **sitting)

@@ -55,10 +55,9 @@ def quantised(encoder: Encoder) -> list[str]:
 def half(module: Encoder, but: Collection[str] = ()) -> Encoder:
     """fp16 weights, all `but` some; batch-norm statistics stay fp32, since variances leave fp16's range."""
     for path, part in module.named_modules():
-        if not isinstance(part, nn.BatchNorm2d):
-            for name, value in part._parameters.items():
-                if value is not None and f"{path}.{name}" not in but:
-                    part._parameters[name] = nn.Parameter(value.half(), requires_grad=False)
+        for name, value in part.named_parameters(path, recurse=False):
+            if name not in but and not isinstance(part, nn.BatchNorm2d):
+                value.data = value.data.half()
     return module
 
 

@@ -41,18 +41,17 @@ def fast(encoder: torch.nn.Module, example: Tensor) -> Callable[[Tensor], np.nda
 
 
 @functools.cache
-def compiled(folder: Path) -> tuple[Callable[[list[Any]], Tensor], Callable[[Tensor], np.ndarray]]:
-    """The picture or text encoder in a folder: what prepares its inputs, and its network."""
+def compiled(folder: Path) -> Callable[[Sequence[Any]], np.ndarray]:
+    """The picture or text encoder in a folder: from pictures, or texts, to features (N, width), fp16."""
     encoder = load_encoder(folder)
     example: list[Any] = ["a dog", "two cats"] if folder.name == "text" else [Image.new("RGB", (8, 8))] * 2
-    return encoder.prepare, fast(encoder, encoder.prepare(example))
+    prepare, run = encoder.prepare, fast(encoder, encoder.prepare(example))
 
+    def encode(inputs: Sequence[Any]) -> np.ndarray:
+        parts = [run(prepare(list(inputs[i : i + BATCH]))) for i in range(0, len(inputs), BATCH)]
+        return np.concatenate(parts).astype(np.float16)
 
-def encoded(folder: Path, inputs: Sequence[Any]) -> np.ndarray:
-    """Pictures, or texts, to features (N, width), fp16, by the encoder in a folder."""
-    prepare, run = compiled(folder)
-    parts = [run(prepare(list(inputs[i : i + BATCH]))) for i in range(0, len(inputs), BATCH)]
-    return np.concatenate(parts).astype(np.float16)
+    return encode
 
 
 def of_pictures(root: Path, pixels: np.ndarray, kind: str = "image") -> np.ndarray:
@@ -65,7 +64,7 @@ def of_pictures(root: Path, pixels: np.ndarray, kind: str = "image") -> np.ndarr
         part = np.ascontiguousarray(pixels[at : at + CHUNK])
         path = root / "features" / kind / f"{hashlib.sha256(part.data).hexdigest()[:24]}.npy"
         if not path.exists():
-            save_array(path, encoded(root / "encoders" / kind, [Image.fromarray(picture) for picture in part]))
+            save_array(path, compiled(root / "encoders" / kind)([Image.fromarray(picture) for picture in part]))
         out.append(np.load(path))
     return np.concatenate(out)
 
@@ -84,7 +83,7 @@ class TextFeatures:
         todo = sorted({t for t in texts if t not in self.known}, key=lambda t: (len(t), t))  # by length: little padding
         for at in progress(range(0, len(todo), CHUNK), "thousands of texts"):
             part = todo[at : at + CHUNK]
-            values = encoded(self.encoder, part)
+            values = compiled(self.encoder)(part)
             path = self.folder / f"{len(list(self.folder.glob('[0-9]*.npy'))):05d}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.with_suffix(".json").write_text(json.dumps(part))

@@ -32,7 +32,6 @@ KEYS = "qwertyuiopasdfghjklzxcvbnm"
 # first and last letters of some scripts that the text encoder does not read, and emoji
 SCRIPTS = ("ая", "αω", "את", "اي", "ぁゖ", "一龥", "가힣", "😀🙏")
 SOUNDS = {"rec": "recordings", "fx": "effects", "font": "renders", "speech": "speech"}  # styles, and their caches
-RECORDED = ("rec", "fx")
 
 
 def keep_cache(folder: Path, samples: Iterable[Sample]) -> None:

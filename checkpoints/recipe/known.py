@@ -61,7 +61,7 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     """
     plain = grouped((row.name, n) for n, row in enumerate(rows) if row.kind == "plain")
     single = grouped((row.name, n) for n, row in enumerate(rows) if row.kind != "composition")
-    points = F.normalize(torch.stack([embeds[places].mean(0) for places in plain.values()]), dim=1)
+    points = F.normalize(torch.stack([embeds[mine].mean(0) for mine in plain.values()]), dim=1)
     apart = whitening(embeds, list(single.values()))
     white = embeds @ apart
     tints, layouts = (moved_by(rows, white, kind) for kind in ("recoloured", "composition"))
@@ -71,34 +71,34 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     shown = [moved.mean(0) for moved in layouts.values() if len(moved) >= LEAST]
     if shown:
         named = torch.cat([named, directions(torch.stack(shown) @ (torch.eye(len(apart)) - named.T @ named))])
-    several = [chosen for number, places in enumerate(plain.values()) for chosen in nearest(embeds, number, places)]
+    # of two or more pictures of a thing those nearest to their mean: its number, how many it has, a picture's place
+    several: list[tuple[int, int, int]] = []
+    for number, mine in enumerate(plain.values()):
+        near = embeds[mine] @ embeds[mine].mean(0)
+        best = near.topk(min(PICTURES, len(mine))).indices.tolist() if len(mine) > 1 else []
+        several += [(number, len(mine), mine[n]) for n in best]
     shows, counts, places = torch.tensor(several, dtype=torch.long).view(-1, 3).T
     # a picture lies nearer to a mean that it is part of
     deviations = (embeds[places] - points[shows]) @ apart / (1 - 1 / counts[:, None]).sqrt()
     usual = deviations.square().sum(1) < len(apart)  # no farther from the mean than pictures of one thing are on average
-    sizes: dict[str, Any] = {"directions": len(named), "said": said, "pictures": int(usual.sum())}
-    made = EmbeddingPrior(points.shape[1], len(points), **sizes, **PRIOR)
-    if usual.any():
-        made.shows.copy_(shows[usual])
-        made.deviations.copy_(deviations[usual])
-    made.points.copy_(points)
-    made.log_counts.copy_(torch.tensor([len(places) for places in plain.values()]).log())
-    made.whitening.copy_(apart)
-    made.named.copy_(named)
     # in whitened coordinates pictures of a thing differ by 1 in every direction: a Wiener filter keeps of a direction what the
     # variance between things is of all variance there
     variance, axes = torch.linalg.eigh(torch.cov((points @ apart).T))
     keep = torch.eye(len(apart)) - named.T @ named
     filtered = keep @ axes @ torch.diag(variance / (variance + 1)) @ axes.T @ keep
-    made.moves.copy_(apart @ filtered @ torch.linalg.inv(apart))
+    kept = {
+        "points": points,
+        "log_counts": torch.tensor([len(mine) for mine in plain.values()]).log(),
+        "whitening": apart,
+        "named": named,
+        "moves": apart @ filtered @ torch.linalg.inv(apart),
+    }
+    if usual.any():
+        kept |= {"shows": shows[usual], "deviations": deviations[usual]}
+    sizes: dict[str, Any] = {"directions": len(named), "said": said, "pictures": int(usual.sum())}
+    made = EmbeddingPrior(points.shape[1], len(points), **sizes, **PRIOR)
+    made.load_state_dict(kept)
     return made, list(plain)
-
-
-def nearest(embeds: Tensor, number: int, places: list[int]) -> list[tuple[int, int, int]]:
-    """Of two or more pictures of a thing those nearest to their mean: its number, how many it has, and a picture's place."""
-    near = embeds[places] @ embeds[places].mean(0)
-    best = near.topk(min(PICTURES, len(places))).indices.tolist() if len(places) > 1 else []
-    return [(number, len(places), places[n]) for n in best]
 
 
 def moved_by(rows: Sequence[Picture], embeds: Tensor, kind: str) -> dict[str, Tensor]:

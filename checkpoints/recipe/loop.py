@@ -6,14 +6,15 @@ import copy
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from unialign_gen.errors import as_input_error
 from unialign_gen.output import written
@@ -36,7 +37,6 @@ def train(
     lr: float,
     batch: int,
     minutes: float,
-    features: nn.Module | None = None,
     cool: bool = False,
     device: str = "cpu",
     most: int | None = None,
@@ -52,7 +52,6 @@ def train(
             that number alone: a resumed run draws what an uninterrupted one would.
         write: writes an averaged copy of the model for others to read; what it measures, if anything, is logged.
         batch: samples a step.
-        features: another network that the loss goes through.
         cool: the learning rate falls to zero over this sitting: for the last one.
         most: samples in this sitting at the most.
         every: seconds between states, which are written, logged and given to `write`, as they are at the end.
@@ -97,7 +96,7 @@ def train(
             if now - kept > every:
                 keep()
                 kept = time.monotonic()
-            with fast(device, model, features):
+            with fast(device):
                 value = loss(done, torch.Generator(device).manual_seed(done))
             rate = 1 - (now - start) / (60 * minutes) if cool else 1.0
             optimiser.step(value, lr * rate * min(1.0, (done / batch + 1) / WARM_STEPS))
@@ -168,29 +167,19 @@ def orthogonal(x: Tensor) -> Tensor:
     return whole @ x * size.rsqrt()
 
 
-class HalfConv2d(nn.Conv2d):
-    """A convolution in bf16, where the processor has that, between layers in fp32."""
+class HalfConvolutions(TorchFunctionMode):
+    """Convolutions in bf16, where the processor has that, between layers in fp32."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.conv2d:
+            return func(*args, **kwargs or {})
         with torch.autocast("cpu", torch.bfloat16, enabled=BF16):
-            return super().forward(x).float()
+            return func(*args, **kwargs or {}).float()
 
 
-@contextmanager
-def fast(device: str, *modules: nn.Module | None) -> Iterator[None]:
+def fast(device: str) -> Any:
     """bf16 where it pays: autocast on CUDA; on a CPU the convolutions alone, since its group norms are slower in bf16."""
-    if device != "cpu":
-        with torch.autocast(device, torch.bfloat16):
-            yield
-        return
-    changed = [m for module in modules if module is not None for m in module.modules() if type(m) is nn.Conv2d]
-    for conv in changed:
-        conv.__class__ = HalfConv2d
-    try:
-        yield
-    finally:
-        for conv in changed:
-            conv.__class__ = nn.Conv2d
+    return HalfConvolutions() if device == "cpu" else torch.autocast(device, torch.bfloat16)
 
 
 def sampling_weights(drawn: Iterable[tuple[str, str, float]], shares: Mapping[str, float]) -> Tensor:

@@ -16,10 +16,9 @@ from unialign_gen.concepts import ConceptTable, Understanding
 from unialign_gen.data.manifest import Row
 
 from ..concepts import shares
-from ..evaluation_sets import Prompt
+from ..evaluation_sets import RECORDED, Prompt, trained_wordings
 from .concepts import article
 from .features import TextFeatures
-from .heads import RECORDED
 from .rows import Picture
 from .variants import FIVE
 
@@ -69,11 +68,6 @@ def measure(
             mine = [r for r in tested if r.split in names and r.style in styles and r.kind == "sound"]
             count(name, split, "audio", [(sound[r.id], r.concepts) for r in mine])
     return result
-
-
-def trained_wordings(rows: Sequence[Row] | Sequence[Picture]) -> set[str]:
-    """Captions of the training rows, in lower case."""
-    return {c.lower() for r in rows if r.split == "train" for c in r.captions}
 
 
 def mixing(

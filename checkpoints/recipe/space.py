@@ -60,7 +60,8 @@ class Examples:
         pairs = [len(mine) == 2 and own_colours(mine, r.captions[0]) for mine, r in zip(made_of, rows, strict=True)]
         self.pair = torch.tensor(pairs)
         self.thumbs = thumbnails(pixels)  # (N, 768) in [-1, 1]
-        self.weights = weights_by_name(rows)  # how often each is drawn (N,)
+        # how often each is drawn (N,): the table's concepts more often
+        self.weights = sampling_weights(((row.name, row.kind, 6.0 if row.concepts else 1.0) for row in rows), SHARES)
 
 
 def thumbnails(pictures: np.ndarray, side: int = 16) -> Tensor:
@@ -68,11 +69,6 @@ def thumbnails(pictures: np.ndarray, side: int = 16) -> Tensor:
     n, h = pictures.shape[:2]
     parts = [pictures[at : at + 512].reshape(-1, side, h // side, side, h // side, 3).mean((2, 4)) for at in range(0, n, 512)]
     return torch.from_numpy(np.concatenate(parts).transpose(0, 3, 1, 2).reshape(n, -1).astype(np.float32) / 127.5 - 1)
-
-
-def weights_by_name(rows: Sequence[Picture]) -> Tensor:
-    """How often each of N pictures is drawn: the table's concepts more often, kinds of pictures as `SHARES` says."""
-    return sampling_weights(((row.name, row.kind, 6.0 if row.concepts else 1.0) for row in rows), SHARES)
 
 
 def true_of(data: Examples, rows: Tensor, captions: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.pipelines import EmbeddingPrior
 from unialign_gen.recognition import Recognition
 
+from ..evaluation_sets import RECORDED, trained_wordings
 from . import assemble as checkpoint
 from . import autoencoder as movq
 from . import clips, decoders, encoders, features, known, packages, pictures, recognition, rows, sounds, variants
@@ -40,7 +41,7 @@ from . import upscaler as enlarging
 from .concepts import CONCEPTS
 from .decoders import Decoder
 from .files import digest, kept, made_of, save_array
-from .heads import RECORDED, SOUNDS
+from .heads import SOUNDS
 from .recognition import Choice
 from .rows import Picture
 
@@ -292,7 +293,7 @@ def understanding(have: Data, found: dict[str, Head]) -> tuple[EmbeddingPrior, U
     made, names = known.prior(*have.some(have.chosen(DECODER_TIERS)))
     result = Understanding(names, made.points, made.whitening, {})
     held = [n for n, r in enumerate(have.rows) if r.split == "test" and r.kind == "plain"]
-    seen = measured.trained_wordings(have.rows)
+    seen = trained_wordings(have.rows)
     captions = list(dict.fromkeys(c for n in held for c in have.rows[n].captions if c.lower() not in seen))
     heard = features.of_sounds(have.root, have.heard("test", styles=RECORDED))
     inputs = {"text": have.texts(captions), "image": have.seen(held), "audio": torch.stack([x[0] for x in heard])}

@@ -94,5 +94,4 @@ def train(
         value = F.l1_loss(got, large) + edge_loss(got, large)
         return value if features is None else value + 0.2 * perceptual_loss(features, got, large)
 
-    sitting |= {"lr": lr, "batch": BATCH, "features": features}
-    return loop.train(model, loss, lambda averaged: averaged.save_pretrained(out), folder, **sitting)
+    return loop.train(model, loss, lambda averaged: averaged.save_pretrained(out), folder, lr=lr, batch=BATCH, **sitting)
