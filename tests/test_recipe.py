@@ -307,13 +307,13 @@ def parts_on(page, ground):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_a_composition_shows_what_its_caption_says(seed):
+def test_a_composition_shows_what_its_caption_says(seed, tmp_path):
     """As many things as are named, apart from each other, on the ground that is named."""
     import random
 
-    outs = np.stack([np.asarray(disc("red")), np.asarray(disc("royalblue", share=0.6))])
+    np.save(tmp_path / "cutouts.npy", np.stack([np.asarray(disc("red")), np.asarray(disc("royalblue", share=0.6))]))
     made = variants.composition(cut(0, "dog"), cut(1, "robot"), random.Random(seed), "x")
-    page = variants.draw(made, outs)
+    page = variants.draw(tmp_path / "cutouts.npy", made)
     caption = made.row.captions[0]
     assert page.size == (128, 128)
     if made.ground == variants.WHITE:
