@@ -161,10 +161,11 @@ def hold_out(rows: list[Row]) -> None:
                     one.split = "test"
 
 
-def jobs(sets: str, more: bool) -> Iterator[Job]:
-    """What fonts are asked to play of these sets of `tables/instruments.tsv`; with `more` other keys, lengths and phrases."""
-    for one in table("instruments"):
-        if one["set"] not in sets.split():
+def jobs(font: Mapping[str, str]) -> Iterator[Job]:
+    """What a row of `tables/fonts.tsv` is asked to play; if it is trained on, other keys, lengths and phrases too."""
+    rounds = (False,) if font["tier"] == "C" else (False, True)
+    for more, one in itertools.product(rounds, table("instruments")):
+        if one["set"] not in font["sets"].split():
             continue
         keys, preset = [int(key) for key in one["keys"].split()], (int(one["bank"]), int(one["program"]))
         concept, tag, effect = one["concept"], f"{one['bank']}-{one['program']}", preset[1] >= EFFECTS
@@ -184,11 +185,6 @@ def jobs(sets: str, more: bool) -> Iterator[Job]:
             for name, start, steps, apart, velocity, length, seconds in MORE_PHRASES if more else PHRASES:
                 notes = [(apart * n, keys[start] + up, velocity, length) for n, up in enumerate(steps)]
                 yield concept, f"{tag}-{name}", *preset, notes, seconds
-
-
-def asked(font: dict[str, str]) -> list[Job]:
-    """Everything a row of `tables/fonts.tsv` plays: more than the others, if it is trained on."""
-    return [*jobs(font["sets"], more=False), *(() if font["tier"] == "C" else jobs(font["sets"], more=True))]
 
 
 def play(synth: Any, font: int, bank: int, program: int, notes: list[Note], seconds: float) -> np.ndarray:
@@ -215,7 +211,7 @@ def played(unpacked: Path) -> Iterator[tuple[np.ndarray, Row]]:
     for font in table("fonts"):
         synth = tinysoundfont.Synth(samplerate=RATE, gain=-6)
         loaded = synth.sfload(str(unpacked / font["path"]))
-        for concept, tag, bank, program, notes, seconds in asked(font):
+        for concept, tag, bank, program, notes, seconds in jobs(font):
             name = f"{font['source']}-{tag}-{concept.replace(' ', '_')}"
             yield play(synth, loaded, bank, program, notes, seconds), row(font, name, f"{name}.flac", concept, "font")
 
