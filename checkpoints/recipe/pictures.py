@@ -113,7 +113,8 @@ def emoji(unpacked: Path) -> Iterator[Item]:
             entry = by_icon.get(icon) or by_icon.get(base) or by_name.get(letters(base))
             if entry:
                 width, height = (body.get(side, data.get(side, 16)) for side in ("width", "height"))
-                svg = f'<svg {NAMESPACES} viewBox="0 0 {width} {height}">{body["body"]}</svg>'
+                box = f"{body.get('left', 0)} {body.get('top', 0)} {width} {height}"
+                svg = f'<svg {NAMESPACES} viewBox="{box}">{body["body"]}</svg>'
                 yield item(source, icon, licence, style, entry["label"], svg.encode(), entry.get("tags", []))
     for path, _ in found(unpacked / "lobehub-fluent-emoji-3d/package/assets", r"^[^/]+\.webp$"):
         if entry := by_code.get(path.stem.replace("-fe0f", "")):
