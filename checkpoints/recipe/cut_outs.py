@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 from pathlib import Path
 
@@ -17,7 +16,7 @@ MARGIN = 5 / 128  # of the side
 ZOOM = 1.75  # pictures are read this much larger than they are wanted
 SMALL = 0.4  # of the page: a drawing that is smaller is drawn again, larger
 
-Drawing = Path | bytes  # a file or its content: SVG, gzipped too, or any bitmap
+Drawing = Path | bytes  # a file or its content: SVG or any bitmap
 
 
 def rasterise(svg: str, width: int) -> Image.Image:
@@ -29,7 +28,6 @@ def rasterise(svg: str, width: int) -> Image.Image:
 def load(drawing: Drawing, work: int) -> Image.Image:
     """RGBA, about `work` pixels wide; a bitmap smaller than that keeps its size."""
     data = drawing if isinstance(drawing, bytes) else drawing.read_bytes()
-    data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     if b"<svg" not in data:
         picture: Image.Image = Image.open(io.BytesIO(data))
         if max(picture.size) > 2 * work:
@@ -38,8 +36,8 @@ def load(drawing: Drawing, work: int) -> Image.Image:
         return picture.convert("RGBA")
     svg = data.decode("utf8", "replace")
     picture = rasterise(svg, work)
-    box = picture.getbbox() or (0, 0, work, work)
-    size = max(box[2] - box[0], box[3] - box[1])
+    left, top, right, bottom = picture.getbbox() or (0, 0, work, work)
+    size = max(right - left, bottom - top)
     if size < SMALL * work:
         picture = rasterise(svg, int(work * min(6.0, 0.8 * work / size)))
     elif picture.height > 3 * work:

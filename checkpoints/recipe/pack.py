@@ -37,20 +37,15 @@ AUTOENCODER = "movq."
 class Pack:
     """What a pack holds.
 
-    Attributes:
-        pictures: uint8 (N, 64, 64, 3), as they came out of the pack.
-        embeddings: unit vectors (N, d), fp32.
-        rows: for each picture `thing`, what it shows whatever its colour; `group`, the same for pictures that may stand for
-            each other; `kind`, plain, recoloured or composition; `concept`, whether it shows one of the table; `captions`.
-        movq: the autoencoder whose latents are drawn.
-        space: a digest of the head that made the embeddings.
+    Of each picture `rows` has `thing`, what it shows whatever its colour; `group`, the same for pictures that may stand for
+    each other; `kind`, plain, recoloured or composition; `concept`, whether it shows one of the table; and `captions`.
     """
 
-    pictures: Tensor
-    embeddings: Tensor
+    pictures: Tensor  # uint8 (N, 64, 64, 3), as they came out of the pack
+    embeddings: Tensor  # unit vectors (N, d), fp32
     rows: list[dict[str, Any]]
-    movq: VQModel
-    space: str
+    movq: VQModel  # the autoencoder whose latents are drawn
+    space: str  # a digest of the head that made the embeddings
 
 
 def write(root: Path, file: Path, quality: int = 70) -> int:
@@ -70,13 +65,11 @@ def write(root: Path, file: Path, quality: int = 70) -> int:
             raise InputError(f"{root / name} is not there: run the recipe's stages before this one")
     every = rows.read(root)
     name_of = {row.id: row.name for row in every}
-    chosen, shown = [], []
-    for n, row in enumerate(every):
-        if row.tier == "A" and row.split == "train":
-            thing = row.said[0].lower() if row.kind == "composition" else name_of[row.variant_of or row.id]
-            about = {"thing": thing, "group": f"{thing}|{row.colour}", "kind": row.kind, "concept": bool(row.concepts)}
-            chosen.append(n)
-            shown.append(about | {"captions": row.said})
+    chosen, shown = [n for n, row in enumerate(every) if row.tier == "A" and row.split == "train"], []
+    for row in (every[n] for n in chosen):
+        thing = row.said[0].lower() if row.kind == "composition" else name_of[row.variant_of or row.id]
+        about = {"thing": thing, "group": f"{thing}|{row.colour}", "kind": row.kind, "concept": bool(row.concepts)}
+        shown.append(about | {"captions": row.said})
     pictures, embeddings = (np.load(root / f"{name}.npy", mmap_mode="r")[chosen] for name in ("pictures64", "embeddings"))
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
     blobs = [encode(pictures[at : at + GRID * GRID], quality) for at in range(0, len(pictures), GRID * GRID)]
@@ -119,8 +112,7 @@ def read(file: Path) -> Pack:
 
 def encode(pictures: np.ndarray, quality: int) -> bytes:
     """Up to 64 pictures uint8 (n, 64, 64, 3) as one AVIF picture of 512 x 512; places that are left are white."""
-    full = np.full((GRID * GRID, SIDE, SIDE, 3), 255, np.uint8)
-    full[: len(pictures)] = pictures
+    full = np.pad(pictures, ((0, GRID * GRID - len(pictures)), (0, 0), (0, 0), (0, 0)), constant_values=255)
     sheet = full.reshape(GRID, GRID, SIDE, SIDE, 3).swapaxes(1, 2).reshape(GRID * SIDE, GRID * SIDE, 3)
     out = io.BytesIO()
     Image.fromarray(sheet).save(out, "AVIF", quality=quality, subsampling="4:4:4", speed=8, max_threads=1)

@@ -35,13 +35,13 @@ def folder_of(name: str) -> str:
 def command(package: dict[str, str]) -> list[str]:
     """What downloads a package into the working directory."""
     name, version = package["package"], package["version"]
-    if package["registry"] == "apt":
-        return ["apt-get", "download", f"{name}={version}"]
-    if package["registry"] == "npm":
-        return ["npm", "pack", "--silent", f"{name}@{version}"]
     wheels = ["--platform", "manylinux1_x86_64", "--python-version", "3.11", "--only-binary", ":all:"]
     kind = ["--no-binary", name] if package["files"] == "source" else wheels
-    return [sys.executable, "-m", "pip", "download", "-q", "--no-deps", *kind, f"{name}=={version}"]
+    return {
+        "apt": ["apt-get", "download", f"{name}={version}"],
+        "npm": ["npm", "pack", "--silent", f"{name}@{version}"],
+        "pip": [sys.executable, "-m", "pip", "download", "-q", "--no-deps", *kind, f"{name}=={version}"],
+    }[package["registry"]]
 
 
 def archive(root: Path, name: str) -> Path:

@@ -32,6 +32,7 @@ TIER_A = {"public domain", "cc0", "cc0-1.0", "mit", "bsd", "apache-2.0", "cc-by-
 TIER_B = {"cc-by-sa", "cc-by-sa-2.5", "cc-by-sa-3.0", "cc-by-sa-4.0"}
 NOT_PICTURES = (None, 2, 9)  # groups of emoji: regional indicators, components, flags
 NAMING = ("noto", "twemoji", "fluent-emoji-flat")  # sets that list their icons' code points
+NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 CLIP_ART = "openclipart-svg/usr/share/openclipart/svg"
 CLIP_ART_SKIP = re.compile(
     r"^(shapes|special|computer/(icons|buttons|folders|diagrams)|buttons|logos|recreation/games/cards|transportation/aiga"
@@ -56,8 +57,17 @@ def held_out(source: str, key: str) -> bool:
     return unit_hash(source, key) < HELD_OUT
 
 
-def captions(name: str, style: str, words: Texts, texts: Texts, concepts: Texts) -> list[str]:
-    """Name, name in its style, keywords, description; a name that says nothing gives way to concepts or keywords."""
+def item(
+    source: str, key: str, licence: str, style: str, name: str, drawing: Drawing, words: Texts = (), texts: Texts = ()
+) -> Item:
+    """A picture by what its maker says of it: its name, keywords and texts.
+
+    The split follows from source and key: 6 % of tiers A and B are held out, tier C is the cross-source set. Captions are name,
+    name in its style, keywords, description; a name that says nothing gives way to concepts or keywords.
+    """
+    allowed, concepts = tier(licence), match(source, name, words)
+    split = "cross" if allowed == "C" else "test" if held_out(source, key) else "train"
+    short = re.sub(r"[^a-zA-Z0-9]+", "-", f"{source}-{key}")[:90]
     name = re.sub(r"^(an?|the) ", "", html.unescape(name).strip().rstrip(".!").lower())
     junk = len(name) < 2 or NO_NAME.search(name)
     names = ([] if junk else [name]) + [c for c in concepts if c not in name]
@@ -71,25 +81,8 @@ def captions(name: str, style: str, words: Texts, texts: Texts, concepts: Texts)
         out.append(", ".join(names[:1] + keywords))
     out += [t for t in texts if 8 < len(t) < 200]
     lower = [text.lower() for text in out]
-    return [text for n, text in enumerate(out) if lower.index(lower[n]) == n]
-
-
-def item(
-    source: str, key: str, licence: str, style: str, name: str, drawing: Drawing, words: Texts = (), texts: Texts = ()
-) -> Item:
-    """A picture by what its maker says of it: its name, keywords and texts.
-
-    The split follows from source and key: 6 % of tiers A and B are held out, tier C is the cross-source set.
-    """
-    allowed, concepts = tier(licence), match(source, name, words)
-    split = "cross" if allowed == "C" else "test" if held_out(source, key) else "train"
-    said = captions(name, style, words, texts, concepts)
-    short = re.sub(r"[^a-zA-Z0-9]+", "-", f"{source}-{key}")[:90]
-    return Row(short, "picture", source, key, licence, allowed, concepts, style, said, split, ""), drawing
-
-
-def plain(text: str) -> str:
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", text))).strip()
+    captions = [text for n, text in enumerate(out) if lower.index(lower[n]) == n]
+    return Row(short, "picture", source, key, licence, allowed, concepts, style, captions, split, ""), drawing
 
 
 def words_of(slug: str) -> str:
@@ -120,10 +113,8 @@ def emoji(unpacked: Path) -> Iterator[Item]:
             entry = by_icon.get(icon) or by_icon.get(base) or by_name.get(letters(base))
             if entry:
                 width, height = (body.get(side, data.get(side, 16)) for side in ("width", "height"))
-                svg = (
-                    '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-                    f'viewBox="{body.get("left", 0)} {body.get("top", 0)} {width} {height}">{body["body"]}</svg>'
-                )
+                box = f"{body.get('left', 0)} {body.get('top', 0)} {width} {height}"
+                svg = f'<svg {NAMESPACES} viewBox="{box}">{body["body"]}</svg>'
                 yield item(source, icon, licence, style, entry["label"], svg.encode(), entry.get("tags", []))
     for path, _ in found(unpacked / "lobehub-fluent-emoji-3d/package/assets", r"^[^/]+\.webp$"):
         if entry := by_code.get(path.stem.replace("-fe0f", "")):
@@ -134,24 +125,21 @@ def clip_art(unpacked: Path) -> Iterator[Item]:
     """Openclipart's drawings, by the titles and keywords in them."""
 
     def said(text: str, tag: str) -> list[str]:
-        return [plain(inner) for inner in re.findall(f"<{tag}>(.*?)</{tag}>", text, re.S)]
+        return [" ".join(html.unescape(inner).split()) for inner in re.findall(f"<{tag}>(.*?)</{tag}>", text, re.S)]
 
-    files = {
-        key: path.read_text("utf8", "replace").partition("</metadata>")[0]
-        for path, key in found(unpacked / CLIP_ART, r"\.svg$")
-    }
-    titles = {key: "".join(said(text, "dc:title")[:1]) for key, text in files.items()}
-    count = Counter(titles.values())
-    for key, text in files.items():
-        path = unpacked / CLIP_ART / key
+    files = list(found(unpacked / CLIP_ART, r"\.svg$"))
+    texts = [path.read_text("utf8", "replace").partition("</metadata>")[0] for path, _ in files]
+    titles = ["".join(said(text, "dc:title")[:1]) for text in texts]
+    count = Counter(titles)
+    for (path, key), text, title in zip(files, texts, titles, strict=True):
         if CLIP_ART_SKIP.search(key) or path.stat().st_size > 600_000:
             continue
         tags = [tag.lower().replace("_", " ") for tag in said(text, "rdf:li")]
         tags = [tag for tag in tags if tag and tag not in CLIP_ART_NO_TAGS and "architetto" not in tag]
         stem = words_of(re.sub(r"_(archite.*|[a-z]+_[a-z]?_?\d*)$", "", path.stem))
         # a title that many files share says nothing about any of them
-        title = "" if count[titles[key]] > 6 or CLIP_ART_NO_TITLE.match(titles[key]) else titles[key]
-        about = (key, "CC0-1.0/PD", "clip art", title or stem, path, [*tags, words_of(path.stem)])
+        name = stem if not title or count[title] > 6 or CLIP_ART_NO_TITLE.match(title) else title
+        about = (key, "CC0-1.0/PD", "clip art", name, path, [*tags, words_of(path.stem)])
         yield item("openclipart", *about, said(text, "dc:description")[:1])
 
 
@@ -159,10 +147,9 @@ def stamps(unpacked: Path) -> Iterator[Item]:
     """Tux Paint's photographs and drawings, each with its name in a text beside it."""
     for path, key in found(unpacked / "tuxpaint-stamps-default/usr/share/tuxpaint/stamps", r"\.(png|svg)$", STAMPS_SKIP):
         if path.suffix == ".svg" or not path.with_suffix(".svg").exists():
-            label, stem = path.with_suffix(".txt"), words_of(path.stem)
-            text = plain(label.read_text("utf8", "replace").split("\n")[0]) if label.exists() else ""
+            text = " ".join(path.with_suffix(".txt").read_text("utf8", "replace").split("\n")[0].split())
             style = "drawing" if "cartoon" in key or path.suffix == ".svg" else "photo"
-            yield item("tuxpaint-stamps", key, "GPL-2.0-or-later", style, text or stem, path, [stem], [text])
+            yield item("tuxpaint-stamps", key, "GPL-2.0-or-later", style, text, path, [words_of(path.stem)], [text])
 
 
 def lessons(unpacked: Path) -> Iterator[Item]:
@@ -175,7 +162,7 @@ def lessons(unpacked: Path) -> Iterator[Item]:
             licence = ""
             for line in map(str.strip, readme.splitlines()):
                 if line.lower().startswith("license:"):
-                    licence = line.split(":", 1)[1].strip()
+                    licence = line[8:].strip()
                 licences[line] = licence
         for name, raw in files:
             rule = next((rule for rule in rules if re.search(rule["files"], name)), None)
@@ -218,13 +205,12 @@ def build(unpacked: Path, root: Path, jobs: int) -> dict[str, Any]:
         (root / folder).mkdir(parents=True, exist_ok=True)
     rows, drawings = zip(*(item for source in SOURCES for item in source(unpacked)), strict=True)
     used = Counter[str]()
-    large: list[Path | None] = []
     for row in rows:
         used[row.id.lower()] += 1  # two keys may differ in punctuation only
         row.id += f"-{used[row.id.lower()]}" if used[row.id.lower()] > 1 else ""
         row.path = f"images/{row.id}.png"
-        wanted = row.tier == "A" and unit_hash("large", row.id) < LARGE_SHARE
-        large.append(root / "pictures512" / f"{row.id}.webp" if wanted else None)
+    wanted = [row.tier == "A" and unit_hash("large", row.id) < LARGE_SHARE for row in rows]
+    large = [root / "pictures512" / f"{row.id}.webp" if yes else None for row, yes in zip(rows, wanted, strict=True)]
     kept, named, seen, left = list[Row](), list[str](), set[str](), {"broken": 0, "duplicate": 0}
     with new_array(root / "cutouts.npy", len(rows), SIDE, SIDE, 4) as cut_outs, ProcessPoolExecutor(jobs) as pool:
         for row, file, made in zip(rows, large, pool.map(draw, drawings, large, chunksize=32), strict=True):

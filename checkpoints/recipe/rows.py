@@ -23,26 +23,19 @@ from .concepts import article
 
 @dataclass
 class Picture:
-    """A row of `rows.jsonl`.
-
-    Attributes:
-        split: `train`, `test` (held out) or `cross` (makers that training never meets).
-        colour: the name of the colour that most of it has, "" if none.
-        kind: `plain`, `recoloured` or `composition`.
-        parts: ids of the plain pictures that it is made of; `variant_of` is the one that was recoloured.
-    """
+    """A row of `rows.jsonl`."""
 
     id: str
-    split: str
+    split: str  # `train`, `test` (held out) or `cross` (makers that training never meets)
     tier: str
     style: str
     source: str
     captions: list[str]
     concepts: list[str]
-    colour: str
-    kind: str
-    parts: list[str]
-    variant_of: str | None
+    colour: str  # the name of the colour that most of it has, "" if none
+    kind: str  # `plain`, `recoloured` or `composition`
+    parts: list[str]  # ids of the plain pictures that it is made of
+    variant_of: str | None  # the one that was recoloured
 
     @property
     def name(self) -> str:

@@ -132,10 +132,9 @@ def build(unpacked: Path, root: Path, jobs: int) -> list[dict[str, Any]]:
     paths, recorded = zip(*takes(unpacked), strict=True)
     with ProcessPoolExecutor(jobs) as pool:
         for digest, made in pool.map(functools.partial(convert, root), paths, recorded, chunksize=8):
-            if digest not in heard:
-                rows += made
             for copy in made if digest in heard else ():
                 (root / copy.path).unlink(missing_ok=True)
+            rows += () if digest in heard else made
             heard.add(digest)
     hold_out(rows)
     for samples, one in itertools.chain(played(unpacked), spoken()):
@@ -162,10 +161,11 @@ def hold_out(rows: list[Row]) -> None:
                     one.split = "test"
 
 
-def jobs(sets: str, more: bool) -> Iterator[Job]:
-    """What fonts are asked to play of these sets of `tables/instruments.tsv`; with `more` other keys, lengths and phrases."""
-    for one in table("instruments"):
-        if one["set"] not in sets.split():
+def jobs(font: Mapping[str, str]) -> Iterator[Job]:
+    """What a row of `tables/fonts.tsv` is asked to play; if it is trained on, other keys, lengths and phrases too."""
+    rounds = (False,) if font["tier"] == "C" else (False, True)
+    for more, one in itertools.product(rounds, table("instruments")):
+        if one["set"] not in font["sets"].split():
             continue
         keys, preset = [int(key) for key in one["keys"].split()], (int(one["bank"]), int(one["program"]))
         concept, tag, effect = one["concept"], f"{one['bank']}-{one['program']}", preset[1] >= EFFECTS
@@ -187,33 +187,21 @@ def jobs(sets: str, more: bool) -> Iterator[Job]:
                 yield concept, f"{tag}-{name}", *preset, notes, seconds
 
 
-def asked(font: dict[str, str]) -> list[Job]:
-    """Everything a row of `tables/fonts.tsv` plays: more than the others, if it is trained on."""
-    return [*jobs(font["sets"], more=False), *(() if font["tier"] == "C" else jobs(font["sets"], more=True))]
-
-
 def play(synth: Any, font: int, bank: int, program: int, notes: list[Note], seconds: float) -> np.ndarray:
     """Renders one job to mono samples at 44.1 kHz."""
     drum = bank == 128
     channel = 9 if drum else 0
     synth.program_select(channel, font, bank, program, drum)
-    events = [(int(s * RATE), 1, k, v) for s, k, v, _ in notes] + [(int((s + d) * RATE), 0, k, 0) for s, k, _, d in notes]
-    parts, at = [], 0
-
-    def generate(count: int) -> np.ndarray:
-        return np.frombuffer(bytes(synth.generate(count)), dtype=np.float32).reshape(-1, 2).mean(1)
-
-    for when, on, key, velocity in [*sorted(events), (int(seconds * RATE), 0, 0, 0)]:
-        if when > at:
-            parts.append(generate(when - at))
-            at = when
-        if on:
-            synth.noteon(channel, key, velocity)
-        else:
-            synth.noteoff(channel, key)
+    # velocity 0 ends a note
+    events = [(int(s * RATE), v, k) for s, k, v, _ in notes] + [(int((s + d) * RATE), 0, k) for s, k, _, d in notes]
+    ends = (int(seconds * RATE), 0, 0)
+    parts = []
+    for (at, velocity, key), (until, _, _) in itertools.pairwise([(0, 0, 0), *sorted(events), ends]):
+        synth.noteon(channel, key, velocity)
+        parts.append(np.frombuffer(bytes(synth.generate(until - at)), np.float32))
     synth.sounds_off(channel)
-    generate(RATE // 2)  # lets what still rings fade before the next job
-    return np.concatenate(parts)
+    synth.generate(RATE // 2)  # lets what still rings fade before the next job
+    return np.concatenate(parts).reshape(-1, 2).mean(1)
 
 
 def played(unpacked: Path) -> Iterator[tuple[np.ndarray, Row]]:
@@ -223,7 +211,7 @@ def played(unpacked: Path) -> Iterator[tuple[np.ndarray, Row]]:
     for font in table("fonts"):
         synth = tinysoundfont.Synth(samplerate=RATE, gain=-6)
         loaded = synth.sfload(str(unpacked / font["path"]))
-        for concept, tag, bank, program, notes, seconds in asked(font):
+        for concept, tag, bank, program, notes, seconds in jobs(font):
             name = f"{font['source']}-{tag}-{concept.replace(' ', '_')}"
             yield play(synth, loaded, bank, program, notes, seconds), row(font, name, f"{name}.flac", concept, "font")
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -30,15 +31,13 @@ NUMBERS = {2: "two", 3: "three", 4: "four"}
 PLURALS = {"mouse": "mice", "goose": "geese", "person": "people", "man": "men", "woman": "women", "child": "children"}
 PLURALS |= {"tooth": "teeth", "foot": "feet", "leaf": "leaves", "wolf": "wolves", "knife": "knives", "loaf": "loaves"}
 PLURALS |= {name: name for name in ("sheep", "fish", "deer", "scissors", "glasses", "bagpipes", "maracas", "fireworks")}
-Box = tuple[float, float, float, float]  # centre and size, in sides
+Box = tuple[float, float, float, float]  # centre x and y, width and height, in sides
 Ground = tuple[tuple[int, ...], tuple[int, ...]]  # RGB colours of top and bottom
 WHITE: Ground = ((255,) * 3,) * 2
 WHOLE: Box = (0.5, 0.5, 1, 1)
-# places of one to four things: centre x, centre y, width, height of the box that each must fit, in sides
-SINGLE = [[(0.5, 0.5, 0.78, 0.78)]]
+# places of one to four things
 SMALL = [[(x, y, 0.32, 0.32)] for x in (0.3, 0.5, 0.7) for y in (0.4, 0.6)]
 BESIDE = [[(0.26, 0.5, 0.45, 0.7), (0.74, 0.5, 0.45, 0.7)]]
-ABOVE = [[(0.5, 0.26, 0.7, 0.45), (0.5, 0.74, 0.7, 0.45)]]
 BIG_AND_SMALL = [[(0.34, 0.46, 0.6, 0.8), (0.82, 0.7, 0.28, 0.3)], [(0.66, 0.46, 0.6, 0.8), (0.18, 0.7, 0.28, 0.3)]]
 COUNTS = {
     2: BESIDE,
@@ -51,16 +50,14 @@ COUNTS = {
         [(x, 0.5, 0.21, 0.5) for x in (0.14, 0.38, 0.62, 0.86)],
     ],
 }
-
-
 # what a composition shows: of a number in [0, 1) up to which, its places (None: those of a count), its captions
 SORTS: tuple[tuple[float, list[list[Box]] | None, tuple[str, ...]], ...] = (
     (0.42, BESIDE, ("{a} and {b}", "{a} next to {b}", "{b} and {a}", "{a} beside {b}")),
-    (0.54, ABOVE, ("{a} above {b}", "{b} below {a}", "{a} and {b}")),
+    (0.54, [[(0.5, 0.26, 0.7, 0.45), (0.5, 0.74, 0.7, 0.45)]], ("{a} above {b}", "{b} below {a}", "{a} and {b}")),
     (0.62, BIG_AND_SMALL, ("a big {one} and a small {other}", "a small {other} next to a big {one}", "{a} and {b}")),
     (0.84, None, ("{word} {many}", "{number} {many}")),
     (0.88, SMALL, ("a small {one}", "a little {one}", "a tiny {one}")),
-    (1.0, SINGLE, ()),
+    (1.0, [[(0.5, 0.5, 0.78, 0.78)]], ()),
 )
 TOGETHER = 0.62  # below this there are two things, above one, once or several times
 
@@ -84,13 +81,16 @@ class Variant:
     ground: Ground = WHITE
 
 
-def derived(name: str, kind: str, cuts: Sequence[Cut], captions: list[str], colour: str = "") -> Picture:
-    """The row of a picture that is made of others: of their split, and of the stricter tier."""
-    made_of = [cut.row for cut in cuts]
-    first, tier, parts = made_of[0], max(row.tier for row in made_of), [row.id for row in made_of]
+def variant(
+    name: str, parts: Sequence[tuple[Cut, str, Box]], captions: list[str], colour: str, kind: str = "composition", **how: Any
+) -> Variant:
+    """A picture made of others: of their split, and of the stricter tier."""
+    made_of = [cut.row for cut, _, _ in parts]
+    first, tier, ids = made_of[0], max(row.tier for row in made_of), [row.id for row in made_of]
     concepts = list(dict.fromkeys(c for row in made_of for c in row.concepts))
-    about = (first.split, tier, first.style, first.source, captions, concepts, colour, kind)
-    return Picture(name, *about, parts, first.id if kind == "recoloured" else None)
+    about = (first.split, tier, first.style, first.source, captions, concepts, colour, kind, ids)
+    row = Picture(name, *about, first.id if kind == "recoloured" else None)
+    return Variant(row, [(cut.number, given, box) for cut, given, box in parts], **how)
 
 
 def plural(name: str) -> str:
@@ -101,22 +101,22 @@ def plural(name: str) -> str:
     return " ".join([*first, many])
 
 
-def draw(variant: Variant, cut_outs: np.ndarray) -> Image.Image:
-    """RGB (SIDE, SIDE) out of cut-outs (N, SIDE, SIDE, 4); what is not to fill the picture is trimmed to its box."""
+def draw(file: Path, variant: Variant) -> Image.Image:
+    """RGB (SIDE, SIDE) out of a file of cut-outs (N, SIDE, SIDE, 4); what is not to fill the picture is trimmed to its box."""
+    cut_outs = np.load(file, mmap_mode="r")
     top, bottom = np.array(variant.ground, np.float32)
     ground = top + (bottom - top) * np.linspace(0, 1, SIDE, dtype=np.float32)[:, None, None]
     page = Image.fromarray(np.broadcast_to(ground, (SIDE, SIDE, 3)).round().astype(np.uint8), "RGB").convert("RGBA")
     for number, colour, box in variant.parts:
-        x, y, width, height = box
-        picture = Image.fromarray(cut_outs[number], "RGBA")
+        picture, (x, y, width, height) = Image.fromarray(cut_outs[number], "RGBA"), box
         if colour:
             picture = colours.recoloured(picture, colour)
         if box != WHOLE:
             picture = fitted(picture.crop(picture.getchannel("A").getbbox()), width * SIDE, height * SIDE)
         if variant.mirrored:
             picture = ImageOps.mirror(picture)
-        corner = (round(x * SIDE - picture.width / 2), round(y * SIDE - picture.height / 2))
-        page.alpha_composite(picture, (max(0, corner[0]), max(0, corner[1])))
+        corner = max(0, round(x * SIDE - picture.width / 2)), max(0, round(y * SIDE - picture.height / 2))
+        page.alpha_composite(picture, corner)
     return page.convert("RGB")
 
 
@@ -133,12 +133,8 @@ def recolourings(cuts: Sequence[Cut]) -> Iterator[Variant]:
     """Every thing in another colour, the concepts of the table in up to three."""
     for cut in cuts:
         dice = random.Random(f"recoloured {cut.row.id}")
-        taken = {cut.row.colour}
-        for n in range(3 if cut.row.concepts else 1):
-            colour = colour_for(dice, cut.row.colour)
-            if colour not in taken:
-                taken.add(colour)
-                yield recolouring(cut, colour, str(n))
+        drawn = [colour_for(dice, cut.row.colour) for _ in range(3 if cut.row.concepts else 1)]
+        yield from (recolouring(cut, colour, str(n)) for n, colour in enumerate(drawn) if colour not in drawn[:n])
 
 
 def recolouring(cut: Cut, colour: str, suffix: str) -> Variant:
@@ -146,7 +142,7 @@ def recolouring(cut: Cut, colour: str, suffix: str) -> Variant:
     words = dict.fromkeys((colour, colour.replace("light", "pastel")))
     captions = [text for word in words for text in coloured(word, cut.name)]
     captions += [f"{cut.name} in {colour}", f"{article(f'{colour} {cut.name}')}, {cut.row.style}"]
-    return Variant(derived(f"{cut.row.id}+{suffix}", "recoloured", [cut], captions, colour), [(cut.number, colour, WHOLE)])
+    return variant(f"{cut.row.id}+{suffix}", [(cut, colour, WHOLE)], captions, colour, "recoloured")
 
 
 def compositions(cuts: Sequence[Cut], count: int, name: str) -> Iterator[Variant]:
@@ -182,8 +178,8 @@ def composition(first: Cut, second: Cut, dice: random.Random, name: str) -> Vari
         captions = captions or [said["a"], one]
         captions = [text for c in captions[:2] for text in (f"{c} on {where}", f"{c} on {article(where)} background")]
     colour = (given[0] or first.row.colour) if len(cuts) == 1 else ""
-    parts = [(cut.number, colour, box) for cut, colour, box in zip(cuts, given, boxes, strict=True)]
-    return Variant(derived(name, "composition", cuts, captions, colour), parts, mirrored, ground)
+    parts = list(zip(cuts, given, boxes, strict=True))
+    return variant(name, parts, captions, colour, mirrored=mirrored, ground=ground)
 
 
 def pairs(cuts: Sequence[Cut], count: int) -> Iterator[Variant]:
@@ -193,8 +189,7 @@ def pairs(cuts: Sequence[Cut], count: int) -> Iterator[Variant]:
         first = dice.choice(cuts)
         both = [first, dice.choice([cut for cut in cuts if not set(cut.row.concepts) & set(first.row.concepts)])]
         captions = [" and ".join(article(cut.name) for cut in both)]
-        parts = [(cut.number, "", box) for cut, box in zip(both, BESIDE[0], strict=True)]
-        yield Variant(derived(f"pair-unseen-{n}", "composition", both, captions), parts)
+        yield variant(f"pair-unseen-{n}", [(cut, "", box) for cut, box in zip(both, BESIDE[0], strict=True)], captions, "")
 
 
 def grounds(dice: random.Random) -> tuple[Ground, str]:
@@ -250,11 +245,6 @@ def variants(found: Sequence[Cut]) -> list[Variant]:
     return [*out, *pairs([cut for cut in known if "emoji" in cut.row.style], SIZES.pairs)]
 
 
-def paint(file: Path, variant: Variant) -> Image.Image:
-    """A variant out of the cut-outs in `file`."""
-    return draw(variant, np.load(file, mmap_mode="r"))
-
-
 def build(root: Path, pictures: Sequence[Row], colour: Sequence[str], jobs: int) -> int:
     """Writes all pictures and their rows, plain ones first; returns how many there are."""
     shown, file = [plain(row, name) for row, name in zip(pictures, colour, strict=True)], root / "cutouts.npy"
@@ -265,7 +255,7 @@ def build(root: Path, pictures: Sequence[Row], colour: Sequence[str], jobs: int)
         new_array(root / "pictures64.npy", len(every), SIDE // 2, SIDE // 2, 3) as small,
         ProcessPoolExecutor(jobs) as pool,
     ):
-        for n, picture in enumerate(pool.map(functools.partial(paint, file), every, chunksize=64)):
+        for n, picture in enumerate(pool.map(functools.partial(draw, file), every, chunksize=64)):
             large[n], small[n] = np.asarray(picture), np.asarray(picture.reduce(2))
     write_rows(root / "rows.jsonl", (vars(variant.row) for variant in every))
     return len(every)

@@ -18,12 +18,11 @@ from unialign_gen.errors import as_input_error
 
 from .concepts import CONCEPTS, article
 from .features import TextFeatures
-from .rows import Picture
+from .rows import Picture, grouped
 
 FOLDER = "wordnet-base/usr/share/wordnet"
-# numbers of the lexicographers' files whose nouns name what can be seen
-ANIMAL, ARTIFACT, BODY, FOOD, OBJECT, PERSON, PHENOMENON, PLANT, SUBSTANCE = 5, 6, 8, 13, 17, 18, 19, 20, 27
-VISIBLE = {ANIMAL, ARTIFACT, BODY, FOOD, OBJECT, PERSON, PHENOMENON, PLANT, SUBSTANCE}
+ANIMAL, ARTIFACT, PERSON = 5, 6, 18  # numbers of the lexicographers' files
+VISIBLE = {ANIMAL, ARTIFACT, 8, 13, 17, PERSON, 19, 20, 27}  # also body, food, object, phenomenon, plant, substance
 UP = 2  # steps to broader kinds
 MOST = 4  # a kind with more of its nearest things says too little
 MARGIN = 0.06  # of cosine, by which a less usual meaning must be nearer
@@ -33,19 +32,12 @@ PLAIN = re.compile(r"[a-z]+([ -][a-z]+)?")
 
 @dataclass(frozen=True)
 class Synset:
-    """Words of one meaning.
+    """Words of one meaning."""
 
-    Attributes:
-        words: in lower case unless they are names.
-        broader: offsets of what this is a kind of.
-        gloss: its definition, with examples.
-        file: number of the lexicographers' file that it stands in, which sorts meanings coarsely.
-    """
-
-    words: tuple[str, ...]
-    broader: tuple[str, ...]
-    gloss: str
-    file: int
+    words: tuple[str, ...]  # in lower case unless they are names
+    broader: tuple[str, ...]  # offsets of what this is a kind of
+    gloss: str  # its definition, with examples
+    file: int  # number of the lexicographers' file that it stands in, which sorts meanings coarsely
 
     @property
     def visible(self) -> bool:
@@ -54,15 +46,10 @@ class Synset:
 
 @dataclass(frozen=True)
 class Nouns:
-    """All nouns.
+    """All nouns."""
 
-    Attributes:
-        synsets: by offset.
-        senses: offsets by word, the most usual meaning first.
-    """
-
-    synsets: dict[str, Synset]
-    senses: dict[str, tuple[str, ...]]
+    synsets: dict[str, Synset]  # by offset
+    senses: dict[str, tuple[str, ...]]  # offsets by word, the most usual meaning first
 
     def definition(self, offset: str) -> str:
         """A meaning in words: what it is called, what it is a kind of, and its gloss without examples."""
@@ -136,12 +123,10 @@ def nearest_things(nouns: Nouns, known: Mapping[str, str]) -> dict[str, set[str]
                 below.setdefault(synset, {}).setdefault(steps, set()).add(name)
     least = {synset: things[min(things)] for synset, things in below.items()}
     out: dict[str, set[str]] = {}
-    for start, meaning in nouns.synsets.items():
+    for start in (offset for offset, meaning in nouns.synsets.items() if meaning.visible):
         found = (set().union(*(least.get(s, ()) for s in level)) for level in upwards(start))
-        things = next(filter(None, found), set()) if meaning.visible else set()
-        if 0 < len(things) <= MOST:
-            out[start] = things
-    return out
+        out[start] = next(filter(None, found), set())
+    return {start: things for start, things in out.items() if 0 < len(things) <= MOST}
 
 
 def taught(nouns: Nouns, known: Mapping[str, str], meant: Mapping[str, str], captions: Collection[str]) -> dict[str, list[str]]:
@@ -154,15 +139,13 @@ def taught(nouns: Nouns, known: Mapping[str, str], meant: Mapping[str, str], cap
         captions: of all pictures, in lower case.
     """
     nearest = nearest_things(nouns, known)
-    out: dict[str, set[str]] = {}
-    for word, offsets in nouns.senses.items():
-        meaning = meant.get(word) or next((s for s in offsets if nouns.synsets[s].visible), None)
-        if meaning is None or nouns.synsets[meaning].file == PERSON:
-            continue
-        if meaning in nearest and word not in captions and PLAIN.fullmatch(word):
+    out: dict[str, list[str]] = {}
+    for word, offsets in sorted(nouns.senses.items()):
+        meaning = meant.get(word) or next((s for s in offsets if nouns.synsets[s].visible), "")
+        if meaning in nearest and nouns.synsets[meaning].file != PERSON and word not in captions and PLAIN.fullmatch(word):
             for name in nearest[meaning]:
-                out.setdefault(name, set()).add(word)
-    return {name: sorted(words) for name, words in sorted(out.items())}
+                out.setdefault(name, []).append(word)
+    return dict(sorted(out.items()))
 
 
 def lessons(
@@ -172,10 +155,9 @@ def lessons(
 
     What only sounds are called (captions by concept) is taught too, in the meaning that their captions suggest.
     """
-    shown: dict[str, list[Picture]] = {}
-    for row in pictures:
-        for name in row.concepts or ([] if row.name in CONCEPTS else [row.name]):  # the table has a reason not to count it
-            shown.setdefault(name, []).append(row)
+    # what is called like a concept but is none is left out: the table has a reason not to count it
+    named = ((name, row) for row in pictures for name in row.concepts or [row.name])
+    shown = grouped((name, row) for name, row in named if name in row.concepts or name not in CONCEPTS)
     captions = {name: [c for row in rows for c in row.captions] for name, rows in shown.items()}
     captions |= {name: found for name, found in sounds.items() if name not in shown}
     captions = {name: found for name, found in captions.items() if name in nouns.senses and found}
