@@ -186,12 +186,14 @@ def distances(
     """Distances between sets: means over draws, intervals from halves of the clips, each draw's value beside them."""
     names, count = extractor.distances, len(real)
     source = {**about, "extractor": extractor.name, "resize": extractor.resize}
-    values: Values = {}  # arrays (draws, 1 + parts)
+    values: Values = {}
+    draws: Values = {}
     limits, series = [], {}
     for (method, kind), sets in tqdm(drawn.items(), desc=f"distances, {name}", disable=None):
         each = [scores.distances(d.features[name], real, names, parts) for d in sets]
         for metric in each[0]:
-            values.setdefault(method, {})[task_of(kind), metric] = np.stack([e[metric] for e in each])
+            values.setdefault(method, {})[task_of(kind), metric] = np.mean([e[metric] for e in each], 0)
+            draws.setdefault(method, {})[task_of(kind), metric] = np.array([e[metric][0] for e in each])
         if count >= 8:
             fits = [frechet_infinity(d.features[name], real) for d in sets]
             value, error = (float(np.mean([getattr(f, part) for f in fits])) for part in ("value", "error"))
@@ -201,10 +203,10 @@ def distances(
             points = np.mean([f.points for f in fits], 0)
             series[f"{method} {task_of(kind)}"] = [[int(n), float(v)] for n, v in points]
     add_means(values)
-    means = {method: {key: x.mean(0) for key, x in found.items()} for method, found in values.items()}
-    out: dict[str, list[Any]] = dict(tabulate(means, lambda m, x: from_halves(x[0], x[1:], count, *bounds(m)), **source))
+    add_means(draws)
+    out: dict[str, list[Any]] = dict(tabulate(values, lambda m, x: from_halves(x[0], x[1:], count, *bounds(m)), **source))
     for entry in out["rows"]:
-        entry["draws"] = values[entry["method"]][entry["task"], entry["metric"]][:, 0].tolist()
+        entry["draws"] = draws[entry["method"]][entry["task"], entry["metric"]].tolist()
     out["rows"] += limits
     return out | {"curves": [{"title": f"{names[0]} by number of pictures; {about['decoder']}", "series": series}]}
 
