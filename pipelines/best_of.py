@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,17 +17,15 @@ from .beside import Strips
 from .output import PictureOutput
 from .prompts import first_seeds, rows_of
 
-if TYPE_CHECKING:
-    from .prompted import PromptedPipeline
-
 NOT_CHOSEN = ("image_embeds", "output_type", "return_dict", "latents")  # options that do not go with `best_of`
 
 
-def draw_best(pipeline: PromptedPipeline, count: int, request: Request) -> PictureOutput:
+def draw_best(pipeline: Any, count: int, request: Request) -> PictureOutput:
     """See `PromptedPipeline.draw_best`."""
     check_best(pipeline, count, request)
     if count == 1:
-        return pipeline.draw(request)
+        drawn: PictureOutput = pipeline.draw(request)
+        return drawn
     pipeline.aligner.part("image")  # before anything is drawn in vain
     with collected() as notes:
         wanted, used = pipeline.mixed(replace(request, prior_temperature=0.0))  # (B, d)
@@ -55,7 +53,7 @@ def draw_best(pipeline: PromptedPipeline, count: int, request: Request) -> Pictu
     return PictureOutput(images=images, notes=notes, request=used)
 
 
-def check_best(pipeline: PromptedPipeline, count: int, request: Request) -> None:
+def check_best(pipeline: Any, count: int, request: Request) -> None:
     """Whether one of so many pictures of a request can be chosen."""
     plain = Request()
     for name, called in {"pictures": "num_images_per_prompt", **{n: n for n in NOT_CHOSEN}}.items():
@@ -69,7 +67,7 @@ def check_best(pipeline: PromptedPipeline, count: int, request: Request) -> None
 
 
 def nearest_drawn(
-    pipeline: PromptedPipeline, points: Tensor, wanted: Tensor, request: Request, strips: list[Strips | None]
+    pipeline: Any, points: Tensor, wanted: Tensor, request: Request, strips: list[Strips | None]
 ) -> tuple[Any, int]:
     """Of the pictures of embeddings (count, d) the one that is read as nearest to another embedding (d,), and its number.
 

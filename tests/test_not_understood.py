@@ -50,7 +50,7 @@ def test_what_is_around_a_thing_and_may_be_missing_is_a_note(starter):
     assert [str(n) for n in told] == [
         "left out: of 'a dog on a beach' 'a beach' may be missing: nothing that this checkpoint takes it for has such a name"
     ]
-    assert "of 'Five ducks' 'Five' may be missing" in starter.embed(text="Five ducks").notes[0].text
+    assert "of 'Seven ducks' 'Seven' may be missing" in starter.embed(text="Seven ducks").notes[0].text
     for known in (
         "a pig on green.",
         "a bird on light blue",

@@ -15,7 +15,7 @@ from ..errors import InputError, as_input_error
 from . import description
 from .aligners import described_aligner, folder_aligner, refuse_sources
 from .devices import check_device, dtype_of
-from .folders import PUBLISHED, calibration_folder, find
+from .folders import PUBLISHED, SHIPPED, calibration_folder, find
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,8 @@ def load_pipeline(
     if name in PUBLISHED and "audio" not in pipeline.aligner.config["encoders"]:
         pipeline.aligner.describe("audio", {"encoder": "yamnet", "bridge": str(calibration_folder(name) / "events")})
     pipeline.to(device)
-    if torch.device(device).type == "cpu":  # whose convolutions are faster with channels last
+    # a processor's convolutions are faster with channels last; others' pictures stay bit for bit what diffusers draws
+    if name in SHIPPED and torch.device(device).type == "cpu":
         for part in ("unet", "movq", "vae", "upscaler"):
             if isinstance(network := getattr(pipeline, part, None), torch.nn.Module):
                 network.to(memory_format=torch.channels_last)
