@@ -85,7 +85,7 @@ class Strips:
         def between(side: int, starts: Sequence[float], ends: Sequence[float]) -> Tensor:  # (k, side)
             at = torch.arange(side, dtype=torch.float64) + 0.5
             first, last = (torch.tensor(edges, dtype=torch.float64)[:, None] * side for edges in (starts, ends))
-            return torch.sigmoid((at - first) / SEAM) - torch.sigmoid((at - last) / SEAM)
+            return torch.sigmoid((at - first) / SEAM) * torch.sigmoid((last - at) / SEAM)
 
         lefts, tops, rights, bottoms = zip(*self.boxes, strict=True)
         shares = between(height, tops, bottoms)[:, None, :, None] * between(width, lefts, rights)[:, None, None]

@@ -82,7 +82,7 @@ def counted(text: str, known: Collection[str]) -> tuple[str, int]:
     >>> counted("two tone car", {"car"})
     ('two tone car', 1)
     """
-    found = re.fullmatch(rf"(?:the )?({'|'.join(NUMBERS)}) (.*?)(\w+)((?: (?:{'|'.join(AROUND)}) .*)?)", text, re.IGNORECASE)
+    found = re.fullmatch(rf"(?:the )?({'|'.join(NUMBERS)}) (.*?)\b(\w++)((?: (?:{'|'.join(AROUND)}) .*)?)", text, re.IGNORECASE)
     one = singular(found[3].lower(), known) if found else None
     if found is None or one is None:
         return text, 1

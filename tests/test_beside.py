@@ -27,6 +27,9 @@ def test_masks_cover_every_place_once_and_are_as_wide_as_asked():
     lines = Strips(torch.zeros(3, 2), in_lines(3)).masks(latents)  # two above one, and room that is nobody's
     assert torch.allclose(lines.sum(0), torch.ones(1, 16, 32), atol=1e-6)
     assert lines[:, 0, [0, 0, 15], [0, 31, 16]].argmax(0).tolist() == [0, 1, 2]
+    for count in (3, 5):  # of a large decoder, with room far from any
+        large = Strips(torch.zeros(count, 2), in_lines(count)).masks(torch.zeros(1, 4, 128, 128))
+        assert torch.allclose(large.sum(0), torch.ones(1, 128, 128), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +176,7 @@ def things(*texts, counts=None, down=False):
         ("two", None),
         ("two tone car", None),
         ("a dog with two tails", None),
+        ("two " + "s" * 100_000 + ")", None),
         ("a bird and a cat under a tree", None),
         ("a cat on top of a box and a dog under a table", None),
         ("a and " * 5000, None),
