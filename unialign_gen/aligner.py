@@ -172,7 +172,8 @@ class Aligner(ModelMixin, ConfigMixin):
 
     def described(self, kind: str) -> dict[str, Any]:
         """A described encoder with the folder of its head: of sound by the names of events it is made from this aligner's text
-        encoder the first time."""
+        encoder the first time.
+        """
         config = dict(self.configs[kind])
         if "bridge" in config:
             there = "text" in self.parts
@@ -270,7 +271,8 @@ class Aligner(ModelMixin, ConfigMixin):
 
     def embed_video(self, video: Source | Clip, frames: int = FRAMES, sound: float = SOUND_IN_VIDEO) -> Tensor:
         """A file, or a `media.Clip` with sound at the encoder's rate -> (embed_dim,): the mean over `frames` frames, mixed
-        with a share `sound` of the sound track. A video encoder that takes whole clips reads the file itself."""
+        with a share `sound` of the sound track. A video encoder that takes whole clips reads the file itself.
+        """
         if "video" in self.config["encoders"] and self.part("video").encoder.whole_clips:
             return self("video", [video])[0]
         hear = "audio" in self.config["encoders"] and sound > 0

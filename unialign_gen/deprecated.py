@@ -20,7 +20,8 @@ def current_keys(config: Any) -> Any:
 
 def current_config(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration file's keys with old ones renamed; of its entries only those of `encoders`, since others are names
-    that users chose."""
+    that users chose.
+    """
     for old in sorted(CONFIG_KEYS.keys() & config.keys()):
         warn_renamed(f"{old}:", f"{CONFIG_KEYS[old]}:")
     config = {CONFIG_KEYS.get(key, key): value for key, value in config.items()}

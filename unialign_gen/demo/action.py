@@ -43,7 +43,8 @@ class Action:
 
     def prepare(self, context: AppContext) -> Work:
         """Checks the request, and says what is to be done, with the notes of all that is read in `job.notes`; what cannot be
-        used is an `InputError`."""
+        used is an `InputError`.
+        """
         raise NotImplementedError
 
     def run(self, context: AppContext, session: str = "") -> Iterator[Any]:

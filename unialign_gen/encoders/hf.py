@@ -96,7 +96,8 @@ class Transformers(Encoder):
 
     def prepare(self, inputs: list[Any]) -> Tensor:
         """Pictures -> (B, 3, side, side); sounds (samples,) at `rate` Hz -> what the model's extractor gives, one row each;
-        texts -> (B, 2, length) token ids and mask, or, of CLIP, (B, 77) token ids with zeros behind the end."""
+        texts -> (B, 2, length) token ids and mask, or, of CLIP, (B, 77) token ids with zeros behind the end.
+        """
         if self.processor is None:
             return torch.stack([self.pixels(p) for p in inputs]) if self.modality == "image" else self.words(inputs)
         if self.modality == "image":
