@@ -163,9 +163,12 @@ def decoder(setting: Setting, name: str, offload: bool = False, compiled: bool =
         return vae.decode(x).sample
 
     weights = sum(p.numel() * p.element_size() for p in itertools.chain(unet.parameters(), vae.parameters())) / 1e9
-    beyond = setting.peak(draw)
+    if setting.cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    draw()
     found: dict[str, Any] = {"seconds": setting.seconds(draw, 1), "weights GB": weights}
-    if beyond is not None:
+    if setting.cuda:
         found["GB"] = torch.cuda.max_memory_allocated() / 1e9
     return found
 
