@@ -133,4 +133,4 @@ def test_a_process_keeps_far_less_than_its_cache_and_trains_as_from_memory():
     assert len(mapped["losses"]) == 2
     assert mapped["losses"] == whole["losses"]
     added, all_of_it = (run["processes"][0]["peak"] - run["processes"][0]["before"] for run in (mapped, whole))
-    assert added < 0.2e9 < all_of_it, (added, all_of_it)
+    assert added < 0.3e9 < all_of_it, (added, all_of_it)
