@@ -35,10 +35,10 @@ def side_by_side(widths: Sequence[float], down: bool = False, box: Box = WHOLE) 
     ((0.0, 0.0, 0.25, 1.0), (0.25, 0.0, 1.0, 1.0))
     """
     left, top, right, bottom = box
-    ends = [end / sum(widths) for end in itertools.accumulate(widths, initial=0.0)]
-    if down:
-        return tuple((left, top + a * (bottom - top), right, top + b * (bottom - top)) for a, b in itertools.pairwise(ends))
-    return tuple((left + a * (right - left), top, left + b * (right - left), bottom) for a, b in itertools.pairwise(ends))
+    start, end = (top, bottom) if down else (left, right)
+    whole = sum(widths)
+    edges = [start + at / whole * (end - start) for at in itertools.accumulate(widths, initial=0.0)]
+    return tuple((left, a, right, b) if down else (a, top, b, bottom) for a, b in itertools.pairwise(edges))
 
 
 def in_lines(count: int, box: Box = WHOLE) -> tuple[Box, ...]:
@@ -48,22 +48,18 @@ def in_lines(count: int, box: Box = WHOLE) -> tuple[Box, ...]:
     >>> [(round(left, 2), round(top, 3)) for left, top, _, _ in in_lines(5)]  # three above two
     [(0.02, 0.025), (0.35, 0.025), (0.68, 0.025), (0.18, 0.525), (0.52, 0.525)]
     """
-    left, top, right, bottom = box
-
-    def side(columns: int) -> float:
-        return min((right - left) / columns, (bottom - top) / -(-count // columns))
-
-    columns = max(range(count, 0, -1), key=side)
-    lines = side_by_side([1] * -(-count // columns), True, box)
-    cells = [one for line in lines for one in side_by_side([1] * columns, False, line)]
-    found = []
-    for n, (left, top, right, bottom) in enumerate(cells[:count]):
-        width, height = right - left, bottom - top
-        missing = -count % columns if n >= count - count % columns else 0  # of the last line, which stands in the middle
-        left += width * (missing + GAP) / 2
-        top += height * GAP / 2
-        found.append((left, top, left + width * (1 - GAP), top + height * (1 - GAP)))
-    return tuple(found) if count > 1 else (box,)
+    if count == 1:
+        return (box,)
+    width, height = box[2] - box[0], box[3] - box[1]
+    columns = max(range(count, 0, -1), key=lambda columns: min(width / columns, height / -(-count // columns)))
+    found = list[Box]()
+    for line in side_by_side([1] * -(-count // columns), True, box):
+        cells = side_by_side([1] * columns, False, line)[: count - len(found)]
+        shift = (line[2] - cells[-1][2]) / 2  # fewer in the last line stand in the middle
+        for left, top, right, bottom in cells:
+            x, y = GAP / 2 * (right - left), GAP / 2 * (bottom - top)
+            found.append((left + shift + x, top + y, right + shift - x, bottom - y))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -95,15 +91,13 @@ class Strips:
         """One picture (3, h, w) out of those of the strips' things (k, 3, h, w): each as large as fits, in the middle of its
         strip, and around it the median colour of its edge.
         """
-        sides = pictures.shape[2:]  # (h, w)
+        high, wide = pictures.shape[2:]
         edges = torch.cat([pictures[:, :, [0, -1]].flatten(2), pictures[:, :, :, [0, -1]].flatten(2)], 2).median(2).values
-        page = edges.median(0).values[:, None, None].repeat(1, *sides)
-        for picture, edge, (left, top, right, bottom) in zip(pictures, edges, self.boxes, strict=True):
-            (top, bottom), (left, right) = (
-                (round(a * side), round(b * side)) for a, b, side in ((top, bottom, sides[0]), (left, right, sides[1]))
-            )
-            scale = min((bottom - top) / sides[0], (right - left) / sides[1])
-            height, width = (round(scale * side) for side in sides)
+        page = edges.median(0).values[:, None, None].repeat(1, high, wide)
+        for picture, edge, box in zip(pictures, edges, self.boxes, strict=True):
+            left, top, right, bottom = (round(at * side) for at, side in zip(box, (wide, high) * 2, strict=True))
+            scale = min((bottom - top) / high, (right - left) / wide)
+            height, width = round(scale * high), round(scale * wide)
             page[:, top:bottom, left:right] = edge[:, None, None]
             if min(height, width) > 0:
                 small = F.interpolate(picture[None], (height, width), mode="bicubic", antialias=True)[0]

@@ -64,14 +64,10 @@ def phrases_of(text: str, known: Collection[str] = ()) -> Phrases | None:
     down = len(above) + len(below) > 2
     if len(found) > MOST or (down and len(split(text, BESIDE)) > 1):
         return None
-    several = [counted(one, known) for one in found]
-    if sum(count for _, count in several) > FULL:
-        several = [(one, 1) for one in found]
-    if sum(count for _, count in several) < 2:
-        return None
-    return Phrases(
-        tuple(one if " on " in one else one + ends for one, _ in several), tuple(count for _, count in several), down
-    )
+    ones, counts = zip(*(counted(one, known) for one in found), strict=True) if found else ((), ())
+    if sum(counts) > FULL:
+        ones, counts = tuple(found), (1,) * len(found)
+    return Phrases(tuple(one if " on " in one else one + ends for one in ones), counts, down) if sum(counts) > 1 else None
 
 
 def counted(text: str, known: Collection[str]) -> tuple[str, int]:

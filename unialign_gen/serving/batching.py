@@ -25,7 +25,7 @@ class Task:
     """Something to be computed; `key` says which drawings it may be drawn with, None with none."""
 
     run: Callable[[], Any]
-    pipeline: Any = None
+    pipeline: PromptedPipeline | None = None
     request: Request = field(default_factory=Request)
     key: Hashable = None
     rows: int = 0
@@ -159,12 +159,15 @@ def draw(tasks: list[Task]) -> None:
     members: dict[Task, Member] = {}
     known: Known = {}
     for task in tasks if len(tasks) > 1 else ():
+        assert task.pipeline is not None
         with suppress(Exception):  # its own fault: drawn alone it says so, to its caller
             members[task] = task.context.run(Member.of, task.pipeline, task.request, known)
     answers: list[PictureOutput | Exception] = []
     if len(members) > 1:
+        pipeline = tasks[0].pipeline
+        assert pipeline is not None
         with suppress(Exception):  # which of them it was shows when each is drawn alone
-            answers = draw_together(tasks[0].pipeline, list(members.values()))
+            answers = draw_together(pipeline, list(members.values()))
     for task, answer in zip(members, answers, strict=False):
         if isinstance(answer, Exception):
             task.future.set_exception(answer)
