@@ -4,9 +4,8 @@ One point of the space says what a picture shows, and hardly where. Of the point
 two things that are both a little of either. So at every step the denoiser is asked once for each strip, and of each answer that
 strip is taken, with soft seams (as in MultiDiffusion, Bar-Tal et al. 2023, and by composition as in Liu et al. 2022).
 
-A decoder that was trained on pictures of one thing draws half of it in a strip. For such a one each thing is first drawn alone,
-made smaller and set in its strip; at much noise this layout stands for the denoiser's answer, and the strips are denoised from
-there (as in SDEdit, Meng et al. 2022, which begins at a picture that is put together by hand).
+A decoder that was trained on pictures of one thing draws half of it in a strip. For such a one each thing is drawn alone,
+enlarged, and set in its strip as a picture.
 """
 
 from __future__ import annotations
@@ -22,6 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SEAM = 0.7  # latents over which one strip fades into the next
+FADE = 0.005  # the same between things that are drawn alone, as a share of the picture's side
+ALIKE = 0.2  # colours that are one ground differ by less, in [0, 1]
+MARGIN = 0.1  # of a picture's side, over which it fades into its ground
 GAP = 0.1  # of a strip's sides, between several things of a kind
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares of a picture's sides
@@ -74,79 +76,57 @@ class Strips:
     embeds: Tensor
     boxes: tuple[Box, ...]
 
-    def masks(self, latents: Tensor) -> Tensor:
-        """How much each strip counts at every place of latents (..., h, w): (k, 1, h, w), with sum 1."""
+    def masks(self, latents: Tensor, seam: float = SEAM) -> Tensor:
+        """How much each strip counts at every place of latents (..., h, w), or of pixels: (k, 1, h, w), with sum 1."""
         height, width = latents.shape[-2:]
 
         def between(side: int, starts: Sequence[float], ends: Sequence[float]) -> Tensor:  # (k, side)
             at = torch.arange(side, dtype=torch.float64) + 0.5
             first, last = (torch.tensor(edges, dtype=torch.float64)[:, None] * side for edges in (starts, ends))
-            return torch.sigmoid((at - first) / SEAM) * torch.sigmoid((last - at) / SEAM)
+            return torch.sigmoid((at - first) / seam) * torch.sigmoid((last - at) / seam)
 
         lefts, tops, rights, bottoms = zip(*self.boxes, strict=True)
         shares = between(height, tops, bottoms)[:, None, :, None] * between(width, lefts, rights)[:, None, None]
         return (shares / shares.sum(0)).to(latents)
 
     def set_in(self, pictures: Tensor) -> Tensor:
-        """One picture (3, h, w) out of those of the strips' things (k, 3, h, w): each as large as fits, in the middle of its
-        strip, and around it the median colour of its edge.
+        """One picture (3, h, w) out of those of the strips' things (k, 3, h, w) in [0, 1]: each as large as fits, in the middle
+        of its strip, and around it its ground, the median colour of its margin, which what is like it fades into. Grounds that
+        are much alike become one.
         """
         high, wide = pictures.shape[2:]
-        edges = torch.cat([pictures[:, :, [0, -1]].flatten(2), pictures[:, :, :, [0, -1]].flatten(2)], 2).median(2).values
-        page = edges.median(0).values[:, None, None].repeat(1, high, wide)
-        for picture, edge, box in zip(pictures, edges, self.boxes, strict=True):
+        down, across = ((torch.arange(side, device=pictures.device) + 0.5) / side for side in (high, wide))
+        inward = torch.minimum(
+            torch.minimum(down, 1 - down)[:, None], torch.minimum(across, 1 - across)
+        )  # (h, w), shares of a side
+        outer = (1 - inward / MARGIN).clamp(min=0)
+        grounds = pictures[:, :, outer > 0].median(2).values  # (k, 3)
+        shared = grounds.mean(0)
+        if (grounds - shared).abs().max() < ALIKE:
+            gain = shared / grounds.clamp(min=1e-3)
+            pictures, grounds = pictures * gain[:, :, None, None], shared.expand_as(grounds)
+        panels = grounds[:, :, None, None].repeat(1, 1, high, wide)  # (k, 3, h, w)
+        unlike = (pictures - panels).abs().amax(1, keepdim=True)  # (k, 1, h, w)
+        pictures = torch.lerp(pictures, panels, outer * (2 - unlike / ALIKE).clamp(0, 1))
+        for panel, picture, box in zip(panels, pictures, self.boxes, strict=True):
             left, top, right, bottom = (round(at * side) for at, side in zip(box, (wide, high) * 2, strict=True))
             scale = min((bottom - top) / high, (right - left) / wide)
             height, width = round(scale * high), round(scale * wide)
-            page[:, top:bottom, left:right] = edge[:, None, None]
             if min(height, width) > 0:
                 small = F.interpolate(picture[None], (height, width), mode="bicubic", antialias=True)[0]
                 y, x = (top + bottom - height) // 2, (left + right - width) // 2
-                page[:, y : y + height, x : x + width] = small.clamp(0, 1)
-        return page
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What the strips of pictures look like above some noise.
-
-    Attributes:
-        latents: of each picture (C, h, w), clean; None where it has no strips.
-        scheduler: the one that steps; it says how noisy a timestep is, and what the denoiser predicts.
-        noise: share of the timesteps below which the strips are denoised.
-    """
-
-    latents: Sequence[Tensor | None]
-    scheduler: Any
-    noise: float
-
-    def holds(self, timestep: Any) -> bool:
-        """Whether it stands for the denoiser's answer at a timestep."""
-        return float(timestep) >= self.noise * self.scheduler.config["num_train_timesteps"]
-
-    def answer(self, number: int, noisy: Tensor, timestep: Any) -> Tensor:
-        """What a denoiser would say of latents (B, C, h, w) that are a picture's, with noise: their noise (Ho et al. 2020,
-        eq. 4), their velocity (Salimans & Ho 2022, appendix D), or they themselves.
-        """
-        clean = self.latents[number]
-        assert clean is not None
-        kept = float(self.scheduler.alphas_cumprod[int(timestep)])
-        noise = (noisy - kept**0.5 * clean) / max(1 - kept, 1e-8) ** 0.5
-        kinds = {"epsilon": noise, "v_prediction": kept**0.5 * noise - (1 - kept) ** 0.5 * clean, "sample": clean}
-        return kinds[self.scheduler.config["prediction_type"]]
+                panel[:, y : y + height, x : x + width] = small.clamp(0, 1)
+        return (panels * self.masks(panels, FADE * max(high, wide))).sum(0)
 
 
 @contextmanager
-def drawn_beside(
-    unet: Any, strips: Sequence[Strips | None], conditions: Sequence[Tensor | None], layout: Layout | None = None
-) -> Iterator[None]:
+def drawn_beside(unet: Any, strips: Sequence[Strips | None], conditions: Sequence[Tensor | None]) -> Iterator[None]:
     """Inside, a UNet of diffusers denoises rows that have strips towards all of these; outside it is what it was.
 
     Args:
         strips: of each picture, of one at least; under guidance the rows without a condition stand before theirs.
         conditions: of each picture its strips' conditions (k, width) as the UNet takes them, in place of the row's own:
             `image_embeds` among its added conditions, or its class labels.
-        layout: what pictures with strips look like at much noise; then these are denoised only from there on.
     """
     patched, whole = "forward" in vars(unet), unet.forward
     found = [(i, s, c) for i, (s, c) in enumerate(zip(strips, conditions, strict=True)) if s is not None and c is not None]
@@ -154,16 +134,6 @@ def drawn_beside(
     def forward(sample: Tensor, timestep: Any, encoder_hidden_states: Any = None, **options: Any) -> Any:
         rows = len(sample)
         first = rows - len(strips)
-        if layout is not None and layout.holds(timestep):
-            if len(found) < len(strips):
-                made = whole(sample, timestep, encoder_hidden_states, **{**options, "return_dict": False})[0]
-            else:
-                made = sample.new_zeros(rows, int(unet.config["out_channels"]), *sample.shape[2:])
-            for i, _, _ in found:
-                mine = slice(i, None, len(strips))  # with and without its condition
-                made[mine, : sample.shape[1]] = layout.answer(i, sample[mine], timestep)
-                made[mine, sample.shape[1] :] = 0  # what may stand for a variance
-            return (made,)
         again = torch.tensor([first + i for i, s, _ in found for _ in s.boxes[1:]], device=sample.device)
 
         def more(value: Any) -> Any:

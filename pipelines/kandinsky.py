@@ -41,8 +41,8 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         prior: what prompts are moved towards, if anything.
         upscaler: what makes the pictures larger, if anything.
         default_steps, default_guidance: what a call uses when it names none.
-        strip_noise: 0 to 1, the share of the noise below which things beside each other are denoised each in its strip; above
-            it they stand as each was drawn alone, made smaller. 1: none is drawn alone.
+        things_alone: whether each of several things is drawn alone and set in its place, for a decoder that was trained on
+            pictures of one thing; else all are denoised together.
 
     Example:
         >>> import unialign_gen
@@ -68,11 +68,11 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         upscaler: Upscaler | None = None,
         default_steps: int = 20,
         default_guidance: float = 3.0,
-        strip_noise: float = 1.0,
+        things_alone: bool = False,
     ):
         super().__init__(unet=unet, scheduler=scheduler, movq=movq)
         self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior, upscaler=upscaler)
-        self.register_to_config(default_steps=default_steps, default_guidance=default_guidance, strip_noise=strip_noise)
+        self.register_to_config(default_steps=default_steps, default_guidance=default_guidance, things_alone=things_alone)
 
     def sample(self, request: Request, conditions: Conditions) -> Any:
         images = KandinskyV22Pipeline.__call__(

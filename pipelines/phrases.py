@@ -122,16 +122,21 @@ def are_things(texts: Sequence[str], understood: Sequence[Understood]) -> bool:
 
 
 def left_out(text: str, understood: Understood) -> list[str]:
-    """What a text says of things around the first, or of more than four, and has no name of anything that it is understood as.
+    """What a text says of things around the first, of who does what to what, or of more than four, and has no name of anything
+    that it is understood as.
 
     >>> left_out("five dogs with a hat on blue", Understood(True, 0.9, ("dog", "cow")))
     ['five', 'a hat']
+    >>> left_out("a child flying a kite", Understood(True, 0.9, ("kite", "balloon")))
+    ['a child']
     """
     text = bare(text)
     words = re.split(rf" ({'|'.join(AROUND)}) ", text, flags=re.IGNORECASE)
+    doing = re.fullmatch(rf"(.+?) \w+ing ((?:{'|'.join(sorted(DETERMINERS))}) .+)", words[0], re.IGNORECASE)
     around = [
         what
         for word, what in zip(words[1::2], words[2::2], strict=True)
         if re.search(r"[^\W\d_]{3}", what) and not (word.lower() == "on" and re.match(GROUND, what, re.IGNORECASE))
     ]
-    return [what for what in re.findall(MANY, text, re.IGNORECASE) + around if not understood.named_in(what)]
+    sides = list(doing.groups()) if doing and understood.named_in(words[0]) else []
+    return [what for what in re.findall(MANY, text, re.IGNORECASE) + sides + around if not understood.named_in(what)]

@@ -24,7 +24,7 @@ from unialign_gen.notes import collected, tell
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_count_and_request, takes_request
 
-from .beside import Box, Layout, Strips, drawn_beside
+from .beside import Box, Strips, drawn_beside
 from .best_of import draw_best
 from .conditions import Conditions
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
@@ -203,36 +203,54 @@ class PromptedPipeline:
             raise InputError(f"height and width must be multiples of {multiple}, got {sides[0]} and {sides[1]}")
         height, width = (None if side is None else side // scale for side in sides)
         drawn = replace(request, height=height, width=width)
-        made = [None if s is None else self.strip_conditions(s.embeds, request) for s in conditions.strips]
-        layout = self.layout(drawn, conditions)
-        # a decoder of one's own may have no UNet, and draws no strips
-        with drawn_beside(self.unet, conditions.strips, made, layout) if any(conditions.strips) else nullcontext():
-            if scale == 1 or request.output_type == "latent":
-                return self.sample(drawn, conditions)
-            small = self.sample(replace(drawn, output_type="pt"), conditions)  # (B, 3, h, w)
-        return FROM_UNIT.postprocess(F.avg_pool2d(self.enlarged(small), most // scale), request.output_type)
+        strips, latent = conditions.strips, request.output_type == "latent"
+        alone = bool(self.config.get("things_alone")) and any(strips)
+        if alone:
+            small = self.sample_things(drawn, conditions)  # (things, 3, h, w)
+        else:
+            made = [None if s is None else self.strip_conditions(s.embeds, request) for s in strips]
+            # a decoder of one's own may have no UNet, and draws no strips
+            with drawn_beside(self.unet, strips, made) if any(strips) else nullcontext():
+                if scale == 1 or latent:
+                    return self.sample(drawn, conditions)
+                small = self.sample(replace(drawn, output_type="pt"), conditions)  # (B, 3, h, w)
+        large = small if scale == 1 or latent else F.avg_pool2d(self.enlarged(small), most // scale)
+        if alone:
+            of = torch.tensor(conditions.things, device=large.device)
+            pages = large[: len(conditions.image_embeds)].clone()
+            for i, s in enumerate(strips):
+                if s is not None:
+                    pages[i] = s.set_in(large[of == i])
+            large = pages
+        return self.latents_of(large) if latent else FROM_UNIT.postprocess(large, request.output_type)
 
-    def layout(self, request: Request, conditions: Conditions) -> Layout | None:
-        """What pictures with strips look like at much noise: their things, each drawn alone; None where strips are drawn from
-        the first step on.
-        """
-        noise = self.config.get("strip_noise", 1.0)
-        if noise >= 1 or not any(conditions.strips) or not hasattr(self.scheduler, "alphas_cumprod"):
-            return None
-        things = conditions.things
+    def sample_things(self, request: Request, conditions: Conditions) -> Tensor:
+        """Pictures (things, 3, h, w) in [0, 1] of every thing alone; a callback sees the latents of each picture's first."""
+        things, callback = conditions.things, request.callback_on_step_end
         options = dict(request.options)
         for name, rows in request.options.items():
             if isinstance(rows, list | tuple):  # words of each prompt
                 words = rows_of(name, rows, conditions.prompts, request.pictures)
                 options[name] = [words[i] for i in things]
-        latents = None if request.latents is None else request.latents[things]
-        alone = replace(request, prompts=(), pictures=1, options=options, latents=latents, callback_on_step_end=None)
-        made = self.sample(replace(alone, output_type="pt"), conditions.of_things()).float().cpu()  # (things, 3, h, w)
-        clean = [
-            None if s is None else self.latents_of(s.set_in(made[torch.tensor(things) == i])[None])[0]
-            for i, s in enumerate(conditions.strips)
-        ]
-        return Layout(clean, self.scheduler, noise)
+
+        def step_end(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            latents = tensors["latents"]
+            own = latents[: len(conditions.image_embeds)]
+            assert callback is not None
+            changed = {"latents": own, **(callback(pipe, step, timestep, {**tensors, "latents": own}) or {})}
+            return {**changed, "latents": torch.cat([changed["latents"], latents[len(own) :]])}
+
+        alone = replace(
+            request,
+            prompts=(),
+            pictures=1,
+            options=options,
+            latents=None if request.latents is None else request.latents[things],
+            callback_on_step_end=callback and step_end,
+            output_type="pt",
+        )
+        drawn: Tensor = self.sample(alone, conditions.of_things())
+        return drawn.float()
 
     def latents_of(self, pictures: Tensor) -> Tensor:
         """Clean latents (B, C, h, w) of pictures (B, 3, H, W) in [0, 1]."""

@@ -38,8 +38,8 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         upscaler: what makes the pictures larger, if anything.
         image_normalizer, image_noising_scheduler, tokenizer, text_encoder, unet, scheduler, vae: as in diffusers.
         default_steps, default_guidance: what a call uses when it names none.
-        strip_noise: 0 to 1, the share of the noise below which things beside each other are denoised each in its strip; above
-            it they stand as each was drawn alone, made smaller. 1: none is drawn alone.
+        things_alone: whether each of several things is drawn alone and set in its place, for a decoder that was trained on
+            pictures of one thing; else all are denoised together.
 
     Example:
         >>> import unialign_gen
@@ -72,7 +72,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         upscaler: Upscaler | None = None,
         default_steps: int = 20,
         default_guidance: float = 10.0,
-        strip_noise: float = 1.0,
+        things_alone: bool = False,
     ):
         super().__init__(
             feature_extractor=feature_extractor,
@@ -86,7 +86,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
             vae=vae,
         )
         self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior, upscaler=upscaler)
-        self.register_to_config(default_steps=default_steps, default_guidance=default_guidance, strip_noise=strip_noise)
+        self.register_to_config(default_steps=default_steps, default_guidance=default_guidance, things_alone=things_alone)
 
     def _encode_image(
         self, *, do_classifier_free_guidance: bool, noise_level: Tensor, generator: Any, image_embeds: Tensor, **_: Any

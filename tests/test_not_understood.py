@@ -51,6 +51,8 @@ def test_what_is_around_a_thing_and_may_be_missing_is_a_note(starter):
         "left out: of 'a dog on a beach' 'a beach' may be missing: nothing that this checkpoint takes it for has such a name"
     ]
     assert "of 'Seven ducks' 'Seven' may be missing" in starter.embed(text="Seven ducks").notes[0].text
+    told = [n.text for n in starter.embed(text="a child flying a kite on a hill").notes if n.kind == "left out"]
+    assert [text.split("'")[3] for text in told] == ["a child", "a hill"]
     for known in (
         "a pig on green.",
         "a bird on light blue",

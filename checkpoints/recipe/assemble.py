@@ -19,7 +19,7 @@ from .decoders import Decoder, pipeline
 from .recognition import quantised
 from .space import EMBED_DIM
 
-STEPS, GUIDANCE, STRIP_NOISE = 12, 4.0, 0.1
+STEPS, GUIDANCE = 12, 4.0
 CRISP = 0.5  # of the upscaler: all of it is crisper, and the judge names fewer pictures
 KEPT = "README.md"  # cards are written by hand
 
@@ -47,7 +47,7 @@ def starter(
     shared = {
         "default_steps": STEPS,
         "default_guidance": GUIDANCE,
-        "strip_noise": STRIP_NOISE,
+        "things_alone": True,
         "upscaler": Upscaler.from_pretrained(upscaler, strength=CRISP).half() if upscaler.is_dir() else None,
     }
     first, second = (decoders / decoder.value for decoder in Decoder)
