@@ -13,10 +13,14 @@ from unialign_gen.cli import app
 from unialign_gen.loading import open_aligner
 from unialign_gen.mixing import mix
 
-pytest.importorskip("mteb", reason="mteb is not installed: pip install 'unialign_gen[mteb]'")
-pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed: pip install 'unialign_gen[mteb]'")
-
 RATE = 16000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Imported when these tests run, not by every process that collects them."""
+    for name in ("mteb", "sentence_transformers"):
+        pytest.importorskip(name, reason=f"{name} is not installed: pip install 'unialign_gen[mteb]'")
 
 
 @pytest.fixture(scope="module")
