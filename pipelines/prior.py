@@ -12,8 +12,10 @@ from torch import Tensor
 
 from unialign_gen.errors import InputError
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
+Draw = torch.Generator | int | None
+Draws = Draw | Sequence[torch.Generator] | Sequence[int]
 FEWEST = 4  # pictures of a thing that say how pictures of it differ
+STREAM = 1 << 62  # so that the prior's numbers and the decoder's first noise, of one seed, have nothing to do with each other
 
 
 class EmbeddingPrior(ModelMixin, ConfigMixin):
@@ -35,7 +37,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
 
     and what it does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. The noise is
     Gaussian or, where the prior keeps `pictures`, how one of those of the likeliest thing differs from it: a point where a
-    picture was is drawn better than one where none was. A thing that has fewer than four stays at its mean.
+    picture was is drawn better than one where none was; seeds that follow each other go through all of them before any
+    repeats. A thing that has fewer than four stays at its mean.
     Along the directions that prompts name, rows of `named`, there is the less noise the more the prompt says of them. The
     result is brought back to norm 1.
 
@@ -107,7 +110,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         embeddings: Tensor,
         strength: float | None = None,
         temperature: float = 0.0,
-        generator: Generators = None,
+        generator: Draws = None,
     ) -> Tensor:
         """Unit embeddings (B, embed_dim), moved, in fp32.
 
@@ -115,8 +118,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             embeddings: unit embeddings of prompts, (B, embed_dim).
             strength: 0 keeps them, 1 moves them all the way; the prior's own by default.
             temperature: 0 gives the mean; 1 differs as pictures of one thing do.
-            generator: where the draw comes from, one for all rows in turn or one for each: rows whose generators have the same
-                seed share their draw.
+            generator: where the draw comes from, a generator or a seed: one for all rows in turn, of a seed the one that
+                follows for each, or one for each row: rows with the same seed share their draw.
 
         Raises:
             InputError: a strength that is not between 0 and 1, a temperature below 0, or generators that are not one a row.
@@ -154,15 +157,14 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             return torch.lerp(e, known, strength)
         return e + strength * (known - e) @ self.moves.to(e.device, torch.float32)
 
-    def _noise(self, offset: Tensor, thing: int, generator: torch.Generator | None, whitening: Tensor) -> Tensor:
+    def _noise(self, offset: Tensor, thing: int, draw: Draw, whitening: Tensor) -> Tensor:
         """How another picture of the same thing might differ (d,); `offset` (d,) is how the prompt itself does."""
-        device = generator.device if generator else "cpu"
         if self.config["pictures"]:
             own = self.deviations[self.shows == thing].float()
-            chosen = int(torch.randint(max(1, len(own)), (), generator=generator, device=device))
-            noise = own[chosen] if len(own) >= FEWEST else torch.zeros_like(offset)
+            noise = own[one_of(len(own), draw)] if len(own) >= FEWEST else torch.zeros_like(offset)
         else:
-            noise = torch.randn(len(offset), generator=generator, device=device)
+            generator = torch.Generator().manual_seed(draw ^ STREAM) if isinstance(draw, int) else draw
+            noise = torch.randn(len(offset), generator=generator, device=generator.device if generator else "cpu")
         noise = noise.to(offset.device)
         if self.config["directions"]:
             named = self.named.to(offset.device, torch.float32)  # (k, d)
@@ -171,12 +173,22 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         return torch.linalg.solve(whitening.T, noise)  # noise W^-1
 
 
-def each(generator: Generators, count: int) -> Sequence[torch.Generator | None]:
-    """A generator for each of `count` rows.
+def one_of(count: int, draw: Draw) -> int:
+    """A place below `count`: any by a generator, and by a seed another than the seeds before it, until none is left."""
+    if isinstance(draw, int):
+        turn, place = divmod(draw, count)
+        return int(torch.randperm(count, generator=torch.Generator().manual_seed(turn))[place])
+    return int(torch.randint(count, (), generator=draw, device=draw.device if draw else "cpu"))
+
+
+def each(generator: Draws, count: int) -> Sequence[Draw]:
+    """A generator or a seed for each of `count` rows.
 
     Raises:
         InputError: there are several, and not as many as rows.
     """
+    if isinstance(generator, int):
+        return [generator + i for i in range(count)]
     if generator is None or isinstance(generator, torch.Generator):
         return [generator] * count
     if len(generator) != count:

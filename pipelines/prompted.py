@@ -33,12 +33,12 @@ from .output import PictureOutput
 from .phrases import are_things, left_out, phrases_of
 from .prior import EmbeddingPrior, each, temperature_of
 from .prompts import (
-    PRIOR_STREAM,
     beside,
     encode_prompts,
     generators,
     mixed_prompts,
     moved_prompts,
+    picture_seeds,
     rows_of,
 )
 from .upscaler import Upscaler
@@ -324,10 +324,8 @@ class PromptedPipeline:
         rows, draws, times = self.inputs(ready), None, ready.pictures
         if ready.prior_temperature:
             rows, times = [inputs for inputs in rows for _ in range(ready.pictures)], 1
-            draws = ready.generator
-            if ready.seed is not None:
-                draws = generators(ready.seed, len(ready.prompts), ready.pictures, stream=PRIOR_STREAM)
-            draws = each(draws, len(rows))
+            seeds = None if ready.seed is None else picture_seeds(ready.seed, len(ready.prompts), ready.pictures)
+            draws = each(ready.generator if seeds is None else seeds, len(rows))
         prompts = [inputs for inputs, _ in rows]
         moved = moved_prompts(prompts, ready, self.prior, draws)
         unit = mixed_prompts(prompts, moved, ready)

@@ -18,8 +18,6 @@ from unialign_gen.request.request import SEEDS
 from .beside import Box, side_by_side
 from .prior import EmbeddingPrior, move_to_known
 
-PRIOR_STREAM = 1 << 62  # so that the prior's numbers and the decoder's first noise have nothing to do with each other
-
 
 def encode_prompts(aligner: Aligner, prompts: Sequence[Sequence[Prompt]]) -> tuple[tuple[Prompt, ...], ...]:
     """The same prompts with the unit embeddings (d,) of their values.
@@ -58,7 +56,8 @@ def moved_prompts(
     """Of encoded prompts each input's unit embedding (d,).
 
     The prior moves what was encoded, before it is mixed: weights keep their meaning, and ready embeddings stay what they are.
-    `draws` are the generators (B) of what prompts leave open, at the request's temperature; without them it stays at its mean.
+    `draws` are generators or seeds (B) of what prompts leave open, at the request's temperature; without them it stays at its
+    mean.
     """
     move = move_to_known(prior, request.prior_strength, (request.prior_temperature or 0.0) if draws else 0.0)
 
@@ -131,10 +130,14 @@ def first_seeds(seed: int | Sequence[int], count: int, per_prompt: int) -> list[
     return list(seed)
 
 
-def generators(seed: int | Sequence[int], count: int, per_prompt: int, stream: int = 0) -> list[torch.Generator]:
-    """One CPU generator a picture: prompt i, picture j draws from its prompt's first seed + j; other numbers in each stream."""
-    seeds = [(s + j) % SEEDS for s in first_seeds(seed, count, per_prompt) for j in range(per_prompt)]
-    return [torch.Generator().manual_seed(s ^ stream) for s in seeds]
+def picture_seeds(seed: int | Sequence[int], count: int, per_prompt: int) -> list[int]:
+    """One a picture: that of prompt i, picture j is its prompt's first seed + j."""
+    return [(s + j) % SEEDS for s in first_seeds(seed, count, per_prompt) for j in range(per_prompt)]
+
+
+def generators(seed: int | Sequence[int], count: int, per_prompt: int) -> list[torch.Generator]:
+    """A CPU generator for each of `picture_seeds`."""
+    return [torch.Generator().manual_seed(s) for s in picture_seeds(seed, count, per_prompt)]
 
 
 def reseeded(generator: torch.Generator) -> torch.Generator:

@@ -18,7 +18,7 @@ from unialign_gen.film.writer import FilmWriter
 from unialign_gen.loading import shipped_folder
 from unialign_gen.media import Excerpt, load_sound, sound_blocks
 from unialign_gen.pipelines.prior import temperature_of
-from unialign_gen.pipelines.prompts import PRIOR_STREAM, generators
+from unialign_gen.pipelines.prompts import picture_seeds
 
 
 def blocks_of(samples, sizes):
@@ -91,7 +91,7 @@ def test_the_first_frame_is_the_picture_of_the_first_moment(starter, tmp_path):
     plan = Plan(pictures=2, fps=4, side=128)
     make_film(starter, wav, tmp_path / "f.mp4", plan, seed=5, num_inference_steps=1)
     track = listen(starter.aligner, wav, plan)
-    draws = generators(5, len(track.points), 1, PRIOR_STREAM)
+    draws = picture_seeds(5, len(track.points), 1)
     track.points = starter.prior(track.points, temperature=temperature_of(starter.prior), generator=draws)
     point = track.at(torch.tensor([0.0]), plan.smooth)
     picture = starter(embeds=point, seed=[5], num_inference_steps=1).images[0]

@@ -18,7 +18,8 @@ from unialign_gen.errors import InputError
 from unialign_gen.loading import shipped_folder
 from unialign_gen.mixing import mix
 from unialign_gen.pipelines import EmbeddingPrior
-from unialign_gen.pipelines.prompts import PRIOR_STREAM, generators
+from unialign_gen.pipelines.prior import one_of
+from unialign_gen.pipelines.prompts import generators, picture_seeds
 
 FEW = {"num_inference_steps": 2}
 
@@ -162,6 +163,13 @@ def test_a_prior_with_pictures_draws_how_these_differ_from_their_thing():
     assert float(apart.max()) < 1e-5
     assert (torch.bincount(which, minlength=5) > rows / 5 / 1.5).all()
     assert torch.equal(known(torch.eye(6)[1:2], temperature=0.5), known(torch.eye(6)[1:2]))
+    for first in (0, 10, 5 * 10**17):  # seeds that follow each other: every picture once, before any twice
+        seeded = known(torch.eye(6)[0].expand(5, 6), temperature=0.5, generator=first)
+        which = torch.cdist(seeded, expected, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+        assert sorted(which.tolist()) == [0, 1, 2, 3, 4]
+        assert torch.equal(seeded, known(torch.eye(6)[0].expand(5, 6), temperature=0.5, generator=range(first, first + 5)))
+    orders = {tuple(one_of(5, 5 * turn + place) for place in range(5)) for turn in range(20)}
+    assert len(orders) > 10
 
 
 def test_a_prior_with_pictures_keeps_what_a_prompt_names():
@@ -301,6 +309,6 @@ def test_a_films_moments_are_moved(starter, tmp_path, monkeypatch):
     for strength in (None, 0.0):
         with pytest.raises(KeyboardInterrupt):
             film.make_film(starter, sound, tmp_path / "x.mp4", prior_strength=strength, **FEW)
-    own, draws = starter.prior.config["temperature"], generators(0, len(seen[1]), 1, PRIOR_STREAM)
+    own, draws = starter.prior.config["temperature"], picture_seeds(0, len(seen[1]), 1)
     assert torch.allclose(seen[0], starter.prior(seen[1], temperature=own, generator=draws), atol=1e-6)
     assert not torch.allclose(seen[0], seen[1], atol=1e-3)

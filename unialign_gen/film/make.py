@@ -80,7 +80,7 @@ def make_film(
         InputError: the recording cannot be read, is silent or too long, or is `out` itself; or a bad option.
     """
     from ..pipelines.prior import move_to_known, temperature_of
-    from ..pipelines.prompts import PRIOR_STREAM, generators
+    from ..pipelines.prompts import picture_seeds
 
     file = Excerpt.of(source).source
     files = [file] if isinstance(file, str | Path) else []
@@ -90,7 +90,7 @@ def make_film(
     track = listen(pipeline.aligner, source, plan, check)
     if move is not None:
         # what a moment leaves open is drawn anew for each, so that the picture moves while the sound stays alike
-        track.points = move(track.points, generators(seed, len(track.points), 1, PRIOR_STREAM))
+        track.points = move(track.points, picture_seeds(seed, len(track.points), 1))
     total, done = picture_count(track.seconds, plan), 0
     with written(out) as path, FilmWriter(path, source, track.seconds, plan) as writer:
         for batch in draw_track(pipeline, track, plan, seed, base, share, **options):
