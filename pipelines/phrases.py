@@ -53,9 +53,7 @@ def phrases_of(text: str, known: Collection[str] = ()) -> Phrases | None:
     >>> phrases_of("two boats under a sun")
     Phrases(texts=('a sun', 'a boat'), counts=(1, 2), down=True)
     """
-    text = bare(text)
-    ground = re.search(rf" on {GROUND}", text, re.IGNORECASE)
-    text, ends = (text[: ground.start()], ground[0]) if ground else (text, "")
+    text, ends = without_ground(text)
     above, below, found = (split(text, words) for words in (ABOVE, BELOW, BESIDE))
     if len(found) > 1:  # commas alone may stand between the words for one thing
         found = [one for part in found for one in part.split(", ") if one]
@@ -67,7 +65,38 @@ def phrases_of(text: str, known: Collection[str] = ()) -> Phrases | None:
     ones, counts = zip(*(counted(one, known) for one in found), strict=True) if found else ((), ())
     if sum(counts) > FULL:
         ones, counts = tuple(found), (1,) * len(found)
-    return Phrases(tuple(one if " on " in one else one + ends for one in ones), counts, down) if sum(counts) > 1 else None
+    return Phrases(grounded(ones, ends), counts, down) if sum(counts) > 1 else None
+
+
+def related(text: str, known: Collection[str] = ()) -> Phrases | None:
+    """Who does something with what, or stands on what; None if a text says no such thing. They stand beside each other, or who
+    is on something above it.
+
+    >>> related("a girl holding two balloons")
+    Phrases(texts=('a girl', 'a balloon'), counts=(1, 2), down=False)
+    >>> related("a cat sleeping on a chair").down
+    True
+    """
+    text, ends = without_ground(text)
+    things = rf"(?:{'|'.join(sorted(DETERMINERS))}) .+"
+    found = re.fullmatch(rf"(.+?) (?:(?:\w+ing )?(on|with)|(\w+ing)) ({things})", text, re.IGNORECASE)
+    if found is None:
+        return None
+    ones, counts = zip(counted(found[1], known), counted(found[4], known), strict=True)
+    down = (found[2] or found[3]).lower() in ("on", "riding")
+    return Phrases(grounded(ones, ends), counts, down) if sum(counts) <= FULL else None
+
+
+def without_ground(text: str) -> tuple[str, str]:
+    """A text and the ground that it ends with, "" if it has none."""
+    text = bare(text)
+    ground = re.search(rf" on {GROUND}", text, re.IGNORECASE)
+    return (text[: ground.start()], ground[0]) if ground else (text, "")
+
+
+def grounded(texts: Sequence[str], ground: str) -> tuple[str, ...]:
+    """Texts with a ground, where they name none of their own."""
+    return tuple(text if " on " in text else text + ground for text in texts)
 
 
 def counted(text: str, known: Collection[str]) -> tuple[str, int]:
@@ -109,14 +138,17 @@ def split(text: str, words: Sequence[str]) -> list[str]:
     return [part for part in re.split(rf",? (?:{'|'.join(words)}) ", text, flags=re.IGNORECASE) if part]
 
 
-def are_things(texts: Sequence[str], understood: Sequence[Understood]) -> bool:
+def are_things(texts: Sequence[str], understood: Sequence[Understood], by_name: bool = False) -> bool:
     """Whether each of a text's parts names a thing, so that it is drawn for itself.
 
     All must be understood. They are things, and not two properties of one ("a black and white cat"), if each begins as a thing
-    does, with "a" or "two" say, or has a name of what it is understood as.
+    does, with "a" or "two" say, or has a name of what it is understood as. `by_name`, each must be understood as its noun.
     """
     if not all(u.understood for u in understood):
         return False
+    if by_name:
+        nouns = [re.split(rf" (?:{'|'.join(AROUND)}) ", text, flags=re.IGNORECASE)[0].split()[-1] for text in texts]
+        return all(u.named_in(noun) for u, noun in zip(understood, nouns, strict=True))
     begun = all(text.split()[0].lower() in DETERMINERS for text in texts)
     return begun or all(u.named_in(text, heads=True) for u, text in zip(understood, texts, strict=True))
 

@@ -30,7 +30,7 @@ from .conditions import Conditions
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
 from .output import PictureOutput
-from .phrases import are_things, left_out, phrases_of
+from .phrases import are_things, left_out, phrases_of, related
 from .prior import EmbeddingPrior, each, temperature_of
 from .prompts import (
     beside,
@@ -350,12 +350,16 @@ class PromptedPipeline:
                 return row, beside(row) if ready.mix == "beside" else None
             if not drawn or known is None or row[0].kind != "text":
                 return row, None
-            phrases = phrases_of(row[0].value, known.nouns)
+            text = row[0].value
+            phrases = phrases_of(text, known.nouns)
+            if lost := phrases is None:  # one picture of all of it, unless something would be left out
+                (whole,) = known(row[0].embedding[None], "text")
+                phrases = related(text, known.nouns) if whole.understood and left_out(text, whole) else None
             if phrases is None:
                 return row, None
             (things,) = encode_prompts(self.aligner, [[Prompt("text", text) for text in phrases.texts]])
             understood = known(torch.stack([thing.embedding for thing in things]), "text")
-            if not are_things(phrases.texts, understood):
+            if not are_things(phrases.texts, understood, by_name=lost):
                 return row, None
             return [thing for thing, count in zip(things, phrases.counts, strict=True) for _ in range(count)], phrases.boxes
 

@@ -9,7 +9,7 @@ from PIL import Image
 import unialign_gen
 from unialign_gen.errors import InputError
 from unialign_gen.pipelines.beside import Strips, drawn_beside, in_lines, side_by_side
-from unialign_gen.pipelines.phrases import Phrases, phrases_of
+from unialign_gen.pipelines.phrases import Phrases, phrases_of, related
 
 FEW = {"num_inference_steps": 2, "upscale": 1}
 HALVES = side_by_side([1, 1])
@@ -231,6 +231,36 @@ def ask(text, **options):
     from unialign_gen.request.arguments import ask
 
     return ask(text=text, mix="beside", seed=0, **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a girl holding an umbrella", things("a girl", "an umbrella")),
+        ("two monkeys eating a banana", things("a monkey", "a banana", counts=(2, 1))),
+        ("a man riding a horse", things("a man", "a horse", down=True)),
+        ("a cat sleeping on a chair", things("a cat", "a chair", down=True)),
+        ("A bear with three balloons on blue.", things("A bear on blue", "a balloon on blue", counts=(1, 3))),
+        ("a dog on a red background", None),
+        ("a frying pan", None),
+        ("a king", None),
+        ("four dogs with four balls", None),
+    ],
+)
+def test_who_does_what_with_what(text, expected):
+    assert related(text) == expected
+
+
+def test_what_one_picture_would_leave_out_stands_beside_the_rest(starter):
+    def drawn(text):
+        ((row, boxes),) = starter.inputs(starter.encoded(ask(text)))
+        return [prompt.value for prompt in row] if boxes else None
+
+    assert drawn("a robot playing a guitar") == ["a robot", "a guitar"]
+    assert drawn("a man riding a horse") == ["a man", "a horse"]
+    assert drawn("a dog on a leash") is None  # which it takes for a dog
+    assert drawn("a blorptang playing a guitar") is None
+    assert drawn("a dog with a ball") is None  # one picture has both
 
 
 def test_alone_and_among_others_it_is_the_same_picture(starter):
