@@ -82,7 +82,7 @@ def related(text: str, known: Collection[str] = ()) -> Phrases | None:
     found = re.fullmatch(rf"(.+?) (?:(?:\w+ing )?(on|with)|(\w+ing)) ({things})", text, re.IGNORECASE)
     if found is None:
         return None
-    ones, counts = zip(counted(found[1], known), counted(found[4], known), strict=True)
+    ones, counts = zip(*(counted(one, known) for one in (found[1], found[4])), strict=True)
     down = (found[2] or found[3]).lower() in ("on", "riding")
     return Phrases(grounded(ones, ends), counts, down) if sum(counts) <= FULL else None
 
