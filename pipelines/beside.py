@@ -101,13 +101,13 @@ class Strips:
         )  # (h, w), shares of a side
         outer = (1 - inward / MARGIN).clamp(min=0)
         grounds = pictures[:, :, outer > 0].median(2).values  # (k, 3)
-        shared = grounds.mean(0)
-        if (grounds - shared).abs().max() < ALIKE:
-            gain = shared / grounds.clamp(min=1e-3)
-            pictures, grounds = pictures * gain[:, :, None, None], shared.expand_as(grounds)
+        unlike = (pictures - grounds[:, :, None, None]).abs().amax(1, keepdim=True)  # (k, 1, h, w)
+        like = (2 - unlike / ALIKE).clamp(0, 1)
+        if (grounds.amax(0) - grounds.amin(0)).max() < ALIKE:
+            shared = grounds.mean(0).expand_as(grounds)
+            pictures, grounds = pictures + like * (shared - grounds)[:, :, None, None], shared
         panels = grounds[:, :, None, None].repeat(1, 1, high, wide)  # (k, 3, h, w)
-        unlike = (pictures - panels).abs().amax(1, keepdim=True)  # (k, 1, h, w)
-        pictures = torch.lerp(pictures, panels, outer * (2 - unlike / ALIKE).clamp(0, 1))
+        pictures = torch.lerp(pictures, panels, outer * like)
         for panel, picture, box in zip(panels, pictures, self.boxes, strict=True):
             left, top, right, bottom = (round(at * side) for at, side in zip(box, (wide, high) * 2, strict=True))
             scale = min((bottom - top) / high, (right - left) / wide)

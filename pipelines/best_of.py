@@ -28,7 +28,7 @@ def draw_best(pipeline: Any, count: int, request: Request) -> PictureOutput:
         return drawn
     pipeline.aligner.part("image")  # before anything is drawn in vain
     with collected() as notes:
-        wanted, used = pipeline.mixed(replace(request, prior_temperature=0.0))  # (B, d)
+        wanted, used = pipeline.mixed(replace(request, prior_temperature=0.0), apart=True)  # (B, d)
         used = replace(used, prior_temperature=pipeline.sampled(request).prior_temperature)
         unit, found = pipeline.placed(replace(used, pictures=count))
         candidates, strips = unit.split(count), pipeline.scaled(found)  # B times (count, d)

@@ -15,9 +15,10 @@ BESIDE = ("and", "&", "beside", "next to", "near")
 ABOVE = ("above", "over", "on top of")
 BELOW = ("below", "beneath", "underneath", "under")
 AROUND = ("on", "in", "inside", "into", "at", "with", "behind", "through", "across", "among")
-GROUND = r"(?:(?:light |dark )?\w+|(?:(?:an?|the) )?(?:\w+ )+background)$"  # a colour, behind "on"
+GROUND = r"(?:(?:light |dark )?\w+|(?:(?:an?|the) )?(?:\w+ ){1,4}background)$"  # a colour, behind "on"
 MANY = r"^(?:[5-9]|\d\d+)\b|\b(?:five|six|seven|eight|nine|ten|eleven|twelve)\b"
 DETERMINERS = {"a", "an", "the", "one", "two", "three", "four", "some"}
+WHO = r"(.+?)(?<!\ba)(?<!\ban)(?<!\bthe)(?! during )"  # not an article alone
 NUMBERS = {word: n for n, words in enumerate(("two", "three", "four", "five", "six"), 2) for word in (words, str(n))}
 IRREGULAR = {"men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse", "geese": "goose"}
 IRREGULAR |= {word: word for word in ("deer", "fish", "sheep")}
@@ -79,8 +80,8 @@ def related(text: str, known: Collection[str] = ()) -> Phrases | None:
     """
     text, ends = without_ground(text)
     things = rf"(?:{'|'.join(sorted(DETERMINERS))}) .+"
-    found = re.fullmatch(rf"(.+?) (?:(?:\w+ing )?(on|with)|(\w+ing)) ({things})", text, re.IGNORECASE)
-    if found is None:
+    found = re.fullmatch(rf"{WHO} (?:(?:\w+ing )?(on|with)|(\w+ing)) ({things})", text, re.IGNORECASE)
+    if found is None or re.search(rf" \w+ing {things}", found[4], re.IGNORECASE):
         return None
     ones, counts = zip(*(counted(one, known) for one in (found[1], found[4])), strict=True)
     down = (found[2] or found[3]).lower() in ("on", "riding")
@@ -109,7 +110,8 @@ def counted(text: str, known: Collection[str]) -> tuple[str, int]:
     """
     found = re.fullmatch(rf"(?:the )?({'|'.join(NUMBERS)}) (.*?)\b(\w++)((?: (?:{'|'.join(AROUND)}) .*)?)", text, re.IGNORECASE)
     one = singular(found[3].lower(), known) if found else None
-    if found is None or one is None:
+    several = found and any(word in IRREGULAR or singular(word, known) in known for word in found[2].lower().split())
+    if found is None or one is None or several:  # nothing that is counted, or more than one thing
         return text, 1
     return with_article(f"{found[2]}{one}{found[4]}"), NUMBERS[found[1].lower()]
 
@@ -164,7 +166,7 @@ def left_out(text: str, understood: Understood) -> list[str]:
     """
     text = bare(text)
     words = re.split(rf" ({'|'.join(AROUND)}) ", text, flags=re.IGNORECASE)
-    doing = re.fullmatch(rf"(.+?) \w+ing ((?:{'|'.join(sorted(DETERMINERS))}) .+)", words[0], re.IGNORECASE)
+    doing = re.fullmatch(rf"{WHO} \w+ing ((?:{'|'.join(sorted(DETERMINERS))}) .+)", words[0], re.IGNORECASE)
     around = [
         what
         for word, what in zip(words[1::2], words[2::2], strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -118,8 +119,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             embeddings: unit embeddings of prompts, (B, embed_dim).
             strength: 0 keeps them, 1 moves them all the way; the prior's own by default.
             temperature: 0 gives the mean; 1 differs as pictures of one thing do.
-            generator: where the draw comes from, a generator or a seed: one for all rows in turn, of a seed the one that
-                follows for each, or one for each row: rows with the same seed share their draw.
+            generator: where the draw comes from, a generator or a seed: one for each row, where rows with the same seed share
+                their draw, or one for all: row i of B draws by seed * B + i.
 
         Raises:
             InputError: a strength that is not between 0 and 1, a temperature below 0, or generators that are not one a row.
@@ -174,10 +175,9 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
 
 
 def one_of(count: int, draw: Draw) -> int:
-    """A place below `count`: any by a generator, and by a seed another than the seeds before it, until none is left."""
+    """A place below `count`: any by a generator; by seeds that follow each other every one, in one shuffled order."""
     if isinstance(draw, int):
-        turn, place = divmod(draw, count)
-        return int(torch.randperm(count, generator=torch.Generator().manual_seed(turn))[place])
+        return int(torch.randperm(count, generator=torch.Generator().manual_seed(count))[draw % count])
     return int(torch.randint(count, (), generator=draw, device=draw.device if draw else "cpu"))
 
 
@@ -187,13 +187,13 @@ def each(generator: Draws, count: int) -> Sequence[Draw]:
     Raises:
         InputError: there are several, and not as many as rows.
     """
-    if isinstance(generator, int):
-        return [generator + i for i in range(count)]
+    if isinstance(generator, int | Integral):
+        return [int(generator) * count + i for i in range(count)]
     if generator is None or isinstance(generator, torch.Generator):
         return [generator] * count
     if len(generator) != count:
         raise InputError(f"{len(generator)} generators for {count} pictures: give one, or one for each")
-    return list(generator)
+    return [int(draw) if isinstance(draw, int | Integral) else draw for draw in generator]
 
 
 def move_to_known(

@@ -43,6 +43,7 @@ from .prompts import (
 )
 from .upscaler import Upscaler
 
+ENLARGED = 8  # pictures at a time, which bounds the memory
 FROM_UNIT = VaeImageProcessor(do_normalize=False)  # pictures (B, 3, h, w) in [0, 1] to an output type
 
 
@@ -161,7 +162,7 @@ class PromptedPipeline:
             if request.mix == "beside":
                 raise InputError("an edit draws one point: choose another mix than beside")
             canvas = Canvas.of(edit, request, self.sample_side, self.size_multiple)
-            conditions, used = self.conditions(request)
+            conditions, used = self.conditions(request, apart=False)
             if edit.picture is not None and int(conditions.steps * edit.share) == 0 < edit.share:
                 least = 1 / conditions.steps
                 raise InputError(f"strength {edit.share:g} of {conditions.steps} steps is none of them: at least {least:.2g}")
@@ -204,53 +205,68 @@ class PromptedPipeline:
         height, width = (None if side is None else side // scale for side in sides)
         drawn = replace(request, height=height, width=width)
         strips, latent = conditions.strips, request.output_type == "latent"
-        alone = bool(self.config.get("things_alone")) and any(strips)
+        alone, count = bool(self.config.get("things_alone")) and any(strips), len(conditions.image_embeds)
         if alone:
-            small = self.sample_things(drawn, conditions)  # (things, 3, h, w)
+            made = self.sample_things(drawn, conditions)  # (things, ...)
         else:
-            made = [None if s is None else self.strip_conditions(s.embeds, request) for s in strips]
+            own = [None if s is None else self.strip_conditions(s.embeds, request) for s in strips]
             # a decoder of one's own may have no UNet, and draws no strips
-            with drawn_beside(self.unet, strips, made) if any(strips) else nullcontext():
+            with drawn_beside(self.unet, strips, own) if any(strips) else nullcontext():
                 if scale == 1 or latent:
                     return self.sample(drawn, conditions)
-                small = self.sample(replace(drawn, output_type="pt"), conditions)  # (B, 3, h, w)
-        large = small if scale == 1 or latent else F.avg_pool2d(self.enlarged(small), most // scale)
+                made = self.sample(replace(drawn, output_type="pt"), conditions)  # (B, 3, h, w)
+        if scale > 1 and not latent:
+            made = torch.cat([F.avg_pool2d(self.enlarged(some), most // scale) for some in made.split(ENLARGED)])
+        pages = made[:count]
         if alone:
-            of = torch.tensor(conditions.things, device=large.device)
-            pages = large[: len(conditions.image_embeds)].clone()
+            of = torch.tensor(conditions.things, device=made.device)
+            pages = pages.clone()
             for i, s in enumerate(strips):
                 if s is not None:
-                    pages[i] = s.set_in(large[of == i])
-            large = pages
-        return self.latents_of(large) if latent else FROM_UNIT.postprocess(large, request.output_type)
+                    things = self.pixels_of(made[of == i]) if latent else made[of == i]
+                    page = s.set_in(things.float())
+                    pages[i] = self.latents_of(page[None])[0] if latent else page
+        return pages if latent else FROM_UNIT.postprocess(pages, request.output_type)
 
     def sample_things(self, request: Request, conditions: Conditions) -> Tensor:
-        """Pictures (things, 3, h, w) in [0, 1] of every thing alone; a callback sees the latents of each picture's first."""
-        things, callback = conditions.things, request.callback_on_step_end
+        """Every thing alone: latents (things, C, h, w) where these are asked for, else pictures (things, 3, h, w) in [0, 1].
+
+        A callback sees the latents of the first thing of each picture.
+
+        Raises:
+            InputError: a callback that asks for more than latents.
+        """
+        things, callback, count = conditions.things, request.callback_on_step_end, len(conditions.image_embeds)
+        asked = set(request.callback_on_step_end_tensor_inputs)
+        if callback is not None and asked - {"latents"}:
+            raise InputError("where things are drawn alone a callback can have latents, and no other tensors")
         options = dict(request.options)
         for name, rows in request.options.items():
             if isinstance(rows, list | tuple):  # words of each prompt
                 words = rows_of(name, rows, conditions.prompts, request.pictures)
                 options[name] = [words[i] for i in things]
+        latents = request.latents
+        if latents is not None:  # moved for those beside the first, so that two of a kind differ
+            number = [things[:at].count(i) for at, i in enumerate(things)]
+            latents = torch.stack([latents[i].roll(3 * k, -1) for i, k in zip(things, number, strict=True)])
 
         def step_end(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            latents = tensors["latents"]
-            own = latents[: len(conditions.image_embeds)]
+            every = tensors["latents"]
             assert callback is not None
-            changed = {"latents": own, **(callback(pipe, step, timestep, {**tensors, "latents": own}) or {})}
-            return {**changed, "latents": torch.cat([changed["latents"], latents[len(own) :]])}
+            changed = callback(pipe, step, timestep, {"latents": every[:count]} if asked else {}) or {}
+            return {"latents": torch.cat([changed.get("latents", every[:count]), every[count:]])}
 
         alone = replace(
             request,
             prompts=(),
             pictures=1,
             options=options,
-            latents=None if request.latents is None else request.latents[things],
+            latents=latents,
             callback_on_step_end=callback and step_end,
-            output_type="pt",
+            callback_on_step_end_tensor_inputs=("latents",),
+            output_type="latent" if request.output_type == "latent" else "pt",
         )
-        drawn: Tensor = self.sample(alone, conditions.of_things())
-        return drawn.float()
+        return self.sample(alone, conditions.of_things())
 
     def latents_of(self, pictures: Tensor) -> Tensor:
         """Clean latents (B, C, h, w) of pictures (B, 3, H, W) in [0, 1]."""
@@ -258,6 +274,14 @@ class PromptedPipeline:
         if hasattr(self, "movq"):
             return self.movq.encode(signed).latents
         return self.vae.encode(signed).latent_dist.mode() * self.vae.config.scaling_factor
+
+    def pixels_of(self, latents: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] of clean latents (B, C, h, w)."""
+        if hasattr(self, "movq"):
+            signed = self.movq.decode(latents, force_not_quantize=True).sample
+        else:
+            signed = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return (signed.float() / 2 + 0.5).clamp(0, 1)
 
     def strip_conditions(self, embeds: Tensor, request: Request) -> Tensor:
         """What the UNet takes for embeddings (k, d) at decoder scale."""
@@ -283,16 +307,17 @@ class PromptedPipeline:
         return replace(request, prompts=encode_prompts(self.aligner, request.prompts))
 
     @torch.no_grad()
-    def mixed(self, request: Request) -> tuple[Tensor, Request]:
-        """Unit embeddings (B * pictures, d), prompt by prompt, and the request with what its files were encoded to.
+    def mixed(self, request: Request, apart: bool = False) -> tuple[Tensor, Request]:
+        """Unit embeddings (B * pictures, d), prompt by prompt, and the request with what its files were encoded to; `apart`, of
+        a text that is drawn as several things, their mix.
 
         At a temperature of the prior each picture has its own; without one they are the mean, and those of a prompt are equal.
         """
-        ready = self.read(request)
-        return self.points(ready), ready
+        ready = self.read(request, apart)
+        return self.placed(ready, apart)[0], ready
 
-    def read(self, request: Request) -> Request:
-        """The request with what its prompts are encoded to, and notes of what was not understood.
+    def read(self, request: Request, apart: bool = False) -> Request:
+        """The request with what its prompts are encoded to, and notes of what was not understood; `apart` as in `inputs`.
 
         Raises:
             InputError: nothing to draw, or options of the prior where there is nothing that it moves.
@@ -304,7 +329,7 @@ class PromptedPipeline:
             if getattr(request, name) and kinds == {"embeds"}:
                 raise InputError(f"{name} moves prompts that are encoded; embeds are drawn where they are: leave it out")
         ready = self.encoded(request)
-        self.tell_not_understood(ready)
+        self.tell_not_understood(ready, apart)
         return ready
 
     def sampled(self, request: Request) -> Request:
@@ -313,7 +338,7 @@ class PromptedPipeline:
         ready = all(prompt.kind == "embeds" for row in request.prompts for prompt in row)
         return request if request.prior_temperature is not None or not own or ready else replace(request, prior_temperature=own)
 
-    def placed(self, ready: Request) -> tuple[Tensor, list[Strips | None]]:
+    def placed(self, ready: Request, apart: bool = True) -> tuple[Tensor, list[Strips | None]]:
         """`mixed`, of a request that is encoded, and of each picture what stands beside each other in it, unit embeddings.
 
         Raises:
@@ -321,7 +346,7 @@ class PromptedPipeline:
         """
         if ready.mix == "beside" and not self.strips_drawn:
             raise InputError("this decoder draws one point: choose another mix than beside")
-        rows, draws, times = self.inputs(ready), None, ready.pictures
+        rows, draws, times = self.inputs(ready, apart), None, ready.pictures
         if ready.prior_temperature:
             rows, times = [inputs for inputs in rows for _ in range(ready.pictures)], 1
             seeds = None if ready.seed is None else picture_seeds(ready.seed, len(ready.prompts), ready.pictures)
@@ -335,9 +360,9 @@ class PromptedPipeline:
                 strips[i] = Strips(torch.stack(moved[i]), boxes)
         return unit.repeat_interleave(times, 0), [one for one in strips for _ in range(times)]
 
-    def inputs(self, ready: Request) -> list[tuple[Sequence[Prompt], tuple[Box, ...] | None]]:
+    def inputs(self, ready: Request, apart: bool = True) -> list[tuple[Sequence[Prompt], tuple[Box, ...] | None]]:
         """Of each prompt of an encoded request its inputs, or the things that its only text names; and where they stand, None
-        where they are one point.
+        where they are one point. Who does what with what is two things only where they are drawn `apart`.
 
         Raises:
             InputError: inputs that are to stand beside each other, with weights that are not above 0.
@@ -352,7 +377,7 @@ class PromptedPipeline:
                 return row, None
             text = row[0].value
             phrases = phrases_of(text, known.nouns)
-            if lost := phrases is None:  # one picture of all of it, unless something would be left out
+            if lost := phrases is None and apart:  # one picture of all of it, unless something would be left out
                 (whole,) = known(row[0].embedding[None], "text")
                 phrases = related(text, known.nouns) if whole.understood and left_out(text, whole) else None
             if phrases is None:
@@ -367,16 +392,16 @@ class PromptedPipeline:
 
     def points(self, ready: Request) -> Tensor:
         """`mixed`, of a request that is encoded."""
-        return self.placed(ready)[0]
+        return self.placed(ready, apart=False)[0]
 
-    def tell_not_understood(self, ready: Request) -> None:
+    def tell_not_understood(self, ready: Request, apart: bool) -> None:
         """A note on every encoded prompt that is like nothing the checkpoint knows, and on words that are drawn as others or
         hardly at all.
         """
         known = understanding_in(checkpoint_folder(self))
         if known is None:
             return
-        said = {id(p): p for row, _ in self.inputs(ready) for p in row if p.kind != "embeds"}  # each of several once
+        said = {id(p): p for row, _ in self.inputs(ready, apart) for p in row if p.kind != "embeds"}  # each of several once
         for prompt in said.values():
             (found,) = known(prompt.embedding[None], prompt.kind)
             if not found.understood:
@@ -392,11 +417,11 @@ class PromptedPipeline:
         single = [replace(request, pictures=1, prompts=((replace(p, weight=1.0),),), mix="lerp") for p in request.prompts[0]]
         return [self.mixed(one)[0][0] for one in single]
 
-    def conditions(self, request: Request) -> tuple[Conditions, Request]:
-        """What the decoder samples from, and the request as it was used."""
+    def conditions(self, request: Request, apart: bool = True) -> tuple[Conditions, Request]:
+        """What the decoder samples from, and the request as it was used; `apart` as in `inputs`."""
         if request.image_embeds is None:
-            request = self.read(self.sampled(request))
-            unit, found = self.placed(request)
+            request = self.read(self.sampled(request), apart)
+            unit, found = self.placed(request, apart)
             wanted, strips = self.embed_scale(unit), self.scaled(found)
         else:
             strips = []

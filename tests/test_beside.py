@@ -141,6 +141,7 @@ def things(*texts, counts=None, down=False):
         ("three red apples", things("a red apple", counts=(3,))),
         ("The Six balloons on blue", things("a balloon on blue", counts=(6,))),
         ("2 foxes in a forest", things("a fox in a forest", counts=(2,))),
+        ("two men riding two horses", None),
         ("two mice and a cat", things("a mouse", "a cat", counts=(2, 1))),
         ("two suns above four boats", things("a sun", "a boat", counts=(2, 4), down=True)),
         ("four cats and three dogs", things("four cats", "three dogs")),  # too many to stand alone
@@ -243,7 +244,10 @@ def ask(text, **options):
         ("A bear with three balloons on blue.", things("A bear on blue", "a balloon on blue", counts=(1, 3))),
         ("a dog on a red background", None),
         ("a frying pan", None),
-        ("a king", None),
+        ("a king with a sword", things("a king", "a sword")),
+        ("a city during the night", None),
+        ("a man wearing a hat riding a horse", None),
+        ("two men riding two horses", things("a man", "a horse", counts=(2, 2), down=True)),
         ("four dogs with four balls", None),
     ],
 )
@@ -261,6 +265,10 @@ def test_what_one_picture_would_leave_out_stands_beside_the_rest(starter):
     assert drawn("a dog on a leash") is None  # which it takes for a dog
     assert drawn("a blorptang playing a guitar") is None
     assert drawn("a dog with a ball") is None  # one picture has both
+    both = starter.embed(text=["a man", "a horse"])
+    whole = starter.embed(text="a man riding a horse")  # is one point still, near the horse, and says so
+    assert [n.kind for n in whole.notes] == ["left out"]
+    assert float(whole[0] @ both[1]) > 0.9 > float(whole[0] @ both[0])
 
 
 def test_alone_and_among_others_it_is_the_same_picture(starter):
@@ -279,7 +287,7 @@ def test_alone_and_among_others_it_is_the_same_picture(starter):
 
 
 def test_grounds_that_are_alike_become_one_and_no_frame_is_seen():
-    """Blue, and a darker blue with a darker rim, are one ground; white beside blue stays white."""
+    """Blue, and a darker blue with a darker rim, are one ground; white beside blue stays white, and no thing changes."""
     blue, white = torch.tensor([0.3, 0.5, 0.9])[:, None, None].expand(3, 64, 64), torch.ones(3, 64, 64)
     darker = 0.9 * blue
     framed = darker.clone()
@@ -290,6 +298,10 @@ def test_grounds_that_are_alike_become_one_and_no_frame_is_seen():
     page = Strips(torch.zeros(2, 2), HALVES).set_in(torch.stack([blue, white]))
     assert torch.allclose(page[:, :, :30], blue[:, :, :30], atol=1e-3)
     assert torch.allclose(page[:, :, 34:], white[:, :, 34:], atol=1e-3)
+    black, thing = torch.zeros(3, 64, 64), torch.tensor([0.9, 0.6, 0.3])[:, None, None]
+    black[:, 16:48, 16:48] = thing
+    page = Strips(torch.zeros(2, 2), HALVES).set_in(torch.stack([black, black.clamp(min=0.1)]))
+    assert torch.allclose(page[:, 26:38, [16, 48]], thing[..., 0, None].expand(3, 12, 2), atol=1e-3)
 
 
 def test_things_are_drawn_alone_at_full_size_and_then_made_smaller(starter):
@@ -321,6 +333,11 @@ def test_a_callback_sees_every_step_and_can_stop(starter):
     assert seen == [(0, (2, 4, 16, 16)), (1, (2, 4, 16, 16))]
     with pytest.raises(KeyboardInterrupt):
         starter(text=texts[1], seed=0, callback_on_step_end=callback, **FEW)
+    asked = {"text": texts, "seed": 0, **FEW}
+    starter(callback_on_step_end=lambda *now: seen.append(now[3]), callback_on_step_end_tensor_inputs=[], **asked)
+    assert seen[-1] == {}
+    with pytest.raises(InputError, match="can have latents"):
+        starter(callback_on_step_end=callback, callback_on_step_end_tensor_inputs=["image_embeds"], **asked)
 
     def inverted(pipe, step, timestep, tensors):
         return {"latents": -tensors["latents"]}
@@ -333,8 +350,10 @@ def test_a_callback_sees_every_step_and_can_stop(starter):
 
 
 def test_latents_of_several_things_are_those_of_the_picture(starter):
-    latents = starter(text="a cat and a car", seed=0, output_type="latent", **FEW).images
+    alone = starter(text="a dog", seed=1, output_type="latent", **FEW).images
+    latents, other = starter(text=["a cat and a car", "a dog"], seed=[0, 1], output_type="latent", **FEW).images.split(1)
     assert latents.shape == (1, 4, 16, 16)
+    assert torch.allclose(other, alone, atol=1e-4)  # decoded for nobody
     (picture,) = starter(text="a cat and a car", seed=0, **FEW).images
     back = starter.movq.decode(latents, force_not_quantize=True).sample[0].permute(1, 2, 0) * 127.5 + 127.5
     assert (back.detach() - torch.tensor(np.asarray(picture, np.float32))).abs().mean() < 8
@@ -348,6 +367,9 @@ def test_pictures_of_one_generator_differ_and_those_of_ones_own_latents_are_thei
     first, second = (starter(**two, num_images_per_prompt=2, latents=latents).images for _ in range(2))
     assert [p.tobytes() for p in first] == [p.tobytes() for p in second]
     assert first[0].tobytes() != first[1].tobytes()
+    (twins,) = starter(text="two cats", prior_temperature=0, latents=latents[:1], **FEW).images
+    halves = [np.asarray(twins.crop((left, 0, left + 32, 64)), int) for left in (0, 32)]
+    assert np.abs(halves[0] - halves[1]).mean() > 3  # of one's own latents too two of a kind differ
 
 
 def test_unmoved_a_text_is_one_point_as_it_is_encoded(starter):

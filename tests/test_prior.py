@@ -18,7 +18,6 @@ from unialign_gen.errors import InputError
 from unialign_gen.loading import shipped_folder
 from unialign_gen.mixing import mix
 from unialign_gen.pipelines import EmbeddingPrior
-from unialign_gen.pipelines.prior import one_of
 from unialign_gen.pipelines.prompts import generators, picture_seeds
 
 FEW = {"num_inference_steps": 2}
@@ -163,13 +162,12 @@ def test_a_prior_with_pictures_draws_how_these_differ_from_their_thing():
     assert float(apart.max()) < 1e-5
     assert (torch.bincount(which, minlength=5) > rows / 5 / 1.5).all()
     assert torch.equal(known(torch.eye(6)[1:2], temperature=0.5), known(torch.eye(6)[1:2]))
-    for first in (0, 10, 5 * 10**17):  # seeds that follow each other: every picture once, before any twice
-        seeded = known(torch.eye(6)[0].expand(5, 6), temperature=0.5, generator=first)
+    for first in (0, 3, 10, 7 * 10**18):  # seeds that follow each other: every picture once, before any twice
+        seeded = known(torch.eye(6)[0].expand(5, 6), temperature=0.5, generator=range(first, first + 5))
         which = torch.cdist(seeded, expected, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
         assert sorted(which.tolist()) == [0, 1, 2, 3, 4]
-        assert torch.equal(seeded, known(torch.eye(6)[0].expand(5, 6), temperature=0.5, generator=range(first, first + 5)))
-    orders = {tuple(one_of(5, 5 * turn + place) for place in range(5)) for turn in range(20)}
-    assert len(orders) > 10
+    both = [known(torch.eye(6)[0].expand(2, 6), temperature=0.5, generator=np.int64(seed)) for seed in (7, 8)]
+    assert len(torch.cat(both).unique(dim=0)) == 4  # two things of a picture, and of the next
 
 
 def test_a_prior_with_pictures_keeps_what_a_prompt_names():

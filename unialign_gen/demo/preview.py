@@ -23,14 +23,11 @@ def clean_estimate(before: Tensor, after: Tensor, alpha_before: Tensor, alpha_af
     return ((1 - alpha_before).sqrt() * after - (1 - alpha_after).sqrt() * before) / scale
 
 
+@torch.no_grad()
 def decode_latents(pipeline: Any, latents: Tensor) -> list[Image.Image]:
     """Latents (B, C, h, w) as pictures, by the decoder's own autoencoder."""
-    with torch.no_grad():
-        if hasattr(pipeline, "movq"):
-            pixels = pipeline.movq.decode(latents, force_not_quantize=True).sample
-        else:
-            pixels = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
-    return VaeImageProcessor().postprocess(pixels.float())
+    pictures: list[Image.Image] = VaeImageProcessor(do_normalize=False).postprocess(pipeline.pixels_of(latents))
+    return pictures
 
 
 class Previewer:

@@ -130,7 +130,7 @@ def ask(
         seed: prompt i, picture j draws from `seed + i * num_images_per_prompt + j`; a sequence gives one a prompt.
         num_inference_steps, guidance_scale: the checkpoint's own by default; guidance 1 or less turns it off.
         generator, latents, callback_on_step_end: as in diffusers; latents (B * n, C, h, w) of unit variance. The callback
-            may return new `latents`, or None.
+            may return new `latents`, or None; of things that are drawn alone it sees the first of each picture.
         height, width: of the pictures in pixels; the decoder's own by default.
         upscale: 1, 2, 4 or 8 times the decoder's own size, where the checkpoint has an upscaler; all that it can by default.
         output_type: `pil`; `np` (B, H, W, 3) or `pt` (B, 3, H, W) in [0, 1]; `latent`.
