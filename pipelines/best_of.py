@@ -30,7 +30,7 @@ def draw_best(pipeline: Any, count: int, request: Request) -> PictureOutput:
     with collected() as notes:
         wanted, used = pipeline.mixed(replace(request, prior_temperature=0.0), apart=True)  # (B, d)
         used = replace(used, prior_temperature=pipeline.sampled(request).prior_temperature)
-        unit, found = pipeline.placed(replace(used, pictures=count))
+        unit, found = pipeline.placed(replace(used, pictures=count), pipeline.inputs(used))
         candidates, strips = unit.split(count), pipeline.scaled(found)  # B times (count, d)
         own = request.generator
         if isinstance(own, list | tuple) and len(own) != len(unit):

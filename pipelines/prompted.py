@@ -43,6 +43,7 @@ from .prompts import (
 )
 from .upscaler import Upscaler
 
+Row = tuple[Sequence[Prompt], tuple[Box, ...] | None]  # a prompt's inputs, and where they stand if that is apart
 ENLARGED = 8  # pictures at a time, which bounds the memory
 FROM_UNIT = VaeImageProcessor(do_normalize=False)  # pictures (B, 3, h, w) in [0, 1] to an output type
 
@@ -205,7 +206,7 @@ class PromptedPipeline:
         height, width = (None if side is None else side // scale for side in sides)
         drawn = replace(request, height=height, width=width)
         strips, latent = conditions.strips, request.output_type == "latent"
-        alone, count = bool(self.config.get("things_alone")) and any(strips), len(conditions.image_embeds)
+        alone = bool(self.config.get("things_alone")) and any(strips)
         if alone:
             made = self.sample_things(drawn, conditions)  # (things, ...)
         else:
@@ -217,16 +218,19 @@ class PromptedPipeline:
                 made = self.sample(replace(drawn, output_type="pt"), conditions)  # (B, 3, h, w)
         if scale > 1 and not latent:
             made = torch.cat([F.avg_pool2d(self.enlarged(some), most // scale) for some in made.split(ENLARGED)])
-        pages = made[:count]
         if alone:
-            of = torch.tensor(conditions.things, device=made.device)
-            pages = pages.clone()
-            for i, s in enumerate(strips):
-                if s is not None:
-                    things = self.pixels_of(made[of == i]) if latent else made[of == i]
-                    page = s.set_in(things.float())
-                    pages[i] = self.latents_of(page[None])[0] if latent else page
-        return pages if latent else FROM_UNIT.postprocess(pages, request.output_type)
+            made = self.things_set_in(made, conditions, latent)
+        return made if latent else FROM_UNIT.postprocess(made, request.output_type)
+
+    def things_set_in(self, made: Tensor, conditions: Conditions, latent: bool) -> Tensor:
+        """Pictures (B, 3, h, w), or their latents (B, C, h, w), out of those of every thing."""
+        of = torch.tensor(conditions.things, device=made.device)
+        pages = made[: len(conditions.image_embeds)].clone()
+        for i, s in enumerate(conditions.strips):
+            if s is not None:
+                page = s.set_in((self.pixels_of(made[of == i]) if latent else made[of == i]).float())
+                pages[i] = self.latents_of(page[None])[0] if latent else page
+        return pages
 
     def sample_things(self, request: Request, conditions: Conditions) -> Tensor:
         """Every thing alone: latents (things, C, h, w) where these are asked for, else pictures (things, 3, h, w) in [0, 1].
@@ -313,11 +317,11 @@ class PromptedPipeline:
 
         At a temperature of the prior each picture has its own; without one they are the mean, and those of a prompt are equal.
         """
-        ready = self.read(request, apart)
-        return self.placed(ready, apart)[0], ready
+        ready, rows = self.read(request, apart)
+        return self.placed(ready, rows)[0], ready
 
-    def read(self, request: Request, apart: bool = False) -> Request:
-        """The request with what its prompts are encoded to, and notes of what was not understood; `apart` as in `inputs`.
+    def read(self, request: Request, apart: bool) -> tuple[Request, list[Row]]:
+        """The request with what its prompts are encoded to, and its `inputs`; notes of what was not understood.
 
         Raises:
             InputError: nothing to draw, or options of the prior where there is nothing that it moves.
@@ -329,8 +333,9 @@ class PromptedPipeline:
             if getattr(request, name) and kinds == {"embeds"}:
                 raise InputError(f"{name} moves prompts that are encoded; embeds are drawn where they are: leave it out")
         ready = self.encoded(request)
-        self.tell_not_understood(ready, apart)
-        return ready
+        rows = self.inputs(ready, apart)
+        self.tell_not_understood(ready, rows)
+        return ready, rows
 
     def sampled(self, request: Request) -> Request:
         """The request as it is drawn: at the prior's own temperature where it names none, and has what that is for."""
@@ -338,15 +343,16 @@ class PromptedPipeline:
         ready = all(prompt.kind == "embeds" for row in request.prompts for prompt in row)
         return request if request.prior_temperature is not None or not own or ready else replace(request, prior_temperature=own)
 
-    def placed(self, ready: Request, apart: bool = True) -> tuple[Tensor, list[Strips | None]]:
-        """`mixed`, of a request that is encoded, and of each picture what stands beside each other in it, unit embeddings.
+    def placed(self, ready: Request, rows: list[Row]) -> tuple[Tensor, list[Strips | None]]:
+        """`mixed`, of an encoded request and its inputs, and of each picture what stands beside each other in it, unit
+        embeddings.
 
         Raises:
             InputError: inputs are to stand beside each other, and this decoder cannot draw that.
         """
         if ready.mix == "beside" and not self.strips_drawn:
             raise InputError("this decoder draws one point: choose another mix than beside")
-        rows, draws, times = self.inputs(ready, apart), None, ready.pictures
+        draws, times = None, ready.pictures
         if ready.prior_temperature:
             rows, times = [inputs for inputs in rows for _ in range(ready.pictures)], 1
             seeds = None if ready.seed is None else picture_seeds(ready.seed, len(ready.prompts), ready.pictures)
@@ -360,7 +366,7 @@ class PromptedPipeline:
                 strips[i] = Strips(torch.stack(moved[i]), boxes)
         return unit.repeat_interleave(times, 0), [one for one in strips for _ in range(times)]
 
-    def inputs(self, ready: Request, apart: bool = True) -> list[tuple[Sequence[Prompt], tuple[Box, ...] | None]]:
+    def inputs(self, ready: Request, apart: bool = True) -> list[Row]:
         """Of each prompt of an encoded request its inputs, or the things that its only text names; and where they stand, None
         where they are one point. Who does what with what is two things only where they are drawn `apart`.
 
@@ -370,7 +376,7 @@ class PromptedPipeline:
         known = understanding_in(checkpoint_folder(self))
         drawn = self.strips_drawn and ready.prior_strength != 0  # at 0 a text stays as it is encoded
 
-        def parted(row: Sequence[Prompt]) -> tuple[Sequence[Prompt], tuple[Box, ...] | None]:
+        def parted(row: Sequence[Prompt]) -> Row:
             if len(row) > 1:
                 return row, beside(row) if ready.mix == "beside" else None
             if not drawn or known is None or row[0].kind != "text":
@@ -392,16 +398,16 @@ class PromptedPipeline:
 
     def points(self, ready: Request) -> Tensor:
         """`mixed`, of a request that is encoded."""
-        return self.placed(ready, apart=False)[0]
+        return self.placed(ready, self.inputs(ready, apart=False))[0]
 
-    def tell_not_understood(self, ready: Request, apart: bool) -> None:
+    def tell_not_understood(self, ready: Request, rows: list[Row]) -> None:
         """A note on every encoded prompt that is like nothing the checkpoint knows, and on words that are drawn as others or
         hardly at all.
         """
         known = understanding_in(checkpoint_folder(self))
         if known is None:
             return
-        said = {id(p): p for row, _ in self.inputs(ready, apart) for p in row if p.kind != "embeds"}  # each of several once
+        said = {id(p): p for row, _ in rows for p in row if p.kind != "embeds"}  # each of several once
         for prompt in said.values():
             (found,) = known(prompt.embedding[None], prompt.kind)
             if not found.understood:
@@ -420,8 +426,8 @@ class PromptedPipeline:
     def conditions(self, request: Request, apart: bool = True) -> tuple[Conditions, Request]:
         """What the decoder samples from, and the request as it was used; `apart` as in `inputs`."""
         if request.image_embeds is None:
-            request = self.read(self.sampled(request), apart)
-            unit, found = self.placed(request, apart)
+            request, rows = self.read(self.sampled(request), apart)
+            unit, found = self.placed(request, rows)
             wanted, strips = self.embed_scale(unit), self.scaled(found)
         else:
             strips = []

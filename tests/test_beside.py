@@ -220,11 +220,12 @@ def test_order_colours_and_notes_are_each_things_own(starter):
 def test_words_for_two_things_and_inputs_beside_each_other_are_drawn_in_strips(starter, decoder):
     generate = starter if decoder == "kandinsky" else unialign_gen.load("starter", decoder=decoder)
     request = generate(text=["a penguin and a car", "a dog", "a sun above a boat"], seed=0, **FEW).request
-    strips = generate.placed(request)[1]
+    strips = generate.placed(request, generate.inputs(request))[1]
     assert [None if s is None else s.boxes for s in strips] == [HALVES, None, side_by_side([1, 1], down=True)]
     a, b = (np.asarray(generate(text=("a dog", "a car"), mix=m, seed=0, **FEW).images[0], int) for m in ("lerp", "beside"))
     assert np.abs(a - b).mean() > 3
-    (strips,) = generate.placed(generate.encoded(ask(("a dog", "a car"), weights=[1, 3])))[1]
+    request = generate.encoded(ask(("a dog", "a car"), weights=[1, 3]))
+    (strips,) = generate.placed(request, generate.inputs(request))[1]
     assert strips.boxes == side_by_side([1, 3])
 
 
