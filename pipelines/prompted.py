@@ -418,10 +418,10 @@ class PromptedPipeline:
                 for what in left_out(prompt.name, found):
                     tell("left out", what=repr(what), name=repr(prompt.name))
 
-    def alone(self, request: Request) -> list[Tensor]:
-        """The unit embedding (d,) of every input of the first prompt as it is drawn alone."""
+    def alone(self, request: Request, apart: bool = False) -> list[Tensor]:
+        """The unit embedding (d,) of every input of the first prompt as it is drawn alone; `apart` as in `mixed`."""
         single = [replace(request, pictures=1, prompts=((replace(p, weight=1.0),),), mix="lerp") for p in request.prompts[0]]
-        return [self.mixed(one)[0][0] for one in single]
+        return [self.mixed(one, apart)[0][0] for one in single]
 
     def conditions(self, request: Request, apart: bool = True) -> tuple[Conditions, Request]:
         """What the decoder samples from, and the request as it was used; `apart` as in `inputs`."""

@@ -65,6 +65,12 @@ def test_create_answers_with_the_library_s_picture_and_its_settings(client, star
     assert shell.startswith("unialign-gen generate --text 'a robot' --audio cow.flac")
 
 
+def test_who_does_what_is_drawn_and_nobody_is_said_to_be_missing(client):
+    details = client.predict(text="a robot playing a guitar", seed=0, steps=1, api_name="/create")[1]
+    assert details["notes"] == []
+    assert {"robot", "guitar"} <= {row["name"] for row in details["concepts"][:3]}
+
+
 def test_the_guides_example_runs(served, monkeypatch, capsys):
     text = (ROOT / "docs" / "demo.md").read_text()
     example = re.search(r"```python\n(from gradio_client.*?)```", text, re.S)[1]

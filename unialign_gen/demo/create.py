@@ -85,7 +85,8 @@ class Create(Action):
                 job.report(Progress(min(step + 1, steps), steps, "drawing", previewer.look(step, tensors["latents"])))
 
             ready = pipeline.encoded(request)
-            mixed, each = pipeline.mixed(ready, apart=True)[0][0], pipeline.alone(ready)
+            apart = not edited  # an edit draws one point
+            mixed, each = pipeline.mixed(ready, apart)[0][0], pipeline.alone(ready, apart)
             drawn = draw(pipeline, replace(ready, callback_on_step_end=step_end))
             made = [drawn.request.picture(i) for i in range(pictures)]
             settings = [PictureSettings(r, model.checkpoint, model.decoder or "", edit=edited) for r in made]
