@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import math
 import os
+import shutil
 import tempfile
 import wave
 from pathlib import Path
@@ -22,7 +24,8 @@ MEMORY = Path("/dev/shm")  # temporary files lie in it where it has room: a disk
 if "TMPDIR" not in os.environ and MEMORY.is_dir():
     held = os.statvfs(MEMORY)
     if held.f_bavail * held.f_frsize > 8e9 and not held.f_flag & os.ST_NOEXEC:
-        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+        os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="unialign_gen-", dir=MEMORY)
+        atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 gc.set_threshold(20_000, 20, 50)  # with all that the tests import, Python's collector takes a tenth of their time at its own
 
 
