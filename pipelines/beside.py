@@ -96,10 +96,8 @@ class Strips:
         """
         high, wide = pictures.shape[2:]
         down, across = ((torch.arange(side, device=pictures.device) + 0.5) / side for side in (high, wide))
-        inward = torch.minimum(
-            torch.minimum(down, 1 - down)[:, None], torch.minimum(across, 1 - across)
-        )  # (h, w), shares of a side
-        outer = (1 - inward / MARGIN).clamp(min=0)
+        inward = torch.minimum(torch.minimum(down, 1 - down)[:, None], torch.minimum(across, 1 - across))
+        outer = (1 - inward / MARGIN).clamp(min=0)  # (h, w): 1 at the border, 0 from its margin on
         grounds = pictures[:, :, outer > 0].median(2).values  # (k, 3)
         unlike = (pictures - grounds[:, :, None, None]).abs().amax(1, keepdim=True)  # (k, 1, h, w)
         like = (2 - unlike / ALIKE).clamp(0, 1)

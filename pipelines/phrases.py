@@ -18,6 +18,7 @@ AROUND = ("on", "in", "inside", "into", "at", "with", "behind", "through", "acro
 GROUND = r"(?:(?:light |dark )?\w+|(?:(?:an?|the) )?(?:\w+ ){1,4}background)$"  # a colour, behind "on"
 MANY = r"^(?:[5-9]|\d\d+)\b|\b(?:five|six|seven|eight|nine|ten|eleven|twelve)\b"
 DETERMINERS = {"a", "an", "the", "one", "two", "three", "four", "some"}
+THING = rf"(?:{'|'.join(sorted(DETERMINERS))}) .+"
 WHO = r"(.+?)(?<!\ba)(?<!\ban)(?<!\bthe)(?! during )"  # not an article alone
 NUMBERS = {word: n for n, words in enumerate(("two", "three", "four", "five", "six"), 2) for word in (words, str(n))}
 IRREGULAR = {"men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse", "geese": "goose"}
@@ -79,9 +80,8 @@ def related(text: str, known: Collection[str] = ()) -> Phrases | None:
     True
     """
     text, ends = without_ground(text)
-    things = rf"(?:{'|'.join(sorted(DETERMINERS))}) .+"
-    found = re.fullmatch(rf"{WHO} (?:(?:\w+ing )?(on|with)|(\w+ing)) ({things})", text, re.IGNORECASE)
-    if found is None or re.search(rf" \w+ing {things}", found[4], re.IGNORECASE):
+    found = re.fullmatch(rf"{WHO} (?:(?:\w+ing )?(on|with)|(\w+ing)) ({THING})", text, re.IGNORECASE)
+    if found is None or re.search(rf" \w+ing {THING}", found[4], re.IGNORECASE):
         return None
     ones, counts = zip(*(counted(one, known) for one in (found[1], found[4])), strict=True)
     down = (found[2] or found[3]).lower() in ("on", "riding")
@@ -166,7 +166,7 @@ def left_out(text: str, understood: Understood) -> list[str]:
     """
     text = bare(text)
     words = re.split(rf" ({'|'.join(AROUND)}) ", text, flags=re.IGNORECASE)
-    doing = re.fullmatch(rf"{WHO} \w+ing ((?:{'|'.join(sorted(DETERMINERS))}) .+)", words[0], re.IGNORECASE)
+    doing = re.fullmatch(rf"{WHO} \w+ing ({THING})", words[0], re.IGNORECASE)
     around = [
         what
         for word, what in zip(words[1::2], words[2::2], strict=True)
