@@ -53,6 +53,12 @@ def test_files_come_out_as_the_library_decodes_them(decode_worker, tmp_path):
     assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(clip.value.frames, expected.frames, strict=True))
 
 
+def test_the_process_starts_without_torch():
+    """Which takes seconds and half a gigabyte."""
+    code = "import sys, unialign_gen.demo.decode as d; d.warm_up(); print([m for m in ('torch',) if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
 def test_a_track_is_cut_at_the_limit(tmp_path):
     wav = write_wav(tmp_path / "a.wav", tone(3, 44100), 44100)
     assert DecodeWorker(Limits(film_seconds=1)).decode("track", str(wav)).value.samples.shape == (2, 44100)

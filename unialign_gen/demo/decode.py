@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 from PIL import Image, ImageCms
 
 from .. import media
@@ -28,6 +27,7 @@ from ..loading import shipped_folder
 from ..media.files import choose_track, tracks
 from ..media.pictures import listed, opened_picture
 from ..media.reading import seconds_of
+from ..media.recordings import read_blocks, read_clip, read_sound, tell_problems
 from ..media.settings import FORMATS, read_settings
 from ..notes import collected, note
 from .limits import Limits
@@ -78,8 +78,8 @@ def warm_up() -> None:
             Image.new("RGB", (8, 8)).save(made, form, icc_profile=profile, exif=Image.Exif())
             media.load_image(made.getvalue())
     with collected():
-        media.load_sound((shipped_folder() / "samples" / "cow.flac").read_bytes(), 16000)
-        media.load_video((shipped_folder() / "samples" / "sheep.mp4").read_bytes(), rate=16000)
+        read_sound((shipped_folder() / "samples" / "cow.flac").read_bytes(), 16000)
+        read_clip((shipped_folder() / "samples" / "sheep.mp4").read_bytes(), rate=16000)
     for encoding in ("ascii", "latin-1", "utf-16-be", "utf-16-le", "idna"):
         "".encode(encoding)
 
@@ -91,7 +91,6 @@ def main() -> None:
     `size` of the file in bytes, and `rate`, of the sound in Hz.
     """
     limits = Limits(**json.loads(sys.argv[1]))
-    torch.set_num_threads(1)
     warm_up()
     out = os.fdopen(os.dup2(1, 3), "wb")
     os.dup2(2, 1)  # what a library prints must not end up among the answers
@@ -132,13 +131,14 @@ def decode(kind: str, file: io.BytesIO, rate: int, limits: Limits) -> tuple[str,
         return kind, [np.asarray(media.load_image(file, PICTURES))], {"settings": text}
     seconds = check_container(file, kind, limits)
     if kind == "track":
-        blocks = list(media.sound_blocks(file, rate, channels=2, seconds=limits.film_seconds))
-        return "audio", [torch.cat(blocks, 1).numpy()], {"seconds": seconds}
+        blocks = list(read_blocks(file, rate, channels=2, seconds=limits.film_seconds))
+        return "audio", [np.concatenate(blocks, 1)], {"seconds": seconds}
     if kind == "audio":
-        return kind, [media.load_sound(file, rate).numpy()], {"seconds": seconds}
-    clip = media.load_video(file, rate=rate)
-    sound = [] if clip.sound is None else [clip.sound.numpy()]
-    return "video", [*(np.asarray(f) for f in clip.frames), *sound], {"sound": clip.sound is not None, "seconds": seconds}
+        return kind, [read_sound(file, rate)], {"seconds": seconds}
+    clip, sound = read_clip(file, rate=rate)
+    tell_problems(clip)
+    arrays = [*map(np.asarray, clip.frames), *([] if sound is None else [sound])]
+    return "video", arrays, {"sound": sound is not None, "seconds": seconds}
 
 
 def kind_of(file: io.BytesIO) -> str:

@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from ..errors import InputError, as_input_error
+from ..errors import InputError
+from .arrays import is_tensor, to_numpy
 from .sound import Sound, check_rate, full_scale
 
 MOST_CHANNELS = 64
@@ -46,7 +45,7 @@ def as_sound(value: Any) -> Any:
         return from_array(value[1], value[0])
     if callable(getattr(value, "get_all_samples", None)):  # torchcodec's AudioDecoder, and that of datasets
         return as_sound(value.get_all_samples())
-    if isinstance(getattr(value, "data", None), Tensor) and hasattr(value, "sample_rate"):  # torchcodec's AudioSamples
+    if is_tensor(getattr(value, "data", None)) and hasattr(value, "sample_rate"):  # torchcodec's AudioSamples
         return from_array(value.data, value.sample_rate)
     if isinstance(value, Mapping):
         array = next((value[k] for k in ("array", "raw") if value.get(k) is not None), None)
@@ -55,7 +54,7 @@ def as_sound(value: Any) -> Any:
                 raise InputError('a sound as a mapping needs "sampling_rate" beside its "array"')
             return from_array(array, value["sampling_rate"], str(value.get("path") or "the sound"))
         return from_mapping(value, "sound")
-    if isinstance(value, np.ndarray | Tensor):
+    if isinstance(value, np.ndarray) or is_tensor(value):
         raise InputError("a sound as an array needs its rate: give (rate, array)")
     raise InputError(
         "a sound must be a path, bytes, a file object, (rate, array), a mapping with array and sampling_rate, a media.Sound "
@@ -70,7 +69,9 @@ def from_array(array: Any, rate: Any, name: str = "the sound") -> Sound:
         samples = samples.T
     if samples.ndim not in (1, 2) or samples.size == 0 or (samples.ndim == 2 and len(samples) > MOST_CHANNELS):
         raise InputError(f"{name} must be a non-empty array (n,), (n, channels) or (channels, n), got shape {samples.shape}")
-    return Sound(torch.from_numpy(np.ascontiguousarray(full_scale(samples))), check_rate(rate, name), name)
+    from torch import from_numpy
+
+    return Sound(from_numpy(np.ascontiguousarray(full_scale(samples))), check_rate(rate, name), name)
 
 
 def from_mapping(value: Mapping[str, Any], kind: str) -> Any:
@@ -83,25 +84,13 @@ def from_mapping(value: Mapping[str, Any], kind: str) -> Any:
     return found
 
 
-def to_numpy(array: Any, name: str) -> np.ndarray:
-    """An array, a tensor or nested lists of numbers."""
-    if isinstance(array, Tensor):
-        array = array.detach().cpu()
-        array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
-    with as_input_error(f"{name} is no array: its rows differ in length", ValueError):
-        found = np.asarray(array)
-    if found.dtype.kind not in "fiub":
-        raise InputError(f"{name} must hold numbers, got {found.dtype}")
-    return found
-
-
 def as_picture(value: Any) -> Any:
     """A PIL picture, or a file; an `InputError` for anything else."""
     if isinstance(value, Image.Image) or is_file(value):
         return value
     if isinstance(value, Mapping):
         return from_mapping(value, "picture")
-    if isinstance(value, np.ndarray | Tensor):
+    if isinstance(value, np.ndarray) or is_tensor(value):
         return picture_of(to_numpy(value, "the picture"))
     raise InputError(f"a picture must be a path, bytes, a file object, PIL, an array or a tensor, got {type(value).__name__}")
 
@@ -160,7 +149,7 @@ def as_video(value: Any) -> Any:
     metadata = getattr(value, "metadata", None)
     if callable(getattr(value, "get_frame_at", None)):  # torchcodec's VideoDecoder
         return Frames(value, getattr(metadata, "average_fps", None))
-    if isinstance(value, np.ndarray | Tensor):
+    if isinstance(value, np.ndarray) or is_tensor(value):
         if value.ndim != 4 or not len(value):
             raise InputError(f"a video as an array must be (T, H, W, C) or (T, C, H, W), got shape {tuple(value.shape)}")
         return Frames(value)

@@ -10,8 +10,7 @@ from fractions import Fraction
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from ..errors import InputError
 from ..notes import tell
@@ -23,6 +22,7 @@ from .sound import LISTEN_SECONDS, Downmix, Listener, Piece, listened, waveform,
 if TYPE_CHECKING:
     import av
     from av.container import InputContainer
+    from numpy.typing import NDArray
     from PIL import Image
 
 KEEP_BYTES = 32_000_000  # files up to this size are read once
@@ -159,7 +159,7 @@ class Reading:
             if behind > REORDER or size > RUN_BYTES:
                 return
 
-    def sound(self, stream: Any, rate: int, downmix: Downmix = "mean") -> Tensor:
+    def sound(self, stream: Any, rate: int, downmix: Downmix = "mean") -> NDArray[np.float32]:
         """Mono samples (n,) at `rate` Hz: all of up to 30 s, of a longer sound 10 s at its start, middle and end."""
         start, length = self.span(self.length(stream))
         listener = Listener(self.name, downmix)
@@ -167,7 +167,7 @@ class Reading:
         limit = LISTEN_SECONDS if self.part.seconds is None else min(self.part.seconds, LISTEN_SECONDS)
         if len(plan) > 1:
             parts = [listened(self.heard(stream, start + at), rate, wanted, listener) for at, wanted in plan]
-            samples = torch.cat(parts)
+            samples = np.concatenate(parts)
             if len(samples) < limit * rate / 2:  # its times are wrong: what comes first, then
                 self.rewind(stream)
                 samples, plan = listened(self.heard(stream, None), rate, limit, listener), []

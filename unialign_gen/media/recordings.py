@@ -6,11 +6,10 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from ..errors import InputError
 from ..notes import Note, collected, tell
@@ -19,6 +18,10 @@ from .inputs import Frames, as_sound, as_video, is_file
 from .pictures import flatten, is_heif, load_image, opened_picture
 from .reading import Reading
 from .sound import Downmix, Listener, Piece, Sound, check_rate, from_memory, gathered, resampled, samples_of, until
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # formats of pictures that may move; Pillow lays their parts over each other
 BLOCK = 0.1  # seconds of sound in a block
@@ -68,6 +71,17 @@ def load_sound(source: Any, rate: int, downmix: Downmix = "mean") -> Tensor:
     Raises:
         InputError: no sound in the file, it cannot be decoded, or it is too short to be heard.
     """
+    return tensor(read_sound(source, rate, downmix))
+
+
+def tensor(samples: NDArray[np.float32]) -> Tensor:
+    from torch import from_numpy
+
+    return from_numpy(samples)
+
+
+def read_sound(source: Any, rate: int, downmix: Downmix = "mean") -> NDArray[np.float32]:
+    """`load_sound`, without torch."""
     part = Excerpt.of(source)
     found = as_sound(part.source)
     if isinstance(found, Sound):
@@ -91,6 +105,11 @@ def sound_blocks(source: Any, rate: int, channels: int = 1, seconds: float | Non
     Raises:
         InputError: no sound in the file, or none of it can be decoded.
     """
+    return map(tensor, read_blocks(source, rate, channels, seconds))
+
+
+def read_blocks(source: Any, rate: int, channels: int = 1, seconds: float | None = None) -> Iterator[NDArray[np.float32]]:
+    """`sound_blocks`, without torch."""
     part = Excerpt.of(source)
     found = as_sound(part.source)
     name = name_of(found, getattr(found, "name", "the sound"))
@@ -140,11 +159,16 @@ def load_video(source: Any, frames: int = 8, rate: int | None = None, downmix: D
         InputError: no picture in the file, or it cannot be decoded.
     """
     clip = load_clip(source, frames, rate, downmix=downmix)
+    tell_problems(clip)
+    return clip
+
+
+def tell_problems(clip: Clip) -> None:
+    """An `InputError` for a clip without pictures, a note for one without its sound."""
     if "video" in clip.problems:
         raise InputError(clip.problems["video"])
     if "audio" in clip.problems:
         tell("no sound", reason=clip.problems["audio"])
-    return clip
 
 
 def load_clip(
@@ -165,21 +189,34 @@ def load_clip(
     """
     if isinstance(source, Clip):
         return source
+    clip, sound = read_clip(source, frames, rate, patience, downmix)
+    clip.sound = None if sound is None else tensor(sound)
+    return clip
+
+
+def read_clip(
+    source: Any, frames: int = 8, rate: int | None = None, patience: float | None = None, downmix: Downmix = "mean"
+) -> tuple[Clip, NDArray[np.float32] | None]:
+    """`load_clip`, without torch: a clip, and its sound apart."""
     part = Excerpt.of(source)
     found = as_video(part.source)
+    sound = None
     with collected() as notes:
         if isinstance(found, Frames):
             clip = Clip(sampled(found, frames, part), None)
         else:
-            clip = animation(found, frames, patience, part) or decoded(found, frames, rate, patience, downmix, part)
+            moving = animation(found, frames, patience, part)
+            clip, sound = (moving, None) if moving else decoded(found, frames, rate, patience, downmix, part)
             clip.name = name_of(found, clip.name)
     clip.notes = notes
-    return clip
+    return clip, sound
 
 
-def decoded(found: Any, frames: int, rate: int | None, patience: float | None, downmix: Downmix, part: Excerpt) -> Clip:
-    """A clip out of a file, by FFmpeg."""
-    clip, name = Clip([], None), name_of(found, "the video")
+def decoded(
+    found: Any, frames: int, rate: int | None, patience: float | None, downmix: Downmix, part: Excerpt
+) -> tuple[Clip, NDArray[np.float32] | None]:
+    """A clip out of a file, by FFmpeg, and its sound."""
+    clip, sound, name = Clip([], None), None, name_of(found, "the video")
     if is_heif(binary(found)):
         raise InputError(f"{name} is a picture, not a video: give it as an image")
     with opened(found, threads="NONE") as container:
@@ -194,7 +231,7 @@ def decoded(found: Any, frames: int, rate: int | None, patience: float | None, d
         # before the pictures: in a large file these move the place from which a short sound is read on
         if rate is not None and audio is not None:
             try:
-                clip.sound = reading.sound(audio, rate, downmix)
+                sound = reading.sound(audio, rate, downmix)
             except InputError as error:
                 clip.problems["audio"] = str(error)
         if frames and "video" not in clip.problems:
@@ -205,7 +242,7 @@ def decoded(found: Any, frames: int, rate: int | None, patience: float | None, d
             except InputError as error:
                 clip.problems["video"] = str(error)
         reading.tell()
-    return clip
+    return clip, sound
 
 
 def sampled(video: Frames, count: int, part: Excerpt) -> list[Image.Image]:

@@ -14,15 +14,15 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..errors import InputError, as_input_error
 from ..notes import tell
+from .arrays import to_numpy
 
 if TYPE_CHECKING:
     import av
     from numpy.typing import NDArray
+    from torch import Tensor
 
 Downmix = Literal["mean", "left"]
 Piece = tuple["NDArray[np.float32]", int]  # samples (channels, n) and their rate in Hz
@@ -122,19 +122,19 @@ class Listener:
         if self.clipped > 0.01 * self.count:
             tell("clipped", name=self.name, share=self.clipped / self.count)
 
-    def checked(self, samples: Tensor) -> Tensor:
+    def checked(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """All that was heard, as mono samples (n,); with the notes, also if it is silent or short."""
         self.tell()
         if self.seconds < SHORTEST or len(samples) == 0:
             raise InputError(f"{self.name} is too short to be heard: {self.seconds * 1000:.3g} ms")
         if self.seconds < SHORT:
             tell("too short", name=self.name, seconds=self.seconds)
-        if float(samples.abs().max()) < SILENT:
+        if float(np.abs(samples).max()) < SILENT:
             tell("silent", name=self.name)
         return samples
 
 
-def resampled(pieces: Iterable[Piece], rate: int, channels: int = 1) -> Iterator[Tensor]:
+def resampled(pieces: Iterable[Piece], rate: int, channels: int = 1) -> Iterator[NDArray[np.float32]]:
     """Blocks (channels, n) of 1 or 2 channels, whose rate may change, at `rate` Hz, clipped to [-1, 1]."""
     import av
 
@@ -147,7 +147,7 @@ def resampled(pieces: Iterable[Piece], rate: int, channels: int = 1) -> Iterator
                 frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece[0]), format="fltp", layout=layout)
                 frame.sample_rate = native
             for made in resampler.resample(frame):
-                yield torch.from_numpy(made.to_ndarray().copy()).clamp(-1, 1)
+                yield np.clip(made.to_ndarray(), -1, 1)
 
 
 def gathered(pieces: Iterable[Piece], seconds: float) -> Iterator[Piece]:
@@ -177,7 +177,7 @@ def until(pieces: Iterable[Piece], seconds: float) -> Iterator[Piece]:
             return
 
 
-def listened(pieces: Iterable[Piece], rate: int, seconds: float, listener: Listener) -> Tensor:
+def listened(pieces: Iterable[Piece], rate: int, seconds: float, listener: Listener) -> NDArray[np.float32]:
     """Up to `seconds` of sound as mono samples (n,) at `rate` Hz."""
 
     def mono() -> Iterator[Piece]:
@@ -186,7 +186,7 @@ def listened(pieces: Iterable[Piece], rate: int, seconds: float, listener: Liste
             yield listener.mix(samples)[None], native
 
     out = list(resampled(mono(), rate))
-    return torch.cat(out, 1)[0][: round(seconds * rate)] if out else torch.zeros(0)
+    return np.concatenate(out, 1)[0][: round(seconds * rate)] if out else np.zeros(0, np.float32)
 
 
 def windows(length: float) -> list[tuple[float, float]]:
@@ -208,13 +208,15 @@ def check_rate(rate: Any, name: str) -> int:
 
 def samples_of(sound: Sound) -> NDArray[np.float32]:
     """The samples of a sound in memory, (channels, n) of full scale 1."""
-    samples = torch.as_tensor(sound.samples).detach().cpu().numpy()
+    samples = to_numpy(sound.samples, sound.name)
     if samples.ndim not in (1, 2) or samples.size == 0:
         raise InputError(f"{sound.name} must be a non-empty array (n,) or (channels, n), got shape {samples.shape}")
     return full_scale(np.atleast_2d(samples))
 
 
-def from_memory(sound: Sound, rate: int, start: float, seconds: float | None, downmix: Downmix) -> Tensor:
+def from_memory(
+    sound: Sound, rate: int, start: float, seconds: float | None, downmix: Downmix
+) -> NDArray[np.float32]:
     """A sound in memory as mono samples (n,), by the same rules as a file."""
     native = check_rate(sound.rate, sound.name)
     samples = samples_of(sound)[:, round(start * native) :]
@@ -227,4 +229,4 @@ def from_memory(sound: Sound, rate: int, start: float, seconds: float | None, do
     parts = [listened([(samples[:, round(at * native) :], native)], rate, wanted, listener) for at, wanted in windows(length)]
     if len(parts) > 1:
         tell("part heard", name=sound.name, length=length, heard=LISTEN_SECONDS)
-    return listener.checked(torch.cat(parts))
+    return listener.checked(np.concatenate(parts))
