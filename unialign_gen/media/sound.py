@@ -214,9 +214,7 @@ def samples_of(sound: Sound) -> NDArray[np.float32]:
     return full_scale(np.atleast_2d(samples))
 
 
-def from_memory(
-    sound: Sound, rate: int, start: float, seconds: float | None, downmix: Downmix
-) -> NDArray[np.float32]:
+def from_memory(sound: Sound, rate: int, start: float, seconds: float | None, downmix: Downmix) -> NDArray[np.float32]:
     """A sound in memory as mono samples (n,), by the same rules as a file."""
     native = check_rate(sound.rate, sound.name)
     samples = samples_of(sound)[:, round(start * native) :]
