@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import math
+import multiprocessing.util
 import os
 import shutil
 import tempfile
@@ -25,7 +25,8 @@ if "TMPDIR" not in os.environ and MEMORY.is_dir():
     held = os.statvfs(MEMORY)
     if held.f_bavail * held.f_frsize > 8e9 and not held.f_flag & os.ST_NOEXEC:
         os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="unialign_gen-", dir=MEMORY)
-        atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
+        # after what multiprocessing itself clears away, which it does at -100
+        multiprocessing.util.Finalize(None, shutil.rmtree, [tempfile.tempdir, True], exitpriority=-200)
 gc.set_threshold(20_000, 20, 50)  # with all that the tests import, Python's collector takes a tenth of their time at its own
 
 

@@ -20,7 +20,7 @@ from unialign_gen.mixing import mix
 from unialign_gen.pipelines import EmbeddingPrior
 from unialign_gen.pipelines.prompts import generators, picture_seeds
 
-FEW = {"num_inference_steps": 2}
+FEW = {"num_inference_steps": 2, "upscale": 1}
 
 
 def unit(count: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -104,12 +104,12 @@ def test_the_draw_has_the_covariance_of_pictures_of_one_thing():
     root = 0.01 * torch.randn(6, 6, generator=torch.Generator().manual_seed(2))
     covariance = root @ root.T + 1e-5 * torch.eye(6)
     known = styled(torch.eye(6)[:1], torch.zeros(0, 6), torch.zeros(6, 6), covariance)
-    rows = torch.eye(6)[:1].expand(20_000, 6)
+    rows = torch.eye(6)[:1].expand(8000, 6)
     drawn = known(rows, temperature=1.0, generator=torch.Generator().manual_seed(0))[:, 1:].numpy()
     expected = covariance[1:, 1:].numpy()
-    assert np.abs(np.cov(drawn.T) - expected).max() < 0.04 * np.abs(expected).max()
-    twice = known(rows[:5000], temperature=2.0, generator=torch.Generator().manual_seed(0))[:, 1:].numpy()
-    assert np.cov(twice.T).trace() == pytest.approx(4 * expected.trace(), rel=0.06)
+    assert np.abs(np.cov(drawn.T) - expected).max() < 0.06 * np.abs(expected).max()
+    twice = known(rows[:3000], temperature=2.0, generator=torch.Generator().manual_seed(0))[:, 1:].numpy()
+    assert np.cov(twice.T).trace() == pytest.approx(4 * expected.trace(), rel=0.08)
 
 
 def test_what_a_prompt_names_is_not_drawn_anew():
@@ -118,7 +118,7 @@ def test_what_a_prompt_names_is_not_drawn_anew():
     known = styled(axes[:1], axes[4:], torch.zeros(5, 5), width**2 * axes)
     says, silent = torch.tensor([1.0, 0, 0, 0, 2.5 * width]), axes[0]  # 2.5 standard deviations, where 2 say everything
     for point, spared in ((says, True), (silent, False)):
-        rows = F.normalize(point, dim=0).expand(4000, 5)
+        rows = F.normalize(point, dim=0).expand(1500, 5)
         drawn = known(rows, temperature=1.0, generator=torch.Generator().manual_seed(0))
         drawn = drawn / drawn[:, :1]  # away from the sphere again
         assert float(drawn[:, 4].std()) == pytest.approx(0.0 if spared else width, abs=0.35 * width)

@@ -12,7 +12,7 @@ from unialign_gen.cli import app
 from unialign_gen.errors import InputError
 from unialign_gen.pipelines import UniAlignStableUnCLIPPipeline
 
-FEW = {"num_inference_steps": 2, "output_type": "np"}
+FEW = {"num_inference_steps": 2, "output_type": "np", "upscale": 1}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_it_loads_in_silence(capfd, dtype):
 
 def test_choosing_keeps_each_prompts_own_words(second):
     """A list of words goes with the prompts, as in a call; one of another length is refused."""
-    few, prompts, words = {"num_inference_steps": 2}, ["dog", "red car"], ["a cat", "a ship"]
+    few, prompts, words = {"num_inference_steps": 2, "upscale": 1}, ["dog", "red car"], ["a cat", "a ship"]
     every = second(text=prompts, seed=4, num_images_per_prompt=2, decoder_prompt=words, **few).images
     chosen = second.best_of(2, text=prompts, seed=4, decoder_prompt=words, **few).images
     for i, picture in enumerate(chosen):

@@ -55,7 +55,7 @@ def test_a_batch_gives_every_request_the_picture_it_gives_alone(starter):
         {"text": "a robot", "audio": cow, "weights": {"text": 0.6, "audio": 0.4}, "seed": 3, "guidance_scale": 1.2},
         {"embeds": torch.randn(starter.aligner.embed_dim), "seed": [5]},
     ]
-    requests = [ask(**given, num_inference_steps=3) for given in asked]
+    requests = [ask(**given, num_inference_steps=3, upscale=1) for given in asked]
     answers, batches = together(starter, requests)
     assert batches == 1
     for answer, request in zip(answers, requests, strict=True):
@@ -87,7 +87,7 @@ def test_words_of_the_second_decoder_stay_each_request_s_own(second):
         {"text": "a tree", "seed": 3, "guidance_scale": 1.0},
         {"text": ["a tree", "a cat"], "seed": 3, "decoder_prompt": ["one"]},
     ]
-    requests = [ask(**given, num_inference_steps=2) for given in asked]
+    requests = [ask(**given, num_inference_steps=2, upscale=1) for given in asked]
     answers, batches = together(second, requests)
     assert batches == 3  # another noise level, and no guidance, are batches of their own
     for answer, request in zip(answers[:5], requests, strict=False):
@@ -155,7 +155,7 @@ def test_a_batch_that_all_have_left_ends_at_once(starter):
 
 def test_batches_hold_so_many_pictures_and_keep_the_order(starter):
     def one(steps, count=1):
-        return ask(text="a cat", seed=0, num_inference_steps=steps, num_images_per_prompt=count)
+        return ask(text="a cat", seed=0, num_inference_steps=steps, num_images_per_prompt=count, upscale=1)
 
     answers, batches = together(starter, [one(1), one(2), one(1, 2), one(1), one(2), one(1, 4)], rows=3)
     assert [len(a.images) for a in answers] == [1, 1, 2, 1, 1, 4]
@@ -225,7 +225,7 @@ def test_what_two_requests_of_a_batch_share_is_encoded_once_and_its_notes_are_to
         return embed(modality, inputs)
 
     asked = [["a \u732b"], ["a cat", "a \u732b"], ["a \u732b"]]
-    requests = [ask(text=text, seed=i, num_inference_steps=2) for i, text in enumerate(asked)]
+    requests = [ask(text=text, seed=i, num_inference_steps=2, upscale=1) for i, text in enumerate(asked)]
     with monkeypatch.context() as patched:
         patched.setattr(starter.aligner, "embed", counted)
         answers, batches = together(starter, requests)
