@@ -40,7 +40,8 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         embed_scale: the norm the decoder expects, and its unconditional embedding.
         prior: what prompts are moved towards, if anything.
         upscaler: what makes the pictures larger, if anything.
-        default_steps, default_guidance: what a call uses when it names none.
+        default_steps, default_guidance: what a call uses when it names none; guidance 1 is that of a distilled decoder, which
+            takes no other.
         things_alone: whether each of several things is drawn alone and set in its place, for a decoder that was trained on
             pictures of one thing; else all are denoised together.
 

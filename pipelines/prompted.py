@@ -24,6 +24,7 @@ from unialign_gen.notes import collected, tell
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_count_and_request, takes_request
 
+from .alone import draw_things, set_in
 from .beside import Box, Strips, drawn_beside
 from .best_of import draw_best
 from .conditions import Conditions
@@ -39,7 +40,6 @@ from .prompts import (
     mixed_prompts,
     moved_prompts,
     picture_seeds,
-    rows_of,
 )
 from .upscaler import Upscaler
 
@@ -208,7 +208,7 @@ class PromptedPipeline:
         strips, latent = conditions.strips, request.output_type == "latent"
         alone = bool(self.config.get("things_alone")) and any(strips)
         if alone:
-            made = self.sample_things(drawn, conditions)  # (things, ...)
+            made = draw_things(self, drawn, conditions)  # (things, ...)
         else:
             own = [None if s is None else self.strip_conditions(s.embeds, request) for s in strips]
             # a decoder of one's own may have no UNet, and draws no strips
@@ -219,58 +219,8 @@ class PromptedPipeline:
         if scale > 1 and not latent:
             made = torch.cat([F.avg_pool2d(self.enlarged(some), most // scale) for some in made.split(ENLARGED)])
         if alone:
-            made = self.things_set_in(made, conditions, latent)
+            made = set_in(self, made, conditions, latent)
         return made if latent else FROM_UNIT.postprocess(made, request.output_type)
-
-    def things_set_in(self, made: Tensor, conditions: Conditions, latent: bool) -> Tensor:
-        """Pictures (B, 3, h, w), or their latents (B, C, h, w), out of those of every thing."""
-        of = torch.tensor(conditions.things, device=made.device)
-        pages = made[: len(conditions.image_embeds)].clone()
-        for i, s in enumerate(conditions.strips):
-            if s is not None:
-                page = s.set_in((self.pixels_of(made[of == i]) if latent else made[of == i]).float())
-                pages[i] = self.latents_of(page[None])[0] if latent else page
-        return pages
-
-    def sample_things(self, request: Request, conditions: Conditions) -> Tensor:
-        """Every thing alone: latents (things, C, h, w) where these are asked for, else pictures (things, 3, h, w) in [0, 1].
-
-        A callback sees the latents of the first thing of each picture.
-
-        Raises:
-            InputError: a callback that asks for more than latents.
-        """
-        things, callback, count = conditions.things, request.callback_on_step_end, len(conditions.image_embeds)
-        asked = set(request.callback_on_step_end_tensor_inputs)
-        if callback is not None and asked - {"latents"}:
-            raise InputError("where things are drawn alone a callback can have latents, and no other tensors")
-        options = dict(request.options)
-        for name, rows in request.options.items():
-            if isinstance(rows, list | tuple):  # words of each prompt
-                words = rows_of(name, rows, conditions.prompts, request.pictures)
-                options[name] = [words[i] for i in things]
-        latents = request.latents
-        if latents is not None:  # moved for those beside the first, so that two of a kind differ
-            number = [things[:at].count(i) for at, i in enumerate(things)]
-            latents = torch.stack([latents[i].roll(3 * k, -1) for i, k in zip(things, number, strict=True)])
-
-        def step_end(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            every = tensors["latents"]
-            assert callback is not None
-            changed = callback(pipe, step, timestep, {"latents": every[:count]} if asked else {}) or {}
-            return {"latents": torch.cat([changed.get("latents", every[:count]), every[count:]])}
-
-        alone = replace(
-            request,
-            prompts=(),
-            pictures=1,
-            options=options,
-            latents=latents,
-            callback_on_step_end=callback and step_end,
-            callback_on_step_end_tensor_inputs=("latents",),
-            output_type="latent" if request.output_type == "latent" else "pt",
-        )
-        return self.sample(alone, conditions.of_things())
 
     def latents_of(self, pictures: Tensor) -> Tensor:
         """Clean latents (B, C, h, w) of pictures (B, 3, H, W) in [0, 1]."""
@@ -455,11 +405,16 @@ class PromptedPipeline:
         return [s and replace(s, embeds=self.embed_scale(s.embeds).to(**to)) for s in strips]
 
     def steps_and_guidance(self, request: Request) -> tuple[int, float]:
-        """Those of a request, or the checkpoint's own where it names none."""
-        return (
-            self.config["default_steps"] if request.steps is None else request.steps,
-            self.config["default_guidance"] if request.guidance is None else request.guidance,
-        )
+        """Those of a request, or the checkpoint's own where it names none.
+
+        Raises:
+            InputError: guidance for a decoder that was distilled from a guided one, and takes none.
+        """
+        own = self.config["default_guidance"]
+        guidance = own if request.guidance is None else request.guidance
+        if own == 1 < guidance:
+            raise InputError(f"this decoder draws without guidance, which is in its weights: leave out guidance {guidance:g}")
+        return self.config["default_steps"] if request.steps is None else request.steps, guidance
 
     def checked_embeds(self, image_embeds: Tensor) -> Tensor:
         """Embeddings (B, d) at decoder scale as they are, if that is what they are."""
