@@ -27,9 +27,11 @@ COMMANDS = {
 
 
 def main() -> None:
-    generate: Any = unialign_gen.load("starter")
-    generate.set_progress_bar_config(disable=True)
-    result = {"seconds_a_picture_batch_of_8": seconds(lambda: generate(text=TEXTS, seed=0), 3) / len(TEXTS)}
+    result = {}
+    for decoder in ("kandinsky", "kandinsky-distilled"):
+        generate: Any = unialign_gen.load("starter", decoder=decoder)
+        generate.set_progress_bar_config(disable=True)
+        result[f"seconds_a_picture_batch_of_8_{decoder}"] = seconds(lambda: generate(text=TEXTS, seed=0), 3) / len(TEXTS)  # noqa: B023
     with tempfile.TemporaryDirectory() as folder:
         for name, words in COMMANDS.items():
             command = [sys.executable, *words]

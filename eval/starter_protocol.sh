@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole protocol on the starter: pictures of every method on both decoders, retrieval and gap, one report.
+# The whole protocol on the starter: pictures of every method on kandinsky and stable-unclip, retrieval and gap, one report.
 #
 #     sh eval/starter_protocol.sh RUNS OUT [REPORT]
 #

@@ -15,21 +15,21 @@ from .conditions import Conditions
 from .prompts import reseeded, rows_of
 
 
-def pictures_of(conditions: Conditions) -> list[int]:
+def picture_numbers(conditions: Conditions) -> list[int]:
     """The number of the picture of every thing: first of one thing of each picture, then of those that stand beside it."""
     beside = (i for i, s in enumerate(conditions.strips) if s is not None for _ in s.boxes[1:])
     return [*range(len(conditions.image_embeds)), *beside]
 
 
 def each_alone(conditions: Conditions) -> Conditions:
-    """What every thing is drawn from, in the order of `pictures_of`: the first of a picture from the picture's own noise, the
-    others from other noise, so that two of a kind differ.
+    """What every thing is drawn from, in the order of `picture_numbers`: the first of a picture from the picture's own noise,
+    the others from other noise, so that two of a kind differ.
     """
     found = [(i, s.embeds) for i, s in enumerate(conditions.strips) if s is not None]
     first = conditions.image_embeds.clone()
     for i, embeds in found:
         first[i] = embeds[0]
-    things, generators, guidance = pictures_of(conditions), conditions.generator, conditions.guidance
+    things, generators, guidance = picture_numbers(conditions), conditions.generator, conditions.guidance
     if generators is not None:
         if isinstance(generators, torch.Generator):  # one for all: each picture takes a seed from it
             generators = [reseeded(generators) for _ in first]
@@ -53,7 +53,7 @@ def draw_things(pipeline: Any, request: Request, conditions: Conditions) -> Tens
     Raises:
         InputError: a callback that asks for more than latents.
     """
-    things, callback, count = pictures_of(conditions), request.callback_on_step_end, len(conditions.image_embeds)
+    things, callback, count = picture_numbers(conditions), request.callback_on_step_end, len(conditions.image_embeds)
     asked = set(request.callback_on_step_end_tensor_inputs)
     if callback is not None and asked - {"latents"}:
         raise InputError("where things are drawn alone a callback can have latents, and no other tensors")
@@ -89,7 +89,7 @@ def draw_things(pipeline: Any, request: Request, conditions: Conditions) -> Tens
 
 def set_in(pipeline: Any, made: Tensor, conditions: Conditions, latent: bool) -> Tensor:
     """Pictures (B, 3, h, w), or their latents (B, C, h, w), out of those of every thing."""
-    of = torch.tensor(pictures_of(conditions), device=made.device)
+    of = torch.tensor(picture_numbers(conditions), device=made.device)
     pages = made[: len(conditions.image_embeds)].clone()
     for i, s in enumerate(conditions.strips):
         if s is not None:

@@ -40,10 +40,10 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         embed_scale: the norm the decoder expects, and its unconditional embedding.
         prior: what prompts are moved towards, if anything.
         upscaler: what makes the pictures larger, if anything.
-        default_steps, default_guidance: what a call uses when it names none; guidance 1 is that of a distilled decoder, which
-            takes no other.
+        default_steps, default_guidance: what a call uses when it names none.
         things_alone: whether each of several things is drawn alone and set in its place, for a decoder that was trained on
             pictures of one thing; else all are denoised together.
+        distilled: whether guidance is in the weights, and the default steps are those that they were trained for.
 
     Example:
         >>> import unialign_gen
@@ -70,10 +70,12 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         default_steps: int = 20,
         default_guidance: float = 3.0,
         things_alone: bool = False,
+        distilled: bool = False,
     ):
         super().__init__(unet=unet, scheduler=scheduler, movq=movq)
         self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior, upscaler=upscaler)
-        self.register_to_config(default_steps=default_steps, default_guidance=default_guidance, things_alone=things_alone)
+        self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
+        self.register_to_config(things_alone=things_alone, distilled=distilled)
 
     def sample(self, request: Request, conditions: Conditions) -> Any:
         images = KandinskyV22Pipeline.__call__(

@@ -396,6 +396,8 @@ class PromptedPipeline:
             shape = tuple(getattr(latents, "shape", ())) or type(latents).__name__
             raise InputError(f"latents must be a tensor ({count}, channels, height, width), one for each picture, got {shape}")
         steps, guidance = self.steps_and_guidance(request)
+        if self.config.get("distilled") and steps != self.config["default_steps"]:
+            tell("distilled", own=self.config["default_steps"], steps=steps)
         used = replace(request, steps=steps, guidance=guidance)
         return Conditions(wanted, prompts, generator, steps, guidance, strips), used
 
@@ -410,9 +412,8 @@ class PromptedPipeline:
         Raises:
             InputError: guidance for a decoder that was distilled from a guided one, and takes none.
         """
-        own = self.config["default_guidance"]
-        guidance = own if request.guidance is None else request.guidance
-        if own == 1 < guidance:
+        guidance = self.config["default_guidance"] if request.guidance is None else request.guidance
+        if guidance > 1 and self.config.get("distilled"):
             raise InputError(f"this decoder draws without guidance, which is in its weights: leave out guidance {guidance:g}")
         return self.config["default_steps"] if request.steps is None else request.steps, guidance
 

@@ -11,7 +11,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel, VQModel
 from scipy.ndimage import correlate
 
-from unialign_gen.checkpoints.recipe import autoencoder, decoders, loop, pack, upscaler
+from unialign_gen.checkpoints.recipe import autoencoder, decoders, distil, loop, pack, upscaler
 from unialign_gen.checkpoints.recipe.decoders import Decoder, Neighbours, sampling_weights, velocity_loss
 from unialign_gen.errors import InputError
 from unialign_gen.pipelines.autoencoders import LATENT_NOISE, autoencoder_kl
@@ -140,7 +140,7 @@ def test_the_loss_is_nought_for_the_true_velocity_and_weighs_little_noise_less()
     assert int(seen[0].max()) > 997
 
 
-@pytest.mark.parametrize("decoder", list(Decoder))
+@pytest.mark.parametrize("decoder", [Decoder.kandinsky, Decoder.stable_unclip])
 def test_a_decoder_trains_from_a_pack_and_goes_on_exactly(root, tmp_path, decoder, monkeypatch):
     monkeypatch.setattr(decoders, "SHEET", 5)
     monkeypatch.setattr(decoders, "STEPS", 2)
@@ -245,12 +245,76 @@ def test_a_decoder_may_learn_from_the_first(root, tmp_path, monkeypatch):
     monkeypatch.setattr(decoders, "SHEET", 5)
     monkeypatch.setattr(decoders, "STEPS", 1)
     again = {"minutes": 5, "batch": 4, "width": 32}
-    with pytest.raises(InputError, match="no trained kandinsky decoder to learn from"):
-        decoders.train(root / "pack", tmp_path, Decoder.stable_unclip, **again, taught=True, most=4)
+    for name, value in (("WAYS", 8), ("CHUNK", 4)):
+        monkeypatch.setattr(distil, name, value)
+    for decoder, taught in ((Decoder.stable_unclip, True), (Decoder.distilled, False)):
+        with pytest.raises(InputError, match="no trained kandinsky decoder to learn from"):
+            decoders.train(root / "pack", tmp_path, decoder, **again, taught=taught, most=4)
     decoders.train(root / "pack", tmp_path, Decoder.kandinsky, **again, most=0)
+    decoders.train(root / "pack", tmp_path, Decoder.distilled, **again, most=4)
+    (log,) = (tmp_path / "kandinsky-distilled" / "log.jsonl").read_text().splitlines()
+    assert 0 < json.loads(log)["loss"] < 10
+    first, student = (
+        UNet2DConditionModel.from_pretrained(tmp_path / name / "unet") for name in ("kandinsky", "kandinsky-distilled")
+    )
+    assert not torch.equal(first.mid_block.resnets[0].conv1.weight, student.mid_block.resnets[0].conv1.weight)
+    torch.testing.assert_close(first.conv_in.weight, student.conv_in.weight, atol=0.01, rtol=0)  # it starts as its teacher
     decoders.train(root / "pack", tmp_path, Decoder.kandinsky, **again, taught=True, most=4)
     (*_, last) = (tmp_path / "kandinsky" / "log.jsonl").read_text().splitlines()
     assert json.loads(last)["loss"] < 1e-3  # it is its own teacher
+
+
+def test_ways_are_the_pipelines_own_drawings():
+    torch.manual_seed(0)
+    teacher = decoders.KandinskyDenoiser(DIM, 4, 16, 32).eval()
+    embeds, noise = 16 * torch.nn.functional.normalize(torch.randn(2, DIM), dim=1), torch.randn(2, 4, 16, 16)
+    found = distil.ways(teacher, decoders.SCHEDULER, embeds, noise)
+    assert torch.equal(found[:, 0], noise)
+    drawing = decoders.pipeline(Decoder.kandinsky, autoencoder.build((8, 8, 8), 4), DIM, unet=teacher.unet)
+    steps, seen = {"num_inference_steps": distil.STEPS * distil.JUMP, "guidance_scale": distil.GUIDANCE}, []
+    drawing(
+        image_embeds=embeds,
+        latents=noise,
+        output_type="latent",
+        callback_on_step_end=lambda pipe, step, t, tensors: seen.append(tensors["latents"]),
+        **steps,
+    )
+    for k in range(distil.STEPS):
+        torch.testing.assert_close(found[:, k + 1], seen[distil.JUMP * (k + 1) - 1], atol=1e-4, rtol=1e-4)
+
+
+def test_a_student_that_ends_where_its_teacher_does_has_no_loss(tmp_path, monkeypatch):
+    """Each long step is one of diffusers' own sampler, which is linear in v."""
+    for name, value in (("WAYS", 6), ("CHUNK", 3)):
+        monkeypatch.setattr(distil, name, value)
+    torch.manual_seed(0)
+    teacher = decoders.KandinskyDenoiser(DIM, 4, 16, 32).eval()
+
+    def draw(count, generator):
+        return torch.randn(count, DIM, generator=generator)
+
+    def jumps():
+        return distil.Jumps(tmp_path, teacher, decoders.SCHEDULER, (4, 16, 16), draw, "cpu")
+
+    task, sampler = jumps(), DDIMScheduler.from_config(decoders.SCHEDULER.config)
+    sampler.set_timesteps(distil.STEPS)
+
+    def student(x, t, embeds):
+        out = []
+        for here, time_now, embed in zip(x, t, embeds, strict=True):
+            way = task.latents[int((task.embeds - embed).abs().sum(1).argmin())].float()
+            k = sampler.timesteps.tolist().index(int(time_now))
+            assert torch.equal(way[k], here)
+            at_zero, at_one = (sampler.step(v, int(time_now), here).prev_sample for v in (0 * here, 0 * here + 1))
+            out.append((way[k + 1] - at_zero) / (at_one - at_zero))
+        return torch.stack(out)
+
+    generator = torch.Generator().manual_seed(0)
+    assert float(task.loss(student, 16, generator)) < 1e-6
+    assert float(task.loss(lambda *given: student(*given) + 1, 16, generator)) == pytest.approx(1, rel=1e-3)
+    before = task.latents
+    teacher.unet.requires_grad_(False).conv_out.weight.zero_()
+    assert torch.equal(jumps().latents, before)  # ways that are there are not drawn again
 
 
 def test_bf16_convolutions_are_close_and_leave_no_trace(monkeypatch):

@@ -252,7 +252,7 @@ def test_requests_that_cannot_be_drawn(context, request_, said):
 
 def test_models_are_those_on_this_disk_and_share_their_encoders(engine):
     labels = [m.label for m in on_disk()]
-    assert labels[:2] == ["starter", "starter, stable-unclip decoder"]
+    assert labels[:3] == ["starter", "starter, kandinsky-distilled decoder", "starter, stable-unclip decoder"]
     for label in labels[:2]:
         engine.pipeline(label)
     first, second = (engine.pipelines[label] for label in labels[:2])

@@ -110,7 +110,7 @@ def test_points_through_the_starters_decoders(tmp_path):
     run = CliRunner().invoke(app, ["eval", "decoders", "--limit", "4", "--seeds", "2", "--steps", "2", "--json"])
     assert run.exit_code == 0, run.output
     found = json.loads(run.stdout)["decoders"]
-    assert list(found)[:2] == ["starter/kandinsky", "starter/stable-unclip"]
+    assert list(found)[:3] == ["starter/kandinsky", "starter/kandinsky-distilled", "starter/stable-unclip"]
     for row in found.values():
         low, high = row["cosine_ci95"]
         assert -1 <= low <= row["cosine"] <= high <= 1

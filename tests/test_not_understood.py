@@ -15,7 +15,7 @@ from unialign_gen.pipelines import prompted
 def knowing(tmp_path_factory):
     """The starter with limits of understanding: three known names stand for everything."""
     folder = tmp_path_factory.mktemp("known") / "starter"
-    shutil.copytree(find("starter"), folder, ignore=shutil.ignore_patterns("stable-unclip"))
+    shutil.copytree(find("starter"), folder, ignore=shutil.ignore_patterns("kandinsky-distilled", "stable-unclip"))
     prior = unialign_gen.load(folder).prior
     names = [f"thing {i}" for i in range(len(prior.points))]
     Understanding(names, prior.points, prior.whitening, {"text": 0.6}).save(folder)
@@ -69,6 +69,8 @@ def test_what_is_around_a_thing_and_may_be_missing_is_a_note(starter):
 
 def test_a_checkpoint_without_limits_says_nothing(tmp_path):
     folder = tmp_path / "starter"
-    shutil.copytree(find("starter"), folder, ignore=shutil.ignore_patterns("stable-unclip", "understanding.json"))
+    shutil.copytree(
+        find("starter"), folder, ignore=shutil.ignore_patterns("kandinsky-distilled", "stable-unclip", "understanding.json")
+    )
     assert prompted.understanding_in(folder) is None
     assert "not understood" not in [n.kind for n in unialign_gen.load(folder).embed(text="qwxz vbnk plorf").notes]

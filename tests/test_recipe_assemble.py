@@ -11,7 +11,7 @@ import unialign_gen
 from unialign_gen.checkpoints.recipe import assemble, autoencoder, decoders
 from unialign_gen.concepts import ConceptTable, Understanding, concept_table
 from unialign_gen.heads import load_head
-from unialign_gen.loading import find
+from unialign_gen.loading import DECODERS, find, own_settings
 from unialign_gen.pipelines import EmbeddingPrior
 
 
@@ -27,6 +27,7 @@ def made(tmp_path_factory):
     folder = root / "decoders"
     autoencoder.build((8, 8, 8), 4).save_pretrained(folder / "movq")
     decoders.KandinskyDenoiser(256, 4, 16, 32).write(folder / "kandinsky")
+    decoders.KandinskyDenoiser(256, 4, 16, 32).write(folder / "kandinsky-distilled")
     decoders.UnclipDenoiser(
         256, 4, 16, 32, decoders.tokenizer(folder / "stable-unclip" / "tokenizer", ["a dog", "a cat"]), [["a dog"], ["a cat"]]
     ).write(folder / "stable-unclip")
@@ -56,12 +57,14 @@ def test_it_takes_the_place_of_the_one_before_and_keeps_its_card(made):
     assert json.loads((out / "model_index.json").read_text())["default_steps"] == assemble.STEPS
 
 
-@pytest.mark.parametrize("decoder", ["kandinsky", "stable-unclip"])
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_it_draws_and_its_prior_and_limits_are_those_that_were_put_in(made, decoder):
     out, prior, understanding = made
     pipeline = unialign_gen.load(str(out if decoder == "kandinsky" else out / decoder))
     picture = pipeline(text="a dog", seed=0, num_inference_steps=2).images[0]
     assert min(picture.size) >= 64
+    assert own_settings(out if decoder == "kandinsky" else out / decoder) == ((4, 1) if "distilled" in decoder else (12, 4))
+    assert [(out / decoder / part).exists() for part in ("movq", "aligner")] == [False, False]
     seen = F.normalize(torch.randn(3, 256, generator=torch.Generator().manual_seed(1)), dim=1)
     assert torch.allclose(pipeline.prior(seen), prior.float()(seen), atol=2e-3)
     if decoder == "kandinsky":

@@ -84,10 +84,11 @@ import unialign_gen
 from unialign_gen.errors import InputError
 from unialign_gen.eval.judge import Judge
 
-def frog():
-    return unialign_gen.load("starter", decoder="stable-unclip")(text="a frog", num_inference_steps=1).images[0].size
+def frog(decoder):
+    return unialign_gen.load("starter", decoder=decoder)(text="a frog", num_inference_steps=1).images[0].size
 
-for made in (frog, lambda: len(Judge.from_folder().concepts)):
+distilled, second = (lambda d=d: frog(d) for d in ("kandinsky-distilled", "stable-unclip"))
+for made in (distilled, second, lambda: len(Judge.from_folder().concepts)):
     try:
         print(made())
     except InputError as error:
@@ -101,9 +102,9 @@ def test_what_the_wheel_lacks_is_one_line_and_one_install_away(wheels, installed
         return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
 
     before = said()
-    assert ["pip install 'unialign_gen[full]'" in line for line in before] == [True, True]
+    assert ["pip install 'unialign_gen[full]'" in line for line in before] == [True, True, True]
     install(installed, wheels["unialign_gen_full"])
-    assert said() == ["(512, 512)", "138"]
+    assert said() == ["(512, 512)", "(512, 512)", "138"]
 
 
 def test_both_have_one_version():

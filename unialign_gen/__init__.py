@@ -45,7 +45,10 @@ class LoadOptions(TypedDict, total=False):
 
 @overload
 def load(
-    checkpoint: Literal["starter"] = "starter", *, decoder: Literal["kandinsky"] | None = None, **options: Unpack[LoadOptions]
+    checkpoint: Literal["starter"] = "starter",
+    *,
+    decoder: Literal["kandinsky", "kandinsky-distilled"] | None = None,
+    **options: Unpack[LoadOptions],
 ) -> UniAlignKandinskyPipeline: ...
 @overload
 def load(
@@ -68,7 +71,7 @@ def load(checkpoint: str | Path = "starter", *, decoder: str | None = None, **op
         checkpoint: `starter` (comes with the package); `stable-unclip`, `kandinsky`, `sdxl-vit-h`, `sdxl-bigg`,
             `sd15-vit-h` or `animatediff-vit-h` (published weights, see their cards); a folder that `save_pretrained` wrote, or
             a repository of the model hub that holds one (`OWNER/NAME[@REVISION]`).
-        decoder: of the starter: `kandinsky` (its first) or `stable-unclip`.
+        decoder: of the starter: `kandinsky` (its first), `kandinsky-distilled` (the same in four steps) or `stable-unclip`.
         options: `device` ("cpu"; "auto" takes a GPU where there is one); `dtype`, fp32 by default, a torch dtype or its name
             ("auto" is fp16 on a GPU; `torch_dtype` is the same);
             `variant` of the weight files; `heads`, a training run's folder, whose heads take the place of the checkpoint's

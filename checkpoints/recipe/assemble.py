@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -15,6 +16,7 @@ from unialign_gen.concepts import ConceptTable, Understanding, lay_out
 from unialign_gen.heads import Head, save_head
 from unialign_gen.pipelines import EmbeddingPrior, Upscaler
 
+from . import distil
 from .decoders import Decoder, pipeline
 from .recognition import quantised
 from .space import EMBED_DIM
@@ -35,7 +37,7 @@ def starter(
 ) -> None:
     """Writes the whole starter to `out`, in place of the one that is there; its card is kept.
 
-    Of `decoders` it takes `movq`, `kandinsky/unet`, and `stable-unclip` and `upscaler` if they are there.
+    Of `decoders` it takes `movq`, `kandinsky/unet`, and if they are there `kandinsky-distilled`, `stable-unclip`, `upscaler`.
     """
     part = out.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -44,16 +46,19 @@ def starter(
         save_head(quantised(head), part / "aligner" / kind)
     Aligner(EMBED_DIM, list(heads)).save_config(part / "aligner")
     movq, upscaler = VQModel.from_pretrained(decoders / "movq"), decoders / "upscaler"
+    own_settings = {"default_steps": STEPS, "default_guidance": GUIDANCE}
     shared = {
-        "default_steps": STEPS,
-        "default_guidance": GUIDANCE,
         "things_alone": True,
         "upscaler": Upscaler.from_pretrained(upscaler, strength=CRISP).half() if upscaler.is_dir() else None,
     }
-    first, second = (decoders / decoder.value for decoder in Decoder)
+    first, fast, second = (decoders / decoder.value for decoder in Decoder)
     unet = UNet2DConditionModel.from_pretrained(first / "unet").half()
     own = {"aligner": Aligner.from_pretrained(part / "aligner"), "prior": prior.half()}
-    pipeline(Decoder.kandinsky, movq.half(), EMBED_DIM, unet=unet, **own, **shared).save_pretrained(part)
+    pipeline(Decoder.kandinsky, movq.half(), EMBED_DIM, unet=unet, **own, **own_settings, **shared).save_pretrained(part)
+    if fast.is_dir():
+        unet = UNet2DConditionModel.from_pretrained(fast / "unet").half()
+        own = {"default_steps": distil.STEPS, "default_guidance": 1.0, "distilled": True}
+        pipeline(Decoder.distilled, movq, EMBED_DIM, unet=unet, **own, **shared).save_pretrained(part / fast.name)
     if second.is_dir():
         made = pipeline(
             Decoder.stable_unclip,
@@ -62,12 +67,13 @@ def starter(
             tokenizer=PreTrainedTokenizerFast.from_pretrained(second / "tokenizer"),
             text_encoder=CLIPTextModel.from_pretrained(second / "text_encoder").half(),
             unet=UNet2DConditionModel.from_pretrained(second / "unet").half(),
+            **own_settings,
             **shared,
         )
         made.vae.half()
         made.save_pretrained(part / second.name)
-        for beside in ("aligner", "vae", "upscaler"):  # those of the first decoder
-            shutil.rmtree(part / second.name / beside, ignore_errors=True)
+    for folder, name in itertools.product((fast, second), ("aligner", "movq", "vae", "upscaler")):  # those of the first decoder
+        shutil.rmtree(part / folder.name / name, ignore_errors=True)
     replace(table, places=lay_out(table)).save(part)
     understanding.save(part)
     shutil.copy(root / "ATTRIBUTION.tsv", part)

@@ -1,4 +1,4 @@
-"""The starter's two decoders, trained for likelihood alone: denoisers of movq's latents that see an image embedding.
+"""The starter's decoders, two of them trained for likelihood alone: denoisers of movq's latents that see an image embedding.
 
 The target is v (Salimans & Ho 2022) under a cosine schedule rescaled to zero terminal SNR (Lin et al. 2023), so that white
 stays white. No network that reads drawings takes part in the loss: what such a network likes is one picture a thing.
@@ -7,7 +7,7 @@ stays white. No network that reads drawings takes part in the loss: what such a 
 expects; the second half (a learned variance there) is held at zero, which DDPM's `learned_range` reads as the middle of its
 range. `stable-unclip` is Stable UnCLIP's: the embedding is noised to a random level (as published), joined with a sinusoidal
 embedding of that level and added to the time embedding; captions enter by cross-attention, three in ten, so that it needs none.
-For both, zeros in place of the embedding mean no condition.
+For both, zeros in place of the embedding mean no condition. `kandinsky-distilled` is the first, made fast, see `distil`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from unialign_gen.errors import InputError
 from unialign_gen.pipelines import EmbedScale, UniAlignKandinskyPipeline, UniAlignStableUnCLIPPipeline
 from unialign_gen.pipelines.autoencoders import autoencoder_kl
 
-from . import loop, pack
+from . import distil, loop, pack
 from .autoencoder import encode
 from .files import digest, once, save_array
 from .rows import numbered
@@ -58,6 +58,7 @@ SCHEDULER = DDIMScheduler(
 
 class Decoder(StrEnum):
     kandinsky = "kandinsky"
+    distilled = "kandinsky-distilled"
     stable_unclip = "stable-unclip"
 
 
@@ -207,7 +208,7 @@ def pipeline(decoder: Decoder, movq: VQModel, embed_dim: int, **parts: Any) -> A
         "scheduler": SCHEDULER,
         "embed_scale": EmbedScale(embed_dim, EMBED_NORM, 0.0),  # zeros for no prompt, as the decoders learn
     }
-    if decoder is Decoder.kandinsky:
+    if decoder is not Decoder.stable_unclip:
         return UniAlignKandinskyPipeline(movq=movq, **shared | parts)
     shared |= {
         "vae": autoencoder_kl(movq),
@@ -265,7 +266,7 @@ def train(
 
     Args:
         file: what `pack.write` wrote.
-        decoder: without a state it starts from weights in `out/<decoder>`, stable-unclip else from the other's blocks.
+        decoder: without a state it starts from weights in `out/<decoder>`, others than the first else from its blocks.
         device, batch, width, taught: as the command line explains them.
         sitting: as in `loop.train`.
 
@@ -289,7 +290,7 @@ def train(
     latents, embeds = torch.from_numpy(np.load(kept)).to(device), packed.embeddings.to(device)
     sizes, batch = (embeds.shape[1], latents.shape[1], latents.shape[2], width), batch or (64 if device == "cpu" else 512)
     model: Any
-    if decoder is Decoder.kandinsky:
+    if decoder is not Decoder.stable_unclip:
         model, words = KandinskyDenoiser(*sizes), {}
     else:
         captions = [row["captions"] for row in packed.rows]
@@ -304,18 +305,31 @@ def train(
                 if found.shape[1:] == mine.shape[1:] and len(found) >= len(mine):
                     mine.copy_(found[: len(mine)])
     teacher: Any = None
-    if taught:
-        if not (out / Decoder.kandinsky / "unet").exists():
+    near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)
+    jumps: distil.Jumps | None = None
+    if taught or decoder is Decoder.distilled:
+        teaching = out / Decoder.kandinsky / "unet"
+        if not teaching.exists():
             raise InputError(f"{out} has no trained kandinsky decoder to learn from: train that first")
         teacher = KandinskyDenoiser(*sizes)
-        teacher.unet = UNet2DConditionModel.from_pretrained(out / Decoder.kandinsky / "unet")
+        teacher.unet = UNet2DConditionModel.from_pretrained(teaching)
         teacher.requires_grad_(False).to(device, memory_format=torch.channels_last)
-    near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)
+    if decoder is Decoder.distilled:
+
+        def prompted(count: int, generator: torch.Generator) -> Tensor:
+            rows = torch.multinomial(weights, count, replacement=True, generator=generator)
+            return near.draw(rows, generator) * EMBED_NORM
+
+        weights_of, plan = (part.read_bytes() for part in teaching.glob("*.safetensors")), (distil.GUIDANCE, distil.CHUNK)
+        ways = folder / f"ways-{digest(file.read_bytes(), repr(plan).encode(), *weights_of)}"
+        jumps = distil.Jumps(ways, teacher, SCHEDULER, latents.shape[1:], prompted, device)
     forward: Any = torch.compile(model) if device != "cpu" else model
     shown = torch.multinomial(weights, SHEET, generator=torch.Generator(device).manual_seed(0))
     once(out / "movq", packed.movq.save_pretrained)
 
     def loss(done: int, generator: torch.Generator) -> Tensor:
+        if jumps:
+            return jumps.loss(forward, batch, generator)
         rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
         dropped = torch.rand(batch, 1, generator=generator, device=device) < DROP
         seen = near.draw(rows, generator)
@@ -329,7 +343,10 @@ def train(
     def write(averaged: Denoiser) -> None:
         drawing = pipeline(decoder, packed.movq, embeds.shape[1], **dict(averaged.named_children()), **words).to(device)
         drawing.set_progress_bar_config(disable=True)
-        drawn = drawing(image_embeds=EMBED_NORM * embeds[shown], seed=0, num_inference_steps=STEPS, guidance_scale=3.0).images
+        steps, guidance = (distil.STEPS, 1.0) if jumps else (STEPS, 3.0)
+        drawn = drawing(
+            image_embeds=EMBED_NORM * embeds[shown], seed=0, num_inference_steps=steps, guidance_scale=guidance
+        ).images
         pairs = zip(map(Image.fromarray, packed.pictures[shown.cpu()].numpy()), drawn, strict=True)
         sheet = make_image_grid([picture for pair in pairs for picture in pair], rows=SHEET // 5, cols=10)
         sheet.save(folder / "sheet.png")

@@ -181,7 +181,7 @@ def pack(root: Root = ROOT, out: PackFile = ROOT / "pack.safetensors", quality: 
 def train_decoders(
     pack: PackFile = ROOT / "pack.safetensors",
     out: Annotated[Path, typer.Option(help="Where training goes on from and what it writes.")] = ROOT / "decoders",
-    decoder: Annotated[Decoder, typer.Option(help="Stable-unclip starts from the other's blocks.")] = Decoder.kandinsky,
+    decoder: Annotated[Decoder, typer.Option(help="Others than kandinsky start from its blocks.")] = Decoder.kandinsky,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     minutes: Minutes = 60,
     batch: Annotated[int | None, typer.Option(help="Pictures a step; 64 on a CPU, 512 on CUDA by default.")] = None,
@@ -190,7 +190,10 @@ def train_decoders(
     cool: Cool = False,
     threads: Threads = 0,
 ) -> None:
-    """Train a decoder from a pack, anywhere, and go on from where it was; a sheet of drawings every five minutes."""
+    """Train a decoder from a pack, anywhere, and go on from where it was; a sheet of drawings every five minutes.
+
+    For kandinsky-distilled, kandinsky first draws what it is to learn: 45 minutes on one core.
+    """
     use(threads)
     decoders.train(pack, out, decoder, minutes=minutes, device=device, batch=batch, width=width, taught=taught, cool=cool)
 

@@ -30,7 +30,10 @@ Checkpoint = Annotated[
         autocompletion=checkpoint_names,
     ),
 ]
-Decoder = Annotated[str | None, typer.Option(help="The starter's decoder: kandinsky (its first) or stable-unclip.")]
+Decoder = Annotated[
+    str | None,
+    typer.Option(help="The starter's decoder: kandinsky (its first), kandinsky-distilled (4 steps) or stable-unclip."),
+]
 Source = Annotated[
     list[str] | None,
     typer.Option(

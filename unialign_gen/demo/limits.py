@@ -51,7 +51,7 @@ class Limits:
     waiting: int = 48
     requests_a_minute: int = 1200
     logins_a_minute: int = 20
-    loaded: int = 2
+    loaded: int = 3
 
 
 def whole(value: Any, name: str, low: int, high: int) -> int:

@@ -1,7 +1,8 @@
 """Live: what a microphone has just heard moves the picture on, a few pictures at a time.
 
 Nothing is kept between two calls: the page sends the last seconds of sound and the point where the picture stands, and gets the
-next pictures and their point. All start from one noise, in `STEPS` steps without guidance, so that only the point moves.
+next pictures and their point. All start from one noise, in `STEPS` steps without guidance, so that only the point moves. The
+starter's distilled decoder, which was trained to draw so, takes the place of its first one where it is installed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..loading import DISTILLED
 from ..media import Sound
 from ..media.sound import SILENT
 from ..mixing import mix, path, slerp
@@ -24,7 +26,7 @@ from ..request import Prompt
 from ..request.request import read_vector, write_prompt
 from . import html
 from .action import Action, Work, nearest, watched
-from .engine import AppContext, Job
+from .engine import AppContext, Job, Model
 from .limits import decimal, whole
 
 RATE = 16_000  # Hz of what the page sends
@@ -51,12 +53,19 @@ class Live(Action):
     smooth: float = 0.6
     outputs: ClassVar[dict[str, Any]] = {"moment": dict}
 
+    def chosen(self, context: AppContext) -> Model:
+        own, models = super().chosen(context), context.engine.models.values()
+        if own.decoder or (self.steps, self.guidance) != (None, None):
+            return own
+        return next((m for m in models if (m.checkpoint, m.decoder) == (own.checkpoint, DISTILLED)), own)
+
     def prepare(self, context: AppContext) -> Work:
         sound = read_samples(self.samples)
         share, count = decimal(self.share, "share", 0, 1), whole(self.pictures, "pictures", 1, MOST)
         moved = 1 - math.exp(-decimal(self.elapsed, "elapsed", 0, 60) / decimal(self.smooth, "smooth", 0.05, 10))
         before = torch.tensor(read_vector(self.previous)) if self.previous else None
-        own: dict[str, Any] = {n: v for n, v in (("steps", STEPS), ("guidance", GUIDANCE)) if getattr(self, n) is None}
+        plain_steps = (("steps", STEPS), ("guidance", GUIDANCE)) if self.chosen(context).decoder != DISTILLED else ()
+        own: dict[str, Any] = {n: v for n, v in plain_steps if getattr(self, n) is None}
         stay, plain = self.prompts(context), replace(self.request(context), **own)
         table = context.engine.concepts(self.chosen(context).label)
 

@@ -4,6 +4,7 @@ from .aligners import frozen_head, open_aligner
 from .devices import check_device, check_names, dtype_of
 from .folders import (
     DECODERS,
+    DISTILLED,
     PUBLISHED,
     REPOSITORY,
     SHIPPED,
@@ -19,6 +20,7 @@ from .table import describe
 
 __all__ = [
     "DECODERS",
+    "DISTILLED",
     "PUBLISHED",
     "REPOSITORY",
     "SHIPPED",

@@ -15,7 +15,8 @@ SHIPPED = ("starter",)
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 FULL = "pip install 'unialign_gen[full]' brings it, in a clone pip install ./checkpoints"  # what the main wheel has no room for
 HUB_FILES = ("*.json", "*.safetensors", "*.txt")
-DECODERS = ("kandinsky", "stable-unclip")  # those of the starter, its own first
+DISTILLED = "kandinsky-distilled"
+DECODERS = ("kandinsky", DISTILLED, "stable-unclip")  # those of the starter, its own first
 
 
 def shipped_folder() -> Path:

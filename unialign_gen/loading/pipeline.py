@@ -114,7 +114,7 @@ def variant_parts(folder: Path, index: Mapping[str, Any], variant: str | None, d
 
 
 def shared_parts(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """What a second decoder shares with the first, beside which it lies: encoders, prior, upscaler, autoencoder."""
+    """What another decoder shares with the first, beside which it lies: encoders, prior, upscaler, autoencoder."""
     shared: dict[str, Any] = {}
     if not (folder / "aligner").is_dir():
         from ..pipelines import EmbeddingPrior, Upscaler
@@ -124,14 +124,16 @@ def shared_parts(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> 
         for name, kind in kinds.items():
             if (folder.parent / name).is_dir():
                 shared[name] = kind.from_pretrained(folder.parent / name, dtype=dtype)
-    if "vae" in index and not (folder / "vae").is_dir():
-        from diffusers import VQModel
-        from torch.nn import Module
+    for name in ("movq", "vae"):
+        if name in index and not (folder / name).is_dir():
+            from diffusers import VQModel
+            from torch.nn import Module
 
-        from ..pipelines.autoencoders import autoencoder_kl
+            from ..pipelines.autoencoders import autoencoder_kl
 
-        vae = autoencoder_kl(VQModel.from_pretrained(folder.parent / "movq", dtype=dtype))
-        shared["vae"] = Module.to(vae, dtype)  # diffusers' own warns of modules to keep in fp32, of which there are none
+            movq = VQModel.from_pretrained(folder.parent / "movq", dtype=dtype)
+            # diffusers' own way to a dtype warns of modules to keep in fp32, of which there are none
+            shared[name] = movq if name == "movq" else Module.to(autoencoder_kl(movq), dtype)
     return shared
 
 

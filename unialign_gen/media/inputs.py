@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from .arrays import is_tensor, to_numpy
+from .arrays import is_tensor, to_numpy, to_tensor
 from .sound import Sound, check_rate, full_scale
 
 MOST_CHANNELS = 64
@@ -69,9 +69,7 @@ def from_array(array: Any, rate: Any, name: str = "the sound") -> Sound:
         samples = samples.T
     if samples.ndim not in (1, 2) or samples.size == 0 or (samples.ndim == 2 and len(samples) > MOST_CHANNELS):
         raise InputError(f"{name} must be a non-empty array (n,), (n, channels) or (channels, n), got shape {samples.shape}")
-    from torch import from_numpy
-
-    return Sound(from_numpy(np.ascontiguousarray(full_scale(samples))), check_rate(rate, name), name)
+    return Sound(to_tensor(np.ascontiguousarray(full_scale(samples))), check_rate(rate, name), name)
 
 
 def from_mapping(value: Mapping[str, Any], kind: str) -> Any:

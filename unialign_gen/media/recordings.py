@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..notes import Note, collected, tell
+from .arrays import to_tensor
 from .files import Excerpt, binary, choose_track, name_of, opened, tracks
 from .inputs import Frames, as_sound, as_video, is_file
 from .pictures import flatten, is_heif, load_image, opened_picture
@@ -71,13 +72,7 @@ def load_sound(source: Any, rate: int, downmix: Downmix = "mean") -> Tensor:
     Raises:
         InputError: no sound in the file, it cannot be decoded, or it is too short to be heard.
     """
-    return tensor(read_sound(source, rate, downmix))
-
-
-def tensor(samples: NDArray[np.float32]) -> Tensor:
-    from torch import from_numpy
-
-    return from_numpy(samples)
+    return to_tensor(read_sound(source, rate, downmix))
 
 
 def read_sound(source: Any, rate: int, downmix: Downmix = "mean") -> NDArray[np.float32]:
@@ -105,7 +100,7 @@ def sound_blocks(source: Any, rate: int, channels: int = 1, seconds: float | Non
     Raises:
         InputError: no sound in the file, or none of it can be decoded.
     """
-    return map(tensor, read_blocks(source, rate, channels, seconds))
+    return map(to_tensor, read_blocks(source, rate, channels, seconds))
 
 
 def read_blocks(source: Any, rate: int, channels: int = 1, seconds: float | None = None) -> Iterator[NDArray[np.float32]]:
@@ -190,7 +185,7 @@ def load_clip(
     if isinstance(source, Clip):
         return source
     clip, sound = read_clip(source, frames, rate, patience, downmix)
-    clip.sound = None if sound is None else tensor(sound)
+    clip.sound = None if sound is None else to_tensor(sound)
     return clip
 
 

@@ -12,6 +12,7 @@ import torch
 from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor
 
+from ..errors import InputError
 from ..notes import Note, collected, note
 from ..pipelines.conditions import Conditions
 from ..pipelines.output import PictureOutput
@@ -118,7 +119,10 @@ def batch_key(pipeline: PromptedPipeline, request: Request) -> Hashable:
         or request.callback_on_step_end_tensor_inputs != ("latents",)
     ):
         return None
-    steps, guidance = pipeline.steps_and_guidance(request)
+    try:
+        steps, guidance = pipeline.steps_and_guidance(request)
+    except InputError:  # which drawing it says
+        return None
     size = (request.height, request.width, request.upscale, request.output_type)
     return id(pipeline), steps, guidance > 1, *size, *sorted(shared.items())
 
