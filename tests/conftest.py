@@ -14,12 +14,10 @@ from pathlib import Path
 import numpy as np
 import processes
 import pytest
-import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's client is first imported
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 CORES = len(os.sched_getaffinity(0))
-torch.set_num_threads(max(1, CORES // WORKERS))
 MEMORY = Path("/dev/shm")  # temporary files lie in it where it has room: a disk takes a tenth of the tests' time
 if "TMPDIR" not in os.environ and MEMORY.is_dir():
     held = os.statvfs(MEMORY)
@@ -35,6 +33,10 @@ def pytest_configure(config):
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         if beside := getattr(config.option, "numprocesses", None):
             os.environ.setdefault(name, str(max(1, CORES // beside)))
+    if hasattr(config, "workerinput") or not beside:  # the process that only hands tests out starts without torch, in no time
+        import torch
+
+        torch.set_num_threads(max(1, CORES // WORKERS))
 
 
 def pytest_collection_modifyitems(items):
@@ -75,6 +77,8 @@ def starter():
 @pytest.fixture
 def enlarging(starter):
     """The starter with an upscaler that only repeats pixels."""
+    import torch
+
     from unialign_gen.pipelines import Upscaler
 
     upscaler = Upscaler(scale=8, width=4, depth=1)

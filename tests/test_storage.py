@@ -245,7 +245,7 @@ def test_tars_of_webdataset(media, local, tmp_path):
     extract.run(extracting(corpus, tmp_path / "cache"), progress=False)
     same_features(FeatureCache.open(tmp_path / "cache"), FeatureCache.open(local / "cache"))
     config = replace(
-        training(tmp_path / "cache", tmp_path / "run"), encoders={"audio": "starter"}, corpora={"all": corpus}, lr=1e-4, steps=2
+        training(tmp_path / "cache", tmp_path / "run"), encoders={"audio": "starter"}, corpora={"all": corpus}, lr=1e-4, steps=1
     )
     disk = CorpusConfig("manifest", manifest=media / "m.jsonl")
     other = replace(config, caches={"all": local / "cache"}, out=tmp_path / "disk", corpora={"all": disk})

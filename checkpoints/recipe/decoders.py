@@ -320,8 +320,9 @@ def train(
             rows = torch.multinomial(weights, count, replacement=True, generator=generator)
             return near.draw(rows, generator) * EMBED_NORM
 
-        weights_of, plan = (part.read_bytes() for part in teaching.glob("*.safetensors")), (distil.GUIDANCE, distil.CHUNK)
-        ways = folder / f"ways-{digest(file.read_bytes(), repr(plan).encode(), *weights_of)}"
+        plan = repr((distil.STEPS, distil.JUMP, distil.GUIDANCE, distil.CHUNK)).encode()
+        taught_by = (part.read_bytes() for part in teaching.glob("*.safetensors"))
+        ways = folder / f"ways-{digest(file.read_bytes(), plan, *taught_by)}"
         jumps = distil.Jumps(ways, teacher, SCHEDULER, latents.shape[1:], prompted, device)
     forward: Any = torch.compile(model) if device != "cpu" else model
     shown = torch.multinomial(weights, SHEET, generator=torch.Generator(device).manual_seed(0))
