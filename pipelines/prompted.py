@@ -33,14 +33,7 @@ from .embed_scale import EmbedScale
 from .output import PictureOutput
 from .phrases import are_things, left_out, phrases_of, related
 from .prior import EmbeddingPrior, each, temperature_of
-from .prompts import (
-    beside,
-    encode_prompts,
-    generators,
-    mixed_prompts,
-    moved_prompts,
-    picture_seeds,
-)
+from .prompts import beside, encode_prompts, generators, mixed_prompts, moved_prompts, picture_seeds
 from .upscaler import Upscaler
 
 Row = tuple[Sequence[Prompt], tuple[Box, ...] | None]  # a prompt's inputs, and where they stand if that is apart

@@ -294,7 +294,7 @@ def test_a_student_that_ends_where_its_teacher_does_has_no_loss(tmp_path, monkey
         return torch.randn(count, DIM, generator=generator)
 
     def jumps():
-        return distil.Jumps(tmp_path, teacher, decoders.SCHEDULER, (4, 16, 16), draw, "cpu")
+        return distil.Jumps(tmp_path, teacher, decoders.SCHEDULER, (4, 16, 16), draw)
 
     task, sampler = jumps(), DDIMScheduler.from_config(decoders.SCHEDULER.config)
     sampler.set_timesteps(distil.STEPS)

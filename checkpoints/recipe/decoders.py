@@ -323,7 +323,7 @@ def train(
         plan = repr((distil.STEPS, distil.JUMP, distil.GUIDANCE, distil.CHUNK)).encode()
         taught_by = (part.read_bytes() for part in teaching.glob("*.safetensors"))
         ways = folder / f"ways-{digest(file.read_bytes(), plan, *taught_by)}"
-        jumps = distil.Jumps(ways, teacher, SCHEDULER, latents.shape[1:], prompted, device)
+        jumps = distil.Jumps(ways, teacher, SCHEDULER, latents.shape[1:], prompted)
     forward: Any = torch.compile(model) if device != "cpu" else model
     shown = torch.multinomial(weights, SHEET, generator=torch.Generator(device).manual_seed(0))
     once(out / "movq", packed.movq.save_pretrained)
@@ -345,9 +345,8 @@ def train(
         drawing = pipeline(decoder, packed.movq, embeds.shape[1], **dict(averaged.named_children()), **words).to(device)
         drawing.set_progress_bar_config(disable=True)
         steps, guidance = (distil.STEPS, 1.0) if jumps else (STEPS, 3.0)
-        drawn = drawing(
-            image_embeds=EMBED_NORM * embeds[shown], seed=0, num_inference_steps=steps, guidance_scale=guidance
-        ).images
+        asked = {"seed": 0, "num_inference_steps": steps, "guidance_scale": guidance}
+        drawn = drawing(image_embeds=EMBED_NORM * embeds[shown], **asked).images
         pairs = zip(map(Image.fromarray, packed.pictures[shown.cpu()].numpy()), drawn, strict=True)
         sheet = make_image_grid([picture for pair in pairs for picture in pair], rows=SHEET // 5, cols=10)
         sheet.save(folder / "sheet.png")

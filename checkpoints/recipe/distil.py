@@ -19,6 +19,7 @@ from unialign_gen.output import written
 
 from .files import progress
 
+Draw = Callable[[int, torch.Generator], Tensor]
 STEPS, JUMP, GUIDANCE = 4, 3, 4.0  # the student's, how many of the teacher's each is, and how the teacher is guided
 WAYS, CHUNK = 8192, 256  # 40 minutes on one core
 
@@ -45,15 +46,8 @@ class Jumps:
         draw: embeddings (n, d) at the decoder's scale, as prompts have them.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        teacher: nn.Module,
-        scheduler: DDIMScheduler,
-        shape: Sequence[int],
-        draw: Callable[[int, torch.Generator], Tensor],
-        device: str,
-    ):
+    def __init__(self, folder: Path, teacher: nn.Module, scheduler: DDIMScheduler, shape: Sequence[int], draw: Draw):
+        device = next(teacher.parameters()).device
         folder.mkdir(parents=True, exist_ok=True)
         found = []
         for part in progress(range(WAYS // CHUNK), desc="ways"):
@@ -64,7 +58,7 @@ class Jumps:
                 made = torch.cat([ways(teacher, scheduler, *pair) for pair in pairs])
                 with written(file) as new:
                     save_file({"embeds": embeds, "latents": made.half()}, new)
-            found.append(load_file(file, device))
+            found.append(load_file(file, str(device)))
         self.embeds, self.latents = (torch.cat([part[name] for part in found]) for name in ("embeds", "latents"))
         scheduler.set_timesteps(STEPS, device)
         self.times = scheduler.timesteps
