@@ -37,8 +37,7 @@ def each_alone(conditions: Conditions) -> Conditions:
         for i in things[len(first) :]:
             last[i] = reseeded(last[i].clone_state())
             generators.append(last[i])
-    rows = getattr(guidance, "rows", None)
-    if rows is not None:  # of a batch of requests, with a scale for each picture
+    if (rows := getattr(guidance, "rows", None)) is not None:  # of a batch of requests, with a scale for each picture
         kind: Any = type(guidance)
         guidance = kind([float(rows[i]) for i in things])
     every = torch.cat([first, *(embeds[1:] for _, embeds in found)])

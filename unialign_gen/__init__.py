@@ -7,7 +7,7 @@ generate(text="a barking dog", seed=0).images[0]
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, overload
 
 from .errors import InputError
@@ -15,6 +15,7 @@ from .lazy import lazy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import torch
 
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     AnyPipeline = UniAlignKandinskyPipeline | UniAlignStableUnCLIPPipeline | IPAdapterPipeline
 
 __version__ = "0.2.0"
-_CLONE = Path(__file__).parent.parent
-if (_CLONE / "pipelines" / "prompted.py").is_file():  # Python was started in a clone: the folders beside this one are its own
-    __path__.append(str(_CLONE))
+_CLONE = os.path.dirname(os.path.dirname(__file__))  # pathlib takes as long to import as all else here
+if os.path.isfile(f"{_CLONE}/pipelines/prompted.py"):  # Python was started in a clone: the folders beside this one are its own
+    __path__.append(_CLONE)
 __all__ = ["InputError", "__version__", "load"]
 __all__ += ["diagnostics", "encoders", "eval", "film", "media", "mixing", "objectives", "pipelines", "training"]  # modules
 

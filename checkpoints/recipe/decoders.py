@@ -344,7 +344,7 @@ def train(
     def write(averaged: Denoiser) -> None:
         drawing = pipeline(decoder, packed.movq, embeds.shape[1], **dict(averaged.named_children()), **words).to(device)
         drawing.set_progress_bar_config(disable=True)
-        steps, guidance = (distil.STEPS, 1.0) if jumps else (STEPS, 3.0)
+        steps, guidance = (distil.STEPS, 1) if jumps else (STEPS, 3)
         asked = {"seed": 0, "num_inference_steps": steps, "guidance_scale": guidance}
         drawn = drawing(image_embeds=EMBED_NORM * embeds[shown], **asked).images
         pairs = zip(map(Image.fromarray, packed.pictures[shown.cpu()].numpy()), drawn, strict=True)

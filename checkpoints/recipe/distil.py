@@ -41,8 +41,7 @@ class Jumps:
     """The student's task: from each place of a way to the next.
 
     Args:
-        folder: where ways are kept with their embeddings, some at a time: a kill loses the last of them. One of its own for
-            everything that they depend on.
+        folder: where ways of this teacher are kept with their embeddings, some at a time: a kill loses the last of them.
         draw: embeddings (n, d) at the decoder's scale, as prompts have them.
     """
 
@@ -70,9 +69,8 @@ class Jumps:
 
         By angles a step is x' = cos(d) x - sin(d) v, with d the difference of the two (Salimans & Ho 2022, appendix D).
         """
-        device = self.latents.device
-        row = torch.randint(len(self.latents), (batch,), generator=generator, device=device)
-        k = torch.arange(batch, device=device) % STEPS
+        row = torch.randint(len(self.latents), (batch,), generator=generator, device=generator.device)
+        k = torch.arange(batch, device=row.device) % STEPS
         x, end = self.latents[row, k].float(), self.latents[row, k + 1].float()  # (batch, C, h, w)
         turn = (self.angles[k] - self.angles[k + 1])[:, None, None, None]
         target = (turn.cos() * x - end) / turn.sin()

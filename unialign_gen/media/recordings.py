@@ -194,8 +194,7 @@ def read_clip(
 ) -> tuple[Clip, NDArray[np.float32] | None]:
     """`load_clip`, without torch: a clip, and its sound apart."""
     part = Excerpt.of(source)
-    found = as_video(part.source)
-    sound = None
+    found, sound = as_video(part.source), None
     with collected() as notes:
         if isinstance(found, Frames):
             clip = Clip(sampled(found, frames, part), None)
