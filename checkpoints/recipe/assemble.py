@@ -46,7 +46,8 @@ def starter(
         save_head(quantised(head), part / "aligner" / kind)
     Aligner(EMBED_DIM, list(heads)).save_config(part / "aligner")
     movq, upscaler = VQModel.from_pretrained(decoders / "movq"), decoders / "upscaler"
-    own_settings = {"default_steps": STEPS, "default_guidance": GUIDANCE}
+    guided = {"default_steps": STEPS, "default_guidance": GUIDANCE}
+    distilled = {"default_steps": distil.STEPS, "default_guidance": 1.0, "distilled": True}
     shared = {
         "things_alone": True,
         "upscaler": Upscaler.from_pretrained(upscaler, strength=CRISP).half() if upscaler.is_dir() else None,
@@ -54,11 +55,10 @@ def starter(
     first, fast, second = (decoders / decoder.value for decoder in Decoder)
     unet = UNet2DConditionModel.from_pretrained(first / "unet").half()
     own = {"aligner": Aligner.from_pretrained(part / "aligner"), "prior": prior.half()}
-    pipeline(Decoder.kandinsky, movq.half(), EMBED_DIM, unet=unet, **own, **own_settings, **shared).save_pretrained(part)
+    pipeline(Decoder.kandinsky, movq.half(), EMBED_DIM, unet=unet, **own, **guided, **shared).save_pretrained(part)
     if fast.is_dir():
         unet = UNet2DConditionModel.from_pretrained(fast / "unet").half()
-        own = {"default_steps": distil.STEPS, "default_guidance": 1.0, "distilled": True}
-        pipeline(Decoder.distilled, movq, EMBED_DIM, unet=unet, **own, **shared).save_pretrained(part / fast.name)
+        pipeline(Decoder.distilled, movq, EMBED_DIM, unet=unet, **distilled, **shared).save_pretrained(part / fast.name)
     if second.is_dir():
         made = pipeline(
             Decoder.stable_unclip,
@@ -67,7 +67,7 @@ def starter(
             tokenizer=PreTrainedTokenizerFast.from_pretrained(second / "tokenizer"),
             text_encoder=CLIPTextModel.from_pretrained(second / "text_encoder").half(),
             unet=UNet2DConditionModel.from_pretrained(second / "unet").half(),
-            **own_settings,
+            **guided,
             **shared,
         )
         made.vae.half()
