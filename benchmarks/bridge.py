@@ -23,12 +23,12 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor, nn
 
-from unialign_gen.bridge import Bridge, captions, from_captions, from_events, recall, ridge
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.data import manifest
 from unialign_gen.data.cache import FeatureCache
 from unialign_gen.data.manifest import Row
 from unialign_gen.encoders import yamnet
+from unialign_gen.heads.bridge import Bridge, captions, from_captions, from_events, recall, ridge
 from unialign_gen.loading import find, frozen_head, open_aligner
 
 ROOT = manifest.default_root()

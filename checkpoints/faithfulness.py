@@ -21,7 +21,7 @@ from unialign_gen.diagnostics import wilson
 from unialign_gen.eval.figures import Estimate, bootstrap
 from unialign_gen.eval.judge import Judge
 from unialign_gen.eval.scores import spread
-from unialign_gen.text import with_article
+from unialign_gen.media.text import with_article
 
 from .evaluation_sets import Prompt, prompts
 

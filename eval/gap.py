@@ -172,7 +172,7 @@ def mean_groups(
     if len(names) < len(labels) or len(set(names)) < 2:
         return {}
     try:
-        from unialign_gen import groups
+        from . import groups
     except InputError as error:  # no scikit-learn
         warnings.warn(f"{error}", stacklevel=2)
         return {}

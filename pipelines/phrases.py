@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from unialign_gen.concepts.understanding import Understood
-from unialign_gen.text import clean_text, with_article
+from unialign_gen.media.text import clean_text, with_article
 
 from .beside import Box, in_lines, side_by_side
 

@@ -15,7 +15,13 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassificati
 from typer.testing import CliRunner
 
 from unialign_gen.aligner import Part
-from unialign_gen.bridge import (
+from unialign_gen.cli import app
+from unialign_gen.data.cache import FORMAT, Ragged, Shard, create, write_descriptions, write_shard
+from unialign_gen.encoders import load_encoder, yamnet
+from unialign_gen.encoders.registry import NOWHERE
+from unialign_gen.errors import InputError
+from unialign_gen.heads import encoder_beside, heads_in, load_head
+from unialign_gen.heads.bridge import (
     captions,
     default_head,
     from_captions,
@@ -26,12 +32,6 @@ from unialign_gen.bridge import (
     ridge,
     text_to_image_shift,
 )
-from unialign_gen.cli import app
-from unialign_gen.data.cache import FORMAT, Ragged, Shard, create, write_descriptions, write_shard
-from unialign_gen.encoders import load_encoder, yamnet
-from unialign_gen.encoders.registry import NOWHERE
-from unialign_gen.errors import InputError
-from unialign_gen.heads import encoder_beside, heads_in, load_head
 from unialign_gen.loading import calibration_folder, shipped_folder
 from unialign_gen.media import load_sound
 from unialign_gen.notes import collected

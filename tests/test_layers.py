@@ -10,7 +10,7 @@ FOLDERS = {"pipelines": "pipelines", "eval": "eval", "checkpoints": "checkpoints
 LAYERS = [  # from the bottom; what is not named here is the core
     {"core"},
     {"pipelines"},
-    {"checkpoint", "published", "calibrate", "loading", "showcase", "film", "serving"},
+    {"loading", "film", "serving"},
     {"data", "configs"},
     {"training"},
     {"eval"},
@@ -59,7 +59,7 @@ def arrows() -> list[tuple[str, str]]:
     known = set(found)
     pairs = []
     for name, path in found.items():
-        if name in ("unialign_gen", "unialign_gen.towers"):  # the face imports what it shows when it is asked for
+        if name == "unialign_gen":  # the face imports what it shows when it is asked for
             continue
         pairs += [(name, other) for other in imported(name, path, ast.parse(path.read_text()), known)]
     return pairs

@@ -237,7 +237,7 @@ def test_names_of_the_first_edition_go_on_with_a_warning(name):
         assert callable(use())
 
 
-MODULES = ("eval.metrics", "eval.functional", "eval.gap", "groups", "eval.search", "retrieval")
+MODULES = ("eval.metrics", "eval.functional", "eval.gap", "eval.groups", "eval.search", "retrieval")
 
 
 @pytest.mark.parametrize("module", [f"unialign_gen.{m}" for m in MODULES])

@@ -65,6 +65,10 @@ def test_the_decoder_met_only_permissive_pictures():
         ("published", ["on_disk", "read", "replace_sources", "wanted_files"]),
         ("calibrate", ["Calibration", "measure", "pictures_in"]),
         ("towers", ["load_tower", "save_tower"]),
+        ("towers.base", ["Tower"]),
+        ("checkpoint", ["load_pipeline", "find"]),
+        ("showcase", ["draw_sheet"]),
+        ("recognition", ["Recognition"]),
     ],
 )
 def test_modules_of_the_first_edition_are_found_for_one_release(old, names):

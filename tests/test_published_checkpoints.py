@@ -14,10 +14,10 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionMode
 from typer.testing import CliRunner
 
 import unialign_gen
-from unialign_gen.bridge import text_to_image_shift
 from unialign_gen.checkpoints.recipe.pictures import tier
 from unialign_gen.cli import app
 from unialign_gen.errors import InputError
+from unialign_gen.heads.bridge import text_to_image_shift
 from unialign_gen.loading import calibration_folder, describe, dtype_of, open_aligner, shipped_folder
 from unialign_gen.loading.scale import measure, pictures_in, shipped_pictures
 from unialign_gen.notes import collected

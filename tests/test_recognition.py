@@ -15,9 +15,9 @@ from unialign_gen.checkpoints.recipe import encoders
 from unialign_gen.checkpoints.recipe import recognition as recipe
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, load_head, save_head
+from unialign_gen.heads.recognition import Recognition
 from unialign_gen.loading import find
 from unialign_gen.pipelines import EmbeddingPrior
-from unialign_gen.recognition import Recognition
 
 DECAY = 1.0
 NARROW, WIDE = {"width": 5, "classes": 2}, {"width": 8, "classes": 3}
@@ -180,8 +180,8 @@ def test_the_starters_gate_is_shut_for_a_flat_drawing():
 
 
 def test_the_starters_gates_for_sounds_tell_a_cow_from_a_chord():
-    from unialign_gen import showcase
     from unialign_gen.encoders import load_encoder
+    from unialign_gen.film import showcase
     from unialign_gen.media import load_sound
 
     folder = find("starter") / "aligner" / "audio"

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unialign_gen.errors import InputError
+from unialign_gen.media.text import clean_text
 from unialign_gen.notes import collected
-from unialign_gen.text import clean_text
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_of_clip_too():
     pytest.importorskip("open_clip")
     import open_clip
 
-    from unialign_gen.text import tell_cut
+    from unialign_gen.media.text import tell_cut
 
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
 

@@ -8,8 +8,10 @@ generate(text="a barking dog", seed=0).images[0]
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, overload
 
+from .deprecated import Moved
 from .errors import InputError
 from .lazy import lazy
 
@@ -28,6 +30,7 @@ __version__ = "0.2.0"
 _CLONE = os.path.dirname(os.path.dirname(__file__))  # pathlib takes as long to import as all else here
 if os.path.isfile(f"{_CLONE}/pipelines/prompted.py"):  # Python was started in a clone: the folders beside this one are its own
     __path__.append(_CLONE)
+sys.meta_path.append(Moved)
 __all__ = ["InputError", "__version__", "load"]
 __all__ += ["diagnostics", "encoders", "eval", "film", "media", "mixing", "objectives", "pipelines", "training"]  # modules
 

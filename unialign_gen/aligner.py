@@ -14,19 +14,19 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
-from .bridge import Bridge, default_head, read_bridge
 from .deprecated import current_keys
 from .encoders import load_encoder, save_encoder
 from .encoders.base import Encoder
 from .encoders.registry import NOWHERE, one_at_a_time
 from .errors import InputError, as_input_error
 from .heads import Head, encoder_beside, load_head, save_head
+from .heads.bridge import Bridge, default_head, read_bridge
 from .media import Clip, Source, load_image, load_sound, load_video
 from .media.sound import SILENT
+from .media.text import clean_text
 from .mixing import mix
 from .notes import Note, note
 from .request import MODALITIES
-from .text import clean_text
 
 FRAMES = 8
 SOUND_IN_VIDEO = 0.3
@@ -198,7 +198,7 @@ class Aligner(ModelMixin, ConfigMixin):
         """Takes other heads, by modality, instead of the checkpoint's own: those that a training run left.
 
         A modality that the checkpoint does not know comes with its encoder (`heads.encoder_beside`), if the run kept it, and so
-        does a head that `unialign_gen.bridge` made; one that has none is not used, which is said as a note.
+        does a head that `unialign_gen.heads.bridge` made; one that has none is not used, which is said as a note.
         """
         kept = ("encoder.json", "model.safetensors")
         new = [k for k in folders if k not in self.config["encoders"] and any((folders[k] / name).is_file() for name in kept)]

@@ -5,7 +5,24 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
+
+MODULES = {  # of the first edition, old to new
+    "calibrate": "loading.scale",
+    "checkpoint": "loading",
+    "eval.manifold": "eval.prdc",
+    "published": "loading.description",
+    "recognition": "heads.recognition",
+    "settings_png": "request.picture_settings",
+    "showcase": "film.showcase",
+    "towers": "encoders",
+    "towers.base": "encoders.base",
+}
+NAMES = {"Settings": "PictureSettings", "Tower": "Encoder", "read_png": "read_picture", "save_png": "save_picture"}  # in them
+NAMES |= {"Manifold": "PRDCScores", "load_tower": "load_encoder", "manifold": "prdc", "save_tower": "save_encoder"}
 
 KEYS = {"tower": "encoder", "towers": "encoders"}  # of encoders' and checkpoints' JSON, old to new
 CONFIG_KEYS = {"towers": "encoders", "tower_rate": "encoder_rate", "cool": "decay_fraction"}  # of configuration files
@@ -48,3 +65,25 @@ def renamed(module: str, names: dict[str, str]) -> Callable[[str], Any]:
         return getattr(sys.modules[module], names[old])
 
     return find
+
+
+class Moved:
+    """Finds and loads `MODULES`, for `sys.meta_path`: each has the names of its successor, and a warning."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        loader: Any = cls
+        package, _, old = name.partition(".")
+        return ModuleSpec(name, loader, is_package=True) if package == __package__ and old in MODULES else None
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> None:
+        """Python's own empty module will do."""
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        new = f"{__package__}.{MODULES[module.__name__.partition('.')[2]]}"
+        warn_renamed(module.__name__, new)
+        names = vars(import_module(new.rpartition(".")[0])) | vars(import_module(new))
+        names |= {old: names[now] for old, now in NAMES.items() if now in names}
+        vars(module).update((name, value) for name, value in names.items() if not name.startswith("__"))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from unialign_gen.text import with_article
+from unialign_gen.media.text import with_article
 
 from .plan import table
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from unialign_gen.heads import Head
+from unialign_gen.heads.recognition import Recognition
 from unialign_gen.pipelines import EmbeddingPrior
-from unialign_gen.recognition import Recognition
 
 
 class Choice(NamedTuple):

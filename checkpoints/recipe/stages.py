@@ -25,8 +25,8 @@ from unialign_gen.encoders import load_encoder
 from unialign_gen.encoders.yamnet import events as sound_events
 from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.heads import Head, load_head, save_head
+from unialign_gen.heads.recognition import Recognition
 from unialign_gen.pipelines import EmbeddingPrior
-from unialign_gen.recognition import Recognition
 
 from ..evaluation_sets import RECORDED, trained_wordings
 from . import assemble as checkpoint

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..aligner import Aligner
-    from ..bridge import Bridge
     from ..heads import Head
+    from ..heads.bridge import Bridge
 
 commands = Commands(help="Make a sound head for a decoder without training one; `generate --heads OUT` draws with it.")
 app.add_typer(commands, name="bridge")
@@ -45,9 +45,9 @@ def events(
     Nothing else is needed. Published decoders do so by themselves.
     """
     begin(out)
-    from ..bridge import events_head
     from ..encoders import load_encoder, yamnet
     from ..encoders.registry import NOWHERE
+    from ..heads.bridge import events_head
 
     aligner = opened(space)
     described = {"encoder": "yamnet"} if tagger is None else {"encoder": f"hf:{tagger}", "modality": "audio", "tags": True}
@@ -81,10 +81,10 @@ def text(
     begin(out)
     import torch
 
-    from ..bridge import captions as shipped
-    from ..bridge import from_captions, measured, ranks, recordings
     from ..encoders import load_encoder
     from ..encoders.registry import NOWHERE
+    from ..heads.bridge import captions as shipped
+    from ..heads.bridge import from_captions, measured, ranks, recordings
     from ..media import load_sound
 
     said = shipped() if captions is None else lines_of(captions)
@@ -124,8 +124,8 @@ def pairs(
     import torch
     import torch.nn.functional as F
 
-    from ..bridge import measured, ranks, ridge
     from ..data.cache import FeatureCache, Ragged, read_descriptions
+    from ..heads.bridge import measured, ranks, ridge
     from ..loading import frozen_head
 
     cache = FeatureCache.open(features)
@@ -171,7 +171,7 @@ def in_batches(encode: Callable[[list[str]], Tensor], texts: list[str]) -> Tenso
 
 def shift_of(checkpoint: str) -> Tensor | None:
     """The measured shift from text to image; without one a published decoder's sounds stay where texts are, said as a note."""
-    from ..bridge import text_to_image_shift
+    from ..heads.bridge import text_to_image_shift
     from ..loading import PUBLISHED, calibration_folder
     from ..notes import note
 
@@ -195,7 +195,7 @@ def lines_of(path: Path) -> list[str]:
 
 def finish(out: Path, head: Head, bridge: Bridge, described: dict[str, Any], as_json: bool) -> None:
     """Writes the head, and shows how it does on what it was not made from."""
-    from ..bridge import write
+    from ..heads.bridge import write
 
     write(head, bridge, described, out / "heads" / "audio")
     found, prompts = bridge.report["recall"], bridge.report["prompts"]

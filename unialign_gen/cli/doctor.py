@@ -12,18 +12,8 @@ from ..console import report, stage
 from .app import app
 from .options import AsJson
 
-SHOWN = (
-    "torch",
-    "torchvision",
-    "diffusers",
-    "transformers",
-    "open_clip_torch",
-    "timm",
-    "torchmetrics",
-    "av",
-    "pillow",
-    "gradio",
-)
+SHOWN = ["torch", "torchvision", "diffusers", "transformers", "open_clip_torch", "timm", "torchmetrics"]
+SHOWN += ["av", "pillow", "gradio"]
 
 
 @app.command()

@@ -154,7 +154,7 @@ def showcase(
     """
     check_output(out, (".png",), overwrite=not no_overwrite)
     pipeline = load(o.Model(checkpoint, decoder=decoder), clips=False)
-    from ..showcase import draw_sheet
+    from ..film.showcase import draw_sheet
 
     pipeline.set_progress_bar_config(disable=True)
     stage("drawing")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..media.text import clean_text
 from ..request import MODALITIES, Request
 from ..request.arguments import ask
-from ..text import clean_text
 from .options import Part, Prompts
 
 

@@ -29,7 +29,7 @@ class Encoder(nn.Module):
         raise TypeError(f"{type(self).__name__} does not say how to prepare its inputs")
 
     def tell_unread(self, text: str) -> None:
-        """Notes of what a text encoder cannot read of a text; see `unialign_gen.text.tell_unread`."""
+        """Notes of what a text encoder cannot read of a text; see `unialign_gen.media.text.tell_unread`."""
 
     def collate(self, parts: list[Tensor]) -> Tensor:
         """Batches that `prepare` made, one after the other, as if it had prepared them together.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..text import tell_unread
+from ..media.text import tell_unread
 from .base import Encoder
 from .published import read_state, source_folder, source_weights
 

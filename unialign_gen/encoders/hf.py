@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, as_input_error
+from ..media.text import tell_cut
 from ..notes import note
-from ..text import tell_cut
 from .base import Encoder
 from .open_clip import saved_texts
 from .published import read_json, read_state, source_folder, source_weights, variant_of

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, as_input_error, first_line
-from ..text import tell_cut
+from ..media.text import tell_cut
 from .base import Encoder
 from .published import fetching, read_json, read_state, source_folder, source_weights
 

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import InputError, as_input_error
 from ..media import Clip, load_video
-from ..text import tell_cut
+from ..media.text import tell_cut
 from .base import Encoder
 from .hf import open_processor
 from .open_clip import saved_texts

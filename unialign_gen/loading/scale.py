@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from ..bridge import SHIFT
 from ..errors import InputError
+from ..heads.bridge import SHIFT
 from ..media import load_image
 from ..notes import note
 from . import description

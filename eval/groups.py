@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from .errors import InputError, as_input_error
+from unialign_gen.errors import InputError, as_input_error
 
 with as_input_error("clustering, linear probe and zero-shot need scikit-learn: install the extra `eval`", ImportError):
     from sklearn.cluster import KMeans

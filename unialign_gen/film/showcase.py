@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from .concepts import ConceptTable, concept_table
-from .film.sheets import sheet
-from .loading import shipped_folder
-from .request.arguments import ask
-from .text import with_article
+from ..concepts import ConceptTable, concept_table
+from ..loading import shipped_folder
+from ..media.text import with_article
+from ..request.arguments import ask
+from .sheets import sheet
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .errors import InputError
-from .notes import tell
+from ..errors import InputError
+from ..notes import tell
 
 JOINERS = "\u200c\u200d"  # they shape emoji and some scripts; between Latin letters they are invisible noise
 MOST_WORDS, MOST_QUOTED = 5, 80  # in a note: words, characters

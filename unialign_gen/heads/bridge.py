@@ -22,15 +22,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .diagnostics import wilson
-from .encoders import load_encoder, yamnet
-from .encoders.base import Encoder
-from .encoders.published import shipped
-from .encoders.registry import NOWHERE
-from .errors import InputError, as_input_error
-from .heads import Head, save_head
-from .media import load_sound
-from .notes import note
+from ..diagnostics import wilson
+from ..encoders import load_encoder, yamnet
+from ..encoders.base import Encoder
+from ..encoders.published import shipped
+from ..encoders.registry import NOWHERE
+from ..errors import InputError, as_input_error
+from ..media import load_sound
+from ..notes import note
+from .head import Head, save_head
 from .recognition import Recognition
 
 FILE, SHIFT = "bridge.json", "shift.safetensors"

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import InputError, as_input_error
+from ..errors import InputError, as_input_error
 from .recognition import Recognition
 
 if TYPE_CHECKING:
-    from .encoders.base import Encoder
+    from ..encoders.base import Encoder
 
 
 class Head(nn.Module):
@@ -122,7 +122,7 @@ def encoder_beside(folder: Path, dtype: torch.dtype | None = None) -> Encoder | 
     Raises:
         InputError: it cannot be had any more, such as weights that were moved.
     """
-    from .encoders.registry import NOWHERE, load_encoder, register_file
+    from ..encoders.registry import NOWHERE, load_encoder, register_file
 
     described = encoder_description(folder)
     if file := described.pop("file", None):
