@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from unialign_gen.deprecated import MODULES
+
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"pipelines": "pipelines", "eval": "eval", "checkpoints": "checkpoints"}  # top-level folder: name in the package
 LAYERS = [  # from the bottom; what is not named here is the core
@@ -73,6 +75,10 @@ def test_no_arrow_goes_back():
 def test_nothing_imports_the_recipe():
     recipe = "unialign_gen.checkpoints.recipe"
     assert not [(a, b) for a, b in arrows() if b.startswith(recipe) and not a.startswith(recipe)]
+
+
+def test_nothing_uses_a_module_by_its_name_in_the_first_edition():
+    assert not [(a, b) for a, b in arrows() if b.removeprefix("unialign_gen.") in MODULES]
 
 
 def test_there_is_no_circle():

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import unialign_gen
+from unialign_gen.encoders.base import Encoder
+
 ROOT = Path(__file__).resolve().parent.parent
 STARTER = ROOT / "checkpoints" / "starter"
 
@@ -76,3 +79,20 @@ def test_modules_of_the_first_edition_are_found_for_one_release(old, names):
     with pytest.warns(FutureWarning, match=rf"unialign_gen.{old} is now called unialign_gen\."):
         found = importlib.import_module(f"unialign_gen.{old}")
     assert all(callable(getattr(found, name)) for name in names)
+    assert set(names) <= set(found.__all__)
+
+
+def test_a_submodule_of_the_first_edition_is_found_on_its_package():
+    for name in ("towers", "towers.base"):
+        sys.modules.pop(f"unialign_gen.{name}", None)
+    with pytest.warns(FutureWarning, match="towers is now called"):
+        assert importlib.import_module("unialign_gen.towers").base.Tower is Encoder
+
+
+def test_what_is_left_of_a_folder_does_not_hide_the_module_that_moved(tmp_path, monkeypatch):
+    """Python leaves `__pycache__` behind where a module's file went, and takes the folder for a package."""
+    (tmp_path / "published" / "__pycache__").mkdir(parents=True)
+    monkeypatch.setattr(unialign_gen, "__path__", [*unialign_gen.__path__, str(tmp_path)])
+    sys.modules.pop("unialign_gen.published", None)
+    with pytest.warns(FutureWarning, match="published is now called"):
+        assert callable(importlib.import_module("unialign_gen.published").wanted_files)

@@ -11,9 +11,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import unialign_gen
-from unialign_gen import checkpoint, showcase
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.errors import InputError
+from unialign_gen.film import showcase
+from unialign_gen.loading import find
 from unialign_gen.media import Sound
 from unialign_gen.mixing import mix
 from unialign_gen.pipelines.prompts import encode_prompts
@@ -189,7 +190,7 @@ def test_a_damaged_index_is_one_line(tmp_path):
 
 
 def test_the_sheet_says_what_a_sound_was_heard_as(starter):
-    folder = checkpoint.find("starter")
+    folder = find("starter")
     names, kept = json.loads((folder / "concepts.json").read_text()), load_file(folder / "concepts.safetensors")
     apart, points = kept["whitening"].float(), kept["points"].float()
     point = starter.embed(audio=showcase.path("cow.flac"))[0]

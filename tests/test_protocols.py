@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from sklearn.cluster import KMeans
 
-from unialign_gen import diagnostics, groups
+from unialign_gen import diagnostics
 from unialign_gen.data.cache import Ragged, counted
 from unialign_gen.errors import InputError
-from unialign_gen.eval import gap, search
+from unialign_gen.eval import gap, groups, search
 from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.loading import shipped_folder
 from unialign_gen.loading.methods import OWN, Method, digest, head, heads_folder, parse

@@ -30,7 +30,7 @@ __version__ = "0.2.0"
 _CLONE = os.path.dirname(os.path.dirname(__file__))  # pathlib takes as long to import as all else here
 if os.path.isfile(f"{_CLONE}/pipelines/prompted.py"):  # Python was started in a clone: the folders beside this one are its own
     __path__.append(_CLONE)
-sys.meta_path.append(Moved)
+sys.meta_path.insert(0, Moved)  # first, or a folder of the name, such as what bytecode leaves, would be found
 __all__ = ["InputError", "__version__", "load"]
 __all__ += ["diagnostics", "encoders", "eval", "film", "media", "mixing", "objectives", "pipelines", "training"]  # modules
 

@@ -82,8 +82,12 @@ class Moved:
 
     @staticmethod
     def exec_module(module: ModuleType) -> None:
-        new = f"{__package__}.{MODULES[module.__name__.partition('.')[2]]}"
-        warn_renamed(module.__name__, new)
-        names = vars(import_module(new.rpartition(".")[0])) | vars(import_module(new))
-        names |= {old: names[now] for old, now in NAMES.items() if now in names}
-        vars(module).update((name, value) for name, value in names.items() if not name.startswith("__"))
+        old = module.__name__.partition(".")[2]
+        place = MODULES[old]
+        warn_renamed(module.__name__, f"{__package__}.{place}")
+        found = vars(import_module(f".{place.partition('.')[0]}", __package__)) | vars(import_module(f".{place}", __package__))
+        names = {k: v for k, v in found.items() if not k.startswith("_") and not isinstance(v, ModuleType)}
+        names |= {name: names[now] for name, now in NAMES.items() if now in names}
+        vars(module).update(names, __all__=[*names])
+        for below in (name for name in MODULES if name.startswith(f"{old}.")):
+            import_module(f".{below}", __package__)
