@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unialign_gen.concepts.understanding import Understood
 from unialign_gen.media.text import clean_text, with_article
@@ -161,8 +161,10 @@ def left_out(text: str, understood: Understood) -> list[str]:
 
     >>> left_out("five dogs with a hat on blue", Understood(True, 0.9, ("dog", "cow")))
     ['five', 'a hat']
-    >>> left_out("a child flying a kite", Understood(True, 0.9, ("kite", "balloon")))
-    ['a child']
+    >>> left_out("a fox chasing a rabbit", Understood(True, 0.9, ("rabbit", "fox")))  # the nearest alone is drawn
+    ['a fox']
+    >>> left_out("a knight on a horse", Understood(True, 0.9, ("horse", "unicorn")))
+    ['a knight']
     """
     text = bare(text)
     words = re.split(rf" ({'|'.join(AROUND)}) ", text, flags=re.IGNORECASE)
@@ -172,5 +174,9 @@ def left_out(text: str, understood: Understood) -> list[str]:
         for word, what in zip(words[1::2], words[2::2], strict=True)
         if re.search(r"[^\W\d_]{3}", what) and not (word.lower() == "on" and re.match(GROUND, what, re.IGNORECASE))
     ]
-    sides = list(doing.groups()) if doing and understood.named_in(words[0]) else []
-    return [what for what in re.findall(MANY, text, re.IGNORECASE) + sides + around if not understood.named_in(what)]
+    found = [what for what in re.findall(MANY, text, re.IGNORECASE) + around if not understood.named_in(what)]
+    drawn = replace(understood, nearest=understood.nearest[:1])
+    if doing:
+        return found + [who for who in doing.groups() if understood.named_in(words[0]) and not drawn.named_in(who)]
+    lost = any(map(drawn.named_in, around)) and not understood.named_in(words[0])  # what is around, and nothing else
+    return found + words[:1] * lost
