@@ -19,17 +19,5 @@ else:  # unseen by type checkers, which would then take any name
         | {"Plan": "plan", "FilmWriter": "writer"},
     )
 
-__all__ = [
-    "FilmWriter",
-    "Plan",
-    "Track",
-    "Window",
-    "draw_track",
-    "grid",
-    "listen",
-    "make_film",
-    "picture_count",
-    "save_sequence",
-    "sheet",
-    "windows",
-]
+__all__ = ["FilmWriter", "Plan", "Track", "Window", "draw_track", "grid", "listen", "make_film", "picture_count"]
+__all__ += ["save_sequence", "sheet", "windows"]

@@ -23,19 +23,5 @@ else:  # unseen by type checkers, which would then take any name
         | {"Sound": "sound", "load_image": "pictures"},
     )
 
-__all__ = [
-    "Clip",
-    "Excerpt",
-    "Frames",
-    "Sound",
-    "Source",
-    "check_file",
-    "has_sound",
-    "is_one",
-    "load_clip",
-    "load_image",
-    "load_sound",
-    "load_video",
-    "opened",
-    "sound_blocks",
-]
+__all__ = ["Clip", "Excerpt", "Frames", "Sound", "Source", "check_file", "has_sound", "is_one", "load_clip", "load_image"]
+__all__ += ["load_sound", "load_video", "opened", "sound_blocks"]
