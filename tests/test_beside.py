@@ -347,7 +347,8 @@ def test_a_callback_sees_every_step_and_can_stop(starter):
     for generate in (starter, second):
         plain, changed = (generate(text=texts, seed=0, callback_on_step_end=c, **FEW).images for c in (None, inverted))
         parts = [(p.crop((32, 0, 64, 32)), q.crop((32, 0, 64, 32))) for p, q in zip(plain, changed, strict=True)]
-        assert [np.abs(np.asarray(p, int) - np.asarray(q, int)).mean() > 1 for p, q in parts] == [True, False]
+        moved = [np.abs(np.asarray(p, int) - np.asarray(q, int)).mean() for p, q in parts]
+        assert moved[0] > 10 * moved[1]  # the ground that all share moves a little
 
 
 def test_latents_of_several_things_are_those_of_the_picture(starter):

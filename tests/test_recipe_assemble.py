@@ -32,7 +32,8 @@ def made(tmp_path_factory):
         256, 4, 16, 32, decoders.tokenizer(folder / "stable-unclip" / "tokenizer", ["a dog", "a cat"]), [["a dog"], ["a cat"]]
     ).write(folder / "stable-unclip")
     points = F.normalize(torch.randn(5, 256), dim=1)
-    prior = EmbeddingPrior(256, 5, 8.0, 0.6, 2)
+    prior = EmbeddingPrior(256, 5, 8.0, 0.6, 2, pictures=6)
+    prior.deviations.copy_(torch.randn(6, 256))
     prior.points.copy_(points)
     prior.named.copy_(torch.eye(256)[:2])
     understanding = Understanding(list("abcde"), points, torch.eye(256), {"text": 0.5})
@@ -67,6 +68,7 @@ def test_it_draws_and_its_prior_and_limits_are_those_that_were_put_in(made, deco
     assert [(out / decoder / part).exists() for part in ("movq", "aligner")] == [False, False]
     seen = F.normalize(torch.randn(3, 256, generator=torch.Generator().manual_seed(1)), dim=1)
     assert torch.allclose(pipeline.prior(seen), prior.float()(seen), atol=2e-3)
+    assert pipeline.prior.config["pictures"] == len(pipeline.prior.shows) == 4  # of the six pictures of one thing
     if decoder == "kandinsky":
         assert concept_table(pipeline).names == ["dog", "cat"]
         again = Understanding.from_checkpoint(out)

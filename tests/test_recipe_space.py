@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from typer.testing import CliRunner
 
-from unialign_gen.checkpoints.recipe import heads, known, recall, space, stages
+from unialign_gen.checkpoints.recipe import drawable, heads, known, recall, space, stages
 from unialign_gen.checkpoints.recipe.__main__ import app
 from unialign_gen.checkpoints.recipe.files import kept
 from unialign_gen.checkpoints.recipe.rows import Picture
 from unialign_gen.checkpoints.recipe.variants import FIVE
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.errors import InputError
+from unialign_gen.pipelines import EmbeddingPrior
 
 
 def picture(name, concepts=(), captions=(), kind="plain", colour="", parts=(), variant_of=None, split="train", tier="A"):
@@ -131,6 +132,27 @@ def test_whitening_makes_pictures_of_one_thing_differ_by_one_in_every_direction(
     white = z @ known.whitening(z, groups)
     apart = torch.cat([white[g] - white[g].mean(0) for g in groups])
     assert torch.allclose(apart.T @ apart / (len(z) - 3), torch.eye(6), atol=1e-3)
+
+
+@pytest.mark.parametrize(("share", "left"), [(0.5, 4), (0.75, 6), (0.1, 4)])
+def test_the_prior_keeps_of_a_thing_the_pictures_that_are_drawn_as_it(monkeypatch, share, left):
+    """A decoder draws every other picture of the first thing as the second; of a thing with three pictures all stay."""
+    monkeypatch.setattr(drawable, "SHARE", share)
+    prior = EmbeddingPrior(16, 2, bandwidth=0.1, temperature=1.0, pictures=11)
+    prior.points.copy_(torch.eye(16)[:2])
+    prior.deviations.copy_(0.3 * torch.eye(16)[2:13])  # each picture differs along an axis of its own
+    prior.shows.copy_(torch.tensor([0] * 8 + [1] * 3))
+
+    def see(pictures):
+        axes = pictures[:, 2:13].argmax(1)
+        return torch.where(((axes < 8) & (axes % 2 == 1))[:, None], prior.points[1], pictures)
+
+    drawable.keep_drawable(prior, lambda embeds: embeds, see)
+    assert prior.config["pictures"] == left + 3
+    kept = prior.deviations[prior.shows == 0].argmax(1) - 2
+    assert {0, 2, 4, 6} <= set(kept.tolist())
+    assert len(kept) == left
+    assert (prior.deviations[prior.shows == 1].argmax(1) - 2).tolist() == [8, 9, 10]
 
 
 def test_the_prior_moves_a_thing_to_its_mean_and_keeps_its_colour_and_number(monkeypatch):

@@ -6,6 +6,7 @@ import itertools
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from diffusers import UNet2DConditionModel, VQModel
@@ -18,6 +19,7 @@ from unialign_gen.pipelines import EmbeddingPrior, Upscaler
 
 from . import distil
 from .decoders import Decoder, pipeline
+from .drawable import keep_drawable
 from .recognition import quantised
 from .space import EMBED_DIM
 
@@ -53,8 +55,13 @@ def starter(
         "upscaler": Upscaler.from_pretrained(upscaler, strength=CRISP).half() if upscaler.is_dir() else None,
     }
     first, fast, second = (decoders / decoder.value for decoder in Decoder)
+    aligner = Aligner.from_pretrained(part / "aligner")
+    quick, how = (fast, distilled) if fast.is_dir() else (first, guided)  # both draw nearly the same
+    artist = pipeline(Decoder.kandinsky, movq, EMBED_DIM, unet=UNet2DConditionModel.from_pretrained(quick / "unet"), **how)
+    artist.set_progress_bar_config(disable=True)
+    keep_drawable(prior, lambda z: artist(embeds=z, seed=list(range(len(z)))).images, partial(aligner.embed, "image"))
+    own = {"aligner": aligner, "prior": prior.half()}
     unet = UNet2DConditionModel.from_pretrained(first / "unet").half()
-    own = {"aligner": Aligner.from_pretrained(part / "aligner"), "prior": prior.half()}
     pipeline(Decoder.kandinsky, movq.half(), EMBED_DIM, unet=unet, **own, **guided, **shared).save_pretrained(part)
     if fast.is_dir():
         unet = UNet2DConditionModel.from_pretrained(fast / "unet").half()

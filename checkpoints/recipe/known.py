@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.pipelines import EmbeddingPrior
+from unialign_gen.pipelines.prior import FEWEST
 
 from . import colours
 from .concepts import CONCEPTS
@@ -18,8 +19,7 @@ from .rows import Picture, grouped
 
 # Shrinkage and bandwidth were chosen on held-out prompts: much alike from 0.02 to 0.1, from 4 to 16
 SHRINKAGE = 0.05
-PRIOR: dict[str, Any] = {"bandwidth": 8.0, "strength": 1.0, "temperature": 0.7, "likeliest": True}
-PICTURES = 16  # of a thing seeds choose among so many pictures at most, those nearest to their mean
+PRIOR: dict[str, Any] = {"bandwidth": 8.0, "strength": 1.0, "temperature": 0.85, "likeliest": True}
 WEAKEST = 0.7  # in standard deviations of pictures of one thing
 LEAST = 20  # compositions that say how a layout moves an embedding
 
@@ -71,16 +71,11 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     shown = [moved.mean(0) for moved in layouts.values() if len(moved) >= LEAST]
     if shown:
         named = torch.cat([named, directions(torch.stack(shown) @ (torch.eye(len(apart)) - named.T @ named))])
-    # of two or more pictures of a thing those nearest to their mean: its number, how many it has, a picture's place
-    several: list[tuple[int, int, int]] = []
-    for number, mine in enumerate(plain.values()):
-        near = embeds[mine] @ embeds[mine].mean(0)
-        best = near.topk(min(PICTURES, len(mine))).indices.tolist() if len(mine) > 1 else []
-        several += [(number, len(mine), mine[n]) for n in best]
+    # of each picture of a thing that has enough: the thing's number, how many it has, the picture's place
+    several = [(number, len(mine), n) for number, mine in enumerate(plain.values()) if len(mine) >= FEWEST for n in mine]
     shows, counts, places = torch.tensor(several, dtype=torch.long).view(-1, 3).T
     # a picture lies nearer to a mean that it is part of
     deviations = (embeds[places] - points[shows]) @ apart / (1 - 1 / counts[:, None]).sqrt()
-    usual = deviations.square().sum(1) < len(apart)  # no farther from the mean than pictures of one thing are on average
     # in whitened coordinates pictures of a thing differ by 1 in every direction: a Wiener filter keeps of a direction what the
     # variance between things is of all variance there
     variance, axes = torch.linalg.eigh(torch.cov((points @ apart).T))
@@ -93,9 +88,9 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
         "named": named,
         "moves": apart @ filtered @ torch.linalg.inv(apart),
     }
-    if usual.any():
-        kept |= {"shows": shows[usual], "deviations": deviations[usual]}
-    sizes: dict[str, Any] = {"directions": len(named), "said": said, "pictures": int(usual.sum())}
+    if several:
+        kept |= {"shows": shows, "deviations": deviations}
+    sizes: dict[str, Any] = {"directions": len(named), "said": said, "pictures": len(several)}
     made = EmbeddingPrior(points.shape[1], len(points), **sizes, **PRIOR)
     made.load_state_dict(kept)
     return made, list(plain)
