@@ -174,9 +174,11 @@ def left_out(text: str, understood: Understood) -> list[str]:
         for word, what in zip(words[1::2], words[2::2], strict=True)
         if re.search(r"[^\W\d_]{3}", what) and not (word.lower() == "on" and re.match(GROUND, what, re.IGNORECASE))
     ]
-    found = [what for what in re.findall(MANY, text, re.IGNORECASE) + around if not understood.named_in(what)]
     drawn = replace(understood, nearest=understood.nearest[:1])
+    sides: Sequence[str] = ()
     if doing:
-        return found + [who for who in doing.groups() if understood.named_in(words[0]) and not drawn.named_in(who)]
-    lost = any(map(drawn.named_in, around)) and not understood.named_in(words[0])  # what is around, and nothing else
-    return found + words[:1] * lost
+        sides = [who for who in doing.groups() if understood.named_in(words[0]) and not drawn.named_in(who)]
+    elif any(map(drawn.named_in, around)) and not understood.named_in(words[0]):  # what is around, and nothing else
+        sides = words[:1]
+    many, around = ([what for what in said if not understood.named_in(what)] for said in (re.findall(MANY, text, re.I), around))
+    return [*many, *sides, *around]
