@@ -142,13 +142,17 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             moved = moved + temperature * torch.stack([self._noise(*row, whitening) for row in rows])
         return F.normalize(moved, dim=1)
 
-    def _expected(self, row: Tensor) -> tuple[Tensor, int]:
-        """p(e) of a prompt (d,), and the likeliest point's place."""
+    def log_weights(self, row: Tensor) -> Tensor:
+        """What p(e) takes the softmax of (count,): how likely an embedding (d,) is of each of the known things."""
         points, log_counts, whitening = (
             b.to(row.device, torch.float32) for b in (self.points, self.log_counts, self.whitening)
         )
         apart = ((points - row) @ whitening).square().sum(1)  # (count,)
-        weights = log_counts - apart / (2 * self.config["bandwidth"])
+        return log_counts - apart / (2 * self.config["bandwidth"])
+
+    def _expected(self, row: Tensor) -> tuple[Tensor, int]:
+        """p(e) of a prompt (d,), and the likeliest point's place."""
+        weights, points = self.log_weights(row), self.points.to(row.device, torch.float32)
         thing = int(weights.argmax())
         return points[thing] if self.config["likeliest"] else weights.softmax(0) @ points, thing
 

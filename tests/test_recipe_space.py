@@ -155,6 +155,20 @@ def test_the_prior_keeps_of_a_thing_the_pictures_that_are_drawn_as_it(monkeypatc
     assert (prior.deviations[prior.shows == 1].argmax(1) - 2).tolist() == [8, 9, 10]
 
 
+def test_of_pictures_that_differ_alike_from_their_thing_the_prior_keeps_one():
+    """A third of sixteen is kept, of which four are there twice; of four alike none can go."""
+    prior = EmbeddingPrior(16, 2, bandwidth=0.1, temperature=1.0, pictures=20)
+    prior.points.copy_(torch.eye(16)[:2])
+    prior.shows.copy_(torch.tensor([0] * 16 + [1] * 4))
+    prior.deviations.copy_(
+        torch.cat([0.3 * torch.eye(16)[[2, 2, 3, 3, 4, 4, 5, 5, 6, 7, 8, 9, 10, 11, 12, 13]], 0.3 * torch.eye(16)[[2] * 4]])
+    )
+    drawable.keep_drawable(prior, lambda embeds: embeds, lambda pictures: pictures)
+    axes = prior.deviations[prior.shows == 0].argmax(1).tolist()
+    assert len(axes) == len(set(axes)) == 5  # a third of sixteen
+    assert int((prior.shows == 1).sum()) == 4
+
+
 def test_the_prior_moves_a_thing_to_its_mean_and_keeps_its_colour_and_number(monkeypatch):
     """Colours are a shift along the last axis, numbers along the one before, both learned from variants; a prompt's shifts
     stay, its error goes.

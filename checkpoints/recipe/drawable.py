@@ -34,12 +34,11 @@ def keep_drawable(prior: EmbeddingPrior, draw: Callable[[Tensor], list[Image.Ima
     """
     if not prior.config["pictures"]:
         return
-    shows, known = prior.shows, prior.points @ prior.whitening  # (pictures,), (things, d)
+    shows = prior.shows  # (pictures,)
     apart = torch.linalg.solve(prior.whitening.T, prior.deviations.T).T
     asked = F.normalize(prior.points[shows] + prior.config["temperature"] * apart, dim=1)
     seen = torch.cat([see(draw(part)).float() for part in progress(asked.split(BATCH), desc="pictures of things")])
-    far = torch.cdist(seen @ prior.whitening, known).square()
-    surely = (prior.log_counts - far / (2 * prior.config["bandwidth"])).log_softmax(1)[torch.arange(len(shows)), shows]
+    surely = torch.stack([prior.log_weights(e).log_softmax(0)[thing] for e, thing in zip(seen, shows, strict=True)])
     best = torch.zeros(len(shows), dtype=torch.bool)
     for mine in (torch.where(shows == thing)[0] for thing in shows.unique()):
         order, count = mine[surely[mine].argsort(descending=True)], min(max(round(SHARE * len(mine)), FEWEST), MOST)
