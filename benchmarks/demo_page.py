@@ -39,7 +39,7 @@ FLAGS = (
 )
 WARM = 10  # seconds after which Live's memory is measured first
 GROWTH = 40  # MB
-PATIENCE = 240  # seconds
+PATIENCE = 90  # seconds
 
 
 class Browser:

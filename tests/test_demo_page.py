@@ -14,7 +14,7 @@ from PIL import Image
 
 from unialign_gen.demo.engine import Model
 from unialign_gen.loading import own_prior, own_settings, shipped_folder
-from unialign_gen.request.picture_settings import read_picture
+from unialign_gen.request.picture_settings import PictureSettings, read_picture, save_picture
 
 pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM = shutil.which("chromium") and shutil.which("chromedriver")
@@ -124,6 +124,25 @@ def test_the_same_picture_tomorrow_from_its_file(fresh):
     again = fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "again.png")
     assert read_picture(again) == read_picture(first)
     assert same(Image.open(again), Image.open(first))
+
+
+def test_numbers_between_steps_and_beyond_sliders_come_back_as_they_are(fresh, starter, tmp_path):
+    asked = {"seed": 0, "guidance_scale": 3.37, "prior_strength": 0.33, "prior_temperature": 0.123, "num_inference_steps": 2}
+    drawn = starter(text="a robot", audio=SAMPLES / "cow.flac", weights=[1.7, 0.123], **asked)
+    first = PictureSettings(drawn.request.picture(0), "starter", "")
+    save_picture(drawn.images[0], tmp_path / "python.png", first)
+    fresh.give(tmp_path / "python.png", by="image")
+    fresh.wait("#status", "python.png are back")
+    again = read_picture(fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "again.png"))
+    assert again == read_picture(tmp_path / "python.png")
+
+
+def test_a_number_that_the_browser_refuses_is_named_beside_the_button(fresh):
+    fresh.set("seed", 1.5)
+    fresh.write("a tree\n")
+    assert fresh.wait("#error", "seed").text.startswith("Noise to start from (seed): ")
+    assert fresh.script("return document.querySelector('#settings').open")
+    fresh.script("document.querySelector('#settings').open = false")
 
 
 def test_more_seeds_and_more_like_it_and_a_result_as_a_prompt(fresh):

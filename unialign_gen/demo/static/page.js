@@ -29,7 +29,13 @@ function values(of = mode()) {
   return Object.fromEntries([...ask.elements].filter(asked).map((field) => [field.name, read(field)]));
 }
 
+// A slider stops at its steps and ends. A picture that Python drew may bring a number between or beyond them: it stays what it is.
 function put(field, value) {
+  if (typeof value === "number" && field.min) {
+    field.step = field.dataset.step ??= field.step;
+    Object.assign(field, { min: Math.min(field.min, value), max: Math.max(field.max, value), value });
+    if (field.valueAsNumber !== value || field.validity.stepMismatch) field.step = "any";
+  }
   field.value = value ?? "";
   field.dispatchEvent(new Event("input", { bubbles: true }));
 }
@@ -270,6 +276,10 @@ ask.onsubmit = (event) => {
   event.preventDefault();
   guarded(RUN[mode()])();
 };
+ask.addEventListener("invalid", ({ target }) => {
+  $("#settings").open = true; // of a field that is not in view the browser says nothing, and does not draw
+  say(`${target.labels[0].firstChild.textContent}: ${target.validationMessage}`);
+}, true);
 ask.oninput = ({ target }) => {
   if (target.type === "range") $("output", target.parentElement).textContent = target.value;
   weigh();
