@@ -20,6 +20,7 @@ MANY = r"^(?:[5-9]|\d\d+)\b|\b(?:five|six|seven|eight|nine|ten|eleven|twelve)\b"
 DETERMINERS = {"a", "an", "the", "one", "two", "three", "four", "some"}
 THING = rf"(?:{'|'.join(sorted(DETERMINERS))}) .+"
 WHO = r"(.+?)(?<!\ba)(?<!\ban)(?<!\bthe)(?! during )"  # not an article alone
+OF = re.compile(r" of (.+)", re.IGNORECASE)  # what something is made, full or a picture of
 NUMBERS = {word: n for n, words in enumerate(("two", "three", "four", "five", "six"), 2) for word in (words, str(n))}
 IRREGULAR = {"men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse", "geese": "goose"}
 IRREGULAR |= {word: word for word in ("deer", "fish", "sheep")}
@@ -156,8 +157,8 @@ def are_things(texts: Sequence[str], understood: Sequence[Understood], by_name: 
 
 
 def left_out(text: str, understood: Understood) -> list[str]:
-    """What a text says of things around the first, of who does what to what, or of more than four, and has no name of anything
-    that it is understood as.
+    """What a text says of things around the first, of what that is made of, of who does what to what, or of more than four, and
+    has no name of anything that it is understood as.
 
     >>> left_out("five dogs with a hat on blue", Understood(True, 0.9, ("dog", "cow")))
     ['five', 'a hat']
@@ -165,6 +166,8 @@ def left_out(text: str, understood: Understood) -> list[str]:
     ['a fox']
     >>> left_out("a knight on a horse", Understood(True, 0.9, ("horse", "unicorn")))
     ['a knight']
+    >>> left_out("a house made of chocolate", Understood(True, 0.9, ("house", "castle")))
+    ['chocolate']
     """
     text = bare(text)
     words = re.split(rf" ({'|'.join(AROUND)}) ", text, flags=re.IGNORECASE)
@@ -180,5 +183,6 @@ def left_out(text: str, understood: Understood) -> list[str]:
         sides = [who for who in doing.groups() if understood.named_in(words[0]) and not drawn.named_in(who)]
     elif any(map(drawn.named_in, around)) and not understood.named_in(words[0]):  # what is around, and nothing else
         sides = words[:1]
-    many, around = ([what for what in said if not understood.named_in(what)] for said in (re.findall(MANY, text, re.I), around))
-    return [*many, *sides, *around]
+    said = (re.findall(MANY, text, re.IGNORECASE), OF.findall(words[0]), around)
+    many, of, around = ([what for what in some if not understood.named_in(what)] for some in said)
+    return [*many, *sides, *of, *around]

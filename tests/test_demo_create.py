@@ -297,18 +297,22 @@ def test_best_of_and_size_are_the_library_s(context, starter):
     assert drawn(context, text="a cat", size=256, steps=1).pictures[0].size == (256, 256)
 
 
-def test_an_edit_is_the_library_s(context, starter, tmp_path):
-    starter(text="a cat", seed=1, num_inference_steps=1).images[0].save(tmp_path / "cat.png")
+def test_an_edit_is_the_library_s_and_the_command_s(context, starter, tmp_path, monkeypatch):
+    starter(text="a cat", seed=1, num_inference_steps=1).images[0].save(tmp_path / "picture.png")
     mask = Image.new("L", (512, 512))
     mask.paste(255, (128, 128, 384, 384))
     mask.save(tmp_path / "mask.png")
-    files = {"picture": str(tmp_path / "cat.png"), "mask": str(tmp_path / "mask.png")}
+    files = {"picture": str(tmp_path / "picture.png"), "mask": str(tmp_path / "mask.png")}
     found = drawn(context, Edit, text="a dog", **files)
     expected = starter.edit(files["picture"], files["mask"], text="a dog", seed=0, num_inference_steps=2).images[0]
     assert same(found.pictures[0], expected)
     assert found.command.startswith("unialign-gen edit picture.png --mask mask.png --text 'a dog'")
     assert "generate.edit(\n    \"picture.png\",\n    mask='mask.png',\n    text='a dog'," in found.python
     assert found.settings[0].edit == "inpaint of a picture, strength 1"
+    monkeypatch.chdir(tmp_path)
+    typed = CliRunner().invoke(app, shlex.split(found.command)[1:])
+    assert typed.exit_code == 0, typed.output
+    assert same(Image.open("edited.png").convert("RGB"), expected)
     with pytest.raises(InputError, match="nothing to edit"):
         drawn(context, Edit, text="a dog")
 

@@ -170,6 +170,41 @@ def test_a_recording_is_a_part(fresh):
     assert "recording.webm" in fresh.all("#parts")[0].text
 
 
+def test_a_file_that_is_still_being_read_counts(fresh):
+    fresh.write("a robot")
+    fresh.give(SAMPLES / "sheep.mp4", by="video")
+    found = read_picture(fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "at-once.png")).request
+    assert [p.value for p in found.prompts[0]] == ["a robot", "sheep.mp4"]
+
+
+def test_one_damaged_file_of_several_does_not_lose_the_others(fresh, tmp_path):
+    (tmp_path / "noise.flac").write_bytes(b"fLaC nothing" * 40)
+    fresh.give(SAMPLES / "cow.flac", tmp_path / "noise.flac", SAMPLES / "train.flac")
+    fresh.wait("#error", "noise.flac")
+    fresh.until(lambda: all(name in fresh.all("#parts")[0].text for name in ("cow.flac", "train.flac")), "the others")
+    assert "noise.flac" not in fresh.all("#parts")[0].text
+
+
+def test_a_weight_that_counts_is_seen(fresh):
+    fresh.write("a robot")
+    add(fresh, SAMPLES / "cow.flac", "audio")
+    code = """const e = document.querySelectorAll('.part .weight input')[0]; e.value = -1;
+    e.dispatchEvent(new Event('input', {bubbles: true}))"""
+    fresh.script(code)
+    fresh.script("document.querySelectorAll('.part .remove')[1].click()")
+    assert fresh.all(".weighted")
+    fresh.click("#tab-travel")  # stops have none
+    assert not fresh.all(".weighted")
+    assert fresh.script("return document.querySelector('#tab-travel').checked")
+
+
+def test_what_is_wrong_on_the_map_is_said_there(fresh):
+    fresh.click("#tab-explore")
+    fresh.write("", "#place-text")
+    fresh.click("#placing button")
+    assert fresh.wait("#map-near", "nothing to place").is_displayed()
+
+
 def test_a_painted_part_changes_and_the_rest_stays(fresh):
     before = fresh.fetched(fresh.draws(lambda: fresh.write("a red car\n")), "before.png")
     fresh.click("#change")
@@ -177,6 +212,12 @@ def test_a_painted_part_changes_and_the_rest_stays(fresh):
     fresh.set("brush", 96)
     fresh.driver.switch_to.active_element.send_keys(" ")  # by keyboard, in the middle
     fresh.write("a cat")
+    fresh.set("steps", 50)
+    fresh.click("#draw")
+    fresh.wait(".progress", "drawing")
+    fresh.click("#stop")
+    fresh.wait("#status", "Stopped")  # what was painted stays
+    fresh.set("steps", 2)
     after = fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "after.png")
     changed = (np.asarray(Image.open(before)) != np.asarray(Image.open(after))).any(2)
     assert changed[256, 256]

@@ -187,6 +187,9 @@ def test_more_pictures_than_the_page_draws_restore_the_one_in_the_file(context):
     assert back["kept"] == [{"kind": "text", "value": "a", "weight": 0.5}]
     second = restore(PictureSettings(Request(((Prompt("text", "a"),),)), decoder="stable-unclip"), context, "x.png")
     assert second["model"] == "starter, stable-unclip decoder"
+    named = restore(PictureSettings(Request(((Prompt("text", "a"),),)), decoder="kandinsky"), context, "x.png")
+    assert named["model"] == "starter"
+    assert named["said"] == "Settings of x.png are back. It names no seed: the same settings draw another."
 
 
 @pytest.mark.parametrize(
@@ -197,6 +200,8 @@ def test_more_pictures_than_the_page_draws_restore_the_one_in_the_file(context):
         ({"steps": 999}, "steps"),
         ({"checkpoint": "elsewhere"}, "not here"),
         ({"seed": 2**40}, "seed"),
+        ({"height": 256, "width": 512}, "a size of 512 x 256, which this page does not know"),
+        ({"options": {"decoder_prompt": "a"}}, "decoder_prompt, which this page does not know"),
     ],
 )
 def test_settings_that_the_page_cannot_draw(context, changed, words):

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from .. import __version__, console
 from ..console import Commands
 from ..errors import InputError
+from ..notes import tell
 from ..output import check_output, written
 
 if TYPE_CHECKING:
@@ -74,14 +75,23 @@ def numbered(out: Path, count: int) -> list[Path]:
 
 
 def save_pictures(names: Sequence[Path], results: Sequence[PictureOutput], model: Model, edit: str = "") -> None:
-    """Writes what was drawn, each picture with its settings inside: all of them or none."""
+    """Writes what was drawn, each picture with its settings inside: all of them or none. With other heads than the checkpoint's
+    they would draw another picture, and are left out.
+    """
+    from ..loading import DECODERS
+    from ..media import settings
     from ..request.picture_settings import PictureSettings, save_picture
 
     drawn = [(picture, result.request.picture(i)) for result in results for i, picture in enumerate(result.images)]
     with ExitStack() as there:
         for name, (picture, request) in zip(names, drawn, strict=True):
-            made = PictureSettings(request, model.checkpoint, model.decoder or "", edit=edit)
-            save_picture(picture, there.enter_context(written(name)), made, name.name)
+            file = there.enter_context(written(name))
+            if model.heads is not None:
+                tell("settings not kept", name=name.name, reason="they do not hold --heads")
+                settings.save_picture(picture, file, None, name.name)
+                continue
+            decoder = "" if model.decoder in (None, DECODERS[0]) else str(model.decoder)
+            save_picture(picture, file, PictureSettings(request, model.checkpoint, decoder, edit=edit), name.name)
 
 
 def named_after(names: Sequence[str], suffix: str, count: int = 1) -> Path:

@@ -180,6 +180,7 @@ def edit(
     mix: o.MixOption = "lerp",
     model: o.Model,
     sampling: o.Sampling,
+    prior_temperature: o.PriorTemperature = None,
     num_images: Annotated[int, typer.Option(min=1, max=64, help="How many pictures.")] = 1,
     no_overwrite: o.NoOverwrite = False,
     as_json: o.AsJson = False,
@@ -191,7 +192,8 @@ def edit(
     from ..media import check_file
     from .prompts import files_of, request_of
 
-    asked = request_of(prompts, part, mix=mix, num_images_per_prompt=num_images, **sampling.arguments)
+    own = {"prior_temperature": prior_temperature, "num_images_per_prompt": num_images}
+    asked = request_of(prompts, part, mix=mix, **own, **sampling.arguments)
     given = [path for path in (picture, mask, control) if path is not None]
     for path in given:
         check_file(path)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..concepts import ConceptTable
 from ..errors import InputError
+from ..loading import DECODERS
 from ..notes import note
 from ..request import Request
 from ..request.picture_settings import PictureSettings, parse
@@ -76,7 +77,10 @@ def restore(settings: PictureSettings, context: AppContext, name: str) -> dict[s
         raise InputError(f"{name} mixes prompts in a way that this page cannot: use the command line")
     for p in prompts:
         weight_of(p.weight, f"{p.kind} in {name}", context)
-    wanted = (settings.checkpoint, settings.decoder)
+    if request.options or request.height != request.width:
+        what = ", ".join(request.options) or f"a size of {request.width} x {request.height}"
+        raise InputError(f"{name} was drawn with {what}, which this page does not know: use Python")
+    wanted = (settings.checkpoint, "" if settings.decoder == DECODERS[0] else settings.decoder)
     model = next((m for m in context.engine.models.values() if (m.checkpoint, m.decoder or "") == wanted), None)
     if model is None:
         raise InputError(f"{name} was drawn with a model that is not here")
@@ -89,6 +93,8 @@ def restore(settings: PictureSettings, context: AppContext, name: str) -> dict[s
         raise InputError(f"{name}: {error}") from error
     files = ", ".join(f"{p.name} ({html.KINDS[p.kind].lower()})" for p in prompts if p.kind != "text")
     said = f"Settings of {name} are back." + (f" The picture itself stands for {files}." if files else "")
+    if request.seed is None:
+        said += " It names no seed: the same settings draw another."
     if settings.edit:
         said += f" It was edited ({settings.edit}): they alone draw another."
     return {

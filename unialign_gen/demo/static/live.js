@@ -74,13 +74,14 @@ export async function start(canvas, sound, options, say, failed) {
         await pause(20);
         continue;
       }
-      const now = performance.now(), { share, calm, seed, model, parts: stay } = options(), asked = JSON.stringify(stay);
+      const now = performance.now(), { share, calm, seed, model, prior_strength, parts: stay } = options();
+      const asked = JSON.stringify([stay, model, prior_strength]);
       if (asked !== parts) [parts, base] = [asked, null];
       const elapsed = Math.min((now - then) / 1000, 60);
       then = now;
       try {
-        const values = { samples: ear.samples(), previous, pictures: PICTURES, elapsed, kept: base ?? stay, share, smooth: calm, seed: seed ?? 0, model };
-        const found = await moment(values, abort.signal);
+        const values = { samples: ear.samples(), previous, pictures: PICTURES, elapsed, kept: base ?? stay, share, smooth: calm, seed: seed ?? 0 };
+        const found = await moment({ ...values, model, prior_strength }, abort.signal);
         previous = found.point;
         if (found.base.length) base = found.base;
         const images = await Promise.all(found.pictures.map(async (src) => {

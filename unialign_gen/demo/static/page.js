@@ -11,7 +11,7 @@ const ask = $("#ask");
 let results = [], current = null, running = null, live = null, recorder = null;
 
 const mode = () => ask.elements.mode.value;
-const say = (words) => ($("#error").textContent = words);
+const say = (words) => (((mode() === "explore" && $("#map-near")) || $("#error")).textContent = words);
 const guarded = (work) => async (...given) => {
   say("");
   try {
@@ -47,12 +47,14 @@ function set(found) {
 // --- The prompt: rows of words and files, each with a weight once there are two. A row knows the rest of its part.
 
 const rows = () => $$("#parts .part");
+const weightOf = (row) => $("[type=range]", row).valueAsNumber;
 const given = (but) =>
   rows().filter((row) => row !== but && !row.prompt.reading).map((row) => {
-    const { kind, value, embedding } = row.prompt;
-    return { kind, value: (kind === "text" ? $(".words", row).value : value).trim(), weight: $("[type=range]", row).valueAsNumber, embedding };
+    const { kind, value, embedding } = row.prompt, weight = mode() === "travel" ? 1 : weightOf(row);
+    return { kind, value: (kind === "text" ? $(".words", row).value : value).trim(), weight, embedding };
   }).filter(({ kind, value }) => kind !== "text" || value);
-const weigh = () => $("#parts").classList.toggle("weighted", mode() !== "travel" && given().length > 1);
+// a weight that counts is seen
+const weigh = () => $("#parts").classList.toggle("weighted", mode() !== "travel" && (given().length > 1 || rows().some((row) => weightOf(row) !== 1)));
 
 function add({ weight, ...prompt } = {}) {
   const row = $("#part").content.firstElementChild.cloneNode(true);
@@ -67,7 +69,7 @@ function add({ weight, ...prompt } = {}) {
 function describe(row) {
   row.dataset.kind = row.prompt.kind;
   $(".kind", row).textContent = FACTS.kinds[row.prompt.kind] ?? row.prompt.kind;
-  $(".name", row).textContent = $(".words", row).value = row.prompt.value;
+  $(".name", row).textContent = $(".words", row).value = row.prompt.value.replace(/\s+/g, " "); // a field of one line drops breaks
   $(".read", row).innerHTML = row.prompt.reading ? "being read ..." : row.prompt.seen ?? "";
   weigh();
 }
@@ -83,9 +85,13 @@ function fill(found) {
   for (const part of found.length ? found : [{}]) add(part);
 }
 
-// A file, or one that the server has, as one more part; a picture that was drawn here brings its settings back instead.
-async function addFile(file, kind = "any", restoring = true) {
+// A file, or one that the server has, as one more part; in Create a picture that was drawn here brings its settings back instead.
+function addFile(file, kind = "any", restoring = true) {
   const row = add({ kind: kind === "any" ? "image" : kind, value: file.name, reading: true });
+  return (row.prompt.reading = readInto(row, file, kind, restoring && mode() === "create"));
+}
+
+async function readInto(row, file, kind, restoring) {
   try {
     const path = file.path ? file : await upload(file);
     const { part, seen, settings } = await call("read", { ...values(), file: path, kind });
@@ -105,10 +111,17 @@ async function addFile(file, kind = "any", restoring = true) {
 
 // Files of one kind; of those that were dropped or pasted the server finds it out, and Edit opens them.
 const addFiles = guarded(async (files, kind = mode() === "edit" ? "open" : "any") => {
+  const wrong = [];
   for (const file of files) {
-    if (kind === "open") show(push({ path: (await upload(file)).path, label: file.name }));
-    else await addFile(file, kind === "image" && !file.type.startsWith("image/") ? "any" : kind, kind === "image" || kind === "any");
+    const shows = file.type.startsWith("image/"), sort = kind === "open" || (kind === "image" && !shows) ? "any" : kind;
+    try {
+      if (kind === "open" && shows) show(push({ path: (await upload(file)).path, label: file.name }));
+      else await addFile(file, sort, files.length === 1 && (kind === "image" || kind === "any"));
+    } catch (error) {
+      wrong.push(error.message); // of one; the others are added
+    }
   }
+  if (wrong.length) throw new Error(wrong.join("; "));
 });
 
 // --- Results: what was understood belongs to the one that is shown
@@ -131,6 +144,7 @@ function push(result) {
 const see = (id) => ["picture", "film", "live", "empty"].forEach((other) => ($(`#${other}`).hidden = other !== id));
 
 function show(result) {
+  if (result !== current) paint.clear(); // what was painted is of the other
   current = result;
   see(result.film ? "film" : "picture");
   $("#film").pause();
@@ -211,9 +225,15 @@ const RUN = {
       const words = names.length ? `Heard: ${names.join(", ")}` : "Silence: the picture stands still.";
       if ($("#status").textContent !== words) $("#status").textContent = words;
     };
-    live = await start($("#live"), sound && address(sound.prompt.file.path), () => ({ ...values(), parts: given(sound) }), heard, say);
-    window.liveStats = live.stats;
-    $("#draw").textContent = "Stop and keep the film";
+    const begun = (live = start($("#live"), sound && address(sound.prompt.file.path), () => ({ ...values(), parts: given(sound) }), heard, say));
+    try {
+      window.liveStats = (await begun).stats;
+      if (live === begun) $("#draw").textContent = "Stop and keep the film";
+    } catch (error) {
+      if (live === begun) live = null;
+      if (current) show(current);
+      throw error;
+    }
   },
 };
 
@@ -221,7 +241,7 @@ async function stopLive() {
   const ended = live;
   live = null;
   $("#draw").textContent = DRAWS[mode()];
-  const blob = await ended?.stop();
+  const blob = await (await ended.catch(() => null))?.stop(); // it may not have begun
   const thumb = $("#live").toDataURL("image/jpeg", 0.8);
   if (blob) show(push({ film: true, url: URL.createObjectURL(blob), name: "live.webm", label: "live", thumb, stage: "" }));
 }
@@ -239,7 +259,6 @@ function choose(name) {
 }
 
 function masking() {
-  paint.clear();
   $("#mask").hidden = mode() !== "edit" || !current || Boolean(current.film);
 }
 
@@ -272,10 +291,11 @@ $("#parts").onclick = ({ target }) => {
   remove(target.closest(".part"));
   $("[data-kind=text] .words, .remove", $("#parts").lastElementChild).focus();
 };
-ask.onsubmit = (event) => {
+ask.onsubmit = guarded(async (event) => {
   event.preventDefault();
-  guarded(RUN[mode()])();
-};
+  await Promise.all(rows().map((row) => row.prompt.reading)); // what was added counts
+  await RUN[mode()]();
+});
 ask.addEventListener("invalid", ({ target }) => {
   $("#settings").open = true; // of a field that is not in view the browser says nothing, and does not draw
   say(`${target.labels[0].firstChild.textContent}: ${target.validationMessage}`);
