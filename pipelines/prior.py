@@ -39,7 +39,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     and what it does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. The noise is
     Gaussian or, where the prior keeps `pictures`, how one of those of the likeliest thing differs from it: a point where a
     picture was is drawn better than one where none was; seeds that follow each other go through all of them before any
-    repeats. A thing that has fewer than four stays at its mean.
+    repeats. A thing that has fewer than four stays at its mean. A picture says all of how it looks but where it was moved:
+    beside it the noise lies along A.
     Along the directions that prompts name, rows of `named`, there is the less noise the more the prompt says of them. The
     result is brought back to norm 1.
 
@@ -112,6 +113,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         strength: float | None = None,
         temperature: float = 0.0,
         generator: Draws = None,
+        shown: Sequence[bool] | None = None,
     ) -> Tensor:
         """Unit embeddings (B, embed_dim), moved, in fp32.
 
@@ -121,6 +123,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             temperature: 0 gives the mean; 1 differs as pictures of one thing do.
             generator: where the draw comes from, a generator or a seed: one for each row, where rows with the same seed share
                 their draw, or one for all: row i of B draws by seed * B + i.
+            shown: of each prompt whether it is a picture; none are by default.
 
         Raises:
             InputError: a strength that is not between 0 and 1, a temperature below 0, or generators that are not one a row.
@@ -138,7 +141,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         moved = torch.stack([self._moved(e, k, strength) for e, k in zip(embeddings, known, strict=True)])
         if temperature:
             whitening = self.whitening.to(embeddings.device, torch.float32)
-            rows = zip(embeddings - known, things, each(generator, len(known)), strict=True)
+            drawn = each(generator, len(known)), shown or [False] * len(known)
+            rows = zip(embeddings - known, things, *drawn, strict=True)
             moved = moved + temperature * torch.stack([self._noise(*row, whitening) for row in rows])
         return F.normalize(moved, dim=1)
 
@@ -162,7 +166,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             return torch.lerp(e, known, strength)
         return e + strength * (known - e) @ self.moves.to(e.device, torch.float32)
 
-    def _noise(self, offset: Tensor, thing: int, draw: Draw, whitening: Tensor) -> Tensor:
+    def _noise(self, offset: Tensor, thing: int, draw: Draw, shown: bool, whitening: Tensor) -> Tensor:
         """How another picture of the same thing might differ (d,); `offset` (d,) is how the prompt itself does."""
         if self.config["pictures"]:
             own = self.deviations[self.shows == thing].float()
@@ -175,7 +179,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             named = self.named.to(offset.device, torch.float32)  # (k, d)
             said = ((offset @ whitening) @ named.T).norm() / self.config["said"]
             noise = noise - said.clamp(max=1) * (noise @ named.T) @ named
-        return torch.linalg.solve(whitening.T, noise)  # noise W^-1
+        noise = torch.linalg.solve(whitening.T, noise)  # noise W^-1
+        return noise @ self.moves.to(noise) if shown and self.config["directions"] is not None else noise
 
 
 def one_of(count: int, draw: Draw) -> int:
@@ -205,7 +210,7 @@ def move_to_known(
 ) -> Callable[..., Tensor] | None:
     """A prior at that strength, or at its own, and at that temperature; None where there is none.
 
-    What it returns takes embeddings (B, d) and, for what they leave open, generators as the prior does.
+    What it returns takes embeddings (B, d) and, for what they leave open, generators and `shown` as the prior does.
 
     Raises:
         InputError: a strength that is not between 0 and 1, or either of them above 0 without a prior.
@@ -216,7 +221,7 @@ def move_to_known(
         if strength or temperature:
             raise InputError("this checkpoint has no prior: leave out prior_strength and prior_temperature")
         return None
-    return lambda embeddings, generator=None: prior(embeddings, strength, temperature, generator)
+    return lambda embeddings, generator=None, shown=None: prior(embeddings, strength, temperature, generator, shown)
 
 
 def strength_of(prior: EmbeddingPrior | None, strength: float | None = None) -> float:

@@ -65,7 +65,8 @@ def moved_prompts(
         vectors = [p.embedding for p in row]
         moved = [i for i, p in enumerate(row) if p.kind != "embeds"]
         if move is not None and moved:
-            for i, vector in zip(moved, move(torch.stack([vectors[i] for i in moved]), draw), strict=True):
+            shown = [row[i].kind in ("image", "video") for i in moved]
+            for i, vector in zip(moved, move(torch.stack([vectors[i] for i in moved]), draw, shown), strict=True):
                 vectors[i] = vector
         return vectors
 
