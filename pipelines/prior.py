@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 
 import torch
@@ -39,8 +39,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     and what it does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. The noise is
     Gaussian or, where the prior keeps `pictures`, how one of those of the likeliest thing differs from it: a point where a
     picture was is drawn better than one where none was; seeds that follow each other go through all of them before any
-    repeats. A thing that has fewer than four stays at its mean. A picture says all of how it looks but where it was moved:
-    beside it the noise lies along A.
+    repeats. A thing that has fewer than four stays at its mean. Beside a prompt that is a picture the noise lies along A.
     Along the directions that prompts name, rows of `named`, there is the less noise the more the prompt says of them. The
     result is brought back to norm 1.
 
@@ -203,25 +202,6 @@ def each(generator: Draws, count: int) -> Sequence[Draw]:
     if len(generator) != count:
         raise InputError(f"{len(generator)} generators for {count} pictures: give one, or one for each")
     return [int(draw) if isinstance(draw, int | Integral) else draw for draw in generator]
-
-
-def move_to_known(
-    prior: EmbeddingPrior | None, strength: float | None = None, temperature: float = 0.0
-) -> Callable[..., Tensor] | None:
-    """A prior at that strength, or at its own, and at that temperature; None where there is none.
-
-    What it returns takes embeddings (B, d) and, for what they leave open, generators and `shown` as the prior does.
-
-    Raises:
-        InputError: a strength that is not between 0 and 1, or either of them above 0 without a prior.
-    """
-    if strength is not None:
-        check_strength(strength)
-    if prior is None:
-        if strength or temperature:
-            raise InputError("this checkpoint has no prior: leave out prior_strength and prior_temperature")
-        return None
-    return lambda embeddings, generator=None, shown=None: prior(embeddings, strength, temperature, generator, shown)
 
 
 def strength_of(prior: EmbeddingPrior | None, strength: float | None = None) -> float:

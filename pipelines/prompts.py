@@ -16,7 +16,7 @@ from unialign_gen.request import Prompt, Request
 from unialign_gen.request.request import SEEDS
 
 from .beside import Box, side_by_side
-from .prior import EmbeddingPrior, move_to_known
+from .prior import EmbeddingPrior
 
 
 def encode_prompts(aligner: Aligner, prompts: Sequence[Sequence[Prompt]]) -> tuple[tuple[Prompt, ...], ...]:
@@ -58,15 +58,21 @@ def moved_prompts(
     The prior moves what was encoded, before it is mixed: weights keep their meaning, and ready embeddings stay what they are.
     `draws` are generators or seeds (B) of what prompts leave open, at the request's temperature; without them it stays at its
     mean.
+
+    Raises:
+        InputError: a strength or a temperature without a prior, or out of their ranges.
     """
-    move = move_to_known(prior, request.prior_strength, (request.prior_temperature or 0.0) if draws else 0.0)
+    strength, temperature = request.prior_strength, (request.prior_temperature or 0.0) if draws else 0.0
+    if prior is None and (strength or temperature):
+        raise InputError("this checkpoint has no prior: leave out prior_strength and prior_temperature")
 
     def points(row: Sequence[Prompt], draw: Any) -> list[Tensor]:
         vectors = [p.embedding for p in row]
         moved = [i for i, p in enumerate(row) if p.kind != "embeds"]
-        if move is not None and moved:
+        if prior is not None and moved:
             shown = [row[i].kind in ("image", "video") for i in moved]
-            for i, vector in zip(moved, move(torch.stack([vectors[i] for i in moved]), draw, shown), strict=True):
+            found = prior(torch.stack([vectors[i] for i in moved]), strength, temperature, draw, shown)
+            for i, vector in zip(moved, found, strict=True):
                 vectors[i] = vector
         return vectors
 

@@ -1,11 +1,10 @@
 """The starter's `movq`: a diffusers `VQModel` between 64 x 64 pictures and 16 x 16 latents.
 
-Kandinsky 2.2 samples continuous latents and decodes them with `force_not_quantize=True`, so the codebook takes no part in the
-loss; it is fitted afterwards, by k-means, so that the class's quantised route works too. Three things make the latents a good
-target for a diffusion model: a picture's coarse colours can be read from them linearly; noise is added to them in
-training, which keeps the decoder from leaning on detail that a sampler will not reproduce; and their mean and spread are folded
-into the 1 x 1 convolutions on both sides, so that every channel has zero mean and unit variance
-(`KandinskyV22Pipeline` hands latents to `movq.decode` without a scaling factor).
+Kandinsky 2.2 samples continuous latents and decodes them with `force_not_quantize=True`, so the codebook is not trained, and
+nobody reads it. Three things make the latents a good target for a diffusion model: a picture's coarse colours can be read from
+them linearly; noise is added to them in training, which keeps the decoder from leaning on detail that a sampler will not
+reproduce; and their mean and spread are folded into the 1 x 1 convolutions on both sides, so that every channel has zero mean
+and unit variance (`KandinskyV22Pipeline` hands latents to `movq.decode` without a scaling factor).
 """
 
 from __future__ import annotations
@@ -95,8 +94,7 @@ def train(pictures: Tensor, held_out: Tensor, folder: Path, *, features: Any = N
         return value
 
     def write(averaged: VQModel) -> dict[str, float]:
-        some = pictures[:: max(1, len(pictures) // 512)]
-        fit_codebook(averaged, normalise_latents(averaged, some))
+        normalise_latents(averaged, pictures[:: max(1, len(pictures) // 512)])
         averaged.save_pretrained(folder / "movq")
         made = reconstruct(averaged, held_out).float()
         return {"held_out_psnr": float(peak_signal_noise_ratio(made, held_out.float(), 255.0, dim=(1, 2, 3)))}
@@ -119,8 +117,8 @@ def encode(model: VQModel, pictures: Tensor, batch: int = 16) -> Tensor:
 
 
 @torch.no_grad()
-def normalise_latents(model: VQModel, pictures: Tensor) -> Tensor:
-    """Folds mean and deviation of the latents into `quant_conv` and `post_quant_conv`; returns the latents as they are then."""
+def normalise_latents(model: VQModel, pictures: Tensor) -> None:
+    """Folds mean and deviation of the latents into `quant_conv` and `post_quant_conv`."""
     z = encode(model, pictures)
     mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
     before, after = model.quant_conv, model.post_quant_conv
@@ -128,14 +126,3 @@ def normalise_latents(model: VQModel, pictures: Tensor) -> Tensor:
     before.bias.sub_(mean).div_(std)
     after.bias.add_(after.weight[:, :, 0, 0] @ mean)
     after.weight.mul_(std[None, :, None, None])
-    return (z - mean[:, None, None]) / std[:, None, None]
-
-
-@torch.no_grad()
-def fit_codebook(model: VQModel, latents: Tensor) -> None:
-    """Sets the codebook to k-means centres (Lloyd 1982) of latent vectors out of (N, C, h, w)."""
-    from sklearn.cluster import KMeans
-
-    book = model.quantize.embedding.weight
-    fitted = KMeans(len(book), init="random", n_init=1, max_iter=12, random_state=0)
-    book.copy_(torch.from_numpy(fitted.fit(latents.movedim(1, 3).flatten(0, 2).numpy()).cluster_centers_))

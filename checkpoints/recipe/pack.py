@@ -1,6 +1,6 @@
 """Everything that training a decoder needs, in one file that is small enough to carry to another machine.
 
-A safetensors file: pictures as AVIF sheets of 8 x 8 of them (a third of what they take without loss, at 38 dB), embeddings and
+A safetensors file: pictures as AVIF strips of 64 of them (a third of what they take without loss, at 38 dB), embeddings and
 movq in fp16, and as JSON what each picture shows.
 """
 
@@ -28,7 +28,7 @@ from unialign_gen.output import written
 
 from . import rows
 
-SIDE, GRID = 64, 8  # pixels of a picture; pictures in a row and in a column of a sheet
+SIDE, STRIP = 64, 64  # pixels of a picture; pictures in a strip, one below the other
 MOST = 55 * 10**6  # bytes
 AUTOENCODER = "movq."
 
@@ -72,9 +72,13 @@ def write(root: Path, file: Path, quality: int = 70) -> int:
         shown.append(about | {"captions": row.said})
     pictures, embeddings = (np.load(root / f"{name}.npy", mmap_mode="r")[chosen] for name in ("pictures64", "embeddings"))
     movq = VQModel.from_pretrained(root / "autoencoder" / "movq")
-    blobs = [encode(pictures[at : at + GRID * GRID], quality) for at in range(0, len(pictures), GRID * GRID)]
+    blobs = []
+    for at in range(0, len(pictures), STRIP):
+        strip, out = Image.fromarray(pictures[at : at + STRIP].reshape(-1, SIDE, 3)), io.BytesIO()
+        strip.save(out, "AVIF", quality=quality, subsampling="4:4:4", speed=8, max_threads=1)
+        blobs.append(out.getvalue())
     arrays = {
-        "sheets": np.frombuffer(b"".join(blobs), np.uint8),
+        "strips": np.frombuffer(b"".join(blobs), np.uint8),
         "ends": np.cumsum([len(b) for b in blobs]),
         "embeddings": embeddings.astype(np.float16),
         "rows": np.frombuffer(zlib.compress(json.dumps(shown).encode(), 9), np.uint8),
@@ -104,22 +108,8 @@ def read(file: Path) -> Pack:
         shown = json.loads(zlib.decompress(found["rows"].numpy().tobytes()))
         movq = VQModel.from_config(config)
         movq.load_state_dict({k.removeprefix(AUTOENCODER): v.float() for k, v in found.items() if k.startswith(AUTOENCODER)})
-        data, ends = found["sheets"].numpy(), [0, *found["ends"].tolist()]
-        pictures = np.concatenate([decode(data[a:b].tobytes()) for a, b in itertools.pairwise(ends)])[: len(shown)]
+        data, ends = found["strips"].numpy(), [0, *found["ends"].tolist()]
+        strips = [Image.open(io.BytesIO(data[a:b].tobytes())).convert("RGB") for a, b in itertools.pairwise(ends)]
+        pictures = np.concatenate(strips).reshape(-1, SIDE, SIDE, 3)
         embeddings = torch.nn.functional.normalize(found["embeddings"].float(), dim=1)
     return Pack(torch.from_numpy(pictures), embeddings, shown, movq.eval(), space)
-
-
-def encode(pictures: np.ndarray, quality: int) -> bytes:
-    """Up to 64 pictures uint8 (n, 64, 64, 3) as one AVIF picture of 512 x 512; places that are left are white."""
-    full = np.pad(pictures, ((0, GRID * GRID - len(pictures)), (0, 0), (0, 0), (0, 0)), constant_values=255)
-    sheet = full.reshape(GRID, GRID, SIDE, SIDE, 3).swapaxes(1, 2).reshape(GRID * SIDE, GRID * SIDE, 3)
-    out = io.BytesIO()
-    Image.fromarray(sheet).save(out, "AVIF", quality=quality, subsampling="4:4:4", speed=8, max_threads=1)
-    return out.getvalue()
-
-
-def decode(data: bytes) -> np.ndarray:
-    """uint8 (64, 64, 64, 3): the pictures of a sheet."""
-    sheet = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    return sheet.reshape(GRID, SIDE, GRID, SIDE, 3).swapaxes(1, 2).reshape(-1, SIDE, SIDE, 3)

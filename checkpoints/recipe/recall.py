@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +15,7 @@ from unialign_gen.data.manifest import Row
 
 from ..concepts import shares
 from ..evaluation_sets import RECORDED, Prompt, trained_wordings
+from ..faithfulness import NONSENSE
 from .concepts import article
 from .features import TextFeatures
 from .rows import Picture
@@ -77,7 +76,7 @@ def mixing(
 
     `composition_cosine` and `composition_both`: side-by-side compositions against the mix of their parts, and the share whose
     own embedding has both parts' concepts among the five nearest; `mix_both` and `sentence_both` the same share of the mix and
-    of "an A and a B"; `count_cosine`, of one thing several times, against one.
+    of "an A and a B".
     """
     place = {row.id: n for n, row in enumerate(rows)}
 
@@ -91,16 +90,12 @@ def mixing(
     wanted = [[set(rows[place[p]].concepts) for p in r.parts] for r in beside]
     names = [[article(rows[place[p]].name) for p in r.parts] for r in beside]
     sentence = F.normalize(text(texts([" and ".join(both) for both in names])), dim=1)
-    same = [r for r in rows if r.split == "test" and r.kind == "composition" and len(r.parts) > 1 and len(set(r.parts)) == 1]
-    many, one = embeds[[place[r.id] for r in same]], embeds[[place[r.parts[0]] for r in same]]
     return {
         "pairs": len(beside),
         "composition_cosine": float((own * mix).sum(1).mean()),
         "composition_both": both(own, wanted),
         "mix_both": both(mix, wanted),
         "sentence_both": both(sentence, wanted),
-        "sentence_cosine": float((own * sentence).sum(1).mean()),
-        "count_cosine": float((many * one).sum(1).mean()),
     }
 
 
@@ -120,10 +115,8 @@ def colour_words(
 def refused(
     rows: Sequence[Row], understanding: Understanding, texts: TextFeatures, text: Callable[[Tensor], Tensor]
 ) -> dict[str, float]:
-    """The share of prompts that are called not understood: random letters, and captions of held-out and of other makers."""
-    dice = random.Random(0)
-    letters = ["".join(dice.choices(string.ascii_lowercase, k=dice.randint(3, 9))) for _ in range(400)]
-    asked = {"nonsense": [" ".join(letters[i : i + 1 + i % 3]) for i in range(0, 400, 4)]}
+    """The share of prompts that are called not understood: nonsense, and captions of held-out and of other makers."""
+    asked = {"nonsense": list(NONSENSE)}
     for name, split in (("held_out", "test"), ("other_makers", "cross")):
         said = [c for r in rows if r.kind == "picture" and r.split == split and r.concepts for c in r.captions]
         asked[name] = list(dict.fromkeys(said))

@@ -18,6 +18,9 @@ import numpy as np
 
 from unialign_gen.data.manifest import Row
 from unialign_gen.encoders.aisfx import RATE
+from unialign_gen.errors import InputError
+from unialign_gen.media.recordings import read_blocks
+from unialign_gen.notes import collected
 
 from .concepts import CONCEPTS, article, unit_hash
 from .files import found
@@ -91,19 +94,11 @@ def write_flac(samples: np.ndarray, path: Path) -> None:
 
 def decode(path: Path) -> np.ndarray:
     """At most 45 s, mono, 44.1 kHz; nothing of what cannot be read."""
-    import av
-
-    resampler = av.AudioResampler("flt", "mono", RATE)
-    parts = [np.zeros(0, np.float32)]
-    try:
-        with av.open(str(path)) as container:
-            for frame in itertools.chain(container.decode(audio=0), [None]):
-                parts += [f.to_ndarray().reshape(-1) for f in resampler.resample(frame)]
-                if sum(map(len, parts)) > 45 * RATE:
-                    break
-    except (av.FFmpegError, IndexError):
-        return parts[0]
-    return np.nan_to_num(np.concatenate(parts))
+    with collected():  # the notes are nobody's here
+        try:
+            return np.concatenate([block[0] for block in read_blocks(path, RATE, seconds=45)])
+        except InputError:
+            return np.zeros(0, np.float32)
 
 
 def convert(root: Path, path: Path, take: Row) -> tuple[str, list[Row]]:

@@ -80,9 +80,8 @@ def true_of(data: Examples, rows: Tensor, captions: Tensor) -> Tensor:
 
 def soft_cross_entropy(logits: Tensor, same: Tensor) -> Tensor:
     """Cross-entropy in both directions against all positives at once: `same` (B, B), 1 where row and column belong together."""
-    forth = -(same / same.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
-    back = -(same.T / same.T.sum(1, keepdim=True) * logits.T.log_softmax(1)).sum(1).mean()
-    return forth + back
+    shares = same / same.sum(1, keepdim=True), same.T / same.T.sum(1, keepdim=True)
+    return F.cross_entropy(logits, shares[0]) + F.cross_entropy(logits.T, shares[1])
 
 
 def train(data: Examples, *, steps: int = SIZES.space_steps, batch: int = SIZES.space_batch, lr: float = 1e-3) -> Head:

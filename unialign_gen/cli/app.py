@@ -79,19 +79,16 @@ def save_pictures(names: Sequence[Path], results: Sequence[PictureOutput], model
     they would draw another picture, and are left out.
     """
     from ..loading import DECODERS
-    from ..media import settings
     from ..request.picture_settings import PictureSettings, save_picture
 
+    decoder = "" if model.decoder in (None, DECODERS[0]) else str(model.decoder)
     drawn = [(picture, result.request.picture(i)) for result in results for i, picture in enumerate(result.images)]
     with ExitStack() as there:
         for name, (picture, request) in zip(names, drawn, strict=True):
-            file = there.enter_context(written(name))
+            made = PictureSettings(request, model.checkpoint, decoder, edit=edit)
             if model.heads is not None:
                 tell("settings not kept", name=name.name, reason="they do not hold --heads")
-                settings.save_picture(picture, file, None, name.name)
-                continue
-            decoder = "" if model.decoder in (None, DECODERS[0]) else str(model.decoder)
-            save_picture(picture, file, PictureSettings(request, model.checkpoint, decoder, edit=edit), name.name)
+            save_picture(picture, there.enter_context(written(name)), made if model.heads is None else None, name.name)
 
 
 def named_after(names: Sequence[str], suffix: str, count: int = 1) -> Path:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..media.files import Excerpt
 from ..mixing import mix
 from ..output import check_output, written
+from ..request import Prompt, Request
 from .plan import Plan
 from .track import Track, listen
 from .writer import FilmWriter
@@ -79,18 +80,19 @@ def make_film(
     Raises:
         InputError: the recording cannot be read, is silent or too long, or is `out` itself; or a bad option.
     """
-    from ..pipelines.prior import move_to_known, temperature_of
-    from ..pipelines.prompts import picture_seeds
+    from ..pipelines.prior import temperature_of
+    from ..pipelines.prompts import moved_prompts, picture_seeds
 
     file = Excerpt.of(source).source
     files = [file] if isinstance(file, str | Path) else []
     check_output(out, (".mp4",), files, option="the film")
     plan = plan or Plan()
-    move = move_to_known(pipeline.prior, prior_strength, temperature_of(pipeline.prior, prior_strength))
+    asked = Request(prior_strength=prior_strength, prior_temperature=temperature_of(pipeline.prior, prior_strength))
     track = listen(pipeline.aligner, source, plan, check)
-    if move is not None:
-        # what a moment leaves open is drawn anew for each, so that the picture moves while the sound stays alike
-        track.points = move(track.points, picture_seeds(seed, len(track.points), 1))
+    windows = [[Prompt("audio", "", embedding=point)] for point in track.points]
+    # what a moment leaves open is drawn anew for each, so that the picture moves while the sound stays alike
+    moved = moved_prompts(windows, asked, pipeline.prior, picture_seeds(seed, len(windows), 1))
+    track.points = torch.stack([point for (point,) in moved])
     total, done = picture_count(track.seconds, plan), 0
     with written(out) as path, FilmWriter(path, source, track.seconds, plan) as writer:
         for batch in draw_track(pipeline, track, plan, seed, base, share, **options):

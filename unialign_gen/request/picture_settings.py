@@ -57,13 +57,14 @@ def parse(text: str, name: str = "the text") -> PictureSettings:
     return PictureSettings(Request.from_dict(found, name), **{"version": "", **origin})
 
 
-def save_picture(picture: Image.Image, path: Path, settings: PictureSettings, name: str | None = None) -> None:
-    """Writes a PNG, JPEG or WebP picture with its settings inside, see `media.settings`; a note where they cannot be kept."""
+def save_picture(picture: Image.Image, path: Path, settings: PictureSettings | None, name: str | None = None) -> None:
+    """Writes a PNG, JPEG or WebP picture with settings inside, see `media.settings`; a note where they cannot be kept."""
     from ..media.settings import save_picture
 
-    text: str | None = settings.to_json()
+    text = settings.to_json() if settings else None
     try:
-        parse(text or "")
+        if text is not None:
+            parse(text)
     except InputError as error:  # a prompt longer than is read back, say
         tell("settings not kept", name=name or path.name, reason=error)
         text = None
