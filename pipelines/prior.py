@@ -39,7 +39,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     and what it does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. The noise is
     Gaussian or, where the prior keeps `pictures`, how one of those of the likeliest thing differs from it: a point where a
     picture was is drawn better than one where none was; seeds that follow each other go through all of them before any
-    repeats. A thing that has fewer than four stays at its mean. Beside a prompt that is a picture the noise lies along A.
+    repeats. A thing that has fewer than four stays at its mean.
     Along the directions that prompts name, rows of `named`, there is the less noise the more the prompt says of them. The
     result is brought back to norm 1.
 
@@ -112,7 +112,6 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         strength: float | None = None,
         temperature: float = 0.0,
         generator: Draws = None,
-        shown: Sequence[bool] | None = None,
     ) -> Tensor:
         """Unit embeddings (B, embed_dim), moved, in fp32.
 
@@ -122,7 +121,6 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             temperature: 0 gives the mean; 1 differs as pictures of one thing do.
             generator: where the draw comes from, a generator or a seed: one for each row, where rows with the same seed share
                 their draw, or one for all: row i of B draws by seed * B + i.
-            shown: of each prompt whether it is a picture; none are by default.
 
         Raises:
             InputError: a strength that is not between 0 and 1, a temperature below 0, or generators that are not one a row.
@@ -140,8 +138,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         moved = torch.stack([self._moved(e, k, strength) for e, k in zip(embeddings, known, strict=True)])
         if temperature:
             whitening = self.whitening.to(embeddings.device, torch.float32)
-            drawn = each(generator, len(known)), shown or [False] * len(known)
-            rows = zip(embeddings - known, things, *drawn, strict=True)
+            rows = zip(embeddings - known, things, each(generator, len(known)), strict=True)
             moved = moved + temperature * torch.stack([self._noise(*row, whitening) for row in rows])
         return F.normalize(moved, dim=1)
 
@@ -165,7 +162,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             return torch.lerp(e, known, strength)
         return e + strength * (known - e) @ self.moves.to(e.device, torch.float32)
 
-    def _noise(self, offset: Tensor, thing: int, draw: Draw, shown: bool, whitening: Tensor) -> Tensor:
+    def _noise(self, offset: Tensor, thing: int, draw: Draw, whitening: Tensor) -> Tensor:
         """How another picture of the same thing might differ (d,); `offset` (d,) is how the prompt itself does."""
         if self.config["pictures"]:
             own = self.deviations[self.shows == thing].float()
@@ -178,8 +175,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             named = self.named.to(offset.device, torch.float32)  # (k, d)
             said = ((offset @ whitening) @ named.T).norm() / self.config["said"]
             noise = noise - said.clamp(max=1) * (noise @ named.T) @ named
-        noise = torch.linalg.solve(whitening.T, noise)  # noise W^-1
-        return noise @ self.moves.to(noise) if shown and self.config["directions"] is not None else noise
+        return torch.linalg.solve(whitening.T, noise)  # noise W^-1
 
 
 def one_of(count: int, draw: Draw) -> int:

@@ -179,37 +179,6 @@ def test_a_prior_with_pictures_keeps_what_a_prompt_names():
     assert float(apart.amin(1).max()) < 1e-5
 
 
-def test_what_a_picture_shows_is_not_drawn_anew():
-    """Beside a prompt that is a picture the noise lies where the prompt was moved; beside others everywhere."""
-    moves, seen = torch.diag(torch.tensor([1.0, 1, 0.5, 0, 0, 0])), F.normalize(torch.tensor([[1.0, 0, 0.1, 0.1, 0, 0]]), dim=1)
-    known, own = with_pictures(), [0, 1, 3, 4, 5]
-    known.moves.copy_(known.whitening @ moves @ torch.linalg.inv(known.whitening))
-    drawn = known(seen.expand(40, 6), temperature=0.5, generator=range(40), shown=[True] * 40)
-    noise = (known.deviations[own] @ moves) / known.whitening.diagonal()  # (5, d): both are diagonal here
-    mean = seen + (torch.eye(6)[:1] - seen) @ known.moves
-    apart = torch.cdist(drawn, F.normalize(mean + 0.5 * noise, dim=1), compute_mode="donot_use_mm_for_euclid_dist")
-    assert float(apart.amin(1).max()) < 1e-5
-    assert len(apart.argmin(1).unique()) == 5
-    both = known(seen.expand(2, 6), temperature=0.5, generator=[3, 3], shown=[True, False])
-    assert torch.equal(both[1], known(seen, temperature=0.5, generator=[3])[0])
-    assert not torch.allclose(both[0], both[1], atol=1e-3)
-
-
-def test_the_starter_keeps_more_of_a_picture_than_of_words(starter):
-    """The same embedding as a picture, a video, words and a sound: seeds move the first two less."""
-    from unialign_gen.pipelines.prompts import moved_prompts
-    from unialign_gen.request import Prompt, Request
-
-    seen = starter.aligner.embed("text", ["a dog"])[0]
-    apart = {}
-    for kind in ("text", "audio", "image", "video"):
-        rows = [[Prompt(kind, "a", embedding=seen)]] * 4
-        points = moved_prompts(rows, Request(prior_temperature=0.85), starter.prior, range(4))
-        apart[kind] = float(torch.pdist(torch.cat([torch.stack(row) for row in points])).mean())
-    assert apart["text"] == apart["audio"]
-    assert apart["image"] == apart["video"] < 0.8 * apart["text"]
-
-
 def test_pictures_are_drawn_at_the_priors_own_temperature_and_embeddings_at_its_mean(starter):
     own = float(starter.prior.config["temperature"])
     assert own > 0
