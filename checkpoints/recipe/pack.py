@@ -109,7 +109,7 @@ def read(file: Path) -> Pack:
         movq = VQModel.from_config(config)
         movq.load_state_dict({k.removeprefix(AUTOENCODER): v.float() for k, v in found.items() if k.startswith(AUTOENCODER)})
         data, ends = found["strips"].numpy(), [0, *found["ends"].tolist()]
-        strips = [Image.open(io.BytesIO(data[a:b].tobytes())).convert("RGB") for a, b in itertools.pairwise(ends)]
-        pictures = np.concatenate(strips).reshape(-1, SIDE, SIDE, 3)
+        strips = (Image.open(io.BytesIO(data[a:b].tobytes())) for a, b in itertools.pairwise(ends))
+        pictures = np.concatenate([np.asarray(strip.convert("RGB")) for strip in strips]).reshape(-1, SIDE, SIDE, 3)
         embeddings = torch.nn.functional.normalize(found["embeddings"].float(), dim=1)
     return Pack(torch.from_numpy(pictures), embeddings, shown, movq.eval(), space)
