@@ -210,7 +210,8 @@ class PromptedPipeline:
                     return self.sample(drawn, conditions)
                 made = self.sample(replace(drawn, output_type="pt"), conditions)  # (B, 3, h, w)
         if scale > 1 and not latent:
-            made = torch.cat([F.avg_pool2d(self.enlarged(some), most // scale) for some in made.split(ENLARGED)])
+            large = map(self.enlarged, made.split(ENLARGED))
+            made = torch.cat([some if scale == most else F.avg_pool2d(some, most // scale) for some in large])
         if alone:
             made = set_in(self, made, conditions, latent)
         return made if latent else FROM_UNIT.postprocess(made, request.output_type)
