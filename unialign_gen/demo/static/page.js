@@ -244,6 +244,7 @@ async function stopLive() {
   const blob = await (await ended.catch(() => null))?.stop(); // it may not have begun
   const thumb = $("#live").toDataURL("image/jpeg", 0.8);
   if (blob) show(push({ film: true, url: URL.createObjectURL(blob), name: "live.webm", label: "live", thumb, stage: "" }));
+  else if (current) show(current);
 }
 
 // --- Modes
