@@ -20,7 +20,7 @@ MANY = r"^(?:[5-9]|\d\d+)\b|\b(?:five|six|seven|eight|nine|ten|eleven|twelve)\b"
 DETERMINERS = {"a", "an", "the", "one", "two", "three", "four", "some"}
 THING = rf"(?:{'|'.join(sorted(DETERMINERS))}) .+"
 WHO = r"(.+?)(?<!\ba)(?<!\ban)(?<!\bthe)(?! during )"  # not an article alone
-OF = re.compile(r" (?:made|built|full|out) of (.+)", re.IGNORECASE)  # but not "a picture of"
+OF = ("made of", "built of", "full of", "out of")  # but not "a picture of"
 NUMBERS = {word: n for n, words in enumerate(("two", "three", "four", "five", "six"), 2) for word in (words, str(n))}
 IRREGULAR = {"men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse", "geese": "goose"}
 IRREGULAR |= {word: word for word in ("deer", "fish", "sheep")}
@@ -170,7 +170,7 @@ def left_out(text: str, understood: Understood) -> list[str]:
     ['chocolate']
     """
     text = bare(text)
-    words = re.split(rf" ({'|'.join(AROUND)}) ", text, flags=re.IGNORECASE)
+    words = re.split(rf" ({'|'.join((*AROUND, *OF))}) ", text, flags=re.IGNORECASE)
     doing = re.fullmatch(rf"{WHO} \w+ing ({THING})", words[0], re.IGNORECASE)
     around = [
         what
@@ -183,6 +183,5 @@ def left_out(text: str, understood: Understood) -> list[str]:
         sides = [who for who in doing.groups() if understood.named_in(words[0]) and not drawn.named_in(who)]
     elif any(map(drawn.named_in, around)) and not understood.named_in(words[0]):  # what is around, and nothing else
         sides = words[:1]
-    said = (re.findall(MANY, text, re.IGNORECASE), OF.findall(words[0]), around)
-    many, of, around = ([what for what in some if not understood.named_in(what)] for some in said)
-    return [*many, *sides, *of, *around]
+    many, around = ([what for what in said if not understood.named_in(what)] for said in (re.findall(MANY, text, re.I), around))
+    return [*many, *sides, *around]

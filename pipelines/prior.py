@@ -95,7 +95,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         super().__init__()
         if not bandwidth > 0:
             raise InputError(f"bandwidth must be above 0, got {bandwidth}")
-        check_strength(strength)
+        check_prior(self, strength)
         self.register_buffer("points", torch.zeros(count, embed_dim))
         self.register_buffer("log_counts", torch.zeros(count))
         self.register_buffer("whitening", torch.eye(embed_dim))
@@ -125,9 +125,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         Raises:
             InputError: a strength that is not between 0 and 1, a temperature below 0, or generators that are not one a row.
         """
-        strength = check_strength(strength_of(self, strength))
-        if not 0 <= temperature < float("inf"):
-            raise InputError(f"the prior's temperature must be 0 or more, got {temperature}")
+        check_prior(self, strength, temperature)
+        strength = strength_of(self, strength)
         embeddings = embeddings.float()
         if not strength and not temperature:
             return embeddings
@@ -212,12 +211,15 @@ def temperature_of(prior: EmbeddingPrior | None, strength: float | None = None) 
     return 0.0 if prior is None or strength == 0 else float(prior.config.get("temperature", 0.0))
 
 
-def check_strength(strength: float) -> float:
-    """The strength, if it is one.
+def check_prior(prior: EmbeddingPrior | None, strength: float | None, temperature: float = 0.0) -> None:
+    """Whether a prior, or none, can do what is asked of it.
 
     Raises:
-        InputError: it is not between 0 and 1.
+        InputError: a strength that is not between 0 and 1, a temperature below 0, or either above 0 without a prior.
     """
-    if not 0 <= strength <= 1:
+    if strength is not None and not 0 <= strength <= 1:
         raise InputError(f"prior_strength must be between 0 and 1, got {strength}")
-    return float(strength)
+    if not 0 <= temperature < float("inf"):
+        raise InputError(f"the prior's temperature must be 0 or more, got {temperature}")
+    if prior is None and (strength or temperature):
+        raise InputError("this checkpoint has no prior: leave out prior_strength and prior_temperature")

@@ -16,7 +16,7 @@ from unialign_gen.request import Prompt, Request
 from unialign_gen.request.request import SEEDS
 
 from .beside import Box, side_by_side
-from .prior import EmbeddingPrior
+from .prior import EmbeddingPrior, check_prior
 
 
 def encode_prompts(aligner: Aligner, prompts: Sequence[Sequence[Prompt]]) -> tuple[tuple[Prompt, ...], ...]:
@@ -63,8 +63,7 @@ def moved_prompts(
         InputError: a strength or a temperature without a prior, or out of their ranges.
     """
     strength, temperature = request.prior_strength, (request.prior_temperature or 0.0) if draws else 0.0
-    if prior is None and (strength or temperature):
-        raise InputError("this checkpoint has no prior: leave out prior_strength and prior_temperature")
+    check_prior(prior, strength, temperature)
 
     def points(row: Sequence[Prompt], draw: Any) -> list[Tensor]:
         vectors = [p.embedding for p in row]

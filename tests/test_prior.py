@@ -295,6 +295,18 @@ def test_the_command_line_takes_a_strength(tmp_path):
     assert wrong.exit_code == 2
 
 
+def test_a_film_refuses_a_strength_before_the_recording_is_heard(starter, tmp_path, monkeypatch):
+    from unialign_gen.film import make as film
+
+    sound = write_wav(tmp_path / "a.wav", tone(1, 44100), 44100)
+    monkeypatch.setattr(film, "listen", lambda *_: pytest.fail("heard"))
+    with pytest.raises(InputError, match="prior_strength must be between 0 and 1, got 2"):
+        film.make_film(starter, sound, tmp_path / "x.mp4", prior_strength=2.0, **FEW)
+    monkeypatch.setattr(starter, "prior", None)
+    with pytest.raises(InputError, match="this checkpoint has no prior"):
+        film.make_film(starter, sound, tmp_path / "x.mp4", prior_strength=0.5, **FEW)
+
+
 def test_a_films_moments_are_moved(starter, tmp_path, monkeypatch):
     from unialign_gen.film import make as film
 

@@ -154,6 +154,11 @@ def space(root: Root = ROOT) -> None:
     made_of(root / "space.json", digest(json.dumps([vars(row) for row in have.rows]).encode()), train)
 
 
+def use(threads: int) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+
+
 def image_network(root: Path) -> nn.Module:
     """What perceptual losses compare pictures by."""
     return load_encoder(root / "encoders" / "image").net.to(memory_format=torch.channels_last)  # type: ignore[union-attr,return-value]
@@ -161,7 +166,7 @@ def image_network(root: Path) -> nn.Module:
 
 def autoencoder(root: Root = ROOT, minutes: Minutes = 60, cool: Cool = False, threads: Threads = 0) -> None:
     """Train movq, whose latents the decoders draw. 60 minutes on one core."""
-    torch.set_num_threads(threads or torch.get_num_threads())
+    use(threads)
     have = Data(root)
     held_out = [n for n, row in enumerate(have.rows) if row.split == "test"]
     pictures, held = (have.pixels(64, n) for n in (have.chosen(DECODER_TIERS), held_out[:: len(held_out) // 200 + 1]))
@@ -189,13 +194,13 @@ def train_decoders(
 
     For kandinsky-distilled, kandinsky first draws what it is to learn: 45 minutes on one core.
     """
-    torch.set_num_threads(threads or torch.get_num_threads())
+    use(threads)
     decoders.train(pack, out, decoder, minutes=minutes, device=device, batch=batch, width=width, taught=taught, cool=cool)
 
 
 def upscaler(root: Root = ROOT, minutes: Minutes = 30, cool: Cool = False, threads: Threads = 0) -> None:
     """Fine-tune the upscaler on pairs of our own. 30 minutes on one core."""
-    torch.set_num_threads(threads or torch.get_num_threads())
+    use(threads)
     have, files = Data(root), sorted((root / "pictures512").glob("*.webp"))
     if not files or not (root / "autoencoder" / "movq").exists():
         raise InputError(f"{root} lacks pictures at 512 px or movq: run `data` and `autoencoder` first")

@@ -75,18 +75,14 @@ def numbered(out: Path, count: int) -> list[Path]:
 
 
 def save_pictures(names: Sequence[Path], results: Sequence[PictureOutput], model: Model, edit: str = "") -> None:
-    """Writes what was drawn, each picture with its settings inside: all of them or none. With other heads than the checkpoint's
-    they would draw another picture, and are left out.
-    """
-    from ..loading import DECODERS
+    """Writes what was drawn, each picture with its settings inside: all of them or none."""
     from ..request.picture_settings import PictureSettings, save_picture
 
-    decoder = "" if model.decoder in (None, DECODERS[0]) else str(model.decoder)
     drawn = [(picture, result.request.picture(i)) for result in results for i, picture in enumerate(result.images)]
     with ExitStack() as there:
         for name, (picture, request) in zip(names, drawn, strict=True):
-            made = PictureSettings(request, model.checkpoint, decoder, edit=edit)
-            if model.heads is not None:
+            made = PictureSettings(request, model.checkpoint, model.decoder or "", edit=edit)
+            if model.heads is not None:  # with the checkpoint's own, which the settings mean, it is another picture
                 tell("settings not kept", name=name.name, reason="they do not hold --heads")
             save_picture(picture, there.enter_context(written(name)), made if model.heads is None else None, name.name)
 

@@ -80,13 +80,14 @@ def make_film(
     Raises:
         InputError: the recording cannot be read, is silent or too long, or is `out` itself; or a bad option.
     """
-    from ..pipelines.prior import temperature_of
+    from ..pipelines.prior import check_prior, temperature_of
     from ..pipelines.prompts import moved_prompts, picture_seeds
 
     file = Excerpt.of(source).source
     files = [file] if isinstance(file, str | Path) else []
     check_output(out, (".mp4",), files, option="the film")
     plan = plan or Plan()
+    check_prior(pipeline.prior, prior_strength)  # before the recording is heard
     asked = Request(prior_strength=prior_strength, prior_temperature=temperature_of(pipeline.prior, prior_strength))
     track = listen(pipeline.aligner, source, plan, check)
     windows = [[Prompt("audio", "", embedding=point)] for point in track.points]

@@ -24,7 +24,7 @@ class PictureSettings:
 
     Attributes:
         request: of one picture, with one seed.
-        checkpoint, decoder: as in `unialign_gen.load`; the checkpoint's first decoder is "".
+        checkpoint, decoder: as in `unialign_gen.load`; "" is the checkpoint's first decoder.
         version: of this package.
         edit: what was edited, in words; the settings do not hold that picture, so that they alone draw another.
     """

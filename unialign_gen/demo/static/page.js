@@ -47,13 +47,12 @@ function set(found) {
 // --- The prompt: rows of words and files, each with a weight once there are two. A row knows the rest of its part.
 
 const rows = () => $$("#parts .part");
-const weightOf = (row) => $("[type=range]", row).valueAsNumber;
+const weightOf = (row) => $("[type=range]", row).valueAsNumber; // seen wherever it counts
 const given = (but) =>
   rows().filter((row) => row !== but && !row.prompt.reading).map((row) => {
     const { kind, value, embedding } = row.prompt, weight = mode() === "travel" ? 1 : weightOf(row);
     return { kind, value: (kind === "text" ? $(".words", row).value : value).trim(), weight, embedding };
   }).filter(({ kind, value }) => kind !== "text" || value);
-// a weight that counts is seen
 const weigh = () => $("#parts").classList.toggle("weighted", mode() !== "travel" && (given().length > 1 || rows().some((row) => weightOf(row) !== 1)));
 
 function add({ weight, ...prompt } = {}) {
