@@ -78,25 +78,21 @@ def understanding(pipeline: Any) -> Callable[[Sequence[str]], list[bool]] | None
     return lambda texts: [u.understood for u in known(pipeline.aligner.embed("text", list(texts)), "text")]
 
 
-def draw(
-    pipeline: Any, wanted: Sequence[Prompt], seed: int, best_of: int = 1, **options: Any
-) -> tuple[list[Image.Image], list[Tensor]]:
-    """One picture a prompt, the nearest of `best_of`, and the unit embedding (d,) that it was drawn of; prompt i has seeds from
-    `seed + i * best_of` on.
-    """
+def draw(pipeline: Any, wanted: Sequence[Prompt], seed: int, **options: Any) -> tuple[list[Image.Image], list[Tensor]]:
+    """One picture a prompt, and the unit embedding (d,) that it was drawn of; prompt i has the seed `seed + i`."""
     pictures: list[Image.Image] = []
     points: list[Tensor] = []
     for at in tqdm(range(0, len(wanted), BATCH), desc=wanted[0].kind if wanted else "", disable=None):
         part = wanted[at : at + BATCH]
-        seeds = [seed + (at + i) * best_of for i in range(len(part))]
-        out = pipeline.best_of(best_of, **{part[0].kind: [p.value for p in part]}, seed=seeds, **options)
+        seeds = range(seed + at, seed + at + len(part))
+        out = pipeline(**{part[0].kind: [p.value for p in part]}, seed=seeds, **options)
         pictures += out.images
         points += pipeline.points(out.request).cpu()
     return pictures, points
 
 
 def evaluate(
-    pipeline: Any, root: Path, limit: int = 200, seed: int = 0, judge: Judge | None = None, best_of: int = 1, **options: Any
+    pipeline: Any, root: Path, limit: int = 200, seed: int = 0, judge: Judge | None = None, **options: Any
 ) -> dict[str, Any]:
     """Scores of both splits, beside the ceiling (the judge on the real pictures) and chance.
 
@@ -110,16 +106,16 @@ def evaluate(
         real = judge.features([Image.open(p.value).convert("RGB") for p in wanted["image"]])
         result[split] = {}
         for kind, ps in wanted.items():
-            drawn = judge.features(draw(pipeline, ps, seed, best_of, **options)[0])
+            drawn = judge.features(draw(pipeline, ps, seed, **options)[0])
             result[split][kind] = score(judge, drawn, ps, real)
         result[split]["ceiling"] = score(judge, real, wanted["image"])
-    drawn_for = partial(draw, pipeline, seed=seed, best_of=best_of, **options)
+    drawn_for = partial(draw, pipeline, seed=seed, **options)
     result["faithfulness"] = faithfulness.evaluate(pipeline, root, drawn_for, judge, limit, understanding(pipeline))
     table = concept_table(pipeline)
     if table is not None:
         result["embedding"] = embedding_shares(pipeline, table, root, limit)
     result["chance"] = {"top1": 1 / len(judge.concepts), "top5": 5 / len(judge.concepts)}
-    result |= {"concepts": len(judge.concepts), "limit": limit, "seed": seed, "best_of": best_of}
+    result |= {"concepts": len(judge.concepts), "limit": limit, "seed": seed, "best_of": options.get("best_of")}
     return result | {"prior_strength": strength_of(pipeline.prior, options.get("prior_strength"))}
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from unialign_gen.errors import InputError
 from unialign_gen.request import Request
 
-from .conditions import Conditions
-from .prompts import reseeded, rows_of
+from .best_of import sample_best
+from .conditions import Conditions, request_of_rows
+from .prompts import reseeded
 
 
 def picture_numbers(conditions: Conditions) -> list[int]:
@@ -29,19 +30,14 @@ def each_alone(conditions: Conditions) -> Conditions:
     first = conditions.image_embeds.clone()
     for i, embeds in found:
         first[i] = embeds[0]
-    things, generators, guidance = picture_numbers(conditions), conditions.generator, conditions.guidance
+    things, generators = picture_numbers(conditions), conditions.generators()
     if generators is not None:
-        if isinstance(generators, torch.Generator):  # one for all: each picture takes a seed from it
-            generators = [reseeded(generators) for _ in first]
         generators, last = [*generators], [*generators]
         for i in things[len(first) :]:
             last[i] = reseeded(last[i].clone_state())
             generators.append(last[i])
-    if (rows := getattr(guidance, "rows", None)) is not None:  # of a batch of requests, with a scale for each picture
-        kind: Any = type(guidance)
-        guidance = kind([float(rows[i]) for i in things])
     every = torch.cat([first, *(embeds[1:] for _, embeds in found)])
-    return Conditions(every, len(things), generators, conditions.steps, guidance)
+    return replace(conditions.of_rows(things, generators), image_embeds=every, strips=[])
 
 
 def draw_things(pipeline: Any, request: Request, conditions: Conditions) -> Tensor:
@@ -52,38 +48,16 @@ def draw_things(pipeline: Any, request: Request, conditions: Conditions) -> Tens
     Raises:
         InputError: a callback that asks for more than latents.
     """
-    things, callback, count = picture_numbers(conditions), request.callback_on_step_end, len(conditions.image_embeds)
-    asked = set(request.callback_on_step_end_tensor_inputs)
-    if callback is not None and asked - {"latents"}:
+    things = picture_numbers(conditions)
+    if request.callback_on_step_end is not None and set(request.callback_on_step_end_tensor_inputs) - {"latents"}:
         raise InputError("where things are drawn alone a callback can have latents, and no other tensors")
-    options = dict(request.options)
-    for name, rows in request.options.items():
-        if isinstance(rows, list | tuple):  # words of each prompt
-            words = rows_of(name, rows, conditions.prompts, request.pictures)
-            options[name] = [words[i] for i in things]
     latents = request.latents
     if latents is not None:  # moved for those beside the first, so that two of a kind differ
         number = [things[:at].count(i) for at, i in enumerate(things)]
         latents = torch.stack([latents[i].roll(3 * k, -1) for i, k in zip(things, number, strict=True)])
-
-    def step_end(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        every = tensors["latents"]
-        assert callback is not None
-        changed = callback(pipe, step, timestep, {"latents": every[:count]} if asked else {}) or {}
-        return {"latents": torch.cat([changed.get("latents", every[:count]), every[count:]])}
-
-    alone = replace(
-        request,
-        prompts=(),
-        pictures=1,
-        options=options,
-        latents=latents,
-        callback_on_step_end=callback and step_end,
-        callback_on_step_end_tensor_inputs=("latents",),
-        output_type="latent" if request.output_type == "latent" else "pt",
-    )
-    drawn: Tensor = pipeline.sample(alone, each_alone(conditions))
-    return drawn
+    kind = "latent" if request.output_type == "latent" else "pt"
+    alone = request_of_rows(request, conditions, things, latents=latents, output_type=kind)
+    return sample_best(pipeline, alone, each_alone(conditions))
 
 
 def set_in(pipeline: Any, made: Tensor, conditions: Conditions, latent: bool) -> Tensor:

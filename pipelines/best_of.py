@@ -1,88 +1,53 @@
-"""Choosing among pictures of a prompt the one that the image encoder reads as nearest to it (Ramesh et al. 2021)."""
+"""Of several noises the picture that the image encoder reads as nearest to what was to be drawn (Ramesh et al. 2021).
+
+All are drawn of one embedding: what the seed chooses for a prompt stays, so that seeds differ as much as without choosing.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from unialign_gen.errors import InputError
-from unialign_gen.notes import collected
-from unialign_gen.request import Prompt, Request
-from unialign_gen.request.request import SEEDS
+from unialign_gen.request import Request
 
-from .beside import Strips
-from .output import PictureOutput
-from .prompts import first_seeds, rows_of
-
-NOT_CHOSEN = ("image_embeds", "output_type", "return_dict", "latents")  # options that do not go with `best_of`
+from .conditions import Conditions, request_of_rows
+from .output import FROM_UNIT
+from .prompts import reseeded
 
 
-def draw_best(pipeline: Any, count: int, request: Request) -> PictureOutput:
-    """See `PromptedPipeline.draw_best`."""
-    check_best(pipeline, count, request)
-    if count == 1:
-        drawn: PictureOutput = pipeline.draw(request)
-        return drawn
-    pipeline.aligner.part("image")  # before anything is drawn in vain
-    with collected() as notes:
-        wanted, used = pipeline.mixed(replace(request, prior_temperature=0.0), apart=True)  # (B, d)
-        used = replace(used, prior_temperature=pipeline.sampled(request).prior_temperature)
-        unit, found = pipeline.placed(replace(used, pictures=count), pipeline.inputs(used))
-        candidates, strips = unit.split(count), pipeline.scaled(found)  # B times (count, d)
-        own = request.generator
-        if isinstance(own, list | tuple) and len(own) != len(unit):
-            raise InputError(f"{len(own)} generators for {len(unit)} candidates: give one, or one for each")
-        for name, rows in request.options.items():
-            if isinstance(rows, list | tuple):  # before anything is drawn in vain
-                rows_of(name, rows, len(wanted), 1)
-        seeds = None if request.seed is None else first_seeds(request.seed, len(wanted), count)
-        images, chosen = [], []
-        for i, points in enumerate(candidates):
-            mine = list(own[i * count : (i + 1) * count]) if isinstance(own, list | tuple) else own
-            one = replace(used, generator=None).picture(i)
-            one = replace(one, prompts=(), mix="lerp", prior_strength=None, prior_temperature=None, generator=mine)
-            one = replace(one, seed=None if seeds is None else tuple((seeds[i] + j) % SEEDS for j in range(count)))
-            picture, number = nearest_drawn(pipeline, points, wanted[i], one, strips[i * count : (i + 1) * count])
-            images.append(picture)
-            chosen.append(0 if seeds is None else (seeds[i] + number) % SEEDS)
-    steps, guidance = pipeline.steps_and_guidance(request)
-    used = replace(used, steps=steps, guidance=guidance, seed=None if seeds is None else tuple(chosen))
-    return PictureOutput(images=images, notes=notes, request=used)
+def other(generator: torch.Generator) -> torch.Generator:
+    """Another noise for what a generator's noise is for."""
+    copy = generator.clone_state()
+    reseeded(copy)  # which is of the thing beside it
+    return reseeded(copy)
 
 
-def check_best(pipeline: Any, count: int, request: Request) -> None:
-    """Whether one of so many pictures of a request can be chosen."""
-    plain = Request()
-    for name, called in {"pictures": "num_images_per_prompt", **{n: n for n in NOT_CHOSEN}}.items():
-        given = getattr(request, name)
-        if given is not None and given != getattr(plain, name):
-            raise InputError(f"best_of chooses one PIL picture a prompt: leave out {called}")
-    if pipeline.moving:
-        raise InputError("best_of chooses among pictures, and this decoder draws clips: leave it out")
-    if count < 1:
-        raise InputError(f"candidates must be at least 1, got {count}")
+def sample_best(pipeline: Any, request: Request, conditions: Conditions) -> Tensor:
+    """Pictures (B, 3, h, w) in [0, 1], or where these are asked for their latents (B, C, h, w), each the best of
+    `conditions.best_of` noises: the first is that of the picture without choosing.
 
-
-def nearest_drawn(
-    pipeline: Any, points: Tensor, wanted: Tensor, request: Request, strips: list[Strips | None]
-) -> tuple[Any, int]:
-    """Of the pictures of embeddings (count, d) the one that is read as nearest to another embedding (d,), and its number.
-
-    Args:
-        request: all else about them, with a seed or a generator for each.
+    At most `request.batch` are drawn at a time, but every picture once.
     """
-    images, cosines = [], []
-    for at in range(0, len(points), request.batch):
-        some = slice(at, at + request.batch)
-        part = replace(request, prompts=tuple((Prompt("embeds", z),) for z in points[some]))
-        if isinstance(part.seed, tuple):
-            part = replace(part, seed=part.seed[some])
-        if isinstance(part.generator, list):
-            part = replace(part, generator=part.generator[some])
-        images += pipeline.draw(part, strips[some]).images
-        cosines.append(pipeline.aligner.embed("image", images[some]) @ wanted.to(pipeline.aligner.place.device))
-    number = int(torch.cat(cosines).argmax())
-    return images[number], number
+    rows, count = list(range(len(conditions.image_embeds))), conditions.best_of
+    if count == 1:
+        drawn: Tensor = pipeline.sample_strips(request, conditions)
+        return drawn
+    noises = [conditions.generators()]
+    while len(noises) < count:
+        noises.append(noises[-1] and [other(generator) for generator in noises[-1]])
+    together, best, latent = max(1, request.batch // len(rows)), list[tuple[Tensor, Tensor]](), request.output_type == "latent"
+    for at in range(0, count, together):
+        part = noises[at : at + together]
+        joint = conditions.of_rows(rows * len(part), [g for some in part for g in some or ()] or None)
+        made = pipeline.sample_strips(request_of_rows(request, conditions, rows * len(part), output_type="latent"), joint)
+        pictures = pipeline.pixels_of(made)  # noise by noise, (n * B, 3, h, w)
+        seen = pipeline.aligner.embed("image", FROM_UNIT.postprocess(pictures, "pil"))  # (n * B, d)
+        near = (seen * F.normalize(joint.image_embeds.to(seen), dim=1)).sum(1)  # (n * B,)
+        best.append((near, made if latent else pictures))
+        near, made = (torch.cat(parts).unflatten(0, (-1, len(rows))) for parts in zip(*best, strict=True))  # (n + 1, B, ...)
+        top = near.argmax(0), torch.arange(len(rows), device=near.device)
+        best = [(near[top], made[top])]
+    return best[0][1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 from unialign_gen.request import Request
 
 from .beside import Strips
+from .prompts import reseeded, rows_of
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 @dataclass
@@ -23,6 +27,7 @@ class Conditions:
         generator: one a picture, or as the caller gave it.
         steps, guidance: the caller's, or the checkpoint's own.
         strips: of each picture what stands beside each other in it, at decoder scale; None where that is one thing.
+        best_of: from how many noises each picture is drawn, one of which is kept.
     """
 
     image_embeds: Tensor
@@ -31,6 +36,23 @@ class Conditions:
     steps: int
     guidance: float
     strips: list[Strips | None] = field(default_factory=list)
+    best_of: int = 1
+
+    def of_rows(self, rows: Sequence[int], generator: list[torch.Generator] | None) -> Conditions:
+        """Those of these pictures, each of which may come several times, with noise of its own."""
+        guidance = self.guidance
+        if (scales := getattr(guidance, "rows", None)) is not None:  # of a batch of requests, with a scale for each picture
+            kind: Any = type(guidance)
+            guidance = kind([float(scales[i]) for i in rows])
+        strips = [self.strips[i] for i in rows] if self.strips else []
+        own = self.image_embeds[[*rows]], len(rows), generator, self.steps, guidance, strips
+        return Conditions(*own, best_of=self.best_of)
+
+    def generators(self) -> list[torch.Generator] | None:
+        """One a picture; None where their noise may start anywhere."""
+        if isinstance(self.generator, torch.Generator):  # one for all: each picture takes a seed from it
+            return [reseeded(self.generator) for _ in self.image_embeds]
+        return self.generator
 
 
 def step_end(request: Request) -> dict[str, Any]:
@@ -40,3 +62,25 @@ def step_end(request: Request) -> dict[str, Any]:
         "callback_on_step_end": None if callback is None else lambda *now: callback(*now) or {},
         "callback_on_step_end_tensor_inputs": list(request.callback_on_step_end_tensor_inputs),
     }
+
+
+def request_of_rows(request: Request, conditions: Conditions, rows: Sequence[int], **changed: Any) -> Request:
+    """The request of these pictures, see `Conditions.of_rows`: each has its prompt's words, and a callback sees the latents of
+    as many as the conditions are of, the first.
+    """
+    callback, count = request.callback_on_step_end, len(conditions.image_embeds)
+    asked = bool(request.callback_on_step_end_tensor_inputs)
+    options = dict(request.options)
+    for name, given in request.options.items():
+        if isinstance(given, list | tuple):  # words of each prompt
+            words = rows_of(name, given, conditions.prompts, request.pictures)
+            options[name] = [words[i] for i in rows]
+
+    def step_end(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        every = tensors["latents"]
+        assert callback is not None
+        changed = callback(pipe, step, timestep, {"latents": every[:count]} if asked else {}) or {}
+        return {"latents": torch.cat([changed.get("latents", every[:count]), every[count:]])}
+
+    own = {"callback_on_step_end": callback and step_end, "callback_on_step_end_tensor_inputs": ("latents",)}
+    return replace(request, **{"prompts": (), "pictures": 1, "options": options, **own, **changed})

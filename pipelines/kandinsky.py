@@ -40,7 +40,7 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         embed_scale: the norm the decoder expects, and its unconditional embedding.
         prior: what prompts are moved towards, if anything.
         upscaler: what makes the pictures larger, if anything.
-        default_steps, default_guidance: what a call uses when it names none.
+        default_steps, default_guidance, default_best_of: what a call uses when it names none.
         things_alone: whether each of several things is drawn alone and set in its place, for a decoder that was trained on
             pictures of one thing; else all are denoised together.
         distilled: whether guidance is in the weights, and the default steps are those that they were trained for.
@@ -71,11 +71,12 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         default_guidance: float = 3.0,
         things_alone: bool = False,
         distilled: bool = False,
+        default_best_of: int = 1,
     ):
         super().__init__(unet=unet, scheduler=scheduler, movq=movq)
         self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior, upscaler=upscaler)
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
-        self.register_to_config(things_alone=things_alone, distilled=distilled)
+        self.register_to_config(default_best_of=default_best_of, things_alone=things_alone, distilled=distilled)
 
     def sample(self, request: Request, conditions: Conditions) -> Any:
         images = KandinskyV22Pipeline.__call__(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from diffusers import ImagePipelineOutput
+from diffusers.image_processor import VaeImageProcessor
 
 from unialign_gen.notes import Note
 from unialign_gen.request import Request
+
+FROM_UNIT = VaeImageProcessor(do_normalize=False)  # pictures (B, 3, h, w) in [0, 1] to an output type
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DiffusionPipeline
-from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 
 from unialign_gen.aligner import Aligner, Embeddings
@@ -22,15 +20,15 @@ from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.mixing import Method, path
 from unialign_gen.notes import collected, tell
 from unialign_gen.request import Prompt, Request
-from unialign_gen.request.arguments import ask, takes_count_and_request, takes_request
+from unialign_gen.request.arguments import ask, takes_request
 
 from .alone import draw_things, set_in
 from .beside import Box, Strips, drawn_beside
-from .best_of import draw_best
+from .best_of import sample_best
 from .conditions import Conditions
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
-from .output import PictureOutput
+from .output import FROM_UNIT, PictureOutput
 from .phrases import are_things, left_out, phrases_of, related
 from .prior import EmbeddingPrior, each, temperature_of
 from .prompts import beside, encode_prompts, generators, mixed_prompts, moved_prompts, picture_seeds
@@ -38,7 +36,6 @@ from .upscaler import Upscaler
 
 Row = tuple[Sequence[Prompt], tuple[Box, ...] | None]  # a prompt's inputs, and where they stand if that is apart
 ENLARGED = 8  # pictures at a time, which bounds the memory
-FROM_UNIT = VaeImageProcessor(do_normalize=False)  # pictures (B, 3, h, w) in [0, 1] to an output type
 
 
 class PromptedPipeline:
@@ -111,6 +108,14 @@ class PromptedPipeline:
         """The decoder's own part of `draw`: images in the request's output type."""
         raise NotImplementedError
 
+    def sample_strips(self, request: Request, conditions: Conditions) -> Any:
+        """`sample`, with things beside each other where the conditions say so."""
+        strips = conditions.strips
+        if not any(strips):
+            return self.sample(request, conditions)
+        with drawn_beside(self.unet, strips, [None if s is None else self.strip_conditions(s.embeds, request) for s in strips]):
+            return self.sample(request, conditions)
+
     @property
     def edit_modes(self) -> tuple[str, ...]:
         """What `edit` can do here, of `img2img`, `inpaint`, `control`, `control+img2img`, `control+inpaint`."""
@@ -149,8 +154,9 @@ class PromptedPipeline:
         if edit.mode not in self.modes:
             ways = f"it does {', '.join(self.modes)}" if self.modes else "it does not edit"
             raise InputError(f"this decoder has no {edit.mode}: {ways}")
-        if request.latents is not None or request.output_type != "pil" or request.upscale is not None:
-            raise InputError("an edit ends with PIL pictures of the picture's size: leave out latents, output_type, upscale")
+        if request.latents is not None or request.output_type != "pil" or (request.upscale, request.best_of) != (None, None):
+            unwanted = "latents, output_type, upscale, best_of"
+            raise InputError(f"an edit ends with PIL pictures of the picture's size, from one noise: leave out {unwanted}")
         self.check_options(request)
         with collected() as notes:
             if request.mix == "beside":
@@ -198,17 +204,14 @@ class PromptedPipeline:
             raise InputError(f"height and width must be multiples of {multiple}, got {sides[0]} and {sides[1]}")
         height, width = (None if side is None else side // scale for side in sides)
         drawn = replace(request, height=height, width=width)
-        strips, latent = conditions.strips, request.output_type == "latent"
-        alone = bool(self.config.get("things_alone")) and any(strips)
+        latent = request.output_type == "latent"
+        alone = bool(self.config.get("things_alone")) and any(conditions.strips)
         if alone:
             made = draw_things(self, drawn, conditions)  # (things, ...)
+        elif conditions.best_of == 1 and (scale == 1 or latent):
+            return self.sample_strips(drawn, conditions)
         else:
-            own = [None if s is None else self.strip_conditions(s.embeds, request) for s in strips]
-            # a decoder of one's own may have no UNet, and draws no strips
-            with drawn_beside(self.unet, strips, own) if any(strips) else nullcontext():
-                if scale == 1 or latent:
-                    return self.sample(drawn, conditions)
-                made = self.sample(replace(drawn, output_type="pt"), conditions)  # (B, 3, h, w)
+            made = sample_best(self, drawn if latent else replace(drawn, output_type="pt"), conditions)  # (B, 3, h, w)
         if scale > 1 and not latent:
             large = map(self.enlarged, made.split(ENLARGED))
             made = torch.cat([some if scale == most else F.avg_pool2d(some, most // scale) for some in large])
@@ -284,8 +287,28 @@ class PromptedPipeline:
     def sampled(self, request: Request) -> Request:
         """The request as it is drawn: at the prior's own temperature where it names none, and has what that is for."""
         own = temperature_of(self.prior, request.prior_strength)
-        ready = all(prompt.kind == "embeds" for row in request.prompts for prompt in row)
-        return request if request.prior_temperature is not None or not own or ready else replace(request, prior_temperature=own)
+        given = request.prior_temperature is not None or request.of_embeds
+        return request if given or not own else replace(request, prior_temperature=own)
+
+    def candidates(self, request: Request) -> int:
+        """From how many noises each picture is drawn: as asked, or the checkpoint's own; embeddings are drawn once unless more
+        are asked for, so that pictures along a way follow each other.
+
+        Raises:
+            InputError: several, where noise is given or a callback asks for more than latents, of clips, or without an image
+                encoder that chooses.
+        """
+        fixed = request.latents is not None or bool({*request.callback_on_step_end_tensor_inputs} - {"latents"})
+        if request.best_of is None:
+            usual = not fixed and not request.of_embeds and "image" in self.aligner.modalities
+            return int(self.config.get("default_best_of", 1)) if usual else 1
+        if request.best_of > 1:
+            if self.moving:
+                raise InputError("best_of chooses among pictures, and this decoder draws clips: leave it out")
+            if fixed:
+                raise InputError("best_of draws from noises of its own: leave out latents, and a callback's other tensors")
+            self.aligner.part("image")
+        return request.best_of
 
     def placed(self, ready: Request, rows: list[Row]) -> tuple[Tensor, list[Strips | None]]:
         """`mixed`, of an encoded request and its inputs, and of each picture what stands beside each other in it, unit
@@ -392,8 +415,9 @@ class PromptedPipeline:
         steps, guidance = self.steps_and_guidance(request)
         if self.config.get("distilled") and steps != self.config["default_steps"]:
             tell("distilled", own=self.config["default_steps"], steps=steps)
-        used = replace(request, steps=steps, guidance=guidance)
-        return Conditions(wanted, prompts, generator, steps, guidance, strips), used
+        best_of = self.candidates(request) if apart else 1  # an edit keeps some of the picture's own noise
+        used = replace(request, steps=steps, guidance=guidance, best_of=best_of if best_of > 1 else request.best_of)
+        return Conditions(wanted, prompts, generator, steps, guidance, strips, best_of), used
 
     def scaled(self, strips: list[Strips | None]) -> list[Strips | None]:
         """Strips of unit embeddings at the decoder's scale, on its device in its dtype."""
@@ -421,24 +445,9 @@ class PromptedPipeline:
             raise InputError("image_embeds hold NaN or infinite values")
         return image_embeds
 
-    @takes_count_and_request
-    def best_of(self, count: int, request: Request) -> PictureOutput:
-        """One picture a prompt: of `count` candidates the one that the image encoder reads as nearest to what was asked for.
-
-        That is the prompt's mean after the prior. Choosing by a model is Ramesh et al. 2021's. Costs as much as drawing them
-        all; `batch` are drawn at a time. With a `seed`, candidate j of prompt i is the picture j that the call itself draws
-        with `num_images_per_prompt=count`.
-        """
-        return self.draw_best(count, request)
-
-    @torch.no_grad()
-    def draw_best(self, count: int, request: Request) -> PictureOutput:
-        """`best_of`, of a request.
-
-        Raises:
-            InputError: as in a call; options that do not go with choosing; no image encoder.
-        """
-        return draw_best(self, count, request)
+    def best_of(self, count: int, **options: Any) -> PictureOutput:
+        """A call with `best_of=count`, as version 0.1 had it."""
+        return self(best_of=count, **options)
 
     def interpolate(
         self,

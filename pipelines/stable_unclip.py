@@ -37,7 +37,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         prior: what prompts are moved towards, if anything.
         upscaler: what makes the pictures larger, if anything.
         image_normalizer, image_noising_scheduler, tokenizer, text_encoder, unet, scheduler, vae: as in diffusers.
-        default_steps, default_guidance: what a call uses when it names none.
+        default_steps, default_guidance, default_best_of: what a call uses when it names none.
         things_alone: whether each of several things is drawn alone and set in its place, for a decoder that was trained on
             pictures of one thing; else all are denoised together.
 
@@ -73,6 +73,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         default_steps: int = 20,
         default_guidance: float = 10.0,
         things_alone: bool = False,
+        default_best_of: int = 1,
     ):
         super().__init__(
             feature_extractor=feature_extractor,
@@ -86,7 +87,8 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
             vae=vae,
         )
         self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior, upscaler=upscaler)
-        self.register_to_config(default_steps=default_steps, default_guidance=default_guidance, things_alone=things_alone)
+        self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
+        self.register_to_config(default_best_of=default_best_of, things_alone=things_alone)
 
     def _encode_image(
         self, *, do_classifier_free_guidance: bool, noise_level: Tensor, generator: Any, image_embeds: Tensor, **_: Any

@@ -52,7 +52,7 @@ def test_several_pictures_get_numbers(tmp_path):
 def test_the_command_line_chooses_as_python_does(starter, tmp_path):
     options = ["--text", "a dog", "--steps", 2, "--seed", 4, "--best-of", 5, "--num-images", 2]
     assert run("generate", *options, "--out", tmp_path / "x.png").exit_code == 0
-    expected = starter.best_of(5, text=["a dog"] * 2, seed=4, num_inference_steps=2).images
+    expected = starter(text=["a dog"] * 2, seed=4, best_of=5, num_inference_steps=2).images
     for i, picture in enumerate(expected):
         got = np.asarray(Image.open(tmp_path / f"x-{i + 1}.png")).astype(int)
         assert np.abs(got - np.asarray(picture).astype(int)).max() <= 1

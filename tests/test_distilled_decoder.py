@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import unialign_gen
@@ -34,9 +35,9 @@ def apart(a, b):
 
 
 def test_four_steps_draw_what_the_first_decoder_draws_in_twelve(distilled, starter):
-    assert own_settings("starter", DISTILLED) == (4, 1)
+    assert own_settings("starter", DISTILLED) == (4, 1, 2)
     wanted = latents(starter)
-    found, plain = latents(distilled), latents(starter, num_inference_steps=4, guidance_scale=1)
+    found, plain = latents(distilled, best_of=1), latents(starter, num_inference_steps=4, guidance_scale=1)
     others = apart(wanted, wanted.roll(1, 0))
     assert bool((apart(found, wanted) < 0.5 * others).all())  # its picture, not another's
     assert float(apart(found, wanted).mean()) < 0.6 * float(apart(plain, wanted).mean())  # which it was before it was distilled
@@ -48,6 +49,22 @@ def test_a_batch_is_its_single_calls_and_seeds_differ(distilled):
     for i, text in enumerate(TEXTS[:2]):
         assert np.abs(distilled(text=text, seed=4 + i, **few).images[0] - together[i]).max() < 1.5 / 255
     assert not np.array_equal(together[0], distilled(text=TEXTS[0], seed=5, **few).images[0])
+
+
+def test_of_two_noises_the_better_is_kept_for_prompts_alone(distilled):
+    """As a picture's settings say; points along a way are drawn from one noise, so that they follow each other."""
+    small = {"seed": 1, "upscale": 1}
+    drawn = distilled(text="a dog", **small)
+    assert drawn.request.best_of == 2
+    assert drawn.images[0].tobytes() == distilled(text="a dog", best_of=2, **small).images[0].tobytes()
+    point = distilled.points(drawn.request)
+    alone = distilled(embeds=point, **small)
+    assert alone.request.best_of is None
+    assert alone.images[0].tobytes() == distilled(text="a dog", best_of=1, **small).images[0].tobytes()
+    read = [float(distilled.aligner.embed("image", one.images)[0] @ point[0]) for one in (drawn, alone)]
+    assert read[0] >= read[1]
+    noise = torch.zeros(1, 4, 16, 16)
+    assert distilled(text="a dog", latents=noise, upscale=1).request.best_of is None
 
 
 def test_more_or_fewer_steps_are_drawn_and_said(distilled):

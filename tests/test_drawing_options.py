@@ -34,13 +34,6 @@ def test_a_picture_of_several_is_drawn_alone_with_its_own_draw(starter):
     assert kept.prior_temperature == 1
 
 
-def test_the_best_of_several_draws_is_one_of_them(starter):
-    several = starter(text="a dog", seed=5, num_images_per_prompt=3, prior_temperature=1, **FEW).images
-    best = starter.best_of(3, text="a dog", seed=5, prior_temperature=1, **FEW)
-    j = best.request.seed[0] - 5
-    assert np.abs(np.asarray(best.images[0]).astype(int) - np.asarray(several[j])).max() <= 1
-
-
 def test_temperatures_that_cannot_be(starter):
     with pytest.raises(InputError, match="prior_temperature must be at least 0, got -1"):
         starter(text="a dog", prior_temperature=-1, **FEW)

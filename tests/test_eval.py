@@ -85,8 +85,8 @@ def test_evaluate_reports_every_part(tmp_path):
     class Pipeline:
         prior = None
 
-        def best_of(self, candidates, seed, **prompt):
-            assert seed == [seed[0] + candidates * i for i in range(len(seed))]
+        def __call__(self, seed, best_of, **prompt):
+            assert (list(seed), best_of) == ([*range(seed[0], seed[0] + len(seed))], 3)
             (values,) = prompt.values()
             return type("Out", (), {"images": [Image.new("RGB", (8, 8), (1, 0, 0)) for _ in values], "request": values})()
 

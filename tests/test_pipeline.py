@@ -17,8 +17,9 @@ from unialign_gen.film import showcase
 from unialign_gen.loading import find
 from unialign_gen.media import Sound
 from unialign_gen.mixing import mix
+from unialign_gen.pipelines.best_of import other
 from unialign_gen.pipelines.prompts import encode_prompts
-from unialign_gen.request import Prompt
+from unialign_gen.request import Prompt, Request
 
 FEW = {"num_inference_steps": 2}
 
@@ -200,30 +201,58 @@ def test_the_sheet_says_what_a_sound_was_heard_as(starter):
     assert showcase.heard_as(starter, "cow.flac", None) == ""
 
 
-def test_the_best_of_several_is_the_nearest_to_its_prompt(starter):
-    """Against the call's own pictures, read and ranked here; a mix counts as a mix."""
+def test_the_best_of_several_noises_is_the_nearest_to_what_was_to_be_drawn(starter):
+    """Drawn one by one and ranked here; a mix counts as a mix, and what the seed chose of the prompt stays."""
     prompt = {"text": ["a red car", "a dog"], "image": Image.new("RGB", (64, 64), (250, 200, 40)), "weights": {"image": 0.3}}
     few = {**FEW, "upscale": 1}
-    every = starter(**prompt, num_images_per_prompt=3, seed=[5, 9], **few).images
-    wanted = starter.embed(**prompt)
-    read = starter.aligner.embed("image", every)
-    chosen = starter.best_of(3, **prompt, seed=[5, 9], **few).images
-    for i, picture in enumerate(chosen):
-        cosines = [float(torch.nn.functional.cosine_similarity(read[3 * i + j], wanted[i], dim=0)) for j in range(3)]
-        assert len(set(cosines)) == 3
-        assert np.abs(array(picture) - array(every[3 * i + int(np.argmax(cosines))])).max() <= 1
-    one = starter.best_of(1, text="a dog", seed=9, **few).images[0]
-    assert np.abs(array(one) - array(starter(text="a dog", seed=9, **few).images[0])).max() <= 1
+    points = starter.points(starter(**prompt, seed=[5, 9], **few).request)
+    noises = [[torch.Generator().manual_seed(seed) for seed in (5, 9)]]
+    noises += [[other(generator) for generator in noises[0]]]
+    noises += [[other(generator) for generator in noises[1]]]
+    every = [starter(embeds=points, generator=[g.clone_state() for g in some], **few).images for some in noises]
+    read = [starter.aligner.embed("image", pictures) for pictures in every]
+    for count, batch in ((1, 8), (2, 8), (3, 8), (3, 2)):
+        chosen = starter(**prompt, seed=[5, 9], best_of=count, batch=batch, **few)
+        for i, picture in enumerate(chosen.images):
+            cosines = [float(torch.nn.functional.cosine_similarity(read[j][i], points[i], dim=0)) for j in range(count)]
+            assert len(set(cosines)) == count
+            assert np.abs(array(picture) - array(every[int(np.argmax(cosines))][i])).max() <= 1
+    assert starter.best_of(3, **prompt, seed=[5, 9], **few).images[1].tobytes() == chosen.images[1].tobytes()
+    latents = starter(**prompt, seed=[5, 9], best_of=3, output_type="latent", **FEW).images
+    decoded = (255 * starter.pixels_of(latents)[1]).permute(1, 2, 0).detach().numpy()
+    assert np.abs(decoded - array(chosen.images[1])).max() <= 2
 
 
-def test_choosing_takes_pictures_only(starter):
-    for wrong in ({"output_type": "latent"}, {"num_images_per_prompt": 2}, {"return_dict": False}):
-        with pytest.raises(InputError, match=f"leave out {next(iter(wrong))}"):
-            starter.best_of(2, text="a dog", **wrong)
+def test_a_picture_s_settings_keep_from_how_many_noises_it_was_chosen(starter):
+    few = {**FEW, "upscale": 1}
+    drawn = starter(text="a dog", seed=1, best_of=3, **few)
+    again = starter.draw(Request.from_dict(drawn.request.picture(0).to_dict()))
+    assert again.images[0].tobytes() == drawn.images[0].tobytes()
+    assert starter(text="a dog", seed=1, **few).request.best_of is None
+
+
+def test_what_cannot_be_chosen_is_one_line(starter):
+    for wrong, line in (
+        ({"latents": torch.zeros(1, 4, 16, 16)}, "noises of its own"),
+        ({"callback_on_step_end": print, "callback_on_step_end_tensor_inputs": ["latents", "text_embeds"]}, "other tensors"),
+        ({"seed": 1, "generator": torch.Generator()}, "not several"),
+    ):
+        with pytest.raises(InputError, match=line):
+            starter(text="a dog", best_of=2, **wrong)
     with pytest.raises(InputError, match="at least 1"):
-        starter.best_of(0, text="a dog", **FEW)
-    with pytest.raises(InputError, match="not several"):
-        starter.best_of(2, text="a dog", seed=1, generator=torch.Generator(), **FEW)
+        starter(text="a dog", best_of=0, **FEW)
+    with pytest.raises(InputError, match="from one noise"):
+        starter.edit(Image.new("RGB", (64, 64)), text="a dog", best_of=2, **FEW)
+
+
+def test_a_callback_sees_the_first_noise_of_each_picture(starter):
+    seen = []
+
+    def look(pipe, step, timestep, tensors):
+        seen.append((step, len(tensors["latents"])))
+
+    starter(text=["a dog", "a cat"], seed=0, best_of=3, upscale=1, callback_on_step_end=look, **FEW)
+    assert seen == [(step, 2) for step in range(FEW["num_inference_steps"])]
 
 
 def test_an_interpolation_shares_its_noise(starter):

@@ -82,7 +82,7 @@ def test_anything_else_is_one_line(call, line):
 def test_an_editor_sees_the_arguments():
     from unialign_gen.pipelines import UniAlignKandinskyPipeline
 
-    for method in (UniAlignKandinskyPipeline.__call__, UniAlignKandinskyPipeline.embed, UniAlignKandinskyPipeline.best_of):
+    for method in (UniAlignKandinskyPipeline.__call__, UniAlignKandinskyPipeline.embed):
         assert set(inspect.signature(ask).parameters) <= set(inspect.signature(method).parameters)
         assert "prior_strength: 0 to 1" in inspect.getdoc(method)
 

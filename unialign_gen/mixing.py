@@ -50,9 +50,10 @@ def check_embedding(embedding: Tensor) -> Tensor:
     embedding = embedding.float()
     if not torch.isfinite(embedding).all():
         raise InputError("an embedding holds NaN or infinite values")
-    if (embedding.norm(dim=-1) < 1e-8).any():
+    norm = embedding.norm(dim=-1, keepdim=True)
+    if (norm < 1e-8).any():
         raise InputError("an embedding is a zero vector, which has no direction")
-    return F.normalize(embedding, dim=-1)
+    return torch.where((norm - 1).abs() < 1e-6, embedding, embedding / norm)  # of norm 1 it stays what it is, bit for bit
 
 
 def mix(embeddings: Sequence[Tensor], weights: Sequence[float] | None = None, method: Method = "lerp") -> Tensor:

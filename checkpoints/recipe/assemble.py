@@ -24,6 +24,7 @@ from .recognition import quantised
 from .space import EMBED_DIM
 
 STEPS, GUIDANCE = 12, 4.0
+BEST_OF = 2  # noises that the distilled decoder's pictures are chosen from: its four steps leave time for that
 CRISP = 0.5  # of the upscaler: all of it is crisper, and the judge names fewer pictures
 KEPT = "README.md"  # cards are written by hand
 
@@ -49,7 +50,7 @@ def starter(
     Aligner(EMBED_DIM, list(heads)).save_config(part / "aligner")
     movq, upscaler = VQModel.from_pretrained(decoders / "movq"), decoders / "upscaler"
     guided = {"default_steps": STEPS, "default_guidance": GUIDANCE}
-    distilled = {"default_steps": distil.STEPS, "default_guidance": 1.0, "distilled": True}
+    distilled = {"default_steps": distil.STEPS, "default_guidance": 1.0, "distilled": True, "default_best_of": BEST_OF}
     shared = {
         "things_alone": True,
         "upscaler": Upscaler.from_pretrained(upscaler, strength=CRISP).half() if upscaler.is_dir() else None,

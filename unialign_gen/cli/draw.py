@@ -34,14 +34,16 @@ def generate(
     prior_temperature: o.PriorTemperature = None,
     upscale: o.Upscale = None,
     num_images: Annotated[int, typer.Option(min=1, max=1000, help="How many pictures.")] = 1,
-    best_of: o.BestOf = 1,
+    best_of: o.BestOf = None,
     no_overwrite: o.NoOverwrite = False,
     as_json: o.AsJson = False,
 ) -> None:
     """Draw one prompt, which may mix several inputs."""
     from .prompts import files_of, request_of
 
-    asked = request_of(prompts, part, mix=mix, prior_temperature=prior_temperature, upscale=upscale, **sampling.arguments)
+    asked = request_of(
+        prompts, part, mix=mix, prior_temperature=prior_temperature, upscale=upscale, best_of=best_of, **sampling.arguments
+    )
     out = named_after([p.name for p in asked.prompts[0]], ".png", num_images) if out is None else out
     names = picture_files(out, num_images, files_of(asked), not no_overwrite)
     pipeline = load(model, clips=False)
@@ -51,12 +53,11 @@ def generate(
         stage("encoding the prompt")
         ready = pipeline.encoded(asked)
         stage("drawing")
-        together = max(1, BATCH // best_of)
-        starts = range(0, num_images, together)
+        starts = range(0, num_images, BATCH)
         results = []
         for at in tqdm(starts, unit="batch", disable=None if len(starts) > 1 else True, leave=False):
-            first, count = (sampling.seed + at * best_of) % SEEDS, min(together, num_images - at)
-            results.append(pipeline.draw_best(best_of, replace(ready, prompts=ready.prompts * count, seed=first)))
+            first, count = (sampling.seed + at) % SEEDS, min(BATCH, num_images - at)
+            results.append(pipeline.draw(replace(ready, prompts=ready.prompts * count, seed=first)))
     with collected() as more:
         save_pictures(names, results, model)
     files = [str(n) for n in names]
@@ -144,7 +145,7 @@ def showcase(
     out: Annotated[Path, typer.Option(help="A PNG file.")] = Path("showcase.png"),
     checkpoint: o.Checkpoint = "starter",
     decoder: o.Decoder = None,
-    best_of: o.BestOf = 1,
+    best_of: o.BestOf = None,
     no_overwrite: o.NoOverwrite = False,
     as_json: o.AsJson = False,
 ) -> None:

@@ -41,7 +41,7 @@ def concepts(
     heads: o.Heads = None,
     data: Annotated[Path | None, typer.Option(help="The data set that the recipe builds.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many prompts of each kind and list.")] = 200,
-    best_of: o.BestOf = 1,
+    best_of: o.BestOf = None,
     prior_strength: o.PriorStrength = None,
     seed: o.Seed = 0,
     as_json: o.AsJson = False,

@@ -64,8 +64,8 @@ Upscale = Annotated[
     typer.Option(help="1, 2, 4 or 8 times the decoder's own size, where there is an upscaler; all that it can by default."),
 ]
 BestOf = Annotated[
-    int,
-    typer.Option(min=1, max=64, help="Draw so many and keep the one that the image encoder reads as nearest to the prompt."),
+    int | None,
+    typer.Option(min=1, max=64, help="Draw from so many noises and keep what the image encoder reads as nearest."),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same picture.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps ...; auto takes a GPU where there is one.")]

@@ -29,9 +29,9 @@ Way = tuple[Callable[[Any, Any], Any], str, dict[str, Any] | None]  # how to dra
 
 @dataclass
 class Create(Action):
-    """Pictures of a mix: one input of each kind, and any number of `kept` ones; `best_of` keeps the best of so many.
+    """Pictures of a mix: one input of each kind, and any number of `kept` ones.
 
-    `size`, `upscale` and `prior_temperature` are those of a call: the model's own where they are None.
+    `size`, `upscale`, `best_of` and `prior_temperature` are those of a call: the model's own where they are None.
     """
 
     audio: Upload | None = None
@@ -43,7 +43,7 @@ class Create(Action):
     image_weight: float = 1.0
     mix: str = "lerp"
     pictures: int = 1
-    best_of: int = 1
+    best_of: int | None = None
     size: int | None = None
     upscale: int | None = None
     prior_temperature: float | None = None
@@ -55,14 +55,14 @@ class Create(Action):
 
     def ready(self, context: AppContext) -> Way:
         """Checks what is not in the request, and says how it is drawn."""
-        best = whole(self.best_of, "best of", 1, CANDIDATES)
-        if best > 1 and self.pictures != 1:
-            raise InputError("best of keeps one picture: ask for one picture, or leave best of at 1")
-        return (lambda pipeline, request: pipeline.draw_best(best, request) if best > 1 else pipeline.draw(request)), "", None
+        return (lambda pipeline, request: pipeline.draw(request)), "", None
 
     def prepare(self, context: AppContext) -> Work:
         engine, model = context.engine, self.chosen(context)
         pictures = whole(self.pictures, "pictures", 1, context.limits.pictures)
+        best = model.best_of if self.best_of is None else whole(self.best_of, "best of", 1, CANDIDATES)
+        if pictures * best > max(CANDIDATES, pictures * model.best_of):
+            raise InputError(f"{pictures} pictures, each the best of {best}, are too many: together at most {CANDIDATES}")
         method = choice(self.mix, "mix", MIXES)
         side = None if self.size is None else whole(self.size, "size", *SIDES)
         if side is not None and side % SIDES[0]:
@@ -74,6 +74,7 @@ class Create(Action):
             raise InputError("nothing to draw: write a prompt, or add a sound, a video or a picture")
         prompts = tuple(sorted(prompts, key=lambda p: (*MODALITIES, "embeds").index(p.kind)))  # as arguments are ordered
         free = {"prior_temperature": self.prior_temperature, "upscale": self.upscale, "height": side, "width": side}
+        free["best_of"] = None if edited else best
         mix = method_for(method, prompts)
         request = self.request(context, prompts=(prompts,), mix=mix, pictures=pictures, **free)
         steps = request.steps or 1

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint that is on this disk, with one of its decoders, and the steps, guidance and prior it takes of itself.
+    """A checkpoint that is on this disk, with one of its decoders, and the numbers that it draws with.
 
     `prior` is the strength, None where there is no prior.
     """
@@ -40,6 +40,7 @@ class Model:
     decoder: str | None
     steps: int
     guidance: float
+    best_of: int = 1
     prior: float | None = None
 
     @classmethod

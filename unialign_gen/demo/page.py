@@ -33,7 +33,10 @@ def page_routes(context: AppContext, opening: Opening) -> list[Any]:
     cards = {"card": "starter/README.md", "licences": "starter/ATTRIBUTION.tsv", "samples": "samples/README.md"}
     facts = {
         "kinds": KINDS,
-        "models": {n: {"steps": m.steps, "guidance": m.guidance, "prior_strength": m.prior} for n, m in models.items()},
+        "models": {
+            n: {"steps": m.steps, "guidance": m.guidance, "best_of": m.best_of, "prior_strength": m.prior}
+            for n, m in models.items()
+        },
         "inputs": {action.__name__.lower(): list(parameters(action)) for action in ACTIONS},
         "outputs": {action.__name__.lower(): list(action.outputs) for action in ACTIONS},
     }

@@ -101,6 +101,7 @@ def restore(settings: PictureSettings, context: AppContext, name: str) -> dict[s
         "kept": [write_prompt(p) for p in prompts],
         **{n: getattr(drawn, n) for n in ("seed", "steps", "guidance", "prior_strength")},
         **{n: getattr(request, n) for n in ("mix", "upscale", "prior_temperature")},
+        "best_of": request.best_of or 1,
         "size": request.height,
         "model": model.label,
         "said": said,

@@ -8,7 +8,7 @@ from typing import Any
 from ..request import Prompt, Request
 from ..request.picture_settings import PictureSettings
 
-FIELDS = ("mix", "seed", "steps", "guidance", "prior_strength", "prior_temperature", "upscale", "height", "width")
+FIELDS = ("mix", "seed", "steps", "guidance", "prior_strength", "prior_temperature", "best_of", "upscale", "height", "width")
 ARGUMENTS = {"steps": "num_inference_steps", "guidance": "guidance_scale", "pictures": "num_images_per_prompt"}
 
 

@@ -30,7 +30,8 @@ class EfficientNetLite(Encoder):
         super().__init__()
         import timm
 
-        self.net = timm.create_model(f"tf_efficientnet_{variant}", pretrained=False, num_classes=0)
+        net = timm.create_model(f"tf_efficientnet_{variant}", pretrained=False, num_classes=0)
+        self.net = net.to(memory_format=torch.channels_last)  # on a processor more than twice as fast
         self.grid = grid
         self.config = {"encoder": "efficientnet", "variant": variant, "grid": grid}
         self.dim = 1280 + (384 if grid else 0)

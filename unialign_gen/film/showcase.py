@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from ..concepts import ConceptTable, concept_table
 from ..loading import shipped_folder
 from ..media.text import with_article
-from ..request.arguments import ask
 from .sheets import sheet
 
 if TYPE_CHECKING:
@@ -18,11 +17,11 @@ COLUMNS = 7
 SAMPLES = shipped_folder() / "samples"  # recordings and a clip
 
 
-def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
+def draw_sheet(pipeline: Any, seed: int = 0, best_of: int | None = None) -> Image.Image:
     """What the checkpoint can draw, as `samples/showcase.json` lists it: words, one thing in seven colours, seven seeds of one
     prompt, several things, sounds and a video, mixes, a way between two prompts.
 
-    All from one seed, but for the row of seeds, and each the nearest to its prompt of `best_of`, but for that row and the way.
+    All from one seed, but for the row of seeds; `best_of` as in a call.
     Where the checkpoint has a concept table, a sound's label says what it was heard as.
     """
     plan = json.loads((SAMPLES / "showcase.json").read_text())
@@ -30,8 +29,8 @@ def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
 
     bar = tqdm(unit="picture", disable=None, leave=False)
 
-    def cell(label: str, number: int = seed, best: int = best_of, **prompt: Any) -> tuple[Image.Image, str]:
-        picture = pipeline.draw_best(best, ask(seed=number, **prompt)).images[0]
+    def cell(label: str, number: int = seed, **prompt: Any) -> tuple[Image.Image, str]:
+        picture = pipeline(seed=number, best_of=best_of, **prompt).images[0]
         bar.update()
         return picture, label
 
@@ -39,7 +38,7 @@ def draw_sheet(pipeline: Any, seed: int = 0, best_of: int = 1) -> Image.Image:
     thing, colours = plan["colours"]["thing"], plan["colours"]["colours"]
     coloured = [cell(name, text=name) for name in (with_article(f"{colour} {thing}") for colour in colours)]
     prompt = plan["seeds"]["text"]
-    seeds = [cell(f"seed {n}", n, 1, text=prompt) for n in range(seed, seed + plan["seeds"]["count"])]
+    seeds = [cell(f"seed {n}", n, text=prompt) for n in range(seed, seed + plan["seeds"]["count"])]
     heard = [cell(f + heard_as(pipeline, f, concepts), audio=path(f)) for f in plan["audio"]]
     mixes = []
     for entry in plan["mix"]:

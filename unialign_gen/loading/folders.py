@@ -42,11 +42,11 @@ def decoder_folder(folder: Path, decoder: str | None) -> Path:
     return folder if decoder in (None, DECODERS[0]) else folder / str(decoder)
 
 
-def own_settings(checkpoint: str | Path, decoder: str | None = None) -> tuple[int, float]:
-    """Steps and guidance that a checkpoint's pipeline uses when a call names none.
+def own_settings(checkpoint: str | Path, decoder: str | None = None) -> tuple[int, float, int]:
+    """Steps, guidance and `best_of` that a checkpoint's pipeline uses when a call names none.
 
     >>> own_settings("stable-unclip")
-    (20, 10.0)
+    (20, 10.0, 1)
 
     Raises:
         InputError: no such checkpoint, or it does not say.
@@ -56,7 +56,7 @@ def own_settings(checkpoint: str | Path, decoder: str | None = None) -> tuple[in
     said = f"{folder} does not say how many steps and how much guidance it takes: {{error}}"
     with as_input_error(said, OSError, ValueError, KeyError, TypeError):
         found = json.loads(file.read_text())
-        return int(found["default_steps"]), float(found["default_guidance"])
+        return int(found["default_steps"]), float(found["default_guidance"]), int(found.get("default_best_of", 1))
 
 
 def own_prior(checkpoint: str | Path) -> float | None:

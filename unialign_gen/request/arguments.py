@@ -100,6 +100,7 @@ def ask(
     width: int | None = None,
     prior_temperature: float | None = None,
     upscale: Literal[1, 2, 4, 8] | None = None,
+    best_of: int | None = None,
     output_type: OutputType = "pil",
     return_dict: bool = True,
     callback_on_step_end: Callable[..., Any] | None = None,
@@ -130,11 +131,14 @@ def ask(
         seed: prompt i, picture j draws from `seed + i * num_images_per_prompt + j`; a sequence gives one a prompt.
         num_inference_steps, guidance_scale: the checkpoint's own by default; guidance 1 or less turns it off.
         generator, latents, callback_on_step_end: as in diffusers; latents (B * n, C, h, w) of unit variance. The callback
-            may return new `latents`, or None; of things that are drawn alone it sees the first of each picture.
+            may return new `latents`, or None; of things that are drawn alone and of several noises it sees the first of each
+            picture.
         height, width: of the pictures in pixels; the decoder's own by default.
         upscale: 1, 2, 4 or 8 times the decoder's own size, where the checkpoint has an upscaler; all that it can by default.
         output_type: `pil`; `np` (B, H, W, 3) or `pt` (B, 3, H, W) in [0, 1]; `latent`.
         return_dict: False for a tuple of the images alone.
+        best_of: draws each picture from so many noises and keeps the one that the image encoder reads as nearest to what was to
+            be drawn; the checkpoint's own number by default, 1 for embeddings. Seeds differ as much as without it.
         batch: pictures that `best_of` and `interpolate` draw at a time.
         decoder_prompt, negative_decoder_prompt: words for a decoder's own text input, one for all or one a prompt; they do
             not move the embedding.
@@ -178,6 +182,7 @@ def ask(
         height=height,
         width=width,
         upscale=upscale,
+        best_of=best_of,
         batch=batch,
         options={name: plain(value) for name, value in zip(OPTIONS, values, strict=True) if value is not None},
         image_embeds=image_embeds,
@@ -195,31 +200,21 @@ S = TypeVar("S")
 R = TypeVar("R")
 
 
-def _calling(method: Callable[..., Any], *before: str) -> Any:
-    """The method with a request made of what comes after its first parameters, and with the parameters of `ask`, which an
-    editor shows.
-    """
-
-    @wraps(method)
-    def call(*args: Any, **options: Any) -> Any:
-        named = [options.pop(name) for name in before[len(args) :] if name in options]
-        return method(*args[: len(before)], *named, ask(*args[len(before) :], **options))
-
-    first = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in before]
-    call.__signature__ = inspect.Signature([*first, *inspect.signature(ask).parameters.values()])  # type: ignore[attr-defined]
-    call.__doc__ = f"{inspect.cleandoc(method.__doc__ or '')}\n\n{inspect.cleandoc(ask.__doc__ or '').split(chr(10), 2)[2]}"
-    return call
-
-
 def _takes(build: Callable[P, Request]) -> Callable[[Callable[[S, Request], R]], Callable[Concatenate[S, P], R]]:
-    return lambda method: _calling(method, "self")
+    """Gives a method of a request the parameters that build one, which an editor shows."""
 
+    def taking(method: Callable[[S, Request], R]) -> Callable[Concatenate[S, P], R]:
+        @wraps(method)
+        def call(self: S, *args: P.args, **options: P.kwargs) -> R:
+            return method(self, build(*args, **options))
 
-def _takes_count(
-    build: Callable[P, Request],
-) -> Callable[[Callable[[S, int, Request], R]], Callable[Concatenate[S, int, P], R]]:
-    return lambda method: _calling(method, "self", "count")
+        own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        call.__signature__ = inspect.Signature([own, *inspect.signature(build).parameters.values()])  # type: ignore[attr-defined]
+        said = (inspect.cleandoc(part.__doc__ or "") for part in (method, build))
+        call.__doc__ = "{}\n\n{}".format(next(said), next(said).split("\n", 2)[2])
+        return call
+
+    return taking
 
 
 takes_request = _takes(ask)  # a method of a Request, called with the arguments of `ask`
-takes_count_and_request = _takes_count(ask)

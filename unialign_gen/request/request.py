@@ -105,6 +105,8 @@ class Request:
         pictures: for each prompt.
         height, width: of the pictures in pixels; the decoder's own where they are None.
         upscale: how many times larger than the decoder's own the pictures are; the upscaler's own factor where it is None.
+        best_of: from how many noises each picture is drawn, of which the one is kept that the image encoder reads as nearest;
+            the checkpoint's own where it is None.
         batch: pictures that `best_of` and `interpolate` draw at a time, which bounds the memory.
         options: what only some decoders take, by the names of `OPTIONS`.
         image_embeds: (B, d) at the decoder's own scale, in place of prompts.
@@ -123,6 +125,7 @@ class Request:
     width: Count | None = None
     prior_temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     upscale: Literal[1, 2, 4, 8] | None = None
+    best_of: Annotated[Count, Field(le=64)] | None = None
     batch: Count = 8
     options: dict[str, Any] = Field(default_factory=dict)
     image_embeds: Any = None
@@ -132,6 +135,11 @@ class Request:
     callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",)
     output_type: OutputType = "pil"
     return_dict: bool = True
+
+    @property
+    def of_embeds(self) -> bool:
+        """Whether it draws ready embeddings alone."""
+        return all(prompt.kind == "embeds" for row in self.prompts for prompt in row)
 
     def picture(self, number: int) -> Request:
         """The request that draws one of the pictures alone: prompt `number // pictures` with that picture's seed, generator

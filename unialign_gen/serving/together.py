@@ -121,10 +121,11 @@ def batch_key(pipeline: PromptedPipeline, request: Request) -> Hashable:
         return None
     try:
         steps, guidance = pipeline.steps_and_guidance(request)
+        best_of = pipeline.candidates(request)
     except InputError:  # which drawing it says
         return None
     size = (request.height, request.width, request.upscale, request.output_type)
-    return id(pipeline), steps, guidance > 1, *size, *sorted(shared.items())
+    return id(pipeline), steps, guidance > 1, best_of, *size, *sorted(shared.items())
 
 
 def picture_count(request: Request) -> int:
@@ -170,6 +171,7 @@ def draw_together(pipeline: PromptedPipeline, members: Sequence[Member]) -> list
         steps=members[0].conditions.steps,
         guidance=RowGuidance(guidance),
         strips=[s for m in members for s in m.conditions.strips or [None] * len(m.conditions.image_embeds)],
+        best_of=members[0].conditions.best_of,
     )
     options = {k: v for k, v in members[0].request.options.items() if k not in WORDS}
     for name in WORDS:

@@ -96,7 +96,7 @@ async function readInto(row, file, kind, restoring) {
     const { part, seen, settings } = await call("read", { ...values(), file: path, kind });
     if (settings && restoring) {
       fill(settings.kept);
-      set({ ...settings, best_of: 1, pictures: 1 });
+      set({ ...settings, pictures: 1 });
       $("#status").replaceChildren(make("p", { className: "note", textContent: settings.said }));
       return show(push({ path: path.path, label: file.name, parts: settings.kept, seed: settings.seed }));
     }
@@ -200,7 +200,7 @@ const lead = () => rows().find(({ prompt }) => prompt.kind === "audio" && prompt
 const RUN = {
   async create(more = {}) {
     if (!given().length && !more.kept) throw new Error("nothing to draw: write something, or add a sound, a picture or a video");
-    shown(pictures(await run("create", { ...(values("create").pictures > 1 && { best_of: 1 }), ...more })));
+    shown(pictures(await run("create", more)));
   },
   async edit() {
     if (!current || current.film) throw new Error("nothing to edit: draw or open a picture first");
@@ -333,7 +333,7 @@ $("#use").onclick = () => use(current);
 // pictures that differ: in what the prompt leaves open too, where the model has a prior
 function varied() {
   const { prior_temperature, model } = values("create");
-  return { pictures: 4, best_of: 1, prior_temperature: prior_temperature ?? (FACTS.models[model].prior_strength === null ? null : 1) };
+  return { pictures: 4, prior_temperature: prior_temperature ?? (FACTS.models[model].prior_strength === null ? null : 1) };
 }
 $("#seeds").onclick = guarded(() => RUN.create({ ...varied(), kept: current.parts ?? given(), seed: Math.max(...results.map((r) => r.seed ?? 0)) + 1 }));
 $("#alike").onclick = guarded(() => RUN.create({ ...varied(), kept: current.parts ?? [], image: there(current.path), mix: "lerp", seed: another() }));
