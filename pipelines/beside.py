@@ -23,10 +23,12 @@ from torch import Tensor
 SEAM = 0.7  # latents over which one strip fades into the next
 FADE = 0.005  # the same between things that are drawn alone, as a share of the picture's side
 ALIKE = 0.2  # colours that are one ground differ by less, in [0, 1]
+SAME, EDGE = 0.05, 0.007  # by how much a ground differs from itself; over how much of a side a thing's edge fades into it
 MARGIN = 0.1  # of a picture's side, over which it fades into its ground
 GAP = 0.1  # of a strip's sides, between several things of a kind
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares of a picture's sides
+Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
@@ -71,10 +73,12 @@ class Strips:
     Attributes:
         embeds: unit embeddings (k, d).
         boxes: the strips (k,). What is in none of them belongs to the nearest.
+        ground: what all stand on, where they are drawn alone; None leaves each its own.
     """
 
     embeds: Tensor
     boxes: tuple[Box, ...]
+    ground: Colour | None = None
 
     def masks(self, latents: Tensor, seam: float = SEAM) -> Tensor:
         """How much each strip counts at every place of latents (..., h, w), or of pixels: (k, 1, h, w), with sum 1."""
@@ -92,7 +96,7 @@ class Strips:
     def set_in(self, pictures: Tensor) -> Tensor:
         """One picture (3, h, w) out of those of the strips' things (k, 3, h, w) in [0, 1]: each as large as fits, in the middle
         of its strip, and around it its ground, the median colour of its margin, which what is like it fades into. Grounds that
-        are much alike become one.
+        are much alike become one; all become `ground`, where there is one, but for what a thing encloses.
         """
         high, wide = pictures.shape[2:]
         down, across = ((torch.arange(side, device=pictures.device) + 0.5) / side for side in (high, wide))
@@ -101,8 +105,10 @@ class Strips:
         grounds = pictures[:, :, outer > 0].median(2).values  # (k, 3)
         unlike = (pictures - grounds[:, :, None, None]).abs().amax(1, keepdim=True)  # (k, 1, h, w)
         like = (2 - unlike / ALIKE).clamp(0, 1)
-        if (grounds.amax(0) - grounds.amin(0)).max() < ALIKE:
-            shared = grounds.mean(0).expand_as(grounds)
+        if self.ground is not None:
+            like = like * outside(unlike < SAME)
+        if self.ground is not None or (grounds.amax(0) - grounds.amin(0)).max() < ALIKE:
+            shared = (grounds.mean(0) if self.ground is None else grounds.new_tensor(self.ground)).expand_as(grounds)
             pictures, grounds = pictures + like * (shared - grounds)[:, :, None, None], shared
         panels = grounds[:, :, None, None].repeat(1, 1, high, wide)  # (k, 3, h, w)
         pictures = torch.lerp(pictures, panels, outer * like)
@@ -115,6 +121,24 @@ class Strips:
                 y, x = (top + bottom - height) // 2, (left + right - width) // 2
                 panel[:, y : y + height, x : x + width] = small.clamp(0, 1)
         return (panels * self.masks(panels, FADE * max(high, wide))).sum(0)
+
+
+def outside(same: Tensor, side: int = 64) -> Tensor:
+    """Of the places that are as the ground is (k, 1, h, w) those that are joined to the border in `side` cells a side, and a
+    little more, where a thing's edge is: 1; what a thing encloses is 0.
+    """
+    same = same.float()
+    free = (F.adaptive_avg_pool2d(same, side) > 0.5).float()
+    reached = free * F.pad(torch.zeros_like(free[..., 1:-1, 1:-1]), (1, 1, 1, 1), value=1.0)
+    while True:
+        across, down = (F.max_pool2d(reached, size, 1, edge) for size, edge in (((1, 3), (0, 1)), ((3, 1), (1, 0))))
+        more = free * torch.maximum(across, down)
+        if torch.equal(more, reached):
+            break
+        reached = more
+    within = F.interpolate(F.max_pool2d(reached, 3, 1, 1), same.shape[-2:])
+    edge = round(EDGE * same.shape[-1])
+    return F.max_pool2d(within * same, 2 * edge + 1, 1, edge)
 
 
 @contextmanager

@@ -14,8 +14,6 @@ from unialign_gen.request import Request
 from .beside import Strips
 from .prompts import reseeded, rows_of
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
-
 
 @dataclass
 class Conditions:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from unialign_gen.concepts.understanding import Understood
 from unialign_gen.media.text import clean_text, with_article
 
-from .beside import Box, in_lines, side_by_side
+from .beside import Box, Colour, in_lines, side_by_side
 
 BESIDE = ("and", "&", "beside", "next to", "near")
 ABOVE = ("above", "over", "on top of")
@@ -25,17 +25,23 @@ NUMBERS = {word: n for n, words in enumerate(("two", "three", "four", "five", "s
 IRREGULAR = {"men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse", "geese": "goose"}
 IRREGULAR |= {word: word for word in ("deer", "fish", "sheep")}
 ENDINGS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""), ("s", "s"))  # of plurals, and of their singulars
+COLOURS = {  # of grounds
+    "red": "e5484d", "orange": "f59e2e", "yellow": "f7d84a", "green": "4caf50", "blue": "4a7fe0", "purple": "8e5bd0",
+    "violet": "8e5bd0", "pink": "f48fb8", "brown": "8d6044", "black": "202020", "white": "ffffff", "grey": "9e9e9e",
+    "gray": "9e9e9e", "turquoise": "40c4bd", "cyan": "4dd0e1", "teal": "14857c", "navy": "1f2f5c", "beige": "efe3c8",
+}  # fmt: skip
 MOST = 4  # parts of a text
 FULL = 6  # things in one picture
 
 
 @dataclass(frozen=True)
 class Phrases:
-    """What a text names, from left to right or, with `down`, from top to bottom, and how many of each."""
+    """What a text names, from left to right or, with `down`, from top to bottom, how many of each, and the ground of all."""
 
     texts: tuple[str, ...]
     counts: tuple[int, ...]
     down: bool = False
+    ground: str = ""
 
     @property
     def boxes(self) -> tuple[Box, ...]:
@@ -45,16 +51,18 @@ class Phrases:
 
 
 def phrases_of(text: str, known: Collection[str] = ()) -> Phrases | None:
-    """A text's parts around the words that say where things stand; None if it has one thing, parts of both kinds, or more of
-    them than `MOST`.
+    """A text's parts around the words that say where things stand; None if it has one thing and no ground of a colour, parts of
+    both kinds, or more of them than `MOST`.
 
     A ground that it ends with, "on blue" or "on a red background", is that of all that name none. Of up to `FULL` things in all
     each stands alone; of more, the numbers stay in the text. `known` are nouns, to tell what a plural is of.
 
-    >>> phrases_of("a cat and a dog on blue").texts
-    ('a cat on blue', 'a dog on blue')
+    >>> phrases_of("a cat and a dog on blue")
+    Phrases(texts=('a cat', 'a dog'), counts=(1, 1), down=False, ground='on blue')
+    >>> phrases_of("a cat on a mat and a dog on grass").texts
+    ('a cat on a mat', 'a dog on grass')
     >>> phrases_of("two boats under a sun")
-    Phrases(texts=('a sun', 'a boat'), counts=(1, 2), down=True)
+    Phrases(texts=('a sun', 'a boat'), counts=(1, 2), down=True, ground='')
     """
     text, ends = without_ground(text)
     above, below, found = (split(text, words) for words in (ABOVE, BELOW, BESIDE))
@@ -68,7 +76,7 @@ def phrases_of(text: str, known: Collection[str] = ()) -> Phrases | None:
     ones, counts = zip(*(counted(one, known) for one in found), strict=True) if found else ((), ())
     if sum(counts) > FULL:
         ones, counts = tuple(found), (1,) * len(found)
-    return Phrases(grounded(ones, ends), counts, down) if sum(counts) > 1 else None
+    return phrases(ones, counts, down, ends) if sum(counts) > 1 or (counts and colour_of(ends)) else None
 
 
 def related(text: str, known: Collection[str] = ()) -> Phrases | None:
@@ -76,7 +84,7 @@ def related(text: str, known: Collection[str] = ()) -> Phrases | None:
     is on something above it.
 
     >>> related("a girl holding two balloons")
-    Phrases(texts=('a girl', 'a balloon'), counts=(1, 2), down=False)
+    Phrases(texts=('a girl', 'a balloon'), counts=(1, 2), down=False, ground='')
     >>> related("a cat sleeping on a chair").down
     True
     """
@@ -86,19 +94,35 @@ def related(text: str, known: Collection[str] = ()) -> Phrases | None:
         return None
     ones, counts = zip(*(counted(one, known) for one in (found[1], found[4])), strict=True)
     down = (found[2] or found[3]).lower() in ("on", "riding")
-    return Phrases(grounded(ones, ends), counts, down) if sum(counts) <= FULL else None
+    return phrases(ones, counts, down, ends) if sum(counts) <= FULL else None
 
 
 def without_ground(text: str) -> tuple[str, str]:
     """A text and the ground that it ends with, "" if it has none."""
     text = bare(text)
     ground = re.search(rf" on {GROUND}", text, re.IGNORECASE)
-    return (text[: ground.start()], ground[0]) if ground else (text, "")
+    return (text[: ground.start()], ground[0].strip()) if ground else (text, "")
 
 
-def grounded(texts: Sequence[str], ground: str) -> tuple[str, ...]:
-    """Texts with a ground, where they name none of their own."""
-    return tuple(text if " on " in text else text + ground for text in texts)
+def phrases(texts: Sequence[str], counts: tuple[int, ...], down: bool, ground: str) -> Phrases:
+    """Texts on a ground of a colour, or else each with the ground, where it names none of its own."""
+    if colour_of(ground) and not any(" on " in text for text in texts):
+        return Phrases(tuple(texts), counts, down, ground)
+    return Phrases(tuple(text if " on " in text else f"{text} {ground}".strip() for text in texts), counts, down)
+
+
+def colour_of(ground: str) -> Colour | None:
+    """The colour that a ground is of, None where it names none that is known.
+
+    >>> colour_of("on a white background"), colour_of("on grass")
+    ((1.0, 1.0, 1.0), None)
+    """
+    words = [word for word in ground.lower().split() if word not in ("on", "a", "an", "the", "background")]
+    if not words or words[-1] not in COLOURS or words[:-1] not in ([], ["light"], ["dark"]):
+        return None
+    towards, share = (float(words[0] == "light"), 0.4) if len(words) > 1 else (0.0, 0.0)
+    red, green, blue = ((1 - share) * value / 255 + share * towards for value in bytes.fromhex(COLOURS[words[-1]]))
+    return red, green, blue
 
 
 def counted(text: str, known: Collection[str]) -> tuple[str, int]:

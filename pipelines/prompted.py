@@ -23,18 +23,19 @@ from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_request
 
 from .alone import draw_things, set_in
-from .beside import Box, Strips, drawn_beside
+from .beside import Box, Colour, Strips, drawn_beside
 from .best_of import sample_best
 from .conditions import Conditions
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
 from .output import FROM_UNIT, PictureOutput
-from .phrases import are_things, left_out, phrases_of, related
+from .phrases import are_things, colour_of, left_out, phrases_of, related
 from .prior import EmbeddingPrior, each, temperature_of
 from .prompts import beside, encode_prompts, generators, mixed_prompts, moved_prompts, picture_seeds
 from .upscaler import Upscaler
 
-Row = tuple[Sequence[Prompt], tuple[Box, ...] | None]  # a prompt's inputs, and where they stand if that is apart
+# a prompt's inputs, where they stand if that is apart, and on what ground
+Row = tuple[Sequence[Prompt], tuple[Box, ...] | None, Colour | None]
 ENLARGED = 8  # pictures at a time, which bounds the memory
 
 
@@ -324,13 +325,13 @@ class PromptedPipeline:
             rows, times = [inputs for inputs in rows for _ in range(ready.pictures)], 1
             seeds = None if ready.seed is None else picture_seeds(ready.seed, len(ready.prompts), ready.pictures)
             draws = each(ready.generator if seeds is None else seeds, len(rows))
-        prompts = [inputs for inputs, _ in rows]
+        prompts = [inputs for inputs, _, _ in rows]
         moved = moved_prompts(prompts, ready, self.prior, draws)
         unit = mixed_prompts(prompts, moved, ready)
         strips: list[Strips | None] = [None] * len(rows)
-        for i, (_, boxes) in enumerate(rows):
+        for i, (_, boxes, ground) in enumerate(rows):
             if boxes is not None:
-                strips[i] = Strips(torch.stack(moved[i]), boxes)
+                strips[i] = Strips(torch.stack(moved[i]), boxes, ground)
         return unit.repeat_interleave(times, 0), [one for one in strips for _ in range(times)]
 
     def inputs(self, ready: Request, apart: bool = True) -> list[Row]:
@@ -345,21 +346,25 @@ class PromptedPipeline:
 
         def parted(row: Sequence[Prompt]) -> Row:
             if len(row) > 1:
-                return row, beside(row) if ready.mix == "beside" else None
+                return row, beside(row) if ready.mix == "beside" else None, None
             if not drawn or known is None or row[0].kind != "text":
-                return row, None
+                return row, None, None
             text = row[0].value
             phrases = phrases_of(text, known.nouns)
             if lost := phrases is None and apart:  # one picture of all of it, unless something would be left out
                 (whole,) = known(row[0].embedding[None], "text")
                 phrases = related(text, known.nouns) if whole.understood and left_out(text, whole) else None
-            if phrases is None:
-                return row, None
-            (things,) = encode_prompts(self.aligner, [[Prompt("text", text) for text in phrases.texts]])
+            flat = apart and bool(self.config.get("things_alone"))  # so that a ground can be put behind them
+            if phrases is None or (not flat and sum(phrases.counts) == 1):
+                return row, None, None
+            ground = colour_of(phrases.ground) if flat else None
+            texts = [f"{text} {phrases.ground}".strip() if ground is None else text for text in phrases.texts]
+            (things,) = encode_prompts(self.aligner, [[Prompt("text", text) for text in texts]])
             understood = known(torch.stack([thing.embedding for thing in things]), "text")
-            if not are_things(phrases.texts, understood, by_name=lost):
-                return row, None
-            return [thing for thing, count in zip(things, phrases.counts, strict=True) for _ in range(count)], phrases.boxes
+            if not are_things(texts, understood, by_name=lost):
+                return row, None, None
+            several = [thing for thing, count in zip(things, phrases.counts, strict=True) for _ in range(count)]
+            return several, phrases.boxes, ground
 
         return [parted(row) for row in ready.prompts]
 
@@ -374,7 +379,7 @@ class PromptedPipeline:
         known = understanding_in(checkpoint_folder(self))
         if known is None:
             return
-        said = {id(p): p for row, _ in rows for p in row if p.kind != "embeds"}  # each of several once
+        said = {id(p): p for row, _, _ in rows for p in row if p.kind != "embeds"}  # each of several once
         for prompt in said.values():
             (found,) = known(prompt.embedding[None], prompt.kind)
             if not found.understood:
@@ -416,7 +421,7 @@ class PromptedPipeline:
         if self.config.get("distilled") and steps != self.config["default_steps"]:
             tell("distilled", own=self.config["default_steps"], steps=steps)
         best_of = self.candidates(request) if apart else 1  # an edit keeps some of the picture's own noise
-        used = replace(request, steps=steps, guidance=guidance, best_of=best_of if best_of > 1 else request.best_of)
+        used = replace(request, steps=steps, guidance=guidance, best_of=best_of if apart else None)
         return Conditions(wanted, prompts, generator, steps, guidance, strips, best_of), used
 
     def scaled(self, strips: list[Strips | None]) -> list[Strips | None]:

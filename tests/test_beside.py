@@ -8,8 +8,8 @@ from PIL import Image
 
 import unialign_gen
 from unialign_gen.errors import InputError
-from unialign_gen.pipelines.beside import Strips, drawn_beside, in_lines, side_by_side
-from unialign_gen.pipelines.phrases import Phrases, phrases_of, related
+from unialign_gen.pipelines.beside import Strips, drawn_beside, in_lines, outside, side_by_side
+from unialign_gen.pipelines.phrases import Phrases, colour_of, phrases_of, related
 
 FEW = {"num_inference_steps": 2, "upscale": 1}
 HALVES = side_by_side([1, 1])
@@ -115,8 +115,8 @@ def test_things_are_set_in_their_strips_whole_and_in_the_middle():
     assert torch.allclose(thin.set_in(torch.stack([dark, light])), light, atol=0.2)
 
 
-def things(*texts, counts=None, down=False):
-    return Phrases(texts, counts or (1,) * len(texts), down)
+def things(*texts, counts=None, down=False, ground=""):
+    return Phrases(texts, counts or (1,) * len(texts), down, ground)
 
 
 @pytest.mark.parametrize(
@@ -130,16 +130,21 @@ def things(*texts, counts=None, down=False):
         ("A sun ABOVE a boat", things("A sun", "a boat", down=True)),
         ("a dog underneath a tree", things("a tree", "a dog", down=True)),
         ("a cat on top of a car", things("a cat", "a car", down=True)),
-        ("a fish and a boat on a green background", things("a fish on a green background", "a boat on a green background")),
+        ("a fish and a boat on a green background", things("a fish", "a boat", ground="on a green background")),
         ("a man and a dog on a beach", things("a man", "a dog on a beach")),
         ("sand", None),
         ("and a", None),
         ("a and b and c and d and e", None),
         (" a  cat,  and a\u200b dog, ", things("a cat", "a dog")),
         ("a cat on red and a dog on blue.", things("a cat on red", "a dog on blue")),
-        ("a sun above a boat on light blue", things("a sun on light blue", "a boat on light blue", down=True)),
+        ("a sun above a boat on light blue", things("a sun", "a boat", down=True, ground="on light blue")),
+        ("a bird on dark green", things("a bird", ground="on dark green")),
+        ("a bird on the white background", things("a bird", ground="on the white background")),
+        ("a bird on grass", None),
+        ("a bird on a red and green background", None),
+        ("a cat and a dog on grass", things("a cat on grass", "a dog on grass")),
         ("three red apples", things("a red apple", counts=(3,))),
-        ("The Six balloons on blue", things("a balloon on blue", counts=(6,))),
+        ("The Six balloons on blue", things("a balloon", counts=(6,), ground="on blue")),
         ("2 foxes in a forest", things("a fox in a forest", counts=(2,))),
         ("two men riding two horses", None),
         ("two mice and a cat", things("a mouse", "a cat", counts=(2, 1))),
@@ -191,7 +196,7 @@ def test_what_a_plural_is_of(starter, plural, one):
 )
 def test_what_is_named_is_known_and_no_property(starter, text, things):
     request = starter.encoded(ask(text))
-    ((inputs, boxes),) = starter.inputs(request)
+    ((inputs, boxes, _),) = starter.inputs(request)
     assert (None if boxes is None else len(inputs)) == things
     assert boxes is None or len(boxes) == things
 
@@ -242,7 +247,7 @@ def ask(text, **options):
         ("two monkeys eating a banana", things("a monkey", "a banana", counts=(2, 1))),
         ("a man riding a horse", things("a man", "a horse", down=True)),
         ("a cat sleeping on a chair", things("a cat", "a chair", down=True)),
-        ("A bear with three balloons on blue.", things("A bear on blue", "a balloon on blue", counts=(1, 3))),
+        ("A bear with three balloons on blue.", things("A bear", "a balloon", counts=(1, 3), ground="on blue")),
         ("a dog on a red background", None),
         ("a frying pan", None),
         ("a king with a sword", things("a king", "a sword")),
@@ -258,7 +263,7 @@ def test_who_does_what_with_what(text, expected):
 
 def test_what_one_picture_would_leave_out_stands_beside_the_rest(starter):
     def drawn(text):
-        ((row, boxes),) = starter.inputs(starter.encoded(ask(text)))
+        ((row, boxes, _),) = starter.inputs(starter.encoded(ask(text)))
         return [prompt.value for prompt in row] if boxes else None
 
     assert drawn("a robot playing a guitar") == ["a robot", "a guitar"]
@@ -291,6 +296,37 @@ def test_each_of_several_things_is_chosen_for_itself(starter):
     noises = ([torch.Generator().manual_seed(seed) for seed in range(2)] for _ in range(2))
     drawn, again = (starter(text=texts, generator=own, best_of=2, **FEW).images for own in noises)
     assert [a.tobytes() for a in drawn] == [b.tobytes() for b in again]
+
+
+def test_a_ground_of_a_colour_is_that_colour_and_the_thing_stays(starter):
+    """Pixel by pixel: the thing as it is drawn alone, what a white thing encloses too; behind it the colour."""
+    texts = ["a ghost", "a bird", "a cat and a car"]
+    plain = starter(text=texts, seed=[0, 1, 2], num_inference_steps=8).images
+    found = starter(text=[f"{text} on dark green" for text in texts], seed=[0, 1, 2], num_inference_steps=8)
+    assert found.notes == []
+    green = np.round([255 * part for part in colour_of("on dark green")])
+    for picture, before in zip(found.images, plain, strict=True):
+        picture, before = np.asarray(picture, int), np.asarray(before, int)
+        assert np.abs(picture[[0, 0, -1, -1], [0, -1, 0, -1]] - green).max() <= 2
+        ground, same = (np.abs(picture - other).max(-1) <= 12 for other in (green, before))
+        assert ground.mean() > 0.2
+        assert same.mean() > 0.1
+        assert (ground | same).mean() > 0.93  # the rest is where a thing fades into its ground
+    white = (np.asarray(plain[0]) > 200).all(-1) & (np.asarray(found.images[0]) > 200).all(-1)
+    assert white[128:384, 128:384].mean() > 0.1
+    request = starter.encoded(ask("a bird on blue"))
+    assert [row[0].value for row, _, _ in starter.inputs(request, apart=False)] == ["a bird on blue"]  # one point says both
+
+
+def test_what_a_thing_encloses_is_not_outside():
+    same = torch.ones(1, 1, 128, 128)
+    same[..., 32:96, 32:96] = 0
+    same[..., 40:88, 40:88] = 1
+    found = outside(same > 0)[0, 0]
+    assert found[:31].min() == found[:, 97:].min() == 1
+    assert found[36:92, 36:92].max() == 0
+    same[..., 32:40, 60:70] = 1  # a gap
+    assert outside(same > 0)[0, 0, 50, 64] == 1
 
 
 def test_grounds_that_are_alike_become_one_and_no_frame_is_seen():

@@ -59,12 +59,12 @@ def test_of_two_noises_the_better_is_kept_for_prompts_alone(distilled):
     assert drawn.images[0].tobytes() == distilled(text="a dog", best_of=2, **small).images[0].tobytes()
     point = distilled.points(drawn.request)
     alone = distilled(embeds=point, **small)
-    assert alone.request.best_of is None
+    assert alone.request.best_of == 1
     assert alone.images[0].tobytes() == distilled(text="a dog", best_of=1, **small).images[0].tobytes()
     read = [float(distilled.aligner.embed("image", one.images)[0] @ point[0]) for one in (drawn, alone)]
     assert read[0] >= read[1]
     noise = torch.zeros(1, 4, 16, 16)
-    assert distilled(text="a dog", latents=noise, upscale=1).request.best_of is None
+    assert distilled(text="a dog", latents=noise, upscale=1).request.best_of == 1
 
 
 def test_more_or_fewer_steps_are_drawn_and_said(distilled):
