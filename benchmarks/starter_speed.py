@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from typing import Any
 
 from timing import seconds
@@ -28,10 +29,11 @@ COMMANDS = {
 
 def main() -> None:
     result = {}
-    for decoder in ("kandinsky", "kandinsky-distilled"):
+    for decoder, best_of in (("kandinsky", 1), ("kandinsky-distilled", 1), ("kandinsky-distilled", 2)):
         generate: Any = unialign_gen.load("starter", decoder=decoder)
         generate.set_progress_bar_config(disable=True)
-        result[f"seconds_a_picture_batch_of_8_{decoder}"] = seconds(lambda: generate(text=TEXTS, seed=0), 3) / len(TEXTS)  # noqa: B023
+        batch = partial(generate, text=TEXTS, seed=0, best_of=best_of)
+        result[f"seconds_a_picture_batch_of_8_{decoder}_best_of_{best_of}"] = seconds(batch, 3) / len(TEXTS)
     with tempfile.TemporaryDirectory() as folder:
         for name, words in COMMANDS.items():
             command = [sys.executable, *words]
