@@ -76,7 +76,8 @@ def phrases_of(text: str, known: Collection[str] = ()) -> Phrases | None:
     ones, counts = zip(*(counted(one, known) for one in found), strict=True) if found else ((), ())
     if sum(counts) > FULL:
         ones, counts = tuple(found), (1,) * len(found)
-    return phrases(ones, counts, down, ends) if sum(counts) > 1 or (counts and colour_of(ends)) else None
+    made = phrases(ones, counts, down, ends)
+    return made if sum(counts) > 1 or (counts and made.ground) else None
 
 
 def related(text: str, known: Collection[str] = ()) -> Phrases | None:

@@ -85,8 +85,8 @@ class PromptedPipeline:
         return out if request.return_dict else (out.images,)  # type: ignore[return-value]
 
     @torch.no_grad()
-    def draw(self, request: Request, strips: list[Strips | None] | None = None) -> PictureOutput:
-        """Draws what a request asks for, or with these strips of each picture.
+    def draw(self, request: Request) -> PictureOutput:
+        """Draws what a request asks for.
 
         Raises:
             InputError: something in it that cannot be used.
@@ -94,7 +94,6 @@ class PromptedPipeline:
         self.check_options(request)
         with collected() as notes:
             conditions, used = self.conditions(request)
-            conditions.strips = conditions.strips if strips is None else strips
             with as_input_error("{error}", ValueError):  # diffusers' own checks, of sizes and the like
                 images = self.upscaled(used, conditions)
         return PictureOutput(images=images, notes=notes, request=used)
@@ -347,7 +346,7 @@ class PromptedPipeline:
         def parted(row: Sequence[Prompt]) -> Row:
             if len(row) > 1:
                 return row, beside(row) if ready.mix == "beside" else None, None
-            if not drawn or known is None or row[0].kind != "text":
+            if not drawn or known is None or row[0].kind != "text" or row[0].weight <= 0:
                 return row, None, None
             text = row[0].value
             phrases = phrases_of(text, known.nouns)

@@ -141,6 +141,7 @@ def things(*texts, counts=None, down=False, ground=""):
         ("a bird on dark green", things("a bird", ground="on dark green")),
         ("a bird on the white background", things("a bird", ground="on the white background")),
         ("a bird on grass", None),
+        ("a cat on a mat on blue", None),
         ("a bird on a red and green background", None),
         ("a cat and a dog on grass", things("a cat on grass", "a dog on grass")),
         ("three red apples", things("a red apple", counts=(3,))),
@@ -316,6 +317,12 @@ def test_a_ground_of_a_colour_is_that_colour_and_the_thing_stays(starter):
     assert white[128:384, 128:384].mean() > 0.1
     request = starter.encoded(ask("a bird on blue"))
     assert [row[0].value for row, _, _ in starter.inputs(request, apart=False)] == ["a bird on blue"]  # one point says both
+
+
+def test_a_text_to_steer_away_from_is_one_point(starter):
+    """Of things and a ground nothing would be left of the weight."""
+    request = starter.encoded(ask(["a cat and a dog", "a cat on blue"], weights={"text": -1}))
+    assert [boxes for _, boxes, _ in starter.inputs(request)] == [None, None]
 
 
 def test_what_a_thing_encloses_is_not_outside():

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import tone, write_video, write_wav
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from unialign_gen.data.corpus import Sample
 from unialign_gen.data.decode import prepare
 from unialign_gen.encoders.base import Encoder
 from unialign_gen.errors import InputError
 from unialign_gen.media import Excerpt, Frames, Sound, load_clip, load_image, load_sound, load_video, sound_blocks
+from unialign_gen.media.pictures import CutTails
 from unialign_gen.notes import collected
 
 FILES = Path(__file__).parent / "media"
@@ -613,6 +615,27 @@ def test_threads_do_not_mistake_a_cut_picture_for_a_whole_one(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         said = list(pool.map(lambda _: kinds(lambda: load_image(tmp_path / "a.jpg"))[0], range(40)))
     assert said == [["cut"]] * 40
+
+
+def test_a_cut_picture_is_told_where_another_was_let_through_when_it_began(tmp_path, monkeypatch):
+    """The other thread's reading is over before this one's."""
+    noise = np.random.default_rng(0).integers(20, 255, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-2])
+    load = JpegImageFile.load
+
+    def over(picture):
+        found = load(picture)
+        if ImageFile.LOAD_TRUNCATED_IMAGES and CutTails.lock.locked():
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+            CutTails.lock.release()
+            monkeypatch.undo()
+        return found
+
+    monkeypatch.setattr(JpegImageFile, "load", over)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    CutTails.lock.acquire()
+    assert kinds(lambda: load_image(tmp_path / "a.jpg"))[0] == ["cut"]
 
 
 def test_a_picture_that_was_only_opened_is_read_now(tmp_path):

@@ -136,10 +136,11 @@ class CutTails:
 
 def complete(picture: Image.Image, file: Any, name: str) -> Image.Image:
     """The picture with its pixels, as far as the file goes."""
-    before, form = CutTails.uses, picture.format or ""
+    form = picture.format or ""
+    before, busy = CutTails.uses, CutTails.lock.locked()  # in this order: one that begins between the two is seen
     try:
         picture.load()
-        if CutTails.uses == before and not CutTails.lock.locked():
+        if not busy and CutTails.uses == before and not CutTails.lock.locked():
             return picture
     except OSError as error:
         if "truncated" not in str(error).lower():
