@@ -124,22 +124,16 @@ def as_vector(value: Any) -> Tensor:
         return torch.as_tensor(value)
 
 
-def first_seeds(seed: int | Sequence[int], count: int, per_prompt: int) -> list[int]:
-    """Each prompt's first seed: `seed + i * per_prompt`, or `seed[i]`; after the largest comes 0.
+def picture_seeds(seed: int | Sequence[int], count: int, per_prompt: int) -> list[int]:
+    """One a picture: that of prompt i, picture j is `seed + i * per_prompt + j`, or `seed[i] + j`; after the largest comes 0.
 
     Raises:
         InputError: a list of seeds that does not fit the batch.
     """
-    if isinstance(seed, int):
-        return [(seed + i * per_prompt) % SEEDS for i in range(count)]
-    if len(seed) != count:
-        raise InputError(f"{len(seed)} seeds for {count} prompts: give one for each")
-    return list(seed)
-
-
-def picture_seeds(seed: int | Sequence[int], count: int, per_prompt: int) -> list[int]:
-    """One a picture: that of prompt i, picture j is its prompt's first seed + j."""
-    return [(s + j) % SEEDS for s in first_seeds(seed, count, per_prompt) for j in range(per_prompt)]
+    firsts = [seed + i * per_prompt for i in range(count)] if isinstance(seed, int) else seed
+    if len(firsts) != count:
+        raise InputError(f"{len(firsts)} seeds for {count} prompts: give one for each")
+    return [(first + j) % SEEDS for first in firsts for j in range(per_prompt)]
 
 
 def generators(seed: int | Sequence[int], count: int, per_prompt: int) -> list[torch.Generator]:

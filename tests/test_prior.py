@@ -303,9 +303,11 @@ def test_a_film_refuses_a_strength_before_the_recording_is_heard(starter, tmp_pa
     monkeypatch.setattr(film, "listen", lambda *_: pytest.fail("heard"))
     with pytest.raises(InputError, match="prior_strength must be between 0 and 1, got 2"):
         film.make_film(starter, sound, tmp_path / "x.mp4", prior_strength=2.0, **FEW)
-    monkeypatch.setattr(starter, "prior", None)
+    prior = starter.prior
+    starter.register_modules(prior=None)
     with pytest.raises(InputError, match="this checkpoint has no prior"):
         film.make_film(starter, sound, tmp_path / "x.mp4", prior_strength=0.5, **FEW)
+    starter.register_modules(prior=prior)  # not an assignment, after which `save_pretrained` would leave it out
 
 
 def test_a_films_moments_are_moved(starter, tmp_path, monkeypatch):
