@@ -49,6 +49,11 @@ class Phrases:
         strips = side_by_side([1] * len(self.texts), self.down)
         return tuple(box for strip, count in zip(strips, self.counts, strict=True) for box in in_lines(count, strip))
 
+    @property
+    def grounded(self) -> tuple[str, ...]:
+        """The texts with the ground, where they name none of their own."""
+        return tuple(text if " on " in text else f"{text} {self.ground}".strip() for text in self.texts)
+
 
 def phrases_of(text: str, known: Collection[str] = ()) -> Phrases | None:
     """A text's parts around the words that say where things stand; None if it has one thing and no ground of a colour, parts of
@@ -106,10 +111,11 @@ def without_ground(text: str) -> tuple[str, str]:
 
 
 def phrases(texts: Sequence[str], counts: tuple[int, ...], down: bool, ground: str) -> Phrases:
-    """Texts on a ground of a colour, or else each with the ground, where it names none of its own."""
+    """Texts on a ground of a colour, or else each with the ground."""
+    found = Phrases(tuple(texts), counts, down, ground)
     if colour_of(ground) and not any(" on " in text for text in texts):
-        return Phrases(tuple(texts), counts, down, ground)
-    return Phrases(tuple(text if " on " in text else f"{text} {ground}".strip() for text in texts), counts, down)
+        return found
+    return replace(found, texts=found.grounded, ground="")
 
 
 def colour_of(ground: str) -> Colour | None:

@@ -275,9 +275,8 @@ class PromptedPipeline:
         """
         if not request.prompts:
             raise InputError(f"nothing to draw: give at least one of {', '.join(self.aligner.modalities)} or embeds")
-        kinds = {p.kind for inputs in request.prompts for p in inputs}
         for name in ("prior_strength", "prior_temperature"):
-            if getattr(request, name) and kinds == {"embeds"}:
+            if getattr(request, name) and request.of_embeds:
                 raise InputError(f"{name} moves prompts that are encoded; embeds are drawn where they are: leave it out")
         ready = self.encoded(request)
         rows = self.inputs(ready, apart)
@@ -295,8 +294,7 @@ class PromptedPipeline:
         are asked for, so that pictures along a way follow each other.
 
         Raises:
-            InputError: several, where noise is given or a callback asks for more than latents, of clips, or without an image
-                encoder that chooses.
+            InputError: several, where noise is given or a callback asks for more than latents, or of clips.
         """
         fixed = request.latents is not None or bool({*request.callback_on_step_end_tensor_inputs} - {"latents"})
         if request.best_of is None:
@@ -307,7 +305,6 @@ class PromptedPipeline:
                 raise InputError("best_of chooses among pictures, and this decoder draws clips: leave it out")
             if fixed:
                 raise InputError("best_of draws from noises of its own: leave out latents, and a callback's other tensors")
-            self.aligner.part("image")
         return request.best_of
 
     def placed(self, ready: Request, rows: list[Row]) -> tuple[Tensor, list[Strips | None]]:
@@ -357,7 +354,7 @@ class PromptedPipeline:
             if phrases is None or (not flat and sum(phrases.counts) == 1):
                 return row, None, None
             ground = colour_of(phrases.ground) if flat else None
-            texts = [f"{text} {phrases.ground}".strip() if ground is None else text for text in phrases.texts]
+            texts = phrases.grounded if ground is None else phrases.texts
             (things,) = encode_prompts(self.aligner, [[Prompt("text", text) for text in texts]])
             understood = known(torch.stack([thing.embedding for thing in things]), "text")
             if not are_things(texts, understood, by_name=lost):
@@ -420,6 +417,8 @@ class PromptedPipeline:
         if self.config.get("distilled") and steps != self.config["default_steps"]:
             tell("distilled", own=self.config["default_steps"], steps=steps)
         best_of = self.candidates(request) if apart else 1  # an edit keeps some of the picture's own noise
+        if best_of > 1:
+            self.aligner.part("image")  # which chooses: before anything is drawn in vain
         used = replace(request, steps=steps, guidance=guidance, best_of=best_of if apart else None)
         return Conditions(wanted, prompts, generator, steps, guidance, strips, best_of), used
 

@@ -83,9 +83,7 @@ def mixed_prompts(prompts: Sequence[Sequence[Prompt]], moved: Sequence[Sequence[
 
 
 def mix_of(points: Sequence[Tensor], row: Sequence[Prompt], request: Request) -> Tensor:
-    """The unit embedding (d,) of one prompt's inputs; of one alone it is that, bit for bit."""
-    if len(row) == 1 and row[0].weight > 0:
-        return points[0]
+    """The unit embedding (d,) of one prompt's inputs."""
     return mix(points, [p.weight for p in row], "lerp" if request.mix == "beside" else request.mix)
 
 

@@ -145,3 +145,12 @@ def test_spherical_mean_settles_or_says_so():
 def test_only_ratios_of_weights_count(method, size):
     a, b = points(2, 3)
     assert torch.allclose(mix([a, b], [size, size], method), mix([a, b], None, method), atol=1e-6)
+
+
+def test_one_point_is_its_own_mix_bit_for_bit():
+    """And slerp still needs two, whatever is asked of it."""
+    point = F.normalize(torch.randn(3, 7, generator=torch.Generator().manual_seed(0)), dim=1)
+    assert torch.equal(mix([point]), point)
+    assert torch.equal(mix([mix([point], [0.3])], [2.0]), point)
+    with pytest.raises(InputError, match="exactly two"):
+        mix([point], method="slerp")

@@ -283,6 +283,7 @@ def test_an_interpolation_shares_its_noise(starter):
         ({"text": "a", "seed": 1, "generator": torch.Generator()}, "not several"),
         ({"audio": Sound(torch.zeros(0), 16000)}, "non-empty"),
         ({"embeds": torch.ones(256), "prior_temperature": 1.0}, "prior_temperature moves prompts"),
+        ({"text": "a", "mix": "slerp"}, "exactly two"),
         ({"image_embeds": torch.zeros(0, 256)}, "must be a tensor"),
     ],
 )

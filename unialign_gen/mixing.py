@@ -98,7 +98,7 @@ def lerp(points: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     total = torch.stack([p * (w / scale) for p, w in zip(points, weights, strict=True)]).sum(0)
     if (total.norm(dim=-1) < CANCELLED).any():
         raise InputError("the weighted prompts cancel out: change a weight")
-    return F.normalize(total, dim=-1)
+    return check_embedding(total)
 
 
 def perpendicular(point: Tensor) -> Tensor:
