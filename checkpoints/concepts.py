@@ -20,8 +20,8 @@ from unialign_gen.concepts import ConceptTable, checkpoint_folder, concept_table
 from unialign_gen.eval.figures import from_halves, halves
 from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.eval.judge import Judge
+from unialign_gen.pipelines.named import understanding_in
 from unialign_gen.pipelines.prior import strength_of
-from unialign_gen.pipelines.prompted import understanding_in
 
 from . import faithfulness
 from .evaluation_sets import SPLITS, Prompt, prompts

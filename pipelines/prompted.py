@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,27 +13,26 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from unialign_gen.aligner import Aligner, Embeddings
-from unialign_gen.concepts import Understanding, checkpoint_folder
+from unialign_gen.concepts import checkpoint_folder
 from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.mixing import Method, path
-from unialign_gen.notes import collected, tell
+from unialign_gen.notes import Note, collected, tell
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_request
 
 from .alone import draw_things, set_in
-from .beside import Box, Colour, Strips, drawn_beside
+from .beside import Strips, drawn_beside
 from .best_of import sample_best
 from .conditions import Conditions
+from .drawn_colour import tell_colours
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
+from .named import Row, by_noun, several, tell_not_understood, understanding_in
 from .output import FROM_UNIT, PictureOutput
-from .phrases import are_things, colour_of, left_out, phrases_of, related
 from .prior import EmbeddingPrior, each, temperature_of
 from .prompts import beside, encode_prompts, generators, mixed_prompts, moved_prompts, picture_seeds
 from .upscaler import Upscaler
 
-# a prompt's inputs, where they stand if that is apart, and on what ground
-Row = tuple[Sequence[Prompt], tuple[Box, ...] | None, Colour | None]
 ENLARGED = 8  # pictures at a time, which bounds the memory
 
 
@@ -96,7 +93,14 @@ class PromptedPipeline:
             conditions, used = self.conditions(request)
             with as_input_error("{error}", ValueError):  # diffusers' own checks, of sizes and the like
                 images = self.upscaled(used, conditions)
-        return PictureOutput(images=images, notes=notes, request=used)
+        return self.looked_at(images, notes, used)
+
+    def looked_at(self, images: Any, notes: list[Note], used: Request) -> PictureOutput:
+        """What was drawn, with a note more where a thing on white has not the colour that was asked for."""
+        with collected() as seen:
+            if self.config.get("things_alone"):
+                tell_colours(images, used)
+        return PictureOutput(images=images, notes=[*notes, *seen], request=used)
 
     def check_options(self, request: Request) -> None:
         """Whether this decoder takes the options of a request."""
@@ -280,7 +284,7 @@ class PromptedPipeline:
                 raise InputError(f"{name} moves prompts that are encoded; embeds are drawn where they are: leave it out")
         ready = self.encoded(request)
         rows = self.inputs(ready, apart)
-        self.tell_not_understood(ready, rows)
+        tell_not_understood(rows, understanding_in(checkpoint_folder(self)), moved=ready.prior_strength != 0)
         return ready, rows
 
     def sampled(self, request: Request) -> Request:
@@ -337,54 +341,25 @@ class PromptedPipeline:
         Raises:
             InputError: inputs that are to stand beside each other, with weights that are not above 0.
         """
-        known = understanding_in(checkpoint_folder(self))
-        drawn = self.strips_drawn and ready.prior_strength != 0  # at 0 a text stays as it is encoded
+        # at 0 a text stays as it is encoded
+        known = None if ready.prior_strength == 0 else understanding_in(checkpoint_folder(self))
+        flat = apart and bool(self.config.get("things_alone"))  # so that a ground can be put behind them
 
         def parted(row: Sequence[Prompt]) -> Row:
             if len(row) > 1:
                 return row, beside(row) if ready.mix == "beside" else None, None
-            if not drawn or known is None or row[0].kind != "text" or row[0].weight <= 0:
-                return row, None, None
-            text = row[0].value
-            phrases = phrases_of(text, known.nouns)
-            if lost := phrases is None and apart:  # one picture of all of it, unless something would be left out
-                (whole,) = known(row[0].embedding[None], "text")
-                phrases = related(text, known.nouns) if whole.understood and left_out(text, whole) else None
-            flat = apart and bool(self.config.get("things_alone"))  # so that a ground can be put behind them
-            if phrases is None or (not flat and sum(phrases.counts) == 1):
-                return row, None, None
-            ground = colour_of(phrases.ground) if flat else None
-            texts = phrases.grounded if ground is None else phrases.texts
-            (things,) = encode_prompts(self.aligner, [[Prompt("text", text) for text in texts]])
-            understood = known(torch.stack([thing.embedding for thing in things]), "text")
-            if not are_things(texts, understood, by_name=lost):
-                return row, None, None
-            several = [thing for thing, count in zip(things, phrases.counts, strict=True) for _ in range(count)]
-            return several, phrases.boxes, ground
+            found = several(row[0], known, self.aligner, apart, flat) if known and self.strips_drawn else None
+            return found or (row, None, None)
 
-        return [parted(row) for row in ready.prompts]
+        rows = [parted(row) for row in ready.prompts]
+        if known is None:
+            return rows
+        moved = {id(p): by_noun(p, known, self.aligner) for row, _, _ in rows for p in row}  # each of several once
+        return [([moved[id(p)] for p in row], boxes, ground) for row, boxes, ground in rows]
 
     def points(self, ready: Request) -> Tensor:
         """`mixed`, of a request that is encoded."""
         return self.placed(ready, self.inputs(ready, apart=False))[0]
-
-    def tell_not_understood(self, ready: Request, rows: list[Row]) -> None:
-        """A note on every encoded prompt that is like nothing the checkpoint knows, and on words that are drawn as others or
-        hardly at all.
-        """
-        known = understanding_in(checkpoint_folder(self))
-        if known is None:
-            return
-        said = {id(p): p for row, _, _ in rows for p in row if p.kind != "embeds"}  # each of several once
-        for prompt in said.values():
-            (found,) = known(prompt.embedding[None], prompt.kind)
-            if not found.understood:
-                tell("not understood", name=repr(prompt.name), guesses=", ".join(found.nearest))
-            elif prompt.kind == "text" and ready.prior_strength != 0:
-                if not found.named_in(prompt.name):
-                    tell("drawn as", name=repr(prompt.name), guess=found.nearest[0])
-                for what in left_out(prompt.name, found):
-                    tell("left out", what=repr(what), name=repr(prompt.name))
 
     def alone(self, request: Request, apart: bool = False) -> list[Tensor]:
         """The unit embedding (d,) of every input of the first prompt as it is drawn alone; `apart` as in `mixed`."""
@@ -479,9 +454,3 @@ class PromptedPipeline:
             images = torch.cat(drawn) if isinstance(drawn[0], Tensor) else np.concatenate(drawn)
         out = PictureOutput(images=images, notes=notes, request=used)
         return out if asked.return_dict else (out.images,)  # type: ignore[return-value]
-
-
-@lru_cache(maxsize=8)
-def understanding_in(folder: Path | None) -> Understanding | None:
-    """What a checkpoint's folder says of which prompts it understands; None where it says nothing."""
-    return None if folder is None else Understanding.from_checkpoint(folder)

@@ -175,8 +175,9 @@ def test_a_text_is_parted_at_the_words_between_things(text, expected):
     ],
 )
 def test_what_a_plural_is_of(starter, plural, one):
+    from unialign_gen.concepts import checkpoint_folder
+    from unialign_gen.pipelines.named import understanding_in
     from unialign_gen.pipelines.phrases import singular
-    from unialign_gen.pipelines.prompted import checkpoint_folder, understanding_in
 
     assert singular(plural, understanding_in(checkpoint_folder(starter)).nouns) == one
 

@@ -8,7 +8,7 @@ import torch
 import unialign_gen
 from unialign_gen.concepts import Understanding
 from unialign_gen.loading import find
-from unialign_gen.pipelines import prompted
+from unialign_gen.pipelines import named
 
 
 @pytest.fixture(scope="module")
@@ -72,5 +72,5 @@ def test_a_checkpoint_without_limits_says_nothing(tmp_path):
     shutil.copytree(
         find("starter"), folder, ignore=shutil.ignore_patterns("kandinsky-distilled", "stable-unclip", "understanding.json")
     )
-    assert prompted.understanding_in(folder) is None
+    assert named.understanding_in(folder) is None
     assert "not understood" not in [n.kind for n in unialign_gen.load(folder).embed(text="qwxz vbnk plorf").notes]

@@ -1,0 +1,86 @@
+"""What a text is drawn as, where that is not itself as one point: the several things that it names, or its noun."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from unialign_gen.aligner import Aligner
+from unialign_gen.concepts import Understanding
+from unialign_gen.notes import tell
+from unialign_gen.request import Prompt
+
+from .beside import Box, Colour
+from .compounds import SURE, names, shortened, unsaid
+from .phrases import are_things, colour_of, left_out, phrases_of, related
+from .prompts import encode_prompts
+
+# a prompt's inputs, where they stand if that is apart, and on what ground
+Row = tuple[Sequence[Prompt], tuple[Box, ...] | None, Colour | None]
+
+
+def several(prompt: Prompt, known: Understanding, aligner: Aligner, apart: bool, flat: bool) -> Row | None:
+    """The things that an encoded text names, each encoded, and their places; None where it is drawn as one point.
+
+    Args:
+        apart: who does what with what is two things too, where one picture would leave one out.
+        flat: a ground of a colour is put behind them.
+    """
+    if prompt.kind != "text" or prompt.weight <= 0:
+        return None
+    text = prompt.value
+    phrases = phrases_of(text, known.nouns)
+    if lost := phrases is None and apart:  # one picture of all of it, unless something would be left out
+        (whole,) = known(prompt.embedding[None], "text")
+        phrases = related(text, known.nouns) if whole.understood and left_out(text, whole) else None
+    if phrases is None or (not flat and sum(phrases.counts) == 1):
+        return None
+    ground = colour_of(phrases.ground) if flat else None
+    texts = phrases.grounded if ground is None else phrases.texts
+    (things,) = encode_prompts(aligner, [[Prompt("text", text) for text in texts]])
+    understood = known(torch.stack([thing.embedding for thing in things]), "text")
+    if not are_things(texts, understood, by_name=lost):
+        return None
+    every = [thing for thing, count in zip(things, phrases.counts, strict=True) for _ in range(count)]
+    return every, phrases.boxes, ground
+
+
+def by_noun(prompt: Prompt, known: Understanding, aligner: Aligner) -> Prompt:
+    """A text that lies near what stands before its noun, "a car key" near cars, where the noun lies, if that is known."""
+    if prompt.kind != "text":
+        return prompt
+    short = shortened(prompt.value, known(prompt.embedding[None], "text")[0], known.nouns)
+    if short is None:
+        return prompt
+    ((other,),) = encode_prompts(aligner, [[Prompt("text", short[0])]])
+    (found,) = known(other.embedding[None], "text")
+    sure = found.nearness >= SURE and names(found, short[1], known.nouns)
+    return replace(prompt, embedding=other.embedding) if sure else prompt
+
+
+def tell_not_understood(rows: Sequence[Row], known: Understanding | None, moved: bool) -> None:
+    """A note on every encoded prompt that is like nothing the checkpoint knows; and where the prior has `moved` them on words
+    that are drawn as others or hardly at all.
+    """
+    if known is None:
+        return
+    said = {id(p): p for row, _, _ in rows for p in row if p.kind != "embeds"}  # each of several once
+    for prompt in said.values():
+        (found,) = known(prompt.embedding[None], prompt.kind)
+        if not found.understood:
+            tell("not understood", name=repr(prompt.name), guesses=", ".join(found.nearest))
+        elif prompt.kind == "text" and moved:
+            if not found.named_in(prompt.name):
+                tell("drawn as", name=repr(prompt.name), guess=found.nearest[0])
+            for what in (*left_out(prompt.name, found), *unsaid(prompt.name, found, known.nouns)):
+                tell("left out", what=repr(what), name=repr(prompt.name))
+
+
+@lru_cache(maxsize=8)
+def understanding_in(folder: Path | None) -> Understanding | None:
+    """What a checkpoint's folder says of which prompts it understands; None where it says nothing."""
+    return None if folder is None else Understanding.from_checkpoint(folder)

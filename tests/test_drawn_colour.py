@@ -1,0 +1,63 @@
+"""A colour that is asked for and cannot be seen in the picture is said."""
+
+import pytest
+from PIL import Image, ImageDraw
+
+from unialign_gen.pipelines.drawn_colour import HUES, colour_said, share_of
+from unialign_gen.request.arguments import ask
+from unialign_gen.serving import BatchingEngine
+
+
+def spot(colour, ground="white"):
+    """A picture of a spot of a colour, on white."""
+    picture = Image.new("RGB", (64, 64), ground)
+    ImageDraw.Draw(picture).ellipse((16, 16, 48, 48), fill=colour, outline="black")
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("text", "colour"),
+    [
+        ("an orange elephant", "orange"),
+        ("Two Pink cats on a green sofa.", "pink"),  # its own colour, not that of what it is on
+        ("an orange", None),  # a fruit
+        ("a red and blue parrot", None),
+        ("a cat with red shoes", None),
+        ("a brown dog", None),  # no hue of its own
+    ],
+)
+def test_the_colour_that_a_text_says_of_its_thing(text, colour):
+    assert colour_said(text) == colour
+
+
+@pytest.mark.parametrize("colour", [c for c in HUES if c != "teal"])
+def test_a_colour_is_seen_whatever_its_shade(colour):
+    shades = {"cyan": "darkcyan", "turquoise": "paleturquoise", "violet": "plum"}.get(colour, f"light{colour}")
+    shades = {"lightred": "lightcoral", "lightorange": "sandybrown", "lightpurple": "plum"}.get(shades, shades)
+    for shade in (colour, shades):
+        assert share_of(spot(shade), colour) > 0.5, shade
+    assert share_of(spot("grey"), colour) < 0.05
+    assert share_of(Image.new("RGB", (64, 64), "white"), colour) == 0
+
+
+def test_beige_is_no_orange_and_the_ground_does_not_count():
+    assert share_of(spot("beige"), "orange") < 0.05
+    assert share_of(spot("gainsboro", ground=(255, 250, 245)), "orange") < 0.05
+
+
+def test_what_is_drawn_without_its_colour_is_a_note(starter, monkeypatch):
+    small = {"seed": 0, "upscale": 1, "num_inference_steps": 4}
+    assert starter(text="a red car", **small).notes == []
+    drawn = starter.upscaled
+    monkeypatch.setattr(starter, "upscaled", lambda *asked: [p.convert("L").convert("RGB") for p in drawn(*asked)])
+    (told,) = starter(text="a red car", **small).notes
+    assert str(told) == "colour: hardly anything of 'a red car' is drawn red"
+    told = starter(text=["a red car", "a cat"], num_images_per_prompt=2, **small).notes
+    assert [n.text for n in told] == ["hardly anything of 'a red car' is drawn red in 2 of 2 pictures"]
+    with BatchingEngine(4) as engine:
+        asked = [engine.submit(starter, ask(text=text, **small)) for text in ("a red car", "a dog")]
+        assert [[n.kind for n in one.result(60).notes] for one in asked] == [["colour"], []]
+    for unseen in ({"text": "a red car", "weights": -1.0}, {"text": ("a red car", "a cow")}, {"text": "a car"}):
+        assert starter(**unseen, **small).notes == [], unseen
+    monkeypatch.undo()
+    assert starter(text="a red car", output_type="np", **small).notes == []  # which are not looked at
