@@ -17,7 +17,9 @@ HUES = {  # degrees from and to; neighbours overlap, so that no shade of a colou
     "red": (330, 25), "orange": (8, 58), "yellow": (35, 80), "green": (65, 185), "turquoise": (140, 215), "cyan": (140, 215),
     "teal": (140, 215), "blue": (165, 270), "purple": (240, 340), "violet": (240, 340), "pink": (280, 20),
 }  # fmt: skip
-BACKGROUND, PALE, DARK, LEAST = 240, 25, 40, 0.1
+BACKGROUND, PALE, DARK = 240, 25, 40  # of 255
+BROWN = 80  # saturation below which orange is called so, or beige
+LEAST = 0.1  # of a thing's pixels
 SIDE = 64  # pixels that are looked at
 
 
@@ -59,5 +61,5 @@ def share_of(picture: Image.Image, colour: str) -> float:
     there = np.asarray(small).min(-1) < BACKGROUND
     (first, last), degrees = HUES[colour], hue * 360 / 256
     inside = (degrees >= first) & (degrees <= last) if first < last else (degrees >= first) | (degrees <= last)
-    coloured = there & inside & (saturation >= PALE) & (value >= DARK)
+    coloured = there & inside & (saturation >= (BROWN if colour == "orange" else PALE)) & (value >= DARK)
     return float(coloured.sum() / max(1, there.sum()))

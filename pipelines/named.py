@@ -74,7 +74,7 @@ def tell_not_understood(rows: Sequence[Row], known: Understanding | None, moved:
         if not found.understood:
             tell("not understood", name=repr(prompt.name), guesses=", ".join(found.nearest))
         elif prompt.kind == "text" and moved:
-            if not found.named_in(prompt.name):
+            if not replace(found, nearest=found.nearest[:1]).named_in(prompt.name):
                 tell("drawn as", name=repr(prompt.name), guess=found.nearest[0])
             for what in (*left_out(prompt.name, found), *unsaid(prompt.name, found, known.nouns)):
                 tell("left out", what=repr(what), name=repr(prompt.name))

@@ -40,8 +40,9 @@ def test_a_colour_is_seen_whatever_its_shade(colour):
     assert share_of(Image.new("RGB", (64, 64), "white"), colour) == 0
 
 
-def test_beige_is_no_orange_and_the_ground_does_not_count():
-    assert share_of(spot("beige"), "orange") < 0.05
+def test_brown_and_beige_are_no_orange_and_the_ground_does_not_count():
+    for brown in ("beige", (165, 150, 130)):
+        assert share_of(spot(brown), "orange") < 0.05
     assert share_of(spot("gainsboro", ground=(255, 250, 245)), "orange") < 0.05
 
 
