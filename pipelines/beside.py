@@ -74,11 +74,13 @@ class Strips:
         embeds: unit embeddings (k, d).
         boxes: the strips (k,). What is in none of them belongs to the nearest.
         ground: what all stand on, where they are drawn alone; None leaves each its own.
+        texts: what names them (k,), "" where that is no text.
     """
 
     embeds: Tensor
     boxes: tuple[Box, ...]
     ground: Colour | None = None
+    texts: tuple[str, ...] = ()
 
     def masks(self, latents: Tensor, seam: float = SEAM) -> Tensor:
         """How much each strip counts at every place of latents (..., h, w), or of pixels: (k, 1, h, w), with sum 1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from unialign_gen.notes import tell
 from unialign_gen.request import Request
 
+from .beside import WHOLE, Strips
 from .phrases import AROUND, bare
 
 HUES = {  # degrees from and to; neighbours overlap, so that no shade of a colour is called another
@@ -23,20 +25,30 @@ LEAST = 0.1  # of a thing's pixels
 SIDE = 64  # pixels that are looked at
 
 
-def tell_colours(images: Any, request: Request) -> None:
+def tell_colours(images: Any, request: Request, strips: Sequence[Strips | None]) -> None:
     """A note of each text whose colour hardly any of its thing's pixels has.
 
     Args:
         images: what was drawn, prompt by prompt; PIL pictures alone are looked at.
+        strips: of each picture what stands beside each other in it, none of all or None where it is one thing.
     """
-    each = request.pictures
-    for i, prompts in enumerate(request.prompts if isinstance(images, list) else ()):
-        (prompt, *others), drawn = prompts, [p for p in images[i * each : (i + 1) * each] if isinstance(p, Image.Image)]
-        colour = colour_said(prompt.name) if prompt.kind == "text" and prompt.weight > 0 and not others else None
-        missing = sum(share_of(picture, colour) < LEAST for picture in drawn) if colour else 0
-        if missing:
-            where = f" in {missing} of {len(drawn)} pictures" if each > 1 else ""
-            tell("colour", name=repr(prompt.name), colour=colour, where=where)
+    found: dict[str, list[bool]] = {}  # of every text, for each of its things whether its colour is missing
+    for i, picture in enumerate(images if request.prompts and isinstance(images, list) else ()):
+        prompt, *others = request.prompts[i // request.pictures]
+        things = strips[i] if strips else None
+        if things is not None:
+            said = list(zip(things.texts, things.boxes, strict=True))
+        else:
+            said = [(prompt.name, WHOLE)] if prompt.kind == "text" and prompt.weight > 0 and not others else []
+        for text, box in said:
+            colour = colour_said(text) if text and isinstance(picture, Image.Image) else None
+            if colour:
+                place = [share * side for share, side in zip(box, picture.size * 2, strict=True)]
+                found.setdefault(text, []).append(share_of(picture.crop(tuple(map(round, place))), colour) < LEAST)
+    for text, missing in found.items():
+        if any(missing):
+            times = f", {sum(missing)} of {len(missing)} times" if len(missing) > 1 else ""
+            tell("colour", name=repr(text), colour=colour_said(text), times=times)
 
 
 def colour_said(text: str) -> str | None:

@@ -93,13 +93,13 @@ class PromptedPipeline:
             conditions, used = self.conditions(request)
             with as_input_error("{error}", ValueError):  # diffusers' own checks, of sizes and the like
                 images = self.upscaled(used, conditions)
-        return self.looked_at(images, notes, used)
+        return self.looked_at(images, notes, used, conditions)
 
-    def looked_at(self, images: Any, notes: list[Note], used: Request) -> PictureOutput:
+    def looked_at(self, images: Any, notes: list[Note], used: Request, conditions: Conditions) -> PictureOutput:
         """What was drawn, with a note more where a thing on white has not the colour that was asked for."""
         with collected() as seen:
             if self.config.get("things_alone"):
-                tell_colours(images, used)
+                tell_colours(images, used, conditions.strips)
         return PictureOutput(images=images, notes=[*notes, *seen], request=used)
 
     def check_options(self, request: Request) -> None:
@@ -329,9 +329,10 @@ class PromptedPipeline:
         moved = moved_prompts(prompts, ready, self.prior, draws)
         unit = mixed_prompts(prompts, moved, ready)
         strips: list[Strips | None] = [None] * len(rows)
-        for i, (_, boxes, ground) in enumerate(rows):
+        for i, (inputs, boxes, ground) in enumerate(rows):
             if boxes is not None:
-                strips[i] = Strips(torch.stack(moved[i]), boxes, ground)
+                texts = tuple(p.name if p.kind == "text" else "" for p in inputs)
+                strips[i] = Strips(torch.stack(moved[i]), boxes, ground, texts)
         return unit.repeat_interleave(times, 0), [one for one in strips for _ in range(times)]
 
     def inputs(self, ready: Request, apart: bool = True) -> list[Row]:

@@ -54,11 +54,25 @@ def test_what_is_drawn_without_its_colour_is_a_note(starter, monkeypatch):
     (told,) = starter(text="a red car", **small).notes
     assert str(told) == "colour: hardly anything of 'a red car' is drawn red"
     told = starter(text=["a red car", "a cat"], num_images_per_prompt=2, **small).notes
-    assert [n.text for n in told] == ["hardly anything of 'a red car' is drawn red in 2 of 2 pictures"]
+    assert [n.text for n in told] == ["hardly anything of 'a red car' is drawn red, 2 of 2 times"]
+    told = starter(text="a red car and two blue cats and a dog", **small).notes
+    assert [n.text[19:] for n in told] == ["'a red car' is drawn red", "'a blue cat' is drawn blue, 2 of 2 times"]
     with BatchingEngine(4) as engine:
         asked = [engine.submit(starter, ask(text=text, **small)) for text in ("a red car", "a dog")]
         assert [[n.kind for n in one.result(60).notes] for one in asked] == [["colour"], []]
     for unseen in ({"text": "a red car", "weights": -1.0}, {"text": ("a red car", "a cow")}, {"text": "a car"}):
         assert starter(**unseen, **small).notes == [], unseen
+    told = starter(text=("a red car", "a cow"), mix="beside", **small).notes
+    assert [n.text for n in told] == ["hardly anything of 'a red car' is drawn red"]
     monkeypatch.undo()
     assert starter(text="a red car", output_type="np", **small).notes == []  # which are not looked at
+
+
+def test_each_of_several_things_is_looked_at_in_its_place(starter, monkeypatch):
+    """One that has the colour of its neighbour is not taken for it."""
+    half = [Image.new("RGB", (64, 64), "white")]
+    half[0].paste(Image.new("RGB", (32, 64), "orange"), (32, 0))
+    monkeypatch.setattr(starter, "upscaled", lambda *_: half)
+    small = {"seed": 0, "upscale": 1, "num_inference_steps": 1}
+    told = [starter(text=text, **small).notes for text in ("an orange dog and a cat", "a cat and an orange dog")]
+    assert [[n.kind for n in notes] for notes in told] == [["colour"], []]

@@ -80,7 +80,7 @@ SENTENCES = {
     "not understood": "{name} is like nothing that this checkpoint knows: the nearest it knows are {guesses}",
     "drawn as": "{name} is drawn as the nearest that this checkpoint knows: {guess}",
     "left out": "of {name} {what} may be missing: nothing that this checkpoint takes it for has such a name",
-    "colour": "hardly anything of {name} is drawn {colour}{where}",
+    "colour": "hardly anything of {name} is drawn {colour}{times}",
     "distilled": "this decoder was distilled to draw in {own} steps: in {steps} its pictures are worse",
     "truncated": "the text is longer than the encoder's {limit} tokens: not read is {rest}",
     "settings not kept": "{name} has no settings inside: {reason}",

@@ -214,6 +214,6 @@ def draw_together(pipeline: PromptedPipeline, members: Sequence[Member]) -> list
     except AllStoppedError:
         images = [None] * ends[-1]
     return [
-        pipeline.looked_at(images[span], m.notes, m.used) if m.error is None else m.error
+        pipeline.looked_at(images[span], m.notes, m.used, m.conditions) if m.error is None else m.error
         for m, span in zip(members, spans, strict=True)
     ]
