@@ -1,4 +1,4 @@
-"""What a compound noun names: its last word. "A car key" is a key, where its embedding may lie nearest to cars."""
+"""What a text of one thing names: its noun. "A car key" is a key, where its embedding may lie nearest to cars."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
-from unialign_gen.concepts.understanding import Understood
-from unialign_gen.media.text import with_article
+from torch import Tensor
+
+from unialign_gen.concepts.understanding import Understanding, Understood
 
 from .phrases import ABOVE, AROUND, BELOW, BESIDE, COLOURS, DETERMINERS, OF, bare, singular
 
 PICTURE = r"(?:an? )?(?:picture|photo|drawing|painting|sketch|icon|illustration|cartoon) of "
-SURE = 0.55  # nearness of a noun to what has its name: less of it is drawn as anything
+# how near a text must lie to what has its name, and how many known things may be nearer; others mean another thing by it
+NEAR, NEARER = 0.35, 30
+AHEAD = 0.35  # by how much what is drawn may lie nearer than what is called as the noun alone
 FUNCTION_WORDS = DETERMINERS | set(" ".join((*AROUND, *BESIDE, *ABOVE, *BELOW, *OF)).split())
 FUNCTION_WORDS |= {"or", "to", "for", "from", "by", "is", "are", "was", "were", "has", "have"}
 THINGS = {"building", "ceiling", "clothing", "earring", "painting", "pudding", "spring", "string", "wedding"}  # and no verbs
@@ -23,7 +26,7 @@ FORMS = {  # last words that say how a thing is shown, or what of it
 
 
 class Compound(NamedTuple):
-    """A text of one thing in several words: what stands before them, the words before its noun, the noun, and what follows."""
+    """A text of one thing: what stands before its words, the words before its noun, the noun, and what follows."""
 
     start: str
     before: list[str]
@@ -32,14 +35,14 @@ class Compound(NamedTuple):
 
 
 def compound(text: str, nouns: Collection[str]) -> Compound | None:
-    """A text's parts if it is a compound noun, perhaps with a place or the like after it.
+    """A text's parts if it names one thing in a word or a few, perhaps with a place or the like after it.
 
     >>> compound("a red car key on a table", {"key", "car"})
     Compound(start='a ', before=['red', 'car'], noun='key', rest=' on a table')
     """
     start = rf"(?:{PICTURE})?(?:(?:{'|'.join(DETERMINERS)}) )?"
     place = rf"(?: (?:{'|'.join(AROUND)}) .*)?"
-    found = re.fullmatch(rf"({start})((?:[^\W\d_]+ ){{1,3}})([^\W\d_]{{3,}})({place})", bare(text), re.I)
+    found = re.fullmatch(rf"({start})((?:[^\W\d_]+ ){{0,3}})([^\W\d_]{{3,}})({place})", bare(text), re.I)
     if found is None:
         return None
     before, noun = found[2].lower().split(), found[3].lower()
@@ -49,28 +52,37 @@ def compound(text: str, nouns: Collection[str]) -> Compound | None:
     return Compound(found[1], before, noun, found[4])
 
 
-def shortened(text: str, understood: Understood, nouns: Collection[str]) -> tuple[str, str] | None:
-    """A compound that is understood as something else than its noun, without the known things before that, or in
-    one word where that is known, and its noun; None where nothing known has such a name.
+def meant(text: str, known: Understanding, near: Tensor) -> tuple[int, int] | None:
+    """The known thing that a text is drawn as and the one that it names, where they are not the same; None where nothing known
+    has such a name, or all that has it lies far from the text.
 
-    >>> shortened("a red car key", Understood(True, 0.8, ("police car", "bus")), {"car", "key"})
-    ('a red key', 'key')
-    >>> shortened("a snow man", Understood(True, 0.8, ("snow", "cloud")), {"snow", "snowman"})
-    ('a snowman', 'snowman')
-    >>> shortened("a police car", Understood(True, 0.8, ("police car", "bus")), {"car", "key"})
+    What is called as the whole text goes before what is called as its noun, of several the nearest.
+
+    Args:
+        near: how near the text lies to everything known (things,).
+
+    >>> import torch
+    >>> from unialign_gen.concepts import Understanding
+    >>> known = Understanding(["car", "old key", "car park"], torch.eye(3), torch.eye(3), {})
+    >>> meant("a red car key", known, torch.tensor([0.7, 0.5, 0.2]))
+    (0, 1)
     """
-    found = compound(text, nouns)
+    found = compound(text, known.nouns)
     if found is None:
         return None
-    joined, kept = found.before[-1] + found.noun, found.before[:-1]
-    if joined not in nouns:
-        joined = found.noun
-        kept = [word for word in found.before if word in COLOURS or not (word in nouns or names(understood, word, nouns))]
-    called = (singular(joined, nouns) or joined) in nouns
-    if names(understood, joined, nouns) or not called or len(kept) == len(found.before):
+    one, drawn = singular(found.noun, known.nouns) or found.noun, int(near.argmax())
+    if any(has_word(known.names[drawn], word, known.nouns) for word in found.rest.split()):
+        return None  # "cloud with rain" is one thing
+    before = [word for word in found.before if word not in COLOURS]
+    whole = (known.called.get(name, []) for name in (" ".join([*before, one]), before[-1] + one)) if before else ()
+    places, least = next(filter(None, whole), None), NEAR
+    if places is None and not has_word(known.names[drawn], one, known.nouns):
+        least = max(NEAR, float(near[drawn]) - AHEAD)
+        places = [place for name in (one, f"{one}s") for place in known.called.get(name, [])]
+    if not places or drawn in places:
         return None
-    short, article = " ".join([*kept, joined]), re.fullmatch(r"(.*)\ban? ", found.start, re.I)
-    return (article[1] + with_article(short) if article else found.start + short) + found.rest, joined
+    best = max(places, key=lambda place: float(near[place]))
+    return (drawn, best) if near[best] >= least and int((near > near[best]).sum()) < NEARER else None
 
 
 def unsaid(text: str, understood: Understood, nouns: Collection[str]) -> list[str]:
@@ -82,18 +94,21 @@ def unsaid(text: str, understood: Understood, nouns: Collection[str]) -> list[st
     ['strawberry']
     """
     found = compound(text, nouns)
-    if found is None:
+    if found is None or not found.before:
         return []
-    if names(understood, found.noun, nouns):
+    drawn = understood.nearest[0]
+    if has_word(drawn, found.noun, nouns):
         return [word for word in found.before if word in nouns and word not in COLOURS and not understood.named_in(word)]
     said = found.start or found.noun in nouns  # two words alone may be anything
-    return [found.noun] if said and any(names(understood, word, nouns) for word in found.before) else []
+    return [found.noun] if said and any(has_word(drawn, word, nouns) for word in found.before) else []
 
 
-def names(understood: Understood, word: str, nouns: Collection[str]) -> bool:
-    """Whether what a text is drawn as, the nearest known thing, has a word in its name: the same, in another number, or as the
-    end of a longer one.
+def has_word(name: str, word: str, nouns: Collection[str]) -> bool:
+    """Whether a name has a word: the same, in another number, or as the end of a longer one.
+
+    >>> [has_word(name, "trucks", {"truck"}) for name in ("firetruck", "pickup truck", "train")]
+    [True, True, False]
     """
     one = singular(word, nouns) or word
-    said = re.findall(r"[^\W\d_]+", understood.nearest[0].lower())
+    said = re.findall(r"[^\W\d_]+", name.lower())
     return any(one in (w, singular(w, nouns)) or (len(one) > 2 and w.endswith(one)) for w in said)

@@ -1,4 +1,4 @@
-"""What a text is drawn as, where that is not itself as one point: the several things that it names, or its noun."""
+"""What a text is drawn as, where that is not the point that it is encoded to: the things that it names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from unialign_gen.aligner import Aligner
 from unialign_gen.concepts import Understanding
@@ -15,8 +16,9 @@ from unialign_gen.notes import tell
 from unialign_gen.request import Prompt
 
 from .beside import Box, Colour
-from .compounds import SURE, names, shortened, unsaid
-from .phrases import are_things, colour_of, left_out, phrases_of, related
+from .compounds import meant, unsaid
+from .phrases import COLOURS, are_things, bare, colour_of, left_out, phrases_of, related
+from .prior import EmbeddingPrior
 from .prompts import encode_prompts
 
 # a prompt's inputs, where they stand if that is apart, and on what ground
@@ -49,17 +51,20 @@ def several(prompt: Prompt, known: Understanding, aligner: Aligner, apart: bool,
     return every, phrases.boxes, ground
 
 
-def by_noun(prompt: Prompt, known: Understanding, aligner: Aligner) -> Prompt:
-    """A text that lies near what stands before its noun, "a car key" near cars, where the noun lies, if that is known."""
+def by_name(prompt: Prompt, known: Understanding, prior: EmbeddingPrior) -> Prompt:
+    """A text that lies nearest to another thing than it names, "a car key" near cars, as far from what it names instead; with
+    the colour that it says.
+    """
     if prompt.kind != "text":
         return prompt
-    short = shortened(prompt.value, known(prompt.embedding[None], "text")[0], known.nouns)
-    if short is None:
+    found = meant(prompt.value, known, known.nearness(prompt.embedding[None])[0])
+    if found is None:
         return prompt
-    ((other,),) = encode_prompts(aligner, [[Prompt("text", short[0])]])
-    (found,) = known(other.embedding[None], "text")
-    sure = found.nearness >= SURE and names(found, short[1], known.nouns)
-    return replace(prompt, embedding=other.embedding) if sure else prompt
+    drawn, named = prior.points[[*found]].float()
+    shift = named - drawn
+    if COLOURS.keys() & set(bare(prompt.value).lower().split()):
+        shift = prior.without_named(shift)
+    return replace(prompt, embedding=F.normalize(prompt.embedding + shift.to(prompt.embedding), dim=0))
 
 
 def tell_not_understood(rows: Sequence[Row], known: Understanding | None, moved: bool) -> None:

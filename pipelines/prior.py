@@ -149,6 +149,14 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         apart = ((points - row) @ whitening).square().sum(1)  # (count,)
         return log_counts - apart / (2 * self.config["bandwidth"])
 
+    def without_named(self, offset: Tensor) -> Tensor:
+        """A difference of embeddings (d,) without what it has along the directions that prompts name, colours say."""
+        if not self.config["directions"]:
+            return offset
+        whitening, named = (b.to(offset.device, torch.float32) for b in (self.whitening, self.named))
+        white = offset.float() @ whitening
+        return torch.linalg.solve(whitening.T, white - (white @ named.T) @ named).to(offset)
+
     def _expected(self, row: Tensor) -> tuple[Tensor, int]:
         """p(e) of a prompt (d,), and the likeliest point's place."""
         weights, points = self.log_weights(row), self.points.to(row.device, torch.float32)

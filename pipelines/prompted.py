@@ -27,7 +27,7 @@ from .conditions import Conditions
 from .drawn_colour import tell_colours
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
-from .named import Row, by_noun, several, tell_not_understood, understanding_in
+from .named import Row, by_name, several, tell_not_understood, understanding_in
 from .output import FROM_UNIT, PictureOutput
 from .prior import EmbeddingPrior, each, temperature_of
 from .prompts import beside, encode_prompts, generators, mixed_prompts, moved_prompts, picture_seeds
@@ -353,9 +353,9 @@ class PromptedPipeline:
             return found or (row, None, None)
 
         rows = [parted(row) for row in ready.prompts]
-        if known is None:
+        if known is None or self.prior is None:
             return rows
-        moved = {id(p): by_noun(p, known, self.aligner) for row, _, _ in rows for p in row}  # each of several once
+        moved = {id(p): by_name(p, known, self.prior) for row, _, _ in rows for p in row}  # each of several once
         return [([moved[id(p)] for p in row], boxes, ground) for row, boxes, ground in rows]
 
     def points(self, ready: Request) -> Tensor:

@@ -73,6 +73,17 @@ class Understanding:
         """The last word of every name."""
         return frozenset(name.lower().split()[-1] for name in self.names if name.strip())
 
+    @cached_property
+    def called(self) -> dict[str, list[int]]:
+        """Places of the things that have a name, and of those whose name ends with a word."""
+        found: dict[str, list[int]] = {}
+        for place, name in enumerate(self.names):
+            words = name.lower().split()
+            last = words[-1:] if all(word.isalpha() for word in words) else []  # not that of "card figures - heart"
+            for said in {" ".join(words), *last}:
+                found.setdefault(said, []).append(place)
+        return found
+
     @classmethod
     def from_checkpoint(cls, folder: Path) -> Understanding | None:
         """That of the checkpoint in `folder`, with the points of its prior; None where it has none.
