@@ -18,8 +18,8 @@ NEAR, NEARER = 0.35, 30
 AHEAD = 0.35  # by how much what is drawn may lie nearer than what is called as the noun alone
 FUNCTION_WORDS = DETERMINERS | set(" ".join((*AROUND, *BESIDE, *ABOVE, *BELOW, *OF)).split())
 FUNCTION_WORDS |= {"or", "to", "for", "from", "by", "is", "are", "was", "were", "has", "have"}
-THINGS = {"building", "ceiling", "clothing", "earring", "painting", "pudding", "spring", "string", "wedding"}  # and no verbs
-FORMS = {  # last words that say how a thing is shown, or what of it
+NO_VERBS = {"building", "ceiling", "clothing", "earring", "painting", "pudding", "spring", "string", "wedding"}
+FORMS = {  # last words that say how a thing is shown, or which part
     *("emoji", "icon", "symbol", "sign", "logo", "sticker", "clipart", "drawing", "sketch", "picture", "photo", "painting"),
     *("illustration", "cartoon", "silhouette", "outline", "contour", "profile", "face", "head"),
 }
@@ -46,7 +46,7 @@ def compound(text: str, nouns: Collection[str]) -> Compound | None:
     if found is None:
         return None
     before, noun = found[2].lower().split(), found[3].lower()
-    doing = [word for word in (*before, noun) if re.fullmatch(r"\w{3,}ing", word) and word not in THINGS]
+    doing = [word for word in (*before, noun) if re.fullmatch(r"\w{3,}ing", word) and word not in NO_VERBS]
     if doing or noun in FORMS or noun in COLOURS or FUNCTION_WORDS & {*before}:
         return None
     return Compound(found[1], before, noun, found[4])

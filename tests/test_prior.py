@@ -327,3 +327,15 @@ def test_a_films_moments_are_moved(starter, tmp_path, monkeypatch):
     own, draws = starter.prior.config["temperature"], picture_seeds(0, len(seen[1]), 1)
     assert torch.allclose(seen[0], starter.prior(seen[1], temperature=own, generator=draws), atol=1e-6)
     assert not torch.allclose(seen[0], seen[1], atol=1e-3)
+
+
+def test_a_difference_without_what_prompts_name_has_none_of_it(starter):
+    """Colours, say: along those directions, orthonormal after whitening, nothing of it is left, and all of the rest is."""
+    prior = starter.prior
+    offset = torch.randn(256, generator=torch.Generator().manual_seed(0))
+    left = prior.without_named(offset)
+    white, named = prior.whitening.float(), prior.named.float()
+    assert float(((left @ white) @ named.T).abs().max()) < 1e-2 < float(((offset @ white) @ named.T).abs().max())
+    gone = (offset - left) @ white
+    assert torch.allclose((gone @ named.T) @ named, gone, atol=1e-2)
+    assert torch.equal(EmbeddingPrior(256, 5).without_named(offset), offset)  # which knows no such directions
