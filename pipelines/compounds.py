@@ -52,25 +52,26 @@ def compound(text: str, nouns: Collection[str]) -> Compound | None:
     return Compound(found[1], before, noun, found[4])
 
 
-def meant(text: str, known: Understanding, near: Tensor) -> tuple[int, int] | None:
-    """The known thing that a text is drawn as and the one that it names, where they are not the same; None where nothing known
-    has such a name, or all that has it lies far from the text.
+def meant(text: str, known: Understanding, near: Tensor, drawn: int) -> int | None:
+    """The place of the known thing that a text names, where it is drawn as another; None where nothing known is called so, or
+    all that is lies far from the text.
 
     What is called as the whole text goes before what is called as its noun, of several the nearest.
 
     Args:
         near: how near the text lies to everything known (things,).
+        drawn: the place of what it is drawn as.
 
     >>> import torch
     >>> from unialign_gen.concepts import Understanding
     >>> known = Understanding(["car", "old key", "car park"], torch.eye(3), torch.eye(3), {})
-    >>> meant("a red car key", known, torch.tensor([0.7, 0.5, 0.2]))
-    (0, 1)
+    >>> meant("a red car key", known, torch.tensor([0.7, 0.5, 0.2]), drawn=0)
+    1
     """
     found = compound(text, known.nouns)
     if found is None:
         return None
-    one, drawn = singular(found.noun, known.nouns) or found.noun, int(near.argmax())
+    one = singular(found.noun, known.nouns) or found.noun
     if any(has_word(known.names[drawn], word, known.nouns) for word in found.rest.split()):
         return None  # "cloud with rain" is one thing
     before = [word for word in found.before if word not in COLOURS]
@@ -82,7 +83,7 @@ def meant(text: str, known: Understanding, near: Tensor) -> tuple[int, int] | No
     if not places or drawn in places:
         return None
     best = max(places, key=lambda place: float(near[place]))
-    return (drawn, best) if near[best] >= least and int((near > near[best]).sum()) < NEARER else None
+    return best if near[best] >= least and int((near > near[best]).sum()) < NEARER else None
 
 
 def unsaid(text: str, understood: Understood, nouns: Collection[str]) -> list[str]:

@@ -52,24 +52,29 @@ def several(prompt: Prompt, known: Understanding, aligner: Aligner, apart: bool,
 
 
 def by_name(prompt: Prompt, known: Understanding, prior: EmbeddingPrior) -> Prompt:
-    """A text that lies nearest to another thing than it names, "a car key" near cars, as far from what it names instead; with
-    the colour that it says.
+    """A text that is drawn as another thing than it names, "a car key" as a car, as far from what it names instead; with the
+    colour that it says.
     """
     if prompt.kind != "text":
         return prompt
-    found = meant(prompt.value, known, known.nearness(prompt.embedding[None])[0])
-    if found is None:
+    drawn = drawn_as(prompt, prior)
+    named = meant(prompt.value, known, known.nearness(prompt.embedding[None])[0], drawn)
+    if named is None:
         return prompt
-    drawn, named = prior.points[[*found]].float()
-    shift = named - drawn
+    shift = prior.points[named].float() - prior.points[drawn].float()
     if COLOURS.keys() & set(bare(prompt.value).lower().split()):
         shift = prior.without_named(shift)
     return replace(prompt, embedding=F.normalize(prompt.embedding + shift.to(prompt.embedding), dim=0))
 
 
-def tell_not_understood(rows: Sequence[Row], known: Understanding | None, moved: bool) -> None:
-    """A note on every encoded prompt that is like nothing the checkpoint knows; and where the prior has `moved` them on words
-    that are drawn as others or hardly at all.
+def drawn_as(prompt: Prompt, prior: EmbeddingPrior) -> int:
+    """The place of the known thing that an encoded prompt is moved to: the likeliest, which need not be the nearest."""
+    return int(prior.log_weights(prompt.embedding.float()).argmax())
+
+
+def tell_not_understood(rows: Sequence[Row], known: Understanding | None, prior: EmbeddingPrior | None) -> None:
+    """A note on every encoded prompt that is like nothing the checkpoint knows; and where a prior moves them, on words that are
+    drawn as others or hardly at all.
     """
     if known is None:
         return
@@ -78,9 +83,11 @@ def tell_not_understood(rows: Sequence[Row], known: Understanding | None, moved:
         (found,) = known(prompt.embedding[None], prompt.kind)
         if not found.understood:
             tell("not understood", name=repr(prompt.name), guesses=", ".join(found.nearest))
-        elif prompt.kind == "text" and moved:
-            if not replace(found, nearest=found.nearest[:1]).named_in(prompt.name):
-                tell("drawn as", name=repr(prompt.name), guess=found.nearest[0])
+        elif prompt.kind == "text" and prior is not None:
+            drawn = known.names[drawn_as(prompt, prior)]
+            if not replace(found, nearest=(drawn,)).named_in(prompt.name):
+                tell("drawn as", name=repr(prompt.name), guess=drawn)
+            found = replace(found, nearest=(drawn, *(name for name in found.nearest if name != drawn)))
             for what in (*left_out(prompt.name, found), *unsaid(prompt.name, found, known.nouns)):
                 tell("left out", what=repr(what), name=repr(prompt.name))
 

@@ -284,7 +284,8 @@ class PromptedPipeline:
                 raise InputError(f"{name} moves prompts that are encoded; embeds are drawn where they are: leave it out")
         ready = self.encoded(request)
         rows = self.inputs(ready, apart)
-        tell_not_understood(rows, understanding_in(checkpoint_folder(self)), moved=ready.prior_strength != 0)
+        moving = None if ready.prior_strength == 0 else self.prior
+        tell_not_understood(rows, understanding_in(checkpoint_folder(self)), moving)
         return ready, rows
 
     def sampled(self, request: Request) -> Request:
