@@ -47,7 +47,7 @@ def compound(text: str, nouns: Collection[str]) -> Compound | None:
         return None
     before, noun = found[2].lower().split(), found[3].lower()
     doing = [word for word in (*before, noun) if re.fullmatch(r"\w{3,}ing", word) and word not in NO_VERBS]
-    if doing or noun in FORMS or noun in COLOURS or FUNCTION_WORDS & {*before}:
+    if doing or noun in FORMS or (before and noun in COLOURS) or FUNCTION_WORDS & {*before}:
         return None
     return Compound(found[1], before, noun, found[4])
 

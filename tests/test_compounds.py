@@ -46,6 +46,7 @@ def near(**places):
         ("a bird and a key", None),
         ("a bird on blue", None),
         ("a bird blue", None),
+        ("an orange", ("an ", [], "orange", "")),  # a fruit
         ("a spider playing soccer", None),  # no noun of what comes before
         ("a dog face", None),  # how it is shown
         ("dog, animal, pet", None),  # a list of words
