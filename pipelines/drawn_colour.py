@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from unialign_gen.notes import tell
 from unialign_gen.request import Request
 
 from .beside import WHOLE, Strips
-from .phrases import AROUND, bare
+from .phrases import AROUND, bare, split
 
 HUES = {  # degrees from and to; neighbours overlap, so that no shade of a colour is called another
     "red": (330, 25), "orange": (8, 58), "yellow": (35, 80), "green": (65, 185), "turquoise": (140, 215), "cyan": (140, 215),
@@ -57,8 +56,8 @@ def colour_said(text: str) -> str | None:
     >>> colour_said("a big orange elephant on grass"), colour_said("an orange"), colour_said("a red and blue parrot")
     ('orange', None, None)
     """
-    *said, _ = re.split(rf" (?:{'|'.join(AROUND)}) ", bare(text).lower())[0].split() or [""]
-    found = {word for word in said if word in HUES}
+    thing = next(iter(split(bare(text).lower(), AROUND)), "")
+    found = {word for word in thing.split()[:-1] if word in HUES}
     return found.pop() if len(found) == 1 else None
 
 
