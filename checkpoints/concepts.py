@@ -91,6 +91,13 @@ def draw(pipeline: Any, wanted: Sequence[Prompt], seed: int, **options: Any) -> 
     return pictures, points
 
 
+def hues_kept(drawn: Sequence[Image.Image], wanted: Sequence[Prompt]) -> dict[str, Any]:
+    """The share of drawings whose hue is that of the picture that they were drawn from, of pictures that have one."""
+    hues = [faithfulness.dominant_hue(Image.open(p.value).convert("RGB")) for p in wanted]
+    made = [faithfulness.dominant_hue(picture) for picture in drawn]
+    return faithfulness.share([hue == own for hue, own in zip(made, hues, strict=True) if own])
+
+
 def evaluate(
     pipeline: Any, root: Path, limit: int = 200, seed: int = 0, judge: Judge | None = None, **options: Any
 ) -> dict[str, Any]:
@@ -106,8 +113,10 @@ def evaluate(
         real = judge.features([Image.open(p.value).convert("RGB") for p in wanted["image"]])
         result[split] = {}
         for kind, ps in wanted.items():
-            drawn = judge.features(draw(pipeline, ps, seed, **options)[0])
-            result[split][kind] = score(judge, drawn, ps, real)
+            drawn, _ = draw(pipeline, ps, seed, **options)
+            result[split][kind] = score(judge, judge.features(drawn), ps, real)
+            if kind == "image":
+                result[split][kind]["hue_kept"] = hues_kept(drawn, ps)
         result[split]["ceiling"] = score(judge, real, wanted["image"])
     drawn_for = partial(draw, pipeline, seed=seed, **options)
     result["faithfulness"] = faithfulness.evaluate(pipeline, root, drawn_for, judge, limit, understanding(pipeline))
@@ -133,6 +142,7 @@ def table(result: dict[str, Any]) -> str:
         span = f"{low:.1%} - {high:.1%}"
         row = f"{split:<13}{kind:<9}{s['top1']:>7.1%}  {span:<15}{share:>10}{s['top5']:>8.1%}{s['n']:>6}{away:>9}"
         lines.append(row.rstrip())
-    lines.append(faithfulness.table(result["faithfulness"]))
+    kept = {f"hue kept, {split}": result[split]["image"]["hue_kept"] for split in SPLITS if "image" in result[split]}
+    lines.append(faithfulness.table(result["faithfulness"] | kept))
     chance = result["chance"]
     return "\n".join([*lines, f"chance {chance['top1']:.1%} and {chance['top5']:.1%} among {result['concepts']} concepts"])

@@ -63,7 +63,7 @@ def by_name(prompt: Prompt, known: Understanding, prior: EmbeddingPrior) -> Prom
         return prompt
     shift = prior.points[named].float() - prior.points[drawn].float()
     if COLOURS.keys() & set(bare(prompt.value).lower().split()):
-        shift = prior.without_named(shift)
+        shift = prior.without_colour(shift)
     return replace(prompt, embedding=F.normalize(prompt.embedding + shift.to(prompt.embedding), dim=0))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Integral
 
@@ -16,6 +17,8 @@ from unialign_gen.errors import InputError
 Draw = torch.Generator | int | None
 Draws = Draw | Sequence[torch.Generator] | Sequence[int]
 FEWEST = 4  # pictures of a thing that say how pictures of it differ
+SAID = {"colour": 0.5, "layout": 0.001}  # shares of prompts that say one, but for pictures, which all have their colours
+STEPS = 6  # of the values of neighbours, in a standard deviation
 STREAM = 1 << 62  # so that the prior's numbers and the decoder's first noise, of one seed, have nothing to do with each other
 
 
@@ -31,16 +34,27 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         p(e) = sum_i softmax_i(log n_i - |(e - x_i) W|^2 / (2 bandwidth)) x_i
 
     (the posterior of linear discriminant analysis, Fisher 1936, and the estimate of Nadaraya 1964 and Watson 1964; with W = 1
-    and every n_i alike that of von Mises-Fisher noise of concentration 1 / bandwidth). The prompt moves only in the
-    directions that tell things apart, by the matrix A, and keeps what it says of the others, a colour or a number say:
+    and every n_i alike that of von Mises-Fisher noise of concentration 1 / bandwidth). A picture as a prompt lies among other
+    pictures, and those of a thing, faces and whole figures say, need not lie about one mean. So for pictures the weight of a
+    thing is a sum over its own (a kernel density, Parzen 1962), of one bandwidth, where the prior keeps them as `neighbours`:
+    in few directions, those in which things differ most, and in eight bits. How the prompt differs from its thing,
+    r = e - p(e) / |p(e)|, is error, but for what it says. If it says a colour, the part of r along the colours' directions
+    stays; if it says a layout, three of them or two beside each other, it is no one thing, and all of r stays. Both are known
+    by how known pictures are moved by them: of a colour or layout j in whitened coordinates by c_j, in the mean, and by
+    c_0 = 0 where nothing is said. The share of it that stays is the posterior
 
-        m(e) = e + strength (p(e) / |p(e)| - e) A
+        g = 1 - softmax_j(log(n (1 - s) / s) [j = 0] - |r W V^T - c_j|^2 / (2 spread^2))_0
 
-    and what it does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. The noise is
-    Gaussian or, where the prior keeps `pictures`, how one of those of the likeliest thing differs from it: a point where a
-    picture was is drawn better than one where none was; seeds that follow each other go through all of them before any
-    repeats. A thing that has fewer than four stays at its mean.
-    Along the directions that prompts name, rows of `named`, there is the less noise the more the prompt says of them. The
+    of n colours, or layouts, whose directions are the rows of V, and which a share s of prompts say: half of them a colour,
+    few a layout. A picture has its colours: there g is 1. So with g for colours and h for layouts
+
+        m(e) = e + strength (p(e) / |p(e)| + h r + (1 - h) g r W V^T V W^-1 - e)
+
+    and what the prompt does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. The
+    noise is Gaussian or, where the prior keeps `pictures`, how one of those of the likeliest thing differs from it: a point
+    where a picture was is drawn better than one where none was. Seeds that follow each other go through all of them, those
+    nearest to the prompt first, before any repeats. A thing that has fewer than four stays at its mean. There is the less
+    noise along the directions of colours the more the prompt says one, and the less at all the more it says a layout. The
     result is brought back to norm 1.
 
     Args:
@@ -48,17 +62,20 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         count: number of known points.
         bandwidth: above 0; how far a point is felt, in squared standard deviations. Small ones choose the nearest.
         strength: 0 to 1, what a call uses when it names none.
-        directions: how many directions prompts name. None: A is the identity, and no direction is spared from the noise.
+        colours, layouts: how many are known, and how many directions they have; none by default.
+        neighbours: how many pictures are kept that picture prompts are compared with, and in how many directions.
+        spread: how far what a prompt says lies from that, in standard deviations of pictures of one thing.
         temperature: what pictures are drawn at where a call names none; embeddings are at 0 then.
-        said: how far along these a prompt lies from its thing that says everything of them, in standard deviations.
         likeliest: p(e) is the likeliest point in place of the mean: what lies between points is drawn less well.
         pictures: number of pictures of points whose differences are kept; 0: the noise is Gaussian.
+        picture_bandwidth: that of the kernels about neighbours.
 
     Buffers: `points` (count, embed_dim), the known unit vectors; `log_counts` (count), zeros at first; `whitening` W
-    (embed_dim, embed_dim), the identity at first; and, unless `directions` is None, `moves` A (embed_dim, embed_dim), the
-    identity at first, and `named` (directions, embed_dim), orthonormal rows in whitened coordinates; and with `pictures`
-    `deviations` (pictures, embed_dim), how each differs from its point, in whitened coordinates, and `shows` (pictures), the
-    places of their points.
+    (embed_dim, embed_dim), the identity at first; with `colours` (n, k) `colour_axes` (k, embed_dim), orthonormal rows V in
+    whitened coordinates, and `colour_shifts` (n, k), the c_j; the same with `layouts`; with `neighbours` (n, k)
+    `neighbour_axes` (k, embed_dim), orthonormal rows too, `neighbour_values` (n, k), int8, of sixths of a standard deviation,
+    and `neighbour_shows` (n), the places of their points; and with `pictures` `deviations` (pictures, embed_dim), how each
+    differs from its point, in whitened coordinates, and `shows` (pictures), the places of their points.
 
     Raises:
         InputError: a bandwidth or a strength outside its range.
@@ -74,8 +91,13 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     points: Tensor
     log_counts: Tensor
     whitening: Tensor
-    moves: Tensor
-    named: Tensor
+    colour_axes: Tensor
+    colour_shifts: Tensor
+    layout_axes: Tensor
+    layout_shifts: Tensor
+    neighbour_axes: Tensor
+    neighbour_values: Tensor
+    neighbour_shows: Tensor
     deviations: Tensor
     shows: Tensor
 
@@ -86,11 +108,14 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         count: int = 1,
         bandwidth: float = 0.03,
         strength: float = 0.7,
-        directions: int | None = None,
-        said: float = 3.0,
+        colours: tuple[int, int] | None = None,
+        layouts: tuple[int, int] | None = None,
+        neighbours: tuple[int, int] | None = None,
+        spread: float = 0.7,
         temperature: float = 0.0,
         likeliest: bool = False,
         pictures: int = 0,
+        picture_bandwidth: float = 12.0,
     ):
         super().__init__()
         if not bandwidth > 0:
@@ -99,9 +124,14 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         self.register_buffer("points", torch.zeros(count, embed_dim))
         self.register_buffer("log_counts", torch.zeros(count))
         self.register_buffer("whitening", torch.eye(embed_dim))
-        if directions is not None:
-            self.register_buffer("moves", torch.eye(embed_dim))
-            self.register_buffer("named", torch.zeros(directions, embed_dim))
+        for name, sizes in (("colour", colours), ("layout", layouts)):
+            if sizes:
+                self.register_buffer(f"{name}_axes", torch.zeros(sizes[1], embed_dim))
+                self.register_buffer(f"{name}_shifts", torch.zeros(*sizes))
+        if neighbours:
+            self.register_buffer("neighbour_axes", torch.zeros(neighbours[1], embed_dim))
+            self.register_buffer("neighbour_values", torch.zeros(*neighbours, dtype=torch.int8))
+            self.register_buffer("neighbour_shows", torch.zeros(neighbours[0], dtype=torch.long))
         if pictures:
             self.register_buffer("deviations", torch.zeros(pictures, embed_dim))
             self.register_buffer("shows", torch.zeros(pictures, dtype=torch.long))
@@ -112,6 +142,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         strength: float | None = None,
         temperature: float = 0.0,
         generator: Draws = None,
+        pictures: Sequence[bool] | None = None,
     ) -> Tensor:
         """Unit embeddings (B, embed_dim), moved, in fp32.
 
@@ -121,6 +152,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             temperature: 0 gives the mean; 1 differs as pictures of one thing do.
             generator: where the draw comes from, a generator or a seed: one for each row, where rows with the same seed share
                 their draw, or one for all: row i of B draws by seed * B + i.
+            pictures: which rows (B,) are embeddings of pictures; none by default.
 
         Raises:
             InputError: a strength that is not between 0 and 1, a temperature below 0, or generators that are not one a row.
@@ -132,64 +164,77 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             return embeddings
         # one by one: products of matrices round differently with the number of rows, and a prompt's picture should not
         # depend on what is asked for beside it
-        found, things = zip(*(self._expected(row) for row in embeddings), strict=True)
-        known = F.normalize(torch.stack(found), dim=1)  # (B, d)
-        moved = torch.stack([self._moved(e, k, strength) for e, k in zip(embeddings, known, strict=True)])
-        if temperature:
-            whitening = self.whitening.to(embeddings.device, torch.float32)
-            rows = zip(embeddings - known, things, each(generator, len(known)), strict=True)
-            moved = moved + temperature * torch.stack([self._noise(*row, whitening) for row in rows])
-        return F.normalize(moved, dim=1)
+        draws = each(generator, len(embeddings))
+        rows = zip(embeddings, draws, pictures or [False] * len(embeddings), strict=True)
+        moved = [self._moved(e, strength, temperature, draw, picture) for e, draw, picture in rows]
+        return F.normalize(torch.stack(moved), dim=1)
 
-    def log_weights(self, row: Tensor) -> Tensor:
-        """What p(e) takes the softmax of (count,): how likely an embedding (d,) is of each of the known things."""
+    def log_weights(self, row: Tensor, picture: bool = False) -> Tensor:
+        """What p(e) takes the softmax of (count,): how likely an embedding (d,), of a picture or not, is of each thing."""
         points, log_counts, whitening = (
             b.to(row.device, torch.float32) for b in (self.points, self.log_counts, self.whitening)
         )
+        if picture and self.config["neighbours"]:
+            here = row @ whitening @ self.neighbour_axes.to(whitening).T * STEPS
+            near = (self.neighbour_values.to(here) - here).square().sum(1) / (-2 * STEPS**2 * self.config["picture_bandwidth"])
+            most = near.max()
+            return torch.zeros_like(log_counts).index_add_(0, self.neighbour_shows, (near - most).exp()).log() + most
         apart = ((points - row) @ whitening).square().sum(1)  # (count,)
         return log_counts - apart / (2 * self.config["bandwidth"])
 
-    def without_named(self, offset: Tensor) -> Tensor:
-        """A difference of embeddings (d,) without what it has along the directions that prompts name, colours say."""
-        if not self.config["directions"]:
+    def without_colour(self, offset: Tensor) -> Tensor:
+        """A difference of embeddings (d,) without what it has along the directions of colours."""
+        if not self.config["colours"]:
             return offset
-        whitening, named = (b.to(offset.device, torch.float32) for b in (self.whitening, self.named))
+        whitening, axes = (b.to(offset.device, torch.float32) for b in (self.whitening, self.colour_axes))
         white = offset.float() @ whitening
-        return torch.linalg.solve(whitening.T, white - (white @ named.T) @ named).to(offset)
+        return torch.linalg.solve(whitening.T, white - (white @ axes.T) @ axes).to(offset)
 
-    def _expected(self, row: Tensor) -> tuple[Tensor, int]:
-        """p(e) of a prompt (d,), and the likeliest point's place."""
-        weights, points = self.log_weights(row), self.points.to(row.device, torch.float32)
+    def _expected(self, row: Tensor, picture: bool) -> tuple[Tensor, int]:
+        """p(e) / |p(e)| of a prompt (d,), and the likeliest point's place."""
+        weights, points = self.log_weights(row, picture), self.points.to(row.device, torch.float32)
         thing = int(weights.argmax())
-        return points[thing] if self.config["likeliest"] else weights.softmax(0) @ points, thing
+        return F.normalize(points[thing] if self.config["likeliest"] else weights.softmax(0) @ points, dim=0), thing
 
-    def _moved(self, e: Tensor, known: Tensor, strength: float) -> Tensor:
-        """m(e) of a prompt (d,) whose thing is `known` (d,)."""
-        if self.config["directions"] is None:
-            return torch.lerp(e, known, strength)
-        return e + strength * (known - e) @ self.moves.to(e.device, torch.float32)
+    def _moved(self, e: Tensor, strength: float, temperature: float, draw: Draw, picture: bool) -> Tensor:
+        """z of a prompt (d,), of any norm."""
+        known, thing = self._expected(e, picture)
+        whitening = self.whitening.to(e.device, torch.float32)
+        apart = (e - known) @ whitening  # r W
+        colour, own = self._said(apart, "colour")
+        layout, _ = self._said(apart, "layout")
+        if picture and self.config["colours"]:
+            colour = torch.ones_like(colour)
+        said = strength * (layout * apart + (1 - layout) * colour * own)
+        if temperature:
+            noise = self._noise(apart, thing, draw)
+            if self.config["colours"]:
+                axes = self.colour_axes.to(noise)
+                noise = noise - colour * (noise @ axes.T) @ axes
+            said = said + temperature * (1 - layout) * noise
+        return torch.lerp(e, known, strength) + torch.linalg.solve(whitening.T, said)
 
-    def _noise(self, offset: Tensor, thing: int, draw: Draw, whitening: Tensor) -> Tensor:
-        """How another picture of the same thing might differ (d,); `offset` (d,) is how the prompt itself does."""
-        if self.config["pictures"]:
-            own = self.deviations[self.shows == thing].float()
-            noise = own[one_of(len(own), draw)] if len(own) >= FEWEST else torch.zeros_like(offset)
-        else:
+    def _said(self, apart: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        """How surely a prompt says a colour, or a layout, and what of r W (d,) is along their directions."""
+        if not self.config[f"{name}s"]:
+            return apart.new_zeros(()), torch.zeros_like(apart)
+        axes, shifts = (self.get_buffer(f"{name}_{part}").to(apart) for part in ("axes", "shifts"))
+        here = apart @ axes.T  # (k,)
+        logits = -(here - F.pad(shifts, (0, 0, 1, 0))).square().sum(1) / (2 * self.config["spread"] ** 2)  # (1 + n,)
+        logits[0] += math.log(len(shifts) * (1 - SAID[name]) / SAID[name])
+        return 1 - logits.softmax(0)[0], here @ axes
+
+    def _noise(self, apart: Tensor, thing: int, draw: Draw) -> Tensor:
+        """How another picture of the same thing might differ (d,), in whitened coordinates; `apart` is how the prompt does."""
+        if not self.config["pictures"]:
             generator = torch.Generator().manual_seed(draw ^ STREAM) if isinstance(draw, int) else draw
-            noise = torch.randn(len(offset), generator=generator, device=generator.device if generator else "cpu")
-        noise = noise.to(offset.device)
-        if self.config["directions"]:
-            named = self.named.to(offset.device, torch.float32)  # (k, d)
-            said = ((offset @ whitening) @ named.T).norm() / self.config["said"]
-            noise = noise - said.clamp(max=1) * (noise @ named.T) @ named
-        return torch.linalg.solve(whitening.T, noise)  # noise W^-1
-
-
-def one_of(count: int, draw: Draw) -> int:
-    """A place below `count`: any by a generator; by seeds that follow each other every one, in one shuffled order."""
-    if isinstance(draw, int):
-        return int(torch.randperm(count, generator=torch.Generator().manual_seed(count))[draw % count])
-    return int(torch.randint(count, (), generator=draw, device=draw.device if draw else "cpu"))
+            return torch.randn(len(apart), generator=generator, device=generator.device if generator else "cpu").to(apart)
+        own = self.deviations[self.shows == thing].to(apart)
+        if len(own) < FEWEST:
+            return torch.zeros_like(apart)
+        if isinstance(draw, int):
+            return own[(own - apart).square().sum(1).argsort(stable=True)[draw % len(own)]]
+        return own[torch.randint(len(own), (), generator=draw, device=draw.device if draw else "cpu")]
 
 
 def each(generator: Draws, count: int) -> Sequence[Draw]:

@@ -69,7 +69,8 @@ def moved_prompts(
         vectors = [p.embedding for p in row]
         moved = [i for i, p in enumerate(row) if p.kind != "embeds"]
         if prior is not None and moved:
-            found = prior(torch.stack([vectors[i] for i in moved]), strength, temperature, draw)
+            pictures = [row[i].kind in ("image", "video") for i in moved]
+            found = prior(torch.stack([vectors[i] for i in moved]), strength, temperature, draw, pictures)
             for i, vector in zip(moved, found, strict=True):
                 vectors[i] = vector
         return vectors

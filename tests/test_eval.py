@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from scipy.stats import binomtest
 
-from unialign_gen.checkpoints.concepts import evaluate, score, table
+from unialign_gen.checkpoints.concepts import evaluate, hues_kept, score, table
 from unialign_gen.checkpoints.evaluation_sets import Prompt, prompts
 from unialign_gen.checkpoints.recipe.judge import fit_probe
 from unialign_gen.data.manifest import Row, write
@@ -110,6 +110,18 @@ def test_evaluate_reports_every_part(tmp_path):
     assert "held_out" in table(result)
     assert result["faithfulness"]["read-back"]["value"] == pytest.approx(1.0)
     assert "read-back" in table(result)
+
+
+def test_a_pictures_hue_is_kept_or_not(tmp_path):
+    """Of three pictures that have a hue one is drawn in it; a grey one does not count."""
+    wanted, drawn = [], []
+    for name, shown, made in (("a", "red", "red"), ("b", "blue", "red"), ("c", "green", "grey"), ("d", "grey", "red")):
+        Image.new("RGB", (8, 8), shown).save(tmp_path / f"{name}.png")
+        wanted.append(Prompt("image", str(tmp_path / f"{name}.png"), []))
+        drawn.append(Image.new("RGB", (8, 8), made))
+    kept = hues_kept(drawn, wanted)
+    assert kept["n"] == 3
+    assert kept["value"] == pytest.approx(1 / 3)
 
 
 def test_the_frechet_distance_is_nought_from_itself_and_grows_with_a_shift():

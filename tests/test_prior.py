@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import tone, write_wav
+from PIL import Image
 from safetensors.torch import load_file
 from scipy.stats import multivariate_normal, vonmises_fisher
 from typer.testing import CliRunner
@@ -77,33 +78,55 @@ def test_a_known_point_stays_where_it_is_when_others_are_far():
     assert torch.allclose(prior(points, bandwidth=0.05)(points, strength=1), points, atol=1e-6)
 
 
-def styled(points: torch.Tensor, named: torch.Tensor, moves: torch.Tensor, covariance: torch.Tensor) -> EmbeddingPrior:
-    """A prior with directions: `named` (k, d) and `moves` in whitened coordinates, `covariance` (d, d) within a thing."""
-    made = EmbeddingPrior(points.shape[1], len(points), 0.05, 1.0, len(named), 2.0)
+def saying(points: torch.Tensor, scale: float = 1.0, **shifts: torch.Tensor) -> EmbeddingPrior:
+    """A prior whose pictures of a thing differ by `scale` everywhere, and are moved by colours along the last axes and by
+    layouts along those before, by `shifts` (n, k) in whitened coordinates.
+    """
+    made = EmbeddingPrior(points.shape[1], len(points), 0.05, 1.0, **{name: tuple(x.shape) for name, x in shifts.items()})
     made.points.copy_(points)
-    made.whitening.copy_(torch.linalg.cholesky(torch.linalg.inv(covariance)))
-    made.named.copy_(named)
-    made.moves.copy_(made.whitening @ moves @ torch.linalg.inv(made.whitening))
+    made.whitening.div_(scale)
+    end = points.shape[1]
+    for name, shift in shifts.items():
+        start = end - shift.shape[1]
+        made.get_buffer(f"{name[:-1]}_axes").copy_(torch.eye(points.shape[1])[start:end])
+        made.get_buffer(f"{name[:-1]}_shifts").copy_(shift)
+        end = start
     return made
 
 
-def test_a_prompt_moves_in_the_directions_that_tell_things_apart_and_keeps_the_others():
-    """Two things apart along the first axis; the prompt lies beside the first of them, in a style along the third."""
-    axes = torch.eye(4)
-    known = styled(axes[:2], axes[3:], torch.diag(torch.tensor([1.0, 1, 0, 0])), 0.01 * axes)
-    seen = F.normalize(torch.tensor([[0.8, 0.3, 0.4, 0.2]]), dim=1)
-    moved = known(seen)[0]
-    expected = F.normalize(torch.tensor([1.0, 0, seen[0, 2], seen[0, 3]]), dim=0)
-    assert torch.allclose(moved, expected, atol=1e-3)
-    half = known(seen, strength=0.5)[0]
-    assert torch.allclose(half, F.normalize(0.5 * (seen[0] + torch.tensor([1.0, 0, *seen[0, 2:]])), dim=0), atol=1e-3)
+def test_of_what_a_prompt_differs_in_only_the_colour_that_it_says_stays():
+    """Bayes' rule with SciPy's density: half of the prompts say one of three colours; pictures have theirs."""
+    colours, scale = torch.tensor([[4.0, 0.0], [0.0, 3.0], [-2.0, -2.0]]), 0.1
+    known = saying(torch.eye(6)[:2], scale, colours=colours)
+    noise = multivariate_normal(cov=known.config["spread"] ** 2 * np.eye(2))
+    for said in ([4.0, 0.2], [0.1, -0.1], [1.0, 1.6], [-1.2, -1.3]):
+        seen = torch.tensor([1.0, 0.05, 0.03, -0.05, *(scale * x for x in said)]).float()  # before it is brought to norm 1
+        none, *each = (float(noise.pdf(np.array(said) - c)) for c in ([0, 0], *colours.numpy()))
+        for picture in (True, False):
+            stays = 1.0 if picture else np.mean(each) / (none + np.mean(each))
+            expected = F.normalize(torch.tensor([1.0, 0, 0, 0, *(stays * scale * x for x in said)]).float(), dim=0)
+            moved = known._moved(seen, 1.0, 0.0, None, picture)
+            assert torch.allclose(F.normalize(moved, dim=0), expected, atol=1e-4)
+    half = known._moved(seen, 0.5, 0.0, None, False)
+    assert torch.allclose(half, (seen + moved) / 2, atol=1e-5)
+
+
+def test_a_prompt_that_says_a_layout_is_no_one_thing_and_stays_where_it_is():
+    known = saying(torch.eye(6)[:2], 0.1, colours=torch.tensor([[3.0]]), layouts=torch.tensor([[9.0, 0.0], [0.0, 9.0]]))
+    says = F.normalize(torch.tensor([[1.0, 0.2, 0.1, 0.0, 0.9, 0.3]]), dim=1)
+    assert torch.allclose(known(says), says, atol=1e-5)
+    drawn = known(says, temperature=1.0, generator=0)
+    assert torch.allclose(drawn, says, atol=1e-5)
+    silent = F.normalize(torch.tensor([[1.0, 0.2, 0.1, 0.1, 0.1, 0.0]]), dim=1)
+    assert torch.allclose(known(silent), torch.eye(6)[:1], atol=0.02)
 
 
 def test_the_draw_has_the_covariance_of_pictures_of_one_thing():
     """Against NumPy's covariance of many draws, tangent to the sphere, where it hardly bends."""
     root = 0.01 * torch.randn(6, 6, generator=torch.Generator().manual_seed(2))
     covariance = root @ root.T + 1e-5 * torch.eye(6)
-    known = styled(torch.eye(6)[:1], torch.zeros(0, 6), torch.zeros(6, 6), covariance)
+    known = prior(torch.eye(6)[:1], bandwidth=0.05, strength=1.0)
+    known.whitening.copy_(torch.linalg.cholesky(torch.linalg.inv(covariance)))
     rows = torch.eye(6)[:1].expand(8000, 6)
     drawn = known(rows, temperature=1.0, generator=torch.Generator().manual_seed(0))[:, 1:].numpy()
     expected = covariance[1:, 1:].numpy()
@@ -112,21 +135,21 @@ def test_the_draw_has_the_covariance_of_pictures_of_one_thing():
     assert np.cov(twice.T).trace() == pytest.approx(4 * expected.trace(), rel=0.08)
 
 
-def test_what_a_prompt_names_is_not_drawn_anew():
-    """A prompt far out along the named direction keeps it, one at the thing's mean is drawn along it too."""
-    axes, width = torch.eye(5), 0.1
-    known = styled(axes[:1], axes[4:], torch.zeros(5, 5), width**2 * axes)
-    says, silent = torch.tensor([1.0, 0, 0, 0, 2.5 * width]), axes[0]  # 2.5 standard deviations, where 2 say everything
+def test_a_colour_that_a_prompt_says_is_not_drawn_anew():
+    """A prompt in a colour keeps it, one at the thing's mean is drawn along its direction too."""
+    width = 0.1
+    known = saying(torch.eye(5)[:1], width, colours=torch.tensor([[4.0]]))
+    says, silent = torch.tensor([1.0, 0, 0, 0, 4 * width]), torch.eye(5)[0]
     for point, spared in ((says, True), (silent, False)):
         rows = F.normalize(point, dim=0).expand(1500, 5)
         drawn = known(rows, temperature=1.0, generator=torch.Generator().manual_seed(0))
         drawn = drawn / drawn[:, :1]  # away from the sphere again
-        assert float(drawn[:, 4].std()) == pytest.approx(0.0 if spared else width, abs=0.35 * width)
+        assert float(drawn[:, 4].std()) == pytest.approx(0.0 if spared else width, abs=0.45 * width)
         assert float(drawn[:, 2].std()) == pytest.approx(width, rel=0.15)
 
 
 def test_the_draw_follows_the_generator_and_rows_with_one_seed_share_it():
-    known = styled(unit(4, 6), torch.eye(6)[5:], torch.zeros(6, 6), 0.02 * torch.eye(6))
+    known = saying(unit(4, 6), 0.14, colours=torch.tensor([[4.0]]))
     rows = unit(1, 6, seed=3).expand(3, 6)
 
     def seeded(*seeds):
@@ -144,10 +167,11 @@ def test_the_draw_follows_the_generator_and_rows_with_one_seed_share_it():
 
 def with_pictures(**options) -> EmbeddingPrior:
     """Two things of six dimensions, five pictures of the first and one of the second."""
-    made = EmbeddingPrior(6, 2, 0.05, 1.0, 1, 2.0, pictures=6, **options)
+    made = EmbeddingPrior(6, 2, 0.05, 1.0, colours=(1, 1), pictures=6, **options)
     made.points.copy_(torch.eye(6)[:2])
     made.whitening.copy_(torch.diag(torch.tensor([1.0, 2, 3, 4, 5, 6])))
-    made.named.copy_(torch.eye(6)[5:])
+    made.colour_axes.copy_(torch.eye(6)[5:])
+    made.colour_shifts.fill_(4.0)
     made.deviations.copy_(torch.randn(6, 6, generator=torch.Generator().manual_seed(4)))
     made.shows.copy_(torch.tensor([0, 0, 1, 0, 0, 0]))
     return made
@@ -159,7 +183,7 @@ def test_a_prior_with_pictures_draws_how_these_differ_from_their_thing():
     expected = F.normalize(torch.eye(6)[0] + 0.5 * known.deviations[own] / known.whitening.diagonal(), dim=1)  # (5, d)
     drawn = known(torch.eye(6)[0].expand(rows, 6), temperature=0.5, generator=generators(0, rows, 1))
     apart, which = torch.cdist(drawn, expected, compute_mode="donot_use_mm_for_euclid_dist").min(1)
-    assert float(apart.max()) < 1e-5
+    assert float(apart.max()) < 1e-4
     assert (torch.bincount(which, minlength=5) > rows / 5 / 1.5).all()
     assert torch.equal(known(torch.eye(6)[1:2], temperature=0.5), known(torch.eye(6)[1:2]))
     for first in (0, 3, 10, 7 * 10**18):  # seeds that follow each other: every picture once, before any twice
@@ -170,13 +194,63 @@ def test_a_prior_with_pictures_draws_how_these_differ_from_their_thing():
     assert len(torch.cat(both).unique(dim=0)) == 4  # two things of a picture, and of the next
 
 
-def test_a_prior_with_pictures_keeps_what_a_prompt_names():
-    known, says = with_pictures(), F.normalize(torch.tensor([[1.0, 0, 0, 0, 0, 2.5 / 6]]), dim=1)  # 2 deviations say everything
+def test_the_first_seed_draws_the_picture_nearest_to_the_prompt_and_the_next_those_behind_it():
+    known, own = with_pictures(), [0, 1, 3, 4, 5]
+    seen = F.normalize(torch.eye(6)[0] + 0.2 * known.deviations[4] / known.whitening.diagonal(), dim=0)
+    apart = [float(((seen - torch.eye(6)[0]) * known.whitening.diagonal() - known.deviations[n]).norm()) for n in own]
+    order = [own[n] for n in np.argsort(apart)]
+    expected = F.normalize(known(seen[None])[0] + 0.5 * known.deviations[order] / known.whitening.diagonal(), dim=1)
+    drawn = known(seen.expand(5, 6), temperature=0.5, generator=range(5))
+    assert torch.allclose(drawn[:, :5], expected[:, :5], atol=2e-2)  # the last axis is a colour's
+    assert torch.cdist(drawn[:, :5], expected[:, :5]).argmin(1).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_picture_is_what_pictures_near_it_are():
+    """Faces and figures of a thing lie on both sides of another thing's mean: SciPy's kernel density tells them apart."""
+    known = EmbeddingPrior(3, 2, bandwidth=0.5, strength=1.0, neighbours=(30, 2), picture_bandwidth=0.5, likeliest=True)
+    axes, many = torch.eye(3), torch.Generator().manual_seed(0)
+    known.points.copy_(F.normalize(torch.tensor([[0.0, 0, 1], [0.1, 0.1, 1]]), dim=1))
+    sides = torch.tensor([[-0.5, 0.0]] * 10 + [[0.5, 0.0]] * 10 + [[0.1, 0.1]] * 10)
+    shown = sides + 0.1 * torch.randn(30, 2, generator=many)
+    known.whitening.mul_(10)
+    known.neighbour_axes.copy_(axes[:2])
+    known.neighbour_values.copy_((shown * 10 * 6).round())
+    known.neighbour_shows.copy_(torch.tensor([0] * 20 + [1] * 10))
+    seen = F.normalize(torch.tensor([[0.4, 0.02, 0.9]]), dim=1)
+    density = [multivariate_normal(cov=0.5 * np.eye(2)).pdf(10 * (seen[0, :2].numpy() - x)) for x in shown.numpy()]
+    expected = np.log([sum(density[:20]), sum(density[20:])])
+    got = known.log_weights(seen[0], picture=True)
+    assert float(got[0] - got[1]) == pytest.approx(expected[0] - expected[1], abs=0.6)  # eight bits
+    assert torch.equal(known(seen, pictures=[True]), known.points[:1])
+    assert torch.equal(known(seen, pictures=[False]), known(seen))
+    assert torch.allclose(known(seen), known.points[1:], atol=1e-6)
+
+
+def test_pictures_and_videos_are_looked_up_among_pictures_and_texts_and_sounds_not(starter, monkeypatch):
+    asked = []
+    weights = EmbeddingPrior.log_weights
+
+    def looked(self, row, picture=False):
+        asked.append(picture)
+        return weights(self, row, picture)
+
+    monkeypatch.setattr(EmbeddingPrior, "log_weights", looked)
+    starter.embed(image=Image.new("RGB", (64, 64), "red"))
+    starter.embed(video=np.zeros((4, 32, 32, 3), np.uint8))
+    assert asked == [True, True]
+    asked.clear()
+    starter.embed(text="a dog", audio=(16000, tone(1, 16000)))
+    assert set(asked) == {False}
+
+
+def test_a_prior_with_pictures_keeps_the_colour_that_a_prompt_says():
+    known, says = with_pictures(), F.normalize(torch.tensor([[1.0, 0, 0, 0, 0, 4 / 6]]), dim=1)
     drawn = known(says.expand(50, 6), temperature=0.5, generator=torch.Generator().manual_seed(0))
     kept = known.deviations * torch.tensor([1.0, 1, 1, 1, 1, 0])
-    expected = F.normalize(known(says) + 0.5 * kept / known.whitening.diagonal(), dim=1)
+    mean = torch.eye(6)[0] + says * torch.eye(6)[5]
+    expected = F.normalize(mean + 0.5 * kept / known.whitening.diagonal(), dim=1)
     apart = torch.cdist(drawn, expected, compute_mode="donot_use_mm_for_euclid_dist")
-    assert float(apart.amin(1).max()) < 1e-5
+    assert float(apart.amin(1).max()) < 1e-3
 
 
 def test_pictures_are_drawn_at_the_priors_own_temperature_and_embeddings_at_its_mean(starter):
@@ -329,14 +403,14 @@ def test_a_films_moments_are_moved(starter, tmp_path, monkeypatch):
     assert not torch.allclose(seen[0], seen[1], atol=1e-3)
 
 
-def test_a_difference_without_what_prompts_name_has_none_of_it(starter):
-    """Colours, say: along those directions, orthonormal after whitening, nothing of it is left, and all of the rest is."""
+def test_a_difference_without_colour_has_none_of_it(starter):
+    """Along the directions of colours, orthonormal after whitening, nothing of it is left, and all of the rest is."""
     prior = starter.prior
     offset = torch.randn(256, generator=torch.Generator().manual_seed(0))
-    left = prior.without_named(offset)
-    white, named = prior.whitening.float(), prior.named.float()
+    left = prior.without_colour(offset)
+    white, named = prior.whitening.float(), prior.colour_axes.float()
     there, remains = (((x @ white) @ named.T).norm() for x in (offset, left))
     assert float(remains) < 1e-3 * float(there)
     gone = (offset - left) @ white
     assert float(((gone @ named.T) @ named - gone).norm()) < 1e-3 * float(gone.norm())
-    assert torch.equal(EmbeddingPrior(256, 5).without_named(offset), offset)  # which knows no such directions
+    assert torch.equal(EmbeddingPrior(256, 5).without_colour(offset), offset)  # which knows no colours

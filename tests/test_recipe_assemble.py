@@ -32,10 +32,10 @@ def made(tmp_path_factory):
         256, 4, 16, 32, decoders.tokenizer(folder / "stable-unclip" / "tokenizer", ["a dog", "a cat"]), [["a dog"], ["a cat"]]
     ).write(folder / "stable-unclip")
     points = F.normalize(torch.randn(5, 256), dim=1)
-    prior = EmbeddingPrior(256, 5, 8.0, 0.6, 2, pictures=6)
+    prior = EmbeddingPrior(256, 5, 8.0, 0.6, colours=(3, 2), pictures=6)
     prior.deviations.copy_(torch.randn(6, 256))
     prior.points.copy_(points)
-    prior.named.copy_(torch.eye(256)[:2])
+    prior.colour_axes.copy_(torch.eye(256)[:2])
     understanding = Understanding(list("abcde"), points, torch.eye(256), {"text": 0.5})
     table = ConceptTable(["dog", "cat"], points[:2], torch.eye(256))
     (root / "ATTRIBUTION.tsv").write_text("source\n")

@@ -11,16 +11,17 @@ from torch import Tensor
 
 from unialign_gen.concepts import ConceptTable
 from unialign_gen.pipelines import EmbeddingPrior
-from unialign_gen.pipelines.prior import FEWEST
+from unialign_gen.pipelines.prior import FEWEST, STEPS
 
 from . import colours
 from .concepts import CONCEPTS
 from .rows import Picture, grouped
 
-# Shrinkage and bandwidth were chosen on held-out prompts: much alike from 0.02 to 0.1, from 4 to 16
+# Shrinkage, bandwidth and spread were chosen on held-out prompts: much alike from 0.02 to 0.1, from 4 to 16, from 0.6 to 0.8
 SHRINKAGE = 0.05
-PRIOR: dict[str, Any] = {"bandwidth": 8.0, "strength": 1.0, "temperature": 0.85, "likeliest": True}
-WEAKEST = 0.7  # in standard deviations of pictures of one thing
+PRIOR: dict[str, Any] = {"bandwidth": 8.0, "strength": 1.0, "temperature": 0.8, "likeliest": True, "spread": 0.7}
+AXES = 128  # that pictures are compared along
+WEAKEST = 1.5  # in standard deviations of pictures of one thing
 LEAST = 20  # compositions that say how a layout moves an embedding
 
 
@@ -65,32 +66,35 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     apart = whitening(embeds, list(single.values()))
     white = embeds @ apart
     tints, layouts = (moved_by(rows, white, kind) for kind in ("recoloured", "composition"))
-    centres = torch.stack([moved.mean(0) for tint, moved in tints.items() if tint.split()[-1] in colours.NAMES])
-    named = directions(centres - centres.mean(0))
-    said = float((torch.cat(list(tints.values())) @ named.T).norm(dim=1).median())
+    shifts = torch.stack([moved.mean(0) for tint, moved in tints.items() if tint.split()[-1] in colours.NAMES])
+    said = {"colour": (directions(shifts - shifts.mean(0)), shifts)}
     shown = [moved.mean(0) for moved in layouts.values() if len(moved) >= LEAST]
     if shown:
-        named = torch.cat([named, directions(torch.stack(shown) @ (torch.eye(len(apart)) - named.T @ named))])
+        axes, shifts = said["colour"][0], torch.stack(shown)
+        said["layout"] = directions(shifts - (shifts @ axes.T) @ axes), shifts
     # of each picture of a thing that has enough: the thing's number, how many it has, the picture's place
     several = [(number, len(mine), n) for number, mine in enumerate(plain.values()) if len(mine) >= FEWEST for n in mine]
     shows, counts, places = torch.tensor(several, dtype=torch.long).view(-1, 3).T
     # a picture lies nearer to a mean that it is part of
     deviations = (embeds[places] - points[shows]) @ apart / (1 - 1 / counts[:, None]).sqrt()
-    # in whitened coordinates pictures of a thing differ by 1 in every direction: a Wiener filter keeps of a direction what the
-    # variance between things is of all variance there
     variance, axes = torch.linalg.eigh(torch.cov((points @ apart).T))
-    keep = torch.eye(len(apart)) - named.T @ named
-    filtered = keep @ axes @ torch.diag(variance / (variance + 1)) @ axes.T @ keep
+    apart_most = axes[:, variance.argsort(descending=True)[:AXES]].T
+    names = {name: number for number, name in enumerate(plain)}
+    alone = [n for n, row in enumerate(rows) if row.kind == "plain"]
     kept = {
         "points": points,
+        "neighbour_axes": apart_most,
+        "neighbour_values": (white[alone] @ apart_most.T * STEPS).round().clamp(-128, 127).to(torch.int8),
+        "neighbour_shows": torch.tensor([names[rows[n].name] for n in alone]),
         "log_counts": torch.tensor([len(mine) for mine in plain.values()]).log(),
         "whitening": apart,
-        "named": named,
-        "moves": apart @ filtered @ torch.linalg.inv(apart),
     }
+    sizes: dict[str, Any] = {"pictures": len(several), "neighbours": (len(alone), len(apart_most))}
+    for name, (axes, shifts) in said.items():
+        kept |= {f"{name}_axes": axes, f"{name}_shifts": shifts @ axes.T}
+        sizes[f"{name}s"] = (len(shifts), len(axes))
     if several:
         kept |= {"shows": shows, "deviations": deviations}
-    sizes: dict[str, Any] = {"directions": len(named), "said": said, "pictures": len(several)}
     made = EmbeddingPrior(points.shape[1], len(points), **sizes, **PRIOR)
     made.load_state_dict(kept)
     return made, list(plain)
