@@ -178,7 +178,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             here = row @ whitening @ self.neighbour_axes.to(whitening).T * STEPS
             near = (self.neighbour_values.to(here) - here).square().sum(1) / (-2 * STEPS**2 * self.config["picture_bandwidth"])
             most = near.max()
-            return torch.zeros_like(log_counts).index_add_(0, self.neighbour_shows, (near - most).exp()).log() + most
+            shows = self.neighbour_shows.to(row.device)
+            return torch.zeros_like(log_counts).index_add_(0, shows, (near - most).exp()).log() + most
         apart = ((points - row) @ whitening).square().sum(1)  # (count,)
         return log_counts - apart / (2 * self.config["bandwidth"])
 

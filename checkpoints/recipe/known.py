@@ -77,19 +77,19 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     shows, counts, places = torch.tensor(several, dtype=torch.long).view(-1, 3).T
     # a picture lies nearer to a mean that it is part of
     deviations = (embeds[places] - points[shows]) @ apart / (1 - 1 / counts[:, None]).sqrt()
-    variance, axes = torch.linalg.eigh(torch.cov((points @ apart).T))
-    apart_most = axes[:, variance.argsort(descending=True)[:AXES]].T
+    _, axes = torch.linalg.eigh(torch.cov((points @ apart).T))
+    compared = axes[:, -AXES:].T  # where things differ most
     names = {name: number for number, name in enumerate(plain)}
     alone = [n for n, row in enumerate(rows) if row.kind == "plain"]
     kept = {
         "points": points,
-        "neighbour_axes": apart_most,
-        "neighbour_values": (white[alone] @ apart_most.T * STEPS).round().clamp(-128, 127).to(torch.int8),
+        "neighbour_axes": compared,
+        "neighbour_values": (white[alone] @ compared.T * STEPS).round().clamp(-128, 127).to(torch.int8),
         "neighbour_shows": torch.tensor([names[rows[n].name] for n in alone]),
         "log_counts": torch.tensor([len(mine) for mine in plain.values()]).log(),
         "whitening": apart,
     }
-    sizes: dict[str, Any] = {"pictures": len(several), "neighbours": (len(alone), len(apart_most))}
+    sizes: dict[str, Any] = {"pictures": len(several), "neighbours": (len(alone), len(compared))}
     for name, (axes, shifts) in said.items():
         kept |= {f"{name}_axes": axes, f"{name}_shifts": shifts @ axes.T}
         sizes[f"{name}s"] = (len(shifts), len(axes))
