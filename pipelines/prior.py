@@ -187,9 +187,14 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         """A difference of embeddings (d,) without what it has along the directions of colours."""
         if not self.config["colours"]:
             return offset
-        whitening, axes = (b.to(offset.device, torch.float32) for b in (self.whitening, self.colour_axes))
+        whitening = self.whitening.to(offset.device, torch.float32)
         white = offset.float() @ whitening
-        return torch.linalg.solve(whitening.T, white - (white @ axes.T) @ axes).to(offset)
+        return torch.linalg.solve(whitening.T, white - self._coloured(white)).to(offset)
+
+    def _coloured(self, white: Tensor) -> Tensor:
+        """What of a difference (d,) in whitened coordinates is along the directions of colours."""
+        axes = self.colour_axes.to(white)
+        return (white @ axes.T) @ axes
 
     def _expected(self, row: Tensor, picture: bool) -> tuple[Tensor, int]:
         """p(e) / |p(e)| of a prompt (d,), and the likeliest point's place."""
@@ -202,28 +207,23 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         known, thing = self._expected(e, picture)
         whitening = self.whitening.to(e.device, torch.float32)
         apart = (e - known) @ whitening  # r W
-        colour, own = self._said(apart, "colour")
-        layout, _ = self._said(apart, "layout")
-        if picture and self.config["colours"]:
-            colour = torch.ones_like(colour)
-        said = strength * (layout * apart + (1 - layout) * colour * own)
-        if temperature:
-            noise = self._noise(apart, thing, draw)
-            if self.config["colours"]:
-                axes = self.colour_axes.to(noise)
-                noise = noise - colour * (noise @ axes.T) @ axes
-            said = said + temperature * (1 - layout) * noise
-        return torch.lerp(e, known, strength) + torch.linalg.solve(whitening.T, said)
+        layout = self._said(apart, "layout")
+        said = layout * apart
+        noise = temperature * self._noise(apart, thing, draw) if temperature else torch.zeros_like(apart)
+        if self.config["colours"]:
+            colour = 1.0 if picture else self._said(apart, "colour")
+            said = said + (1 - layout) * colour * self._coloured(apart)
+            noise = noise - colour * self._coloured(noise)
+        return torch.lerp(e, known, strength) + torch.linalg.solve(whitening.T, strength * said + (1 - layout) * noise)
 
-    def _said(self, apart: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        """How surely a prompt says a colour, or a layout, and what of r W (d,) is along their directions."""
+    def _said(self, apart: Tensor, name: str) -> Tensor | float:
+        """How surely a prompt that differs by r W (d,) from its thing says a colour, or a layout, 0 to 1."""
         if not self.config[f"{name}s"]:
-            return apart.new_zeros(()), torch.zeros_like(apart)
+            return 0.0
         axes, shifts = (self.get_buffer(f"{name}_{part}").to(apart) for part in ("axes", "shifts"))
-        here = apart @ axes.T  # (k,)
-        logits = -(here - F.pad(shifts, (0, 0, 1, 0))).square().sum(1) / (2 * self.config["spread"] ** 2)  # (1 + n,)
+        logits = -(apart @ axes.T - F.pad(shifts, (0, 0, 1, 0))).square().sum(1) / (2 * self.config["spread"] ** 2)  # (1 + n,)
         logits[0] += math.log(len(shifts) * (1 - SAID[name]) / SAID[name])
-        return 1 - logits.softmax(0)[0], here @ axes
+        return 1 - logits.softmax(0)[0]
 
     def _noise(self, apart: Tensor, thing: int, draw: Draw) -> Tensor:
         """How another picture of the same thing might differ (d,), in whitened coordinates; `apart` is how the prompt does."""

@@ -72,20 +72,20 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     if shown:
         axes, shifts = said["colour"][0], torch.stack(shown)
         said["layout"] = directions(shifts - (shifts @ axes.T) @ axes), shifts
-    # of each picture of a thing that has enough: the thing's number, how many it has, the picture's place
-    several = [(number, len(mine), n) for number, mine in enumerate(plain.values()) if len(mine) >= FEWEST for n in mine]
+    # of each plain picture the thing's number, how many pictures that has, the picture's place
+    alone = [(number, len(mine), n) for number, mine in enumerate(plain.values()) for n in mine]
+    several = [one for one in alone if one[1] >= FEWEST]
     shows, counts, places = torch.tensor(several, dtype=torch.long).view(-1, 3).T
     # a picture lies nearer to a mean that it is part of
     deviations = (embeds[places] - points[shows]) @ apart / (1 - 1 / counts[:, None]).sqrt()
     _, axes = torch.linalg.eigh(torch.cov((points @ apart).T))
     compared = axes[:, -AXES:].T  # where things differ most
-    names = {name: number for number, name in enumerate(plain)}
-    alone = [n for n, row in enumerate(rows) if row.kind == "plain"]
+    neighbour_shows, _, neighbours = torch.tensor(alone).T
     kept = {
         "points": points,
         "neighbour_axes": compared,
-        "neighbour_values": (white[alone] @ compared.T * STEPS).round().clamp(-128, 127).to(torch.int8),
-        "neighbour_shows": torch.tensor([names[rows[n].name] for n in alone]),
+        "neighbour_values": (white[neighbours] @ compared.T * STEPS).round().clamp(-128, 127).to(torch.int8),
+        "neighbour_shows": neighbour_shows,
         "log_counts": torch.tensor([len(mine) for mine in plain.values()]).log(),
         "whitening": apart,
     }
