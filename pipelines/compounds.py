@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from unialign_gen.concepts.understanding import Understanding, Understood
+from unialign_gen.concepts.understanding import Understanding, is_called
 
 from .phrases import ABOVE, AROUND, BELOW, BESIDE, COLOURS, DETERMINERS, OF, bare, singular
 
@@ -72,44 +72,15 @@ def meant(text: str, known: Understanding, near: Tensor, drawn: int) -> int | No
     if found is None:
         return None
     one = singular(found.noun, known.nouns) or found.noun
-    if any(has_word(known.names[drawn], word, known.nouns) for word in found.rest.split()):
+    if any(is_called(known.names[drawn], word) for word in found.rest.split()):
         return None  # "cloud with rain" is one thing
     before = [word for word in found.before if word not in COLOURS]
     whole = (known.called.get(name, []) for name in (" ".join([*before, one]), before[-1] + one)) if before else ()
     places, least = next(filter(None, whole), None), NEAR
-    if places is None and not has_word(known.names[drawn], one, known.nouns):
+    if places is None and not is_called(known.names[drawn], one):
         least = max(NEAR, float(near[drawn]) - AHEAD)
         places = [place for name in (one, f"{one}s") for place in known.called.get(name, [])]
     if not places or drawn in places:
         return None
     best = max(places, key=lambda place: float(near[place]))
     return best if near[best] >= least and int((near > near[best]).sum()) < NEARER else None
-
-
-def unsaid(text: str, understood: Understood, nouns: Collection[str]) -> list[str]:
-    """The words of a compound that it is not drawn as: its noun, or known things before that.
-
-    >>> unsaid("a bird cage", Understood(True, 0.8, ("bird", "chicken")), {"bird", "cage"})
-    ['cage']
-    >>> unsaid("a strawberry cake", Understood(True, 0.8, ("birthday cake", "pancakes")), {"strawberry", "cake"})
-    ['strawberry']
-    """
-    found = compound(text, nouns)
-    if found is None or not found.before:
-        return []
-    drawn = understood.nearest[0]
-    if has_word(drawn, found.noun, nouns):
-        return [word for word in found.before if word in nouns and word not in COLOURS and not understood.named_in(word)]
-    said = found.start or found.noun in nouns  # two words alone may be anything
-    return [found.noun] if said and any(has_word(drawn, word, nouns) for word in found.before) else []
-
-
-def has_word(name: str, word: str, nouns: Collection[str]) -> bool:
-    """Whether a name has a word: the same, in another number, or as the end of a longer one.
-
-    >>> [has_word(name, "trucks", {"truck"}) for name in ("firetruck", "pickup truck", "train")]
-    [True, True, False]
-    """
-    one = singular(word, nouns) or word
-    said = re.findall(r"[^\W\d_]+", name.lower())
-    return any(one in (w, singular(w, nouns)) or (len(one) > 2 and w.endswith(one)) for w in said)

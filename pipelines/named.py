@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -12,20 +12,23 @@ import torch.nn.functional as F
 
 from unialign_gen.aligner import Aligner
 from unialign_gen.concepts import Understanding
-from unialign_gen.notes import tell
+from unialign_gen.notes import muted, tell
 from unialign_gen.request import Prompt
 
 from .beside import Box, Colour
-from .compounds import meant, unsaid
-from .phrases import COLOURS, are_things, bare, colour_of, left_out, phrases_of, related
+from .compounds import meant
+from .phrases import COLOURS, are_things, bare, colour_of, phrases_of, related
 from .prior import EmbeddingPrior
 from .prompts import encode_prompts
+from .unsaid import unsaid
 
 # a prompt's inputs, where they stand if that is apart, and on what ground
 Row = tuple[Sequence[Prompt], tuple[Box, ...] | None, Colour | None]
 
 
-def several(prompt: Prompt, known: Understanding, aligner: Aligner, apart: bool, flat: bool) -> Row | None:
+def several(
+    prompt: Prompt, known: Understanding, aligner: Aligner, prior: EmbeddingPrior | None, apart: bool, flat: bool
+) -> Row | None:
     """The things that an encoded text names, each encoded, and their places; None where it is drawn as one point.
 
     Args:
@@ -36,9 +39,11 @@ def several(prompt: Prompt, known: Understanding, aligner: Aligner, apart: bool,
         return None
     text = prompt.value
     phrases = phrases_of(text, known.nouns)
-    if lost := phrases is None and apart:  # one picture of all of it, unless something would be left out
-        (whole,) = known(prompt.embedding[None], "text")
-        phrases = related(text, known.nouns) if whole.understood and left_out(text, whole) else None
+    # one picture of all of it, unless something would be left out
+    if lost := phrases is None and apart and prior is not None and known(prompt.embedding[None], "text")[0].understood:
+        phrases = related(text, known.nouns)
+        if phrases and not unsaid(text, partial(drawn, known=known, aligner=aligner, prior=prior), known.nouns):
+            phrases = None
     if phrases is None or (not flat and sum(phrases.counts) == 1):
         return None
     ground = colour_of(phrases.ground) if flat else None
@@ -57,11 +62,11 @@ def by_name(prompt: Prompt, known: Understanding, prior: EmbeddingPrior) -> Prom
     """
     if prompt.kind != "text":
         return prompt
-    drawn = drawn_as(prompt, prior)
-    named = meant(prompt.value, known, known.nearness(prompt.embedding[None])[0], drawn)
+    thing = drawn_as(prompt, prior)
+    named = meant(prompt.value, known, known.nearness(prompt.embedding[None])[0], thing)
     if named is None:
         return prompt
-    shift = prior.points[named].float() - prior.points[drawn].float()
+    shift = prior.points[named].float() - prior.points[thing].float()
     if COLOURS.keys() & set(bare(prompt.value).lower().split()):
         shift = prior.without_colour(shift)
     return replace(prompt, embedding=F.normalize(prompt.embedding + shift.to(prompt.embedding), dim=0))
@@ -72,9 +77,18 @@ def drawn_as(prompt: Prompt, prior: EmbeddingPrior) -> int:
     return int(prior.log_weights(prompt.embedding.float()).argmax())
 
 
-def tell_not_understood(rows: Sequence[Row], known: Understanding | None, prior: EmbeddingPrior | None) -> None:
+def drawn(texts: Sequence[str], known: Understanding, aligner: Aligner, prior: EmbeddingPrior) -> list[str]:
+    """The names of the known things that some texts, of one thing each, are drawn as."""
+    with muted():
+        prompts = encode_prompts(aligner, [[Prompt("text", text)] for text in texts])
+    return [known.names[drawn_as(by_name(p, known, prior), prior)] for (p,) in prompts]
+
+
+def tell_not_understood(
+    rows: Sequence[Row], known: Understanding | None, aligner: Aligner, prior: EmbeddingPrior | None
+) -> None:
     """A note on every encoded prompt that is like nothing the checkpoint knows; and where a prior moves them, on words that are
-    drawn as others or hardly at all.
+    drawn as others or not at all.
     """
     if known is None:
         return
@@ -84,12 +98,11 @@ def tell_not_understood(rows: Sequence[Row], known: Understanding | None, prior:
         if not found.understood:
             tell("not understood", name=repr(prompt.name), guesses=", ".join(found.nearest))
         elif prompt.kind == "text" and prior is not None:
-            drawn = known.names[drawn_as(prompt, prior)]
-            if not replace(found, nearest=(drawn,)).named_in(prompt.name):
-                tell("drawn as", name=repr(prompt.name), guess=drawn)
-            found = replace(found, nearest=(drawn, *(name for name in found.nearest if name != drawn)))
-            for what in (*left_out(prompt.name, found), *unsaid(prompt.name, found, known.nouns)):
-                tell("left out", what=repr(what), name=repr(prompt.name))
+            thing = known.names[drawn_as(prompt, prior)]
+            if not replace(found, nearest=(thing,)).named_in(prompt.name):
+                tell("drawn as", name=repr(prompt.name), guess=thing)
+            elif what := unsaid(prompt.value, partial(drawn, known=known, aligner=aligner, prior=prior), known.nouns):
+                tell("left out", what=", ".join(map(repr, what)), name=repr(prompt.name), thing=thing)
 
 
 @lru_cache(maxsize=8)

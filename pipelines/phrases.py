@@ -185,34 +185,3 @@ def are_things(texts: Sequence[str], understood: Sequence[Understood], by_name: 
         return all(u.named_in(noun) for u, noun in zip(understood, nouns, strict=True))
     begun = all(text.split()[0].lower() in DETERMINERS for text in texts)
     return begun or all(u.named_in(text, heads=True) for u, text in zip(understood, texts, strict=True))
-
-
-def left_out(text: str, understood: Understood) -> list[str]:
-    """What a text says of things around the first, of what that is made of, of who does what to what, or of more than four, and
-    has no name of anything that it is understood as.
-
-    >>> left_out("five dogs with a hat on blue", Understood(True, 0.9, ("dog", "cow")))
-    ['five', 'a hat']
-    >>> left_out("a fox chasing a rabbit", Understood(True, 0.9, ("rabbit", "fox")))  # the nearest alone is drawn
-    ['a fox']
-    >>> left_out("a knight on a horse", Understood(True, 0.9, ("horse", "unicorn")))
-    ['a knight']
-    >>> left_out("a house made of chocolate", Understood(True, 0.9, ("house", "castle")))
-    ['chocolate']
-    """
-    text = bare(text)
-    words = re.split(rf" ({'|'.join((*AROUND, *OF))}) ", text, flags=re.IGNORECASE)
-    doing = re.fullmatch(rf"{WHO} \w+ing ({THING})", words[0], re.IGNORECASE)
-    around = [
-        what
-        for word, what in zip(words[1::2], words[2::2], strict=True)
-        if re.search(r"[^\W\d_]{3}", what) and not (word.lower() == "on" and re.match(GROUND, what, re.IGNORECASE))
-    ]
-    drawn = replace(understood, nearest=understood.nearest[:1])
-    sides: Sequence[str] = ()
-    if doing:
-        sides = [who for who in doing.groups() if understood.named_in(words[0]) and not drawn.named_in(who)]
-    elif any(map(drawn.named_in, around)) and not understood.named_in(words[0]):  # what is around, and nothing else
-        sides = words[:1]
-    many, around = ([what for what in said if not understood.named_in(what)] for said in (re.findall(MANY, text, re.I), around))
-    return [*many, *sides, *around]

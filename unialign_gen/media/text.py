@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
@@ -11,6 +12,7 @@ from ..notes import tell
 
 JOINERS = "\u200c\u200d"  # they shape emoji and some scripts; between Latin letters they are invisible noise
 MOST_WORDS, MOST_QUOTED = 5, 80  # in a note: words, characters
+NO_NOUN = r"(?:and|or|of|in|on|at|with|is|was)\b"
 CRUMB = 2  # characters of a word's pieces
 
 
@@ -38,6 +40,31 @@ def clean_text(text: Any) -> str:
     if not found:
         raise InputError(f"a text prompt is empty: {text[:50]!r}")
     return found
+
+
+def reworded(text: str, words: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """A text in which words before a noun stand for others, which are in lower case, and what was read as what.
+
+    A lightness that is said goes before that of what a colour is read as.
+
+    >>> reworded("an indigo fish and a light navy car in the navy", {"navy": "dark blue", "indigo": "dark purple"})
+    ('a dark purple fish and a light blue car in the navy', {'an indigo': 'a dark purple', 'a light navy': 'a light blue'})
+    """
+    if not words:
+        return text, {}
+    longest_first = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+    found = {}
+
+    def read(said: re.Match[str]) -> str:
+        article, lightness, word = said.groups()
+        meant = words[word.lower()]
+        if lightness:
+            meant = f"{lightness.lower()} {meant.removeprefix('dark ').removeprefix('light ')}"
+        found[said[0]] = with_article(meant) if article else meant
+        return found[said[0]]
+
+    before_noun = rf"\b(?:(an?) )?(?:(dark|light) )?({longest_first})(?= (?!{NO_NOUN})[^\W\d_])"
+    return re.sub(before_noun, read, text, flags=re.I), found
 
 
 def visible(text: str, at: int) -> bool:

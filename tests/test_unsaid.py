@@ -1,0 +1,85 @@
+"""What a text is drawn as does not show all of its words: which are found out by drawing others."""
+
+import pytest
+
+from unialign_gen.pipelines.unsaid import is_noun, unsaid
+
+NOUNS = {"car", "key", "cake", "strawberry", "knife", "rain", "toy"}
+
+
+def drawn_by(things):
+    """Draws the first of some things that a text has a word of, by what it is called."""
+
+    def drawn(texts):
+        return [next((name for word, name in things.items() if word in text.lower().split()), "nothing") for text in texts]
+
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("text", "things", "missing"),
+    [
+        ("a car key", {"key": "key"}, ["car"]),
+        ("a kitchen knife", {"knife": "kitchen knife"}, []),  # which it is called
+        ("a rainy street", {"rainy": "rain"}, ["street"]),
+        ("a fluffy dog", {"dog": "dog"}, ["fluffy"]),
+        ("a running horse", {"running": "running horse", "horse": "horse"}, []),
+        ("a toy horse", {"horse": "horse"}, ["toy"]),
+        ("a strawberry cake", {"cake": "birthday cake", "strawberry": "strawberry"}, ["strawberry"]),
+        ("a fire truck", {"truck": "firetruck"}, []),
+        ("a low poly fox", {"fox": "fox"}, ["low poly"]),
+        ("a big dog on a small beach", {"dog": "dog"}, ["big", "small beach"]),
+        ("a person with a laptop", {"laptop": "keyboard"}, ["person"]),
+        ("seven ducks", {"ducks": "duck"}, ["seven"]),
+        ("a red apple", {"apple": "apple"}, []),  # colours are looked for in the picture
+        ("a picture of a fox", {"fox": "fox"}, []),
+        ("a mobile phone", {"mobile": "telephone", "phone": "telephone"}, ["mobile"]),
+        ("a dog", {"dog": "animal"}, []),
+        ("A Fluffy, sleepy dog.", {"dog": "dog"}, ["Fluffy, sleepy"]),
+        ("a bottle of wine", {"bottle": "bottle"}, ["wine"]),
+        ("猫 key", {"key": "key"}, ["猫"]),
+    ],
+)
+def test_words_without_which_the_same_is_drawn(text, things, missing):
+    assert unsaid(text, drawn_by(things), NOUNS) == missing
+
+
+@pytest.mark.parametrize(
+    ("text", "nouns"),
+    [
+        ("a boy running", ["boy"]),
+        ("a tall building", ["building"]),
+        ("a house made of dark chocolate", ["house", "chocolate"]),
+        ("a bowl of soup on a table", ["table"]),
+        ("a small toy", ["toy"]),
+        ("a happy smiling boy", ["boy"]),
+        ("a fox chasing a hare", ["fox", "hare"]),
+    ],
+)
+def test_what_its_place_tells_of_a_word(text, nouns):
+    words = text.split()
+    assert [word for n, word in enumerate(words) if word != "a" and is_noun(words, n, NOUNS)] == nouns
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("a rainy street", ["street"]),
+        ("a sunny beach", ["beach"]),
+        ("a pixel art sword", ["pixel art"]),
+        ("a robot dog", ["robot"]),
+        ("a house made of chocolate", ["house"]),
+        ("a sleeping cat", ["sleeping"]),
+        ("a christmas tree", []),
+        ("a wooden table", []),
+    ],
+)
+def test_the_starter_says_what_is_missing(starter, text, missing):
+    told = [n.text for n in starter.embed(text=text).notes if n.kind == "left out"]
+    assert [part for text in told for part in text.split("'")[3::2]] == missing
+
+
+def test_a_text_that_nobody_gave_says_nothing(starter):
+    """Each part of a text is encoded for itself: of what it has no word for one note tells."""
+    told = [n for n in starter.embed(text="a brgltz dog on a xqvzt hill").notes if n.kind == "unknown words"]
+    assert len(told) == 1
