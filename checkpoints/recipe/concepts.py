@@ -12,6 +12,8 @@ from unialign_gen.media.text import with_article
 from .plan import table
 
 CONCEPTS = {row["concept"]: row for row in table("concepts")}
+# what its pictures show, for people: a heart of "heartbeat", a microphone of "singing"
+SHOWN = {concept: row["phrases"].split(",")[0].strip("=~") for concept, row in CONCEPTS.items()}
 KEEP_S = {"glass", "bus", "glasses", "scissors", "bagpipes", "maracas", "swiss", "albatross", "virus"}
 
 
