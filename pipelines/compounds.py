@@ -82,5 +82,6 @@ def meant(text: str, known: Understanding, near: Tensor, drawn: int) -> int | No
         places = [place for name in (one, f"{one}s") for place in known.called.get(name, [])]
     if not places or drawn in places:
         return None
-    best = max(places, key=lambda place: float(near[place]))
+    itself = [place for place in places if known.names[place].lower().endswith((one, f"{one}s")) and near[place] >= least]
+    best = max(itself or places, key=lambda place: float(near[place]))  # rather a cup than a cup with straw
     return best if near[best] >= least and int((near > near[best]).sum()) < NEARER else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -38,6 +39,8 @@ def several(
     if prompt.kind != "text" or prompt.weight <= 0:
         return None
     text = prompt.value
+    if re.sub("^(?:an?|the) ", "", bare(text).lower()) in known.called:  # bow and arrow
+        return None
     phrases = phrases_of(text, known.nouns)
     # one picture of all of it, unless something would be left out
     if lost := phrases is None and apart and prior is not None and known(prompt.embedding[None], "text")[0].understood:

@@ -188,7 +188,9 @@ def test_what_a_plural_is_of(starter, plural, one):
         ("a violin and a piano", 2),
         ("two red birds and a cat", 3),
         ("five ducks", 5),
-        ("bow and arrow", 2),
+        ("bow and arrow", None),  # the name of one thing
+        ("a skull and crossbones", None),
+        ("a bow and a guitar", 2),
         ("a boat under a rainbow", 2),  # understood, by another name
         ("a black and white cat", None),
         ("a red and yellow flower", None),

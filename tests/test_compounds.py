@@ -85,6 +85,15 @@ def test_a_text_names_another_thing_than_is_drawn(text, places, named):
         assert meant(text, KNOWN, nearness, NAMES.index(named)) is None  # where that is drawn, though another is nearer
 
 
+def test_what_a_thing_is_called_goes_before_what_is_one_too():
+    names = ["cup", "cup with straw", "mailbox with raised flag", "ear of corn", "flag in hole"]
+    known = Understanding(names, torch.eye(5), torch.eye(5), {})
+    assert meant("a cup", known, torch.tensor([0.5, 0.6, 0.7, 0.1, 0.1]), 2) == 0
+    assert meant("a cup", known, torch.tensor([0.2, 0.6, 0.7, 0.1, 0.1]), 2) == 1  # what is called so lies far
+    assert meant("a flag", known, torch.tensor([0.7, 0.1, 0.6, 0.1, 0.5]), 0) == 4  # a mailbox is none
+    assert meant("corn", known, torch.tensor([0.7, 0.1, 0.1, 0.6, 0.1]), 0) == 3
+
+
 def test_a_name_that_many_things_lie_nearer_than_is_another_word():
     names = ["animal", *(f"dog {i}" for i in range(40))]
     known = Understanding(names, torch.eye(41), torch.eye(41), {})

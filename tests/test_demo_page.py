@@ -447,3 +447,18 @@ def test_axe_finds_no_serious_fault_on_a_dark_phone(phone):
 
 def test_app_py_is_the_same_page():
     assert "serve()" in (ROOT / "app.py").read_text()
+
+
+def test_what_a_picture_lacks_stands_beside_it_also_on_a_small_window(fresh):
+    fresh.draws(lambda: fresh.write("a robot dog\n"))
+    told = fresh.wait("#told .notes", "robot")
+    assert "of 'a robot dog' 'robot' may be missing: it is drawn as dog" in told.text
+    fresh.driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    )
+    try:
+        assert fresh.script("return document.querySelector('#told').getBoundingClientRect().bottom < innerHeight")
+    finally:
+        fresh.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    fresh.click("#strip li:nth-child(2) button")
+    assert not fresh.all("#told .notes")

@@ -17,6 +17,7 @@ from ..errors import as_input_error
 
 FILE = "understanding.json"
 FILLERS = {"the", "and", "with", "for", "from"}
+AROUND = ("with", "without", "on", "in", "at", "under", "behind", "from", "for")
 LETTERS = re.compile(r"[^\W\d_]+")
 ENDINGS = {"s": "", "ies": "y", "ves": "f", "ing": "e", "ed": "e", "er": "e", "ers": "e", "y": "e"}  # for what they may stand
 
@@ -45,6 +46,17 @@ class Understood:
         said = set(LETTERS.findall(text.lower())) - FILLERS
         names = [name.split()[-1] if heads and name.strip() else name for name in self.nearest]
         return any(len(word) > 2 and is_called(name, word) for word in said for name in names)
+
+
+def nouns_of(name: str) -> list[str]:
+    """What a thing is by its name: the last word before what is with it or around it; of an ear of corn either.
+
+    >>> [nouns_of(name) for name in ("old key", "mailbox with raised flag", "ear of corn", "card figures - heart")]
+    [['key'], ['mailbox'], ['ear', 'corn'], []]
+    """
+    itself = re.split(rf" (?:{'|'.join(AROUND)}) |[:(,]", name.lower())[0]
+    parts = [part.split() for part in re.split(" (?:of|and) ", itself)]
+    return [words[-1] for words in parts if words] if all(word.isalpha() for words in parts for word in words) else []
 
 
 def is_called(name: str, word: str) -> bool:
@@ -98,17 +110,15 @@ class Understanding:
 
     @cached_property
     def nouns(self) -> frozenset[str]:
-        """The last word of every name."""
-        return frozenset(name.lower().split()[-1] for name in self.names if name.strip())
+        """What the things are by their names."""
+        return frozenset(noun for name in self.names for noun in nouns_of(name))
 
     @cached_property
     def called(self) -> dict[str, list[int]]:
-        """Places of the things that have a name, and of those whose name ends with a word."""
+        """Places of the things that have a name, and of those that are something by their names."""
         found: dict[str, list[int]] = {}
         for place, name in enumerate(self.names):
-            words = name.lower().split()
-            last = words[-1:] if all(word.isalpha() for word in words) else []  # not that of "card figures - heart"
-            for said in {" ".join(words), *last}:
+            for said in {" ".join(name.lower().split()), *nouns_of(name)}:
                 found.setdefault(said, []).append(place)
         return found
 

@@ -152,6 +152,7 @@ function show(result) {
   if (result.film) $("#film").play().catch(() => {});
   if (result.stage !== undefined) $("#status").innerHTML = result.stage;
   for (const id of ["understood", "seen"]) $(`#${id}`).innerHTML = result[id] ?? "";
+  $("#told").replaceChildren(...document.querySelectorAll("#understood .notes")); // beside the picture, also on a small window
   for (const id of ["command", "python"]) $(`#${id}`).textContent = result[id] ?? "";
   $("#tools").hidden = false;
   Object.assign($("#download"), { href: result.url, download: result.name ?? result.path.split("/").at(-1) });
