@@ -77,7 +77,7 @@ def by_name(prompt: Prompt, known: Understanding, prior: EmbeddingPrior) -> Prom
 
 def drawn_as(prompt: Prompt, prior: EmbeddingPrior) -> int:
     """The place of the known thing that an encoded prompt is moved to: the likeliest, which need not be the nearest."""
-    return int(prior.log_weights(prompt.embedding.float()).argmax())
+    return prior.likeliest(prompt.embedding.float())
 
 
 def drawn(texts: Sequence[str], known: Understanding, aligner: Aligner, prior: EmbeddingPrior) -> list[str]:

@@ -37,7 +37,9 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     and every n_i alike that of von Mises-Fisher noise of concentration 1 / bandwidth). A picture as a prompt lies among other
     pictures, and those of a thing, faces and whole figures say, need not lie about one mean. So for pictures the weight of a
     thing is a sum over its own (a kernel density, Parzen 1962), of one bandwidth, where the prior keeps them as `neighbours`:
-    in few directions, those in which things differ most, and in eight bits. How the prompt differs from its thing,
+    in few directions, those in which things differ most, and in eight bits. Things may be of `kinds`, as pandas and polar
+    bears are bears: then it is the likeliest thing of the likeliest kind, whose weight is the sum over its things (mixture
+    discriminant analysis, Hastie & Tibshirani 1996). How the prompt differs from its thing,
     r = e - p(e) / |p(e)|, is error, but for what it says. If it says a colour, the part of r along the colours' directions
     stays; if it says a layout, three of them or two beside each other, it is no one thing, and all of r stays. Both are known
     by how known pictures are moved by them: of a colour or layout j in whitened coordinates by c_j, in the mean, and by
@@ -67,15 +69,17 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         spread: how far what a prompt says lies from that, in standard deviations of pictures of one thing.
         temperature: what pictures are drawn at where a call names none; embeddings are at 0 then.
         likeliest: p(e) is the likeliest point in place of the mean: what lies between points is drawn less well.
+        kinds: how many kinds things are of, 0 where each is its own.
         pictures: number of pictures of points whose differences are kept; 0: the noise is Gaussian.
         picture_bandwidth: that of the kernels about neighbours.
 
     Buffers: `points` (count, embed_dim), the known unit vectors; `log_counts` (count), zeros at first; `whitening` W
-    (embed_dim, embed_dim), the identity at first; with `colours` (n, k) `colour_axes` (k, embed_dim), orthonormal rows V in
-    whitened coordinates, and `colour_shifts` (n, k), the c_j; the same with `layouts`; with `neighbours` (n, k)
-    `neighbour_axes` (k, embed_dim), orthonormal rows too, `neighbour_values` (n, k), int8, of sixths of a standard deviation,
-    and `neighbour_shows` (n), the places of their points; and with `pictures` `deviations` (pictures, embed_dim), how each
-    differs from its point, in whitened coordinates, and `shows` (pictures), the places of their points.
+    (embed_dim, embed_dim), the identity at first; with `kinds` `kind_of` (count), the number of each point's; with `colours`
+    (n, k) `colour_axes` (k, embed_dim), orthonormal rows V in whitened coordinates, and `colour_shifts` (n, k), the c_j; the
+    same with `layouts`; with `neighbours` (n, k) `neighbour_axes` (k, embed_dim), orthonormal rows too, `neighbour_values`
+    (n, k), int8, of sixths of a standard deviation, and `neighbour_shows` (n), the places of their points; and with
+    `pictures` `deviations` (pictures, embed_dim), how each differs from its point, in whitened coordinates, and `shows`
+    (pictures), the places of their points.
 
     Raises:
         InputError: a bandwidth or a strength outside its range.
@@ -91,6 +95,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     points: Tensor
     log_counts: Tensor
     whitening: Tensor
+    kind_of: Tensor
     colour_axes: Tensor
     colour_shifts: Tensor
     layout_axes: Tensor
@@ -114,6 +119,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         spread: float = 0.7,
         temperature: float = 0.0,
         likeliest: bool = False,
+        kinds: int = 0,
         pictures: int = 0,
         picture_bandwidth: float = 12.0,
     ):
@@ -124,6 +130,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         self.register_buffer("points", torch.zeros(count, embed_dim))
         self.register_buffer("log_counts", torch.zeros(count))
         self.register_buffer("whitening", torch.eye(embed_dim))
+        if kinds:
+            self.register_buffer("kind_of", torch.zeros(count, dtype=torch.long))
         for name, sizes in (("colour", colours), ("layout", layouts)):
             if sizes:
                 self.register_buffer(f"{name}_axes", torch.zeros(sizes[1], embed_dim))
@@ -183,6 +191,15 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         apart = ((points - row) @ whitening).square().sum(1)  # (count,)
         return log_counts - apart / (2 * self.config["bandwidth"])
 
+    def likeliest(self, row: Tensor, picture: bool = False) -> int:
+        """The place of the thing that an embedding (d,), of a picture or not, is most likely of."""
+        weights = self.log_weights(row, picture)
+        if self.config["kinds"]:
+            kind_of = self.kind_of.to(row.device)
+            of_kinds = weights.new_zeros(self.config["kinds"]).index_add_(0, kind_of, (weights - weights.max()).exp())
+            weights = weights.masked_fill(kind_of != of_kinds.argmax(), -math.inf)
+        return int(weights.argmax())
+
     def without_colour(self, offset: Tensor) -> Tensor:
         """A difference of embeddings (d,) without what it has along the directions of colours."""
         if not self.config["colours"]:
@@ -198,9 +215,9 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
 
     def _expected(self, row: Tensor, picture: bool) -> tuple[Tensor, int]:
         """p(e) / |p(e)| of a prompt (d,), and the likeliest point's place."""
-        weights, points = self.log_weights(row, picture), self.points.to(row.device, torch.float32)
-        thing = int(weights.argmax())
-        return F.normalize(points[thing] if self.config["likeliest"] else weights.softmax(0) @ points, dim=0), thing
+        points, thing = self.points.to(row.device, torch.float32), self.likeliest(row, picture)
+        mean = points[thing] if self.config["likeliest"] else self.log_weights(row, picture).softmax(0) @ points
+        return F.normalize(mean, dim=0), thing
 
     def _moved(self, e: Tensor, strength: float, temperature: float, draw: Draw, picture: bool) -> Tensor:
         """z of a prompt (d,), of any norm."""

@@ -50,6 +50,12 @@ def pattern(cell: str, foreign: bool) -> re.Pattern[str]:
     return re.compile("|".join(found) or "(?!)")  # of no phrases one that matches nothing
 
 
+def foreign(concept: str, name: str) -> bool:
+    """Whether a name has one of the concept's Italian or French phrases."""
+    phrases = (phrase.strip() for phrase in CONCEPTS[concept]["phrases"].split(","))
+    return any(f" {normal(phrase)} " in f" {normal(name)} " for phrase in phrases if phrase.startswith("~"))
+
+
 def match(source: str, name: str, words: Sequence[str]) -> list[str]:
     """Concepts with a phrase in `name`, or equal to a keyword where keywords are trusted, and no veto in either."""
     name, clip_art = normal(name), source == "openclipart"

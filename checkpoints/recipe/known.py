@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,12 @@ from unialign_gen.pipelines import EmbeddingPrior
 from unialign_gen.pipelines.prior import FEWEST, STEPS
 
 from . import colours
-from .concepts import CONCEPTS
-from .rows import Picture, grouped
+from .concepts import CONCEPTS, SHOWN, foreign
+from .rows import Picture, grouped, numbered
 
-# Shrinkage, bandwidth and spread were chosen on held-out prompts: much alike from 0.02 to 0.1, from 4 to 16, from 0.6 to 0.8
+# Shrinkage, bandwidth and spread were chosen on held-out prompts: much alike from 0.02 to 0.1, from 2 to 8, from 0.6 to 0.8
 SHRINKAGE = 0.05
-PRIOR: dict[str, Any] = {"bandwidth": 8.0, "strength": 1.0, "temperature": 0.8, "likeliest": True, "spread": 0.7}
+PRIOR: dict[str, Any] = {"bandwidth": 4.0, "strength": 1.0, "temperature": 0.8, "likeliest": True, "spread": 0.7}
 AXES = 128  # that pictures are compared along
 WEAKEST = 1.5  # in standard deviations of pictures of one thing
 LEAST = 20  # compositions that say how a layout moves an embedding
@@ -58,11 +59,13 @@ def concept_table(rows: Sequence[Picture], embeds: Tensor, named: Tensor) -> Con
 def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list[str]]:
     """The prior over what training pictures with unit embeddings (N, d) show, and the names of its points.
 
-    The points are means of plain pictures; how pictures of a thing differ is learned from recoloured ones too.
+    The points are means of plain pictures; how pictures of a thing differ is learned from recoloured ones too. A concept's
+    things are a kind.
     """
-    plain = grouped((row.name, n) for n, row in enumerate(rows) if row.kind == "plain")
+    plain = grouped(things(rows))
     single = grouped((row.name, n) for n, row in enumerate(rows) if row.kind != "composition")
     points = F.normalize(torch.stack([embeds[mine].mean(0) for mine in plain.values()]), dim=1)
+    kind_of = numbered([kind for kind, _ in plain])
     apart = whitening(embeds, list(single.values()))
     white = embeds @ apart
     tints, layouts = (moved_by(rows, white, kind) for kind in ("recoloured", "composition"))
@@ -86,10 +89,15 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
         "neighbour_axes": compared,
         "neighbour_values": (white[neighbours] @ compared.T * STEPS).round().clamp(-128, 127).to(torch.int8),
         "neighbour_shows": neighbour_shows,
+        "kind_of": kind_of,
         "log_counts": torch.tensor([len(mine) for mine in plain.values()]).log(),
         "whitening": apart,
     }
-    sizes: dict[str, Any] = {"pictures": len(several), "neighbours": (len(alone), len(compared))}
+    sizes: dict[str, Any] = {
+        "pictures": len(several),
+        "neighbours": (len(alone), len(compared)),
+        "kinds": int(kind_of.max()) + 1,
+    }
     for name, (axes, shifts) in said.items():
         kept |= {f"{name}_axes": axes, f"{name}_shifts": shifts @ axes.T}
         sizes[f"{name}s"] = (len(shifts), len(axes))
@@ -97,7 +105,22 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
         kept |= {"shows": shows, "deviations": deviations}
     made = EmbeddingPrior(points.shape[1], len(points), **sizes, **PRIOR)
     made.load_state_dict(kept)
-    return made, list(plain)
+    return made, [name for _, name in plain]
+
+
+def things(rows: Sequence[Picture]) -> list[tuple[tuple[str, str], int]]:
+    """Of each plain picture its kind and what it shows, and its place.
+
+    That is, of a concept's picture, what its first caption says where `FEWEST` of the concept are called so: a panda, a bear.
+    """
+    said = [(row.name, row.captions[0].lower() if row.concepts else row.name) for row in rows]
+    count = Counter(one for one, row in zip(said, rows, strict=True) if row.kind == "plain")
+    found = []
+    for n, (row, (kind, name)) in enumerate(zip(rows, said, strict=True)):
+        if row.kind == "plain":
+            own = not row.concepts or (count[kind, name] >= FEWEST and "," not in name and not foreign(kind, name))
+            found.append(((kind, name if own else SHOWN[kind]), n))
+    return found
 
 
 def moved_by(rows: Sequence[Picture], embeds: Tensor, kind: str) -> dict[str, Tensor]:

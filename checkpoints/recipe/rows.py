@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from torch import Tensor
 from unialign_gen.errors import as_input_error
 
 from .concepts import article
+
+Name = TypeVar("Name")
+One = TypeVar("One")
 
 
 @dataclass
@@ -67,9 +70,9 @@ def coloured(colour: str, name: str) -> list[str]:
     return [article(f"{colour} {name}"), f"{colour} {name}"]
 
 
-def grouped(named: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
+def grouped(named: Iterable[tuple[Name, One]]) -> dict[Name, list[One]]:
     """What has each name, in its order."""
-    out: dict[str, list[Any]] = {}
+    out: dict[Name, list[One]] = {}
     for name, one in named:
         out.setdefault(name, []).append(one)
     return out

@@ -38,7 +38,7 @@ from . import pack as packing
 from . import recall as measured
 from . import space as image_space
 from . import upscaler as enlarging
-from .concepts import CONCEPTS, SHOWN
+from .concepts import CONCEPTS
 from .decoders import Decoder
 from .files import digest, kept, made_of, save_array
 from .heads import SOUNDS
@@ -294,7 +294,7 @@ def understanding(have: Data, found: dict[str, Head]) -> tuple[EmbeddingPrior, U
     A wording that training has lies so near that limits by all captions would refuse one unseen wording in fifteen.
     """
     made, names = known.prior(*have.some(have.chosen(DECODER_TIERS)))
-    result = Understanding([SHOWN.get(name, name) for name in names], made.points, made.whitening, {})
+    result = Understanding(names, made.points, made.whitening, {})
     held = [n for n, r in enumerate(have.rows) if r.split == "test" and r.kind == "plain"]
     seen = trained_wordings(have.rows)
     captions = list(dict.fromkeys(c for n in held for c in have.rows[n].captions if c.lower() not in seen))
