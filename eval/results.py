@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from unialign_gen.data import cache
-from unialign_gen.errors import as_input_error
+from unialign_gen.errors import InputError, as_input_error
+from unialign_gen.notes import note
 from unialign_gen.output import make_folder
 
 from .figures import DIMENSIONS, Row, clean
@@ -20,8 +23,16 @@ FILE = "result.json"
 
 
 def write(folder: Path, protocol: str, about: dict[str, Any], found: dict[str, Any]) -> Path:
-    """`result.json` in a folder; `found` has `rows` and whatever else the protocol has."""
+    """`result.json` in a folder; `found` has `rows` and whatever else the protocol has.
+
+    That of another protocol which lies there becomes `result-PROTOCOL.json`.
+    """
     make_folder(folder)
+    with suppress(InputError, OSError):
+        before = read(folder / FILE)["protocol"]
+        if before != protocol:
+            os.replace(folder / FILE, folder / f"result-{before}.json")
+            note("kept", f"{folder / FILE} was of {before}: it is result-{before}.json now")
     text = json.dumps(clean({"protocol": protocol, "about": about, **found}), indent=1, ensure_ascii=False)
     cache.write_whole(folder / FILE, (text + "\n").encode())
     return folder / FILE

@@ -204,6 +204,8 @@ def evaluate(
     """
     if {"text", *others} - set(features.modalities) or not others:
         raise InputError(f"retrieval needs text and another modality; the features have {', '.join(features.modalities)}")
+    if "text" in others:
+        raise InputError("retrieval asks by text: text is none of the modalities that are found, leave it out")
     chosen = subsets(features, others, ids)
     captions = features.features("text")
     if rerank is not None and rerank.shape != (len(captions.values), len(captions)):

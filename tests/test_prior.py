@@ -165,6 +165,22 @@ def test_the_draw_follows_the_generator_and_rows_with_one_seed_share_it():
     assert torch.allclose(shared.norm(dim=1), torch.ones(3), atol=1e-6)
 
 
+def test_of_the_likeliest_kind_it_is_the_likeliest_thing():
+    """Two bears, a panda and a polar bear, are together likelier than a dog that is likelier than either."""
+    things = F.normalize(torch.tensor([[1.0, 0.3, 0], [1.0, -0.3, 0.02], [1.0, 0, 0.28]]), dim=1)
+    prompt = F.normalize(torch.tensor([1.0, 0.0, 0.02]), dim=0)
+    alone, kinds = (EmbeddingPrior(3, 3, 0.03, 1.0, likeliest=True, **of) for of in ({}, {"kinds": 2}))
+    for known in (alone, kinds):
+        known.points.copy_(things)
+    kinds.kind_of.copy_(torch.tensor([1, 1, 0]))
+    weights = torch.from_numpy(np.exp(-((things - prompt).numpy() ** 2).sum(1) / 0.06))
+    assert weights[2] > weights[:2].max()
+    assert weights[2] < weights[:2].sum()
+    assert alone.likeliest(prompt) == 2
+    assert kinds.likeliest(prompt) == int(weights[:2].argmax())
+    assert torch.allclose(kinds(prompt[None]), things[kinds.likeliest(prompt)][None], atol=1e-6)
+
+
 def with_pictures(**options) -> EmbeddingPrior:
     """Two things of six dimensions, five pictures of the first and one of the second."""
     made = EmbeddingPrior(6, 2, 0.05, 1.0, colours=(1, 1), pictures=6, **options)

@@ -211,6 +211,34 @@ def test_the_prior_moves_a_thing_to_its_mean_and_keeps_its_colour(monkeypatch):
     assert [names[i] for i in prior.neighbour_shows] == [rows[n].name for n in shown]
 
 
+def test_what_four_pictures_of_a_concept_are_called_is_a_thing_of_its_kind():
+    said = ["Panda"] * 4 + ["polar bear"] * 3 + ["orso"] * 4 + ["bear"] * 4 + ["bear, animal"] * 5
+    rows = [picture(f"b{n}", ["bear"], [name]) for n, name in enumerate(said)]
+    rows += [picture(f"k{n}", captions=["kite"]) for n in range(4)]
+    rows.append(picture("b0-red", ["bear"], ["a red bear"], "recoloured", "red", variant_of="b0"))
+    found = known.things(rows)
+    assert {tuple(thing): places for thing, places in found.items()} == {
+        ("bear", "bear", False): list(range(20)),  # all of them
+        ("kite", "kite", False): list(range(20, 24)),
+        ("bear", "panda", True): list(range(4)),
+        ("bear", "bear", True): list(range(11, 15)),
+    }
+    hearts = known.things([picture(f"h{n}", ["heartbeat"], ["red heart"]) for n in range(5)])
+    assert [tuple(thing) for thing in hearts] == [("heartbeat", "heart", False)]  # no other ones
+
+
+def test_pictures_are_compared_with_the_most_special_things():
+    rows = [picture(f"b{n}", ["bear"], ["panda" if n < 4 else "bear, animal"]) for n in range(9)]
+    rows.append(picture("b0-red", ["bear"], ["a red bear"], "recoloured", "red", variant_of="b0"))
+    z = F.normalize(torch.randn(10, 6, generator=torch.Generator().manual_seed(2)) + 2 * torch.eye(6)[0], dim=1)
+    prior, names = known.prior(rows, z)
+    assert names == ["bear", "panda"]
+    assert prior.kind_of.tolist() == [0, 0]
+    assert [names[i] for i in prior.neighbour_shows] == ["panda"] * 4 + ["bear"] * 5
+    assert torch.allclose(prior.points, F.normalize(torch.stack([z[:9].mean(0), z[:4].mean(0)]), dim=1), atol=1e-6)
+    assert prior.shows.tolist() == [0] * 9 + [1] * 4
+
+
 def test_a_layout_is_number_size_place_and_ground():
     def says(caption, *parts):
         return known.layout(picture("a", captions=[caption], kind="composition", parts=parts))

@@ -23,6 +23,7 @@ from unialign_gen.config import load
 from unialign_gen.data.cache import FORMAT, FeatureCache, Ragged, Shard, counted, create, write_shard
 from unialign_gen.errors import InputError
 from unialign_gen.heads import Head, heads_in, load_head, save_head
+from unialign_gen.notes import collected
 from unialign_gen.objectives import OBJECTIVES, UniAlign
 from unialign_gen.training import evaluation
 from unialign_gen.training.batches import Batches
@@ -534,6 +535,10 @@ def test_wrong_names_leave_nothing_behind(caches, tmp_path, change):
         ({"streams": [StreamConfig({"clips": 1.0}, ["image", "depth"])]}, "depth has no entry in heads"),
         ({"streams": [StreamConfig({}, ["image", "text"])]}, "needs a cache"),
         ({"streams": [StreamConfig({"clips": 1.0}, ["image", "text"])]}, "heads.audio: no stream uses it"),
+        (
+            {"streams": [StreamConfig({"clips": 1.0}, ["image", "text", "audio"], detach=["text", "audio"])]},
+            "nothing is left that",
+        ),
         ({"ema": 2.0}, "ema: expected less than 1, got 2"),
         ({"lr": float("nan")}, "lr: expected a finite number, got nan"),
         ({"betas": (0.9,)}, r"betas\[1\]: missing"),
@@ -784,3 +789,59 @@ def test_problems_are_kept_once_over_a_resume(tmp_path):
     folder.keep_problems([a])
     folder.keep_problems([a, b])
     assert [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()] == [a, b]
+
+
+def test_heads_that_no_run_wrote_are_left_alone(caches, tmp_path):
+    save_head(Head(4, 4, 8), tmp_path / "run" / "heads" / "audio")
+    with pytest.raises(InputError, match="heads that no run wrote"):
+        train(settings(caches, tmp_path / "run", steps=2))
+    assert load_head(tmp_path / "run" / "heads" / "audio")
+
+
+def test_what_is_called_like_a_share_of_a_state_stays(tmp_path):
+    folder = RunFolder(tmp_path)
+    for name in ("state-4", "state-8", "state-backup"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "state-5.pt").write_bytes(b"")
+    folder.forget_shares("state-8")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["state-5.pt", "state-8", "state-backup"]
+
+
+def test_a_state_that_is_cut_off_is_one_line(caches, tmp_path):
+    train(settings(caches, tmp_path / "run", steps=2))
+    state = tmp_path / "run" / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"state\.pt cannot be read, it may be cut off: delete it"):
+        train(settings(caches, tmp_path / "run", steps=4))
+
+
+def test_of_gaps_the_smallest_is_kept(caches, tmp_path):
+    config = settings(caches, tmp_path / "run", steps=24, save_every=0)
+    config.evaluation.metric = "text/gap"
+    train(config)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    gaps = [row["text/gap"] for row in rows if "text/gap" in row]
+    assert len(set(gaps)) > 1
+    best = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["best"]
+    assert best == pytest.approx(-min(gaps), rel=1e-4)
+
+
+def test_half_precision_on_a_processor_is_refused(caches, tmp_path):
+    if torch.accelerator.is_available():
+        pytest.skip("there is a device that has fp16")
+    with pytest.raises(InputError, match="fp16 would change nothing on a processor"):
+        train(settings(caches, tmp_path / "run", precision="fp16"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_samples_that_a_stream_cannot_use_are_counted(tmp_path):
+    image, text = ([torch.randn(int(has), width) for has in there] for width, there in ((1664, [1, 0] * 20), (12, [1] * 40)))
+    write_cache(tmp_path / "clips", {"image": image, "text": text})
+    stream = [StreamConfig({"clips": 1.0}, ["image", "text"], batch=8)]
+    config = settings(tmp_path, tmp_path / "run", heads={"text": HeadConfig(hidden=16)}, streams=stream)
+    with collected() as notes:
+        prepare(config)
+    (told,) = [n.text for n in notes if n.kind == "not trained on"]
+    held = held_out([f"clips-{i}" for i in range(40)], 0.15, config.seed)
+    lacking = sum(i % 2 == 1 and not held[i] for i in range(40))
+    assert told == f"{lacking} of 40 samples of clips are not trained on: they lack image or text"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -56,16 +55,23 @@ def concept_table(rows: Sequence[Picture], embeds: Tensor, named: Tensor) -> Con
     return ConceptTable(list(CONCEPTS), F.normalize(points, dim=1), apart / apart.diagonal().mean())
 
 
+class Thing(NamedTuple):
+    """What pictures show: its kind, a concept or itself; what it is called; and whether it is one of several of its kind."""
+
+    kind: str
+    name: str
+    own: bool
+
+
 def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list[str]]:
     """The prior over what training pictures with unit embeddings (N, d) show, and the names of its points.
 
-    The points are means of plain pictures; how pictures of a thing differ is learned from recoloured ones too. A concept's
-    things are a kind.
+    The points are means of plain pictures; how pictures of a thing differ is learned from recoloured ones too.
     """
-    plain = grouped(things(rows))
+    plain = things(rows)
     single = grouped((row.name, n) for n, row in enumerate(rows) if row.kind != "composition")
     points = F.normalize(torch.stack([embeds[mine].mean(0) for mine in plain.values()]), dim=1)
-    kind_of = numbered([kind for kind, _ in plain])
+    kind_of = numbered([thing.kind for thing in plain])
     apart = whitening(embeds, list(single.values()))
     white = embeds @ apart
     tints, layouts = (moved_by(rows, white, kind) for kind in ("recoloured", "composition"))
@@ -83,7 +89,8 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     deviations = (embeds[places] - points[shows]) @ apart / (1 - 1 / counts[:, None]).sqrt()
     _, axes = torch.linalg.eigh(torch.cov((points @ apart).T))
     compared = axes[:, -AXES:].T  # where things differ most
-    neighbour_shows, _, neighbours = torch.tensor(alone).T
+    own = {n: number for number, mine in enumerate(plain.values()) for n in mine}  # the last is the most special one
+    neighbours, neighbour_shows = torch.tensor(list(own.items())).T
     kept = {
         "points": points,
         "neighbour_axes": compared,
@@ -95,7 +102,7 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     }
     sizes: dict[str, Any] = {
         "pictures": len(several),
-        "neighbours": (len(alone), len(compared)),
+        "neighbours": (len(own), len(compared)),
         "kinds": int(kind_of.max()) + 1,
     }
     for name, (axes, shifts) in said.items():
@@ -105,22 +112,19 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
         kept |= {"shows": shows, "deviations": deviations}
     made = EmbeddingPrior(points.shape[1], len(points), **sizes, **PRIOR)
     made.load_state_dict(kept)
-    return made, [name for _, name in plain]
+    return made, [thing.name for thing in plain]
 
 
-def things(rows: Sequence[Picture]) -> list[tuple[tuple[str, str], int]]:
-    """Of each plain picture its kind and what it shows, and its place.
-
-    That is, of a concept's picture, what its first caption says where `FEWEST` of the concept are called so: a panda, a bear.
+def things(rows: Sequence[Picture]) -> dict[Thing, list[int]]:
+    """Places of the plain pictures of each thing: of every concept and of every name, and what four pictures of a concept or
+    more are called by their first captions, a panda, a polar bear.
     """
-    said = [(row.name, row.captions[0].lower() if row.concepts else row.name) for row in rows]
-    count = Counter(one for one, row in zip(said, rows, strict=True) if row.kind == "plain")
-    found = []
-    for n, (row, (kind, name)) in enumerate(zip(rows, said, strict=True)):
-        if row.kind == "plain":
-            own = not row.concepts or (count[kind, name] >= FEWEST and "," not in name and not foreign(kind, name))
-            found.append(((kind, name if own else SHOWN[kind]), n))
-    return found
+    plain = [n for n, row in enumerate(rows) if row.kind == "plain"]
+    whole = grouped((Thing(rows[n].name, SHOWN.get(rows[n].name, rows[n].name), False), n) for n in plain)
+    shown = [n for n in plain if rows[n].concepts]
+    called = grouped((Thing(rows[n].name, rows[n].captions[0].lower(), True), n) for n in shown)
+    own = {t: mine for t, mine in called.items() if len(mine) >= FEWEST and "," not in t.name and not foreign(t.kind, t.name)}
+    return whole | {t: mine for t, mine in own.items() if len(mine) < len(whole[Thing(t.kind, SHOWN[t.kind], False)])}
 
 
 def moved_by(rows: Sequence[Picture], embeds: Tensor, kind: str) -> dict[str, Tensor]:

@@ -121,3 +121,5 @@ def train(
     state = f"{done.step} steps, heads in {done.heads}" if done.finished else f"stopped at step {done.step} of {done.steps}"
     result = {"step": done.step, "steps": done.steps, "metrics": done.metrics, "heads": str(done.heads) if done.heads else None}
     report(result, as_json, f"{state}\n{numbers}".rstrip())
+    if not done.finished:
+        raise typer.Exit(130)  # as after Ctrl-C elsewhere: what comes next in a script would find no heads

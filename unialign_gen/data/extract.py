@@ -284,4 +284,4 @@ def finish(config: ExtractConfig, corpus: Corpus, index: dict[str, Any]) -> dict
             for left in config.out.glob(f".{name}.*.part"):  # of processes that were killed
                 left.unlink(missing_ok=True)
     kinds = Counter(row["kind"] for row in rows)
-    return {**summary, "problems": {kind: kinds[kind] for kind in ("broken", "absent", "noted")}}
+    return {**summary, "problems": {kind: kinds[kind] for kind in ("missing", "broken", "absent", "noted")}}

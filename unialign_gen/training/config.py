@@ -207,6 +207,8 @@ class TrainConfig:
                 raise InputError(f"{where}.{entry}: {', '.join(stray)} is not among its modalities")
         if untrained := [m for m in stream.modalities if m != self.anchor and m not in self.heads]:
             raise InputError(f"{where}: {', '.join(untrained)} has no entry in heads")
+        if not {m for m in stream.modalities if m in self.heads} - set(stream.detach):
+            raise InputError(f"{where}.detach: nothing is left that learns: leave one modality with a head out of it")
         if stream.label_share and self.anchor in self.heads:
             raise InputError(f"{where}.label_share: it moves a frozen anchor, and {self.anchor} is trained here")
         if self.anchor in stream.pairs:

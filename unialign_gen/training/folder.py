@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from pickle import UnpicklingError
 from types import MappingProxyType
 from typing import Any
 
@@ -27,7 +28,7 @@ from ..config import load, to_dict
 from ..data.storage import write_rows, write_whole
 from ..encoders import save_encoder
 from ..encoders.base import Encoder
-from ..errors import InputError
+from ..errors import InputError, as_input_error
 from ..heads import Head, save_head
 from ..output import check_folder, make_folder
 from .config import TrainConfig
@@ -74,6 +75,8 @@ class RunFolder:
         """
         check_folder(self.path)
         file = self.path / CONFIG
+        if (self.path / HEADS).exists() and not file.is_file():
+            raise InputError(f"{self.path} holds heads that no run wrote there, which would go: choose another folder")
         if not (file.is_file() and (self.path / STATE).is_file()):
             return
         now, before = to_dict(config), to_dict(load(TrainConfig, file))
@@ -109,13 +112,15 @@ class RunFolder:
     def forget_shares(self, but: str) -> None:
         """Removes the shares of all states but one."""
         for path in self.path.glob("state-*"):
-            if path.name != but:
+            if path.name != but and path.is_dir() and path.name.removeprefix("state-").isdecimal():
                 shutil.rmtree(path)
 
     def load_state(self) -> dict[str, Any] | None:
         """The state that was saved last, if there is one; read without unpickling code."""
         path = self.path / STATE
-        return torch.load(path, weights_only=True, map_location="cpu", mmap=True) if path.is_file() else None
+        cut = f"{path} cannot be read, it may be cut off: delete it to start anew ({{first}})"
+        with as_input_error(cut, RuntimeError, OSError, ValueError, EOFError, UnpicklingError):
+            return torch.load(path, weights_only=True, map_location="cpu", mmap=True) if path.is_file() else None
 
     def log(self, row: Mapping[str, Any]) -> None:
         with (self.path / METRICS).open("a") as f:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.cache import Ragged, counted
 from ..errors import InputError
+from ..notes import note
 from ..retrieval import occurrence
 from .config import StreamConfig
 from .features import Source
@@ -116,11 +117,17 @@ class Stream:
         for number, name in enumerate(self.names):
             source = sources[name]
             # of what is not paired a sample needs the anchor and one more; the rest may be missing
-            others = [source.has(m) for m in own if m != anchor]
+            others = [m for m in own if m != anchor]
             usable = source.has(anchor) & ~source.held_out
             if others:
-                usable &= torch.stack(others).any(0)
+                usable &= torch.stack([source.has(m) for m in others]).any(0)
             there = usable.nonzero()[:, 0]
+            if lacking := int((~source.held_out).sum()) - len(there):
+                what = f"{anchor} or {' and '.join(others)}" if others else anchor
+                note(
+                    "not trained on",
+                    f"{lacking} of {len(source.held_out)} samples of {name} are not trained on: they lack {what}",
+                )
             mine = source.labels.numbers.some(there)
             label, sample = numbers[name][mine.values], torch.repeat_interleave(there, mine.counts)
             if config.pairs:

@@ -102,6 +102,8 @@ def train(config: TrainConfig, accelerator: Accelerator | None = None) -> Result
         project_dir=config.out,
         cpu=not torch.accelerator.is_available(),  # without it processes on a machine without a GPU would not find each other
     )
+    if config.precision == "fp16" and accelerator.device.type == "cpu":
+        raise InputError("precision fp16 would change nothing on a processor: choose bf16, or no")
     return Trainer(config, accelerator).go()
 
 
@@ -349,6 +351,8 @@ class Trainer:
             found = evaluate(self.measured, self._embed, state.sources, state.means, config.anchor, config.evaluation.limit)
             self._check_metric(found)
             score = found.get(config.evaluation.metric, math.inf)
+            if config.evaluation.metric.endswith("gap") and math.isfinite(score):  # the smallest is best
+                score = -score
             if self._any(self.accelerator.is_main_process and score >= self.best):  # its numbers count: a last bit may differ
                 self.best = score
                 self._keep()
