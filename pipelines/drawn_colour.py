@@ -57,7 +57,7 @@ def colour_said(text: str) -> str | None:
     ('orange', None, None)
     """
     thing = next(iter(split(bare(text).lower(), AROUND)), "")
-    found = {word for word in thing.split()[:-1] if word in HUES}
+    found = {word for word in thing.replace(",", " ").split()[:-1] if word in HUES}
     return found.pop() if len(found) == 1 else None
 
 

@@ -96,11 +96,14 @@ class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings, DiffusionPipeline):
 
     def sample_edit(self, made: Any, edit: Edit, canvas: Canvas, request: Request, conditions: Conditions) -> Any:
         kind, (width, height) = type(made), canvas.size
-        options = accepted(kind, strength=edit.share, width=width, height=height, mask_image=canvas.mask)
+        options = accepted(kind, strength=edit.share, width=width, height=height)
         if canvas.picture is None:  # drawn along the map alone
             options["image"] = canvas.control
         else:
             options |= {"image": canvas.picture, **accepted(kind, control_image=canvas.control)}
+        if canvas.mask is not None:  # one for each, or all are encoded with the first one's generator
+            count = len(conditions.image_embeds)
+            options |= {"image": [canvas.picture] * count, "mask_image": [canvas.mask] * count}
         return self.run(made, kind, request, conditions, **options)
 
     def save_pretrained(self, *_: Any, **__: Any) -> None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from unialign_gen.aligner import Aligner
 from unialign_gen.concepts import Understanding
+from unialign_gen.media.text import reworded
 from unialign_gen.notes import muted, tell
 from unialign_gen.request import Prompt
 
@@ -96,15 +97,18 @@ def tell_not_understood(
     if known is None:
         return
     said = {id(p): p for row, _, _ in rows for p in row if p.kind != "embeds"}  # each of several once
+    words = getattr(aligner.part("text").encoder, "words", {}) if "text" in aligner.modalities else {}
     for prompt in said.values():
         (found,) = known(prompt.embedding[None], prompt.kind)
         if not found.understood:
             tell("not understood", name=repr(prompt.name), guesses=", ".join(found.nearest))
-        elif prompt.kind == "text" and prior is not None:
+        elif prompt.kind == "text" and prior is not None and prompt.weight > 0:
             thing = known.names[drawn_as(prompt, prior)]
             if not replace(found, nearest=(thing,)).named_in(prompt.name):
                 tell("drawn as", name=repr(prompt.name), guess=thing)
-            elif what := unsaid(prompt.value, partial(drawn, known=known, aligner=aligner, prior=prior), known.nouns):
+                continue
+            read, _ = reworded(prompt.value, words)
+            if what := unsaid(read, partial(drawn, known=known, aligner=aligner, prior=prior), known.nouns):
                 tell("left out", what=", ".join(map(repr, what)), name=repr(prompt.name), thing=thing)
 
 

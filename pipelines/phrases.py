@@ -178,7 +178,9 @@ def are_things(texts: Sequence[str], understood: Sequence[Understood], by_name: 
     All must be understood. They are things, and not two properties of one ("a black and white cat"), if each begins as a thing
     does, with "a" or "two" say, or has a name of what it is understood as. `by_name`, each must be understood as its noun.
     """
-    if not all(u.understood for u in understood):
+    if not all(u.understood for u in understood) or any(
+        {*text.lower().split()} <= DETERMINERS | COLOURS.keys() for text in texts
+    ):
         return False
     if by_name:
         nouns = [re.split(rf" (?:{'|'.join(AROUND)}) ", text, flags=re.IGNORECASE)[0].split()[-1] for text in texts]

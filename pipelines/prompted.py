@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +35,7 @@ from .prior import EmbeddingPrior, each, temperature_of
 from .prompts import beside, encode_prompts, generators, mixed_prompts, moved_prompts, picture_seeds
 from .upscaler import Upscaler
 
+BESIDE_ALIGNER = ("understanding.json", "concepts.json", "concepts.safetensors")  # what a checkpoint knows by name
 ENLARGED = 8  # pictures at a time, which bounds the memory
 
 
@@ -74,6 +77,16 @@ class PromptedPipeline:
     def decoder_dtype(self) -> torch.dtype:
         """Of the embeddings that the decoder takes."""
         return self.unet.dtype
+
+    def save_pretrained(self, save_directory: str | Path, *more: Any, **options: Any) -> None:
+        """As diffusers' own, with what the checkpoint knows by name beside it."""
+        super().save_pretrained(save_directory, *more, **options)  # type: ignore[misc]
+        folder = checkpoint_folder(self)
+        if folder is None or folder.resolve() == Path(save_directory).resolve():
+            return
+        for file in (folder / name for name in BESIDE_ALIGNER):
+            if file.is_file():
+                shutil.copy(file, save_directory)
 
     @takes_request
     def __call__(self, request: Request) -> PictureOutput:

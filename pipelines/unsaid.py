@@ -11,7 +11,7 @@ from .compounds import FUNCTION_WORDS, NO_VERBS
 from .phrases import COLOURS, DETERMINERS, MANY, OF, bare, colour_of, without_ground
 
 # colours are looked for in the picture, and a drawing is what every picture is
-NEVER = FUNCTION_WORDS | COLOURS.keys() | {"gold", "golden", "silver"}
+NEVER = FUNCTION_WORDS | COLOURS.keys() | {"dark", "light"}
 NEVER |= {"picture", "drawing", "illustration", "icon", "emoji", "clipart"}
 
 

@@ -194,6 +194,7 @@ def test_what_a_plural_is_of(starter, plural, one):
         ("a boat under a rainbow", 2),  # understood, by another name
         ("a black and white cat", None),
         ("a red and yellow flower", None),
+        ("a green and red apple", None),
         ("rock and roll", None),
         ("a cat and a brgltz", None),
     ],

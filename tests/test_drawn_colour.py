@@ -25,6 +25,7 @@ def spot(colour, ground="white"):
     [
         ("an orange elephant", "orange"),
         ("Two Pink cats on a green sofa.", "pink"),  # its own colour, not that of what it is on
+        ("a red, shiny car", "red"),
         ("an orange", None),  # a fruit
         ("a red and blue parrot", None),
         ("a cat with red shoes", None),

@@ -279,8 +279,8 @@ def test_edits_through_an_adapter_are_diffusers_own_bit_for_bit(decoder_hub, loa
         theirs = {"image" if mode == "control" else "control_image": depth}
     if mode != "control":
         theirs |= {"image": picture}
-    if "inpaint" in mode:
-        theirs |= {"mask_image": mask}
+    if "inpaint" in mode:  # one for each, or diffusers encodes all with the first one's generator
+        theirs |= {"image": [picture] * 2, "mask_image": [mask] * 2}
     if mode != "img2img" and mode != "control+img2img":
         theirs |= {"height": 32, "width": 32}
     made = diffusers_with(ours, kind, **more)
@@ -291,15 +291,16 @@ def test_edits_through_an_adapter_are_diffusers_own_bit_for_bit(decoder_hub, loa
         assert same(mine, Image.composite(other, picture, mask) if "inpaint" in mode else other)
 
 
-def test_an_edit_of_a_batch_through_an_adapter(loaded):  # noqa: F811
-    ours = loaded("sdxl-vit-h")
+@pytest.mark.parametrize("mode", ["inpaint", "control+img2img", "control+inpaint"])
+@pytest.mark.parametrize("name", ["sdxl-vit-h", "sd15-vit-h"])
+def test_an_edit_of_a_batch_through_an_adapter(loaded, name, mode):  # noqa: F811
+    ours = loaded(name)
+    given = edit_of(mode, photograph((32, 32)), square((32, 32)), photograph((32, 32), 1))
     options = {"strength": 0.6, "num_inference_steps": 4}
     z = rows(1024, 2) * 12
-    both = ours.edit(photograph((32, 32)), control=photograph((32, 32), 1), image_embeds=z, seed=[3, 8], **options).images
+    both = ours.edit(**given, image_embeds=z, seed=[3, 8], **options).images
     for row, seed, drawn in zip(z, (3, 8), both, strict=True):
-        (alone,) = ours.edit(
-            photograph((32, 32)), control=photograph((32, 32), 1), image_embeds=row[None], seed=seed, **options
-        ).images
+        (alone,) = ours.edit(**given, image_embeds=row[None], seed=seed, **options).images
         assert np.abs(np.asarray(alone, int) - np.asarray(drawn, int)).max() <= 1
 
 

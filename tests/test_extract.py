@@ -210,9 +210,9 @@ def test_the_command_reports(clips, whole):
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["complete"]
     assert (found["samples"], found["missing"], found["shards"]) == (CLIPS, 1, 4)
-    assert found["problems"] == {"broken": 0, "absent": 1, "noted": 0}
+    assert found["problems"] == {"missing": 1, "broken": 0, "absent": 1, "noted": 0}
     plain = CliRunner().invoke(app, ["extract", str(path)])
-    assert "report.jsonl: 0 broken, 1 absent, 0 noted" in plain.stdout
+    assert "report.jsonl: 1 missing, 0 broken, 1 absent, 0 noted" in plain.stdout
 
 
 def test_any_columns_and_a_modality_of_ones_own(tmp_path):
@@ -330,7 +330,7 @@ def test_wav_files_beside_the_clips(clips, tmp_path):
     write_wav(tmp_path / "clip9_000009.wav", tone(1.0, 16000), 16000)
     (tmp_path / "vggsound.csv").write_text("clip9,9,a tone,test\n")
     path = settings(tmp_path, tmp_path, encoders={"text": "starter", "audio": "starter"})
-    assert run(path)["problems"] == {"broken": 0, "absent": 0, "noted": 0}
+    assert run(path)["problems"] == {"missing": 0, "broken": 0, "absent": 0, "noted": 0}
     assert FeatureCache.open(tmp_path / "out").features("audio").counts.tolist() == [1]
 
 

@@ -141,6 +141,11 @@ def test_round_trip(starter, tmp_path):
     a = starter(text="a green frog", seed=0, **FEW).images[0]
     b = again(text="a green frog", seed=0, **FEW).images[0]
     assert np.abs(array(a) - array(b)).max() <= 1
+    texts = ["a car key", "a red penguin and a blue car", "xyzzy plugh"]
+    was, kept = (made(text=texts, seed=0, **FEW) for made in (starter, again))  # it knows by name what it knew
+    assert all(np.abs(array(a) - array(b)).max() <= 1 for a, b in zip(was.images, kept.images, strict=True))
+    assert kept.notes == was.notes
+    assert {"left out", "not understood"} <= {n.kind for n in kept.notes}
     assert again.embed_scale.embed_norm == starter.embed_scale.embed_norm
     assert torch.equal(again.embed_scale.negative_image_embeds, starter.embed_scale.negative_image_embeds)
 

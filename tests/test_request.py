@@ -132,3 +132,9 @@ def test_a_callback_may_return_nothing(starter):
 def test_noise_that_does_not_fit_is_one_line(starter, call, line):
     with pytest.raises(InputError, match=line):
         starter(text=["a", "b"], num_inference_steps=1, **call)
+
+
+@pytest.mark.parametrize("given", [(), [()], ["a cat", ()]])
+def test_an_empty_mix_is_one_line(given):
+    with pytest.raises(InputError, match="text has an empty tuple: nothing to mix"):
+        ask(text=given)

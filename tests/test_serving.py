@@ -89,7 +89,7 @@ def test_words_of_the_second_decoder_stay_each_request_s_own(second):
     ]
     requests = [ask(**given, num_inference_steps=2, upscale=1) for given in asked]
     answers, batches = together(second, requests)
-    assert batches == 3  # another noise level, and no guidance, are batches of their own
+    assert batches == 4  # other negative words, another noise level, and no guidance, are batches of their own
     for answer, request in zip(answers[:5], requests, strict=False):
         alone = second.draw(request)
         assert max(np.abs(pixels(a) - pixels(b)).max() for a, b in zip(answer.images, alone.images, strict=True)) <= 1
@@ -100,7 +100,13 @@ def test_words_of_the_second_decoder_stay_each_request_s_own(second):
 def test_what_cannot_share_a_batch_is_drawn_alone(starter):
     same = ask(text="a cat", seed=1, num_inference_steps=2)
     assert batch_key(starter, same) == batch_key(starter, ask(text="a car", seed=[9], num_inference_steps=2, guidance_scale=9))
-    for other in ({"num_inference_steps": 3}, {"height": 64, "width": 64}, {"output_type": "np"}, {"guidance_scale": 1}):
+    for other in (
+        {"num_inference_steps": 3},
+        {"height": 64, "width": 64},
+        {"output_type": "np"},
+        {"guidance_scale": 1},
+        {"negative_decoder_prompt": ""},
+    ):
         assert batch_key(starter, ask(**{"text": "a cat", "num_inference_steps": 2, **other})) != batch_key(starter, same)
     for lonely in ({"generator": torch.Generator()}, {"latents": torch.zeros(1, 8, 16, 16)}, {"noise_level": 3}):
         assert batch_key(starter, ask(text="a cat", **lonely)) is None

@@ -131,6 +131,9 @@ WORDS = {"navy": "dark blue", "navy blue": "dark blue", "gold": "yellow", "tan":
         ("a navy and a car", "a navy and a car"),  # a thing
         ("navy on a car", "navy on a car"),
         ("a tan, a car", "a tan, a car"),
+        ("one dog and 1 apple", "a dog and an apple"),
+        ("One of us, number one", "One of us, number one"),
+        ("11 dogs", "11 dogs"),
     ],
 )
 def test_words_before_a_noun_are_read_as_others(text, read):

@@ -1,6 +1,7 @@
 """What a text is drawn as does not show all of its words: which are found out by drawing others."""
 
 import pytest
+import torch
 
 from unialign_gen.pipelines.unsaid import is_noun, unsaid
 
@@ -65,7 +66,7 @@ def test_what_its_place_tells_of_a_word(text, nouns):
     ("text", "missing"),
     [
         ("a rainy street", ["street"]),
-        ("a sunny beach", ["beach"]),
+        ("a sunny beach", ["sunny"]),
         ("a pixel art sword", ["pixel art"]),
         ("a robot dog", ["robot"]),
         ("a house made of chocolate", ["house"]),
@@ -83,3 +84,19 @@ def test_a_text_that_nobody_gave_says_nothing(starter):
     """Each part of a text is encoded for itself: of what it has no word for one note tells."""
     told = [n for n in starter.embed(text="a brgltz dog on a xqvzt hill").notes if n.kind == "unknown words"]
     assert len(told) == 1
+
+
+def test_what_is_read_as_another_word_is_not_missing_too(starter):
+    assert [n.kind for n in starter.embed(text="a crimson rose").notes] == ["read as"]
+    assert [n.kind for n in starter.embed(text="a royal blue car").notes] == ["read as"]
+
+
+def test_one_of_a_thing_is_the_thing(starter):
+    plain = starter.embed(text=["a dog", "an apple", "a red car"])
+    assert torch.equal(starter.embed(text=["one dog", "1 apple", "one red car"]), plain)
+    assert starter.embed(text="one dog").notes == []
+
+
+def test_what_a_mix_steers_away_from_is_not_missing(starter):
+    mixed = starter.embed(text=("a big dog with a hat", "a cat"), weights=[-0.5, 1])
+    assert [n for n in mixed.notes if n.kind in ("left out", "drawn as")] == []

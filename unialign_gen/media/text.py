@@ -45,7 +45,7 @@ def clean_text(text: Any) -> str:
 def reworded(text: str, words: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """A text in which words before a noun stand for others, which are in lower case, and what was read as what.
 
-    A lightness that is said goes before that of what a colour is read as.
+    A lightness that is said goes before that of what a colour is read as. One of a thing is a thing, and nothing to tell.
 
     >>> reworded("an indigo fish and a light navy car in the navy", {"navy": "dark blue", "indigo": "dark purple"})
     ('a dark purple fish and a light blue car in the navy', {'an indigo': 'a dark purple', 'a light navy': 'a light blue'})
@@ -63,6 +63,9 @@ def reworded(text: str, words: Mapping[str, str]) -> tuple[str, dict[str, str]]:
         found[said[0]] = with_article(meant) if article else meant
         return found[said[0]]
 
+    text = re.sub(
+        rf"\b(?:one|1)(?= (?!{NO_NOUN})([^\W\d_]))", lambda one: "an" if one[1] in "aeiouAEIOU" else "a", text, flags=re.I
+    )
     before_noun = rf"\b(?:(an?) )?(?:(dark|light) )?({longest_first})(?= (?!{NO_NOUN})[^\W\d_])"
     return re.sub(before_noun, read, text, flags=re.I), found
 

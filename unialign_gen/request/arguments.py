@@ -30,6 +30,8 @@ def inputs_of(kind: str, value: Any) -> list[tuple[Any, ...]]:
     batch = value if isinstance(value, list) else [value]
     if not batch:
         raise InputError(f"{kind} is an empty list")
+    if any(mixed(item) and not item for item in batch):
+        raise InputError(f"{kind} has an empty tuple: nothing to mix")
     return [item if mixed(item) else (item,) for item in batch]
 
 

@@ -125,7 +125,8 @@ def batch_key(pipeline: PromptedPipeline, request: Request) -> Hashable:
     except InputError:  # which drawing it says
         return None
     size = (request.height, request.width, request.upscale, request.output_type)
-    return id(pipeline), steps, guidance > 1, best_of, *size, *sorted(shared.items())
+    negative = "negative_decoder_prompt" in request.options  # none is not the same as no words, to SDXL
+    return id(pipeline), steps, guidance > 1, best_of, negative, *size, *sorted(shared.items())
 
 
 def picture_count(request: Request) -> int:
