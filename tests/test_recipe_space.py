@@ -227,16 +227,20 @@ def test_what_four_pictures_of_a_concept_are_called_is_a_thing_of_its_kind():
     assert [tuple(thing) for thing in hearts] == [("heartbeat", "heart", False)]  # no other ones
 
 
-def test_pictures_are_compared_with_the_most_special_things():
+def test_pictures_are_compared_with_whole_concepts():
     rows = [picture(f"b{n}", ["bear"], ["panda" if n < 4 else "bear, animal"]) for n in range(9)]
+    rows += [picture(f"k{n}", captions=["kite"]) for n in range(2)]
     rows.append(picture("b0-red", ["bear"], ["a red bear"], "recoloured", "red", variant_of="b0"))
-    z = F.normalize(torch.randn(10, 6, generator=torch.Generator().manual_seed(2)) + 2 * torch.eye(6)[0], dim=1)
+    towards = torch.eye(6)[[0] * 9 + [1] * 2 + [0]]
+    z = F.normalize(torch.randn(12, 6, generator=torch.Generator().manual_seed(2)) + 3 * towards, dim=1)
     prior, names = known.prior(rows, z)
-    assert names == ["bear", "panda"]
-    assert prior.kind_of.tolist() == [0, 0]
-    assert [names[i] for i in prior.neighbour_shows] == ["panda"] * 4 + ["bear"] * 5
-    assert torch.allclose(prior.points, F.normalize(torch.stack([z[:9].mean(0), z[:4].mean(0)]), dim=1), atol=1e-6)
-    assert prior.shows.tolist() == [0] * 9 + [1] * 4
+    assert names == ["bear", "kite", "panda"]
+    assert prior.kind_of.tolist() == [0, 1, 0]
+    assert [names[i] for i in prior.neighbour_shows] == ["bear"] * 9 + ["kite"] * 2
+    means = F.normalize(torch.stack([z[:9].mean(0), z[9:11].mean(0), z[:4].mean(0)]), dim=1)
+    assert torch.allclose(prior.points, means, atol=1e-6)
+    assert prior.shows.tolist() == [0] * 9 + [2] * 4
+    assert [prior.likeliest(one, picture=True) for one in z[:9]] == [0] * 9
 
 
 def test_a_layout_is_number_size_place_and_ground():

@@ -87,10 +87,10 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     shows, counts, places = torch.tensor(several, dtype=torch.long).view(-1, 3).T
     # a picture lies nearer to a mean that it is part of
     deviations = (embeds[places] - points[shows]) @ apart / (1 - 1 / counts[:, None]).sqrt()
-    _, axes = torch.linalg.eigh(torch.cov((points @ apart).T))
+    whole = [(number, n) for number, (thing, mine) in enumerate(plain.items()) if not thing.own for n in mine]
+    neighbour_shows, neighbours = torch.tensor(whole).T  # by things of their own fewer pictures are drawn as what they show
+    _, axes = torch.linalg.eigh(torch.cov((points[neighbour_shows.unique()] @ apart).T))
     compared = axes[:, -AXES:].T  # where things differ most
-    own = {n: number for number, mine in enumerate(plain.values()) for n in mine}  # the last is the most special one
-    neighbours, neighbour_shows = torch.tensor(list(own.items())).T
     kept = {
         "points": points,
         "neighbour_axes": compared,
@@ -102,7 +102,7 @@ def prior(rows: Sequence[Picture], embeds: Tensor) -> tuple[EmbeddingPrior, list
     }
     sizes: dict[str, Any] = {
         "pictures": len(several),
-        "neighbours": (len(own), len(compared)),
+        "neighbours": (len(whole), len(compared)),
         "kinds": int(kind_of.max()) + 1,
     }
     for name, (axes, shifts) in said.items():
