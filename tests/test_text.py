@@ -134,6 +134,8 @@ WORDS = {"navy": "dark blue", "navy blue": "dark blue", "gold": "yellow", "tan":
         ("one dog and 1 apple", "a dog and an apple"),
         ("One of us, number one", "One of us, number one"),
         ("11 dogs", "11 dogs"),
+        ("formula one car, one car", "formula one car, a car"),
+        ("one o\u2019clock, one thirty", "one o\u2019clock, one thirty"),
     ],
 )
 def test_words_before_a_noun_are_read_as_others(text, read):

@@ -63,9 +63,9 @@ def reworded(text: str, words: Mapping[str, str]) -> tuple[str, dict[str, str]]:
         found[said[0]] = with_article(meant) if article else meant
         return found[said[0]]
 
-    text = re.sub(
-        rf"\b(?:one|1)(?= (?!{NO_NOUN})([^\W\d_]))", lambda one: "an" if one[1] in "aeiouAEIOU" else "a", text, flags=re.I
-    )
+    starts = r"(?:^|(?<=[,&] )|(?<=\band )|(?<=\bwith )|(?<=\bof ))"  # not in "formula one car"
+    one = rf"{starts}(?:one|1) (?!{NO_NOUN}|o.?clock|thirty|hundred|thousand)(?=([^\W\d_]))"
+    text = re.sub(one, lambda found: "an " if found[1].lower() in "aeiou" else "a ", text, flags=re.I)
     before_noun = rf"\b(?:(an?) )?(?:(dark|light) )?({longest_first})(?= (?!{NO_NOUN})[^\W\d_])"
     return re.sub(before_noun, read, text, flags=re.I), found
 
