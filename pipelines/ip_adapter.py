@@ -62,7 +62,10 @@ class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings, DiffusionPipeline):
     _exclude_from_cpu_offload: ClassVar[list[str]] = ["embed_scale", "prior"]
 
     def sample(self, request: Request, conditions: Conditions, **more: Any) -> Any:
-        options = {"height": request.height, "width": request.width, "latents": request.latents, **more}
+        # of one side alone Stable Diffusion 1.5's class takes neither
+        own = self.sample_side if request.height or request.width else None
+        sides = {"height": request.height or own, "width": request.width or own}
+        options = {**sides, "latents": request.latents, **more}
         return self.run(self, type(self).base, request, conditions, **options, output_type=request.output_type)
 
     def run(self, made: Any, kind: type[DiffusionPipeline], request: Request, conditions: Conditions, **more: Any) -> Any:

@@ -400,9 +400,11 @@ class PromptedPipeline:
         if isinstance(generator, list) and len(generator) != count:
             raise InputError(f"{len(generator)} generators for {count} pictures: give one, or one for each")
         latents = request.latents
-        if latents is not None and (not isinstance(latents, Tensor) or latents.ndim != 4 or len(latents) != count):
+        sides = "channels, frames, height, width" if self.moving else "channels, height, width"
+        ndim = 5 if self.moving else 4
+        if latents is not None and (not isinstance(latents, Tensor) or latents.ndim != ndim or len(latents) != count):
             shape = tuple(getattr(latents, "shape", ())) or type(latents).__name__
-            raise InputError(f"latents must be a tensor ({count}, channels, height, width), one for each picture, got {shape}")
+            raise InputError(f"latents must be a tensor ({count}, {sides}), one for each picture, got {shape}")
         steps, guidance = self.steps_and_guidance(request)
         if self.config.get("distilled") and steps != self.config["default_steps"]:
             tell("distilled", own=self.config["default_steps"], steps=steps)

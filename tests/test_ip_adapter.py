@@ -282,3 +282,14 @@ def test_a_sound_becomes_a_film_with_its_sound(decoder_hub, tmp_path):
     refused = CliRunner().invoke(app, ["generate", "--text", "a", "--checkpoint", "animatediff-vit-h", *command[-len(given) :]])
     assert refused.exit_code == 2
     assert "use animate" in refused.output
+
+
+def test_one_side_alone_counts_and_latents_of_clips_have_frames(decoder_hub):
+    plain = unialign_gen.load("sd15-vit-h", sources=sources(decoder_hub, "sd15-vit-h"))
+    plain.set_progress_bar_config(disable=True)
+    side = plain.sample_side
+    z = torch.nn.functional.normalize(torch.ones(1, 1024), dim=1)
+    assert plain(embeds=z, height=2 * side, seed=0, **FEW).images[0].size == (side, 2 * side)
+    moving = unialign_gen.load("animatediff-vit-h", sources=sources(decoder_hub, "animatediff-vit-h"))
+    with pytest.raises(InputError, match=r"latents must be a tensor \(1, channels, frames, height, width\)"):
+        moving(embeds=z, latents=torch.zeros(1, 4, 16, 16), **FEW)

@@ -137,3 +137,18 @@ def test_cut_off_media_give_what_is_there(tmp_path):
     (tmp_path / "w.mp4").write_bytes(video[: len(video) // 2])
     with pytest.raises(InputError):
         load_video(tmp_path / "w.mp4")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_several_pictures_the_first_is_used_and_said(tmp_path, kind):
+    first, *rest = (Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue"))
+    first.save(tmp_path / "two", kind, save_all=True, append_images=rest)
+    with collected() as notes:
+        found = load_image(tmp_path / "two")
+    assert found.getpixel((8, 8))[0] > 200 > 50 > found.getpixel((8, 8))[1]
+    (told,) = notes
+    assert str(told) == f"first picture: {tmp_path / 'two'} has 3 pictures: the first is used; given as a video, all are"
+    first.save(tmp_path / "one", kind)
+    with collected() as notes:
+        load_image(tmp_path / "one")
+    assert notes == []

@@ -21,6 +21,7 @@ from .inputs import as_picture
 MAX_PIXELS = 100_000_000
 # Pillow's readers that start other programs, find a picture in a file of something else, or take minutes for a small file
 NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "BLP"}
+MOVING = {"GIF", "WEBP", "PNG", "TIFF"}  # formats of several pictures; what a camera puts beside a picture is none of them
 BLANK = 0.5  # a picture of which more is missing is refused
 DEEP = {"I;16": "<u2", "I;16L": "<u2", "I;16B": ">u2", "I;16N": "=u2"}
 
@@ -36,7 +37,9 @@ def readable() -> list[str]:
 
 
 def load_image(source: Any, formats: Collection[str] | None = None) -> Image.Image:
-    """An upright RGB picture in sRGB: EXIF rotation applied, transparency laid on white, the first frame of an animation.
+    """An upright RGB picture in sRGB: EXIF rotation applied, transparency laid on white.
+
+    Of an animation, or of several pages, it is the first, with a note.
 
     16 bit samples are scaled by their type; floats that leave [0, 1] from their 0.1 and 99.9 percentiles. What is there of
     a file whose end is missing is read, with a note.
@@ -57,6 +60,9 @@ def load_image(source: Any, formats: Collection[str] | None = None) -> Image.Ima
             found.load()  # one that was only opened
         return flatten(found, name)
     with opened_picture(found, formats) as (picture, file):
+        count = getattr(picture, "n_frames", 1) if picture.format in MOVING else 1
+        if count > 1:
+            tell("first picture", name=name, count=count)
         return flatten(complete(picture, file, name), name)
 
 
