@@ -52,7 +52,8 @@ def several(
         return None
     ground = colour_of(phrases.ground) if flat else None
     texts = phrases.grounded if ground is None else phrases.texts
-    (things,) = encode_prompts(aligner, [[Prompt("text", text) for text in texts]])
+    with muted():  # what is to say of their words was said of the whole text
+        (things,) = encode_prompts(aligner, [[Prompt("text", text) for text in texts]])
     understood = known(torch.stack([thing.embedding for thing in things]), "text")
     if not are_things(texts, understood, by_name=lost):
         return None

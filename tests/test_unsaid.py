@@ -91,6 +91,12 @@ def test_what_is_read_as_another_word_is_not_missing_too(starter):
     assert [n.kind for n in starter.embed(text="a royal blue car").notes] == ["read as"]
 
 
+def test_what_a_word_is_read_as_is_said_once(starter):
+    assert [n.text[:40] for n in starter.embed(text="two golden keys and a cat").notes] == [
+        "'golden' is read as 'yellow', which this"
+    ]
+
+
 def test_one_of_a_thing_is_the_thing(starter):
     plain = starter.embed(text=["a dog", "an apple", "a red car"])
     assert torch.equal(starter.embed(text=["one dog", "1 apple", "one red car"]), plain)
