@@ -98,7 +98,6 @@ def tell_not_understood(
     if known is None:
         return
     said = {id(p): p for row, _, _ in rows for p in row if p.kind != "embeds"}  # each of several once
-    words = getattr(aligner.part("text").encoder, "words", {}) if "text" in aligner.modalities else {}
     for prompt in said.values():
         (found,) = known(prompt.embedding[None], prompt.kind)
         if not found.understood:
@@ -108,7 +107,7 @@ def tell_not_understood(
             if not replace(found, nearest=(thing,)).named_in(prompt.name):
                 tell("drawn as", name=repr(prompt.name), guess=thing)
                 continue
-            read, _ = reworded(prompt.value, words)
+            read, _ = reworded(prompt.value, getattr(aligner.part("text").encoder, "words", {}))
             if what := unsaid(read, partial(drawn, known=known, aligner=aligner, prior=prior), known.nouns):
                 tell("left out", what=", ".join(map(repr, what)), name=repr(prompt.name), thing=thing)
 

@@ -816,7 +816,7 @@ def test_a_state_that_is_cut_off_is_one_line(caches, tmp_path):
 
 
 def test_of_gaps_the_smallest_is_kept(caches, tmp_path):
-    config = settings(caches, tmp_path / "run", steps=24, save_every=0)
+    config = settings(caches, tmp_path / "run", steps=24)
     config.evaluation.metric = "text/gap"
     train(config)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import unialign_gen
+from unialign_gen.loading import find
 from unialign_gen.pipelines.unsaid import is_noun, unsaid
 
 NOUNS = {"car", "key", "cake", "strawberry", "knife", "rain", "toy"}
@@ -106,3 +108,9 @@ def test_one_of_a_thing_is_the_thing(starter):
 def test_what_a_mix_steers_away_from_is_not_missing(starter):
     mixed = starter.embed(text=("a big dog with a hat", "a cat"), weights=[-0.5, 1])
     assert [n for n in mixed.notes if n.kind in ("left out", "drawn as")] == []
+
+
+def test_a_sound_alone_needs_no_text_encoder():
+    fresh = unialign_gen.load("starter")
+    fresh.embed(audio=find("starter").parent / "samples" / "cow.flac")
+    assert "text" not in fresh.aligner.parts
