@@ -46,8 +46,7 @@ def compound(text: str, nouns: Collection[str]) -> Compound | None:
     if found is None:
         return None
     before, noun = found[2].lower().split(), found[3].lower()
-    doing = [word for word in (*before, noun) if re.fullmatch(r"\w{3,}ing", word) and word not in NO_VERBS]
-    if doing or noun in FORMS or (before and noun in COLOURS) or FUNCTION_WORDS & {*before}:
+    if any(map(is_doing, (*before, noun))) or noun in FORMS or (before and noun in COLOURS) or FUNCTION_WORDS & {*before}:
         return None
     return Compound(found[1], before, noun, found[4])
 
@@ -85,3 +84,8 @@ def meant(text: str, known: Understanding, near: Tensor, drawn: int) -> int | No
     itself = [place for place in places if known.names[place].lower().endswith((one, f"{one}s")) and near[place] >= least]
     best = max(itself or places, key=lambda place: float(near[place]))  # rather a cup than a cup with straw
     return best if near[best] >= least and int((near > near[best]).sum()) < NEARER else None
+
+
+def is_doing(word: str) -> bool:
+    """Whether a word says what somebody does."""
+    return re.fullmatch(r"\w{3,}ing", word) is not None and word not in NO_VERBS

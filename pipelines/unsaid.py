@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from unialign_gen.concepts.understanding import is_called
 
-from .compounds import FUNCTION_WORDS, NO_VERBS
+from .compounds import FUNCTION_WORDS, is_doing
 from .phrases import COLOURS, DETERMINERS, MANY, OF, bare, colour_of, without_ground
 
 # colours are looked for in the picture, and a drawing is what every picture is
@@ -62,8 +62,3 @@ def is_noun(words: Sequence[str], place: int, nouns: Collection[str]) -> bool:
         return False
     who = bool(after) and is_doing(after[0]) and (words[place + 2 : place + 3] or ["on"])[0] in FUNCTION_WORDS
     return word in nouns or not after or after[0] in FUNCTION_WORDS - DETERMINERS or who
-
-
-def is_doing(word: str) -> bool:
-    """Whether a word says what somebody does."""
-    return re.fullmatch(r"\w{3,}ing", word) is not None and word not in NO_VERBS
