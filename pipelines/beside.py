@@ -73,13 +73,13 @@ class Strips:
     Attributes:
         embeds: unit embeddings (k, d).
         boxes: the strips (k,). What is in none of them belongs to the nearest.
-        ground: what all stand on, where they are drawn alone; None leaves each its own.
+        grounds: what each of what is drawn alone stands on (k,); None leaves it its own, as none at all do.
         texts: what names them (k,), "" where that is no text.
     """
 
     embeds: Tensor
     boxes: tuple[Box, ...]
-    ground: Colour | None = None
+    grounds: tuple[Colour | None, ...] = ()
     texts: tuple[str, ...] = ()
 
     def masks(self, latents: Tensor, seam: float = SEAM) -> Tensor:
@@ -98,7 +98,7 @@ class Strips:
     def set_in(self, pictures: Tensor) -> Tensor:
         """One picture (3, h, w) out of those of the strips' things (k, 3, h, w) in [0, 1]: each as large as fits, in the middle
         of its strip, and around it its ground, the median colour of its margin, which what is like it fades into. Grounds that
-        are much alike become one; all become `ground`, where there is one, but for what a thing encloses.
+        are much alike become one; those of `grounds` take their place, but for what a thing encloses.
         """
         high, wide = pictures.shape[2:]
         down, across = ((torch.arange(side, device=pictures.device) + 0.5) / side for side in (high, wide))
@@ -107,11 +107,12 @@ class Strips:
         grounds = pictures[:, :, outer > 0].median(2).values  # (k, 3)
         unlike = (pictures - grounds[:, :, None, None]).abs().amax(1, keepdim=True)  # (k, 1, h, w)
         like = (2 - unlike / ALIKE).clamp(0, 1)
-        if self.ground is not None:
-            like = like * outside(unlike < SAME)
-        if self.ground is not None or (grounds.amax(0) - grounds.amin(0)).max() < ALIKE:
-            shared = (grounds.mean(0) if self.ground is None else grounds.new_tensor(self.ground)).expand_as(grounds)
-            pictures, grounds = pictures + like * (shared - grounds)[:, :, None, None], shared
+        shared, given = grounds.clone(), [n for n, ground in enumerate(self.grounds) if ground is not None]
+        for n in given:
+            like[n], shared[n] = like[n] * outside(unlike[n : n + 1] < SAME)[0], shared.new_tensor(self.grounds[n])
+        if not given and (grounds.amax(0) - grounds.amin(0)).max() < ALIKE:
+            shared = grounds.mean(0).expand_as(grounds)
+        pictures, grounds = pictures + like * (shared - grounds)[:, :, None, None], shared
         panels = grounds[:, :, None, None].repeat(1, 1, high, wide)  # (k, 3, h, w)
         pictures = torch.lerp(pictures, panels, outer * like)
         for panel, picture, box in zip(panels, pictures, self.boxes, strict=True):

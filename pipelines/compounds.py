@@ -10,15 +10,14 @@ from torch import Tensor
 
 from unialign_gen.concepts.understanding import Understanding, is_called
 
-from .phrases import ABOVE, AROUND, BELOW, BESIDE, COLOURS, DETERMINERS, OF, bare, singular
+from .colours import COLOURS
+from .phrases import bare, singular
+from .words import AROUND, DETERMINERS, FUNCTION_WORDS, is_doing
 
 PICTURE = r"(?:an? )?(?:picture|photo|drawing|painting|sketch|icon|illustration|cartoon) of "
 # how near a text must lie to what has its name, and how many known things may be nearer; others mean another thing by it
 NEAR, NEARER = 0.35, 30
 AHEAD = 0.35  # by how much what is drawn may lie nearer than what is called as the noun alone
-FUNCTION_WORDS = DETERMINERS | set(" ".join((*AROUND, *BESIDE, *ABOVE, *BELOW, *OF)).split())
-FUNCTION_WORDS |= {"or", "to", "for", "from", "by", "is", "are", "was", "were", "has", "have"}
-NO_VERBS = {"building", "ceiling", "clothing", "earring", "painting", "pudding", "spring", "string", "wedding"}
 FORMS = {  # last words that say how a thing is shown, or which part
     *("emoji", "icon", "symbol", "sign", "logo", "sticker", "clipart", "drawing", "sketch", "picture", "photo", "painting"),
     *("illustration", "cartoon", "silhouette", "outline", "contour", "profile", "face", "head"),
@@ -37,12 +36,12 @@ class Compound(NamedTuple):
 def compound(text: str, nouns: Collection[str]) -> Compound | None:
     """A text's parts if it names one thing in a word or a few, perhaps with a place or the like after it.
 
-    >>> compound("a red car key on a table", {"key", "car"})
-    Compound(start='a ', before=['red', 'car'], noun='key', rest=' on a table')
+    >>> compound("a red car key on a big table", {"key", "car"})
+    Compound(start='a ', before=['red', 'car'], noun='key', rest=' on a big table')
     """
     start = rf"(?:{PICTURE})?(?:(?:{'|'.join(DETERMINERS)}) )?"
     place = rf"(?: (?:{'|'.join(AROUND)}) .*)?"
-    found = re.fullmatch(rf"({start})((?:[^\W\d_]+ ){{0,3}})([^\W\d_]{{3,}})({place})", bare(text), re.I)
+    found = re.fullmatch(rf"({start})((?:[^\W\d_]+ ){{0,3}}?)([^\W\d_]{{3,}})({place})", bare(text), re.I)
     if found is None:
         return None
     before, noun = found[2].lower().split(), found[3].lower()
@@ -71,7 +70,7 @@ def meant(text: str, known: Understanding, near: Tensor, drawn: int) -> int | No
     if found is None:
         return None
     one = singular(found.noun, known.nouns) or found.noun
-    if any(is_called(known.names[drawn], word) for word in found.rest.split()):
+    if found.rest.startswith(" with ") and any(is_called(known.names[drawn], word) for word in found.rest.split()):
         return None  # "cloud with rain" is one thing
     before = [word for word in found.before if word not in COLOURS]
     whole = (known.called.get(name, []) for name in (" ".join([*before, one]), before[-1] + one)) if before else ()
@@ -84,8 +83,3 @@ def meant(text: str, known: Understanding, near: Tensor, drawn: int) -> int | No
     itself = [place for place in places if known.names[place].lower().endswith((one, f"{one}s")) and near[place] >= least]
     best = max(itself or places, key=lambda place: float(near[place]))  # rather a cup than a cup with straw
     return best if near[best] >= least and int((near > near[best]).sum()) < NEARER else None
-
-
-def is_doing(word: str) -> bool:
-    """Whether a word says what somebody does."""
-    return re.fullmatch(r"\w{3,}ing", word) is not None and word not in NO_VERBS

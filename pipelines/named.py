@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,19 +13,22 @@ import torch.nn.functional as F
 
 from unialign_gen.aligner import Aligner
 from unialign_gen.concepts import Understanding
+from unialign_gen.concepts.understanding import is_called
 from unialign_gen.media.text import reworded
 from unialign_gen.notes import muted, tell
 from unialign_gen.request import Prompt
 
-from .beside import Box, Colour
+from .beside import WHOLE, Box, Colour
+from .colours import COLOURS, colour_of, own_colours
 from .compounds import meant
-from .phrases import COLOURS, are_things, bare, colour_of, phrases_of, related
+from .phrases import are_things, bare, phrases_of, related, without_ground
 from .prior import EmbeddingPrior
 from .prompts import encode_prompts
 from .unsaid import unsaid
+from .words import thing_ends
 
-# a prompt's inputs, where they stand if that is apart, and on what ground
-Row = tuple[Sequence[Prompt], tuple[Box, ...] | None, Colour | None]
+# a prompt's inputs; places for them, or one for all of them as one point, if they are drawn alone; and the grounds of these
+Row = tuple[Sequence[Prompt], tuple[Box, ...] | None, tuple[Colour | None, ...]]
 
 
 def several(
@@ -50,29 +53,60 @@ def several(
             phrases = None
     if phrases is None or (not flat and sum(phrases.counts) == 1):
         return None
-    ground = colour_of(phrases.ground) if flat else None
-    texts = phrases.grounded if ground is None else phrases.texts
+    texts, grounds = zip(*(on_ground(text) if flat else (text, None) for text in phrases.grounded), strict=True)
     with muted():  # what is to say of their words was said of the whole text
         (things,) = encode_prompts(aligner, [[Prompt("text", text) for text in texts]])
     understood = known(torch.stack([thing.embedding for thing in things]), "text")
     if not are_things(texts, understood, by_name=lost):
         return None
-    every = [thing for thing, count in zip(things, phrases.counts, strict=True) for _ in range(count)]
-    return every, phrases.boxes, ground
+    every = [(*one, count) for *one, count in zip(things, grounds, phrases.counts, strict=True)]
+    things, grounds = zip(*((thing, ground) for thing, ground, count in every for _ in range(count)), strict=True)
+    return things, phrases.boxes, grounds
 
 
-def by_name(prompt: Prompt, known: Understanding, prior: EmbeddingPrior) -> Prompt:
-    """A text that is drawn as another thing than it names, "a car key" as a car, as far from what it names instead; with the
-    colour that it says.
+def on_ground(text: str) -> tuple[str, Colour | None]:
+    """A text without its ground, and the colour of that; as it is, with None, where it has none of a colour."""
+    thing, ground = without_ground(text)
+    colour = colour_of(ground)
+    return (thing, colour) if colour and thing else (text, None)
+
+
+def words_of(aligner: Aligner) -> Mapping[str, str]:
+    """What the text encoder reads other words as, see `media.text.reworded`."""
+    return getattr(aligner.part("text").encoder, "words", {})
+
+
+def as_named(prompt: Prompt, known: Understanding, aligner: Aligner, prior: EmbeddingPrior) -> Prompt:
+    """A text as the thing that it names, in the colour that it says of it; anything else as it is.
+
+    The colour of what is with or around a thing would be the thing's own: "a black cat with green eyes" is encoded without the
+    green. Of "a cat on a mat", where it is the layout of two things and drawn as one, the cat alone is encoded. A text that is
+    drawn as another thing than it names, "a car key" as a car, is moved as far from what it names.
     """
     if prompt.kind != "text":
         return prompt
+
+    def with_text(other: str) -> Prompt:
+        with muted():
+            ((found,),) = encode_prompts(aligner, [[Prompt("text", other)]])
+        return replace(prompt, embedding=found.embedding)
+
+    text, _ = reworded(prompt.value, words_of(aligner))
+    thing, own = drawn_as(prompt, prior), own_colours(text)
+    far = set(text.lower().split()).difference(own.lower().split()) & COLOURS.keys()
+    if own != text and not any(is_called(known.names[thing], colour) for colour in far):  # red hair
+        prompt, text = with_text(own), own
+    words = own.split()
+    alone = " ".join(words[: thing_ends(own.lower().split())])
+    if alone != own and on_ground(text)[1] is None and prior.arranged(prompt.embedding):
+        one = with_text(alone)
+        prompt = one if len({known.names[drawn_as(p, prior)] for p in (one, prompt)}) == 1 else prompt
     thing = drawn_as(prompt, prior)
-    named = meant(prompt.value, known, known.nearness(prompt.embedding[None])[0], thing)
+    named = meant(text, known, known.nearness(prompt.embedding[None])[0], thing)
     if named is None:
         return prompt
     shift = prior.points[named].float() - prior.points[thing].float()
-    if COLOURS.keys() & set(bare(prompt.value).lower().split()):
+    if COLOURS.keys() & set(bare(text).lower().split()):
         shift = prior.without_colour(shift)
     return replace(prompt, embedding=F.normalize(prompt.embedding + shift.to(prompt.embedding), dim=0))
 
@@ -86,7 +120,30 @@ def drawn(texts: Sequence[str], known: Understanding, aligner: Aligner, prior: E
     """The names of the known things that some texts, of one thing each, are drawn as."""
     with muted():
         prompts = encode_prompts(aligner, [[Prompt("text", text)] for text in texts])
-    return [known.names[drawn_as(by_name(p, known, prior), prior)] for (p,) in prompts]
+    return [known.names[drawn_as(as_named(p, known, aligner, prior), prior)] for (p,) in prompts]
+
+
+def mixed_on_grounds(row: Sequence[Prompt], boxes: tuple[Box, ...] | None, aligner: Aligner) -> Row:
+    """Inputs of a mix without the grounds of a colour that their texts say, and these: what is drawn is put on them. One point
+    has their mix.
+    """
+
+    def lifted(prompt: Prompt) -> tuple[Prompt, Colour | None]:
+        text, ground = on_ground(prompt.value) if prompt.kind == "text" and prompt.weight > 0 else ("", None)
+        if ground is None:
+            return prompt, None
+        with muted():
+            ((thing,),) = encode_prompts(aligner, [[Prompt("text", text)]])
+        return replace(thing, weight=prompt.weight), ground
+
+    things, grounds = zip(*map(lifted, row), strict=True)
+    if boxes is None and any(grounds):
+        there = [(thing.weight, ground) for thing, ground in zip(things, grounds, strict=True) if ground]
+        mixed = tuple(
+            sum(weight * ground[i] for weight, ground in there) / sum(weight for weight, _ in there) for i in range(3)
+        )
+        return things, (WHOLE,), (mixed,)
+    return things, boxes, grounds
 
 
 def tell_not_understood(
@@ -107,7 +164,7 @@ def tell_not_understood(
             if not replace(found, nearest=(thing,)).named_in(prompt.name):
                 tell("drawn as", name=repr(prompt.name), guess=thing)
                 continue
-            read, _ = reworded(prompt.value, getattr(aligner.part("text").encoder, "words", {}))
+            read, _ = reworded(prompt.value, words_of(aligner))
             if what := unsaid(read, partial(drawn, known=known, aligner=aligner, prior=prior), known.nouns):
                 tell("left out", what=", ".join(map(repr, what)), name=repr(prompt.name), thing=thing)
 

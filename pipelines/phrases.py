@@ -9,27 +9,21 @@ from dataclasses import dataclass, replace
 from unialign_gen.concepts.understanding import Understood
 from unialign_gen.media.text import clean_text, with_article
 
-from .beside import Box, Colour, in_lines, side_by_side
+from .beside import Box, in_lines, side_by_side
+from .colours import COLOURS, colour_of
+from .words import ABOVE, AROUND, BELOW, BESIDE, DETERMINERS
 
-BESIDE = ("and", "&", "beside", "next to", "near")
-ABOVE = ("above", "over", "on top of")
-BELOW = ("below", "beneath", "underneath", "under")
-AROUND = ("on", "in", "inside", "into", "at", "with", "behind", "through", "across", "among")
-GROUND = r"(?:(?:light |dark )?\w+|(?:(?:an?|the) )?(?:\w+ ){1,4}background)$"  # a colour, behind "on"
+# what a text ends with: "on blue", "on grass", "isolated on a red background", ", white background"
+ON = r"(?: isolated)? on ((?:\w+ )?\w+)$"
+BACKGROUND = r"(?:,?(?: isolated)? (?:on|with|against|over|in front of)|,)(?: an?| the)? ((?:[\w-]+ ){1,3}background)$"
 MANY = r"^(?:[5-9]|\d\d+)\b|\b(?:five|six|seven|eight|nine|ten|eleven|twelve)\b"
-DETERMINERS = {"a", "an", "the", "one", "two", "three", "four", "some"}
 THING = rf"(?:{'|'.join(sorted(DETERMINERS))}) .+"
 WHO = r"(.+?)(?<!\ba)(?<!\ban)(?<!\bthe)(?! during )"  # not an article alone
-OF = ("made of", "built of", "full of", "out of")  # but not "a picture of"
 NUMBERS = {word: n for n, words in enumerate(("two", "three", "four", "five", "six"), 2) for word in (words, str(n))}
 IRREGULAR = {"men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse", "geese": "goose"}
-IRREGULAR |= {word: word for word in ("deer", "fish", "sheep")}
-ENDINGS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""), ("s", "s"))  # of plurals, and of their singulars
-COLOURS = {  # of grounds
-    "red": "e5484d", "orange": "f59e2e", "yellow": "f7d84a", "green": "4caf50", "blue": "4a7fe0", "purple": "8e5bd0",
-    "violet": "8e5bd0", "pink": "f48fb8", "brown": "8d6044", "black": "202020", "white": "ffffff", "grey": "9e9e9e",
-    "gray": "9e9e9e", "turquoise": "40c4bd", "cyan": "4dd0e1", "teal": "14857c", "navy": "1f2f5c", "beige": "efe3c8",
-}  # fmt: skip
+SAME = "deer fish sheep scissors glasses sunglasses goggles headphones jeans pants shorts trousers"
+IRREGULAR |= {word: word for word in SAME.split()}
+ENDINGS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""))  # of plurals, and of their singulars
 MOST = 4  # parts of a text
 FULL = 6  # things in one picture
 
@@ -104,32 +98,24 @@ def related(text: str, known: Collection[str] = ()) -> Phrases | None:
 
 
 def without_ground(text: str) -> tuple[str, str]:
-    """A text and the ground that it ends with, "" if it has none."""
+    """A text and the ground that it ends with, "" if it has none.
+
+    >>> [without_ground(text) for text in ("a frog, sky blue background", "a bird on a branch", "a cat on grass")]
+    [('a frog', 'on a sky blue background'), ('a bird on a branch', ''), ('a cat', 'on grass')]
+    """
     text = bare(text)
-    ground = re.search(rf" on {GROUND}", text, re.IGNORECASE)
-    return (text[: ground.start()], ground[0].strip()) if ground else (text, "")
+    if found := re.search(BACKGROUND, text, re.IGNORECASE):
+        return bare(text[: found.start()]), f"on {with_article(found[1])}"
+    found = re.search(ON, text, re.IGNORECASE)
+    if found and (" " not in found[1] or colour_of(found[1])):
+        return text[: found.start()], f"on {found[1]}"
+    return text, ""
 
 
 def phrases(texts: Sequence[str], counts: tuple[int, ...], down: bool, ground: str) -> Phrases:
     """Texts on a ground of a colour, or else each with the ground."""
     found = Phrases(tuple(texts), counts, down, ground)
-    if colour_of(ground) and not any(" on " in text for text in texts):
-        return found
-    return replace(found, texts=found.grounded, ground="")
-
-
-def colour_of(ground: str) -> Colour | None:
-    """The colour that a ground is of, None where it names none that is known.
-
-    >>> colour_of("on a white background"), colour_of("on grass")
-    ((1.0, 1.0, 1.0), None)
-    """
-    words = [word for word in ground.lower().split() if word not in ("on", "a", "an", "the", "background")]
-    if not words or words[-1] not in COLOURS or words[:-1] not in ([], ["light"], ["dark"]):
-        return None
-    towards, share = (float(words[0] == "light"), 0.4) if len(words) > 1 else (0.0, 0.0)
-    red, green, blue = ((1 - share) * value / 255 + share * towards for value in bytes.fromhex(COLOURS[words[-1]]))
-    return red, green, blue
+    return found if colour_of(ground) else replace(found, texts=found.grounded, ground="")
 
 
 def counted(text: str, known: Collection[str]) -> tuple[str, int]:

@@ -200,6 +200,11 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             weights = weights.masked_fill(kind_of != of_kinds.argmax(), -math.inf)
         return int(weights.argmax())
 
+    def arranged(self, row: Tensor) -> bool:
+        """Whether an embedding (d,) says a number, a layout or a ground more than one thing."""
+        known, _ = self._expected(row.float(), picture=False)
+        return self._said((row.float() - known) @ self.whitening.to(row.device, torch.float32), "layout") > 0.5
+
     def without_colour(self, offset: Tensor) -> Tensor:
         """A difference of embeddings (d,) without what it has along the directions of colours."""
         if not self.config["colours"]:
@@ -233,14 +238,14 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             noise = noise - colour * self._coloured(noise)
         return torch.lerp(e, known, strength) + torch.linalg.solve(whitening.T, strength * said + (1 - layout) * noise)
 
-    def _said(self, apart: Tensor, name: str) -> Tensor | float:
+    def _said(self, apart: Tensor, name: str) -> float:
         """How surely a prompt that differs by r W (d,) from its thing says a colour, or a layout, 0 to 1."""
         if not self.config[f"{name}s"]:
             return 0.0
         axes, shifts = (self.get_buffer(f"{name}_{part}").to(apart) for part in ("axes", "shifts"))
         logits = -(apart @ axes.T - F.pad(shifts, (0, 0, 1, 0))).square().sum(1) / (2 * self.config["spread"] ** 2)  # (1 + n,)
         logits[0] += math.log(len(shifts) * (1 - SAID[name]) / SAID[name])
-        return 1 - logits.softmax(0)[0]
+        return 1 - float(logits.softmax(0)[0])
 
     def _noise(self, apart: Tensor, thing: int, draw: Draw) -> Tensor:
         """How another picture of the same thing might differ (d,), in whitened coordinates; `apart` is how the prompt does."""

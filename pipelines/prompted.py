@@ -29,7 +29,7 @@ from .conditions import Conditions
 from .drawn_colour import tell_colours
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
-from .named import Row, by_name, several, tell_not_understood, understanding_in
+from .named import Row, as_named, mixed_on_grounds, several, tell_not_understood, understanding_in, words_of
 from .output import FROM_UNIT, PictureOutput
 from .prior import EmbeddingPrior, each, temperature_of
 from .prompts import beside, encode_prompts, generators, mixed_prompts, moved_prompts, picture_seeds
@@ -112,7 +112,7 @@ class PromptedPipeline:
         """What was drawn, with a note more where a thing on white has not the colour that was asked for."""
         with collected() as seen:
             if self.config.get("things_alone"):
-                tell_colours(images, used, conditions.strips)
+                tell_colours(images, used, conditions.strips, words_of(self.aligner))
         return PictureOutput(images=images, notes=[*notes, *seen], request=used)
 
     def check_options(self, request: Request) -> None:
@@ -343,10 +343,11 @@ class PromptedPipeline:
         moved = moved_prompts(prompts, ready, self.prior, draws)
         unit = mixed_prompts(prompts, moved, ready)
         strips: list[Strips | None] = [None] * len(rows)
-        for i, (inputs, boxes, ground) in enumerate(rows):
+        for i, (inputs, boxes, grounds) in enumerate(rows):
             if boxes is not None:
-                texts = tuple(p.name if p.kind == "text" else "" for p in inputs)
-                strips[i] = Strips(torch.stack(moved[i]), boxes, ground, texts)
+                one = len(boxes) < len(inputs)
+                texts = ("",) if one else tuple(p.name if p.kind == "text" else "" for p in inputs)
+                strips[i] = Strips(unit[i : i + 1] if one else torch.stack(moved[i]), boxes, grounds, texts)
         return unit.repeat_interleave(times, 0), [one for one in strips for _ in range(times)]
 
     def inputs(self, ready: Request, apart: bool = True) -> list[Row]:
@@ -362,15 +363,16 @@ class PromptedPipeline:
 
         def parted(row: Sequence[Prompt]) -> Row:
             if len(row) > 1:
-                return row, beside(row) if ready.mix == "beside" else None, None
+                boxes = beside(row) if ready.mix == "beside" else None
+                return mixed_on_grounds(row, boxes, self.aligner) if known and flat else (row, boxes, ())
             found = several(row[0], known, self.aligner, self.prior, apart, flat) if known and self.strips_drawn else None
-            return found or (row, None, None)
+            return found or (row, None, ())
 
         rows = [parted(row) for row in ready.prompts]
         if known is None or self.prior is None:
             return rows
-        moved = {id(p): by_name(p, known, self.prior) for row, _, _ in rows for p in row}  # each of several once
-        return [([moved[id(p)] for p in row], boxes, ground) for row, boxes, ground in rows]
+        moved = {id(p): as_named(p, known, self.aligner, self.prior) for row, _, _ in rows for p in row}  # each of several once
+        return [([moved[id(p)] for p in row], boxes, grounds) for row, boxes, grounds in rows]
 
     def points(self, ready: Request) -> Tensor:
         """`mixed`, of a request that is encoded."""

@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Sequence
 
 from unialign_gen.concepts.understanding import is_called
 
-from .compounds import FUNCTION_WORDS, is_doing
-from .phrases import COLOURS, DETERMINERS, MANY, OF, bare, colour_of, without_ground
+from .colours import COLOURS, colour_of
+from .phrases import MANY, NUMBERS, bare, counted, without_ground
+from .words import DETERMINERS, FUNCTION_WORDS, OF, is_doing, thing_ends
 
-# colours are looked for in the picture, and a drawing is what every picture is
-NEVER = FUNCTION_WORDS | COLOURS.keys() | {"dark", "light"}
-NEVER |= {"picture", "drawing", "illustration", "icon", "emoji", "clipart"}
+NEVER = FUNCTION_WORDS | {"picture", "drawing", "illustration", "icon", "emoji", "clipart"}  # as every picture is
+TINTS = COLOURS.keys() | {"dark", "light", "black-and-white"}  # a thing's own are looked for in the picture
+TINTS |= {f"{one}ish" for one in (*COLOURS, "redd", "greyi")}
 
 
 def unsaid(text: str, drawn: Callable[[Sequence[str]], Sequence[str]], nouns: Collection[str]) -> list[str]:
@@ -32,8 +33,11 @@ def unsaid(text: str, drawn: Callable[[Sequence[str]], Sequence[str]], nouns: Co
     whole, ground = without_ground(text)
     words = (whole if colour_of(ground) else bare(text)).split()
     plain = [re.sub(r"[^\w'-]", "", word.lower()) for word in words]
-    said = [n for n, word in enumerate(plain) if word and word not in NEVER]
-    if len(said) < 2:
+    own = thing_ends(plain)
+    shown = {n for n, word in enumerate(plain) if word in TINTS and (n < own or n == len(words) - 1)}
+    said = [n for n, word in enumerate(plain) if word and word not in NEVER and n not in shown]
+    numbers = {n for n, word in enumerate(plain) if word in NUMBERS} if counted(whole, nouns)[1] > 1 else set()
+    if len(said) < 2 and not numbers:
         return []
 
     def without(place: int) -> str:
@@ -44,7 +48,7 @@ def unsaid(text: str, drawn: Callable[[Sequence[str]], Sequence[str]], nouns: Co
     called = {n for n in said if is_called(thing, plain[n])}
     called |= {m for n in said if n + 1 in said and is_called(thing, plain[n] + plain[n + 1]) for m in (n, n + 1)}
     gone = {n for n, other in zip(said, others, strict=True) if (other != thing) == (n in named)} - called
-    gone |= {n for n in said if re.fullmatch(MANY, plain[n])} - called
+    gone |= ({n for n in said if re.fullmatch(MANY, plain[n])} | numbers) - called
     runs = "".join("x" if n in gone else " " for n in range(len(words)))
     return [bare(" ".join(words[run.start() : run.end()])).strip("()") for run in re.finditer("x+", runs)]
 

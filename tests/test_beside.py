@@ -136,12 +136,18 @@ def things(*texts, counts=None, down=False, ground=""):
         ("and a", None),
         ("a and b and c and d and e", None),
         (" a  cat,  and a\u200b dog, ", things("a cat", "a dog")),
-        ("a cat on red and a dog on blue.", things("a cat on red", "a dog on blue")),
+        ("a cat on red and a dog on blue.", things("a cat on red", "a dog", ground="on blue")),
+        ("a frog with a sky blue background", things("a frog", ground="on a sky blue background")),
+        ("a star, yellow background", things("a star", ground="on a yellow background")),
+        ("a red apple isolated on white", things("a red apple", ground="on white")),
+        ("a fish on sky blue", things("a fish", ground="on sky blue")),
+        ("a bear on snow", None),
+        ("a cat against a blurry background", None),
         ("a sun above a boat on light blue", things("a sun", "a boat", down=True, ground="on light blue")),
         ("a bird on dark green", things("a bird", ground="on dark green")),
-        ("a bird on the white background", things("a bird", ground="on the white background")),
+        ("a bird on the white background", things("a bird", ground="on a white background")),
         ("a bird on grass", None),
-        ("a cat on a mat on blue", None),
+        ("a cat on a mat on blue", things("a cat on a mat", ground="on blue")),
         ("a bird on a red and green background", None),
         ("a cat and a dog on grass", things("a cat on grass", "a dog on grass")),
         ("three red apples", things("a red apple", counts=(3,))),
@@ -445,3 +451,20 @@ def test_what_cannot_stand_beside_is_one_line(starter):
         second(text=["a cat and a dog", "a car and a tree"], decoder_prompt=["x"], **FEW)
     with pytest.raises(InputError, match="an edit draws one point"):
         starter.edit(np.zeros((64, 64, 3), np.uint8), text=("a dog", "a cat"), mix="beside", num_inference_steps=2)
+
+
+def test_grounds_of_a_mix_are_mixed_and_each_of_several_things_has_its_own(starter):
+    """The corners of the pictures, where nothing else is."""
+    small = {"seed": 0, "upscale": 1, "num_inference_steps": 4}
+    blue, yellow = (np.round([255 * part for part in colour_of(ground)]) for ground in ("on blue", "on yellow"))
+    two = ("a cat on blue", "a dog on yellow")
+    for asked, left, right in (
+        ({"text": two, "weights": [1, 3]}, (blue + 3 * yellow) / 4, (blue + 3 * yellow) / 4),
+        ({"text": two, "mix": "beside"}, blue, yellow),
+        ({"text": "a cat on blue and a dog on yellow"}, blue, yellow),
+        ({"text": ("a cat on blue", "a dog")}, blue, blue),
+        ({"text": "a cat, with a blue background"}, blue, blue),
+    ):
+        pixels = np.asarray(starter(**asked, **small).images[0]).astype(float)
+        np.testing.assert_allclose(pixels[1, 1], left, atol=3)
+        np.testing.assert_allclose(pixels[1, -2], right, atol=3)

@@ -7,7 +7,7 @@ from unialign_gen.checkpoints.faithfulness import COLOURED, COLOURS, COUNTED, PA
 from unialign_gen.concepts import Understanding, checkpoint_folder
 from unialign_gen.media.text import with_article
 from unialign_gen.pipelines.compounds import compound, meant
-from unialign_gen.pipelines.named import by_name, understanding_in
+from unialign_gen.pipelines.named import as_named, understanding_in
 from unialign_gen.pipelines.phrases import phrases_of
 from unialign_gen.request import Prompt
 
@@ -42,7 +42,7 @@ def near(**places):
         ("a key", ("a ", [], "key", "")),
         ("a glass of water", None),
         ("a bird and a key", None),
-        ("a bird on blue", None),
+        ("a bird on blue", ("a ", [], "bird", " on blue")),
         ("a bird blue", None),
         ("an orange", ("an ", [], "orange", "")),  # a fruit
         ("a spider playing soccer", None),  # no noun of what comes before
@@ -73,7 +73,8 @@ def test_a_text_is_taken_apart_or_left_alone(text, parts):
         ("a car key", {"car": 0.9, "key": 0.5}, None),
         ("a baseball bat", {"bat": 0.9, "baseball_bat": 0.4}, "baseball bat"),  # however far, being the whole name
         ("a bird ladder", {"car": 0.7}, None),  # nothing is called so
-        ("a key in a car", {"car": 0.7, "key": 0.5}, None),  # what is around it is drawn, perhaps with it
+        ("a key in a car", {"car": 0.7, "key": 0.5}, "key"),
+        ("a car with a key", {"key": 0.7, "car": 0.5}, None),  # perhaps with it
         ("a car", {"car": 0.7}, None),
     ],
 )
@@ -153,5 +154,30 @@ def test_what_was_understood_stays_where_it_is(starter):
     texts += ["a yellow school bus", "drawing of a crying face", "flamingo glossy emoji", "clip art of a plane", "an animal"]
     texts += ["cloud with rain", "drawing of a heart"]
     prompts = [Prompt("text", t, embedding=e) for t, e in zip(texts, starter.aligner.embed("text", texts), strict=True)]
-    moved = [p.value for p in prompts if by_name(p, known, starter.prior) is not p]
+    moved = [p.value for p in prompts if as_named(p, known, starter.aligner, starter.prior) is not p]
     assert {t.split()[-1] for t in moved} == {"flower"}  # from hibiscus and clover
+
+
+@pytest.mark.parametrize(
+    ("text", "as_if"),
+    [
+        ("a black cat with green eyes", "a black cat with eyes"),
+        ("a boy in a blue shirt", "a boy in a shirt"),
+        ("a lion in the grass", "a lion"),  # the layout of two things, drawn as one
+        ("a yellow bird on a green branch", "a yellow bird"),
+        ("a woman with red hair", "a woman with red hair"),  # which the checkpoint knows
+        ("a car in navy", "a car in dark blue"),
+    ],
+)
+def test_a_thing_is_encoded_in_its_own_colour_without_what_it_stands_on(starter, text, as_if):
+    known = understanding_in(checkpoint_folder(starter))
+    texts = [Prompt("text", t, embedding=starter.aligner.embed("text", [t])[0]) for t in (text, as_if)]
+    drawn, expected = (as_named(p, known, starter.aligner, starter.prior).embedding for p in texts)
+    torch.testing.assert_close(drawn, expected)
+
+
+def test_what_is_with_a_thing_is_said_with_its_colour(starter):
+    told = starter.embed(text=["a boy in a blue shirt", "three cats and four dogs"]).notes
+    said = "of 'a boy in a blue shirt' 'blue shirt' may be missing: it is drawn as boy"
+    assert [note.text for note in told][:1] == [said]
+    assert [note.text.split(" may")[0] for note in told][1:] == ["of 'three cats' 'three'", "of 'four dogs' 'four'"]

@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw
 from unialign_gen.checkpoints.recipe.colours import NAMES
 from unialign_gen.checkpoints.recipe.plan import table
 from unialign_gen.loading import find
-from unialign_gen.pipelines.drawn_colour import HUES, colour_said, share_of
+from unialign_gen.pipelines.colours import colours_said, own_colours
+from unialign_gen.pipelines.drawn_colour import HUES, SHADES, share_of
 from unialign_gen.request.arguments import ask
 from unialign_gen.serving import BatchingEngine
 
@@ -21,22 +22,43 @@ def spot(colour, ground="white"):
 
 
 @pytest.mark.parametrize(
-    ("text", "colour"),
+    ("text", "colours"),
     [
-        ("an orange elephant", "orange"),
-        ("Two Pink cats on a green sofa.", "pink"),  # its own colour, not that of what it is on
-        ("a red, shiny car", "red"),
-        ("an orange", None),  # a fruit
-        ("a red and blue parrot", None),
-        ("a cat with red shoes", None),
-        ("a brown dog", None),  # no hue of its own
+        ("an orange elephant", ["orange"]),
+        ("Two Pink cats on a green sofa.", ["pink"]),  # its own colour, not that of what it is on
+        ("a red, shiny car", ["red"]),
+        ("an orange", []),  # a fruit
+        ("a red and blue parrot", ["red", "blue"]),
+        ("a black-and-white cat", ["black", "white"]),
+        ("a cat with red shoes", []),
+        ("a girl holding a red balloon", []),
+        ("a brown dog", ["brown"]),
+        ("The car is dark blue.", ["blue"]),
+        ("a car in silver and red", []),  # of colours that are told alone
+        ("a car in red", ["red"]),
     ],
 )
-def test_the_colour_that_a_text_says_of_its_thing(text, colour):
-    assert colour_said(text) == colour
+def test_the_colours_that_a_text_says_of_its_thing(text, colours):
+    assert colours_said(text) == colours
 
 
-@pytest.mark.parametrize("colour", [c for c in HUES if c != "teal"])
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [
+        ("a black cat with green eyes", "a black cat with eyes"),
+        ("a boy in an orange and light blue shirt", "a boy in a shirt"),
+        ("a girl wearing a red umbrella", "a girl wearing an umbrella"),
+        ("a flying red dragon", "a flying red dragon"),
+        ("a blue-eyed white cat", "a white cat"),
+        ("The horse is brown", "The horse is brown"),
+        ("a red car", "a red car"),
+    ],
+)
+def test_what_is_around_a_thing_loses_its_colours(text, own):
+    assert own_colours(text) == own
+
+
+@pytest.mark.parametrize("colour", [c for c in HUES if c not in ("teal", "navy", "brown")])
 def test_a_colour_is_seen_whatever_its_shade(colour):
     shades = {"cyan": "darkcyan", "turquoise": "paleturquoise", "violet": "plum"}.get(colour, f"light{colour}")
     shades = {"lightred": "lightcoral", "lightorange": "sandybrown", "lightpurple": "plum"}.get(shades, shades)
@@ -44,6 +66,15 @@ def test_a_colour_is_seen_whatever_its_shade(colour):
         assert share_of(spot(shade), colour) > 0.5, shade
     assert share_of(spot("grey"), colour) < 0.05
     assert share_of(Image.new("RGB", (64, 64), "white"), colour) == 0
+
+
+@pytest.mark.parametrize("colour", ["brown", *SHADES])
+def test_shades_are_told_from_hues_and_on_a_ground_of_a_colour(colour):
+    shade = {"white": "gainsboro", "black": "#303030", "brown": "saddlebrown"}.get(colour, colour)
+    blue = (74, 127, 224)
+    assert share_of(spot(shade), colour) > 0.5
+    assert share_of(spot("tomato"), colour) < 0.25
+    assert share_of(spot(shade, ground=blue), colour, tuple(part / 255 for part in blue)) > 0.5
 
 
 def test_brown_and_beige_are_no_orange_and_the_ground_does_not_count():

@@ -49,6 +49,8 @@ def reworded(text: str, words: Mapping[str, str]) -> tuple[str, dict[str, str]]:
 
     >>> reworded("an indigo fish and a light navy car in the navy", {"navy": "dark blue", "indigo": "dark purple"})
     ('a dark purple fish and a light blue car in the navy', {'an indigo': 'a dark purple', 'a light navy': 'a light blue'})
+    >>> reworded("the car is navy", {"navy": "dark blue"})
+    ('the car is dark blue', {'navy': 'dark blue'})
     """
     if not words:
         return text, {}
@@ -66,8 +68,11 @@ def reworded(text: str, words: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     starts = r"(?:^|(?<=[,&] )|(?<=\band )|(?<=\bwith )|(?<=\bof ))"  # not in "formula one car"
     one = rf"{starts}(?:one|1) (?!{NO_NOUN}|o.?clock|thirty|hundred|thousand)(?=([^\W\d_]))"
     text = re.sub(one, lambda found: "an " if found[1].lower() in "aeiou" else "a ", text, flags=re.I)
-    before_noun = rf"\b(?:(an?) )?(?:(dark|light) )?({longest_first})(?= (?!{NO_NOUN})[^\W\d_])"
-    return re.sub(before_noun, read, text, flags=re.I), found
+    last = r"(?<=\bis )|(?<=\bare )|(?<=\bin )"
+    word = rf"(?:(dark|light) )?({longest_first})"
+    before_noun = rf"\b(?:(an?) )?{word}(?= (?!{NO_NOUN})[^\W\d_])"
+    text = re.sub(before_noun, read, text, flags=re.I)
+    return re.sub(rf"(?:{last})()\b{word}(?=\W*$)", read, text, flags=re.I), found
 
 
 def visible(text: str, at: int) -> bool:
