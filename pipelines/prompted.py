@@ -298,6 +298,9 @@ class PromptedPipeline:
         ready = self.encoded(request)
         rows = self.inputs(ready, apart)
         moving = None if ready.prior_strength == 0 else self.prior
+        for row, (_, boxes, _) in zip(ready.prompts, rows, strict=True):
+            if not apart and len(row) == 1 and boxes is not None and len(boxes) > 1:
+                tell("one point", name=repr(row[0].name))
         tell_not_understood(rows, understanding_in(checkpoint_folder(self)), self.aligner, moving)
         return ready, rows
 

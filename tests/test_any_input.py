@@ -10,6 +10,7 @@ from PIL import Image
 
 from unialign_gen.errors import InputError
 from unialign_gen.media import Excerpt, Frames, Sound, is_one, load_image, load_sound, load_video, sound_blocks
+from unialign_gen.notes import collected
 
 RATE = 16000
 WAVE = (np.round(tone(1, 44100)[:, 0] * 32767) / 32768).astype(np.float32)
@@ -60,6 +61,19 @@ def test_torchcodec_sounds(wav):
 def test_bytes_of_unsigned_samples():
     found = load_sound((RATE, np.full(RATE, 128, np.uint8)), RATE)
     assert float(found.abs().max()) == 0
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_whole_numbers_as_a_list_has_them_are_samples_of_16_bits(kind):
+    small = (WAVE * 32000).astype(kind)
+    with collected() as notes:
+        found = load_sound((RATE, small), RATE)
+    assert torch.equal(found, load_sound((RATE, small.astype(np.int16)), RATE))
+    assert [note.kind for note in notes] == ["whole numbers"]
+    with collected() as notes:
+        load_sound((RATE, (WAVE * 2.0**30).astype(np.int32)), RATE)
+        load_sound((RATE, np.zeros(RATE, kind)), RATE)
+    assert [note.kind for note in notes] == ["silent"]
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,9 @@ def test_several_pictures_are_named_after_words_and_never_over_others(tmp_path, 
     (tmp_path / "a-cat-2.png").write_text("mine")
     assert named_after(["a cat"], ".png") == Path("a-cat.png")
     assert named_after(["a cat"], ".png", 2) == Path("a-cat-2.png")  # a-cat-2-1.png and a-cat-2-2.png
+    for number in ("", "-2"):
+        done = CliRunner().invoke(app, ["embed", "--text", "a cat", "--json"])
+        assert json.loads(done.stdout)["file"] == f"embedding{number}.safetensors"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from .heads import Head, encoder_beside, load_head, save_head
 from .heads.bridge import Bridge, default_head, read_bridge
 from .media import Clip, Source, load_image, load_sound, load_video
 from .media.sound import SILENT
-from .media.text import clean_text
+from .media.text import clean_text, tell_weights
 from .mixing import mix
 from .notes import Note, note
 from .request import MODALITIES
@@ -259,6 +259,7 @@ class Aligner(ModelMixin, ConfigMixin):
             texts = [clean_text(text) for text in inputs]
             for text in texts:
                 self.part("text").encoder.tell_unread(text)
+                tell_weights(text)
             return self("text", texts)
         if modality == "image":
             return self("image", [load_image(picture) for picture in inputs])

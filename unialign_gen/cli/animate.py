@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..notes import collected
 from ..output import check_output
 from . import options as o
-from .app import app
+from .app import app, named_after
 from .loading import load
 
 
@@ -22,7 +22,7 @@ from .loading import load
 def animate(
     sound: Annotated[Path, typer.Argument(help="A sound file, or a video's sound track.")],
     *,
-    out: Annotated[Path, typer.Option(help="An MP4 file.")] = Path("film.mp4"),
+    out: Annotated[Path | None, typer.Option(help="An MP4 file. By default film.mp4, film-2.mp4 ...")] = None,
     text: Annotated[str | None, typer.Option(help="Words that stay in the mix throughout.")] = None,
     text_weight: Annotated[float, typer.Option(min=0, max=1, help="Their weight; the sound has the rest.")] = 0.3,
     pictures: Annotated[
@@ -48,6 +48,7 @@ def animate(
     from ..media import Excerpt, check_file
 
     check_file(sound)
+    out = named_after(["film"], ".mp4") if out is None else out
     check_output(out, (".mp4",), [sound], not no_overwrite)
     if text is not None and not text.strip():
         raise InputError("a text prompt is empty")

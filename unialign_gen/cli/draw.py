@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from ..notes import collected
 from ..output import check_output, written
 from ..request.request import SEEDS
 from . import options as o
-from .app import app, named_after, picture_files, save_pictures
+from .app import app, named_after, numbered, picture_files, save_pictures
 from .loading import load
 
 BATCH = 8  # pictures drawn at a time
@@ -44,8 +45,8 @@ def generate(
     asked = request_of(
         prompts, part, mix=mix, prior_temperature=prior_temperature, upscale=upscale, best_of=best_of, **sampling.arguments
     )
-    out = named_after([p.name for p in asked.prompts[0]], ".png", num_images) if out is None else out
-    names = picture_files(out, num_images, files_of(asked), not no_overwrite)
+    free = partial(named_after, [p.name for p in asked.prompts[0]], ".png", num_images)
+    names = picture_files(free() if out is None else out, num_images, files_of(asked), not no_overwrite)
     pipeline = load(model, clips=False)
     from tqdm import tqdm
 
@@ -58,6 +59,8 @@ def generate(
         for at in tqdm(starts, unit="batch", disable=None if len(starts) > 1 else True, leave=False):
             first, count = (sampling.seed + at) % SEEDS, min(BATCH, num_images - at)
             results.append(pipeline.draw(replace(ready, prompts=ready.prompts * count, seed=first)))
+    if out is None:  # another drawing may have taken the name since
+        names = numbered(free(), num_images)
     with collected() as more:
         save_pictures(names, results, model)
     files = [str(n) for n in names]
@@ -72,7 +75,10 @@ def interpolate(
     *,
     part: o.Part,
     frames: Annotated[int, typer.Option(min=2, max=1000, help="Pictures, both ends included.")] = 16,
-    out: Annotated[Path, typer.Option(help="By its suffix: .gif, .webp, .mp4, or .png for a grid.")] = Path("morph.gif"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help=".gif, .webp, .mp4, or .png for a grid. By default morph.gif, morph-2.gif ..."),
+    ] = None,
     mix: o.Way = "slerp",
     model: o.Model,
     sampling: o.Sampling,
@@ -83,6 +89,7 @@ def interpolate(
     """Draw the way between two prompts, all from one noise."""
     from .prompts import files_of, request_of_one
 
+    out = named_after(["morph"], ".gif") if out is None else out
     given = (("--from", first), ("--to", last))
     ends = [request_of_one(option, entry, part, prior_strength=sampling.prior_strength) for option, entry in given]
     check_output(out, (".png", ".gif", ".webp", ".mp4"), [f for e in ends for f in files_of(e)], not no_overwrite)
@@ -104,7 +111,9 @@ def embed(
     *,
     prompts: o.Prompts,
     part: o.Part,
-    out: Annotated[Path, typer.Option(help="A safetensors file.")] = Path("embedding.safetensors"),
+    out: Annotated[
+        Path | None, typer.Option(help="A safetensors file. By default embedding.safetensors, embedding-2.safetensors ...")
+    ] = None,
     mix: o.MixOption = "lerp",
     model: o.Model,
     prior_strength: o.PriorStrength = None,
@@ -118,6 +127,7 @@ def embed(
     from .prompts import files_of, request_of
 
     asked = request_of(prompts, part, mix=mix, prior_strength=prior_strength)
+    out = named_after(["embedding"], ".safetensors") if out is None else out
     check_output(out, (".safetensors",), files_of(asked), not no_overwrite)
     pipeline = load(model)
     import torch
@@ -142,7 +152,7 @@ def embed(
 
 @app.command()
 def showcase(
-    out: Annotated[Path, typer.Option(help="A PNG file.")] = Path("showcase.png"),
+    out: Annotated[Path | None, typer.Option(help="A PNG file. By default showcase.png, showcase-2.png ...")] = None,
     checkpoint: o.Checkpoint = "starter",
     decoder: o.Decoder = None,
     best_of: o.BestOf = None,
@@ -153,6 +163,7 @@ def showcase(
 
     Words, sounds, mixes, a video, a way between two prompts.
     """
+    out = named_after(["showcase"], ".png") if out is None else out
     check_output(out, (".png",), overwrite=not no_overwrite)
     pipeline = load(o.Model(checkpoint, decoder=decoder), clips=False)
     from ..film.showcase import draw_sheet
@@ -177,7 +188,10 @@ def edit(
     ] = None,
     prompts: o.Prompts,
     part: o.Part,
-    out: Annotated[Path, typer.Option(help="A PNG, JPEG or WebP file; several pictures get -1, -2 ...")] = Path("edited.png"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A PNG, JPEG or WebP file; several get -1, -2 ... By default edited.png, edited-2.png ..."),
+    ] = None,
     mix: o.MixOption = "lerp",
     model: o.Model,
     sampling: o.Sampling,
@@ -198,6 +212,7 @@ def edit(
     given = [path for path in (picture, mask, control) if path is not None]
     for path in given:
         check_file(path)
+    out = named_after(["edited"], ".png", num_images) if out is None else out
     names = picture_files(out, num_images, [*files_of(asked), *given], not no_overwrite)
     stage("opening the picture")
     from ..pipelines import Edit

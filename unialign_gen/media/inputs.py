@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..notes import tell
 from .arrays import is_tensor, to_numpy, to_tensor
 from .sound import Sound, check_rate, full_scale
 
@@ -69,6 +70,10 @@ def from_array(array: Any, rate: Any, name: str = "the sound") -> Sound:
         samples = samples.T
     if samples.ndim not in (1, 2) or samples.size == 0 or (samples.ndim == 2 and len(samples) > MOST_CHANNELS):
         raise InputError(f"{name} must be a non-empty array (n,), (n, channels) or (channels, n), got shape {samples.shape}")
+    if samples.dtype.kind == "i" and samples.dtype.itemsize > 2 and 0 < np.abs(samples).max() < 2**15:
+        # as wider samples they would be silent
+        samples = samples.astype(np.int16)
+        tell("whole numbers", name=name)
     return Sound(to_tensor(np.ascontiguousarray(full_scale(samples))), check_rate(rate, name), name)
 
 

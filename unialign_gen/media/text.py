@@ -119,6 +119,12 @@ def tell_cut(encode: Callable[[str], Sequence[int]], decode: Callable[[Sequence[
     tell_strange([word for word, count in pieces.items() if count > 1 and len(word) <= CRUMB * count])
 
 
+def tell_weights(text: str) -> None:
+    """A note of what looks like the weight of some words in a text, as in (red car:1.3)."""
+    if found := re.search(r"\([^()]+:\s*\d*\.?\d+\)|\({2}[^()]+\){2}", text):
+        tell("weights in words", what=found[0])
+
+
 def tell_strange(words: Sequence[str]) -> None:
     strange = list(dict.fromkeys(word.strip() for word in words))
     if strange:
