@@ -6,6 +6,7 @@ import torch
 from diffusers import (
     ControlNetModel,
     DDIMScheduler,
+    EulerDiscreteScheduler,
     KandinskyV22ControlnetImg2ImgPipeline,
     KandinskyV22ControlnetPipeline,
     KandinskyV22Img2ImgPipeline,
@@ -21,6 +22,7 @@ from diffusers import (
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
     UNet2DConditionModel,
+    UniPCMultistepScheduler,
 )
 from hypothesis import given as drawn_from
 from hypothesis import settings
@@ -220,6 +222,26 @@ def test_kandinskys_edits_are_diffusers_own_bit_for_bit(kandinskys, guidance):
         ).images
         for mine, other in zip(got, expected, strict=True):
             assert same(mine, Image.composite(other, picture, mask) if mode == "inpaint" else other), mode
+
+
+def test_kandinsky_edits_with_another_scheduler(kandinskys):
+    """Euler's steps are DDIM's, in the noise's own scale."""
+    _, ours = kandinskys
+    own, options = ours.scheduler, {"image_embeds": ours.embed_scale(rows(1280, 1)), "seed": 3, "num_inference_steps": 4}
+    edits = {mode: edit_of(mode, photograph((64, 64)), square((64, 64)), photograph((64, 64), 1)) for mode in ours.edit_modes}
+    try:
+        for mode in ("img2img", "control", "control+img2img"):
+            drawn = []
+            for kind in (DDIMScheduler, EulerDiscreteScheduler):
+                ours.scheduler = kind.from_config(own.config, timestep_spacing="trailing", clip_sample=False)
+                drawn.append(np.asarray(ours.edit(**edits[mode], **options).images[0], int))
+            assert np.abs(drawn[0] - drawn[1]).max() <= 2, mode
+        with pytest.raises(InputError, match="drawn with EulerDiscreteScheduler"):
+            ours.edit(**edits["inpaint"], **options)
+        ours.scheduler = UniPCMultistepScheduler.from_config(own.config)
+        ours.edit(**edits["inpaint"], **options)
+    finally:
+        ours.scheduler = own
 
 
 def edit_of(mode, picture, mask, depth):
