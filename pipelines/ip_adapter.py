@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor
 
 from unialign_gen.errors import InputError
@@ -93,6 +93,16 @@ class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings, DiffusionPipeline):
             **more,
         )
         return out.images if hasattr(out, "images") else out.frames
+
+    def pixels_of(self, latents: Tensor) -> Tensor:
+        upcast = issubclass(self.base, StableDiffusionXLPipeline) and self.vae.config.force_upcast  # as diffusers' own class
+        if not upcast or self.vae.dtype != torch.float16:
+            return super().pixels_of(latents)
+        self.vae.to(torch.float32)
+        try:
+            return super().pixels_of(latents.float())
+        finally:
+            self.vae.to(torch.float16)
 
     def edit_kind(self, kind: type[DiffusionPipeline]) -> type[DiffusionPipeline]:
         return with_rows(kind)  # type: ignore[arg-type]

@@ -201,6 +201,19 @@ def test_clips_for_several_prompts(loaded):
             refuse()
 
 
+def test_what_overflows_in_half_precision_is_chosen_from_as_it_is_drawn(decoder_hub):
+    made = unialign_gen.load("sdxl-vit-h", sources=sources(decoder_hub, "sdxl-vit-h"), dtype="float16")
+    made.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        made.vae.decoder.conv_in.weight.mul_(1000 / made.vae.decoder.conv_in.weight.abs().max())
+    call = {"image_embeds": made.embed_scale(rows(1024, 1)), "seed": 0, **FEW}
+    drawn, latents = (made(**call, output_type=kind).images for kind in ("pt", "latent"))
+    assert float(drawn.std()) > 0.01
+    assert float((made.pixels_of(latents) - drawn).abs().max()) < 1e-3
+    assert made.vae.dtype == torch.float16
+    assert torch.isfinite(made(**call, best_of=2, output_type="pt").images).all()
+
+
 def test_sound_and_words_through_an_adapter(loaded):
     ours = loaded("sdxl-vit-h")
     z = ours.embed(text="a dog")
