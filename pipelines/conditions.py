@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unialign_gen.errors import InputError
 from unialign_gen.request import Request
 
 from .beside import Strips
@@ -51,6 +52,27 @@ class Conditions:
         if isinstance(self.generator, torch.Generator):  # one for all: each picture takes a seed from it
             return [reseeded(self.generator) for _ in self.image_embeds]
         return self.generator
+
+
+def checked_latents(pipeline: Any, request: Request, count: int) -> Tensor | None:
+    """The latents of a request at the decoder's own size, on its device in its dtype; diffusers takes their size before the
+    pictures'.
+
+    Raises:
+        InputError: they are not one for each picture, or of another size, or not finite.
+    """
+    latents, unet = request.latents, getattr(pipeline, "unet", None)
+    if latents is None or unet is None:
+        return latents
+    height, width = ((side or pipeline.sample_side) // pipeline.latent_factor for side in (request.height, request.width))
+    wanted = [count, unet.config.in_channels, *(["frames"] if pipeline.moving else []), height, width]
+    got = tuple(getattr(latents, "shape", ())) or type(latents).__name__
+    fits = len(got) == len(wanted) and all(w in (side, "frames") for w, side in zip(wanted, got, strict=True))
+    if not isinstance(latents, Tensor) or not fits:
+        raise InputError(f"latents must be a tensor ({', '.join(map(str, wanted))}), one for each picture, got {got}")
+    if not torch.isfinite(latents).all():
+        raise InputError("latents hold NaN or infinite values")
+    return latents.to(pipeline._execution_device, pipeline.decoder_dtype)
 
 
 def step_end(request: Request) -> dict[str, Any]:

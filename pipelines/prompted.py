@@ -25,7 +25,7 @@ from unialign_gen.request.arguments import ask, takes_request
 from .alone import draw_things, set_in
 from .beside import Strips, drawn_beside
 from .best_of import sample_best
-from .conditions import Conditions
+from .conditions import Conditions, checked_latents
 from .drawn_colour import tell_colours
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
@@ -221,6 +221,7 @@ class PromptedPipeline:
             raise InputError(f"height and width must be multiples of {multiple}, got {sides[0]} and {sides[1]}")
         height, width = (None if side is None else side // scale for side in sides)
         drawn = replace(request, height=height, width=width)
+        drawn = replace(drawn, latents=checked_latents(self, drawn, len(conditions.image_embeds)))
         latent = request.output_type == "latent"
         alone = bool(self.config.get("things_alone")) and any(conditions.strips)
         if alone:
@@ -399,12 +400,6 @@ class PromptedPipeline:
         generator = list(generator) if isinstance(generator, tuple) else generator
         if isinstance(generator, list) and len(generator) != count:
             raise InputError(f"{len(generator)} generators for {count} pictures: give one, or one for each")
-        latents = request.latents
-        sides = "channels, frames, height, width" if self.moving else "channels, height, width"
-        ndim = 5 if self.moving else 4
-        if latents is not None and (not isinstance(latents, Tensor) or latents.ndim != ndim or len(latents) != count):
-            shape = tuple(getattr(latents, "shape", ())) or type(latents).__name__
-            raise InputError(f"latents must be a tensor ({count}, {sides}), one for each picture, got {shape}")
         steps, guidance = self.steps_and_guidance(request)
         if self.config.get("distilled") and steps != self.config["default_steps"]:
             tell("distilled", own=self.config["default_steps"], steps=steps)

@@ -134,7 +134,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         unwanted = rows_of("negative_decoder_prompt", negative, conditions.prompts, request.pictures)
         if latents is not None:  # diffusers scales the noise it draws, and forgets to scale the noise it is given
             self.scheduler.set_timesteps(conditions.steps, device=self._execution_device)
-            latents = latents.to(self._execution_device, self.unet.dtype) * self.scheduler.init_noise_sigma
+            latents = latents * self.scheduler.init_noise_sigma
         return StableUnCLIPImg2ImgPipeline.__call__(
             self,
             prompt=rows_of("decoder_prompt", words, conditions.prompts, request.pictures),

@@ -303,6 +303,11 @@ def test_one_side_alone_counts_and_latents_of_clips_have_frames(decoder_hub):
     side = plain.sample_side
     z = torch.nn.functional.normalize(torch.ones(1, 1024), dim=1)
     assert plain(embeds=z, height=2 * side, seed=0, **FEW).images[0].size == (side, 2 * side)
+    noise = torch.randn(1, 4, 32, 16, generator=torch.Generator().manual_seed(0))
+    own, other = (plain(embeds=z, height=2 * side, latents=x, output_type="np", **FEW).images for x in (noise, noise.double()))
+    assert np.array_equal(own, other)
+    with pytest.raises(InputError, match=r"latents must be a tensor \(1, 4, 16, 16\), .* got \(1, 4, 32, 16\)"):
+        plain(embeds=z, latents=noise, **FEW)
     moving = unialign_gen.load("animatediff-vit-h", sources=sources(decoder_hub, "animatediff-vit-h"))
-    with pytest.raises(InputError, match=r"latents must be a tensor \(1, channels, frames, height, width\)"):
+    with pytest.raises(InputError, match=r"latents must be a tensor \(1, 4, frames, 16, 16\)"):
         moving(embeds=z, latents=torch.zeros(1, 4, 16, 16), **FEW)

@@ -125,7 +125,8 @@ def test_a_callback_may_return_nothing(starter):
     [
         ({"generator": [torch.Generator()]}, "1 generators for 2 pictures"),
         ({"latents": torch.zeros(1, 8, 16, 16)}, r"latents must be a tensor \(2, "),
-        ({"latents": torch.zeros(2, 3, 4, 5)}, "latents shape"),
+        ({"latents": torch.zeros(2, 3, 4, 5)}, r"latents must be a tensor \(2, 4, 16, 16\), .* got \(2, 3, 4, 5\)"),
+        ({"latents": torch.full((2, 4, 16, 16), torch.nan)}, "latents hold NaN"),
         ({"latents": [1]}, "got list"),
     ],
 )

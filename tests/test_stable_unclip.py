@@ -317,6 +317,7 @@ def test_frames_drawn_in_batches_are_the_same_frames(pair):
         ({"num_inference_steps": 0}, "steps"),
         ({"guidance_scale": float("nan")}, "guidance"),
         ({"latents": torch.zeros(1, 4, 8, 8)}, "seed"),
+        ({"latents": torch.zeros(1, 4, 8, 8), "seed": None, "height": 32}, r"tensor \(1, 4, 16, 8\)"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(pair, options, line):
