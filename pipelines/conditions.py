@@ -66,9 +66,8 @@ def checked_latents(pipeline: Any, request: Request, count: int) -> Tensor | Non
         return latents
     height, width = ((side or pipeline.sample_side) // pipeline.latent_factor for side in (request.height, request.width))
     wanted = [count, unet.config.in_channels, *(["frames"] if pipeline.moving else []), height, width]
-    got = tuple(getattr(latents, "shape", ())) or type(latents).__name__
-    fits = len(got) == len(wanted) and all(w in (side, "frames") for w, side in zip(wanted, got, strict=True))
-    if not isinstance(latents, Tensor) or not fits:
+    got: Any = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+    if len(got) != len(wanted) or not all(w in (side, "frames") for w, side in zip(wanted, got, strict=True)):
         raise InputError(f"latents must be a tensor ({', '.join(map(str, wanted))}), one for each picture, got {got}")
     if not torch.isfinite(latents).all():
         raise InputError("latents hold NaN or infinite values")

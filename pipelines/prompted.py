@@ -428,9 +428,9 @@ class PromptedPipeline:
     def checked_embeds(self, image_embeds: Tensor) -> Tensor:
         """Embeddings (B, d) at decoder scale as they are, if that is what they are."""
         width = self.aligner.embed_dim
-        shape = tuple(getattr(image_embeds, "shape", ()))
-        if not isinstance(image_embeds, Tensor) or len(shape) != 2 or shape[1] != width or not shape[0]:
-            raise InputError(f"image_embeds must be a tensor of shape (B, {width}), got {shape or type(image_embeds).__name__}")
+        got: Any = tuple(image_embeds.shape) if isinstance(image_embeds, Tensor) else type(image_embeds).__name__
+        if not isinstance(image_embeds, Tensor) or len(got) != 2 or got[1] != width or not got[0]:
+            raise InputError(f"image_embeds must be a tensor of shape (B, {width}), got {got}")
         if not torch.isfinite(image_embeds).all():
             raise InputError("image_embeds hold NaN or infinite values")
         return image_embeds

@@ -111,8 +111,9 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         Raises:
             InputError: there is no such level.
         """
-        level, levels = request.options.get("noise_level", 0), self.image_noising_scheduler.config.num_train_timesteps
-        if not isinstance(level, int) or not 0 <= level < levels:
+        level: int = request.options.get("noise_level", 0)
+        levels = self.image_noising_scheduler.config.num_train_timesteps
+        if level >= levels:
             raise InputError(f"noise_level must be a whole number from 0 to {levels - 1}, got {level}")
         return level
 

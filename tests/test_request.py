@@ -69,7 +69,10 @@ def test_the_request_of_one_picture_has_its_own_generator_latents_and_embedding(
         ({"guidance_scale": "3"}, "guidance must be a number, got '3'"), ({"guidance_scale": float("inf")}, "finite"),
         ({"mix": "add"}, "mix must be 'lerp', 'slerp', 'spherical_mean' or 'beside', got 'add'"), ({"height": "x"}, "height"),
         ({"output_type": "jpeg"}, "output_type"), ({"prompt": "b"}, "another name of text"),
-        ({"callback_on_step_end": 3}, "callable"),
+        ({"callback_on_step_end": 3}, "callable"), ({"callback_on_step_end_tensor_inputs": "latents"}, "must be a list"),
+        ({"generator": 3}, "generator must be a"), ({"generator": [torch.Generator(), None]}, "torch.Generator"),
+        ({"eta": "x"}, "eta must be a number, got 'x'"), ({"eta": 2}, "at most 1"), ({"noise_level": True}, "whole number"),
+        ({"decoder_prompt": [5]}, "decoder_prompt must be a string"), ({"cross_attention_kwargs": [1]}, "keys and values"),
         ({"image_embeds": torch.ones(1, 4)}, "leave out text"), ({"seed": 1, "latents": torch.ones(1)}, "not several"),
     ],
 )  # fmt: skip

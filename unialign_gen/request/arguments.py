@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from ..errors import InputError
-from .request import OPTIONS, Mix, OutputType, Prompt, Request, checked, plain, short
+from .request import OPTIONS, Mix, Options, OutputType, Prompt, Request, checked, plain, short
 
 Weights = Mapping[str, float | Sequence[float]] | Sequence[float] | float
 
@@ -170,6 +170,9 @@ def ask(
             )
     if seed is not None and (generator is not None or latents is not None):
         raise InputError("give a seed, a generator or latents, not several of them")
+    every = generator if isinstance(generator, list | tuple) else [generator]
+    if generator is not None and not all(hasattr(one, "manual_seed") for one in every):
+        raise InputError(f"generator must be a torch.Generator, or a list of them, got {short(generator)}")
     values = (decoder_prompt, negative_decoder_prompt, noise_level, eta, cross_attention_kwargs)
     return checked(
         Request,
@@ -186,12 +189,12 @@ def ask(
         upscale=upscale,
         best_of=best_of,
         batch=batch,
-        options={name: plain(value) for name, value in zip(OPTIONS, values, strict=True) if value is not None},
+        options=Options.given(dict(zip(OPTIONS, values, strict=True))),
         image_embeds=image_embeds,
         generator=generator,
         latents=latents,
         callback_on_step_end=callback_on_step_end,
-        callback_on_step_end_tensor_inputs=tuple(callback_on_step_end_tensor_inputs),
+        callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         output_type=output_type,
         return_dict=return_dict,
     )
