@@ -94,6 +94,12 @@ class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings, DiffusionPipeline):
         )
         return out.images if hasattr(out, "images") else out.frames
 
+    def set_attention_slice(self, slice_size: Any) -> None:
+        """As diffusers' own, which takes the adapter out, for all attention but that to the adapter."""
+        kept = {name: one for name, one in self.unet.attn_processors.items() if "IPAdapter" in type(one).__name__}
+        super().set_attention_slice(slice_size)
+        self.unet.set_attn_processor({**self.unet.attn_processors, **kept})
+
     def pixels_of(self, latents: Tensor) -> Tensor:
         upcast = issubclass(self.base, StableDiffusionXLPipeline) and self.vae.config.force_upcast  # as diffusers' own class
         if not upcast or self.vae.dtype != torch.float16:

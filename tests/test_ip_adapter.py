@@ -201,6 +201,18 @@ def test_clips_for_several_prompts(loaded):
             refuse()
 
 
+@pytest.mark.parametrize("name", ["sdxl-vit-h", "sd15-vit-h"])
+def test_sliced_attention_keeps_the_adapter(decoder_hub, name):
+    made = load(decoder_hub, name)
+    call = {"image_embeds": made.embed_scale(rows(1024, 1)), "seed": 0, "output_type": "np", **FEW}
+    plain = made(**call).images
+    made.enable_attention_slicing()
+    assert any("Sliced" in type(one).__name__ for one in made.unet.attn_processors.values())
+    assert np.abs(made(**call).images - plain).max() < 1e-3
+    made.disable_attention_slicing()
+    assert np.abs(made(**call).images - plain).max() < 1e-3
+
+
 def test_what_overflows_in_half_precision_is_chosen_from_as_it_is_drawn(decoder_hub):
     made = unialign_gen.load("sdxl-vit-h", sources=sources(decoder_hub, "sdxl-vit-h"), dtype="float16")
     made.set_progress_bar_config(disable=True)
