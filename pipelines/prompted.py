@@ -18,7 +18,7 @@ from unialign_gen.aligner import Aligner, Embeddings
 from unialign_gen.concepts import checkpoint_folder
 from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.mixing import Method, path
-from unialign_gen.notes import Note, collected, tell
+from unialign_gen.notes import Note, collected, note, tell
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask, takes_request
 
@@ -79,8 +79,10 @@ class PromptedPipeline:
         return self.unet.dtype
 
     def save_pretrained(self, save_directory: str | Path, *more: Any, **options: Any) -> None:
-        """As diffusers' own, with what the checkpoint knows by name beside it."""
+        """As diffusers' own, with what the checkpoint knows by name beside it; a note on edits that are not written."""
         super().save_pretrained(save_directory, *more, **options)  # type: ignore[misc]
+        if lost := [name for name, mode in self.modes.items() if mode != type(self).modes.get(name)]:
+            note("not saved", f"{', '.join(lost)}: weights of their own, not written: load it by its name")
         folder = checkpoint_folder(self)
         if folder is None or folder.resolve() == Path(save_directory).resolve():
             return

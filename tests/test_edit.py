@@ -36,6 +36,7 @@ from typer.testing import CliRunner
 import unialign_gen
 from unialign_gen.cli import app
 from unialign_gen.errors import InputError
+from unialign_gen.notes import collected
 from unialign_gen.pipelines import Edit, EmbedScale
 from unialign_gen.pipelines.editing import working_size
 from unialign_gen.request.picture_settings import read_picture
@@ -250,6 +251,14 @@ def edit_of(mode, picture, mask, depth):
         **({"mask": mask} if "inpaint" in mode else {}),
         **({"control": depth} if "control" in mode else {}),
     }
+
+
+def test_saving_says_which_edits_are_not_written(kandinskys, tmp_path):
+    _, ours = kandinskys
+    with collected() as notes:
+        ours.save_pretrained(tmp_path)
+    assert [n.text for n in notes if n.text.startswith("inpaint, control, control+img2img: weights of their own")]
+    assert unialign_gen.load(tmp_path).edit_modes == ("img2img", "inpaint")
 
 
 def test_kandinsky_redraws_what_is_marked_wholly(kandinskys):
