@@ -54,6 +54,16 @@ class Conditions:
         return self.generator
 
 
+def check_sides(request: Request, multiple: int) -> None:
+    """Whether a request's height and width, where it has them, are multiples of so many pixels; an `InputError` names the
+    nearest that are.
+    """
+    sides = [side for side in (request.height, request.width) if side is not None]
+    if any(side % multiple for side in sides):
+        got, near = (" and ".join(map(str, some)) for some in (sides, [max(1, round(s / multiple)) * multiple for s in sides]))
+        raise InputError(f"height and width must be multiples of {multiple}, such as {near}, got {got}")
+
+
 def checked_latents(pipeline: Any, request: Request, count: int) -> Tensor | None:
     """The latents of a request at the decoder's own size, on its device in its dtype; diffusers takes their size before the
     pictures'.

@@ -25,7 +25,7 @@ from unialign_gen.request.arguments import ask, takes_request
 from .alone import draw_things, set_in
 from .beside import Strips, drawn_beside
 from .best_of import sample_best
-from .conditions import Conditions, checked_latents
+from .conditions import Conditions, check_sides, checked_latents
 from .drawn_colour import tell_colours
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
@@ -177,6 +177,7 @@ class PromptedPipeline:
             unwanted = "latents, output_type, upscale, best_of"
             raise InputError(f"an edit ends with PIL pictures of the picture's size, from one noise: leave out {unwanted}")
         self.check_options(request)
+        check_sides(request, self.drawn_multiple)
         with collected() as notes:
             if request.mix == "beside":
                 raise InputError("an edit draws one point: choose another mix than beside")
@@ -218,10 +219,8 @@ class PromptedPipeline:
             raise InputError(f"this decoder's pictures can be made {most} times as large at most, got upscale={scale}")
         if upscaler is None:
             scale = 1
-        sides, multiple = (request.height, request.width), scale * self.drawn_multiple
-        if any(side is not None and side % multiple for side in sides):
-            raise InputError(f"height and width must be multiples of {multiple}, got {sides[0]} and {sides[1]}")
-        height, width = (None if side is None else side // scale for side in sides)
+        check_sides(request, scale * self.drawn_multiple)
+        height, width = (None if side is None else side // scale for side in (request.height, request.width))
         drawn = replace(request, height=height, width=width)
         drawn = replace(drawn, latents=checked_latents(self, drawn, len(conditions.image_embeds)))
         latent = request.output_type == "latent"

@@ -131,6 +131,7 @@ def test_what_cannot_be_edited_is_one_line(starter):
         "none of them: at least 0.5": {"picture": picture, "strength": 0.1},
         "leave out latents, ": {"picture": picture, "output_type": "np"},
         "output_type, upscale": {"picture": picture, "upscale": 2},
+        "multiples of 16, such as 96 and 64, got 100 and 68": {"picture": picture, "height": 100, "width": 68},
         "takes no noise_level": {"picture": picture, "noise_level": 3},
         "no such file|is missing|not found|no file": {"picture": "nowhere.png"},
     }.items():
