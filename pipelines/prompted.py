@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from unialign_gen.concepts import checkpoint_folder
 from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.mixing import Method, path
 from unialign_gen.notes import Note, collected, note, tell
-from unialign_gen.request import Prompt, Request
+from unialign_gen.request import Request
 from unialign_gen.request.arguments import ask, takes_request
 
 from .alone import draw_things, set_in
@@ -29,10 +29,11 @@ from .conditions import Conditions, check_sides, checked_latents
 from .drawn_colour import tell_colours
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
-from .named import Row, by_name, several, tell_not_understood, understanding_in
+from .inputs import inputs_of
+from .named import Row, tell_not_understood, understanding_in
 from .output import FROM_UNIT, PictureOutput
 from .prior import EmbeddingPrior, each, temperature_of
-from .prompts import beside, encode_prompts, generators, mixed_prompts, moved_prompts, picture_seeds
+from .prompts import encode_prompts, generators, mixed_prompts, moved_prompts, picture_seeds
 from .upscaler import Upscaler
 
 BESIDE_ALIGNER = ("understanding.json", "concepts.json", "concepts.safetensors")  # what a checkpoint knows by name
@@ -352,27 +353,10 @@ class PromptedPipeline:
         return unit.repeat_interleave(times, 0), [one for one in strips for _ in range(times)]
 
     def inputs(self, ready: Request, apart: bool = True) -> list[Row]:
-        """Of each prompt of an encoded request its inputs, or the things that its only text names; and where they stand, None
-        where they are one point. Who does what with what is two things only where they are drawn `apart`.
-
-        Raises:
-            InputError: inputs that are to stand beside each other, with weights that are not above 0.
-        """
-        # at 0 a text stays as it is encoded
+        """`inputs_of` an encoded request. Who does what with what is two things only where they are drawn `apart`."""
         known = None if ready.prior_strength == 0 else understanding_in(checkpoint_folder(self))
         flat = apart and bool(self.config.get("things_alone"))  # so that a ground can be put behind them
-
-        def parted(row: Sequence[Prompt]) -> Row:
-            if len(row) > 1:
-                return row, beside(row) if ready.mix == "beside" else None, None
-            found = several(row[0], known, self.aligner, self.prior, apart, flat) if known and self.strips_drawn else None
-            return found or (row, None, None)
-
-        rows = [parted(row) for row in ready.prompts]
-        if known is None or self.prior is None:
-            return rows
-        moved = {id(p): by_name(p, known, self.prior) for row, _, _ in rows for p in row}  # each of several once
-        return [([moved[id(p)] for p in row], boxes, ground) for row, boxes, ground in rows]
+        return inputs_of(ready, known, self.aligner, self.prior, self.strips_drawn, apart, flat)
 
     def points(self, ready: Request) -> Tensor:
         """`mixed`, of a request that is encoded."""
