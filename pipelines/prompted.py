@@ -369,6 +369,8 @@ class PromptedPipeline:
 
     def conditions(self, request: Request, apart: bool = True) -> tuple[Conditions, Request]:
         """What the decoder samples from, and the request as it was used; `apart` as in `inputs`."""
+        if request.seed is None and request.generator is None:  # from torch's own, which a caller may have seeded
+            request = replace(request, seed=int(torch.randint(2**32, ())))
         if request.image_embeds is None:
             request, rows = self.read(self.sampled(request), apart)
             unit, found = self.placed(request, rows)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from unialign_gen.errors import InputError
+from unialign_gen.notes import collected
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask
 
@@ -108,6 +109,22 @@ def test_a_result_says_what_drew_it_and_carries_notes(starter, tmp_path):
     assert (drawn.request.steps, drawn.request.guidance) == (2, starter.config["default_guidance"])
     again = starter.draw(Request.from_dict(drawn.request.picture(0).to_dict()))
     assert again.images[0].tobytes() == drawn.images[0].tobytes()
+
+
+def test_a_result_can_be_drawn_again_where_no_seed_was_given(starter):
+    few = {"text": "a dog", "num_inference_steps": 1, "upscale": 1, "output_type": "np"}
+    drawn = [starter(**few), starter(**few), starter(**few, latents=torch.ones(1, 4, 16, 16))]
+    for one in drawn:
+        assert (starter.draw(one.request).images == one.images).all()
+        assert (starter.draw(one.request.picture(0)).images == one.images).all()
+    assert (drawn[0].images != drawn[1].images).any()
+    torch.manual_seed(5)
+    seed = starter(**few).request.seed
+    torch.manual_seed(5)
+    assert starter(**few).request.seed == seed
+    with collected() as notes:
+        drawn[2].request.to_dict()
+    assert [n.text for n in notes] == ["settings hold no latents: they draw from other noise"]
 
 
 def test_what_a_decoder_does_not_take_is_said(starter):

@@ -130,7 +130,8 @@ def ask(
             own by default. `embeds` and `image_embeds` stay where they are.
         prior_temperature: how far what a prompt leaves open differs from seed to seed: 0 is the mean of what it may mean, 1
             differs as real pictures of a thing do; by default the checkpoint's own for pictures, 0 for embeddings.
-        seed: prompt i, picture j draws from `seed + i * num_images_per_prompt + j`; a sequence gives one a prompt.
+        seed: prompt i, picture j draws from `seed + i * num_images_per_prompt + j`; a sequence gives one a prompt. Where none
+            is given the result's request has the one that was drawn.
         num_inference_steps, guidance_scale: the checkpoint's own by default; guidance 1 or less turns it off.
         generator, latents, callback_on_step_end: as in diffusers; latents (B * n, C, h, w) of unit variance. The callback
             may return new `latents`, or None; of things that are drawn alone and of several noises it sees the first of each

@@ -21,6 +21,7 @@ from pydantic.dataclasses import dataclass
 
 from ..config import expectation
 from ..errors import InputError, as_input_error
+from ..notes import tell
 
 Mix = Literal["lerp", "slerp", "spherical_mean", "beside"]
 OutputType = Literal["pil", "np", "pt", "latent"]
@@ -174,7 +175,11 @@ class Request:
         return replace(self, **own, seed=seed, pictures=1, options=rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form: all that can be written down, an encoded file by its name and its embedding."""
+        """The JSON form: all that can be written down, an encoded file by its name and its embedding; a note on noise that
+        cannot.
+        """
+        if lost := [name for name in ("generator", "latents") if getattr(self, name) is not None]:
+            tell("other noise", what=" and ".join(lost))
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*RUN_ONLY, "prompts")}
         written = [[write_prompt(p) for p in inputs] for inputs in self.prompts]
         return {"format": FORMAT, "prompts": written, **{k: v for k, v in values.items() if v not in (None, {})}}
