@@ -418,8 +418,8 @@ class PromptedPipeline:
         got: Any = tuple(image_embeds.shape) if isinstance(image_embeds, Tensor) else type(image_embeds).__name__
         if not isinstance(image_embeds, Tensor) or len(got) != 2 or got[1] != width or not got[0]:
             raise InputError(f"image_embeds must be a tensor of shape (B, {width}), got {got}")
-        if not torch.isfinite(image_embeds).all():
-            raise InputError("image_embeds hold NaN or infinite values")
+        if not torch.isfinite(image_embeds.to(self.decoder_dtype)).all():
+            raise InputError(f"image_embeds hold NaN, or values that are infinite in {self.decoder_dtype}")
         return image_embeds
 
     def best_of(self, count: int, **options: Any) -> PictureOutput:

@@ -223,6 +223,8 @@ def test_what_overflows_in_half_precision_is_chosen_from_as_it_is_drawn(decoder_
     assert float(drawn.std()) > 0.01
     assert float((made.pixels_of(latents) - drawn).abs().max()) < 1e-3
     assert made.vae.dtype == torch.float16
+    with pytest.raises(InputError, match="infinite in torch"):
+        made(image_embeds=torch.full((1, 1024), 1e5))
     assert torch.isfinite(made(**call, best_of=2, output_type="pt").images).all()
 
 

@@ -74,7 +74,8 @@ def test_the_request_of_one_picture_has_its_own_generator_latents_and_embedding(
         ({"generator": 3}, "generator must be a"), ({"generator": [torch.Generator(), None]}, "torch.Generator"),
         ({"eta": "x"}, "eta must be a number, got 'x'"), ({"eta": 2}, "at most 1"), ({"noise_level": True}, "whole number"),
         ({"decoder_prompt": [5]}, "decoder_prompt must be a string"), ({"cross_attention_kwargs": [1]}, "keys and values"),
-        ({"image_embeds": torch.ones(1, 4)}, "leave out text"), ({"seed": 1, "latents": torch.ones(1)}, "not several"),
+        ({"image_embeds": torch.ones(1, 4)}, "leave out text"), ({"image_embeds": 1, "mix": "slerp"}, "leave out text, mix"),
+        ({"seed": 1, "latents": torch.ones(1)}, "not several"),
     ],
 )  # fmt: skip
 def test_anything_else_is_one_line(call, line):

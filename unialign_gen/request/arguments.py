@@ -163,7 +163,8 @@ def ask(
         text = others.pop("prompt")
     given = {"text": text, "audio": audio, "video": video, "image": image, "embeds": embeds, **others}
     if image_embeds is not None:
-        own = {"weights": weights, "prior_strength": prior_strength, "prior_temperature": prior_temperature}
+        own = {"mix": None if mix == "lerp" else mix, "weights": weights}
+        own |= {"prior_strength": prior_strength, "prior_temperature": prior_temperature}
         unwanted = [k for k, v in {**given, **own}.items() if v is not None]
         if unwanted:
             raise InputError(
