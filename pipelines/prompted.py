@@ -33,7 +33,7 @@ from .inputs import inputs_of
 from .named import Row, tell_not_understood, understanding_in
 from .output import FROM_UNIT, PictureOutput
 from .prior import EmbeddingPrior, each, temperature_of
-from .prompts import encode_prompts, generators, mixed_prompts, moved_prompts, picture_seeds
+from .prompts import checked_vector, encode_prompts, generators, mixed_prompts, moved_prompts, picture_seeds
 from .upscaler import Upscaler
 
 BESIDE_ALIGNER = ("understanding.json", "concepts.json", "concepts.safetensors")  # what a checkpoint knows by name
@@ -428,8 +428,8 @@ class PromptedPipeline:
 
     def interpolate(
         self,
-        start: Tensor,
-        end: Tensor,
+        start: Any,
+        end: Any,
         frames: int,
         mix: Method = "slerp",
         seed: int = 0,
@@ -440,14 +440,18 @@ class PromptedPipeline:
 
         Every frame's generator starts from the same seed: initial noise, noise on the embedding and noise of the sampler's
         steps are the same for all. `batch` frames are drawn at a time, which bounds the memory. `options` are those of a
-        call.
+        call, of which words may be one a frame.
         """
-        asked = ask(embeds=path(start, end, frames, mix), seed=[seed] * frames, batch=batch, **options)
+        ends = [checked_vector(one, self.aligner.embed_dim) for one in (start, end)]
+        asked = ask(embeds=path(*ends, frames, mix), seed=[seed] * frames, batch=batch, **options)
         with collected() as notes:
             steps, guidance = self.steps_and_guidance(asked)
             used = replace(self.encoded(asked), steps=steps, guidance=guidance)
-            parts = [used.prompts[at : at + batch] for at in range(0, frames, batch)]
-            drawn = [self.draw(replace(used, prompts=part, seed=(seed,) * len(part))).images for part in parts]
+            drawn = list[Any]()
+            for rows in (slice(at, at + asked.batch) for at in range(0, frames, asked.batch)):
+                part = used.prompts[rows]
+                words = {name: v[rows] if isinstance(v, list | tuple) else v for name, v in used.options.items()}
+                drawn.append(self.draw(replace(used, prompts=part, seed=(seed,) * len(part), options=words)).images)
         images: Any = [picture for part in drawn for picture in part]
         if not isinstance(drawn[0], list):
             images = torch.cat(drawn) if isinstance(drawn[0], Tensor) else np.concatenate(drawn)
