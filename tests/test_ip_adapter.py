@@ -189,6 +189,8 @@ def test_a_path_leads_the_clip_frame_by_frame(loaded):
     assert not ours.unet.encoder_hid_proj._forward_hooks
     with pytest.raises(InputError, match="a path is"):
         ours.along(a)
+    with pytest.raises(InputError, match="leave out prompts"):
+        ours.along(path, text="a dog")
 
 
 def test_clips_for_several_prompts(loaded):
