@@ -442,8 +442,8 @@ class PromptedPipeline:
         steps are the same for all. `batch` frames are drawn at a time, which bounds the memory. `options` are those of a
         call, of which words may be one a frame.
         """
-        ends = [checked_vector(one, self.aligner.embed_dim) for one in (start, end)]
-        asked = ask(embeds=path(*ends, frames, mix), seed=[seed] * frames, batch=batch, **options)
+        a, b = (checked_vector(one, self.aligner.embed_dim) for one in (start, end))
+        asked = ask(embeds=path(a, b, frames, mix), seed=[seed] * frames, batch=batch, **options)
         with collected() as notes:
             steps, guidance = self.steps_and_guidance(asked)
             used = replace(self.encoded(asked), steps=steps, guidance=guidance)
