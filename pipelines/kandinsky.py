@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -152,12 +152,14 @@ def any_scheduler(pipeline: Any) -> Iterator[None]:
         return args, {**given, "sample": scheduler.scale_model_input(given["sample"], given["timestep"])}
 
     patched, step = "step" in vars(scheduler), scheduler.step
-    hook = pipeline.unet.register_forward_pre_hook(scaled, with_kwargs=True)
+    # where nothing is to be scaled the UNet stays as it is, which torch.compile asks for
+    scales = scheduler.init_noise_sigma != 1
+    hook = pipeline.unet.register_forward_pre_hook(scaled, with_kwargs=True) if scales else nullcontext()
     scheduler.step = lambda *args, **options: step(*args, **{k: v for k, v in options.items() if k in takes})
     try:
-        yield
+        with hook:
+            yield
     finally:
-        hook.remove()
         del scheduler.step
         if patched:
             scheduler.step = step

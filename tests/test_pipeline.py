@@ -182,6 +182,7 @@ def test_schedulers_can_be_swapped(starter):
             starter.scheduler = kind.from_config(own.config, **more)
             assert np.abs(array(starter(**call).images[0]) - expected).mean() < most / 10, kind
             assert "step" not in vars(starter.scheduler)
+            assert not starter.unet._forward_pre_hooks
         for kind in (FlowMatchEulerDiscreteScheduler, HeunDiscreteScheduler):
             starter.scheduler = kind()
             with pytest.raises(InputError, match=f"drawn with {kind.__name__}: take a scheduler like DDPM"):
