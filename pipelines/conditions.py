@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unialign_gen.errors import InputError
 from unialign_gen.request import Request
 
 from .beside import Strips
@@ -51,6 +52,36 @@ class Conditions:
         if isinstance(self.generator, torch.Generator):  # one for all: each picture takes a seed from it
             return [reseeded(self.generator) for _ in self.image_embeds]
         return self.generator
+
+
+def check_sides(request: Request, multiple: int) -> None:
+    """Whether a request's height and width, where it has them, are multiples of so many pixels; an `InputError` names the
+    nearest that are.
+    """
+    sides = [side for side in (request.height, request.width) if side is not None]
+    if any(side % multiple for side in sides):
+        got, near = (" and ".join(map(str, some)) for some in (sides, [max(1, round(s / multiple)) * multiple for s in sides]))
+        raise InputError(f"height and width must be multiples of {multiple}, such as {near}, got {got}")
+
+
+def checked_latents(pipeline: Any, request: Request, count: int) -> Tensor | None:
+    """The latents of a request at the decoder's own size, on its device in its dtype; diffusers takes their size before the
+    pictures'.
+
+    Raises:
+        InputError: they are not one for each picture, or of another size, or not finite.
+    """
+    latents, unet = request.latents, getattr(pipeline, "unet", None)
+    if latents is None or unet is None:
+        return latents
+    height, width = ((side or pipeline.sample_side) // pipeline.latent_factor for side in (request.height, request.width))
+    wanted = [count, unet.config.in_channels, *(["frames"] if pipeline.moving else []), height, width]
+    got: Any = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+    if len(got) != len(wanted) or not all(w in (side, "frames") for w, side in zip(wanted, got, strict=True)):
+        raise InputError(f"latents must be a tensor ({', '.join(map(str, wanted))}), one for each picture, got {got}")
+    if not torch.isfinite(latents).all():
+        raise InputError("latents hold NaN or infinite values")
+    return latents.to(pipeline._execution_device, pipeline.decoder_dtype)
 
 
 def step_end(request: Request) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor
 
 from unialign_gen.errors import InputError
@@ -25,7 +25,7 @@ from unialign_gen.request.arguments import ask
 from .conditions import Conditions, step_end
 from .editing import Canvas, Edit, accepted
 from .prompted import PromptedPipeline
-from .prompts import rows_of
+from .prompts import as_vector, rows_of
 
 WORDS = ("decoder_prompt", "negative_decoder_prompt")
 FRAMES = 16  # of a clip, what AnimateDiff was trained on; more need FreeNoise
@@ -93,6 +93,22 @@ class IPAdapterPipeline(PromptedPipeline, RowsOfEmbeddings, DiffusionPipeline):
             **more,
         )
         return out.images if hasattr(out, "images") else out.frames
+
+    def set_attention_slice(self, slice_size: Any) -> None:
+        """As diffusers' own, which takes the adapter out, for all attention but that to the adapter."""
+        kept = {name: one for name, one in self.unet.attn_processors.items() if "IPAdapter" in type(one).__name__}
+        super().set_attention_slice(slice_size)
+        self.unet.set_attn_processor({**self.unet.attn_processors, **kept})
+
+    def pixels_of(self, latents: Tensor) -> Tensor:
+        upcast = issubclass(self.base, StableDiffusionXLPipeline) and self.vae.config.force_upcast  # as diffusers' own class
+        if not upcast or self.vae.dtype != torch.float16:
+            return super().pixels_of(latents)
+        self.vae.to(torch.float32)
+        try:
+            return super().pixels_of(latents.float())
+        finally:
+            self.vae.to(torch.float16)
 
     def edit_kind(self, kind: type[DiffusionPipeline]) -> type[DiffusionPipeline]:
         return with_rows(kind)  # type: ignore[arg-type]
@@ -174,7 +190,7 @@ class MovingPipeline(IPAdapterPipeline):
         Args:
             path: unit embeddings (F, d), one a frame. More than 16 are drawn with FreeNoise (Qiu et al. 2023): windows of 16
                 frames, 4 apart, share their noise and are averaged.
-            options: those of a call, but prompts.
+            options: those of a call, but prompts and several pictures.
 
         Returns:
             F pictures.
@@ -182,15 +198,19 @@ class MovingPipeline(IPAdapterPipeline):
         Raises:
             InputError: not a path, or an option that cannot be used.
         """
+        path = as_vector(path)
         if path.ndim != 2 or path.shape[1] != self.aligner.embed_dim or not len(path):
             raise InputError(f"a path is embeddings (frames, {self.aligner.embed_dim}), got {tuple(path.shape)}")
         if len(path) > MOST_FRAMES:
             raise InputError(
                 f"{len(path)} frames: a clip is drawn as a whole, of at most {MOST_FRAMES}: ask for fewer a second"
             )
+        request = ask(embeds=path[0], seed=seed, **options)
+        if request.pictures > 1 or len(request.prompts) > 1 or len(request.prompts[0]) > 1:
+            raise InputError("a path is one clip, drawn where the path is: leave out prompts and num_images_per_prompt")
         self.path = self.embed_scale(torch.stack([check_embedding(z) for z in path]))
         try:
-            return self.draw(ask(embeds=path[0], seed=seed, **options)).images[0]
+            return self.draw(request).images[0]
         finally:
             del self.path
 

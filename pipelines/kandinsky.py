@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +14,7 @@ from diffusers import (
     DDPMScheduler,
     DiffusionPipeline,
     KandinskyV22Img2ImgPipeline,
+    KandinskyV22InpaintPipeline,
     KandinskyV22Pipeline,
     UNet2DConditionModel,
     VQModel,
@@ -79,15 +83,16 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
         self.register_to_config(default_best_of=default_best_of, things_alone=things_alone, distilled=distilled)
 
     def sample(self, request: Request, conditions: Conditions) -> Any:
-        images = KandinskyV22Pipeline.__call__(
-            self,
-            **self.shared(request, conditions),
-            height=request.height or self.sample_side,
-            width=request.width or self.sample_side,
-            latents=request.latents,
-            output_type=request.output_type,
-            **step_end(request),
-        ).images
+        with any_scheduler(self):
+            images = KandinskyV22Pipeline.__call__(
+                self,
+                **self.shared(request, conditions),
+                height=request.height or self.sample_side,
+                width=request.width or self.sample_side,
+                latents=request.latents,
+                output_type=request.output_type,
+                **step_end(request),
+            ).images
         # diffusers leaves tensors in [-1, 1] here, unlike everywhere else
         return (images * 0.5 + 0.5).clamp(0, 1) if request.output_type == "pt" else images
 
@@ -120,7 +125,44 @@ class UniAlignKandinskyPipeline(PromptedPipeline, KandinskyV22Pipeline):
             **step_end(request),
         )
         width, height = canvas.size
-        return made(**self.shared(request, conditions), **options, width=width, height=height).images
+        with any_scheduler(made):
+            return made(**self.shared(request, conditions), **options, width=width, height=height).images
+
+
+@contextmanager
+def any_scheduler(pipeline: Any) -> Iterator[None]:
+    """Inside, diffusers' loops of Kandinsky draw with any scheduler; they give all a generator, and scale the input for none.
+
+    Raises:
+        InputError: it is not of DDPM's noise, does not draw step by step, or begins at another scale where diffusers inpaints.
+    """
+    scheduler = pipeline.scheduler
+    takes = inspect.signature(getattr(type(scheduler), "step", print)).parameters
+    needs = {name for name, one in takes.items() if one.default is one.empty} - {"self"}
+    if (
+        not hasattr(scheduler, "alphas_cumprod")
+        or needs != {"model_output", "timestep", "sample"}
+        or getattr(scheduler, "order", 1) > 1  # where noise has no end, as at the starter's first step, Heun's is no picture
+        or (isinstance(pipeline, KandinskyV22InpaintPipeline) and scheduler.init_noise_sigma != 1)
+    ):
+        known = "DDPM, DDIM, DPMSolverMultistep, UniPCMultistep"
+        raise InputError(f"this cannot be drawn with {type(scheduler).__name__}: take a scheduler like {known}")
+
+    def scaled(unet: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {**given, "sample": scheduler.scale_model_input(given["sample"], given["timestep"])}
+
+    patched, step = "step" in vars(scheduler), scheduler.step
+    # where nothing is to be scaled the UNet stays as it is, which torch.compile asks for
+    scales = scheduler.init_noise_sigma != 1
+    hook = pipeline.unet.register_forward_pre_hook(scaled, with_kwargs=True) if scales else nullcontext()
+    scheduler.step = lambda *args, **options: step(*args, **{k: v for k, v in options.items() if k in takes})
+    try:
+        with hook:
+            yield
+    finally:
+        del scheduler.step
+        if patched:
+            scheduler.step = step
 
 
 class LatentImg2Img(KandinskyV22Img2ImgPipeline):

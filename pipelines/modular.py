@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -39,12 +40,15 @@ from diffusers.modular_pipelines import (
 from torch import Tensor
 
 from unialign_gen.aligner import Aligner
+from unialign_gen.concepts import checkpoint_folder
 from unialign_gen.errors import InputError
 from unialign_gen.mixing import METHODS, mix, to_decoder
 from unialign_gen.request import Prompt
 from unialign_gen.request.arguments import ask, prompts_of
 
 from .embed_scale import EmbedScale
+from .inputs import inputs_of
+from .named import tell_not_understood, understanding_in
 from .prior import EmbeddingPrior
 from .prompts import as_vector, checked_vector, encode_prompts, mixed_prompts, moved_prompts
 
@@ -158,8 +162,12 @@ class UniAlignEmbedStep(ModularPipelineBlocks):
         )
         if not request.prompts:
             raise InputError(f"nothing to draw: give at least one of {', '.join(PROMPTS)}")
-        ready, prior = encode_prompts(aligner, request.prompts), components.prior
-        unit = mixed_prompts(ready, moved_prompts(ready, request, prior), request)
+        ready, prior = replace(request, prompts=encode_prompts(aligner, request.prompts)), components.prior
+        known, moving = understanding_in(checkpoint_folder(components)), None if request.prior_strength == 0 else prior
+        found = inputs_of(ready, known if moving else None, aligner, moving)
+        tell_not_understood(found, known, aligner, moving)
+        drawn = [inputs for inputs, _, _ in found]
+        unit = mixed_prompts(drawn, moved_prompts(drawn, ready, prior), ready)
         rows = scale(unit).to(components._execution_device, block.dtype)
         block.image_embeds = rows.repeat_interleave(count, 0)
         block.negative_image_embeds = scale.negative_image_embeds.to(rows).expand_as(block.image_embeds)

@@ -20,7 +20,7 @@ class PictureOutput(ImagePipelineOutput):
     Attributes:
         images: prompt by prompt.
         notes: what was lost or guessed on the way.
-        request: what was drawn, with the embeddings that its files were encoded to and the steps and guidance that were
+        request: what was drawn, with the embeddings that its files were encoded to and the steps, guidance and seed that were
             used; `request.picture(i)` draws picture i alone.
     """
 

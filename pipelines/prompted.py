@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,21 +18,22 @@ from unialign_gen.aligner import Aligner, Embeddings
 from unialign_gen.concepts import checkpoint_folder
 from unialign_gen.errors import InputError, as_input_error
 from unialign_gen.mixing import Method, path
-from unialign_gen.notes import Note, collected, tell
-from unialign_gen.request import Prompt, Request
+from unialign_gen.notes import Note, collected, note, tell
+from unialign_gen.request import Request
 from unialign_gen.request.arguments import ask, takes_request
 
 from .alone import draw_things, set_in
 from .beside import Strips, drawn_beside
 from .best_of import sample_best
-from .conditions import Conditions
+from .conditions import Conditions, check_sides, checked_latents
 from .drawn_colour import tell_colours
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
-from .named import Row, as_named, mixed_on_grounds, several, tell_not_understood, understanding_in, words_of
+from .inputs import inputs_of
+from .named import Row, tell_not_understood, understanding_in, words_of
 from .output import FROM_UNIT, PictureOutput
 from .prior import EmbeddingPrior, each, temperature_of
-from .prompts import beside, encode_prompts, generators, mixed_prompts, moved_prompts, picture_seeds
+from .prompts import checked_vector, encode_prompts, generators, mixed_prompts, moved_prompts, picture_seeds
 from .upscaler import Upscaler
 
 BESIDE_ALIGNER = ("understanding.json", "concepts.json", "concepts.safetensors")  # what a checkpoint knows by name
@@ -79,8 +80,10 @@ class PromptedPipeline:
         return self.unet.dtype
 
     def save_pretrained(self, save_directory: str | Path, *more: Any, **options: Any) -> None:
-        """As diffusers' own, with what the checkpoint knows by name beside it."""
+        """As diffusers' own, with what the checkpoint knows by name beside it; a note on edits that are not written."""
         super().save_pretrained(save_directory, *more, **options)  # type: ignore[misc]
+        if lost := [name for name, mode in self.modes.items() if mode != type(self).modes.get(name)]:
+            note("not saved", f"{', '.join(lost)}: weights of their own, not written: load it by its name")
         folder = checkpoint_folder(self)
         if folder is None or folder.resolve() == Path(save_directory).resolve():
             return
@@ -175,6 +178,7 @@ class PromptedPipeline:
             unwanted = "latents, output_type, upscale, best_of"
             raise InputError(f"an edit ends with PIL pictures of the picture's size, from one noise: leave out {unwanted}")
         self.check_options(request)
+        check_sides(request, self.drawn_multiple)
         with collected() as notes:
             if request.mix == "beside":
                 raise InputError("an edit draws one point: choose another mix than beside")
@@ -216,11 +220,10 @@ class PromptedPipeline:
             raise InputError(f"this decoder's pictures can be made {most} times as large at most, got upscale={scale}")
         if upscaler is None:
             scale = 1
-        sides, multiple = (request.height, request.width), scale * self.drawn_multiple
-        if any(side is not None and side % multiple for side in sides):
-            raise InputError(f"height and width must be multiples of {multiple}, got {sides[0]} and {sides[1]}")
-        height, width = (None if side is None else side // scale for side in sides)
+        check_sides(request, scale * self.drawn_multiple)
+        height, width = (None if side is None else side // scale for side in (request.height, request.width))
         drawn = replace(request, height=height, width=width)
+        drawn = replace(drawn, latents=checked_latents(self, drawn, len(conditions.image_embeds)))
         latent = request.output_type == "latent"
         alone = bool(self.config.get("things_alone")) and any(conditions.strips)
         if alone:
@@ -354,28 +357,10 @@ class PromptedPipeline:
         return unit.repeat_interleave(times, 0), [one for one in strips for _ in range(times)]
 
     def inputs(self, ready: Request, apart: bool = True) -> list[Row]:
-        """Of each prompt of an encoded request its inputs, or the things that its only text names; and where they stand, None
-        where they are one point. Who does what with what is two things only where they are drawn `apart`.
-
-        Raises:
-            InputError: inputs that are to stand beside each other, with weights that are not above 0.
-        """
-        # at 0 a text stays as it is encoded
+        """`inputs_of` an encoded request. Who does what with what is two things only where they are drawn `apart`."""
         known = None if ready.prior_strength == 0 else understanding_in(checkpoint_folder(self))
         flat = apart and bool(self.config.get("things_alone"))  # so that a ground can be put behind them
-
-        def parted(row: Sequence[Prompt]) -> Row:
-            if len(row) > 1:
-                boxes = beside(row) if ready.mix == "beside" else None
-                return mixed_on_grounds(row, boxes, self.aligner) if known and flat else (row, boxes, ())
-            found = several(row[0], known, self.aligner, self.prior, apart, flat) if known and self.strips_drawn else None
-            return found or (row, None, ())
-
-        rows = [parted(row) for row in ready.prompts]
-        if known is None or self.prior is None:
-            return rows
-        moved = {id(p): as_named(p, known, self.aligner, self.prior) for row, _, _ in rows for p in row}  # each of several once
-        return [([moved[id(p)] for p in row], boxes, grounds) for row, boxes, grounds in rows]
+        return inputs_of(ready, known, self.aligner, self.prior, self.strips_drawn, apart, flat)
 
     def points(self, ready: Request) -> Tensor:
         """`mixed`, of a request that is encoded."""
@@ -388,6 +373,8 @@ class PromptedPipeline:
 
     def conditions(self, request: Request, apart: bool = True) -> tuple[Conditions, Request]:
         """What the decoder samples from, and the request as it was used; `apart` as in `inputs`."""
+        if request.seed is None and request.generator is None:  # from torch's own, which a caller may have seeded
+            request = replace(request, seed=int(torch.randint(2**32, ())))
         if request.image_embeds is None:
             request, rows = self.read(self.sampled(request), apart)
             unit, found = self.placed(request, rows)
@@ -404,12 +391,6 @@ class PromptedPipeline:
         generator = list(generator) if isinstance(generator, tuple) else generator
         if isinstance(generator, list) and len(generator) != count:
             raise InputError(f"{len(generator)} generators for {count} pictures: give one, or one for each")
-        latents = request.latents
-        sides = "channels, frames, height, width" if self.moving else "channels, height, width"
-        ndim = 5 if self.moving else 4
-        if latents is not None and (not isinstance(latents, Tensor) or latents.ndim != ndim or len(latents) != count):
-            shape = tuple(getattr(latents, "shape", ())) or type(latents).__name__
-            raise InputError(f"latents must be a tensor ({count}, {sides}), one for each picture, got {shape}")
         steps, guidance = self.steps_and_guidance(request)
         if self.config.get("distilled") and steps != self.config["default_steps"]:
             tell("distilled", own=self.config["default_steps"], steps=steps)
@@ -438,11 +419,11 @@ class PromptedPipeline:
     def checked_embeds(self, image_embeds: Tensor) -> Tensor:
         """Embeddings (B, d) at decoder scale as they are, if that is what they are."""
         width = self.aligner.embed_dim
-        shape = tuple(getattr(image_embeds, "shape", ()))
-        if not isinstance(image_embeds, Tensor) or len(shape) != 2 or shape[1] != width or not shape[0]:
-            raise InputError(f"image_embeds must be a tensor of shape (B, {width}), got {shape or type(image_embeds).__name__}")
-        if not torch.isfinite(image_embeds).all():
-            raise InputError("image_embeds hold NaN or infinite values")
+        got: Any = tuple(image_embeds.shape) if isinstance(image_embeds, Tensor) else type(image_embeds).__name__
+        if not isinstance(image_embeds, Tensor) or len(got) != 2 or got[1] != width or not got[0]:
+            raise InputError(f"image_embeds must be a tensor of shape (B, {width}), got {got}")
+        if not torch.isfinite(image_embeds.to(self.decoder_dtype)).all():
+            raise InputError(f"image_embeds hold NaN, or values that are infinite in {self.decoder_dtype}")
         return image_embeds
 
     def best_of(self, count: int, **options: Any) -> PictureOutput:
@@ -451,8 +432,8 @@ class PromptedPipeline:
 
     def interpolate(
         self,
-        start: Tensor,
-        end: Tensor,
+        start: Any,
+        end: Any,
         frames: int,
         mix: Method = "slerp",
         seed: int = 0,
@@ -463,14 +444,18 @@ class PromptedPipeline:
 
         Every frame's generator starts from the same seed: initial noise, noise on the embedding and noise of the sampler's
         steps are the same for all. `batch` frames are drawn at a time, which bounds the memory. `options` are those of a
-        call.
+        call, of which words may be one a frame.
         """
-        asked = ask(embeds=path(start, end, frames, mix), seed=[seed] * frames, batch=batch, **options)
+        a, b = (checked_vector(one, self.aligner.embed_dim) for one in (start, end))
+        asked = ask(embeds=path(a, b, frames, mix), seed=[seed] * frames, batch=batch, **options)
         with collected() as notes:
             steps, guidance = self.steps_and_guidance(asked)
             used = replace(self.encoded(asked), steps=steps, guidance=guidance)
-            parts = [used.prompts[at : at + batch] for at in range(0, frames, batch)]
-            drawn = [self.draw(replace(used, prompts=part, seed=(seed,) * len(part))).images for part in parts]
+            drawn = list[Any]()
+            for rows in (slice(at, at + asked.batch) for at in range(0, frames, asked.batch)):
+                part = used.prompts[rows]
+                words = {name: v[rows] if isinstance(v, list | tuple) else v for name, v in used.options.items()}
+                drawn.append(self.draw(replace(used, prompts=part, seed=(seed,) * len(part), options=words)).images)
         images: Any = [picture for part in drawn for picture in part]
         if not isinstance(drawn[0], list):
             images = torch.cat(drawn) if isinstance(drawn[0], Tensor) else np.concatenate(drawn)

@@ -111,8 +111,9 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         Raises:
             InputError: there is no such level.
         """
-        level, levels = request.options.get("noise_level", 0), self.image_noising_scheduler.config.num_train_timesteps
-        if not isinstance(level, int) or not 0 <= level < levels:
+        level: int = request.options.get("noise_level", 0)
+        levels = self.image_noising_scheduler.config.num_train_timesteps
+        if level >= levels:
             raise InputError(f"noise_level must be a whole number from 0 to {levels - 1}, got {level}")
         return level
 
@@ -134,7 +135,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         unwanted = rows_of("negative_decoder_prompt", negative, conditions.prompts, request.pictures)
         if latents is not None:  # diffusers scales the noise it draws, and forgets to scale the noise it is given
             self.scheduler.set_timesteps(conditions.steps, device=self._execution_device)
-            latents = latents.to(self._execution_device, self.unet.dtype) * self.scheduler.init_noise_sigma
+            latents = latents * self.scheduler.init_noise_sigma
         return StableUnCLIPImg2ImgPipeline.__call__(
             self,
             prompt=rows_of("decoder_prompt", words, conditions.prompts, request.pictures),

@@ -59,7 +59,7 @@ def test_sizes_are_those_of_the_enlarged_picture(enlarging):
     picture = enlarging(text="a red car", seed=1, height=512, width=256, upscale=4, **FEW).images[0]
     assert picture.size == (256, 512)
     multiple = 8 * enlarging.size_multiple
-    with pytest.raises(InputError, match=f"multiples of {multiple}, got {multiple + 8} and None"):
+    with pytest.raises(InputError, match=f"multiples of {multiple}, such as {multiple}, got {multiple + 8}"):
         enlarging(text="a red car", height=multiple + 8, **FEW)
 
 

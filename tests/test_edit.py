@@ -6,6 +6,7 @@ import torch
 from diffusers import (
     ControlNetModel,
     DDIMScheduler,
+    EulerDiscreteScheduler,
     KandinskyV22ControlnetImg2ImgPipeline,
     KandinskyV22ControlnetPipeline,
     KandinskyV22Img2ImgPipeline,
@@ -21,6 +22,7 @@ from diffusers import (
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
     UNet2DConditionModel,
+    UniPCMultistepScheduler,
 )
 from hypothesis import given as drawn_from
 from hypothesis import settings
@@ -34,6 +36,7 @@ from typer.testing import CliRunner
 import unialign_gen
 from unialign_gen.cli import app
 from unialign_gen.errors import InputError
+from unialign_gen.notes import collected
 from unialign_gen.pipelines import Edit, EmbedScale
 from unialign_gen.pipelines.editing import working_size
 from unialign_gen.request.picture_settings import read_picture
@@ -128,6 +131,7 @@ def test_what_cannot_be_edited_is_one_line(starter):
         "none of them: at least 0.5": {"picture": picture, "strength": 0.1},
         "leave out latents, ": {"picture": picture, "output_type": "np"},
         "output_type, upscale": {"picture": picture, "upscale": 2},
+        "multiples of 16, such as 96 and 64, got 100 and 68": {"picture": picture, "height": 100, "width": 68},
         "takes no noise_level": {"picture": picture, "noise_level": 3},
         "no such file|is missing|not found|no file": {"picture": "nowhere.png"},
     }.items():
@@ -222,12 +226,40 @@ def test_kandinskys_edits_are_diffusers_own_bit_for_bit(kandinskys, guidance):
             assert same(mine, Image.composite(other, picture, mask) if mode == "inpaint" else other), mode
 
 
+def test_kandinsky_edits_with_another_scheduler(kandinskys):
+    """Euler's steps are DDIM's, in the noise's own scale."""
+    _, ours = kandinskys
+    own, options = ours.scheduler, {"image_embeds": ours.embed_scale(rows(1280, 1)), "seed": 3, "num_inference_steps": 4}
+    edits = {mode: edit_of(mode, photograph((64, 64)), square((64, 64)), photograph((64, 64), 1)) for mode in ours.edit_modes}
+    try:
+        for mode in ("img2img", "control", "control+img2img"):
+            drawn = []
+            for kind in (DDIMScheduler, EulerDiscreteScheduler):
+                ours.scheduler = kind.from_config(own.config, timestep_spacing="trailing", clip_sample=False)
+                drawn.append(np.asarray(ours.edit(**edits[mode], **options).images[0], int))
+            assert np.abs(drawn[0] - drawn[1]).max() <= 2, mode
+        with pytest.raises(InputError, match="drawn with EulerDiscreteScheduler"):
+            ours.edit(**edits["inpaint"], **options)
+        ours.scheduler = UniPCMultistepScheduler.from_config(own.config)
+        ours.edit(**edits["inpaint"], **options)
+    finally:
+        ours.scheduler = own
+
+
 def edit_of(mode, picture, mask, depth):
     return {
         **({} if mode == "control" else {"picture": picture}),
         **({"mask": mask} if "inpaint" in mode else {}),
         **({"control": depth} if "control" in mode else {}),
     }
+
+
+def test_saving_says_which_edits_are_not_written(kandinskys, tmp_path):
+    _, ours = kandinskys
+    with collected() as notes:
+        ours.save_pretrained(tmp_path)
+    assert [n.text for n in notes if n.text.startswith("inpaint, control, control+img2img: weights of their own")]
+    assert unialign_gen.load(tmp_path).edit_modes == ("img2img", "inpaint")
 
 
 def test_kandinsky_redraws_what_is_marked_wholly(kandinskys):

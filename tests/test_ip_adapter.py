@@ -189,6 +189,8 @@ def test_a_path_leads_the_clip_frame_by_frame(loaded):
     assert not ours.unet.encoder_hid_proj._forward_hooks
     with pytest.raises(InputError, match="a path is"):
         ours.along(a)
+    with pytest.raises(InputError, match="leave out prompts"):
+        ours.along(path, text="a dog")
 
 
 def test_clips_for_several_prompts(loaded):
@@ -199,6 +201,33 @@ def test_clips_for_several_prompts(loaded):
     for refuse in (lambda: ours.best_of(2, embeds=rows(1024, 1)), lambda: ours.edit(clips[0][0], embeds=rows(1024, 1))):
         with pytest.raises(InputError):
             refuse()
+
+
+@pytest.mark.parametrize("name", ["sdxl-vit-h", "sd15-vit-h"])
+def test_sliced_attention_keeps_the_adapter(decoder_hub, name):
+    made = load(decoder_hub, name)
+    call = {"image_embeds": made.embed_scale(rows(1024, 1)), "seed": 0, "output_type": "np", **FEW}
+    plain = made(**call).images
+    made.enable_attention_slicing()
+    assert any("Sliced" in type(one).__name__ for one in made.unet.attn_processors.values())
+    assert np.abs(made(**call).images - plain).max() < 1e-3
+    made.disable_attention_slicing()
+    assert np.abs(made(**call).images - plain).max() < 1e-3
+
+
+def test_what_overflows_in_half_precision_is_chosen_from_as_it_is_drawn(decoder_hub):
+    made = unialign_gen.load("sdxl-vit-h", sources=sources(decoder_hub, "sdxl-vit-h"), dtype="float16")
+    made.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        made.vae.decoder.conv_in.weight.mul_(1000 / made.vae.decoder.conv_in.weight.abs().max())
+    call = {"image_embeds": made.embed_scale(rows(1024, 1)), "seed": 0, **FEW}
+    drawn, latents = (made(**call, output_type=kind).images for kind in ("pt", "latent"))
+    assert float(drawn.std()) > 0.01
+    assert float((made.pixels_of(latents) - drawn).abs().max()) < 1e-3
+    assert made.vae.dtype == torch.float16
+    with pytest.raises(InputError, match="infinite in torch"):
+        made(image_embeds=torch.full((1, 1024), 1e5))
+    assert torch.isfinite(made(**call, best_of=2, output_type="pt").images).all()
 
 
 def test_sound_and_words_through_an_adapter(loaded):
@@ -290,6 +319,11 @@ def test_one_side_alone_counts_and_latents_of_clips_have_frames(decoder_hub):
     side = plain.sample_side
     z = torch.nn.functional.normalize(torch.ones(1, 1024), dim=1)
     assert plain(embeds=z, height=2 * side, seed=0, **FEW).images[0].size == (side, 2 * side)
+    noise = torch.randn(1, 4, 32, 16, generator=torch.Generator().manual_seed(0))
+    own, other = (plain(embeds=z, height=2 * side, latents=x, output_type="np", **FEW).images for x in (noise, noise.double()))
+    assert np.array_equal(own, other)
+    with pytest.raises(InputError, match=r"latents must be a tensor \(1, 4, 16, 16\), .* got \(1, 4, 32, 16\)"):
+        plain(embeds=z, latents=noise, **FEW)
     moving = unialign_gen.load("animatediff-vit-h", sources=sources(decoder_hub, "animatediff-vit-h"))
-    with pytest.raises(InputError, match=r"latents must be a tensor \(1, channels, frames, height, width\)"):
+    with pytest.raises(InputError, match=r"latents must be a tensor \(1, 4, frames, 16, 16\)"):
         moving(embeds=z, latents=torch.zeros(1, 4, 16, 16), **FEW)

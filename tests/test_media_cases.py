@@ -542,6 +542,13 @@ def test_one_wild_float_does_not_darken_the_rest(tmp_path):
     assert np.asarray(load_image(tmp_path / "a.tif")).std() > 50
 
 
+@pytest.mark.parametrize(("mode", "plain"), [("La", "LA"), ("RGBa", "RGBA")])
+def test_colours_that_are_multiplied_by_their_opacity(mode, plain):
+    picture = Image.merge(plain, [Image.linear_gradient("L").resize((8, 8))] * len(plain))
+    expected = np.asarray(load_image(picture), int)
+    assert np.abs(np.asarray(load_image(picture.convert(mode)), int) - expected).max() <= 4
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_colours_of_another_profile_become_srgb(tmp_path, mode):
     profile = wide_profile()

@@ -27,6 +27,7 @@ from unialign_gen.errors import InputError
 from unialign_gen.loading import shipped_folder
 from unialign_gen.media import Sound
 from unialign_gen.mixing import mix
+from unialign_gen.notes import collected
 from unialign_gen.pipelines import EmbedScale
 from unialign_gen.pipelines.modular import UniAlignEmbedStep, UniAlignMixStep
 
@@ -89,6 +90,15 @@ def test_the_embedding_step_is_the_pipelines_embedding_at_decoder_scale(starter,
     assert torch.equal(state.negative_image_embeds, negative.expand(4, -1))
     assert torch.equal(state.ip_adapter_embeds[0], rows[:, None])  # one a prompt
     assert not close(embed(text="a dog", output="image_embeds"), rows[:1])
+
+
+@pytest.mark.parametrize("text", ["a car key", "a cat and a car", "a red wagon"])
+def test_the_embedding_step_knows_by_name_what_the_pipeline_does(starter, embed, text):
+    with collected() as notes:
+        rows = embed(text=text, output="image_embeds")
+    expected = starter.embed(text=text)
+    assert close(rows, starter.embed_scale(expected))
+    assert notes == expected.notes
 
 
 def test_the_prior_is_optional_and_its_strength_an_input(starter, embed):

@@ -1,9 +1,12 @@
 """Notes reach every collector that is open, once, and are warnings where there is none."""
 
+import copy
 import threading
 
 import pytest
+import torch
 
+from unialign_gen.aligner import Embeddings
 from unialign_gen.notes import Note, collected, note
 
 
@@ -35,3 +38,13 @@ def test_a_collector_is_of_its_own_thread_and_ends_with_its_block():
         thread.start()
         thread.join()
     assert notes == []
+
+
+def test_a_copy_of_embeddings_keeps_their_notes():
+    found = Embeddings.of(torch.ones(1, 2), [Note("silent", "a.wav is silent")])
+    again = copy.deepcopy(found)
+    again.notes.clear()
+    assert type(again) is Embeddings
+    assert torch.equal(again, found)
+    assert again.data_ptr() != found.data_ptr()
+    assert len(found.notes) == 1

@@ -6,7 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import tone, write_video, write_wav
-from diffusers import DPMSolverMultistepScheduler, KandinskyV22Pipeline
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    KandinskyV22Pipeline,
+    UniPCMultistepScheduler,
+)
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -163,10 +170,23 @@ def test_callback_sees_and_changes_latents(starter):
 
 
 def test_schedulers_can_be_swapped(starter):
-    own = starter.scheduler
+    """Solvers of one equation draw one picture; Euler's steps in the noise's own scale are DDIM's."""
+    own, call = starter.scheduler, {"text": "dog", "seed": 0, "num_inference_steps": 12, "upscale": 1}
+    expected = array(starter(**call).images[0])
     try:
-        starter.scheduler = DPMSolverMultistepScheduler.from_config(own.config, final_sigmas_type="zero")
-        assert starter(text="dog", seed=0, num_inference_steps=4, upscale=1).images[0].size == (starter.sample_side,) * 2
+        for kind, most, more in (
+            (EulerDiscreteScheduler, 2, {}),
+            (DPMSolverMultistepScheduler, 40, {"final_sigmas_type": "zero"}),
+            (UniPCMultistepScheduler, 40, {}),
+        ):
+            starter.scheduler = kind.from_config(own.config, **more)
+            assert np.abs(array(starter(**call).images[0]) - expected).mean() < most / 10, kind
+            assert "step" not in vars(starter.scheduler)
+            assert not starter.unet._forward_pre_hooks
+        for kind in (FlowMatchEulerDiscreteScheduler, HeunDiscreteScheduler):
+            starter.scheduler = kind()
+            with pytest.raises(InputError, match=f"drawn with {kind.__name__}: take a scheduler like DDPM"):
+                starter(**call)
     finally:
         starter.scheduler = own
 

@@ -190,6 +190,7 @@ def test_half_precision_files(hub, home, tmp_path):
     assert (tmp_path / "own" / "unet" / "diffusion_pytorch_model.fp16.safetensors").is_file()
     again = unialign_gen.load(str(tmp_path / "own"), dtype="fp16")
     assert all(torch.equal(a, b) for a, b in zip(own.unet.parameters(), again.unet.parameters(), strict=True))
+    assert torch.equal(again.embed(text="a car key"), own.embed(text="a car key"))
 
     pickled = tmp_path / "pickled"
     shutil.copytree(hub / "kandinsky", pickled)

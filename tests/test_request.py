@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from unialign_gen.errors import InputError
+from unialign_gen.notes import collected
 from unialign_gen.request import Prompt, Request
 from unialign_gen.request.arguments import ask
 
@@ -69,8 +70,12 @@ def test_the_request_of_one_picture_has_its_own_generator_latents_and_embedding(
         ({"guidance_scale": "3"}, "guidance must be a number, got '3'"), ({"guidance_scale": float("inf")}, "finite"),
         ({"mix": "add"}, "mix must be 'lerp', 'slerp', 'spherical_mean' or 'beside', got 'add'"), ({"height": "x"}, "height"),
         ({"output_type": "jpeg"}, "output_type"), ({"prompt": "b"}, "another name of text"),
-        ({"callback_on_step_end": 3}, "callable"),
-        ({"image_embeds": torch.ones(1, 4)}, "leave out text"), ({"seed": 1, "latents": torch.ones(1)}, "not several"),
+        ({"callback_on_step_end": 3}, "callable"), ({"callback_on_step_end_tensor_inputs": "latents"}, "must be a list"),
+        ({"generator": 3}, "generator must be a"), ({"generator": [torch.Generator(), None]}, "torch.Generator"),
+        ({"eta": "x"}, "eta must be a number, got 'x'"), ({"eta": 2}, "at most 1"), ({"noise_level": True}, "whole number"),
+        ({"decoder_prompt": [5]}, "decoder_prompt must be a string"), ({"cross_attention_kwargs": [1]}, "keys and values"),
+        ({"image_embeds": torch.ones(1, 4)}, "leave out text"), ({"image_embeds": 1, "mix": "slerp"}, "leave out text, mix"),
+        ({"seed": 1, "latents": torch.ones(1)}, "not several"),
     ],
 )  # fmt: skip
 def test_anything_else_is_one_line(call, line):
@@ -107,6 +112,22 @@ def test_a_result_says_what_drew_it_and_carries_notes(starter, tmp_path):
     assert again.images[0].tobytes() == drawn.images[0].tobytes()
 
 
+def test_a_result_can_be_drawn_again_where_no_seed_was_given(starter):
+    few = {"text": "a dog", "num_inference_steps": 1, "upscale": 1, "output_type": "np"}
+    drawn = [starter(**few), starter(**few), starter(**few, latents=torch.ones(1, 4, 16, 16))]
+    for one in drawn:
+        assert (starter.draw(one.request).images == one.images).all()
+        assert (starter.draw(one.request.picture(0)).images == one.images).all()
+    assert (drawn[0].images != drawn[1].images).any()
+    torch.manual_seed(5)
+    seed = starter(**few).request.seed
+    torch.manual_seed(5)
+    assert starter(**few).request.seed == seed
+    with collected() as notes:
+        drawn[2].request.to_dict()
+    assert [n.text for n in notes] == ["settings hold no latents: they draw from other noise"]
+
+
 def test_what_a_decoder_does_not_take_is_said(starter):
     with pytest.raises(InputError, match="takes no noise_level"):
         starter(text="a dog", noise_level=3)
@@ -125,7 +146,8 @@ def test_a_callback_may_return_nothing(starter):
     [
         ({"generator": [torch.Generator()]}, "1 generators for 2 pictures"),
         ({"latents": torch.zeros(1, 8, 16, 16)}, r"latents must be a tensor \(2, "),
-        ({"latents": torch.zeros(2, 3, 4, 5)}, "latents shape"),
+        ({"latents": torch.zeros(2, 3, 4, 5)}, r"latents must be a tensor \(2, 4, 16, 16\), .* got \(2, 3, 4, 5\)"),
+        ({"latents": torch.full((2, 4, 16, 16), torch.nan)}, "latents hold NaN"),
         ({"latents": [1]}, "got list"),
     ],
 )

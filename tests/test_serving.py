@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
 import unialign_gen
 from unialign_gen.errors import InputError
@@ -189,6 +190,17 @@ def test_a_request_that_waits_can_be_given_up(starter):
         assert engine.batches == 0
     with pytest.raises(RuntimeError, match="closed"):
         engine.submit(starter, ask(text="a cat"))
+
+
+def test_what_is_set_is_set_in_the_pipeline(starter):
+    own = starter.scheduler
+    with BatchingEngine() as engine:
+        shared = SharedPipeline(starter, engine)
+        try:
+            shared.scheduler = DDPMScheduler.from_config(own.config)
+            assert type(starter.scheduler) is type(shared.scheduler) is DDPMScheduler
+        finally:
+            starter.scheduler = own
 
 
 def test_what_waits_when_the_engine_closes_is_cancelled(starter):

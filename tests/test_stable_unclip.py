@@ -305,7 +305,12 @@ def test_frames_drawn_in_batches_are_the_same_frames(pair):
     whole, parts = (ours.interpolate(a, b, 5, seed=7, output_type="np", batch=n, **FEW).images for n in (8, 2))
     assert whole.shape == parts.shape
     assert np.abs(whole - parts).max() < 1e-4
-    assert len(ours.interpolate(a, b, 3, batch=2, **FEW).images) == 3
+    assert len(ours.interpolate(a.numpy(), b.tolist(), np.int64(3), batch=np.int64(2), **FEW).images) == 3
+    call = {"seed": 7, "decoder_prompt": ["pencil", "oil", "ink"], "output_type": "np", **FEW}
+    whole, parts = (ours.interpolate(a, b, 3, batch=n, **call).images for n in (8, 2))
+    assert np.abs(whole - parts).max() < 1e-4
+    with pytest.raises(InputError, match="a whole number of at least 2 frames"):
+        ours.interpolate(a, b, 3.5)
 
 
 @pytest.mark.parametrize(
@@ -317,6 +322,7 @@ def test_frames_drawn_in_batches_are_the_same_frames(pair):
         ({"num_inference_steps": 0}, "steps"),
         ({"guidance_scale": float("nan")}, "guidance"),
         ({"latents": torch.zeros(1, 4, 8, 8)}, "seed"),
+        ({"latents": torch.zeros(1, 4, 8, 8), "seed": None, "height": 32}, r"tensor \(1, 4, 16, 8\)"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(pair, options, line):

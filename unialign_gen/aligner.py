@@ -297,6 +297,9 @@ class Embeddings(Tensor):
         made.notes = notes
         return made
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Embeddings:
+        return self.of(self.as_subclass(Tensor).detach().clone(), [*self.notes])
+
 
 def save_part(part: Part, folder: Path) -> None:
     """An encoder with its head into `folder`.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -162,9 +163,9 @@ def path(a: Tensor, b: Tensor, frames: int, method: Method = "slerp") -> Tensor:
     """`frames` points (frames, d) from `a` to `b` (d,), both ends included.
 
     Raises:
-        InputError: fewer than two frames, or a bad mix.
+        InputError: fewer than two frames, no whole number of them, or a bad mix.
     """
-    if frames < 2:
-        raise InputError(f"an interpolation needs at least 2 frames, got {frames}")
+    if not isinstance(frames, Integral) or frames < 2:
+        raise InputError(f"an interpolation needs a whole number of at least 2 frames, got {frames!r}")
     shares = [i / (frames - 1) for i in range(frames)]
     return torch.stack([mix([a, b], [1 - t, t], method) for t in shares])

@@ -98,6 +98,7 @@ SENTENCES = {
     "colour": "hardly anything of {name} is drawn {colour}{times}",
     "distilled": "this decoder was distilled to draw in {own} steps: in {steps} its pictures are worse",
     "truncated": "the text is longer than the encoder's {limit} tokens: not read is {rest}",
+    "other noise": "settings hold no {what}: they draw from other noise",
     "settings not kept": "{name} has no settings inside: {reason}",
 }
 

@@ -138,7 +138,8 @@ class Understanding:
             f"{folder / FILE} and the prior beside it cannot be used: {{error}}", OSError, ValueError, KeyError, SafetensorError
         ):
             kept = json.loads((folder / FILE).read_text())
-            prior = load_file(folder / "prior" / "diffusion_pytorch_model.safetensors")
+            usual = folder / "prior" / "diffusion_pytorch_model.safetensors"
+            prior = load_file(usual if usual.is_file() else min(usual.parent.glob("*.safetensors"), default=usual))  # a variant
             if len(kept["names"]) != len(prior["points"]):
                 raise ValueError(f"{len(kept['names'])} names for {len(prior['points'])} points")
             return cls(kept["names"], prior["points"], prior["whitening"], kept["limits"])

@@ -180,7 +180,7 @@ def flatten(picture: Image.Image, name: str = "the picture") -> Image.Image:
     if picture.mode in DEEP or picture.mode in ("I", "F"):
         return from_deep(picture, form, name)
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
+        picture = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
         colours = to_srgb(picture.convert("RGB"), profile, name)
         colours.putalpha(picture.getchannel("A"))
         return on_white(colours)

@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from ..errors import InputError
-from .request import OPTIONS, Mix, OutputType, Prompt, Request, checked, plain, short
+from .request import OPTIONS, Mix, Options, OutputType, Prompt, Request, checked, plain, short
 
 Weights = Mapping[str, float | Sequence[float]] | Sequence[float] | float
 
@@ -130,7 +130,8 @@ def ask(
             own by default. `embeds` and `image_embeds` stay where they are.
         prior_temperature: how far what a prompt leaves open differs from seed to seed: 0 is the mean of what it may mean, 1
             differs as real pictures of a thing do; by default the checkpoint's own for pictures, 0 for embeddings.
-        seed: prompt i, picture j draws from `seed + i * num_images_per_prompt + j`; a sequence gives one a prompt.
+        seed: prompt i, picture j draws from `seed + i * num_images_per_prompt + j`; a sequence gives one a prompt. Where none
+            is given the result's request has the one that was drawn.
         num_inference_steps, guidance_scale: the checkpoint's own by default; guidance 1 or less turns it off.
         generator, latents, callback_on_step_end: as in diffusers; latents (B * n, C, h, w) of unit variance. The callback
             may return new `latents`, or None; of things that are drawn alone and of several noises it sees the first of each
@@ -162,7 +163,8 @@ def ask(
         text = others.pop("prompt")
     given = {"text": text, "audio": audio, "video": video, "image": image, "embeds": embeds, **others}
     if image_embeds is not None:
-        own = {"weights": weights, "prior_strength": prior_strength, "prior_temperature": prior_temperature}
+        own = {"mix": None if mix == "lerp" else mix, "weights": weights}
+        own |= {"prior_strength": prior_strength, "prior_temperature": prior_temperature}
         unwanted = [k for k, v in {**given, **own}.items() if v is not None]
         if unwanted:
             raise InputError(
@@ -170,6 +172,9 @@ def ask(
             )
     if seed is not None and (generator is not None or latents is not None):
         raise InputError("give a seed, a generator or latents, not several of them")
+    every = generator if isinstance(generator, list | tuple) else [generator]
+    if generator is not None and not all(hasattr(one, "manual_seed") for one in every):
+        raise InputError(f"generator must be a torch.Generator, or a list of them, got {short(generator)}")
     values = (decoder_prompt, negative_decoder_prompt, noise_level, eta, cross_attention_kwargs)
     return checked(
         Request,
@@ -186,12 +191,12 @@ def ask(
         upscale=upscale,
         best_of=best_of,
         batch=batch,
-        options={name: plain(value) for name, value in zip(OPTIONS, values, strict=True) if value is not None},
+        options=Options.given(dict(zip(OPTIONS, values, strict=True))),
         image_embeds=image_embeds,
         generator=generator,
         latents=latents,
         callback_on_step_end=callback_on_step_end,
-        callback_on_step_end_tensor_inputs=tuple(callback_on_step_end_tensor_inputs),
+        callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         output_type=output_type,
         return_dict=return_dict,
     )

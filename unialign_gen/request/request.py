@@ -11,7 +11,7 @@ import binascii
 import json
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -21,6 +21,7 @@ from pydantic.dataclasses import dataclass
 
 from ..config import expectation
 from ..errors import InputError, as_input_error
+from ..notes import tell
 
 Mix = Literal["lerp", "slerp", "spherical_mean", "beside"]
 OutputType = Literal["pil", "np", "pt", "latent"]
@@ -29,14 +30,6 @@ MODALITIES = ("text", "audio", "video", "image")  # every checkpoint's; one's ow
 FORMAT = 2  # of the JSON form
 MOST_PROMPTS, MOST_TEXT, WIDEST, LARGEST = 64, 20_000, 8192, 8192  # of a request that comes from a file
 SEEDS = 2**63
-OPTION_TYPES: dict[str, tuple[type, ...]] = {  # of some decoders
-    "decoder_prompt": (str, list, tuple),
-    "negative_decoder_prompt": (str, list, tuple),
-    "noise_level": (int,),
-    "eta": (int, float),
-    "cross_attention_kwargs": (dict,),
-}
-OPTIONS = tuple(OPTION_TYPES)
 RUN_ONLY = (  # of the fields: what no file can keep
     *("image_embeds", "generator", "latents", "batch", "output_type", "return_dict"),
     *("callback_on_step_end", "callback_on_step_end_tensor_inputs"),
@@ -58,6 +51,26 @@ Number = Annotated[float, BeforeValidator(plain), Field(strict=True, allow_inf_n
 Count = Annotated[int, BeforeValidator(plain), Field(strict=True, ge=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=SEEDS)]
 CONFIG = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Options:
+    """What only some decoders take, see `arguments.ask`."""
+
+    decoder_prompt: str | Sequence[str] | None = None
+    negative_decoder_prompt: str | Sequence[str] | None = None
+    noise_level: Annotated[int, BeforeValidator(plain), Field(strict=True, ge=0)] | None = None
+    eta: Annotated[Number, Field(ge=0, le=1)] | None = None
+    cross_attention_kwargs: dict[str, Any] | None = None
+
+    @classmethod
+    def given(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those that are not None, checked; an `InputError` for one that does not fit."""
+        options = checked(cls, **values)
+        return {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
+
+
+OPTIONS = tuple(f.name for f in fields(Options))
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -162,7 +175,11 @@ class Request:
         return replace(self, **own, seed=seed, pictures=1, options=rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form: all that can be written down, an encoded file by its name and its embedding."""
+        """The JSON form: all that can be written down, an encoded file by its name and its embedding; a note on noise that
+        cannot.
+        """
+        if lost := [name for name in ("generator", "latents") if getattr(self, name) is not None]:
+            tell("other noise", what=" and ".join(lost))
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*RUN_ONLY, "prompts")}
         written = [[write_prompt(p) for p in inputs] for inputs in self.prompts]
         return {"format": FORMAT, "prompts": written, **{k: v for k, v in values.items() if v not in (None, {})}}
@@ -187,17 +204,17 @@ class Request:
         given = values.pop("prompts", None)
         if not isinstance(given, list) or not 1 <= len(given) <= MOST_PROMPTS:
             raise InputError(f"{name}: its settings name no prompts, or too many")
-        unknown = set(values) - {f.name for f in fields(cls)} | set(values) & set(RUN_ONLY)
+        options = values.get("options")
+        other = set(options) - set(OPTIONS) if isinstance(options, dict) else set()
+        unknown = set(values) - {f.name for f in fields(cls)} | set(values) & set(RUN_ONLY) | other
         if unknown:
             raise InputError(f"{name}: its settings hold something unknown: {', '.join(sorted(map(str, unknown)))[:100]}")
-        options = values.get("options")
-        for key, value in options.items() if isinstance(options, dict) else ():
-            if not isinstance(value, OPTION_TYPES.get(key, ())):
-                raise InputError(f"{name}: {key} in its settings is no option of a decoder, or not of its type")
         for key, most in {"height": LARGEST, "width": LARGEST, "pictures": MOST_PROMPTS}.items():
             if isinstance(values.get(key), int) and values[key] > most:
                 raise InputError(f"{name}: {key} in its settings is more than {most}")
         try:
+            if isinstance(options, dict):
+                values["options"] = Options.given(options)
             return checked(cls, prompts=tuple(read_prompts(inputs) for inputs in given), **values)
         except InputError as error:
             raise InputError(f"{name}: in its settings {error}") from error

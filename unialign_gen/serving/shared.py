@@ -31,6 +31,12 @@ class Serial:
             return lambda *args, **options: self._engine.call(lambda: value(*args, **options))
         return value
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            self._engine.call(lambda: setattr(self._target, name, value))
+
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self._engine.call(lambda: self._target(*args, **options))
 

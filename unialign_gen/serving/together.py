@@ -72,16 +72,6 @@ class Member:
             conditions, used = pipeline.conditions(encoded_once(pipeline, request, known))
         return cls(request, used, conditions, notes)
 
-    @property
-    def generators(self) -> list[torch.Generator]:
-        """One a picture; of a request without a seed they start anywhere."""
-        if isinstance(self.conditions.generator, list):
-            return self.conditions.generator
-        made = [torch.Generator() for _ in self.conditions.image_embeds]
-        for generator in made:
-            generator.seed()
-        return made
-
     def words(self, name: str) -> list[str]:
         """An option of words, one a picture; an `InputError` for a list that does not fit the prompts."""
         return rows_of(name, self.request.options.get(name), self.conditions.prompts, self.request.pictures)
@@ -168,7 +158,7 @@ def draw_together(pipeline: PromptedPipeline, members: Sequence[Member]) -> list
     joint = Conditions(
         image_embeds=torch.cat([m.conditions.image_embeds for m in members]),  # (B, d)
         prompts=ends[-1],
-        generator=[g for m in members for g in m.generators],
+        generator=[g for m in members for g in m.conditions.generators() or ()],
         steps=members[0].conditions.steps,
         guidance=RowGuidance(guidance),
         strips=[s for m in members for s in m.conditions.strips or [None] * len(m.conditions.image_embeds)],
