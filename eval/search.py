@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen.errors import InputError
-from unialign_gen.loading.methods import Method, head
+from unialign_gen.loading.methods import Method
 from unialign_gen.retrieval import (
     AT,
     DEPTH,
@@ -36,7 +36,7 @@ from unialign_gen.retrieval import (
 )
 from unialign_gen.training.seeds import unit_hash
 
-from .embeddings import initial, of_modality, owners, rows
+from .embeddings import head_of, initial, of_modality, owners, rows
 from .figures import Estimate, bootstrap, row, tabulate
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def measure(
     owner = owners(captions)
     found: Table = {}
     for run in method.runs:
-        text = rows(captions, head("text", run, aligner))
+        text = rows(captions, head_of(features, "text", run, aligner))
         clips = {m: of_modality(features, m, run, aligner) for m in others}
         if len({z.shape[1] for z in (text, *clips.values())}) > 1:
             raise InputError(f"{method.name}: embeddings differ in width: a modality has no head of this space")

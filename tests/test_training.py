@@ -21,8 +21,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import unialign_gen
 from unialign_gen.config import load
 from unialign_gen.data.cache import FORMAT, FeatureCache, Ragged, Shard, counted, create, write_shard
+from unialign_gen.data.extract import run as extract
+from unialign_gen.data.extract_config import ExtractConfig
+from unialign_gen.data.sources import CorpusConfig
 from unialign_gen.errors import InputError
+from unialign_gen.eval import gap, search
+from unialign_gen.eval.embeddings import of_modality
+from unialign_gen.eval.study import Plan, check_heads
 from unialign_gen.heads import Head, heads_in, load_head, save_head
+from unialign_gen.loading import open_aligner
+from unialign_gen.loading.methods import Method
 from unialign_gen.notes import collected
 from unialign_gen.objectives import OBJECTIVES, UniAlign
 from unialign_gen.training import evaluation
@@ -623,10 +631,6 @@ def test_bad_objectives_and_features_are_said(caches, tmp_path):
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     """A manifest of a dozen pictures and captions, one file broken, and its cache."""
-    from unialign_gen.data.extract import run
-    from unialign_gen.data.extract_config import ExtractConfig
-    from unialign_gen.data.sources import CorpusConfig
-
     root = tmp_path_factory.mktemp("media")
     colours = ["red", "green", "blue", "white"]
     rows = []
@@ -635,15 +639,17 @@ def clips(tmp_path_factory):
         rows.append({"id": str(i), "image": f"{i}.png", "text": [colours[i % 4], f"a {colours[i % 4]} page"]})
     (root / "table.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     corpus = CorpusConfig("manifest", manifest=root / "table.jsonl")
-    run(ExtractConfig(corpus, {"image": "starter", "text": "starter"}, root / "cache", workers=1), progress=None)
+    extract(ExtractConfig(corpus, {"image": "starter", "text": "starter"}, root / "cache", workers=1), progress=False)
     (root / "3.png").write_bytes(b"broken since")
     return root, corpus
 
 
-def test_a_trained_encoder_moves_and_takes_the_checkpoints_place(clips, tmp_path, starter):
+@pytest.fixture(scope="module")
+def moved(clips):
+    """A run that trains the starter's text encoder too."""
     root, corpus = clips
     config = TrainConfig(
-        tmp_path / "run",
+        root / "moved",
         caches={"clips": root / "cache"},
         heads={"text": HeadConfig(hidden=8, dropout=0.0)},
         streams=[StreamConfig({"clips": 1.0}, ["image", "text"], batch=6)],
@@ -657,13 +663,38 @@ def test_a_trained_encoder_moves_and_takes_the_checkpoints_place(clips, tmp_path
         workers=1,
     )
     config.evaluation.held_out = 0.3
-    result = train(config)
-    assert "text/r1" in result.metrics
-    trained = unialign_gen.load("starter", heads=tmp_path / "run")
+    assert "text/r1" in train(config).metrics
+    return config
+
+
+def test_a_trained_encoder_moves_and_takes_the_checkpoints_place(moved, starter):
+    trained = unialign_gen.load("starter", heads=moved.out)
     encoder = trained.aligner.part("text").encoder
     before, after = (part.state_dict() for part in (starter.aligner.part("text").encoder, encoder))
     assert any(not torch.equal(after[k], before[k]) for k in after)
     assert trained.embed(text="red").shape == (1, 256)
+
+
+def test_heads_of_a_trained_encoder_take_its_features_alone(clips, moved, tmp_path):
+    root, corpus = clips
+    heads = moved.out / "heads"
+    frozen, of_another = FeatureCache.open(root / "cache"), f"{root / 'cache'} holds text of another one: extract with"
+    with pytest.raises(InputError, match=of_another):
+        gap.embed(frozen, ["image", "text"], heads, open_aligner("starter"), 100)
+    with pytest.raises(InputError, match=of_another):
+        search.evaluate(frozen, [Method("mine", (None, heads))], ["image"], open_aligner("starter"))
+    pull = {"encoders": {}, "corpora": {}, "out": tmp_path / "run"}
+    with pytest.raises(InputError, match=of_another):
+        prepare(replace(moved, heads={"text": HeadConfig(start=heads / "text")}, **pull))
+    with pytest.raises(InputError, match=of_another):
+        prepare(replace(moved, heads={"image": HeadConfig()}, anchor="text", anchor_head=heads / "text", **pull))
+    plan = Plan(corpus, "starter", (None,), (Method("mine", (heads,)),), ("text",), tmp_path / "out", seeds=1)
+    with pytest.raises(InputError, match="mine was trained with its text encoder, and all methods are drawn by"):
+        check_heads(plan)
+    extract(ExtractConfig(corpus, {"text": str(heads / "text")}, tmp_path / "own", workers=1), progress=False)
+    own = of_modality(FeatureCache.open(tmp_path / "own"), "text", heads, None)
+    trained = unialign_gen.load("starter", heads=moved.out).aligner
+    assert torch.allclose(own[:4], trained("text", ["red", "green", "blue", "white"]), atol=1e-5)
 
 
 def test_media_that_break_under_a_trained_encoder_are_left_out_and_named(clips, tmp_path):
@@ -708,7 +739,6 @@ def test_a_trained_encoder_needs_its_media(clips, tmp_path):
 def test_shipped_configurations_are_valid(monkeypatch):
     from unialign_gen.bench.config import BenchConfig
     from unialign_gen.configs import configs_folder
-    from unialign_gen.data.extract_config import ExtractConfig
 
     for name in (
         "CLIPS",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..encoders.base import Encoder
+    from .cache import FeatureCache
 
 LOCATION_KEYS = ("source", "checkpoint", "revision", "head", "licence", "accept_license")  # no part of what an encoder is
 FILE_KEYS = ("checkpoint", "file", "head", "source")  # hold paths; a source may be a repository's name too
@@ -182,6 +183,26 @@ def absolute(value: str, key: str) -> str:
     """A path that does not depend on the current folder; a repository's name is left as it is."""
     path = Path(value).expanduser()
     return str(path.resolve()) if key != "source" or path.exists() else value
+
+
+def check_encoder(cache: FeatureCache, modality: str, head: Path) -> None:
+    """Refuses features of another encoder than the one that was trained with the head in a folder, if one was.
+
+    Raises:
+        InputError: they are of another.
+    """
+    import torch
+
+    from ..heads import encoder_beside
+
+    if not (head / "model.safetensors").is_file():
+        return
+    encoder = encoder_beside(head, getattr(torch, cache.index["dtype"]))
+    if encoder is None or digest(encoder) != cache.index["encoders"][modality]["digest"]:
+        raise InputError(
+            f"{head} was trained with its encoder, and {cache.folder} holds {modality} of another one: extract with "
+            f"encoders.{modality} {head.resolve()}"
+        )
 
 
 def describe(encoder: Encoder) -> dict[str, Any]:

@@ -77,12 +77,17 @@ def head(kind: str, run: Path | None, aligner: Aligner | None) -> nn.Module:
         if kind not in weights:
             raise InputError(f"{run} has no head for {kind}: it has {', '.join(weights)}")
         return contrastive_head(weights[kind].float())
-    for name in (kind, "image") if kind == "video" else (kind,):
-        if run is not None and (run / name / "head.json").is_file():
-            return load_head(run / name)
+    if (folder := head_folder(kind, run)) is not None:
+        return load_head(folder)
     if aligner is None:
         return nn.Identity()
     return own_head("image" if kind == "video" else kind, aligner)
+
+
+def head_folder(kind: str, run: Path | None) -> Path | None:
+    """Where a run has the head that a modality goes through, if it has one: its own, of video frames else the pictures'."""
+    names = (kind, "image") if kind == "video" else (kind,)
+    return next((run / name for name in names if run is not None and (run / name / "head.json").is_file()), None)
 
 
 @lru_cache(maxsize=4)

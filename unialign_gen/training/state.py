@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.cache import FeatureCache, read_descriptions
-from ..data.extract_config import locate, open_encoder
+from ..data.extract_config import check_encoder, locate, open_encoder
 from ..encoders.base import Encoder
 from ..errors import InputError, as_input_error
 from ..heads import Head, load_head
@@ -66,6 +66,8 @@ def prepare(config: TrainConfig) -> TrainState:
         head = load_head(config.anchor_head) if config.anchor_head else frozen_head(config.checkpoint, config.anchor)[0]
         for name, source in sources.items():
             if config.anchor in source.rows:
+                if config.anchor_head:
+                    check_encoder(source.cache, config.anchor, config.anchor_head)
                 check_width(source, config.anchor, head)
                 points[name] = frozen_points(source, config.anchor, head, config.out)
         if not points:
@@ -83,6 +85,9 @@ def prepare(config: TrainConfig) -> TrainState:
             raise InputError(f"heads.{modality}: no cache has {modality}")
         found = moments(having, modality, config.out)
         spread[modality] = found.std.float()
+        if (start := config.heads[modality].start) and modality not in config.encoders:
+            for source in having:
+                check_encoder(source.cache, modality, start)
         heads[modality] = new_head(config, modality, found, dim)
     streams = [
         Stream(f"streams[{i}]", stream, sources, config.anchor, derived(config.seed, i))
