@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from unialign_gen import diagnostics
 from unialign_gen.errors import InputError, as_input_error
-from unialign_gen.loading.methods import Method
+from unialign_gen.loading.methods import Method, tell_borrowed
 
 from .embeddings import of_modality, whole
 from .figures import Row, from_halves, halves, tabulate
@@ -141,6 +141,7 @@ def evaluate(
     if set(modalities) - set(features.modalities) or len(modalities) < 2:
         raise InputError(f"the gap is between two modalities or more; the features have {', '.join(features.modalities)}")
     anchor = choose_anchor(anchor, modalities)
+    tell_borrowed(methods, modalities, aligner)
     values: dict[str, dict[tuple[str, str], np.ndarray]] = {}
     grouped: dict[str, dict[tuple[str, str], np.ndarray]] = {}
     count = 0

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen.errors import InputError
-from unialign_gen.loading.methods import Method
+from unialign_gen.loading.methods import Method, tell_borrowed
 from unialign_gen.retrieval import (
     AT,
     DEPTH,
@@ -212,6 +212,7 @@ def evaluate(
         raise InputError(
             f"a reranker's scores are ({len(captions.values)} texts, {len(captions)} clips): got {(*rerank.shape,)}"
         )
+    tell_borrowed(methods, ["text", *others], aligner)
     groups = equal_rows(captions.values[:])
     facts = {name: caption_facts(owners(captions), groups, keep) for name, keep in chosen.items()}
     progress = tqdm(methods, desc="methods", disable=None)

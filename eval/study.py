@@ -25,7 +25,7 @@ from unialign_gen.data.storage import in_memory
 from unialign_gen.errors import InputError
 from unialign_gen.heads import encoder_description, heads_in
 from unialign_gen.loading import PUBLISHED, description, find, open_aligner
-from unialign_gen.loading.methods import Method, head_folder
+from unialign_gen.loading.methods import Method, head_folder, tell_borrowed
 from unialign_gen.media import load_clip, load_image
 
 from . import embeddings
@@ -209,6 +209,7 @@ def prepare(plan: Plan, process: Process) -> Study:
     barrier(process)
     features = FeatureCache.open(plan.out / "features")
     aligner = open_aligner(plan.checkpoint, plan.own_sources, plan.accept_license)
+    tell_borrowed(plan.methods, embeddings.needed([k for k in plan.kinds if k != "image"]), aligner)
     runs = [((m.name, i), run) for m in plan.methods for i, run in enumerate(m.runs)]
     mixed = [k for k in plan.kinds if k != "image"]
     found = {key: embeddings.embed(features, mixed, run, aligner, plan.frame) for key, run in runs if mixed}
