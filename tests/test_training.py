@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -563,6 +564,26 @@ def test_a_folder_of_another_run_is_left_alone(caches, tmp_path):
         train(settings(caches, tmp_path / "run", steps=8, lr=1.0))
 
 
+def test_a_run_does_not_go_on_with_inputs_that_have_changed(caches, tmp_path):
+    cache, head, run = tmp_path / "clips", tmp_path / "head", tmp_path / "run"
+    shutil.copytree(caches / "clips", cache)
+    torch.manual_seed(0)
+    save_head(Head(WIDTH["image"], 6, 8), head)
+    config = settings(tmp_path, run, steps=2, anchor_head=head)
+    train(config)
+    os.utime(cache / "shard-00001.safetensors")  # the same again, as after a copy
+    train(replace(config, steps=4))
+    save_head(Head(WIDTH["image"], 6, 8), head)
+    with pytest.raises(InputError, match=f"{run} holds a run of which anchor_head was another"):
+        train(replace(config, steps=6))
+    first = cache / "shard-00000.safetensors"
+    first.write_bytes(first.read_bytes()[:-1] + b"?")
+    with pytest.raises(InputError, match=f"{run} holds a run of which caches.clips was another: what lies there has changed"):
+        train(replace(config, steps=6))
+    (run / "about.json").write_text("{}")  # of an earlier version
+    assert train(replace(config, steps=6)).step == 6
+
+
 def test_a_run_goes_on_with_other_workers(caches, tmp_path):
     train(settings(caches, tmp_path / "run", steps=4, workers=1))
     assert train(settings(caches, tmp_path / "run", steps=8, workers=3)).step == 8
@@ -716,6 +737,10 @@ def test_media_that_break_under_a_trained_encoder_are_left_out_and_named(clips, 
     assert train(config).finished
     problems = [json.loads(line) for line in (tmp_path / "run" / "problems.jsonl").read_text().splitlines()]
     assert [p["id"] for p in problems] == ["3"]
+    (root / "3.png").rename(root / "gone.png")
+    with pytest.raises(InputError, match=r"holds a run of which corpora\.clips was another"):
+        train(replace(config, steps=2))
+    (root / "gone.png").rename(root / "3.png")
 
 
 def test_a_trained_encoder_needs_its_media(clips, tmp_path):

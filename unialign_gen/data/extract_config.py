@@ -211,7 +211,7 @@ def describe(encoder: Encoder) -> dict[str, Any]:
     return {"config": config, "dim": encoder.dim, "rate": getattr(encoder, "rate", None), "digest": digest(encoder)}
 
 
-def digest(encoder: Encoder) -> str:
+def digest(encoder: torch.nn.Module) -> str:
     """SHA-256 of the weights, names, dtypes, shapes and values, and of the Python file of an encoder from outside the package.
 
     For what the package itself defines its version stands in the index.

@@ -164,6 +164,19 @@ def beside(source: Source, spare: Path, name: str, head: nn.Module | None = None
     return folder / f"{name}-{total.hexdigest()[:16]}"
 
 
+def content(source: Source, spare: Path) -> str:
+    """SHA-256 of a cache's shards, computed once and kept, see `beside`."""
+
+    def make(part: Path) -> None:
+        total = hashlib.sha256()
+        for path in source.cache.paths:
+            with path.open("rb") as f:
+                total.update(hashlib.file_digest(f, "sha256").digest())
+        part.write_text(total.hexdigest())
+
+    return made_once(beside(source, spare, "content"), make).read_text()
+
+
 @torch.no_grad()
 def embedded(rows: Ragged, head: nn.Module, device: torch.device | str) -> Iterator[Tensor]:
     """`embed_mean` of `CHUNK` samples after the other."""

@@ -120,6 +120,7 @@ class Trainer:
         self.folder.check(config)
         plugin = fsdp_plugin()
         self.state = prepare(config)
+        self.folder.check_inputs(self.state.inputs)
         self.plain = self.state.heads
         # what is kept is whole and without LoRA: where the trained weights are not, a copy of them takes their values
         apart = plugin is not None or bool(config.lora)
@@ -153,7 +154,7 @@ class Trainer:
         self.step, self.saved, self.best = 0, 0, -math.inf
         self.metrics: dict[str, float] = {}
         accelerator.wait_for_everyone()  # until all have found the folder as it was
-        self.run_id = self.folder.start(config) if accelerator.is_main_process else ""
+        self.run_id = self.folder.start(config, self.state.inputs) if accelerator.is_main_process else ""
         if (state := self.folder.load_state()) is not None:
             self._load(state)
         if accelerator.is_main_process:
