@@ -646,6 +646,17 @@ def test_bad_objectives_and_features_are_said(caches, tmp_path):
         prepare(settings(caches, tmp_path / "c", caches={"clips": tmp_path / "nan"}))
 
 
+@pytest.mark.parametrize(("flat", "value"), [("image", 1.0), ("audio", 0.0), ("text", 3.3)])
+def test_features_that_never_vary_are_said(caches, tmp_path, flat, value):
+    """Also where those of another cache do."""
+    features = {m: [torch.full((1, w), value) if m == flat else torch.randn(1, w) for _ in range(20)] for m, w in WIDTH.items()}
+    write_cache(tmp_path / "flat", features)
+    both = {"clips": caches / "clips", "flat": tmp_path / "flat"}
+    streams = [StreamConfig({"clips": 1.0, "flat": 1.0}, ["image", "text", "audio"], batch=8)]
+    with pytest.raises(InputError, match=f"cache flat: all 20 rows of {flat} are the same, nothing can be learnt"):
+        prepare(settings(caches, tmp_path / "run", caches=both, streams=streams))
+
+
 # encoders that are trained too
 
 
@@ -816,7 +827,7 @@ def test_what_would_do_nothing_is_said(caches, tmp_path):
     plain = StreamConfig({"clips": 1.0}, ["image", "text"], batch=8)
     with pytest.raises(InputError, match=r"heads\.text\.noise: it is of features"):
         settings(caches, tmp_path / "b", heads=noisy, streams=[plain], encoders={"text": "starter"})
-    write_cache(tmp_path / "bare", {"image": [torch.randn(1, 1664)] * 40, "text": [torch.randn(1, 12)] * 40})
+    write_cache(tmp_path / "bare", {m: [torch.randn(1, WIDTH[m]) for _ in range(40)] for m in ("image", "text")})
     by_label = StreamConfig({"clips": 1.0}, ["image", "text"], batch=8, balance=0)
     changes = {"caches": {"clips": tmp_path / "bare"}, "heads": {"text": HeadConfig()}, "streams": [by_label]}
     with pytest.raises(InputError, match=r"balance: 0 draws by label, and no sample"):
