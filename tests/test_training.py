@@ -223,6 +223,29 @@ def test_no_batch_holds_a_sample_twice(caches):
         Stream("s", StreamConfig({"clips": 1.0}, ["image"] * 2, batch=usable + 1), {"clips": clips}, "image", seed=3)
 
 
+def test_a_sample_that_several_caches_hold_is_in_a_batch_once(tmp_path):
+    """Drawn, or as what a label is paired with; the same clips with other captions, say."""
+    names, sources = {"a": range(16), "b": range(8, 24)}, {}
+    for name, ids in names.items():
+        features = {m: [torch.randn(1, WIDTH[m]) for _ in ids] for m in ("image", "text", "audio")}
+        folder = write_cache(tmp_path / name, features, ["cat"] * 16, [str(i) for i in ids])
+        sources[name] = read(name, FeatureCache.open(folder), set(features), 0.0, seed=0)
+    both = {"a": 1.0, "b": 1.0}
+    config = StreamConfig(both, ["image", "audio"], batch=20, pairs={"audio": both})
+    with collected() as notes:
+        stream = Stream("s", config, sources, "image", seed=0)
+    assert [str(n) for n in notes] == [
+        "same samples: 8 samples of a, b have the id of one in another of these caches: a batch holds one of each id"
+    ]
+    for step in range(10):
+        drawn = stream.draw(step)
+        for caches, samples in ((drawn.caches, drawn.samples), drawn.paired["audio"]):
+            ids = [names["ab"[c]][s] for c, s in zip(caches.tolist(), samples.tolist(), strict=True) if c >= 0]
+            assert len(set(ids)) == len(ids) > 12
+    with pytest.raises(InputError, match="a batch of 25 is larger than its set of 24 samples"):
+        Stream("s", replace(config, batch=25), sources, "image", seed=0)
+
+
 def test_a_step_is_drawn_the_same_in_any_order(caches):
     config = StreamConfig({"clips": 1.0}, ["image", "text"], batch=11)
     streams = [Stream("s", config, {"clips": source(caches)}, "image", seed=3) for _ in range(2)]
