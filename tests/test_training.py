@@ -18,8 +18,10 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from typer.testing import CliRunner
 
 import unialign_gen
+from unialign_gen.cli import app
 from unialign_gen.config import load
 from unialign_gen.data.cache import FORMAT, FeatureCache, Ragged, Shard, counted, create, write_shard
 from unialign_gen.data.extract import run as extract
@@ -28,6 +30,7 @@ from unialign_gen.data.sources import CorpusConfig
 from unialign_gen.errors import InputError
 from unialign_gen.eval import gap, search
 from unialign_gen.eval.embeddings import of_modality
+from unialign_gen.eval.search import retrieval_figures
 from unialign_gen.eval.study import Plan, check_heads
 from unialign_gen.heads import Head, heads_in, load_head, save_head
 from unialign_gen.loading import open_aligner
@@ -37,7 +40,6 @@ from unialign_gen.objectives import OBJECTIVES, UniAlign
 from unialign_gen.training import evaluation
 from unialign_gen.training.batches import Batches
 from unialign_gen.training.config import EvaluationConfig, HeadConfig, StreamConfig, TrainConfig
-from unialign_gen.training.evaluation import recall_at_1
 from unialign_gen.training.features import Labels, Moments, held_out, read
 from unialign_gen.training.folder import RunFolder
 from unialign_gen.training.model import Heads, whole_batch_gradients
@@ -347,10 +349,34 @@ def test_gradients_of_parts_are_those_of_the_whole_batch():
         assert any(p.grad.any() for p in heads.heads["audio"].parameters())
 
 
-def test_recall_counts_ties_as_misses():
-    query = torch.eye(4)
-    assert recall_at_1(query, query) == 1.0
-    assert recall_at_1(torch.ones(4, 4), query) == 0.0
+def test_recall_and_the_number_of_pairs_are_those_of_the_evaluator(caches):
+    """Equal captions share a hit, as `eval retrieval` counts them."""
+    clips = source(caches)
+    text = F.normalize(torch.randn(len(clips), 8), dim=1)[torch.arange(len(clips)) // 3]
+    image = F.normalize(text + 0.3 * torch.randn_like(text), dim=1)
+    found = evaluation.evaluate(
+        ["text"], lambda name, _, rows: (text if name == "text" else image)[rows], {"c": clips}, {}, "image", 100
+    )
+    wanted = retrieval_figures(text[clips.held_out], {"image": image[clips.held_out]})
+    assert found["text/r1"] == pytest.approx((wanted["T->I cosine|R@1"] + wanted["I->T cosine|R@1"]) / 2)
+    assert found["text/n"] == int(clips.held_out.sum()) > 4
+
+
+def test_few_pairs_held_out_are_a_note(caches, tmp_path):
+    path = write_config(settings(caches, tmp_path / "run", steps=1), tmp_path / "run.yaml")
+    done = json.loads(CliRunner().invoke(app, ["train", str(path), "--json"]).stdout)
+    counts = {name: done["metrics"][f"{name}/n"] for name in ("audio", "text")}
+    assert 2 < counts["audio"] < counts["text"] < 20
+    (told,) = [n["text"] for n in done["notes"] if n["kind"] == "few held out"]
+    few = f"audio/r1 of {counts['audio']}, text/r1 of {counts['text']}"
+    assert told == f"held out are too few pairs to tell much: {few}; raise evaluation.held_out"
+    assert f"text/n {counts['text']}" in CliRunner().invoke(app, ["train", str(path)]).output.replace("\n", ", ")
+    bare = replace(settings(caches, tmp_path / "bare", steps=1), evaluation=EvaluationConfig(held_out=1e-9))
+    with collected() as notes:
+        train(bare)
+    assert [n.text for n in notes if n.kind == "few held out"] == [
+        "nothing that is held out can be measured, the last heads are kept: raise evaluation.held_out"
+    ]
 
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
@@ -633,7 +659,8 @@ def test_what_can_be_measured_is_known_beforehand(caches, missing):
         return torch.where(source.has(modality)[rows][:, None], z, 0)
 
     measured = evaluation.evaluate(names, embed, {"clips": found}, labels, "image", 100)
-    assert evaluation.measurable(names, {"clips": found}, labels, "image", 100) == list(measured)
+    known = [name for name in measured if not name.endswith("/n")]
+    assert evaluation.measurable(names, {"clips": found}, labels, "image", 100) == known
     assert measured
 
 

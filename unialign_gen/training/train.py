@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from ..config import to_dict
 from ..errors import InputError
+from ..notes import note
 from ..objectives import Objective
 from .checkpoint import fill, gathered, load_shares, save_shares, state_of
 from .config import TrainConfig
@@ -150,7 +151,10 @@ class Trainer:
         self.next: tuple[int, Future[list[StreamBatch]]] | None = None
         sources, means, limit = self.state.sources, self.state.means, config.evaluation.limit
         self.measured = sorted(config.heads.keys() - {config.anchor})
-        self._check_metric(measurable(self.measured, sources, means, config.anchor, limit))  # not after the first steps
+        names = measurable(self.measured, sources, means, config.anchor, limit)
+        self._check_metric(names)  # not after the first steps
+        if not names and config.evaluation.held_out:
+            note("few held out", "nothing that is held out can be measured, the last heads are kept: raise evaluation.held_out")
         self.step, self.saved, self.best = 0, 0, -math.inf
         self.metrics: dict[str, float] = {}
         accelerator.wait_for_everyone()  # until all have found the folder as it was
