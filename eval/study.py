@@ -202,7 +202,7 @@ def prepare(plan: Plan, process: Process) -> Study:
     wanted = modalities_of(corpus, plan.kinds)
     for name in wanted:
         if name != "text" and not any(s.file(name) for s in corpus.samples):
-            raise InputError(f"no clip of {corpus.name} has {name}: leave prompts with {name} out")
+            raise InputError(f"{corpus.lacks(name)}: leave prompts with {name} out")
     dtype: Any = str(plan.dtype or torch.float32).removeprefix("torch.")
     settings = {"frames": FRAMES, "dtype": dtype, "device": plan.device, "shard_size": 64}
     extract_features(ExtractConfig(plan.corpus, encoder_entries(plan, wanted), plan.out / "features", **settings), process)

@@ -15,6 +15,7 @@ from unialign_gen.bench.config import BenchConfig, Dataset
 from unialign_gen.bench.datasets import ROWS, split_of
 from unialign_gen.bench.datasets import write as write_datasets
 from unialign_gen.bench.report import read
+from unialign_gen.bench.run import search
 from unialign_gen.bench.synthetic import Synthetic, draw, put
 from unialign_gen.cli import app
 from unialign_gen.config import load
@@ -279,9 +280,21 @@ def bench(file, *more):
     return result
 
 
+def test_a_rate_at_which_the_training_diverges_has_lost(tmp_path):
+    config, trials = load(BenchConfig, write_tiny(tmp_path)), []
+    config.objectives["infonce"].search = {"lr": [1e-2, 1e12]}
+    write_datasets(config.datasets["equal"], tmp_path / "out" / "data" / "equal")
+    assert search(config, "equal", "infonce", trials, lambda: None) == {"lr": 1e-2}
+    assert [trial["score"] > 0 for trial in trials] == [True, False]
+
+
+def write_tiny(folder):
+    (folder / "tiny.yaml").write_text(TINY.format(out=folder / "out"))
+    return folder / "tiny.yaml"
+
+
 def test_a_bench_searches_resumes_and_reports(tmp_path, monkeypatch):
-    out, file = tmp_path / "out", tmp_path / "tiny.yaml"
-    file.write_text(TINY.format(out=out))
+    out, file = tmp_path / "out", write_tiny(tmp_path)
     bench(file)
     found = json.loads((out / "results/equal/infonce.json").read_text())
     assert len(found["trials"]) == 3

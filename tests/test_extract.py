@@ -302,11 +302,12 @@ def test_a_bad_file_of_a_encoder_is_one_line(tmp_path, text, message):
 
 
 def test_what_no_sample_has_is_refused(tmp_path):
-    (tmp_path / "m.csv").write_text("id,text\na,hello\n")
+    (tmp_path / "m.csv").write_text("id,text,audio,imu\na,hello,gone.wav,m.csv\n")
     (tmp_path / "c.yaml").write_text(
         f"corpus: {{kind: manifest, manifest: {tmp_path}/m.csv}}\nencoders: {{audio: starter}}\nout: {tmp_path}/out"
     )
-    with pytest.raises(InputError, match=r"encoders.audio: no sample of m has audio"):
+    said = rf"encoders.audio: no sample of m has audio \(no such file: {tmp_path}/gone.wav\); they have imu, text$"
+    with pytest.raises(InputError, match=said):
         run(tmp_path / "c.yaml")
     assert not (tmp_path / "out").exists()
 

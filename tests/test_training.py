@@ -48,7 +48,7 @@ from unialign_gen.training.seeds import derived
 from unialign_gen.training.state import objective_of, prepare
 from unialign_gen.training.streams import Stream, systematic
 from unialign_gen.training.trackers import tracker_options
-from unialign_gen.training.train import train
+from unialign_gen.training.train import DivergedError, train
 
 WIDTH = {"image": 1664, "text": 12, "audio": 10}  # the starter's image head takes 1664 features
 
@@ -690,10 +690,24 @@ def test_bad_objectives_and_features_are_said(caches, tmp_path):
     write_cache(tmp_path / "thin", {"image": [torch.randn(1, 7)] * 4, "text": [torch.randn(1, 12)] * 4})
     with pytest.raises(InputError, match="image has 7 features, this checkpoint's head takes 1664"):
         prepare(settings(caches, tmp_path / "b", caches={"clips": tmp_path / "thin"}))
-    bad = [torch.full((1, 1664), float("nan"))] * 4
-    write_cache(tmp_path / "nan", {"image": bad, "text": [torch.randn(1, 12)] * 4})
-    with pytest.raises(InputError, match="image holds NaN"):
+    bad = [torch.randn(i % 2, 1664) for i in range(8)]
+    bad[5][0, 3] = float("nan")
+    write_cache(tmp_path / "nan", {"image": bad, "text": [torch.randn(1, 12)] * 8})
+    with pytest.raises(InputError, match="image holds NaN or infinite features, the first of 'nan-5': extract again"):
         prepare(settings(caches, tmp_path / "c", caches={"clips": tmp_path / "nan"}))
+    write_cache(tmp_path / "mute", {m: [torch.randn(1, WIDTH[m]) for _ in range(20)] for m in ("image", "audio")})
+    with pytest.raises(InputError, match=r"heads\.text: no cache has text, but audio, image"):
+        prepare(settings(caches, tmp_path / "d", caches={"clips": tmp_path / "mute"}))
+
+
+@pytest.mark.parametrize(("name", "rate"), [("unialign", 1e12), ("infonce", 1e36)])
+@pytest.mark.parametrize("steps", [1, 12])
+def test_a_rate_that_is_too_high_is_called_so(caches, tmp_path, name, rate, steps):
+    """Found by the objective at the next step, or by the measurement after the last one."""
+    config = settings(caches, tmp_path / "run", objective={"name": name}, lr=rate, steps=steps, warmup=0.0, ema=0.0)
+    with pytest.raises(DivergedError, match=r"the training diverged, .* (zero|infinite) at step [12]: lower lr"):
+        train(config)
+    assert not (tmp_path / "run" / "heads").exists()
 
 
 @pytest.mark.parametrize(("flat", "value"), [("image", 1.0), ("audio", 0.0), ("text", 3.3)])

@@ -78,7 +78,7 @@ def run(config: ExtractConfig, process: Process | None = None, progress: bool = 
         if not any(s.text if modality == "text" else s.file(modality) for s in corpus.samples):
             captions = ": name a file of captions, or write `captions: labels`"
             advice = captions if modality == "text" and corpus.samples[0].label else ""
-            raise InputError(f"encoders.{modality}: no sample of {corpus.name} has {modality}{advice}")
+            raise InputError(f"encoders.{modality}: {corpus.lacks(modality)}{advice}")
     encoders = open_encoders(config)
     index = make_index(config, corpus, encoders)
     cache.create(config.out, index)

@@ -143,8 +143,13 @@ def moments(sources: Iterable[Source], modality: str, spare: Path) -> Moments:
 
 
 def check_finite(values: Tensor, source: Source, modality: str) -> None:
-    if not bool(values.isfinite().all()):
-        raise InputError(f"cache {source.name}: {modality} holds NaN or infinite features, extract again")
+    if bool(values.isfinite().all()):
+        return
+    rows = source.rows[modality]
+    bad = torch.cat([~part.isfinite().all(1) for part in rows.values.split(CHUNK)]).nonzero()
+    at = torch.searchsorted(rows.offsets, bad[:1, 0], right=True).tolist()  # none where they overflow in a head
+    first = "".join(f", the first of {source.cache.ids[i - 1]!r}" for i in at)
+    raise InputError(f"cache {source.name}: {modality} holds NaN or infinite features{first}: extract again elsewhere")
 
 
 def check_varied(spread: Tensor, count: int, source: Source, modality: str) -> None:

@@ -63,6 +63,7 @@ def prepare(config: TrainConfig) -> TrainState:
         name: read(name, FeatureCache.open(folder), wanted, config.evaluation.held_out, config.seed)
         for name, folder in config.caches.items()
     }
+    known = sorted({modality for source in sources.values() for modality in source.cache.modalities})
     points: dict[str, Tensor] = {}
     inputs = {f"caches.{name}": content(source, config.out) for name, source in sources.items()}
     if config.anchor not in config.heads:
@@ -75,7 +76,9 @@ def prepare(config: TrainConfig) -> TrainState:
                 check_width(source, config.anchor, head)
                 points[name] = frozen_points(source, config.anchor, head, config.out)
         if not points:
-            raise InputError(f"no cache has {config.anchor}, the anchor: extract it, or name another anchor")
+            raise InputError(
+                f"no cache has {config.anchor}, the anchor, but {', '.join(known)}: extract it, or name another anchor"
+            )
         dim = next(iter(points.values())).shape[1]
     else:
         dim = config.embed_dim or frozen_head(config.checkpoint, "image")[1]
@@ -88,7 +91,7 @@ def prepare(config: TrainConfig) -> TrainState:
     for modality in sorted(config.heads):
         having = [source for source in sources.values() if modality in source.rows]
         if not having:
-            raise InputError(f"heads.{modality}: no cache has {modality}")
+            raise InputError(f"heads.{modality}: no cache has {modality}, but {', '.join(known)}")
         found = moments(having, modality, config.out)
         spread[modality] = found.std.float()
         if (start := config.heads[modality].start) and modality not in config.encoders:
