@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unialign_gen.data.cache import FeatureCache, Ragged, counted
+from unialign_gen.data.extract_config import check_encoder
 from unialign_gen.errors import InputError
-from unialign_gen.loading.methods import head
+from unialign_gen.loading.methods import head, head_folder
 from unialign_gen.mixing import mix
 from unialign_gen.request import MODALITIES
 from unialign_gen.training.features import embed_mean
@@ -61,6 +62,13 @@ def frame_of(features: FeatureCache, frame: int) -> Ragged:
     return Ragged(torch.cat([x for x in found if len(x)]), counted(torch.tensor([len(x) for x in found])))
 
 
+def head_of(features: FeatureCache, name: str, run: Path | None, aligner: Aligner | None) -> nn.Module:
+    """The head of a modality, see `methods.head`; an `InputError` where it was trained with another encoder than theirs."""
+    if (folder := head_folder(name, run)) is not None:
+        check_encoder(features, name, folder)
+    return head(name, run, aligner)
+
+
 def of_modality(
     features: FeatureCache, name: str, run: Path | None, aligner: Aligner | None, frame: int | None = None
 ) -> Tensor:
@@ -70,7 +78,7 @@ def of_modality(
         frame: also of a sample without a picture, by this frame of its video.
     """
     rows = features.features(name) if name != "image" or frame is None else frame_of(features, frame)
-    return embed_mean(rows.first() if name == "text" else rows, head(name, run, aligner))
+    return embed_mean(rows.first() if name == "text" else rows, head_of(features, name, run, aligner))
 
 
 def embed(

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from unialign_gen import diagnostics
 from unialign_gen.errors import InputError, as_input_error
-from unialign_gen.loading.methods import Method
+from unialign_gen.loading.methods import Method, tell_borrowed
+from unialign_gen.notes import note
 
 from .embeddings import of_modality, whole
 from .figures import Row, from_halves, halves, tabulate
@@ -141,9 +142,10 @@ def evaluate(
     if set(modalities) - set(features.modalities) or len(modalities) < 2:
         raise InputError(f"the gap is between two modalities or more; the features have {', '.join(features.modalities)}")
     anchor = choose_anchor(anchor, modalities)
+    tell_borrowed(methods, modalities, aligner)
     values: dict[str, dict[tuple[str, str], np.ndarray]] = {}
     grouped: dict[str, dict[tuple[str, str], np.ndarray]] = {}
-    count = 0
+    count, labels = 0, list[str | None]()
     for method in tqdm(methods, desc="methods", disable=None):
         runs, kept = [], torch.zeros(0)
         for run in method.runs:
@@ -154,23 +156,27 @@ def evaluate(
         keys = [key.rpartition("|")[::2] for key in runs[0][1][0]]
         found = np.mean([[list(part.values()) for part in parts] for _, parts in runs], 0)  # (1 + resamples, figures)
         values[method.name] = dict(zip(keys, found.T, strict=True))
-        grouped[method.name] = mean_groups([z for z, _ in runs], [features.labels[i] for i in kept.tolist()], seed)
+        labels = [features.labels[i] for i in kept.tolist()]
+        grouped[method.name] = mean_groups([z for z, _ in runs], labels, seed)
     out = tabulate(values, lambda _, x: from_halves(x[0], x[1:], count), **dimensions)
-    others = tabulate(grouped, lambda _, x: from_halves(float(x), (), count), **dimensions)
+    others = tabulate(grouped, lambda _, x: from_halves(float(x), (), sum(map(bool, labels))), **dimensions)
     return {name: out[name] + others[name] for name in out}
 
 
 def mean_groups(
     runs: Sequence[Mapping[str, Tensor]], labels: Sequence[str | None], seed: int
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Figures of classes by (modality, metric), means over runs; none where not every sample has a label, or all have one.
+    """Figures of classes by (modality, metric), means over runs, of the samples that have a label; none where all have one.
 
     The probe learns from one half of the samples, drawn with `seed`, and is tested on the other. So is zero-shot
     classification: a class is the mean embedding of its captions in that half, the label's own where captions are labels.
     """
     names = [label for label in labels if label]
-    if len(names) < len(labels) or len(set(names)) < 2:
+    if len(set(names)) < 2:
         return {}
+    if len(names) < len(labels):
+        note("no label", f"figures of classes are of the {len(names)} of {len(labels)} samples that have a label")
+    there = [i for i, label in enumerate(labels) if label]
     try:
         from . import groups
     except InputError as error:  # no scikit-learn
@@ -182,6 +188,7 @@ def mean_groups(
     learnt, asked = ([names[i] for i in part] for part in (fit, test))
     found: dict[tuple[str, str], list[float]] = {}
     for z in runs:
+        z = {modality: x[there] for modality, x in z.items()}
         for modality, x in z.items():
             figures = groups.clustering(x, names, seed)
             if len(known) > 1 and len(test):

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unialign_gen.errors import InputError
-from unialign_gen.loading.methods import Method, head
+from unialign_gen.loading.methods import Method, tell_borrowed
 from unialign_gen.retrieval import (
     AT,
     DEPTH,
@@ -36,7 +36,7 @@ from unialign_gen.retrieval import (
 )
 from unialign_gen.training.seeds import unit_hash
 
-from .embeddings import initial, of_modality, owners, rows
+from .embeddings import head_of, initial, of_modality, owners, rows
 from .figures import Estimate, bootstrap, row, tabulate
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def measure(
     owner = owners(captions)
     found: Table = {}
     for run in method.runs:
-        text = rows(captions, head("text", run, aligner))
+        text = rows(captions, head_of(features, "text", run, aligner))
         clips = {m: of_modality(features, m, run, aligner) for m in others}
         if len({z.shape[1] for z in (text, *clips.values())}) > 1:
             raise InputError(f"{method.name}: embeddings differ in width: a modality has no head of this space")
@@ -212,6 +212,7 @@ def evaluate(
         raise InputError(
             f"a reranker's scores are ({len(captions.values)} texts, {len(captions)} clips): got {(*rerank.shape,)}"
         )
+    tell_borrowed(methods, ["text", *others], aligner)
     groups = equal_rows(captions.values[:])
     facts = {name: caption_facts(owners(captions), groups, keep) for name, keep in chosen.items()}
     progress = tqdm(methods, desc="methods", disable=None)

@@ -25,7 +25,7 @@ from unialign_gen.data.storage import in_memory
 from unialign_gen.errors import InputError
 from unialign_gen.heads import encoder_description, heads_in
 from unialign_gen.loading import PUBLISHED, description, find, open_aligner
-from unialign_gen.loading.methods import Method
+from unialign_gen.loading.methods import Method, head_folder, tell_borrowed
 from unialign_gen.media import load_clip, load_image
 
 from . import embeddings
@@ -94,7 +94,17 @@ class Plan:
 
 
 def check_heads(plan: Plan) -> None:
-    """An `InputError` where a method lacks a head for a sound encoder outside the checkpoint's space: it would mean nothing."""
+    """An `InputError` where a method's head would be measured on features that it was not trained on, or lacks one for a sound
+    encoder outside the checkpoint's space: it would mean nothing.
+    """
+    shared = [name for name in embeddings.needed(plan.kinds) if name in embeddings.MODALITIES]
+    for method, run, name in ((m, run, name) for m in plan.methods for run in m.runs for name in shared):
+        folder = head_folder(name, run)
+        if folder is not None and (folder / "model.safetensors").is_file():
+            raise InputError(
+                f"{method.name} was trained with its {name} encoder, and all methods are drawn by the checkpoint's: write "
+                f"unialign_gen.load({plan.checkpoint!r}, heads={str(run)!r}).save_pretrained(FOLDER), give --checkpoint FOLDER"
+            )
     if "audio" not in embeddings.needed(plan.kinds) or plan.own_sources == dict(plan.sources):
         return
     for method, run in ((m, run) for m in plan.methods for run in m.runs):
@@ -192,13 +202,14 @@ def prepare(plan: Plan, process: Process) -> Study:
     wanted = modalities_of(corpus, plan.kinds)
     for name in wanted:
         if name != "text" and not any(s.file(name) for s in corpus.samples):
-            raise InputError(f"no clip of {corpus.name} has {name}: leave prompts with {name} out")
+            raise InputError(f"{corpus.lacks(name)}: leave prompts with {name} out")
     dtype: Any = str(plan.dtype or torch.float32).removeprefix("torch.")
     settings = {"frames": FRAMES, "dtype": dtype, "device": plan.device, "shard_size": 64}
     extract_features(ExtractConfig(plan.corpus, encoder_entries(plan, wanted), plan.out / "features", **settings), process)
     barrier(process)
     features = FeatureCache.open(plan.out / "features")
     aligner = open_aligner(plan.checkpoint, plan.own_sources, plan.accept_license)
+    tell_borrowed(plan.methods, embeddings.needed([k for k in plan.kinds if k != "image"]), aligner)
     runs = [((m.name, i), run) for m in plan.methods for i, run in enumerate(m.runs)]
     mixed = [k for k in plan.kinds if k != "image"]
     found = {key: embeddings.embed(features, mixed, run, aligner, plan.frame) for key, run in runs if mixed}

@@ -15,6 +15,7 @@ from unialign_gen.bench.config import BenchConfig, Dataset
 from unialign_gen.bench.datasets import ROWS, split_of
 from unialign_gen.bench.datasets import write as write_datasets
 from unialign_gen.bench.report import read
+from unialign_gen.bench.run import search
 from unialign_gen.bench.synthetic import Synthetic, draw, put
 from unialign_gen.cli import app
 from unialign_gen.config import load
@@ -130,6 +131,28 @@ def test_a_cache_is_divided_by_its_ids_and_labels_bring_sounds_of_the_same_split
         write_datasets(Dataset(cache=caches / "pictures", sizes=[999]), tmp_path / "other")
 
 
+def test_a_sample_without_labels_has_no_pair_and_one_of_several_has_those_of_each(tmp_path):
+    kinds = ["dog|cat", "cat", None, ""]
+    features = [torch.randn(1, 4) for _ in range(400)]
+    put(
+        tmp_path / "own",
+        Shard([f"p{i}" for i in range(400)], [kinds[i % 4] for i in range(400)], {"text": ragged(features)}),
+        {},
+    )
+    sounds, numbers = ["dog", "cat", None, "bell"], [torch.full((1, 1), float(i)) for i in range(400)]
+    put(
+        tmp_path / "heard",
+        Shard([f"s{i}" for i in range(400)], [sounds[i % 4] for i in range(400)], {"audio": ragged(numbers)}),
+        {},
+    )
+    write_datasets(Dataset(cache=tmp_path / "own", pairs={"audio": [tmp_path / "heard"]}), tmp_path / "set")
+    split = FeatureCache.open(tmp_path / "set" / "train")
+    found = {kind: set() for kind in kinds}
+    for label, rows in zip(split.labels, split.features("audio"), strict=True):
+        found[label] |= {int(n) % 4 for n in rows[:, 0]}
+    assert found == {"dog|cat": {0, 1}, "cat": {1}, None: set(), "": set()}
+
+
 # Figures.
 
 
@@ -196,6 +219,22 @@ def test_a_gap_that_is_put_in_moves_the_means_and_no_neighbours():
     assert after["label precision|all modalities together"] < before["label precision|all modalities together"]
 
 
+def test_precision_is_of_those_that_have_a_label(tmp_path):
+    z, labels = space()
+    some = labels.clone()
+    some[:10] = -1
+    every = measure.precision(z["text"], z["image"], some, some)
+    assert np.isnan(every[:10]).all()
+    assert not np.isnan(every[10:]).any()
+    assert every[10:] == pytest.approx(measure.precision(z["text"][10:], z["image"], labels[10:], some))
+    found = measure.pathways(z, some, "text")
+    assert found["label precision|all modalities together"] == pytest.approx(np.nanmean(measure.groups(z, some)))
+    assert 0 < measure.validation_score(z, some, "text") < 1
+    rows = [torch.eye(4)[i : i + 1] for i in range(4)]
+    put(tmp_path / "x", Shard(list("abcd"), ["dog", None, "", "cat"], {"text": ragged(rows)}), {})
+    assert measure.embed(FeatureCache.open(tmp_path / "x"), {"text": torch.nn.Identity()})[1].tolist() == [1, -1, -1, 0]
+
+
 def test_without_labels_only_pairs_count():
     z, _ = space()
     found = measure.of_samples(z, torch.zeros(30, dtype=torch.int64), "text", [str(i) for i in range(30)], [])
@@ -241,9 +280,21 @@ def bench(file, *more):
     return result
 
 
+def test_a_rate_at_which_the_training_diverges_has_lost(tmp_path):
+    config, trials = load(BenchConfig, write_tiny(tmp_path)), []
+    config.objectives["infonce"].search = {"lr": [1e-2, 1e12]}
+    write_datasets(config.datasets["equal"], tmp_path / "out" / "data" / "equal")
+    assert search(config, "equal", "infonce", trials, lambda: None) == {"lr": 1e-2}
+    assert [trial["score"] > 0 for trial in trials] == [True, False]
+
+
+def write_tiny(folder):
+    (folder / "tiny.yaml").write_text(TINY.format(out=folder / "out"))
+    return folder / "tiny.yaml"
+
+
 def test_a_bench_searches_resumes_and_reports(tmp_path, monkeypatch):
-    out, file = tmp_path / "out", tmp_path / "tiny.yaml"
-    file.write_text(TINY.format(out=out))
+    out, file = tmp_path / "out", write_tiny(tmp_path)
     bench(file)
     found = json.loads((out / "results/equal/infonce.json").read_text())
     assert len(found["trials"]) == 3

@@ -209,6 +209,26 @@ def test_a_manifest_of_any_columns(tmp_path):
     assert (sample.text, sample.audio) == (("hello",), None)
 
 
+def test_columns_of_no_use_and_labels_that_are_no_text_are_said(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "m.csv").write_text("text,image,split,caption\nrain,a.png,train,wet\nsun,b.png,test,dry\n")
+    with collected() as notes:
+        corpus = manifest_corpus.read(tmp_path / "m.csv")
+    assert [s.text for s in corpus.samples] == [("rain",), ("sun",)]
+    used = "is used for nothing, since it names no file that is there (no such file:"
+    assert [n.text for n in notes] == [
+        f"{tmp_path}/m.csv: column {column} {used} {tmp_path}/{value}); columns other than id, text, label hold files"
+        for column, value in (("caption", "wet"), ("split", "train"))
+    ]
+    for label, wrong in ((3, None), ("a|b", None), (["a", "b"], r'\["a", "b"\]'), (True, "true"), (0.5, "0.5")):
+        (tmp_path / "m.jsonl").write_text(json.dumps({"text": "rain", "label": label}) + "\n")
+        if wrong is None:
+            assert manifest_corpus.read(tmp_path / "m.jsonl").samples[0].label == str(label)
+            continue
+        with pytest.raises(InputError, match=f"line 1: a label is a string, several are joined by [|], got {wrong}"):
+            manifest_corpus.read(tmp_path / "m.jsonl")
+
+
 def test_the_first_editions_kind_table_is_a_manifest(tmp_path):
     with pytest.warns(FutureWarning, match="corpus kind table is now called manifest"):
         assert CorpusConfig("table", manifest=tmp_path / "m.csv") == CorpusConfig("manifest", manifest=tmp_path / "m.csv")

@@ -1,6 +1,7 @@
 """The commands of `eval` on small sets, and what they say when something is wrong."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ from unialign_gen.eval.extractors import load
 from unialign_gen.eval.features import extract
 from unialign_gen.eval.frechet import frechet_distance
 from unialign_gen.heads import Head, save_head
+from unialign_gen.loading import open_aligner
+from unialign_gen.loading.methods import Method, tell_borrowed
 from unialign_gen.media.picture_sets import open_pictures
+from unialign_gen.notes import collected
 
 D = 8
 
@@ -158,6 +162,21 @@ def test_some_samples_and_missing_modalities(features, tmp_path):
     (tmp_path / "ids").write_text("nobody")
     done = run(*options, "--ids", tmp_path / "ids", "--out", tmp_path / "b")
     assert (done.exit_code, "such as nobody" in done.output) == (2, True)
+
+
+def test_heads_that_a_method_borrows_are_named_in_the_result(features, tmp_path):
+    shutil.copytree(features / "good" / "heads" / "text", tmp_path / "part" / "heads" / "text")
+    methods = ["--method", f"good={features / 'good'}", "--method", f"part={tmp_path / 'part'}"]
+    told = "part has no heads for audio, image: the features are used as they are"
+    for protocol, more in (("retrieval", ()), ("gap", ("--resamples", 2, "--plot", 0, "--modality", "text"))):
+        chosen = ["--modality", "audio", "--modality", "image", *more, "--out", tmp_path / protocol]
+        done = run(protocol, "--features", features, *methods, "--checkpoint", "none", *chosen, "--json")
+        assert json.loads(done.stdout)["notes"] == [{"kind": "borrowed heads", "text": told}]
+        assert results.read(tmp_path / protocol)["about"]["notes"] == [f"borrowed heads: {told}"]
+        assert told in (tmp_path / protocol / "report.html").read_text()
+    with collected() as notes:
+        tell_borrowed([Method("part", (tmp_path / "part" / "heads",))], ["text", "audio"], open_aligner("starter"))
+    assert str(notes[0]).endswith("part has no heads for audio: the checkpoint's own, which it did not train, stand in")
 
 
 def test_a_folder_without_results_is_named(tmp_path):

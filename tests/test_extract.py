@@ -25,6 +25,7 @@ from unialign_gen.data.cache import FeatureCache, read_descriptions
 from unialign_gen.data.extract_config import ExtractConfig
 from unialign_gen.errors import InputError
 from unialign_gen.media import load_image, load_sound, load_video
+from unialign_gen.notes import collected
 
 CLIPS, SHARDS = 7, 4
 SETTINGS = {
@@ -226,7 +227,8 @@ def test_any_columns_and_a_modality_of_ones_own(tmp_path):
     encoders = {"text": "starter", "image": "starter", "signal": {"encoder": "mean", "file": str(tmp_path / "mean.py")}}
     corpus = {"kind": "manifest", "manifest": str(tmp_path / "m.jsonl")}
     path.write_text(yaml.safe_dump({"corpus": corpus, "encoders": encoders, "out": str(tmp_path / "out"), "store": "float16"}))
-    run(path)
+    with collected() as notes:
+        run(path)
     cache = FeatureCache.open(tmp_path / "out")
     assert cache.features("text").counts.tolist() == [2, 1]
     assert cache.features("image").counts.tolist() == [1, 0]
@@ -235,6 +237,14 @@ def test_any_columns_and_a_modality_of_ones_own(tmp_path):
     assert signal[0].tolist() == [[4.5, 5.5, 6.5]]
     assert [(p["id"], p["modality"], p["kind"]) for p in cache.problems()] == [("b", "signal", "broken")]
     assert load_image(tmp_path / "a.png").size == (30, 20)
+    np.savetxt(tmp_path / "b.txt", np.arange(12).reshape(4, 3))
+    said = "broken: what could not be read (report.jsonl) is not tried again: once it is mended, delete"
+    assert [str(n) for n in notes] == [f"{said} shard-00000.safetensors first"]
+    (tmp_path / "out" / "shard-00000.safetensors").unlink()
+    with collected() as notes:
+        run(path)
+    assert not notes
+    assert FeatureCache.open(tmp_path / "out").features("signal").counts.tolist() == [1, 1]
 
 
 def test_the_file_of_an_encoder_is_part_of_what_a_cache_was_made_with(tmp_path):
@@ -302,11 +312,12 @@ def test_a_bad_file_of_a_encoder_is_one_line(tmp_path, text, message):
 
 
 def test_what_no_sample_has_is_refused(tmp_path):
-    (tmp_path / "m.csv").write_text("id,text\na,hello\n")
+    (tmp_path / "m.csv").write_text("id,text,audio,imu\na,hello,gone.wav,m.csv\n")
     (tmp_path / "c.yaml").write_text(
         f"corpus: {{kind: manifest, manifest: {tmp_path}/m.csv}}\nencoders: {{audio: starter}}\nout: {tmp_path}/out"
     )
-    with pytest.raises(InputError, match=r"encoders.audio: no sample of m has audio"):
+    said = rf"encoders.audio: no sample of m has audio \(no such file: {tmp_path}/gone.wav\); they have imu, text$"
+    with pytest.raises(InputError, match=said):
         run(tmp_path / "c.yaml")
     assert not (tmp_path / "out").exists()
 

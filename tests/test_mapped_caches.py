@@ -82,11 +82,11 @@ def test_embeddings_in_pieces_are_those_of_all_samples(uneven, monkeypatch):
 def test_what_follows_from_a_cache_is_kept_beside_it_and_made_anew_when_it_changes(caches, tmp_path):
     import shutil
 
-    shutil.copytree(caches / "clips", tmp_path / "clips", ignore=shutil.ignore_patterns("anchor-*", "moments-*"))
+    shutil.copytree(caches / "clips", tmp_path / "clips", ignore=shutil.ignore_patterns("anchor-*", "content-*", "moments-*"))
     config = settings(caches, tmp_path / "a", caches={"clips": tmp_path / "clips"}, steps=2)
     train(config)
     kept = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("clips/*-*") if "shard" not in p.name}
-    assert sorted(name.rpartition("-")[0] for name in kept) == ["anchor", "moments-audio", "moments-text"]
+    assert sorted(name.rpartition("-")[0] for name in kept) == ["anchor", "content", "moments-audio", "moments-text"]
     train(settings(caches, tmp_path / "b", caches={"clips": tmp_path / "clips"}, steps=2))
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("clips/*-*") if "shard" not in p.name} == kept
     assert losses(tmp_path / "b") == losses(tmp_path / "a")

@@ -14,6 +14,7 @@ from unialign_gen.eval import gap, groups, search
 from unialign_gen.heads import Head, load_head, save_head
 from unialign_gen.loading import shipped_folder
 from unialign_gen.loading.methods import OWN, Method, digest, head, heads_folder, parse
+from unialign_gen.notes import collected
 from unialign_gen.training.features import embed_mean
 
 N, D = 60, 12
@@ -304,6 +305,15 @@ def test_classes_that_lie_together_are_found():
     rows = figures(mixed)
     assert abs(value(rows, task="image", metric="ARI")["value"]) < 0.2
     assert value(rows, task="image", metric="linear probe top-1")["value"] < 0.8
+    some = Classes()
+    some.labels[:7] = [None] * 6 + [""]
+    for rows in some.kept.values():
+        rows.values[rows.offsets[0] : rows.offsets[7]] = 1.0  # where no class lies
+    with collected() as notes:
+        rows = figures(some)
+    assert [str(n) for n in notes] == ["no label: figures of classes are of the 53 of 60 samples that have a label"]
+    for metric in ("V-measure", "linear probe top-1", "zero-shot top-1"):
+        assert (value(rows, task="image", metric=metric)["value"], value(rows, task="image", metric=metric)["n"]) == (1, 53)
     mixed.labels = [None] * N
     assert not [r for r in figures(mixed) if r["metric"] == "ARI"]
 

@@ -120,12 +120,12 @@ def check_results(place, prompt, checkpoint, *options):
     common = ["--checkpoint", checkpoint, *options]
     run("generate", "--heads", place / "run", *prompt, *common, "--steps", 1, "--out", out, "--json")
     assert Image.open(out).size[0] >= 8
-    found = measured(place, checkpoint, *options)
+    found = measured(place, checkpoint, options=options)
     assert {row["method"] for row in found["rows"]} == {"ours"}
 
 
-def measured(place, checkpoint, *options):
-    table = ["--features", place / "features", "--method", f"ours={place / 'run'}", "--out", place / "results"]
+def measured(place, checkpoint, features="features", options=()):
+    table = ["--features", place / features, "--method", f"ours={place / 'run'}", "--out", place / "results"]
     return run("eval", "retrieval", *table, "--checkpoint", checkpoint, *options, "--json")
 
 
@@ -185,9 +185,11 @@ def test_the_retrieval_recipe(places, published):
     short = [*SHORT, "--set", "frames=2", "--set", "workers=1", "--set", "precision=no", "--set", "micro_batch=2"]
     trained = run("train", "vast150k-retrieval", *short, *local, *sizes, "--set", "epochs=1", "--json")
     assert trained["step"] == 2
-    for kind in ("text", "video", "audio"):
-        assert (places / "run" / "heads" / kind / "model.safetensors").is_file()  # encoders are trained too
-    measured(places, "none")
+    heads = {kind: places / "run" / "heads" / kind for kind in ("text", "video", "audio")}
+    assert all((head / "model.safetensors").is_file() for head in heads.values())  # encoders are trained too
+    own = [f"--set=encoders.{kind}={head}" for kind, head in heads.items()]
+    run("extract", "vast150k-retrieval", *ON_THIS_MACHINE, *own, "--set", f"out={places / 'own'}", "--json")
+    measured(places, "none", "own")
 
 
 def test_the_starters_own(places):

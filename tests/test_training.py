@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -17,18 +18,28 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from typer.testing import CliRunner
 
 import unialign_gen
+from unialign_gen.cli import app
 from unialign_gen.config import load
 from unialign_gen.data.cache import FORMAT, FeatureCache, Ragged, Shard, counted, create, write_shard
+from unialign_gen.data.extract import run as extract
+from unialign_gen.data.extract_config import ExtractConfig
+from unialign_gen.data.sources import CorpusConfig
 from unialign_gen.errors import InputError
+from unialign_gen.eval import gap, search
+from unialign_gen.eval.embeddings import of_modality
+from unialign_gen.eval.search import retrieval_figures
+from unialign_gen.eval.study import Plan, check_heads
 from unialign_gen.heads import Head, heads_in, load_head, save_head
+from unialign_gen.loading import open_aligner
+from unialign_gen.loading.methods import Method
 from unialign_gen.notes import collected
 from unialign_gen.objectives import OBJECTIVES, UniAlign
 from unialign_gen.training import evaluation
 from unialign_gen.training.batches import Batches
 from unialign_gen.training.config import EvaluationConfig, HeadConfig, StreamConfig, TrainConfig
-from unialign_gen.training.evaluation import recall_at_1
 from unialign_gen.training.features import Labels, Moments, held_out, read
 from unialign_gen.training.folder import RunFolder
 from unialign_gen.training.model import Heads, whole_batch_gradients
@@ -37,7 +48,7 @@ from unialign_gen.training.seeds import derived
 from unialign_gen.training.state import objective_of, prepare
 from unialign_gen.training.streams import Stream, systematic
 from unialign_gen.training.trackers import tracker_options
-from unialign_gen.training.train import train
+from unialign_gen.training.train import DivergedError, train
 
 WIDTH = {"image": 1664, "text": 12, "audio": 10}  # the starter's image head takes 1664 features
 
@@ -214,6 +225,29 @@ def test_no_batch_holds_a_sample_twice(caches):
         Stream("s", StreamConfig({"clips": 1.0}, ["image"] * 2, batch=usable + 1), {"clips": clips}, "image", seed=3)
 
 
+def test_a_sample_that_several_caches_hold_is_in_a_batch_once(tmp_path):
+    """Drawn, or as what a label is paired with; the same clips with other captions, say."""
+    names, sources = {"a": range(16), "b": range(8, 24)}, {}
+    for name, ids in names.items():
+        features = {m: [torch.randn(1, WIDTH[m]) for _ in ids] for m in ("image", "text", "audio")}
+        folder = write_cache(tmp_path / name, features, ["cat"] * 16, [str(i) for i in ids])
+        sources[name] = read(name, FeatureCache.open(folder), set(features), 0.0, seed=0)
+    both = {"a": 1.0, "b": 1.0}
+    config = StreamConfig(both, ["image", "audio"], batch=20, pairs={"audio": both})
+    with collected() as notes:
+        stream = Stream("s", config, sources, "image", seed=0)
+    assert [str(n) for n in notes] == [
+        "same samples: 8 samples of a, b have the id of one in another of these caches: a batch holds one of each id"
+    ]
+    for step in range(10):
+        drawn = stream.draw(step)
+        for caches, samples in ((drawn.caches, drawn.samples), drawn.paired["audio"]):
+            ids = [names["ab"[c]][s] for c, s in zip(caches.tolist(), samples.tolist(), strict=True) if c >= 0]
+            assert len(set(ids)) == len(ids) > 12
+    with pytest.raises(InputError, match="a batch of 25 is larger than its set of 24 samples"):
+        Stream("s", replace(config, batch=25), sources, "image", seed=0)
+
+
 def test_a_step_is_drawn_the_same_in_any_order(caches):
     config = StreamConfig({"clips": 1.0}, ["image", "text"], batch=11)
     streams = [Stream("s", config, {"clips": source(caches)}, "image", seed=3) for _ in range(2)]
@@ -315,10 +349,34 @@ def test_gradients_of_parts_are_those_of_the_whole_batch():
         assert any(p.grad.any() for p in heads.heads["audio"].parameters())
 
 
-def test_recall_counts_ties_as_misses():
-    query = torch.eye(4)
-    assert recall_at_1(query, query) == 1.0
-    assert recall_at_1(torch.ones(4, 4), query) == 0.0
+def test_recall_and_the_number_of_pairs_are_those_of_the_evaluator(caches):
+    """Equal captions share a hit, as `eval retrieval` counts them."""
+    clips = source(caches)
+    text = F.normalize(torch.randn(len(clips), 8), dim=1)[torch.arange(len(clips)) // 3]
+    image = F.normalize(text + 0.3 * torch.randn_like(text), dim=1)
+    found = evaluation.evaluate(
+        ["text"], lambda name, _, rows: (text if name == "text" else image)[rows], {"c": clips}, {}, "image", 100
+    )
+    wanted = retrieval_figures(text[clips.held_out], {"image": image[clips.held_out]})
+    assert found["text/r1"] == pytest.approx((wanted["T->I cosine|R@1"] + wanted["I->T cosine|R@1"]) / 2)
+    assert found["text/n"] == int(clips.held_out.sum()) > 4
+
+
+def test_few_pairs_held_out_are_a_note(caches, tmp_path):
+    path = write_config(settings(caches, tmp_path / "run", steps=1), tmp_path / "run.yaml")
+    done = json.loads(CliRunner().invoke(app, ["train", str(path), "--json"]).stdout)
+    counts = {name: done["metrics"][f"{name}/n"] for name in ("audio", "text")}
+    assert 2 < counts["audio"] < counts["text"] < 20
+    (told,) = [n["text"] for n in done["notes"] if n["kind"] == "few held out"]
+    few = f"audio/r1 of {counts['audio']}, text/r1 of {counts['text']}"
+    assert told == f"held out are too few pairs to tell much: {few}; raise evaluation.held_out"
+    assert f"text/n {counts['text']}" in CliRunner().invoke(app, ["train", str(path)]).output.replace("\n", ", ")
+    bare = replace(settings(caches, tmp_path / "bare", steps=1), evaluation=EvaluationConfig(held_out=1e-9))
+    with collected() as notes:
+        train(bare)
+    assert [n.text for n in notes if n.kind == "few held out"] == [
+        "nothing that is held out can be measured, the last heads are kept: raise evaluation.held_out"
+    ]
 
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
@@ -555,6 +613,26 @@ def test_a_folder_of_another_run_is_left_alone(caches, tmp_path):
         train(settings(caches, tmp_path / "run", steps=8, lr=1.0))
 
 
+def test_a_run_does_not_go_on_with_inputs_that_have_changed(caches, tmp_path):
+    cache, head, run = tmp_path / "clips", tmp_path / "head", tmp_path / "run"
+    shutil.copytree(caches / "clips", cache)
+    torch.manual_seed(0)
+    save_head(Head(WIDTH["image"], 6, 8), head)
+    config = settings(tmp_path, run, steps=2, anchor_head=head)
+    train(config)
+    os.utime(cache / "shard-00001.safetensors")  # the same again, as after a copy
+    train(replace(config, steps=4))
+    save_head(Head(WIDTH["image"], 6, 8), head)
+    with pytest.raises(InputError, match=f"{run} holds a run of which anchor_head was another"):
+        train(replace(config, steps=6))
+    first = cache / "shard-00000.safetensors"
+    first.write_bytes(first.read_bytes()[:-1] + b"?")
+    with pytest.raises(InputError, match=f"{run} holds a run of which caches.clips was another: what lies there has changed"):
+        train(replace(config, steps=6))
+    (run / "about.json").write_text("{}")  # of an earlier version
+    assert train(replace(config, steps=6)).step == 6
+
+
 def test_a_run_goes_on_with_other_workers(caches, tmp_path):
     train(settings(caches, tmp_path / "run", steps=4, workers=1))
     assert train(settings(caches, tmp_path / "run", steps=8, workers=3)).step == 8
@@ -581,7 +659,8 @@ def test_what_can_be_measured_is_known_beforehand(caches, missing):
         return torch.where(source.has(modality)[rows][:, None], z, 0)
 
     measured = evaluation.evaluate(names, embed, {"clips": found}, labels, "image", 100)
-    assert evaluation.measurable(names, {"clips": found}, labels, "image", 100) == list(measured)
+    known = [name for name in measured if not name.endswith("/n")]
+    assert evaluation.measurable(names, {"clips": found}, labels, "image", 100) == known
     assert measured
 
 
@@ -611,10 +690,35 @@ def test_bad_objectives_and_features_are_said(caches, tmp_path):
     write_cache(tmp_path / "thin", {"image": [torch.randn(1, 7)] * 4, "text": [torch.randn(1, 12)] * 4})
     with pytest.raises(InputError, match="image has 7 features, this checkpoint's head takes 1664"):
         prepare(settings(caches, tmp_path / "b", caches={"clips": tmp_path / "thin"}))
-    bad = [torch.full((1, 1664), float("nan"))] * 4
-    write_cache(tmp_path / "nan", {"image": bad, "text": [torch.randn(1, 12)] * 4})
-    with pytest.raises(InputError, match="image holds NaN"):
+    bad = [torch.randn(i % 2, 1664) for i in range(8)]
+    bad[5][0, 3] = float("nan")
+    write_cache(tmp_path / "nan", {"image": bad, "text": [torch.randn(1, 12)] * 8})
+    with pytest.raises(InputError, match="image holds NaN or infinite features, the first of 'nan-5': extract again"):
         prepare(settings(caches, tmp_path / "c", caches={"clips": tmp_path / "nan"}))
+    write_cache(tmp_path / "mute", {m: [torch.randn(1, WIDTH[m]) for _ in range(20)] for m in ("image", "audio")})
+    with pytest.raises(InputError, match=r"heads\.text: no cache has text, but audio, image"):
+        prepare(settings(caches, tmp_path / "d", caches={"clips": tmp_path / "mute"}))
+
+
+@pytest.mark.parametrize(("name", "rate"), [("unialign", 1e12), ("infonce", 1e36)])
+@pytest.mark.parametrize("steps", [1, 12])
+def test_a_rate_that_is_too_high_is_called_so(caches, tmp_path, name, rate, steps):
+    """Found by the objective at the next step, or by the measurement after the last one."""
+    config = settings(caches, tmp_path / "run", objective={"name": name}, lr=rate, steps=steps, warmup=0.0, ema=0.0)
+    with pytest.raises(DivergedError, match=r"the training diverged, .* (zero|infinite) at step [12]: lower lr"):
+        train(config)
+    assert not (tmp_path / "run" / "heads").exists()
+
+
+@pytest.mark.parametrize(("flat", "value"), [("image", 1.0), ("audio", 0.0), ("text", 3.3)])
+def test_features_that_never_vary_are_said(caches, tmp_path, flat, value):
+    """Also where those of another cache do."""
+    features = {m: [torch.full((1, w), value) if m == flat else torch.randn(1, w) for _ in range(20)] for m, w in WIDTH.items()}
+    write_cache(tmp_path / "flat", features)
+    both = {"clips": caches / "clips", "flat": tmp_path / "flat"}
+    streams = [StreamConfig({"clips": 1.0, "flat": 1.0}, ["image", "text", "audio"], batch=8)]
+    with pytest.raises(InputError, match=f"cache flat: all 20 rows of {flat} are the same, nothing can be learnt"):
+        prepare(settings(caches, tmp_path / "run", caches=both, streams=streams))
 
 
 # encoders that are trained too
@@ -623,10 +727,6 @@ def test_bad_objectives_and_features_are_said(caches, tmp_path):
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     """A manifest of a dozen pictures and captions, one file broken, and its cache."""
-    from unialign_gen.data.extract import run
-    from unialign_gen.data.extract_config import ExtractConfig
-    from unialign_gen.data.sources import CorpusConfig
-
     root = tmp_path_factory.mktemp("media")
     colours = ["red", "green", "blue", "white"]
     rows = []
@@ -635,15 +735,17 @@ def clips(tmp_path_factory):
         rows.append({"id": str(i), "image": f"{i}.png", "text": [colours[i % 4], f"a {colours[i % 4]} page"]})
     (root / "table.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     corpus = CorpusConfig("manifest", manifest=root / "table.jsonl")
-    run(ExtractConfig(corpus, {"image": "starter", "text": "starter"}, root / "cache", workers=1), progress=None)
+    extract(ExtractConfig(corpus, {"image": "starter", "text": "starter"}, root / "cache", workers=1), progress=False)
     (root / "3.png").write_bytes(b"broken since")
     return root, corpus
 
 
-def test_a_trained_encoder_moves_and_takes_the_checkpoints_place(clips, tmp_path, starter):
+@pytest.fixture(scope="module")
+def moved(clips):
+    """A run that trains the starter's text encoder too."""
     root, corpus = clips
     config = TrainConfig(
-        tmp_path / "run",
+        root / "moved",
         caches={"clips": root / "cache"},
         heads={"text": HeadConfig(hidden=8, dropout=0.0)},
         streams=[StreamConfig({"clips": 1.0}, ["image", "text"], batch=6)],
@@ -657,13 +759,38 @@ def test_a_trained_encoder_moves_and_takes_the_checkpoints_place(clips, tmp_path
         workers=1,
     )
     config.evaluation.held_out = 0.3
-    result = train(config)
-    assert "text/r1" in result.metrics
-    trained = unialign_gen.load("starter", heads=tmp_path / "run")
+    assert "text/r1" in train(config).metrics
+    return config
+
+
+def test_a_trained_encoder_moves_and_takes_the_checkpoints_place(moved, starter):
+    trained = unialign_gen.load("starter", heads=moved.out)
     encoder = trained.aligner.part("text").encoder
     before, after = (part.state_dict() for part in (starter.aligner.part("text").encoder, encoder))
     assert any(not torch.equal(after[k], before[k]) for k in after)
     assert trained.embed(text="red").shape == (1, 256)
+
+
+def test_heads_of_a_trained_encoder_take_its_features_alone(clips, moved, tmp_path):
+    root, corpus = clips
+    heads = moved.out / "heads"
+    frozen, of_another = FeatureCache.open(root / "cache"), f"{root / 'cache'} holds text of another one: extract with"
+    with pytest.raises(InputError, match=of_another):
+        gap.embed(frozen, ["image", "text"], heads, open_aligner("starter"), 100)
+    with pytest.raises(InputError, match=of_another):
+        search.evaluate(frozen, [Method("mine", (None, heads))], ["image"], open_aligner("starter"))
+    pull = {"encoders": {}, "corpora": {}, "out": tmp_path / "run"}
+    with pytest.raises(InputError, match=of_another):
+        prepare(replace(moved, heads={"text": HeadConfig(start=heads / "text")}, **pull))
+    with pytest.raises(InputError, match=of_another):
+        prepare(replace(moved, heads={"image": HeadConfig()}, anchor="text", anchor_head=heads / "text", **pull))
+    plan = Plan(corpus, "starter", (None,), (Method("mine", (heads,)),), ("text",), tmp_path / "out", seeds=1)
+    with pytest.raises(InputError, match="mine was trained with its text encoder, and all methods are drawn by"):
+        check_heads(plan)
+    extract(ExtractConfig(corpus, {"text": str(heads / "text")}, tmp_path / "own", workers=1), progress=False)
+    own = of_modality(FeatureCache.open(tmp_path / "own"), "text", heads, None)
+    trained = unialign_gen.load("starter", heads=moved.out).aligner
+    assert torch.allclose(own[:4], trained("text", ["red", "green", "blue", "white"]), atol=1e-5)
 
 
 def test_media_that_break_under_a_trained_encoder_are_left_out_and_named(clips, tmp_path):
@@ -685,6 +812,10 @@ def test_media_that_break_under_a_trained_encoder_are_left_out_and_named(clips, 
     assert train(config).finished
     problems = [json.loads(line) for line in (tmp_path / "run" / "problems.jsonl").read_text().splitlines()]
     assert [p["id"] for p in problems] == ["3"]
+    (root / "3.png").rename(root / "gone.png")
+    with pytest.raises(InputError, match=r"holds a run of which corpora\.clips was another"):
+        train(replace(config, steps=2))
+    (root / "gone.png").rename(root / "3.png")
 
 
 def test_a_trained_encoder_needs_its_media(clips, tmp_path):
@@ -708,7 +839,6 @@ def test_a_trained_encoder_needs_its_media(clips, tmp_path):
 def test_shipped_configurations_are_valid(monkeypatch):
     from unialign_gen.bench.config import BenchConfig
     from unialign_gen.configs import configs_folder
-    from unialign_gen.data.extract_config import ExtractConfig
 
     for name in (
         "CLIPS",
@@ -761,7 +891,7 @@ def test_what_would_do_nothing_is_said(caches, tmp_path):
     plain = StreamConfig({"clips": 1.0}, ["image", "text"], batch=8)
     with pytest.raises(InputError, match=r"heads\.text\.noise: it is of features"):
         settings(caches, tmp_path / "b", heads=noisy, streams=[plain], encoders={"text": "starter"})
-    write_cache(tmp_path / "bare", {"image": [torch.randn(1, 1664)] * 40, "text": [torch.randn(1, 12)] * 40})
+    write_cache(tmp_path / "bare", {m: [torch.randn(1, WIDTH[m]) for _ in range(40)] for m in ("image", "text")})
     by_label = StreamConfig({"clips": 1.0}, ["image", "text"], batch=8, balance=0)
     changes = {"caches": {"clips": tmp_path / "bare"}, "heads": {"text": HeadConfig()}, "streams": [by_label]}
     with pytest.raises(InputError, match=r"balance: 0 draws by label, and no sample"):

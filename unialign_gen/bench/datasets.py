@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ def write(dataset: Dataset, folder: Path) -> None:
 
 
 def divide(dataset: Dataset, folder: Path) -> None:
-    """Splits a cache by its ids, and gives its samples those rows of `pairs` that have their label and their split."""
+    """Splits a cache by its ids, and gives its samples those rows of `pairs` that have a label of theirs and their split."""
     assert dataset.cache is not None
     cache = FeatureCache.open(dataset.cache)
     about: dict[str, object] = {
@@ -60,10 +61,16 @@ def divide(dataset: Dataset, folder: Path) -> None:
         found = {name: rows.some(mine) for name, rows in features.items()}
         ids, labels = [cache.ids[i] for i in mine.tolist()], [cache.labels[i] for i in mine.tolist()]
         for modality, (by, values) in candidates.items():
-            chosen = [paired(by.get((label or "", split), []), name) for name, label in zip(ids, labels, strict=True)]
+            of_labels = [{row for one in several(label) for row in by.get((one, split), [])} for label in labels]
+            chosen = [paired(rows, name) for rows, name in zip(of_labels, ids, strict=True)]
             counts = torch.tensor([len(c) for c in chosen])
             found[modality] = Ragged(values[torch.tensor([i for c in chosen for i in c], dtype=torch.int64)], counted(counts))
         synthetic.put(folder / split, Shard(ids, labels, found), about)
+
+
+def several(label: str | None) -> list[str]:
+    """The labels in a cache's entry, see `training.features.Source`; none where it has none."""
+    return label.split("|") if label else []
 
 
 def by_label(caches: list[FeatureCache], modality: str) -> tuple[dict[tuple[str, str], list[int]], torch.Tensor]:
@@ -75,13 +82,13 @@ def by_label(caches: list[FeatureCache], modality: str) -> tuple[dict[tuple[str,
         has = rows.counts > 0
         for name, label, there in zip(cache.ids, cache.labels, has.tolist(), strict=True):
             if there:
-                for one in (label or "").split("|"):
+                for one in several(label):
                     found.setdefault((one, split_of(name)), []).append(at)
                 at += 1
         parts.append(rows.first().values)
     return found, torch.cat(parts)
 
 
-def paired(rows: list[int], name: str) -> list[int]:
+def paired(rows: Iterable[int], name: str) -> list[int]:
     """Up to `ROWS` of the rows, chosen by the sample's id."""
     return sorted(rows, key=lambda row: unit_hash(f"{name}:{row}"))[:ROWS]

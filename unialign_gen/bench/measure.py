@@ -23,11 +23,13 @@ Space = tuple[dict[str, Tensor], Tensor, list[int]]
 
 
 def embed(cache: FeatureCache, heads: Mapping[str, nn.Module]) -> Space:
-    """Unit embeddings (n, d) by modality, labels (n,) as numbers, and row numbers of the samples that have every modality."""
+    """Unit embeddings (n, d) by modality, labels (n,) as numbers, -1 for none, and row numbers of the samples that have every
+    modality.
+    """
     z = {name: embed_mean(cache.features(name).first(), head) for name, head in heads.items()}
     rows = whole(z).nonzero()[:, 0]
-    names = {label: i for i, label in enumerate(sorted({label or "" for label in cache.labels}))}
-    labels = torch.tensor([names[label or ""] for label in cache.labels])[rows]
+    names = {label: i for i, label in enumerate(sorted({label for label in cache.labels if label}))}
+    labels = torch.tensor([names.get(label or "", -1) for label in cache.labels])[rows]
     return {name: part[rows] for name, part in z.items()}, labels, rows.tolist()
 
 
@@ -47,13 +49,14 @@ def retrieval(score: Score) -> np.ndarray:
 
 
 def precision(query: Tensor, wanted: Tensor, labels: Tensor, targets: Tensor, itself: bool = False) -> np.ndarray:
-    """R-precision of labels (n,): of the R nearest targets, R being how many have the query's label, the share that has it.
+    """R-precision of labels (n,): of the R nearest targets, R being how many have the query's label, the share that has it;
+    NaN where the query has none.
 
     Args:
         itself: the queries (n, d) are the first n of the targets (N, d), and do not count as their own.
     """
     scores = query @ wanted.T  # (n, N)
-    same = labels[:, None] == targets  # (n, N)
+    same = (labels[:, None] == targets) & (targets >= 0)  # (n, N)
     if itself:
         scores.fill_diagonal_(-torch.inf)
         same = same & ~torch.eye(*same.shape, dtype=torch.bool)
@@ -61,7 +64,7 @@ def precision(query: Tensor, wanted: Tensor, labels: Tensor, targets: Tensor, it
     most = int(count.max())
     ordered = same.gather(1, scores.topk(most).indices)
     nearest = torch.arange(most) < count[:, None]
-    return ((ordered & nearest).sum(1) / count.clamp(min=1)).double().numpy()
+    return ((ordered & nearest).sum(1) / count).double().numpy()
 
 
 def groups(z: Mapping[str, Tensor], labels: Tensor) -> np.ndarray:
@@ -100,8 +103,8 @@ def of_samples(
 
 
 def several(labels: Tensor) -> bool:
-    """Whether labels tell samples apart; those of a cache without any are all the same."""
-    return len(labels.unique()) > 1
+    """Whether labels tell samples apart."""
+    return len(labels[labels >= 0].unique()) > 1
 
 
 def joint(query: Tensor, rest: Mapping[str, Tensor]) -> dict[str, Score]:
@@ -162,8 +165,8 @@ def pathways(z: Mapping[str, Tensor], labels: Tensor, query: str) -> dict[str, f
     rest = [part for name, part in z.items() if name != query]
     found = {"R@1": float(np.mean([retrieval(Cosine(z[query], part)).mean() for part in rest]))}
     if several(labels):
-        found["label precision"] = float(np.mean([precision(z[query], part, labels, labels).mean() for part in rest]))
-        found["label precision|all modalities together"] = float(groups(z, labels).mean())
+        found["label precision"] = float(np.nanmean([precision(z[query], part, labels, labels) for part in rest]))
+        found["label precision|all modalities together"] = float(np.nanmean(groups(z, labels)))
     return found
 
 

@@ -25,7 +25,7 @@ from ..objectives import Objective, build
 from ..output import make_folder
 from ..training.config import EvaluationConfig, HeadConfig, StreamConfig, TrainConfig
 from ..training.folder import STATE
-from ..training.train import train
+from ..training.train import DivergedError, train
 from . import datasets, generation, measure, report
 from .config import RATE, BenchConfig
 
@@ -123,9 +123,7 @@ def search(config: BenchConfig, dataset: str, objective: str, trials: list[dict[
             heads, _ = trained(config, dataset, objective, settings, None, 0, folder)
             z, labels, _ = embedded(config, dataset, "validation", heads)
             value = measure.validation_score(z, labels, config.query)
-        except InputError as error:  # a rate at which the loss is not finite has lost
-            if "the loss is" not in str(error):
-                raise
+        except DivergedError:  # a rate at which it does has lost
             value = 0.0
         trials.append({"settings": settings, "score": value})
         keep()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 
 from ..console import report, stage
 from ..errors import InputError
-from ..notes import collected
+from ..notes import Note, collected
 from ..output import check_folder
 from .app import app
 from .options import AcceptLicense, AsJson, Config, Device, Dtype, Overrides, Source
@@ -116,10 +117,13 @@ def train(
     stage("loading the features")
     from ..training.train import train as run
 
-    done = run(train_config)
-    numbers = ", ".join(f"{name} {value:.3f}" for name, value in done.metrics.items())
+    # a person is told at once, not after the last step
+    telling: AbstractContextManager[list[Note]] = collected() if as_json else nullcontext([])
+    with telling as notes:
+        done = run(train_config)
+    numbers = ", ".join(f"{k} {v}" if isinstance(v, int) else f"{k} {v:.3f}" for k, v in done.metrics.items())
     state = f"{done.step} steps, heads in {done.heads}" if done.finished else f"stopped at step {done.step} of {done.steps}"
     result = {"step": done.step, "steps": done.steps, "metrics": done.metrics, "heads": str(done.heads) if done.heads else None}
-    report(result, as_json, f"{state}\n{numbers}".rstrip())
+    report(result, as_json, f"{state}\n{numbers}".rstrip(), notes)
     if not done.finished:
         raise typer.Exit(130)  # as after Ctrl-C elsewhere: what comes next in a script would find no heads

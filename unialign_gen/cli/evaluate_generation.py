@@ -10,6 +10,7 @@ import typer
 
 from ..console import report, stage
 from ..errors import InputError
+from ..notes import collected
 from ..output import check_folder, check_output, user_cache, written
 from . import options as o
 from .app import evaluate
@@ -169,7 +170,8 @@ def generation(
     from ..eval.generation import describe, interpolate, run
     from ..eval.study import destroy_process_group
 
-    study = run(plan)
+    with collected() as notes:
+        study = run(plan)
     if study is not None:
         found: dict[str, Any] = dict(measure.measure(study, loaded, resamples, judges=judges))
         found["examples"] = measure.choose_examples(study, examples)
@@ -178,7 +180,7 @@ def generation(
         about = describe(study)
         if judges:
             about["judges"] = {name: digest(made.part("image").encoder)[:12] for name, made in judges.items()}
-        finish(out, "generation", about, found, as_json)
+        finish(out, "generation", about, found, as_json, notes)
     destroy_process_group()
 
 

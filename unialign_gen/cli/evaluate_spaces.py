@@ -11,6 +11,7 @@ import typer
 
 from ..console import report, stage
 from ..errors import InputError, as_input_error
+from ..notes import collected
 from ..output import check_folder
 from .app import evaluate
 from .loading import load, parse_sources
@@ -127,9 +128,10 @@ def retrieval(
     if ids:
         about["ids"] = f"{len(chosen or ())} of {ids.name}"
     named = {"dataset": about["dataset"], "checkpoint": space.checkpoint}
-    found = run(cache, methods, others, aligner, dsl, missing, chosen, read_scores(rerank) if rerank else None, **named)
+    with collected() as notes:
+        found = run(cache, methods, others, aligner, dsl, missing, chosen, read_scores(rerank) if rerank else None, **named)
     about["captions"] = found.pop("captions")
-    finish(out, "retrieval", about, found, as_json)
+    finish(out, "retrieval", about, found, as_json, notes)
 
 
 @evaluate.command()
@@ -162,14 +164,15 @@ def gap(
         "samples": f"at most {limit}, seed {seed}",
     }
     named = {"dataset": about["dataset"], "checkpoint": space.checkpoint}
-    found: dict[str, Any] = dict(
-        protocol.evaluate(cache, methods, modalities, aligner, anchor, tau, bandwidth, limit, resamples, seed, **named)
-    )
+    with collected() as notes:
+        found: dict[str, Any] = dict(
+            protocol.evaluate(cache, methods, modalities, aligner, anchor, tau, bandwidth, limit, resamples, seed, **named)
+        )
     if plot:
         said = f"t-SNE of {plot} samples of each modality, seed {seed}, first run"
         drawn = {m.name: protocol.embed(cache, modalities, m.runs[0], aligner, plot, seed)[0] for m in methods}
         found["maps"] = [{"title": f"{name}: {said}", "points": protocol.project(z, seed)} for name, z in drawn.items()]
-    finish(out, "gap", about, found, as_json)
+    finish(out, "gap", about, found, as_json, notes)
 
 
 NEEDS_MTEB = "needs mteb and sentence-transformers: pip install mteb sentence-transformers"

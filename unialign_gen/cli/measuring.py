@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..console import report
 from ..errors import InputError
+from ..notes import Note, collected
 
 if TYPE_CHECKING:
     from ..aligner import Aligner
@@ -56,14 +58,20 @@ def open_aligner_of(name: str) -> Aligner:
     return made.eval()
 
 
-def finish(out: Path, protocol: str, about: dict[str, Any], found: dict[str, Any], as_json: bool) -> None:
-    """Writes result and report, and shows the tables."""
+def finish(
+    out: Path, protocol: str, about: dict[str, Any], found: dict[str, Any], as_json: bool, notes: Sequence[Note] = ()
+) -> None:
+    """Writes result and report, and shows the tables; the notes are kept with the result."""
     from ..data.cache import write_whole
-    from ..eval import report, results
+    from ..eval import report as pages
+    from ..eval import results
     from ..eval.figures import clean
 
-    path = results.write(out, protocol, about, found)
+    if notes:
+        about = about | {"notes": [str(n) for n in notes]}
+    with collected() as more:
+        path = results.write(out, protocol, about, found)
     result = results.read(path)
-    write_whole(out / report.PAGE, report.page([(out, result)], report.title_of(result)).encode())
+    write_whole(out / pages.PAGE, pages.page([(out, result)], pages.title_of(result)).encode())
     shown = clean({"protocol": protocol, "about": about, "rows": found["rows"], "out": str(out)})
-    typer.echo(json.dumps(shown) if as_json else f"{report.brief(result)}\n\n{path}\n{out / report.PAGE}")
+    report(shown, as_json, f"{pages.brief(result)}\n\n{path}\n{out / pages.PAGE}", [*notes, *more])

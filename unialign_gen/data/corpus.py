@@ -63,6 +63,13 @@ class Corpus:
                 corpus.missing.append(Missing(sample.id, next(iter(sample.absent.values()), "no text and no file")))
         return corpus
 
+    def lacks(self, modality: str) -> str:
+        """What to say where no sample has a modality: the first reason why not, and what there is."""
+        reason = next((f" ({s.absent[modality]})" for s in self.samples if modality in s.absent), "")
+        found = {name for s in self.samples for name in ("text", "audio", "video", "image") if getattr(s, name)}
+        there = sorted(found | {name for s in self.samples for name in s.extra})
+        return f"no sample of {self.name} has {modality}{reason}; they have {', '.join(there)}"
+
     @property
     def ids(self) -> list[str]:
         return [sample.id for sample in self.samples]

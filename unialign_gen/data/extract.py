@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..media.sound import LISTEN_SECONDS, WINDOWS
+from ..notes import note
 from . import cache
 from .captions import sentence
 from .corpus import Corpus, Sample
@@ -78,7 +79,7 @@ def run(config: ExtractConfig, process: Process | None = None, progress: bool = 
         if not any(s.text if modality == "text" else s.file(modality) for s in corpus.samples):
             captions = ": name a file of captions, or write `captions: labels`"
             advice = captions if modality == "text" and corpus.samples[0].label else ""
-            raise InputError(f"encoders.{modality}: no sample of {corpus.name} has {modality}{advice}")
+            raise InputError(f"encoders.{modality}: {corpus.lacks(modality)}{advice}")
     encoders = open_encoders(config)
     index = make_index(config, corpus, encoders)
     cache.create(config.out, index)
@@ -276,8 +277,15 @@ def finish(config: ExtractConfig, corpus: Corpus, index: dict[str, Any]) -> dict
     if absent:
         return summary
     rows: list[dict[str, str]] = [{"id": m.id, "kind": "missing", "reason": m.reason} for m in corpus.missing]
+    again = []
     for number in range(index["shards"]):
-        rows += cache.read_about(cache.shard_path(config.out, number))["problems"]
+        path = cache.shard_path(config.out, number)
+        problems = cache.read_about(path)["problems"]
+        again += [path.name] if any(row["kind"] == "broken" for row in problems) else []
+        rows += problems
+    if again:
+        shards = f"{', '.join(again[:3])}{f' and {len(again) - 3} more' if len(again) > 3 else ''}"
+        note("broken", f"what could not be read ({cache.REPORT}) is not tried again: once it is mended, delete {shards} first")
     write_rows(config.out / cache.REPORT, rows)
     if on_disk(config.out):
         for name in ("shard-*", cache.ENCODERS):

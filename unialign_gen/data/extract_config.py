@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..encoders.base import Encoder
+    from .cache import FeatureCache
 
 LOCATION_KEYS = ("source", "checkpoint", "revision", "head", "licence", "accept_license")  # no part of what an encoder is
 FILE_KEYS = ("checkpoint", "file", "head", "source")  # hold paths; a source may be a repository's name too
@@ -184,13 +185,33 @@ def absolute(value: str, key: str) -> str:
     return str(path.resolve()) if key != "source" or path.exists() else value
 
 
+def check_encoder(cache: FeatureCache, modality: str, head: Path) -> None:
+    """Refuses features of another encoder than the one that was trained with the head in a folder, if one was.
+
+    Raises:
+        InputError: they are of another.
+    """
+    import torch
+
+    from ..heads import encoder_beside
+
+    if not (head / "model.safetensors").is_file():
+        return
+    encoder = encoder_beside(head, getattr(torch, cache.index["dtype"]))
+    if encoder is None or digest(encoder) != cache.index["encoders"][modality]["digest"]:
+        raise InputError(
+            f"{head} was trained with its encoder, and {cache.folder} holds {modality} of another one: extract with "
+            f"encoders.{modality} {head.resolve()}"
+        )
+
+
 def describe(encoder: Encoder) -> dict[str, Any]:
     """An encoder in a cache's index: its configuration without where it came from, its width, a digest of what it is."""
     config = {k: v for k, v in encoder.config.items() if k not in LOCATION_KEYS}
     return {"config": config, "dim": encoder.dim, "rate": getattr(encoder, "rate", None), "digest": digest(encoder)}
 
 
-def digest(encoder: Encoder) -> str:
+def digest(encoder: torch.nn.Module) -> str:
     """SHA-256 of the weights, names, dtypes, shapes and values, and of the Python file of an encoder from outside the package.
 
     For what the package itself defines its version stands in the index.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..notes import note
 from .captions import rows, texts
 from .corpus import Corpus, Sample
 from .storage import File, file_at, on_disk, place
@@ -33,6 +35,10 @@ def read(path: str | Path) -> Corpus:
             raise InputError(f"{path}, line {number}: id {sample.id!r} is that of line {seen[sample.id]} too")
         seen[sample.id] = number
         samples.append(sample)
+    reasons = {column: reason for sample in reversed(samples) for column, reason in sample.absent.items()}
+    for column in sorted(reasons.keys() - {column for column in reasons if any(s.file(column) for s in samples)}):
+        said = f"{path}: column {column} is used for nothing, since it names no file that is there ({reasons[column]})"
+        note("column", f"{said}; columns other than {', '.join(KNOWN)} hold files")
     return Corpus.of(path.stem, samples)
 
 
@@ -58,6 +64,8 @@ def parse(row: dict[str, Any], path: Path, number: int) -> Sample:
     absent = {column: f"no such file: {file}" for column, file in local.items() if not Path(file).is_file()}
     files = {column: file for column, file in files.items() if column not in absent}
     text = texts(given["text"], where) if "text" in given else ()
-    label = str(given["label"]) if "label" in given else None
+    label = given.get("label")
+    if isinstance(label, bool) or not isinstance(label, str | int | None):
+        raise InputError(f"{where}: a label is a string, several are joined by |, got {json.dumps(label)[:60]}")
     known = {modality: files.pop(modality) for modality in ("audio", "video", "image") if modality in files}
-    return Sample(str(name), text, **known, label=label, extra=files, absent=absent)
+    return Sample(str(name), text, **known, label=None if label is None else str(label), extra=files, absent=absent)

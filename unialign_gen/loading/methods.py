@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..heads import heads_in, load_head
+from ..notes import note
 
 if TYPE_CHECKING:
     from ..aligner import Aligner
@@ -77,12 +78,28 @@ def head(kind: str, run: Path | None, aligner: Aligner | None) -> nn.Module:
         if kind not in weights:
             raise InputError(f"{run} has no head for {kind}: it has {', '.join(weights)}")
         return contrastive_head(weights[kind].float())
-    for name in (kind, "image") if kind == "video" else (kind,):
-        if run is not None and (run / name / "head.json").is_file():
-            return load_head(run / name)
+    if (folder := head_folder(kind, run)) is not None:
+        return load_head(folder)
     if aligner is None:
         return nn.Identity()
     return own_head("image" if kind == "video" else kind, aligner)
+
+
+def head_folder(kind: str, run: Path | None) -> Path | None:
+    """Where a run has the head that a modality goes through, if it has one: its own, of video frames else the pictures'."""
+    names = (kind, "image") if kind == "video" else (kind,)
+    return next((run / name for name in names if run is not None and (run / name / "head.json").is_file()), None)
+
+
+def tell_borrowed(methods: Sequence[Method], modalities: Sequence[str], aligner: Aligner | None) -> None:
+    """Notes the modalities that a method has no heads for, and what stands in, see `head`."""
+    instead = (
+        "the features are used as they are" if aligner is None else "the checkpoint's own, which it did not train, stand in"
+    )
+    for method in methods:
+        folders = [run for run in method.runs if run is not None and run.is_dir()]
+        if lacking := [kind for kind in modalities if any(head_folder(kind, run) is None for run in folders)]:
+            note("borrowed heads", f"{method.name} has no heads for {', '.join(lacking)}: {instead}")
 
 
 @lru_cache(maxsize=4)

@@ -7,17 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..notes import note
+from ..retrieval import Cosine, ranks
 from .features import Source
 
 Embed = Callable[[str, Source, Tensor], Tensor]
 
 
-def recall_at_1(query: Tensor, target: Tensor) -> float:
-    """Share of rows (N, d) whose nearest target row, by cosine, is their own; ties count as misses."""
-    scores = query @ target.T
-    own = scores.diagonal().clone()
-    scores.fill_diagonal_(-2)
-    return float((own > scores.amax(1)).float().mean())
+FEW = 100  # pairs, of which a recall of one half has an interval of a tenth to both sides
 
 
 @torch.no_grad()
@@ -35,9 +32,9 @@ def evaluate(
         embed: modality, source and sample numbers (n,) to unit embeddings (n, d); zeros for a sample that lacks it.
         means: unit means (d,) of the labels, in the anchor's space.
 
-    Returns, for each modality that has them: `<modality>/r1`, both directions' mean over samples that have the anchor too;
-    `<modality>/label1`, how often a sample lies nearest to its own label's mean; `<modality>/gap`, the distance of the two
-    modalities' means; and `r1`, `label1`, their means over the modalities.
+    Returns, for each modality that has them: `<modality>/r1`, both directions' mean over the `<modality>/n` samples that have
+    the anchor too, ties as in `retrieval.ranks`; `<modality>/label1`, how often a sample lies nearest to its own label's mean;
+    `<modality>/gap`, the distance of the two modalities' means; and `r1`, `label1`, their means over the modalities.
     """
     found: dict[str, list[dict[str, float]]] = {}
     names = list(means)
@@ -51,8 +48,10 @@ def evaluate(
             target = embed(anchor, source, rows) if anchor in source.rows else torch.zeros_like(z)
             row: dict[str, float] = {}
             both = (target != 0).any(1) & (z != 0).any(1)
-            if int(both.sum()) > 1:
-                row["r1"] = (recall_at_1(z[both], target[both]) + recall_at_1(target[both], z[both])) / 2
+            if (pairs := int(both.sum())) > 1:
+                ranked = ranks(Cosine(z[both], target[both]), torch.arange(pairs))
+                row["r1"] = float(ranked.to_clip.hits[1].mean() + ranked.to_text.hits[1].mean()) / 2
+                row["n"] = pairs
                 row["gap"] = float((z[both].mean(0) - target[both].mean(0)).norm())
             labelled = [i for i, r in enumerate(rows.tolist()) if set(source.labels[r]) & set(means)]
             if labelled and table is not None:
@@ -66,12 +65,16 @@ def evaluate(
 def measurable(
     modalities: Sequence[str], sources: Mapping[str, Source], labels: Iterable[str], anchor: str, limit: int
 ) -> list[str]:
-    """The names of what `evaluate` finds, from which samples have what alone: nothing is embedded."""
+    """The names of what `evaluate` finds, from which samples have what alone: nothing is embedded. Too few are a note."""
 
     def there(name: str, source: Source, rows: Tensor) -> Tensor:
         return source.has(name)[rows, None].float()
 
-    return list(evaluate(modalities, there, sources, {label: torch.ones(1) for label in labels}, anchor, limit))
+    found = evaluate(modalities, there, sources, {label: torch.ones(1) for label in labels}, anchor, limit)
+    counts = {name: int(found.pop(f"{name}/n")) for name in modalities if f"{name}/n" in found}
+    if few := [f"{name}/r1 of {n}" for name, n in counts.items() if n < FEW]:
+        note("few held out", f"held out are too few pairs to tell much: {', '.join(few)}; raise evaluation.held_out")
+    return list(found)
 
 
 def summary(found: Mapping[str, list[dict[str, float]]]) -> dict[str, float]:
@@ -83,4 +86,4 @@ def summary(found: Mapping[str, list[dict[str, float]]]) -> dict[str, float]:
         out |= means
         if means and metric != "gap":
             out[metric] = sum(means.values()) / len(means)
-    return out
+    return out | {f"{name}/n": sum(r.get("n", 0) for r in rows) for name, rows in found.items() if any("n" in r for r in rows)}

@@ -122,7 +122,7 @@ def moments(sources: Iterable[Source], modality: str, spare: Path) -> Moments:
     """Of all rows of a modality; those of each cache are computed once and kept, see `beside`.
 
     Raises:
-        InputError: a feature that is NaN or infinite.
+        InputError: a feature that is NaN or infinite, or features that never vary.
     """
     found = []
     for source in sources:
@@ -134,6 +134,7 @@ def moments(sources: Iterable[Source], modality: str, spare: Path) -> Moments:
                 square, mean = torch.var_mean(rows.double(), 0, correction=0)
                 total += Moments(len(rows), mean, square * len(rows))
             check_finite(torch.stack([total.mean, total.squares]), source, modality)
+            check_varied(total.std, total.count, source, modality)
             part.write_bytes(save({"mean": total.mean, "squares": total.squares}))
 
         kept = load_file(made_once(beside(source, spare, f"moments-{modality}"), make))
@@ -142,8 +143,21 @@ def moments(sources: Iterable[Source], modality: str, spare: Path) -> Moments:
 
 
 def check_finite(values: Tensor, source: Source, modality: str) -> None:
-    if not bool(values.isfinite().all()):
-        raise InputError(f"cache {source.name}: {modality} holds NaN or infinite features, extract again")
+    if bool(values.isfinite().all()):
+        return
+    rows = source.rows[modality]
+    bad = torch.cat([~part.isfinite().all(1) for part in rows.values.split(CHUNK)]).nonzero()
+    at = torch.searchsorted(rows.offsets, bad[:1, 0], right=True).tolist()  # none where they overflow in a head
+    first = "".join(f", the first of {source.cache.ids[i - 1]!r}" for i in at)
+    raise InputError(f"cache {source.name}: {modality} holds NaN or infinite features{first}: extract again elsewhere")
+
+
+def check_varied(spread: Tensor, count: int, source: Source, modality: str) -> None:
+    if count > 1 and float(spread.max()) < 1e-6:
+        raise InputError(
+            f"cache {source.name}: all {count} rows of {modality} are the same, nothing can be learnt from them: see what its "
+            "encoder was given, or leave it out"
+        )
 
 
 def beside(source: Source, spare: Path, name: str, head: nn.Module | None = None) -> Path:
@@ -162,6 +176,19 @@ def beside(source: Source, spare: Path, name: str, head: nn.Module | None = None
     folder = source.cache.folder
     folder = folder if os.access(folder, os.W_OK) else make_folder(spare)
     return folder / f"{name}-{total.hexdigest()[:16]}"
+
+
+def content(source: Source, spare: Path) -> str:
+    """SHA-256 of a cache's shards, computed once and kept, see `beside`."""
+
+    def make(part: Path) -> None:
+        total = hashlib.sha256()
+        for path in source.cache.paths:
+            with path.open("rb") as f:
+                total.update(hashlib.file_digest(f, "sha256").digest())
+        part.write_text(total.hexdigest())
+
+    return made_once(beside(source, spare, "content"), make).read_text()
 
 
 @torch.no_grad()
@@ -184,17 +211,21 @@ def frozen_points(source: Source, anchor: str, head: nn.Module, spare: Path) -> 
     """Unit embeddings (N, d) of a frozen anchor, mapped: computed once and kept, see `beside`.
 
     Raises:
-        InputError: the cache has no sample of it, or one that is NaN or infinite.
+        InputError: the cache has no sample of it, one that is NaN or infinite, or all are the same.
     """
     rows = source.rows[anchor]
     if not len(rows.values):
         raise InputError("a cache without a single sample of the anchor modality cannot be trained from")
 
     def make(part: Path) -> None:
+        ends: list[Tensor] = []  # the least and the largest of each chunk
         with part.open("wb") as f:
-            for z in embedded(rows, head, "cpu"):
+            for z, counts in zip(embedded(rows, head, "cpu"), rows.counts.split(CHUNK), strict=True):
                 check_finite(z, source, anchor)
                 f.write(z.numpy().tobytes())
+                if len(there := z[counts > 0]):
+                    ends += [there.amin(0), there.amax(0)]
+        check_varied(torch.stack(ends).amax(0) - torch.stack(ends).amin(0), len(rows.values), source, anchor)
 
     path = made_once(beside(source, spare, "anchor", head), make)
     count = path.stat().st_size // 4

@@ -86,7 +86,26 @@ class RunFolder:
                     f"{self.path} holds a run with another {key}: choose another folder, or delete it to start anew"
                 )
 
-    def start(self, config: TrainConfig) -> str:
+    def check_inputs(self, inputs: Mapping[str, str]) -> None:
+        """Finds that the run to go on with, if there is one, was of the same inputs; one of before does not say.
+
+        Raises:
+            InputError: what lies where an entry names it has changed.
+        """
+        before = self.said().get("inputs", {}) if (self.path / STATE).is_file() else {}
+        if changed := [key for key, value in inputs.items() if before.get(key, value) != value]:
+            raise InputError(
+                f"{self.path} holds a run of which {changed[0]} was another: what lies there has changed since. Choose another "
+                "folder, or delete it to start anew"
+            )
+
+    def said(self) -> dict[str, Any]:
+        """What `start` wrote of the run, nothing where it has not."""
+        with suppress(OSError, ValueError):
+            return dict(json.loads((self.path / ABOUT).read_text()))
+        return {}
+
+    def start(self, config: TrainConfig, inputs: Mapping[str, str]) -> str:
         """Makes the folder, writes configuration and versions, and returns the run's id, which stays when it is resumed.
 
         Heads that lie there without a state are of a run that begins again: they go.
@@ -97,11 +116,9 @@ class RunFolder:
         if not (self.path / STATE).is_file():
             shutil.rmtree(self.path / HEADS, ignore_errors=True)
             (self.path / "problems.jsonl").unlink(missing_ok=True)
-        name = uuid.uuid4().hex[:8]
-        with suppress(OSError, ValueError, KeyError):
-            name = str(json.loads((self.path / ABOUT).read_text())["id"])
+        name = str(self.said().get("id") or uuid.uuid4().hex[:8])
         write_whole(self.path / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True).encode())
-        write_whole(self.path / ABOUT, (json.dumps({"id": name, **about()}, indent=2) + "\n").encode())
+        write_whole(self.path / ABOUT, (json.dumps({"id": name, **about(), "inputs": inputs}, indent=2) + "\n").encode())
         return name
 
     def save_state(self, state: dict[str, Any]) -> None:

@@ -54,6 +54,12 @@ def loss_of(
     return objective.total(terms), {name: term.detach() for name, term in terms.items()}
 
 
+def is_lost(z: Tensor, rows: Rows) -> bool:
+    """Whether the embedding (b, d) of a sample that has the modality is zero, or no number."""
+    there = z if rows.present is None else z[rows.present]
+    return not bool((there.norm(dim=1) > 0.5).all())
+
+
 def parts_of(rows: dict[str, Rows], count: int, size: int) -> list[dict[str, Rows]]:
     """A stream's rows of `count` samples in parts of `size`; 0 leaves them whole."""
     step = size or count

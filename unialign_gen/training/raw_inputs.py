@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..data.corpus import Sample
 from ..data.decode import prepare
+from ..data.extract import content
 from ..data.sources import read_corpus
 from ..encoders.base import Encoder
 from ..errors import InputError
@@ -30,13 +31,16 @@ class RawInputs:
     def __init__(self, config: TrainConfig, encoders: Mapping[str, Encoder], sources: Mapping[str, Source]):
         self.encoders = dict(encoders)
         self.samples: dict[str, list[Sample]] = {}
+        self.contents: dict[str, str] = {}
         self.problems: dict[tuple[str, str], dict[str, str]] = {}
         for name, source in sources.items():
             if not set(encoders) & set(source.rows):
                 continue
             if name not in config.corpora:
                 raise InputError(f"corpora: {name} is missing: {', '.join(encoders)} is trained from its media")
-            found = {sample.id: sample for sample in read_corpus(config.corpora[name]).samples}
+            corpus = read_corpus(config.corpora[name])
+            self.contents[name] = content(corpus)
+            found = {sample.id: sample for sample in corpus.samples}
             if absent := [i for i in source.cache.ids if i not in found]:
                 raise InputError(f"corpora.{name}: {len(absent)} samples of the cache are not in it, the first: {absent[0]}")
             self.samples[name] = [found[i] for i in source.cache.ids]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.cache import FeatureCache, read_descriptions
-from ..data.extract_config import locate, open_encoder
+from ..data.extract_config import check_encoder, digest, locate, open_encoder
 from ..encoders.base import Encoder
 from ..errors import InputError, as_input_error
 from ..heads import Head, load_head
@@ -20,7 +20,7 @@ from ..objectives import Objective, build
 from ..objectives.registry import find
 from .batches import Batches
 from .config import TrainConfig
-from .features import Moments, Source, frozen_points, label_means, moments, read
+from .features import Moments, Source, content, frozen_points, label_means, moments, read
 from .model import Heads
 from .parallel import add_lora
 from .raw_inputs import RawInputs
@@ -36,6 +36,7 @@ class TrainState:
         points: unit embeddings (N, d) of a frozen anchor by cache.
         means: unit means (d,) of the labels.
         descriptions: where each modality's encoder is, as `cache.read_descriptions` has it.
+        inputs: digests of what the run reads at every step, by the entry of its configuration.
     """
 
     sources: dict[str, Source]
@@ -47,6 +48,7 @@ class TrainState:
     raw_inputs: RawInputs | None
     steps: int
     descriptions: dict[str, dict[str, Any]]
+    inputs: dict[str, str]
 
 
 def prepare(config: TrainConfig) -> TrainState:
@@ -61,28 +63,40 @@ def prepare(config: TrainConfig) -> TrainState:
         name: read(name, FeatureCache.open(folder), wanted, config.evaluation.held_out, config.seed)
         for name, folder in config.caches.items()
     }
+    known = sorted({modality for source in sources.values() for modality in source.cache.modalities})
     points: dict[str, Tensor] = {}
+    inputs = {f"caches.{name}": content(source, config.out) for name, source in sources.items()}
     if config.anchor not in config.heads:
         head = load_head(config.anchor_head) if config.anchor_head else frozen_head(config.checkpoint, config.anchor)[0]
+        inputs["anchor_head" if config.anchor_head else "checkpoint"] = digest(head)
         for name, source in sources.items():
             if config.anchor in source.rows:
+                if config.anchor_head:
+                    check_encoder(source.cache, config.anchor, config.anchor_head)
                 check_width(source, config.anchor, head)
                 points[name] = frozen_points(source, config.anchor, head, config.out)
         if not points:
-            raise InputError(f"no cache has {config.anchor}, the anchor: extract it, or name another anchor")
+            raise InputError(
+                f"no cache has {config.anchor}, the anchor, but {', '.join(known)}: extract it, or name another anchor"
+            )
         dim = next(iter(points.values())).shape[1]
     else:
         dim = config.embed_dim or frozen_head(config.checkpoint, "image")[1]
     means = label_means(sources, points)
     encoders = {modality: trained_encoder(config, modality, sources) for modality in sorted(config.encoders)}
     raw_inputs = RawInputs(config, encoders, sources) if encoders else None
+    if raw_inputs is not None:
+        inputs |= {f"corpora.{name}": value for name, value in raw_inputs.contents.items()}
     spread, heads = {}, {}
     for modality in sorted(config.heads):
         having = [source for source in sources.values() if modality in source.rows]
         if not having:
-            raise InputError(f"heads.{modality}: no cache has {modality}")
+            raise InputError(f"heads.{modality}: no cache has {modality}, but {', '.join(known)}")
         found = moments(having, modality, config.out)
         spread[modality] = found.std.float()
+        if (start := config.heads[modality].start) and modality not in config.encoders:
+            for source in having:
+                check_encoder(source.cache, modality, start)
         heads[modality] = new_head(config, modality, found, dim)
     streams = [
         Stream(f"streams[{i}]", stream, sources, config.anchor, derived(config.seed, i))
@@ -95,7 +109,7 @@ def prepare(config: TrainConfig) -> TrainState:
     for name in sorted(config.caches):
         descriptions = read_descriptions(sources[name].cache.folder) | descriptions
     trained = Heads(heads, encoders)
-    return TrainState(sources, points, means, batches, trained, objective, raw_inputs, max(1, steps), descriptions)
+    return TrainState(sources, points, means, batches, trained, objective, raw_inputs, max(1, steps), descriptions, inputs)
 
 
 def check_width(source: Source, anchor: str, head: nn.Module) -> None:

@@ -50,6 +50,17 @@ def by_label(source: Source, usable: Tensor, numbers: Tensor, count: int) -> Rag
     return Ragged(torch.repeat_interleave(samples, mine.counts)[order], counted(torch.bincount(label, minlength=count)))
 
 
+def by_id(sources: Mapping[str, Source]) -> dict[str, Tensor]:
+    """A number of each sample (N,) by source: samples of one id, in whichever source, have the same."""
+    if len(sources) == 1:  # whose ids differ
+        return {name: torch.arange(len(source)) for name, source in sources.items()}
+    known: dict[str, int] = {}
+    return {
+        name: torch.tensor([known.setdefault(i, len(known)) for about in source.cache.abouts() for i in about["ids"]])
+        for name, source in sources.items()
+    }
+
+
 def pick(index: Ragged, labels: Tensor, generator: torch.Generator) -> Tensor:
     """A sample (B,) of each label (B,), none twice: -1 where a label has no more. In a random order of each label's."""
     turn = torch.rand(len(index), generator=generator)
@@ -97,14 +108,17 @@ class Stream:
         self.labels = sorted({label for source in sources.values() for label in source.labels.names})
         places = {label: i for i, label in enumerate(self.labels)}
         numbers = {n: torch.tensor([places[x] for x in s.labels.names], dtype=torch.int64) for n, s in sources.items()}
-        self.paired: dict[str, tuple[list[Ragged], Tensor]] = {}  # with their odds (labels, paired caches) as running sums
+        used = {*self.names, *(name for shares in config.pairs.values() for name in shares)}
+        self.same = by_id({name: sources[name] for name in used})
+        # with their odds (labels, paired caches) as running sums
+        self.paired: dict[str, tuple[list[Ragged], Tensor, list[Tensor]]] = {}
         pairable = torch.ones(len(self.labels), dtype=torch.bool)
         for modality, shares in sorted(config.pairs.items()):
             names = sorted(shares)
             usable = [sources[n].has(modality) & ~sources[n].held_out for n in names]
             found = [by_label(sources[n], u, numbers[n], len(self.labels)) for n, u in zip(names, usable, strict=True)]
             odds = torch.tensor([shares[n] for n in names]) * torch.stack([index.counts > 0 for index in found], 1)
-            self.paired[modality] = found, odds.cumsum(1)
+            self.paired[modality] = found, odds.cumsum(1), [self.same[n] for n in names]
             pairable &= odds.any(1)
         self._collect(sources, own, anchor, numbers, pairable)
 
@@ -113,7 +127,7 @@ class Stream:
     ) -> None:
         """Lists what can be drawn, one entry for each sample and label, with its odds."""
         config = self.config
-        caches, samples, labels, odds = [], [], [], []
+        caches, samples, labels, odds, owners = [], [], [], [], []
         for number, name in enumerate(self.names):
             source = sources[name]
             # of what is not paired a sample needs the anchor and one more; the rest may be missing
@@ -147,6 +161,7 @@ class Stream:
             weight = torch.where(label >= 0, count[label.clamp(min=0)] ** (config.balance - 1), 1.0)
             caches.append(torch.full((len(sample),), number))
             samples.append(sample)
+            owners.append(self.same[name][sample])
             labels.append(label)
             odds.append(weight / weight.sum() * config.draw[name])
         if not caches:
@@ -156,8 +171,11 @@ class Stream:
         if config.balance != 1 and not bool((self.labels_of >= 0).any()):
             raise InputError(f"{self.where}.balance: {config.balance:g} draws by label, and no sample of its caches has one")
         self.odds = torch.cat(odds)
-        self.owner = (self.caches * (self.samples.max() + 1) + self.samples).unique(return_inverse=True)[1]
-        different = int(self.owner.max()) + 1
+        self.owner = torch.cat(owners)
+        different = len(self.owner.unique())
+        if again := sum(len(part.unique()) for part in owners) - different:
+            several = f"{again} samples of {', '.join(self.names)} have the id of one in another of these caches"
+            note("same samples", f"{several}: a batch holds one of each id")
         if different < config.batch:
             raise InputError(
                 f"{self.where}: a batch of {config.batch} is larger than its set of {different} samples: lower batch"
@@ -177,15 +195,16 @@ class Stream:
         batch = self.config.batch
         entry = self._epoch(step) if self.in_epochs else without_replacement(self.odds, self.owner, batch, generator)
         drawn = Draw(self.caches[entry], self.samples[entry], self.labels_of[entry])
-        for modality, (indices, odds) in self.paired.items():
+        for modality, (indices, odds, same) in self.paired.items():
             cumulative = odds[drawn.labels]
             chance = torch.rand(batch, 1, generator=generator)
             cache = (chance * cumulative[:, -1:] >= cumulative).sum(1)
-            sample = torch.empty(batch, dtype=torch.int64)
+            sample, owner = torch.empty(2, batch, dtype=torch.int64)
             for number, index in enumerate(indices):
                 mine = cache == number
                 sample[mine] = pick(index, drawn.labels[mine], generator)
-            sample = torch.where(occurrence(cache * 2**40 + sample) > 0, -1, sample)  # by two of its labels
+                owner[mine] = torch.where(sample[mine] < 0, -1, same[number][sample[mine]])
+            sample = torch.where(occurrence(owner) > 0, -1, sample)  # by two of its labels, or of two caches
             drawn.paired[modality] = (torch.where(sample < 0, -1, cache), sample.clamp(min=0))
         return drawn
 

@@ -24,13 +24,14 @@ from tqdm import tqdm
 
 from ..config import to_dict
 from ..errors import InputError
+from ..notes import note
 from ..objectives import Objective
 from .checkpoint import fill, gathered, load_shares, save_shares, state_of
 from .config import TrainConfig
 from .evaluation import evaluate, measurable
 from .features import Source, embed_mean
 from .folder import HEADS, RunFolder
-from .model import loss_of, whole_batch_gradients
+from .model import is_lost, loss_of, whole_batch_gradients
 from .parallel import compile_blocks, fsdp_plugin, merged, recompute, shard, whole
 from .rows import Rows, StreamBatch
 from .schedule import warm_then_cool
@@ -40,6 +41,13 @@ from .trackers import flat, tracker_options
 
 RAW_ROWS = 32  # samples that a trained encoder sees at a time when it is measured
 FORMAT = 2  # of the saved state
+
+
+class DivergedError(InputError):
+    """Weights or losses that are no numbers any more."""
+
+    def __init__(self, what: str, step: int):
+        super().__init__(f"the training diverged, {what} at step {step}: lower lr, or use precision bf16 or no")
 
 
 def seed(number: int, device: torch.device) -> None:
@@ -120,6 +128,7 @@ class Trainer:
         self.folder.check(config)
         plugin = fsdp_plugin()
         self.state = prepare(config)
+        self.folder.check_inputs(self.state.inputs)
         self.plain = self.state.heads
         # what is kept is whole and without LoRA: where the trained weights are not, a copy of them takes their values
         apart = plugin is not None or bool(config.lora)
@@ -149,11 +158,14 @@ class Trainer:
         self.next: tuple[int, Future[list[StreamBatch]]] | None = None
         sources, means, limit = self.state.sources, self.state.means, config.evaluation.limit
         self.measured = sorted(config.heads.keys() - {config.anchor})
-        self._check_metric(measurable(self.measured, sources, means, config.anchor, limit))  # not after the first steps
+        names = measurable(self.measured, sources, means, config.anchor, limit)
+        self._check_metric(names)  # not after the first steps
+        if not names and config.evaluation.held_out:
+            note("few held out", "nothing that is held out can be measured, the last heads are kept: raise evaluation.held_out")
         self.step, self.saved, self.best = 0, 0, -math.inf
         self.metrics: dict[str, float] = {}
         accelerator.wait_for_everyone()  # until all have found the folder as it was
-        self.run_id = self.folder.start(config) if accelerator.is_main_process else ""
+        self.run_id = self.folder.start(config, self.state.inputs) if accelerator.is_main_process else ""
         if (state := self.folder.load_state()) is not None:
             self._load(state)
         if accelerator.is_main_process:
@@ -279,7 +291,12 @@ class Trainer:
         def value(z: list[dict[str, Tensor]]) -> Tensor:
             total = []
             for i, (points, batch, stream) in enumerate(zip(z, batches, config.streams, strict=True)):
-                loss, parts = loss_of(self.objective, points, batch, config.anchor, stream.detach)
+                try:
+                    loss, parts = loss_of(self.objective, points, batch, config.anchor, stream.detach)
+                except InputError as error:
+                    if not any(is_lost(x, batch.rows[name]) for name, x in points.items()):
+                        raise
+                    raise DivergedError(str(error), self.step + 1) from error
                 prefix = f"{i}/" if len(batches) > 1 else ""
                 terms.update({f"{prefix}{name}": float(part) for name, part in parts.items()})
                 total.append(stream.weight * loss)
@@ -304,7 +321,7 @@ class Trainer:
         if config.clip:
             row["gradient"] = float(whole(torch.nn.utils.clip_grad_norm_(self.trained, config.clip)))
         if not math.isfinite(row["loss"]):
-            raise InputError(f"the loss is {row['loss']} at step {self.step + 1}: lower lr, or use precision bf16 or no")
+            raise DivergedError(f"the loss is {row['loss']}", self.step + 1)
         if scaler is None:
             self.optimiser.step()
         else:
@@ -365,6 +382,12 @@ class Trainer:
         """Unit embeddings (n, d) of samples on the processor, with the weights as they are; zeros where one lacks it."""
         if modality not in self.config.heads:  # the frozen anchor
             return self.state.points[source.name][samples]
+        z = self._embedded(modality, source, samples)
+        if not bool(z.isfinite().all()) or bool((source.has(modality)[samples] & ~z.any(1)).all()):
+            raise DivergedError(f"{modality} is zero, NaN or infinite", self.step)
+        return z
+
+    def _embedded(self, modality: str, source: Source, samples: Tensor) -> Tensor:
         device, raw_inputs = self.accelerator.device, self.state.raw_inputs
         if raw_inputs is not None and modality in raw_inputs.encoders:
             parts = []
