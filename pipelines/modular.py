@@ -48,7 +48,7 @@ from unialign_gen.request.arguments import ask, prompts_of
 
 from .embed_scale import EmbedScale
 from .inputs import inputs_of
-from .named import tell_not_understood, understanding_in
+from .named import tell_not_understood, tell_one_point, understanding_in
 from .prior import EmbeddingPrior
 from .prompts import as_vector, checked_vector, encode_prompts, mixed_prompts, moved_prompts
 
@@ -165,6 +165,7 @@ class UniAlignEmbedStep(ModularPipelineBlocks):
         ready, prior = replace(request, prompts=encode_prompts(aligner, request.prompts)), components.prior
         known, moving = understanding_in(checkpoint_folder(components)), None if request.prior_strength == 0 else prior
         found = inputs_of(ready, known if moving else None, aligner, moving)
+        tell_one_point(request.prompts, found)
         tell_not_understood(found, known, aligner, moving)
         drawn = [inputs for inputs, _, _ in found]
         unit = mixed_prompts(drawn, moved_prompts(drawn, ready, prior), ready)

@@ -146,6 +146,13 @@ def mixed_on_grounds(row: Sequence[Prompt], boxes: tuple[Box, ...] | None, align
     return things, boxes, grounds
 
 
+def tell_one_point(prompts: Sequence[Sequence[Prompt]], rows: Sequence[Row]) -> None:
+    """A note on every prompt whose only text names several things, where they are not drawn apart."""
+    for (first, *others), (_, boxes, _) in zip(prompts, rows, strict=True):
+        if not others and boxes is not None and len(boxes) > 1:
+            tell("one point", name=repr(first.name))
+
+
 def tell_not_understood(
     rows: Sequence[Row], known: Understanding | None, aligner: Aligner, prior: EmbeddingPrior | None
 ) -> None:

@@ -30,7 +30,7 @@ from .drawn_colour import tell_colours
 from .editing import Canvas, Edit, Mode, accepted, editor, to_tensor
 from .embed_scale import EmbedScale
 from .inputs import inputs_of
-from .named import Row, tell_not_understood, understanding_in, words_of
+from .named import Row, tell_not_understood, tell_one_point, understanding_in, words_of
 from .output import FROM_UNIT, PictureOutput
 from .prior import EmbeddingPrior, each, temperature_of
 from .prompts import checked_vector, encode_prompts, generators, mixed_prompts, moved_prompts, picture_seeds
@@ -301,9 +301,8 @@ class PromptedPipeline:
         ready = self.encoded(request)
         rows = self.inputs(ready, apart)
         moving = None if ready.prior_strength == 0 else self.prior
-        for row, (_, boxes, _) in zip(ready.prompts, rows, strict=True):
-            if not apart and len(row) == 1 and boxes is not None and len(boxes) > 1:
-                tell("one point", name=repr(row[0].name))
+        if not apart:
+            tell_one_point(ready.prompts, rows)
         tell_not_understood(rows, understanding_in(checkpoint_folder(self)), self.aligner, moving)
         return ready, rows
 
