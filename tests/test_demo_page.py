@@ -239,7 +239,7 @@ def test_live_follows_the_microphone_and_leaves_a_film(fresh):
         assert {s.type for s in container.streams} == {"video", "audio"}
 
 
-def test_a_way_has_a_timeline_and_three_forms(fresh):
+def test_a_way_has_a_timeline_and_three_forms(fresh, tmp_path):
     fresh.click("#tab-travel")
     assert not fresh.all(".weighted")
     fresh.write("a dog")
@@ -250,6 +250,15 @@ def test_a_way_has_a_timeline_and_three_forms(fresh):
     assert len(fresh.all(".timeline button")) == 3
     fresh.click(".timeline button:last-child")
     fresh.until(lambda: abs(fresh.script("return document.querySelector('#film').currentTime") - 0.25) < 0.02, "the place")
+    fresh.click(".part:last-child .remove")
+    fresh.click("#draw")
+    fresh.wait("#error", "two stations")
+    assert len(fresh.all(".timeline button")) == 3  # the film is still there
+    fresh.click("#tab-edit")
+    Image.new("RGB", (60, 40), "teal").save(tmp_path / "teal.png")
+    fresh.give(tmp_path / "teal.png", by="open")
+    fresh.wait("#strip [aria-current=true]", "teal.png")
+    assert not fresh.all(".timeline")
 
 
 def test_a_film_of_a_sound(fresh):
@@ -460,5 +469,11 @@ def test_what_a_picture_lacks_stands_beside_it_also_on_a_small_window(fresh):
         assert fresh.script("return document.querySelector('#told').getBoundingClientRect().bottom < innerHeight")
     finally:
         fresh.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    fresh.set("steps", 50)
+    fresh.click("#draw")
+    fresh.until(lambda: fresh.all("#picture")[0].get_attribute("alt") == "Preview", "a preview")
+    assert not fresh.all("#told .notes")  # they are of the picture before
+    fresh.click("#stop")
+    assert fresh.wait("#told .notes", "robot")
     fresh.click("#strip li:nth-child(2) button")
     assert not fresh.all("#told .notes")

@@ -6,6 +6,7 @@ import { painter } from "./mask.js";
 const $ = (css, of = document) => of.querySelector(css);
 const $$ = (css, of = document) => [...of.querySelectorAll(css)];
 const make = (tag, values) => Object.assign(document.createElement(tag), values);
+const noted = (textContent) => make("p", { className: "note", textContent });
 const DRAWS = { create: "Draw", edit: "Change it", live: "Start", travel: "Travel", film: "Make the film" };
 const ask = $("#ask");
 let results = [], current = null, running = null, live = null, recorder = null;
@@ -97,8 +98,8 @@ async function readInto(row, file, kind, restoring) {
     if (settings && restoring) {
       fill(settings.kept);
       set({ ...settings, pictures: 1 });
-      $("#status").replaceChildren(make("p", { className: "note", textContent: settings.said }));
-      return show(push({ path: path.path, label: file.name, parts: settings.kept, seed: settings.seed }));
+      const { kept: parts, seed, said } = settings;
+      return show(push({ path: path.path, label: file.name, parts, seed, stage: noted(said).outerHTML }));
     }
     Object.assign(row.prompt, part, { seen, file: path, reading: false });
     describe(row);
@@ -150,7 +151,7 @@ function show(result) {
   $(result.film ? "#film" : "#picture").src = result.url;
   $("#picture").alt = `Drawn from ${title(result)}`;
   if (result.film) $("#film").play().catch(() => {});
-  if (result.stage !== undefined) $("#status").innerHTML = result.stage;
+  $("#status").innerHTML = result.stage ?? "";
   for (const id of ["understood", "seen"]) $(`#${id}`).innerHTML = result[id] ?? "";
   $("#told").replaceChildren(...document.querySelectorAll("#understood .notes")); // beside the picture, also on a small window
   for (const id of ["command", "python"]) $(`#${id}`).textContent = result[id] ?? "";
@@ -178,15 +179,19 @@ async function run(name, more) {
     const preview = $("#status .progress img");
     if (preview && mode() !== "edit") {
       see("picture");
-      $("#picture").src = preview.src;
+      Object.assign($("#picture"), { src: preview.src, alt: "Preview" });
+      $("#told").replaceChildren(); // was of the picture before
     }
   };
   $("#draw").setAttribute("aria-busy", "true");
   try {
     return await call(name, { kept: given(), ...values(name === "animate" ? "film" : name), ...more }, { signal: mine.signal, progress });
   } catch (error) {
-    if (current && running === mine) show(current);
-    $("#status").innerHTML = error.name === "AbortError" ? '<p class="note">Stopped.</p>' : "";
+    if (running === mine) {
+      $("#status").replaceChildren();
+      if (current) show(current);
+      if (error.name === "AbortError") $("#status").prepend(noted("Stopped."));
+    }
     throw error;
   } finally {
     if (running === mine) {
@@ -243,7 +248,7 @@ async function stopLive() {
   $("#draw").textContent = DRAWS[mode()];
   const blob = await (await ended.catch(() => null))?.stop(); // it may not have begun
   const thumb = $("#live").toDataURL("image/jpeg", 0.8);
-  if (blob) show(push({ film: true, url: URL.createObjectURL(blob), name: "live.webm", label: "live", thumb, stage: "" }));
+  if (blob) show(push({ film: true, url: URL.createObjectURL(blob), name: "live.webm", label: "live", thumb }));
   else if (current) show(current);
 }
 
