@@ -305,9 +305,17 @@ def test_stopping_and_mistakes_are_one_line_beside_the_button(fresh, tmp_path):
     fresh.set("pictures", 1)
     fresh.draws(lambda: fresh.click("#draw"))
     (tmp_path / "noise.png").write_bytes(b"\x89PNG nothing" * 40)
-    fresh.give(tmp_path / "noise.png", by="image")
+    (tmp_path / "large.png").write_bytes(bytes(30_000_001))
+    fresh.give(tmp_path / "noise.png", tmp_path / "large.png", by="image")
     said = fresh.wait("#error", "noise.png").text
     assert "/" not in said
+    assert "large.png is too large: at most 30 MB" in said
+    fresh.click("#tab-edit")
+    before = fresh.results()
+    fresh.give(tmp_path / "noise.png", by="open")
+    fresh.wait("#error", "noise.png is not a picture")
+    assert fresh.results() == before
+    fresh.click("#tab-create")
     fresh.script("document.querySelectorAll('.part .remove').forEach(e => e.click())")
     fresh.click("#draw")
     fresh.wait("#error", "nothing to draw")

@@ -44,6 +44,7 @@ export async function moment(values, signal) {
 export const there = (path) => ({ path, name: path.split("/").at(-1), meta: { _type: "gradio.FileData" } });
 
 export async function upload(file) {
+  if (file.size > FACTS.file_bytes) throw new Error(`${file.name} is too large: at most ${FACTS.file_bytes / 1e6} MB`);
   const form = new FormData();
   form.append("files", file, file.name);
   return there((await post("upload", form))[0]);

@@ -109,13 +109,22 @@ async function readInto(row, file, kind, restoring) {
   }
 }
 
+// The path of a picture that is to be painted over.
+async function opened(file) {
+  const { path } = await upload(file);
+  await make("img", { src: address(path) }).decode().catch(() => {
+    throw new Error(`${file.name} is not a picture that this browser shows: give a PNG, JPEG or WebP`);
+  });
+  return path;
+}
+
 // Files of one kind; of those that were dropped or pasted the server finds it out, and Edit opens them.
 const addFiles = guarded(async (files, kind = mode() === "edit" ? "open" : "any") => {
   const wrong = [];
   for (const file of files) {
     const shows = file.type.startsWith("image/"), sort = kind === "open" || (kind === "image" && !shows) ? "any" : kind;
     try {
-      if (kind === "open" && shows) show(push({ path: (await upload(file)).path, label: file.name }));
+      if (kind === "open" && shows) show(push({ path: await opened(file), label: file.name }));
       else await addFile(file, sort, files.length === 1 && (kind === "image" || kind === "any"));
     } catch (error) {
       wrong.push(error.message); // of one; the others are added
