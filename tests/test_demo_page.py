@@ -142,6 +142,15 @@ def test_a_number_that_the_browser_refuses_is_named_beside_the_button(fresh):
     fresh.write("a tree\n")
     assert fresh.wait("#error", "seed").text.startswith("Noise to start from (seed): ")
     assert fresh.script("return document.querySelector('#settings').open")
+    fresh.set("seed", 0)
+    fresh.set("size", 130)
+    fresh.write("a tree\n")
+    fresh.wait("#error", "Size in pixels: ")
+    fresh.click("#tab-travel")  # has no size, and no mistake
+    assert not fresh.all("#error")[0].text
+    fresh.click("#draw")
+    fresh.wait("#error", "two stations")
+    fresh.set("size", "")
     fresh.script("document.querySelector('#settings').open = false")
 
 

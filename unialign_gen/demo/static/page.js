@@ -266,7 +266,11 @@ async function stopLive() {
 function choose(name) {
   ask.elements.mode.value = name;
   if (live && name !== "live") stopLive();
-  for (const e of $$("[data-in]")) e.hidden = !e.dataset.in.split(" ").includes(name);
+  $("#error").textContent = ""; // was of the mode before
+  for (const e of $$("[data-in]")) {
+    e.hidden = !e.dataset.in.split(" ").includes(name);
+    for (const field of $$("input[name]", e)) field.disabled = e.hidden; // a wrong number that nobody sees would stop all
+  }
   $("#draw").textContent = DRAWS[name] ?? "";
   weigh();
   masking();
