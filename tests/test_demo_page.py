@@ -283,6 +283,7 @@ def test_a_film_of_a_sound(fresh):
 
 
 def test_a_word_on_the_map_is_drawn_and_a_prompt_is_placed(fresh):
+    fresh.write("my own words")
     fresh.click("#tab-explore")
     fresh.write("a pony", "#place-text")
     fresh.click("#placing button")
@@ -291,6 +292,12 @@ def test_a_word_on_the_map_is_drawn_and_a_prompt_is_placed(fresh):
     assert len(fresh.all(".charts .bar")) > 5
     found = read_picture(fresh.fetched(fresh.draws(lambda: fresh.click("#map a", "penguin")), "penguin.png")).request
     assert found.prompts[0][0].value == "penguin"
+    words = "return [...document.querySelectorAll('.part .words')].map(e => e.value)"
+    fresh.click("#before")  # what was written is not lost
+    assert fresh.script(words) == ["my own words"]
+    fresh.click(".part .remove")
+    fresh.click("#before")
+    assert fresh.script(words) == ["my own words"]
 
 
 def test_another_model_brings_its_own_steps_and_guidance(fresh):

@@ -80,7 +80,16 @@ function remove(row) {
   weigh();
 }
 
+// What a result, a word of the map or a button takes away can be had back: the rows of now and of before change places.
+let before = [];
+function keep() {
+  if (!given().length) return;
+  before = rows();
+  $("#before").hidden = false;
+}
+
 function fill(found) {
+  keep();
   $("#parts").replaceChildren();
   for (const part of found.length ? found : [{}]) add(part);
 }
@@ -96,6 +105,7 @@ async function readInto(row, file, kind, restoring) {
     const path = file.path ? file : await upload(file);
     const { part, seen, settings } = await call("read", { ...values(), file: path, kind });
     if (settings && restoring) {
+      row.remove();
       fill(settings.kept);
       set({ ...settings, pictures: 1 });
       const { kept: parts, seed, said } = settings;
@@ -307,6 +317,7 @@ const paint = painter($("#mask"), () => values().brush);
 $("#tabs").onchange = ({ target }) => choose(target.value);
 $("#parts").onclick = ({ target }) => {
   if (!target.matches(".remove")) return;
+  keep();
   remove(target.closest(".part"));
   $("[data-kind=text] .words, .remove", $("#parts").lastElementChild).focus();
 };
@@ -327,6 +338,12 @@ ask.elements.model.onchange = () => set(FACTS.models[values().model]);
 $("#stop").onclick = () => running?.abort();
 const another = () => Math.floor(Math.random() * 2 ** 31);
 $("#dice").onclick = () => set({ seed: another() });
+$("#before").onclick = () => {
+  const now = rows();
+  $("#parts").replaceChildren(...before);
+  before = now;
+  weigh();
+};
 $("#words").onclick = () => $(".words", add()).focus();
 for (const chooser of $$("[type=file]")) chooser.onchange = () => {
   addFiles([...chooser.files], chooser.dataset.add);
