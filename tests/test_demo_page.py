@@ -170,6 +170,28 @@ def test_more_seeds_and_more_like_it_and_a_result_as_a_prompt(fresh):
     fresh.until(lambda: "picture-" in fresh.all("#parts")[0].text and fresh.all(".part .heard"), "the result as a part")
 
 
+@pytest.mark.parametrize(
+    ("of", "name", "value", "button", "said"),
+    [
+        ("navigator", "mediaDevices", "undefined", "#record", "https"),
+        ("navigator.mediaDevices", "getUserMedia", "() => Promise.reject({name: 'NotAllowedError'})", "#record", "allow it"),
+        ("navigator.mediaDevices", "getUserMedia", "() => Promise.reject({name: 'NotFoundError'})", "#draw", "was found"),
+        ("window", "isSecureContext", "false", "#draw", "no Live"),
+    ],
+    ids=("http", "refused", "none", "Live over http"),
+)
+def test_why_nothing_can_be_heard_is_said(fresh, of, name, value, button, said):
+    fresh.click("#tab-live")
+    own = f"window.own = Object.getOwnPropertyDescriptor({of}, '{name}')"
+    fresh.script(f"{own}; Object.defineProperty({of}, '{name}', {{value: {value}, configurable: true}})")
+    try:
+        fresh.click(button)
+        fresh.wait("#error", said)
+        assert fresh.all("#draw")[0].text == "Start"
+    finally:
+        fresh.script(f"delete {of}.{name}; if (window.own) Object.defineProperty({of}, '{name}', window.own)")
+
+
 def test_a_recording_is_a_part(fresh):
     fresh.click("#record")
     fresh.wait("#record", "stop")

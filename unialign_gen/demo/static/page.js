@@ -1,6 +1,6 @@
 // The page: prompts on one side, results on the other, and a way to draw for each mode.
 import { FACTS, address, call, there, upload } from "./client.js";
-import { recording, start } from "./live.js";
+import { microphone, recording, start } from "./live.js";
 import { painter } from "./mask.js";
 
 const $ = (css, of = document) => of.querySelector(css);
@@ -352,7 +352,7 @@ for (const chooser of $$("[type=file]")) chooser.onchange = () => {
 $("#clear").onclick = () => paint.clear();
 $("#record").onclick = guarded(async () => {
   if (recorder) return recorder.stop();
-  const stream = await navigator.mediaDevices.getUserMedia({ audio: true }), { recorder: made, recorded } = recording(stream);
+  const stream = await microphone(), { recorder: made, recorded } = recording(stream);
   recorder = made;
   recorder.start();
   $("#record").textContent = "■ stop recording";
