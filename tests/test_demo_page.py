@@ -199,6 +199,11 @@ def test_a_recording_is_a_part(fresh):
     fresh.click("#record")
     assert "Understood as" in fresh.wait(".part .heard").text
     assert "recording.webm" in fresh.all("#parts")[0].text
+    fresh.click("#record")
+    fresh.wait("#record", "stop")
+    time.sleep(1)
+    found = read_picture(fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "recorded.png")).request
+    assert [p.value for p in found.prompts[0]] == ["recording.webm"] * 2  # one was still under way
 
 
 def test_a_file_that_is_still_being_read_counts(fresh):

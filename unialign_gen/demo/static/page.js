@@ -323,6 +323,7 @@ $("#parts").onclick = ({ target }) => {
 };
 ask.onsubmit = guarded(async (event) => {
   event.preventDefault();
+  if (recorder) await record(); // the recording that is under way
   await Promise.all(rows().map((row) => row.prompt.reading)); // what was added counts
   await RUN[mode()]();
 });
@@ -350,8 +351,13 @@ for (const chooser of $$("[type=file]")) chooser.onchange = () => {
   chooser.value = "";
 };
 $("#clear").onclick = () => paint.clear();
-$("#record").onclick = guarded(async () => {
-  if (recorder) return recorder.stop();
+let taken = null; // the recording as a part, once it is one
+const record = () => {
+  if (!recorder) return (taken = take());
+  recorder.stop();
+  return taken;
+};
+const take = guarded(async () => {
   const stream = await microphone(), { recorder: made, recorded } = recording(stream);
   recorder = made;
   recorder.start();
@@ -363,6 +369,7 @@ $("#record").onclick = guarded(async () => {
   const name = sound.type.includes("mp4") ? "recording.m4a" : "recording.webm";
   await addFiles([new File([sound], name, { type: sound.type })], "audio");
 });
+$("#record").onclick = record;
 
 const use = guarded((result) => addFile(there(result.path), "image", false));
 $("#use").onclick = () => use(current);
