@@ -262,12 +262,20 @@ def test_a_painted_part_changes_and_the_rest_stays(fresh):
 
 
 def test_live_follows_the_microphone_and_leaves_a_film(fresh):
-    fresh.click("#tab-live")
     fresh.write("a robot")
+    fresh.set("steps", 50)
     fresh.click("#draw")
+    fresh.wait(".progress", "drawing")
+    fresh.click("#tab-live")
+    fresh.click("#draw")  # ends the drawing
     fresh.until(lambda: fresh.script("return window.liveStats?.pictures > 4"), "pictures")
     fresh.wait("#status", "Heard")
-    film = fresh.draws(lambda: fresh.click("#draw"))
+    assert fresh.all("#live")[0].is_displayed()
+    fresh.draws(lambda: fresh.click("#strip li button"))  # another result stops it, as the button does
+    assert fresh.all("#picture")[0].is_displayed()
+    assert fresh.all("#draw")[0].text == "Draw"
+    fresh.click("#strip li:last-child button")
+    film = fresh.script("return document.querySelector('#download').href")
     stats = fresh.script("return window.liveStats")
     assert stats["failures"] == 0
     assert film.startswith("blob:")

@@ -151,13 +151,19 @@ function push(result) {
   result.url ??= address(result.path);
   const thumb = make("img", { alt: `${result.label}: ${title(result)}`, src: result.thumb ?? result.url, draggable: true });
   thumb.ondragstart = (event) => event.dataTransfer.setData("text/x-result", results.indexOf(result));
-  result.button = make("button", { type: "button", onclick: guarded(() => (show(result), result.prompt?.())) });
+  result.button = make("button", { type: "button", onclick: guarded(() => choice(result)) });
   result.button.append(thumb, result.label);
   const item = make("li");
   item.append(result.button);
   $("#strip").append(item);
   results.push(result);
   return result;
+}
+
+async function choice(result) {
+  if (live) await stopLive();
+  show(result);
+  return result.prompt?.();
 }
 
 const see = (id) => ["picture", "film", "live", "empty"].forEach((other) => ($(`#${other}`).hidden = other !== id));
@@ -243,6 +249,9 @@ const RUN = {
   async live() {
     if (live) return stopLive();
     const sound = lead();
+    running?.abort();
+    running = null; // what it drew would lie over what is heard
+    $("#draw").removeAttribute("aria-busy");
     see("live");
     $("#tools").hidden = true;
     const heard = (names) => {
