@@ -321,7 +321,12 @@ def test_a_word_on_the_map_is_drawn_and_a_prompt_is_placed(fresh):
     fresh.write("my own words")
     fresh.click("#tab-explore")
     fresh.write("a pony", "#place-text")
+    fresh.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     fresh.click("#placing button")
+    box = fresh.wait("#map .spot") and fresh.script("return document.querySelector('#map circle').getBoundingClientRect()")
+    fresh.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert 0 < box["left"] < box["right"] < PHONE["width"]
+    assert 0 < box["top"] < box["bottom"] < PHONE["height"]
     assert fresh.wait("#map .spot").text == "a pony"
     assert "horse" in fresh.wait("#map-near .bar").text
     assert len(fresh.all(".charts .bar")) > 5

@@ -317,6 +317,7 @@ async function explore() {
     const text = $("#place-text").value.trim(), found = await call("place", text ? { text } : { kept: given() });
     $("#map").innerHTML = found.map;
     $("#map-near").innerHTML = found.understood;
+    $("#map circle").scrollIntoView({ block: "center", inline: "center" });
   });
 }
 
