@@ -77,6 +77,7 @@ def test_it_opens_on_pictures_asks_nobody_else_and_is_small(page, served):
     assert sum(size for _, size in found) < 1_000_000
     assert [e for e in page.driver.get_log("browser") if e["level"] == "SEVERE"] == []
     assert {"Paper", "Model card", "Licences", "API"} <= {e.text for e in page.all("header a")}
+    assert page.all("a[role=button]") == []  # the space bar would do nothing
     for link in page.all("header a")[1:]:
         code = "const done = arguments[1]; fetch(arguments[0]).then(r => done(r.status))"
         assert page.driver.execute_async_script(code, link.get_attribute("href")) == 200
