@@ -263,6 +263,11 @@ def test_a_painted_part_changes_and_the_rest_stays(fresh):
     assert changed[256, 256]
     assert not changed[:8].any()
     assert not changed[-8:].any()
+    fresh.set("steps", 1)
+    other = fresh.fetched(fresh.draws(lambda: fresh.click("#seeds"), 4), "other.png")  # of the same edit
+    changed = (np.asarray(Image.open(before)) != np.asarray(Image.open(other))).any(2)
+    assert changed[256, 256]
+    assert not changed[:8].any()
 
 
 def test_live_follows_the_microphone_and_leaves_a_film(fresh):

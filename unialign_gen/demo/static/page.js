@@ -233,11 +233,14 @@ const RUN = {
     if (!given().length && !more.kept) throw new Error("nothing to draw: write something, or add a sound, a picture or a video");
     shown(pictures(await run("create", more)));
   },
-  async edit() {
-    if (!current || current.film) throw new Error("nothing to edit: draw or open a picture first");
-    if (!given().length) throw new Error("say what it becomes: write something, or add a sound or a picture");
-    const mask = await paint.file($("#picture"));
-    shown(pictures(await run("edit", { picture: there(current.path), mask: mask && (await upload(mask)) })));
+  async edit(asked) {
+    if (!asked) {
+      if (!current || current.film) throw new Error("nothing to edit: draw or open a picture first");
+      if (!given().length) throw new Error("say what it becomes: write something, or add a sound or a picture");
+      const mask = await paint.file($("#picture"));
+      asked = { picture: there(current.path), mask: mask && (await upload(mask)), strength: values().strength };
+    }
+    shown(pictures(await run("edit", asked)).map((result) => ({ ...result, edit: asked })));
   },
   travel: async () => shown([film(await run("travel", { mix: values().mix === "lerp" ? "lerp" : "slerp" }), "travel")]),
   async film() {
@@ -388,7 +391,11 @@ function varied() {
   const { prior_temperature, model } = values("create");
   return { pictures: 4, prior_temperature: prior_temperature ?? (FACTS.models[model].prior_strength === null ? null : 1) };
 }
-$("#seeds").onclick = guarded(() => RUN.create({ ...varied(), kept: current.parts ?? given(), seed: Math.max(...results.map((r) => r.seed ?? 0)) + 1 }));
+$("#seeds").onclick = guarded(() => {
+  const seed = Math.max(...results.map((r) => r.seed ?? 0)) + 1;
+  const more = { ...current.edit, ...varied(), kept: current.parts ?? given(), seed };
+  return current.edit ? RUN.edit(more) : RUN.create(more); // an edit is made again, of the same picture
+});
 $("#alike").onclick = guarded(() => RUN.create({ ...varied(), kept: current.parts ?? [], image: there(current.path), mix: "lerp", seed: another() }));
 $("#change").onclick = () => choose("edit");
 $("#status").onclick = ({ target }) => {
