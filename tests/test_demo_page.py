@@ -318,7 +318,18 @@ def test_a_film_of_a_sound(fresh):
     fresh.click("#tab-film")
     add(fresh, SAMPLES / "chicken.flac", "audio")
     fresh.set("rate", 2)
-    film = fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "film.mp4")
+    path = fresh.draws(lambda: fresh.click("#draw"))
+    tools = "return [...document.querySelectorAll('#tools > *')].filter(e => e.checkVisibility()).map(e => e.textContent)"
+    assert fresh.script(tools) == ["Download"]
+    fresh.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    code = "const e = document.querySelector('#status'); return e.scrollHeight - e.clientHeight"
+    assert fresh.script(code) <= 0  # all its files are seen
+    fresh.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    fresh.click("#draw")
+    fresh.until(lambda: fresh.all("#picture")[0].is_displayed(), "a preview")
+    assert fresh.script(tools) == ["Download"]  # it is no result
+    fresh.click("#stop")
+    film = fresh.fetched(path, "film.mp4")
     with av.open(str(film)) as container:
         assert {s.type for s in container.streams} == {"video", "audio"}
     webm = fresh.fetched(fresh.all(".keep a")[2].get_attribute("href"), "film.webm")

@@ -181,6 +181,7 @@ function show(result) {
   $("#told").replaceChildren(...document.querySelectorAll("#understood .notes")); // beside the picture, also on a small window
   for (const id of ["command", "python"]) $(`#${id}`).textContent = result[id] ?? "";
   $("#tools").hidden = false;
+  for (const button of $$("#tools button")) button.hidden = result.film; // they are for pictures
   Object.assign($("#download"), { href: result.url, download: result.name ?? result.path.split("/").at(-1) });
   for (const other of results) other.button.setAttribute("aria-current", other === result);
   const strip = $("#strip"); // not scrollIntoView, which would move the page too
