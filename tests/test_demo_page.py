@@ -317,6 +317,11 @@ def test_a_way_has_a_timeline_and_three_forms(fresh, tmp_path):
 def test_a_film_of_a_sound(fresh):
     fresh.click("#tab-film")
     add(fresh, SAMPLES / "chicken.flac", "audio")
+    fresh.write("a robot")
+    assert not fresh.all(".weighted")  # neither the sound nor what stays alone has a weight that would do something
+    fresh.click("#tab-create")
+    assert fresh.all(".weighted")
+    fresh.click("#tab-film")
     fresh.set("rate", 2)
     path = fresh.draws(lambda: fresh.click("#draw"))
     tools = "return [...document.querySelectorAll('#tools > *')].filter(e => e.checkVisibility()).map(e => e.textContent)"

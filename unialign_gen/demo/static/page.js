@@ -54,7 +54,14 @@ const given = (but) =>
     const { kind, value, embedding } = row.prompt, weight = mode() === "travel" ? 1 : weightOf(row);
     return { kind, value: (kind === "text" ? $(".words", row).value : value).trim(), weight, embedding };
   }).filter(({ kind, value }) => kind !== "text" || value);
-const weigh = () => $("#parts").classList.toggle("weighted", mode() !== "travel" && (given().length > 1 || rows().some((row) => weightOf(row) !== 1)));
+const lead = () => rows().find(({ prompt }) => prompt.kind === "audio" && prompt.file);
+
+function weigh() { // what leads has no weight
+  const first = ["film", "live"].includes(mode()) && lead(), others = rows().filter((row) => row !== first);
+  for (const row of rows()) row.classList.toggle("leads", row === first);
+  const counts = mode() !== "travel" && (given(first).length > 1 || others.some((row) => weightOf(row) !== 1));
+  $("#parts").classList.toggle("weighted", counts);
+}
 
 function add({ weight, ...prompt } = {}) {
   const row = $("#part").content.firstElementChild.cloneNode(true);
@@ -226,8 +233,6 @@ async function run(name, more) {
     }
   }
 }
-
-const lead = () => rows().find(({ prompt }) => prompt.kind === "audio" && prompt.file);
 
 const RUN = {
   async create(more = {}) {
