@@ -81,7 +81,7 @@ export async function start(canvas, sound, options, say, failed) {
   const { recorder, recorded } = recording(film, { mimeType: "video/webm", videoBitsPerSecond: 800_000 });
 
   async function follow() {
-    let previous = "", base = null, parts = null, then = performance.now();
+    let previous = "", lost = "", base = null, parts = null, then = performance.now();
     while (!abort.signal.aborted) {
       if (ear.heard < FIRST * context.sampleRate) {
         await pause(20);
@@ -107,12 +107,13 @@ export async function start(canvas, sound, options, say, failed) {
         if (images.length) gap = 0.7 * gap + 0.3 * ((performance.now() - now) / images.length);
         for (; waiting.length > 2 * PICTURES; stats.dropped++) waiting.shift();
         if (recorder.state === "inactive" && images.length) recorder.start(2000);
+        if (lost) failed((lost = ""));
         say(found.heard);
         await pause(SOONEST - (performance.now() - now));
       } catch (error) {
         if (abort.signal.aborted) return;
         stats.failures++;
-        failed(error.message);
+        failed((lost = error.message));
         await pause(500);
       }
     }
