@@ -125,6 +125,9 @@ def test_the_same_picture_tomorrow_from_its_file(fresh):
     again = fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "again.png")
     assert read_picture(again) == read_picture(first)
     assert same(Image.open(again), Image.open(first))
+    fresh.click("#tab-film")
+    fresh.click("#draw")
+    fresh.wait("#error", "add the sound itself")  # the picture stands for it, and does not hold it
 
 
 def test_numbers_between_steps_and_beyond_sliders_come_back_as_they_are(fresh, starter, tmp_path):

@@ -251,7 +251,8 @@ const RUN = {
   travel: async () => shown([film(await run("travel", { mix: values().mix === "lerp" ? "lerp" : "slerp" }), "travel")]),
   async film() {
     const sound = lead(), { share, rate } = values();
-    if (!sound) throw new Error("nothing to play: add a sound, or record one");
+    const meant = given().some(({ kind }) => kind === "audio"); // by the settings of a picture, which hold no sound
+    if (!sound) throw new Error(`nothing to play: add ${meant ? "the sound itself" : "a sound, or record one"}`);
     const asked = { sound: sound.prompt.file, kept: given(sound), text_weight: share, pictures: rate };
     shown([film(await run("animate", asked), "film")]);
   },
