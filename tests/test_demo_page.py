@@ -251,10 +251,13 @@ def test_a_painted_part_changes_and_the_rest_stays(fresh):
     fresh.script("document.querySelector('#mask').focus()")
     fresh.set("brush", 96)
     fresh.driver.switch_to.active_element.send_keys(" ")  # by keyboard, in the middle
+    spot = "return getComputedStyle(document.querySelector('#mask')).backgroundImage"
+    assert fresh.script(spot) != "none"
     code = """const of = document.querySelector('#mask').getContext('2d').getImageData(118, 118, 20, 20).data;
     return new Set(Array.from({length: 400}, (_, i) => of.slice(4 * i, 4 * i + 4).join())).size"""
     assert fresh.script(code) > 1  # two colours, one of which is seen on any picture
     fresh.write("a cat")
+    assert fresh.script(spot) == "none"  # on the picture it would be taken for a part of it
     fresh.set("steps", 50)
     fresh.click("#draw")
     fresh.wait(".progress", "drawing")
