@@ -77,6 +77,7 @@ def test_it_opens_on_pictures_asks_nobody_else_and_is_small(page, served):
     assert sum(size for _, size in found) < 1_000_000
     assert [e for e in page.driver.get_log("browser") if e["level"] == "SEVERE"] == []
     assert {"Paper", "Model card", "Licences", "API"} <= {e.text for e in page.all("header a")}
+    assert page.all("a[role=button]") == []  # the space bar would do nothing
     for link in page.all("header a")[1:]:
         code = "const done = arguments[1]; fetch(arguments[0]).then(r => done(r.status))"
         assert page.driver.execute_async_script(code, link.get_attribute("href")) == 200
@@ -124,6 +125,9 @@ def test_the_same_picture_tomorrow_from_its_file(fresh):
     again = fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "again.png")
     assert read_picture(again) == read_picture(first)
     assert same(Image.open(again), Image.open(first))
+    fresh.click("#tab-film")
+    fresh.click("#draw")
+    fresh.wait("#error", "add the sound itself")  # the picture stands for it, and does not hold it
 
 
 def test_numbers_between_steps_and_beyond_sliders_come_back_as_they_are(fresh, starter, tmp_path):
@@ -142,6 +146,15 @@ def test_a_number_that_the_browser_refuses_is_named_beside_the_button(fresh):
     fresh.write("a tree\n")
     assert fresh.wait("#error", "seed").text.startswith("Noise to start from (seed): ")
     assert fresh.script("return document.querySelector('#settings').open")
+    fresh.set("seed", 0)
+    fresh.set("size", 130)
+    fresh.write("a tree\n")
+    fresh.wait("#error", "Size in pixels: ")
+    fresh.click("#tab-travel")  # has no size, and no mistake
+    assert not fresh.all("#error")[0].text
+    fresh.click("#draw")
+    fresh.wait("#error", "two stations")
+    fresh.set("size", "")
     fresh.script("document.querySelector('#settings').open = false")
 
 
@@ -161,6 +174,28 @@ def test_more_seeds_and_more_like_it_and_a_result_as_a_prompt(fresh):
     fresh.until(lambda: "picture-" in fresh.all("#parts")[0].text and fresh.all(".part .heard"), "the result as a part")
 
 
+@pytest.mark.parametrize(
+    ("of", "name", "value", "button", "said"),
+    [
+        ("navigator", "mediaDevices", "undefined", "#record", "https"),
+        ("navigator.mediaDevices", "getUserMedia", "() => Promise.reject({name: 'NotAllowedError'})", "#record", "allow it"),
+        ("navigator.mediaDevices", "getUserMedia", "() => Promise.reject({name: 'NotFoundError'})", "#draw", "was found"),
+        ("window", "isSecureContext", "false", "#draw", "no Live"),
+    ],
+    ids=("http", "refused", "none", "Live over http"),
+)
+def test_why_nothing_can_be_heard_is_said(fresh, of, name, value, button, said):
+    fresh.click("#tab-live")
+    own = f"window.own = Object.getOwnPropertyDescriptor({of}, '{name}')"
+    fresh.script(f"{own}; Object.defineProperty({of}, '{name}', {{value: {value}, configurable: true}})")
+    try:
+        fresh.click(button)
+        fresh.wait("#error", said)
+        assert fresh.all("#draw")[0].text == "Start"
+    finally:
+        fresh.script(f"delete {of}.{name}; if (window.own) Object.defineProperty({of}, '{name}', window.own)")
+
+
 def test_a_recording_is_a_part(fresh):
     fresh.click("#record")
     fresh.wait("#record", "stop")
@@ -168,6 +203,11 @@ def test_a_recording_is_a_part(fresh):
     fresh.click("#record")
     assert "Understood as" in fresh.wait(".part .heard").text
     assert "recording.webm" in fresh.all("#parts")[0].text
+    fresh.click("#record")
+    fresh.wait("#record", "stop")
+    time.sleep(1)
+    found = read_picture(fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "recorded.png")).request
+    assert [p.value for p in found.prompts[0]] == ["recording.webm"] * 2  # one was still under way
 
 
 def test_a_file_that_is_still_being_read_counts(fresh):
@@ -211,7 +251,13 @@ def test_a_painted_part_changes_and_the_rest_stays(fresh):
     fresh.script("document.querySelector('#mask').focus()")
     fresh.set("brush", 96)
     fresh.driver.switch_to.active_element.send_keys(" ")  # by keyboard, in the middle
+    spot = "return getComputedStyle(document.querySelector('#mask')).backgroundImage"
+    assert fresh.script(spot) != "none"
+    code = """const of = document.querySelector('#mask').getContext('2d').getImageData(118, 118, 20, 20).data;
+    return new Set(Array.from({length: 400}, (_, i) => of.slice(4 * i, 4 * i + 4).join())).size"""
+    assert fresh.script(code) > 1  # two colours, one of which is seen on any picture
     fresh.write("a cat")
+    assert fresh.script(spot) == "none"  # on the picture it would be taken for a part of it
     fresh.set("steps", 50)
     fresh.click("#draw")
     fresh.wait(".progress", "drawing")
@@ -223,23 +269,39 @@ def test_a_painted_part_changes_and_the_rest_stays(fresh):
     assert changed[256, 256]
     assert not changed[:8].any()
     assert not changed[-8:].any()
+    fresh.set("steps", 1)
+    other = fresh.fetched(fresh.draws(lambda: fresh.click("#seeds"), 4), "other.png")  # of the same edit
+    changed = (np.asarray(Image.open(before)) != np.asarray(Image.open(other))).any(2)
+    assert changed[256, 256]
+    assert not changed[:8].any()
 
 
 def test_live_follows_the_microphone_and_leaves_a_film(fresh):
-    fresh.click("#tab-live")
     fresh.write("a robot")
+    fresh.set("steps", 50)
     fresh.click("#draw")
+    fresh.wait(".progress", "drawing")
+    fresh.click("#tab-live")
+    fresh.click("#draw")  # ends the drawing
     fresh.until(lambda: fresh.script("return window.liveStats?.pictures > 4"), "pictures")
     fresh.wait("#status", "Heard")
-    film = fresh.draws(lambda: fresh.click("#draw"))
+    fresh.script("const real = fetch; window.fetch = () => ((window.fetch = real), Promise.reject(new TypeError('Failed')))")
+    fresh.wait("#error", "the connection broke off")
+    fresh.until(lambda: not fresh.all("#error")[0].text, "pictures again")
+    assert fresh.all("#live")[0].is_displayed()
+    fresh.draws(lambda: fresh.click("#strip li button"))  # another result stops it, as the button does
+    assert fresh.all("#picture")[0].is_displayed()
+    assert fresh.all("#draw")[0].text == "Draw"
+    fresh.click("#strip li:last-child button")
+    film = fresh.script("return document.querySelector('#download').href")
     stats = fresh.script("return window.liveStats")
-    assert stats["failures"] == 0
+    assert stats["failures"] == 1
     assert film.startswith("blob:")
     with av.open(str(fresh.fetched(film, "live.webm"))) as container:
         assert {s.type for s in container.streams} == {"video", "audio"}
 
 
-def test_a_way_has_a_timeline_and_three_forms(fresh):
+def test_a_way_has_a_timeline_and_three_forms(fresh, tmp_path):
     fresh.click("#tab-travel")
     assert not fresh.all(".weighted")
     fresh.write("a dog")
@@ -250,13 +312,38 @@ def test_a_way_has_a_timeline_and_three_forms(fresh):
     assert len(fresh.all(".timeline button")) == 3
     fresh.click(".timeline button:last-child")
     fresh.until(lambda: abs(fresh.script("return document.querySelector('#film').currentTime") - 0.25) < 0.02, "the place")
+    fresh.click(".part:last-child .remove")
+    fresh.click("#draw")
+    fresh.wait("#error", "two stations")
+    assert len(fresh.all(".timeline button")) == 3  # the film is still there
+    fresh.click("#tab-edit")
+    Image.new("RGB", (60, 40), "teal").save(tmp_path / "teal.png")
+    fresh.give(tmp_path / "teal.png", by="open")
+    fresh.wait("#strip [aria-current=true]", "teal.png")
+    assert not fresh.all(".timeline")
 
 
 def test_a_film_of_a_sound(fresh):
     fresh.click("#tab-film")
     add(fresh, SAMPLES / "chicken.flac", "audio")
+    fresh.write("a robot")
+    assert not fresh.all(".weighted")  # neither the sound nor what stays alone has a weight that would do something
+    fresh.click("#tab-create")
+    assert fresh.all(".weighted")
+    fresh.click("#tab-film")
     fresh.set("rate", 2)
-    film = fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "film.mp4")
+    path = fresh.draws(lambda: fresh.click("#draw"))
+    tools = "return [...document.querySelectorAll('#tools > *')].filter(e => e.checkVisibility()).map(e => e.textContent)"
+    assert fresh.script(tools) == ["Download"]
+    fresh.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    code = "const e = document.querySelector('#status'); return e.scrollHeight - e.clientHeight"
+    assert fresh.script(code) <= 0  # all its files are seen
+    fresh.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    fresh.click("#draw")
+    fresh.until(lambda: fresh.all("#picture")[0].is_displayed(), "a preview")
+    assert fresh.script(tools) == ["Download"]  # it is no result
+    fresh.click("#stop")
+    film = fresh.fetched(path, "film.mp4")
     with av.open(str(film)) as container:
         assert {s.type for s in container.streams} == {"video", "audio"}
     webm = fresh.fetched(fresh.all(".keep a")[2].get_attribute("href"), "film.webm")
@@ -265,14 +352,26 @@ def test_a_film_of_a_sound(fresh):
 
 
 def test_a_word_on_the_map_is_drawn_and_a_prompt_is_placed(fresh):
+    fresh.write("my own words")
     fresh.click("#tab-explore")
     fresh.write("a pony", "#place-text")
+    fresh.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     fresh.click("#placing button")
+    box = fresh.wait("#map .spot") and fresh.script("return document.querySelector('#map circle').getBoundingClientRect()")
+    fresh.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert 0 < box["left"] < box["right"] < PHONE["width"]
+    assert 0 < box["top"] < box["bottom"] < PHONE["height"]
     assert fresh.wait("#map .spot").text == "a pony"
     assert "horse" in fresh.wait("#map-near .bar").text
     assert len(fresh.all(".charts .bar")) > 5
     found = read_picture(fresh.fetched(fresh.draws(lambda: fresh.click("#map a", "penguin")), "penguin.png")).request
     assert found.prompts[0][0].value == "penguin"
+    words = "return [...document.querySelectorAll('.part .words')].map(e => e.value)"
+    fresh.click("#before")  # what was written is not lost
+    assert fresh.script(words) == ["my own words"]
+    fresh.click(".part .remove")
+    fresh.click("#before")
+    assert fresh.script(words) == ["my own words"]
 
 
 def test_another_model_brings_its_own_steps_and_guidance(fresh):
@@ -296,9 +395,17 @@ def test_stopping_and_mistakes_are_one_line_beside_the_button(fresh, tmp_path):
     fresh.set("pictures", 1)
     fresh.draws(lambda: fresh.click("#draw"))
     (tmp_path / "noise.png").write_bytes(b"\x89PNG nothing" * 40)
-    fresh.give(tmp_path / "noise.png", by="image")
+    (tmp_path / "large.png").write_bytes(bytes(30_000_001))
+    fresh.give(tmp_path / "noise.png", tmp_path / "large.png", by="image")
     said = fresh.wait("#error", "noise.png").text
     assert "/" not in said
+    assert "large.png is too large: at most 30 MB" in said
+    fresh.click("#tab-edit")
+    before = fresh.results()
+    fresh.give(tmp_path / "noise.png", by="open")
+    fresh.wait("#error", "noise.png is not a picture")
+    assert fresh.results() == before
+    fresh.click("#tab-create")
     fresh.script("document.querySelectorAll('.part .remove').forEach(e => e.click())")
     fresh.click("#draw")
     fresh.wait("#error", "nothing to draw")
@@ -460,5 +567,11 @@ def test_what_a_picture_lacks_stands_beside_it_also_on_a_small_window(fresh):
         assert fresh.script("return document.querySelector('#told').getBoundingClientRect().bottom < innerHeight")
     finally:
         fresh.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    fresh.set("steps", 50)
+    fresh.click("#draw")
+    fresh.until(lambda: fresh.all("#picture")[0].get_attribute("alt") == "Preview", "a preview")
+    assert not fresh.all("#told .notes")  # they are of the picture before
+    fresh.click("#stop")
+    assert fresh.wait("#told .notes", "robot")
     fresh.click("#strip li:nth-child(2) button")
     assert not fresh.all("#told .notes")

@@ -33,6 +33,7 @@ def page_routes(context: AppContext, opening: Opening) -> list[Any]:
     cards = {"card": "starter/README.md", "licences": "starter/ATTRIBUTION.tsv", "samples": "samples/README.md"}
     facts = {
         "kinds": KINDS,
+        "file_bytes": context.limits.file_bytes,
         "models": {
             n: {"steps": m.steps, "guidance": m.guidance, "best_of": m.best_of, "prior_strength": m.prior}
             for n, m in models.items()

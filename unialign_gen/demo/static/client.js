@@ -6,8 +6,12 @@ const plain = (html) => new DOMParser().parseFromString(html ?? "this did not wo
 
 const json = (data) => new Blob([JSON.stringify(data)], { type: "application/json" });
 
+const BROKEN = "the connection broke off: try again";
+
 async function post(path, body, signal) {
-  const answer = await fetch(`gradio_api/${path}`, { method: "POST", body, signal });
+  const answer = await fetch(`gradio_api/${path}`, { method: "POST", body, signal }).catch((error) => {
+    throw error.name === "AbortError" ? error : new Error(BROKEN);
+  });
   if (answer.ok) return answer.json();
   const { detail, error } = await answer.json().catch(() => ({}));
   throw new Error(typeof (detail ?? error) === "string" ? plain(detail ?? error) : `the server answers ${answer.status}: try again`);
@@ -27,7 +31,7 @@ export async function call(name, values, { signal, progress } = {}) {
       answers.addEventListener("complete", ({ data }) => done(named(data)));
       answers.onerror = ({ data }) => {
         const found = data && JSON.parse(data);
-        failed(new Error(data ? plain(found?.error ?? found) : "the connection broke off: try again"));
+        failed(new Error(data ? plain(found?.error ?? found) : BROKEN));
       };
     });
   } finally {
@@ -44,6 +48,7 @@ export async function moment(values, signal) {
 export const there = (path) => ({ path, name: path.split("/").at(-1), meta: { _type: "gradio.FileData" } });
 
 export async function upload(file) {
+  if (file.size > FACTS.file_bytes) throw new Error(`${file.name} is too large: at most ${FACTS.file_bytes / 1e6} MB`);
   const form = new FormData();
   form.append("files", file, file.name);
   return there((await post("upload", form))[0]);

@@ -13,6 +13,18 @@ export function recording(stream, options) {
   return { recorder, recorded };
 }
 
+const SECURE = "the browser allows this on pages over https, and of this machine, only";
+
+export async function microphone(audio = true) {
+  if (!navigator.mediaDevices) throw new Error(`no microphone: ${SECURE}`);
+  try {
+    return await navigator.mediaDevices.getUserMedia({ audio });
+  } catch (error) {
+    const refused = "the browser was told to refuse the microphone: allow it in its settings for this page";
+    throw new Error(error.name === "NotAllowedError" ? refused : "no microphone was found that can be heard");
+  }
+}
+
 // The last seconds of a source, as base64 of 16-bit samples at RATE.
 class Ear {
   constructor(rate) {
@@ -33,9 +45,10 @@ class Ear {
 
 // Starts; `options()` gives the form's values and the parts that stay, at any time. Resolves to { stop, stats }; stop gives the film.
 export async function start(canvas, sound, options, say, failed) {
+  if (!isSecureContext) throw new Error(`no Live: ${SECURE}`);
   const started = performance.now(), context = new AudioContext(), ear = new Ear(context.sampleRate), abort = new AbortController();
   const player = sound && Object.assign(new Audio(sound), { loop: true });
-  const stream = sound ? null : await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false } });
+  const stream = sound ? null : await microphone({ echoCancellation: false, noiseSuppression: false });
   const source = sound ? context.createMediaElementSource(player) : context.createMediaStreamSource(stream);
   if (sound) source.connect(context.destination);
   await context.audioWorklet.addModule("page/worklet.js");
@@ -68,7 +81,7 @@ export async function start(canvas, sound, options, say, failed) {
   const { recorder, recorded } = recording(film, { mimeType: "video/webm", videoBitsPerSecond: 800_000 });
 
   async function follow() {
-    let previous = "", base = null, parts = null, then = performance.now();
+    let previous = "", lost = "", base = null, parts = null, then = performance.now();
     while (!abort.signal.aborted) {
       if (ear.heard < FIRST * context.sampleRate) {
         await pause(20);
@@ -94,12 +107,13 @@ export async function start(canvas, sound, options, say, failed) {
         if (images.length) gap = 0.7 * gap + 0.3 * ((performance.now() - now) / images.length);
         for (; waiting.length > 2 * PICTURES; stats.dropped++) waiting.shift();
         if (recorder.state === "inactive" && images.length) recorder.start(2000);
+        if (lost) failed((lost = ""));
         say(found.heard);
         await pause(SOONEST - (performance.now() - now));
       } catch (error) {
         if (abort.signal.aborted) return;
         stats.failures++;
-        failed(error.message);
+        failed((lost = error.message));
         await pause(500);
       }
     }

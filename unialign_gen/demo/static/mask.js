@@ -2,10 +2,16 @@
 
 export function painter(canvas, width) {
   const context = canvas.getContext("2d"), inside = (v) => Math.min(256, Math.max(0, v));
+  const tile = Object.assign(document.createElement("canvas"), { width: 8, height: 8 }), on = tile.getContext("2d");
+  for (const [colour, wide] of [["#e11d48", 8], ["#fff", 4]]) {
+    on.fillStyle = colour;
+    on.fillRect(0, 0, wide, 8);
+  }
+  const stripes = context.createPattern(tile, "repeat"); // of two colours: one would be lost on a picture of that colour
   let last = null, spot = { x: 128, y: 128 }, painted = false;
 
   function paint(to, from = to) {
-    Object.assign(context, { strokeStyle: "#e11d48", lineWidth: width(), lineCap: "round" });
+    Object.assign(context, { strokeStyle: stripes, lineWidth: width(), lineCap: "round" });
     context.beginPath();
     context.moveTo(from.x, from.y);
     context.lineTo(to.x + 0.01, to.y);

@@ -1,11 +1,12 @@
 // The page: prompts on one side, results on the other, and a way to draw for each mode.
 import { FACTS, address, call, there, upload } from "./client.js";
-import { recording, start } from "./live.js";
+import { microphone, recording, start } from "./live.js";
 import { painter } from "./mask.js";
 
 const $ = (css, of = document) => of.querySelector(css);
 const $$ = (css, of = document) => [...of.querySelectorAll(css)];
 const make = (tag, values) => Object.assign(document.createElement(tag), values);
+const noted = (textContent) => make("p", { className: "note", textContent });
 const DRAWS = { create: "Draw", edit: "Change it", live: "Start", travel: "Travel", film: "Make the film" };
 const ask = $("#ask");
 let results = [], current = null, running = null, live = null, recorder = null;
@@ -53,7 +54,14 @@ const given = (but) =>
     const { kind, value, embedding } = row.prompt, weight = mode() === "travel" ? 1 : weightOf(row);
     return { kind, value: (kind === "text" ? $(".words", row).value : value).trim(), weight, embedding };
   }).filter(({ kind, value }) => kind !== "text" || value);
-const weigh = () => $("#parts").classList.toggle("weighted", mode() !== "travel" && (given().length > 1 || rows().some((row) => weightOf(row) !== 1)));
+const lead = () => rows().find(({ prompt }) => prompt.kind === "audio" && prompt.file);
+
+function weigh() { // what leads has no weight
+  const first = ["film", "live"].includes(mode()) && lead(), others = rows().filter((row) => row !== first);
+  for (const row of rows()) row.classList.toggle("leads", row === first);
+  const counts = mode() !== "travel" && (given(first).length > 1 || others.some((row) => weightOf(row) !== 1));
+  $("#parts").classList.toggle("weighted", counts);
+}
 
 function add({ weight, ...prompt } = {}) {
   const row = $("#part").content.firstElementChild.cloneNode(true);
@@ -79,7 +87,16 @@ function remove(row) {
   weigh();
 }
 
+// What a result, a word of the map or a button takes away can be had back: the rows of now and of before change places.
+let before = [];
+function keep() {
+  if (!given().length) return;
+  before = rows();
+  $("#before").hidden = false;
+}
+
 function fill(found) {
+  keep();
   $("#parts").replaceChildren();
   for (const part of found.length ? found : [{}]) add(part);
 }
@@ -95,10 +112,11 @@ async function readInto(row, file, kind, restoring) {
     const path = file.path ? file : await upload(file);
     const { part, seen, settings } = await call("read", { ...values(), file: path, kind });
     if (settings && restoring) {
+      row.remove();
       fill(settings.kept);
       set({ ...settings, pictures: 1 });
-      $("#status").replaceChildren(make("p", { className: "note", textContent: settings.said }));
-      return show(push({ path: path.path, label: file.name, parts: settings.kept, seed: settings.seed }));
+      const { kept: parts, seed, said } = settings;
+      return show(push({ path: path.path, label: file.name, parts, seed, stage: noted(said).outerHTML }));
     }
     Object.assign(row.prompt, part, { seen, file: path, reading: false });
     describe(row);
@@ -108,13 +126,22 @@ async function readInto(row, file, kind, restoring) {
   }
 }
 
+// The path of a picture that is to be painted over.
+async function opened(file) {
+  const { path } = await upload(file);
+  await make("img", { src: address(path) }).decode().catch(() => {
+    throw new Error(`${file.name} is not a picture that this browser shows: give a PNG, JPEG or WebP`);
+  });
+  return path;
+}
+
 // Files of one kind; of those that were dropped or pasted the server finds it out, and Edit opens them.
 const addFiles = guarded(async (files, kind = mode() === "edit" ? "open" : "any") => {
   const wrong = [];
   for (const file of files) {
     const shows = file.type.startsWith("image/"), sort = kind === "open" || (kind === "image" && !shows) ? "any" : kind;
     try {
-      if (kind === "open" && shows) show(push({ path: (await upload(file)).path, label: file.name }));
+      if (kind === "open" && shows) show(push({ path: await opened(file), label: file.name }));
       else await addFile(file, sort, files.length === 1 && (kind === "image" || kind === "any"));
     } catch (error) {
       wrong.push(error.message); // of one; the others are added
@@ -131,13 +158,19 @@ function push(result) {
   result.url ??= address(result.path);
   const thumb = make("img", { alt: `${result.label}: ${title(result)}`, src: result.thumb ?? result.url, draggable: true });
   thumb.ondragstart = (event) => event.dataTransfer.setData("text/x-result", results.indexOf(result));
-  result.button = make("button", { type: "button", onclick: guarded(() => (show(result), result.prompt?.())) });
+  result.button = make("button", { type: "button", onclick: guarded(() => choice(result)) });
   result.button.append(thumb, result.label);
   const item = make("li");
   item.append(result.button);
   $("#strip").append(item);
   results.push(result);
   return result;
+}
+
+async function choice(result) {
+  if (live) await stopLive();
+  show(result);
+  return result.prompt?.();
 }
 
 const see = (id) => ["picture", "film", "live", "empty"].forEach((other) => ($(`#${other}`).hidden = other !== id));
@@ -150,11 +183,12 @@ function show(result) {
   $(result.film ? "#film" : "#picture").src = result.url;
   $("#picture").alt = `Drawn from ${title(result)}`;
   if (result.film) $("#film").play().catch(() => {});
-  if (result.stage !== undefined) $("#status").innerHTML = result.stage;
+  $("#status").innerHTML = result.stage ?? "";
   for (const id of ["understood", "seen"]) $(`#${id}`).innerHTML = result[id] ?? "";
   $("#told").replaceChildren(...document.querySelectorAll("#understood .notes")); // beside the picture, also on a small window
   for (const id of ["command", "python"]) $(`#${id}`).textContent = result[id] ?? "";
   $("#tools").hidden = false;
+  for (const button of $$("#tools button")) button.hidden = result.film; // they are for pictures
   Object.assign($("#download"), { href: result.url, download: result.name ?? result.path.split("/").at(-1) });
   for (const other of results) other.button.setAttribute("aria-current", other === result);
   const strip = $("#strip"); // not scrollIntoView, which would move the page too
@@ -178,15 +212,19 @@ async function run(name, more) {
     const preview = $("#status .progress img");
     if (preview && mode() !== "edit") {
       see("picture");
-      $("#picture").src = preview.src;
+      Object.assign($("#picture"), { src: preview.src, alt: "Preview" });
+      $("#told").replaceChildren(); // was of the picture before
     }
   };
   $("#draw").setAttribute("aria-busy", "true");
   try {
     return await call(name, { kept: given(), ...values(name === "animate" ? "film" : name), ...more }, { signal: mine.signal, progress });
   } catch (error) {
-    if (current && running === mine) show(current);
-    $("#status").innerHTML = error.name === "AbortError" ? '<p class="note">Stopped.</p>' : "";
+    if (running === mine) {
+      $("#status").replaceChildren();
+      if (current) show(current);
+      if (error.name === "AbortError") $("#status").prepend(noted("Stopped."));
+    }
     throw error;
   } finally {
     if (running === mine) {
@@ -196,29 +234,34 @@ async function run(name, more) {
   }
 }
 
-const lead = () => rows().find(({ prompt }) => prompt.kind === "audio" && prompt.file);
-
 const RUN = {
   async create(more = {}) {
     if (!given().length && !more.kept) throw new Error("nothing to draw: write something, or add a sound, a picture or a video");
     shown(pictures(await run("create", more)));
   },
-  async edit() {
-    if (!current || current.film) throw new Error("nothing to edit: draw or open a picture first");
-    if (!given().length) throw new Error("say what it becomes: write something, or add a sound or a picture");
-    const mask = await paint.file($("#picture"));
-    shown(pictures(await run("edit", { picture: there(current.path), mask: mask && (await upload(mask)) })));
+  async edit(asked) {
+    if (!asked) {
+      if (!current || current.film) throw new Error("nothing to edit: draw or open a picture first");
+      if (!given().length) throw new Error("say what it becomes: write something, or add a sound or a picture");
+      const mask = await paint.file($("#picture"));
+      asked = { picture: there(current.path), mask: mask && (await upload(mask)), strength: values().strength };
+    }
+    shown(pictures(await run("edit", asked)).map((result) => ({ ...result, edit: asked })));
   },
   travel: async () => shown([film(await run("travel", { mix: values().mix === "lerp" ? "lerp" : "slerp" }), "travel")]),
   async film() {
     const sound = lead(), { share, rate } = values();
-    if (!sound) throw new Error("nothing to play: add a sound, or record one");
+    const meant = given().some(({ kind }) => kind === "audio"); // by the settings of a picture, which hold no sound
+    if (!sound) throw new Error(`nothing to play: add ${meant ? "the sound itself" : "a sound, or record one"}`);
     const asked = { sound: sound.prompt.file, kept: given(sound), text_weight: share, pictures: rate };
     shown([film(await run("animate", asked), "film")]);
   },
   async live() {
     if (live) return stopLive();
     const sound = lead();
+    running?.abort();
+    running = null; // what it drew would lie over what is heard
+    $("#draw").removeAttribute("aria-busy");
     see("live");
     $("#tools").hidden = true;
     const heard = (names) => {
@@ -243,7 +286,7 @@ async function stopLive() {
   $("#draw").textContent = DRAWS[mode()];
   const blob = await (await ended.catch(() => null))?.stop(); // it may not have begun
   const thumb = $("#live").toDataURL("image/jpeg", 0.8);
-  if (blob) show(push({ film: true, url: URL.createObjectURL(blob), name: "live.webm", label: "live", thumb, stage: "" }));
+  if (blob) show(push({ film: true, url: URL.createObjectURL(blob), name: "live.webm", label: "live", thumb }));
   else if (current) show(current);
 }
 
@@ -252,7 +295,11 @@ async function stopLive() {
 function choose(name) {
   ask.elements.mode.value = name;
   if (live && name !== "live") stopLive();
-  for (const e of $$("[data-in]")) e.hidden = !e.dataset.in.split(" ").includes(name);
+  $("#error").textContent = ""; // was of the mode before
+  for (const e of $$("[data-in]")) {
+    e.hidden = !e.dataset.in.split(" ").includes(name);
+    for (const field of $$("input[name]", e)) field.disabled = e.hidden; // a wrong number that nobody sees would stop all
+  }
   $("#draw").textContent = DRAWS[name] ?? "";
   weigh();
   masking();
@@ -280,6 +327,7 @@ async function explore() {
     const text = $("#place-text").value.trim(), found = await call("place", text ? { text } : { kept: given() });
     $("#map").innerHTML = found.map;
     $("#map-near").innerHTML = found.understood;
+    $("#map circle").scrollIntoView({ block: "center", inline: "center" });
   });
 }
 
@@ -289,11 +337,13 @@ const paint = painter($("#mask"), () => values().brush);
 $("#tabs").onchange = ({ target }) => choose(target.value);
 $("#parts").onclick = ({ target }) => {
   if (!target.matches(".remove")) return;
+  keep();
   remove(target.closest(".part"));
   $("[data-kind=text] .words, .remove", $("#parts").lastElementChild).focus();
 };
 ask.onsubmit = guarded(async (event) => {
   event.preventDefault();
+  if (recorder) await record(); // the recording that is under way
   await Promise.all(rows().map((row) => row.prompt.reading)); // what was added counts
   await RUN[mode()]();
 });
@@ -309,15 +359,26 @@ ask.elements.model.onchange = () => set(FACTS.models[values().model]);
 $("#stop").onclick = () => running?.abort();
 const another = () => Math.floor(Math.random() * 2 ** 31);
 $("#dice").onclick = () => set({ seed: another() });
+$("#before").onclick = () => {
+  const now = rows();
+  $("#parts").replaceChildren(...before);
+  before = now;
+  weigh();
+};
 $("#words").onclick = () => $(".words", add()).focus();
 for (const chooser of $$("[type=file]")) chooser.onchange = () => {
   addFiles([...chooser.files], chooser.dataset.add);
   chooser.value = "";
 };
 $("#clear").onclick = () => paint.clear();
-$("#record").onclick = guarded(async () => {
-  if (recorder) return recorder.stop();
-  const stream = await navigator.mediaDevices.getUserMedia({ audio: true }), { recorder: made, recorded } = recording(stream);
+let taken = null; // the recording as a part, once it is one
+const record = () => {
+  if (!recorder) return (taken = take());
+  recorder.stop();
+  return taken;
+};
+const take = guarded(async () => {
+  const stream = await microphone(), { recorder: made, recorded } = recording(stream);
   recorder = made;
   recorder.start();
   $("#record").textContent = "■ stop recording";
@@ -328,6 +389,7 @@ $("#record").onclick = guarded(async () => {
   const name = sound.type.includes("mp4") ? "recording.m4a" : "recording.webm";
   await addFiles([new File([sound], name, { type: sound.type })], "audio");
 });
+$("#record").onclick = record;
 
 const use = guarded((result) => addFile(there(result.path), "image", false));
 $("#use").onclick = () => use(current);
@@ -336,7 +398,11 @@ function varied() {
   const { prior_temperature, model } = values("create");
   return { pictures: 4, prior_temperature: prior_temperature ?? (FACTS.models[model].prior_strength === null ? null : 1) };
 }
-$("#seeds").onclick = guarded(() => RUN.create({ ...varied(), kept: current.parts ?? given(), seed: Math.max(...results.map((r) => r.seed ?? 0)) + 1 }));
+$("#seeds").onclick = guarded(() => {
+  const seed = Math.max(...results.map((r) => r.seed ?? 0)) + 1;
+  const more = { ...current.edit, ...varied(), kept: current.parts ?? given(), seed };
+  return current.edit ? RUN.edit(more) : RUN.create(more); // an edit is made again, of the same picture
+});
 $("#alike").onclick = guarded(() => RUN.create({ ...varied(), kept: current.parts ?? [], image: there(current.path), mix: "lerp", seed: another() }));
 $("#change").onclick = () => choose("edit");
 $("#status").onclick = ({ target }) => {
