@@ -54,8 +54,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
 
     and what the prompt does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. The
     noise is Gaussian or, where the prior keeps `pictures`, how one of those of the likeliest thing differs from it: a point
-    where a picture was is drawn better than one where none was. Seeds that follow each other go through all of them, those
-    nearest to the prompt first, before any repeats. A thing that has fewer than four stays at its mean. There is the less
+    where a picture was is drawn better than one where none was. A picture as a prompt has those of all things of the kind.
+    Seeds that follow each other go through all of them, those nearest to the prompt first, before any repeats. A thing that has fewer than four stays at its mean. There is the less
     noise along the directions of colours the more the prompt says one, and the less at all the more it says a layout. The
     result is brought back to norm 1.
 
@@ -231,7 +231,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         apart = (e - known) @ whitening  # r W
         layout = self._said(apart, "layout")
         said = layout * apart
-        noise = temperature * self._noise(apart, thing, draw) if temperature else torch.zeros_like(apart)
+        noise = temperature * self._noise(apart, thing, draw, picture) if temperature else torch.zeros_like(apart)
         if self.config["colours"]:
             colour = 1.0 if picture else self._said(apart, "colour")
             said = said + (1 - layout) * colour * self._coloured(apart)
@@ -247,12 +247,18 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         logits[0] += math.log(len(shifts) * (1 - SAID[name]) / SAID[name])
         return 1 - float(logits.softmax(0)[0])
 
-    def _noise(self, apart: Tensor, thing: int, draw: Draw) -> Tensor:
-        """How another picture of the same thing might differ (d,), in whitened coordinates; `apart` is how the prompt does."""
+    def _noise(self, apart: Tensor, thing: int, draw: Draw, picture: bool) -> Tensor:
+        """How another picture of the same thing, or for a picture of the same kind of things, might differ from the thing (d,),
+        in whitened coordinates; `apart` is how the prompt does.
+        """
         if not self.config["pictures"]:
             generator = torch.Generator().manual_seed(draw ^ STREAM) if isinstance(draw, int) else draw
             return torch.randn(len(apart), generator=generator, device=generator.device if generator else "cpu").to(apart)
-        own = self.deviations[self.shows == thing].to(apart)
+        of, shows = self.shows == thing, self.shows
+        if picture and self.config["kinds"]:
+            of = self.kind_of[shows] == self.kind_of[thing]
+        between = (self.points[shows[of]] - self.points[thing]).to(apart) @ self.whitening.to(apart)
+        own = self.deviations[of].to(apart) + between
         if len(own) < FEWEST:
             return torch.zeros_like(apart)
         if isinstance(draw, int):

@@ -430,3 +430,21 @@ def test_a_difference_without_colour_has_none_of_it(starter):
     gone = (offset - left) @ white
     assert float(((gone @ named.T) @ named - gone).norm()) < 1e-3 * float(gone.norm())
     assert torch.equal(EmbeddingPrior(256, 5).without_colour(offset), offset)  # which knows no colours
+
+
+def test_a_picture_is_drawn_like_the_nearest_picture_of_its_kind():
+    """A text like the nearest of its thing."""
+    torch.manual_seed(0)
+    prior = EmbeddingPrior(8, 3, 0.03, 1.0, likeliest=True, kinds=2, pictures=12)
+    prior.points.copy_(F.normalize(torch.eye(8)[:3] + 0.5, dim=1))
+    prior.kind_of.copy_(torch.tensor([0, 0, 1]))
+    prior.log_counts.copy_(torch.tensor([1e4, 0.0, 0.0]))  # the first thing, whatever is asked
+    prior.shows.copy_(torch.arange(3).repeat_interleave(4))
+    prior.deviations.copy_(0.2 * torch.randn(12, 8))
+    shown = F.normalize(prior.points[prior.shows] + prior.deviations, dim=1)
+    for prompt in (shown[1], shown[6]):
+        moved = prior(prompt[None], temperature=1.0, generator=[0], pictures=[True])
+        torch.testing.assert_close(moved, prompt[None])
+        (text,) = prior(prompt[None], temperature=1.0, generator=[0])
+        own = (prior.points[0] + prior.deviations[:4] - prompt).square().sum(1)
+        assert torch.allclose(text, shown[own.argmin()], atol=1e-6)
