@@ -17,6 +17,7 @@ from unialign_gen.film import Plan, Track, Window, listen, make_film, picture_co
 from unialign_gen.film.writer import FilmWriter
 from unialign_gen.loading import shipped_folder
 from unialign_gen.media import Excerpt, load_sound, sound_blocks
+from unialign_gen.notes import collected
 from unialign_gen.pipelines.prior import temperature_of
 from unialign_gen.pipelines.prompts import picture_seeds
 
@@ -132,6 +133,42 @@ def test_a_recording_that_cannot_be_used_is_one_line_and_leaves_no_file(starter,
     with pytest.raises(InputError, match=words):
         make_film(starter, tmp_path / "a.wav", tmp_path / "f.mp4", Plan(longest=2))
     assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+
+
+class Deaf:
+    """In the place of encoders, which take minutes: what is refused must be refused before."""
+
+    sound_rate, embed_dim = 16000, 4
+
+    def __call__(self, kind, sounds):
+        return torch.ones(len(sounds), self.embed_dim) / 2
+
+
+def test_a_long_recording_is_refused_before_it_is_heard_unless_a_part_is_asked_for(tmp_path, monkeypatch):
+    wav = write_wav(tmp_path / "a.wav", tone(3, 8000), 8000)
+    for source, plan in ((wav, Plan(longest=2, seconds=2.5)), (Excerpt(wav, 0.5, 2.5), Plan(longest=2))):
+        assert listen(Deaf(), source, plan).seconds == 2.5
+    monkeypatch.setattr(Deaf, "__call__", None)
+    with pytest.raises(InputError, match="longer than 2 s: ask for a part of it, so many seconds"):
+        listen(Deaf(), wav, Plan(longest=2))
+
+
+def test_a_film_says_that_its_recording_is_cut_off_or_hardly_one(tmp_path):
+    whole = (shipped_folder() / "samples" / "cow.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) * 4 // 10])
+    with collected() as notes:
+        listen(Deaf(), tmp_path / "cut.flac", Plan())
+    assert [n.kind for n in notes] == ["damaged", "cut"]
+    assert "of 5.7 s are there" in str(notes[1])
+    for part in (Plan(seconds=1), Plan(seconds=5)):  # of which all, or not all, is there
+        with collected() as notes:
+            listen(Deaf(), tmp_path / "cut.flac", part)
+        assert ("cut" in [n.kind for n in notes]) == (part.seconds == 5)
+    with collected() as notes:
+        listen(Deaf(), write_wav(tmp_path / "short.wav", tone(0.05, 8000), 8000), Plan())
+    assert [n.kind for n in notes] == ["too short"]
+    with pytest.raises(InputError, match="too short to be heard"):
+        listen(Deaf(), write_wav(tmp_path / "click.wav", tone(0.005, 8000), 8000), Plan())
 
 
 def test_stopping_removes_the_unfinished_film(starter, tmp_path):
