@@ -131,10 +131,9 @@ def push(
         raise InputError(f"{repository!r}: name a repository as OWNER/NAME")
     stage(f"uploading {place.name}")
     from huggingface_hub import HfApi, ModelCard
-    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi()
-    with as_input_error(f"{repository} cannot be written: {{first}}", OSError, HfHubHTTPError, ValueError):
+    with as_input_error(f"{repository} cannot be written: {{first}}", Exception):  # the hub's own, HTTP's, the system's
         api.create_repo(repository, exist_ok=True, private=private)
         if not (place / "README.md").is_file():
             ModelCard(CARD.format(name=repository.partition("/")[2], repository=repository)).push_to_hub(repository)
