@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from unialign_gen.cli import app
 from unialign_gen.errors import InputError
 from unialign_gen.film import Plan, Track, Window, listen, make_film, picture_count, windows
+from unialign_gen.film.sheets import save_sequence
 from unialign_gen.film.writer import FilmWriter
 from unialign_gen.loading import shipped_folder
 from unialign_gen.media import Excerpt, load_sound, sound_blocks
@@ -120,6 +121,35 @@ def test_frames_fade_from_picture_to_picture(tmp_path):
     assert np.allclose(means, [0, 51, 102, 153, 204], atol=4)
 
 
+@pytest.mark.parametrize("rate", [1.5, 24, 24000 / 1001])
+def test_films_of_pictures_keep_their_rate_and_size(tmp_path, rate):
+    save_sequence([Image.new("RGB", (33, 21), (i * 20, 0, 0)) for i in range(6)], str(tmp_path / "a.mp4"), rate)
+    wav = write_wav(tmp_path / "a.wav", tone(1.0, 44100), 44100)
+    with FilmWriter(str(tmp_path / "b.mp4"), wav, 4.0, Plan(pictures=1, fps=rate, side=16)) as writer:
+        writer.add([Image.new("RGB", (8, 8), "black")])
+    for name, frames, size in (("a.mp4", 6, (32, 20)), ("b.mp4", round(4 * rate), (16, 16))):
+        with av.open(str(tmp_path / name)) as container:
+            assert container.streams.video[0].average_rate == pytest.approx(rate)
+            pictures = list(container.decode(video=0))
+        assert (len(pictures), (pictures[0].width, pictures[0].height)) == (frames, size)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "rate", "words"),
+    [
+        ("a.avi", [(8, 8)], 8, "must end in"),
+        ("a.gif", [], 8, "got 0"),
+        ("a.mp4", [(8, 8), (6, 8)], 8, "one size"),
+        ("a.gif", [(8, 8)], 0, "at 0"),
+        ("a.mp4", [(1, 8)], 8, "1 x 8"),
+    ],
+)
+def test_pictures_that_make_no_film_are_one_line_and_leave_no_file(tmp_path, name, sizes, rate, words):
+    with pytest.raises(InputError, match=words):
+        save_sequence([Image.new("RGB", size) for size in sizes], tmp_path / name, rate)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -131,7 +161,7 @@ def test_frames_fade_from_picture_to_picture(tmp_path):
 def test_a_recording_that_cannot_be_used_is_one_line_and_leaves_no_file(starter, tmp_path, make, words):
     make(tmp_path / "a.wav")
     with pytest.raises(InputError, match=words):
-        make_film(starter, tmp_path / "a.wav", tmp_path / "f.mp4", Plan(longest=2))
+        make_film(starter, str(tmp_path / "a.wav"), str(tmp_path / "f.mp4"), Plan(longest=2))
     assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
 
 
