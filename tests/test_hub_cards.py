@@ -82,8 +82,9 @@ def test_push_uploads_the_folder_and_writes_a_card_where_there_is_none(tmp_path,
     kind, name, card = asked[3]
     assert (kind, name) == ("card", "me/heads")
     assert ModelCard(card).data.pipeline_tag == "text-to-image"
-    (tmp_path / "empty").mkdir()
-    for wrong in ([str(tmp_path / "empty"), "me/x"], [str(tmp_path), "nowhere"], [str(tmp_path), "me/x@main"]):
+    (tmp_path / "all" / "a" / "model").mkdir(parents=True)
+    (tmp_path / "all" / "a" / "model" / "config.json").touch()  # below, among what is not meant for the hub
+    for wrong in ([str(tmp_path / "all"), "me/x"], [str(tmp_path), "nowhere"], [str(tmp_path), "me/x@main"]):
         assert CliRunner().invoke(app, ["push", *wrong]).exit_code == 2
 
     def unreachable(*_, **__):

@@ -15,7 +15,8 @@ from .loading import parse_sources
 from .options import AsJson, NoOverwrite, Space
 
 MEASURED = Space("stable-unclip")
-FOLDERS = ("model_index.json", "head.json", "config.json")  # one of them says that a folder holds a model
+# one of them says that a folder is a model or a run, no folder around many: all that is in it is uploaded
+MODEL_FILES = ("model_index.json", "config.json", "head.json", "*/head.json", "*/*/head.json")
 
 
 @app.command()
@@ -125,7 +126,7 @@ def push(
     from ..loading import REPOSITORY, SHIPPED, find
 
     place = find(folder) if folder in SHIPPED else Path(folder).expanduser()
-    if not any(path.name in FOLDERS for path in place.rglob("*.json")):
+    if not any(found for pattern in MODEL_FILES for found in place.glob(pattern)):
         raise InputError(f"{folder} holds no model: give a folder that save_pretrained, train or bridge wrote")
     if not REPOSITORY.fullmatch(repository) or "@" in repository:
         raise InputError(f"{repository!r}: name a repository as OWNER/NAME")
