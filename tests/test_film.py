@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 from unialign_gen.cli import app
 from unialign_gen.errors import InputError
 from unialign_gen.film import Plan, Track, Window, listen, make_film, picture_count, windows
+from unialign_gen.film.sheets import save_sequence
 from unialign_gen.film.writer import FilmWriter
 from unialign_gen.loading import shipped_folder
 from unialign_gen.media import Excerpt, load_sound, sound_blocks
+from unialign_gen.notes import collected
 from unialign_gen.pipelines.prior import temperature_of
 from unialign_gen.pipelines.prompts import picture_seeds
 
@@ -119,6 +121,35 @@ def test_frames_fade_from_picture_to_picture(tmp_path):
     assert np.allclose(means, [0, 51, 102, 153, 204], atol=4)
 
 
+@pytest.mark.parametrize("rate", [1.5, 24, 24000 / 1001])
+def test_films_of_pictures_keep_their_rate_and_size(tmp_path, rate):
+    save_sequence([Image.new("RGB", (33, 21), (i * 20, 0, 0)) for i in range(6)], str(tmp_path / "a.mp4"), rate)
+    wav = write_wav(tmp_path / "a.wav", tone(1.0, 44100), 44100)
+    with FilmWriter(str(tmp_path / "b.mp4"), wav, 4.0, Plan(pictures=1, fps=rate, side=16)) as writer:
+        writer.add([Image.new("RGB", (8, 8), "black")])
+    for name, frames, size in (("a.mp4", 6, (32, 20)), ("b.mp4", round(4 * rate), (16, 16))):
+        with av.open(str(tmp_path / name)) as container:
+            assert container.streams.video[0].average_rate == pytest.approx(rate)
+            pictures = list(container.decode(video=0))
+        assert (len(pictures), (pictures[0].width, pictures[0].height)) == (frames, size)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "rate", "words"),
+    [
+        ("a.avi", [(8, 8)], 8, "must end in"),
+        ("a.gif", [], 8, "got 0"),
+        ("a.mp4", [(8, 8), (6, 8)], 8, "one size"),
+        ("a.gif", [(8, 8)], 0, "at 0"),
+        ("a.mp4", [(1, 8)], 8, "1 x 8"),
+    ],
+)
+def test_pictures_that_make_no_film_are_one_line_and_leave_no_file(tmp_path, name, sizes, rate, words):
+    with pytest.raises(InputError, match=words):
+        save_sequence([Image.new("RGB", size) for size in sizes], tmp_path / name, rate)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -130,8 +161,44 @@ def test_frames_fade_from_picture_to_picture(tmp_path):
 def test_a_recording_that_cannot_be_used_is_one_line_and_leaves_no_file(starter, tmp_path, make, words):
     make(tmp_path / "a.wav")
     with pytest.raises(InputError, match=words):
-        make_film(starter, tmp_path / "a.wav", tmp_path / "f.mp4", Plan(longest=2))
+        make_film(starter, str(tmp_path / "a.wav"), str(tmp_path / "f.mp4"), Plan(longest=2))
     assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+
+
+class Deaf:
+    """In the place of encoders, which take minutes: what is refused must be refused before."""
+
+    sound_rate, embed_dim = 16000, 4
+
+    def __call__(self, kind, sounds):
+        return torch.ones(len(sounds), self.embed_dim) / 2
+
+
+def test_a_long_recording_is_refused_before_it_is_heard_unless_a_part_is_asked_for(tmp_path, monkeypatch):
+    wav = write_wav(tmp_path / "a.wav", tone(3, 8000), 8000)
+    for source, plan in ((wav, Plan(longest=2, seconds=2.5)), (Excerpt(wav, 0.5, 2.5), Plan(longest=2))):
+        assert listen(Deaf(), source, plan).seconds == 2.5
+    monkeypatch.setattr(Deaf, "__call__", None)
+    with pytest.raises(InputError, match="longer than 2 s: ask for a part of it, so many seconds"):
+        listen(Deaf(), wav, Plan(longest=2))
+
+
+def test_a_film_says_that_its_recording_is_cut_off_or_hardly_one(tmp_path):
+    whole = (shipped_folder() / "samples" / "cow.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) * 4 // 10])
+    with collected() as notes:
+        listen(Deaf(), tmp_path / "cut.flac", Plan())
+    assert [n.kind for n in notes] == ["damaged", "cut"]
+    assert "of 5.7 s are there" in str(notes[1])
+    for part in (Plan(seconds=1), Plan(seconds=5)):  # of which all, or not all, is there
+        with collected() as notes:
+            listen(Deaf(), tmp_path / "cut.flac", part)
+        assert ("cut" in [n.kind for n in notes]) == (part.seconds == 5)
+    with collected() as notes:
+        listen(Deaf(), write_wav(tmp_path / "short.wav", tone(0.05, 8000), 8000), Plan())
+    assert [n.kind for n in notes] == ["too short"]
+    with pytest.raises(InputError, match="too short to be heard"):
+        listen(Deaf(), write_wav(tmp_path / "click.wav", tone(0.005, 8000), 8000), Plan())
 
 
 def test_stopping_removes_the_unfinished_film(starter, tmp_path):

@@ -48,6 +48,35 @@ def test_a_mistyped_command_is_one_line_with_a_suggestion():
     assert "did you mean generate?" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["red", "car"], "put quotes around words that belong together"),
+        (["generate", "--text", "red", "car"], "put quotes around words that belong together"),
+        (["--seed", "3", "a cat"], 'come after the words or the command, unialign-gen "a red car" --seed 3; see'),
+        (["a cat", "--sed", "3"], "--seed"),
+        (["generate", "--steps", "0"], "see unialign-gen generate --help"),
+        (["eval", "nothing"], "see unialign-gen eval --help"),
+        (["push", "starter"], "repository"),
+        (["a.wav"], "generate --audio"),
+    ],
+)
+def test_what_the_command_line_cannot_take_is_one_line_that_says_what_to_do(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.wav").touch()
+    result = CliRunner().invoke(app, words, prog_name="unialign-gen")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith("error: ")
+    assert said in result.stderr
+
+
+def test_without_a_command_the_help_is_shown():
+    result = CliRunner().invoke(app, [], prog_name="unialign-gen")
+    assert result.exit_code == 2
+    assert "Commands:" in result.output
+    assert "error" not in result.output
+
+
 def test_stages_are_said_and_quiet_is_quiet(tmp_path):
     command = ["generate", "--text", "a dog", *FEW, "--out", str(tmp_path / "a.png")]
     loud = CliRunner().invoke(app, command)

@@ -82,9 +82,17 @@ def test_push_uploads_the_folder_and_writes_a_card_where_there_is_none(tmp_path,
     kind, name, card = asked[3]
     assert (kind, name) == ("card", "me/heads")
     assert ModelCard(card).data.pipeline_tag == "text-to-image"
-    (tmp_path / "empty").mkdir()
-    for wrong in ([str(tmp_path / "empty"), "me/x"], [str(tmp_path), "nowhere"], [str(tmp_path), "me/x@main"]):
+    (tmp_path / "all" / "a" / "model").mkdir(parents=True)
+    (tmp_path / "all" / "a" / "model" / "config.json").touch()  # below, among what is not meant for the hub
+    for wrong in ([str(tmp_path / "all"), "me/x"], [str(tmp_path), "nowhere"], [str(tmp_path), "me/x@main"]):
         assert CliRunner().invoke(app, ["push", *wrong]).exit_code == 2
+
+    def unreachable(*_, **__):
+        raise RuntimeError("no way to the hub\nmore of it")  # its client's errors are of many libraries
+
+    monkeypatch.setattr(Hub, "create_repo", unreachable)
+    offline = CliRunner().invoke(app, ["push", str(tmp_path), "me/heads"])
+    assert (offline.exit_code, offline.stderr.splitlines()[-1]) == (2, "error: me/heads cannot be written: no way to the hub")
 
 
 def test_a_spaces_files_fit_the_app():

@@ -1,5 +1,6 @@
 """Results appear whole or not at all, and never in place of what was read."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -114,6 +115,20 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path):
     with pytest.raises(InputError, match="--no-overwrite"):
         check_output(tmp_path / "there.png", (".png",), overwrite=False)
     assert check_output(tmp_path / "there.png", (".png",))
+
+
+def test_embeddings_are_written_as_any_other_file_is(tmp_path, monkeypatch):
+    assert run("embed", "--text", "a cat", "--out", tmp_path / "a.safetensors").exit_code == 0
+    (tmp_path / "other").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    found = run("embed", "--text", "a cat", "--out", tmp_path / "b.safetensors")
+    assert (found.exit_code, "cannot be written: No space left on device" in found.stderr) == (2, True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "other"]
 
 
 def test_generate_spares_its_inputs_and_what_is_there(tmp_path):

@@ -7,8 +7,12 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import InputError, as_input_error
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def user_cache() -> Path:
@@ -72,6 +76,13 @@ def written(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file with the permissions of any other: what `save_file` writes its owner alone can read."""
+    from safetensors.torch import save
+
+    path.write_bytes(save({name: value.cpu().contiguous() for name, value in tensors.items()}, metadata))
 
 
 def check_folder(path: Path, overwrite: bool = True) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from difflib import get_close_matches
@@ -23,8 +25,22 @@ if TYPE_CHECKING:
     from .options import Model
 
 
+USAGE: type[Any] = typer.BadParameter.__mro__[1]  # click's UsageError: newer typers bring their own
+
+
 class WordsOrCommand(TyperGroup):
-    """Commands; anything else is words to draw, unless it looks like a command that was mistyped."""
+    """Commands; anything else is words to draw, unless it looks like a command that was mistyped or is a file."""
+
+    def main(self, *given: Any, **options: Any) -> Any:
+        with console.guarded():
+            try:
+                code = super().main(*given, **options | {"standalone_mode": False})
+            except USAGE as error:
+                if type(error).__name__ == "NoArgsIsHelpError":
+                    error.show()
+                    sys.exit(error.exit_code)
+                raise InputError(usage_mistake(error)) from error
+        sys.exit(code)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         word = args[0]
@@ -32,8 +48,20 @@ class WordsOrCommand(TyperGroup):
             if close := get_close_matches(word, self.commands, 1, 0.75):
                 said = f"no command {word!r}, did you mean {close[0]}? To draw it: unialign-gen generate --text {word}"
                 raise InputError(said)
+            if "." in word and os.path.isfile(word):
+                raise InputError(f"{word} is a file: say what it is, unialign-gen generate --audio, --image or --video {word}")
             args = ["generate", "--text", *args]
         return super().resolve_command(ctx, args)
+
+
+def usage_mistake(error: Any) -> str:
+    """What click says of options and arguments that it cannot take, and what to do."""
+    said, command = error.format_message().rstrip("."), getattr(error.ctx, "command_path", "unialign-gen")
+    if "extra argument" in said:
+        said += ": put quotes around words that belong together, and an option before a file"
+    elif type(error).__name__ == "NoSuchOption" and error.ctx.parent is None:
+        said += ': other options come after the words or the command, unialign-gen "a red car" --seed 3'
+    return f"{said}; see {command} --help"
 
 
 app = Commands(

@@ -15,7 +15,8 @@ from .loading import parse_sources
 from .options import AsJson, NoOverwrite, Space
 
 MEASURED = Space("stable-unclip")
-FOLDERS = ("model_index.json", "head.json", "config.json")  # one of them says that a folder holds a model
+# one of them says that a folder is a model or a run, no folder around many: all that is in it is uploaded
+MODEL_FILES = ("model_index.json", "config.json", "head.json", "*/head.json", "*/*/head.json")
 
 
 @app.command()
@@ -125,16 +126,15 @@ def push(
     from ..loading import REPOSITORY, SHIPPED, find
 
     place = find(folder) if folder in SHIPPED else Path(folder).expanduser()
-    if not any(path.name in FOLDERS for path in place.rglob("*.json")):
+    if not any(found for pattern in MODEL_FILES for found in place.glob(pattern)):
         raise InputError(f"{folder} holds no model: give a folder that save_pretrained, train or bridge wrote")
     if not REPOSITORY.fullmatch(repository) or "@" in repository:
         raise InputError(f"{repository!r}: name a repository as OWNER/NAME")
     stage(f"uploading {place.name}")
     from huggingface_hub import HfApi, ModelCard
-    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi()
-    with as_input_error(f"{repository} cannot be written: {{first}}", OSError, HfHubHTTPError, ValueError):
+    with as_input_error(f"{repository} cannot be written: {{first}}", Exception):  # the hub's own, HTTP's, the system's
         api.create_repo(repository, exist_ok=True, private=private)
         if not (place / "README.md").is_file():
             ModelCard(CARD.format(name=repository.partition("/")[2], repository=repository)).push_to_hub(repository)

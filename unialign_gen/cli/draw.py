@@ -11,7 +11,7 @@ import typer
 
 from ..console import report, stage
 from ..notes import collected
-from ..output import check_output, written
+from ..output import check_output, write_tensors, written
 from ..request.request import SEEDS
 from . import options as o
 from .app import app, named_after, numbered, picture_files, save_pictures
@@ -131,7 +131,6 @@ def embed(
     check_output(out, (".safetensors",), files_of(asked), not no_overwrite)
     pipeline = load(model)
     import torch
-    from safetensors.torch import save_file
 
     from ..pipelines.prior import strength_of
 
@@ -142,10 +141,9 @@ def embed(
         tensors = {"mix": pipeline.mixed(ready)[0]}
     for prompt, vector in zip(ready.prompts[0], each, strict=True):
         tensors[prompt.kind] = torch.cat([*([tensors[prompt.kind]] if prompt.kind in tensors else []), vector[None]])
-    tensors = {kind: value.cpu().contiguous() for kind, value in tensors.items()}
     used = str(strength_of(pipeline.prior, prior_strength))
     with written(out) as file:
-        save_file(tensors, file, metadata={"normalised": "true", "checkpoint": model.checkpoint, "prior_strength": used})
+        write_tensors(file, tensors, {"normalised": "true", "checkpoint": model.checkpoint, "prior_strength": used})
     shapes = {k: list(v.shape) for k, v in tensors.items()}
     report({"file": str(out), "shapes": shapes}, as_json, f"{out}: {', '.join(f'{k} {v}' for k, v in shapes.items())}", notes)
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import as_input_error
+from ..output import write_tensors
 
 
 @dataclass
@@ -52,12 +53,10 @@ class ConceptTable:
             return cls(names, kept["points"], kept.get("whitening"), kept.get("places"))
 
     def save(self, folder: Path) -> None:
-        from safetensors.torch import save_file
-
         (folder / "concepts.json").write_text(json.dumps(self.names, indent=1) + "\n")
         kept = {"points": self.points, "whitening": self.whitening, "places": self.places}
-        halves = {name: value.half().contiguous() for name, value in kept.items() if value is not None}
-        save_file(halves, folder / "concepts.safetensors")
+        halves = {name: value.half() for name, value in kept.items() if value is not None}
+        write_tensors(folder / "concepts.safetensors", halves)
 
     def cosines(self, embeddings: Tensor) -> Tensor:
         """Cosines (B, concepts) of embeddings (B, d) and points, both whitened first."""

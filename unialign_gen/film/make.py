@@ -55,7 +55,7 @@ def picture_count(seconds: float, plan: Plan) -> int:
 def make_film(
     pipeline: Any,
     source: Any,
-    out: Path,
+    out: str | Path,
     plan: Plan | None = None,
     seed: int = 0,
     base: Tensor | None = None,
@@ -83,6 +83,7 @@ def make_film(
     from ..pipelines.prior import check_prior, temperature_of
     from ..pipelines.prompts import moved_prompts, picture_seeds
 
+    out = Path(out)
     file = Excerpt.of(source).source
     files = [file] if isinstance(file, str | Path) else []
     check_output(out, (".mp4",), files, option="the film")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import as_input_error
+from ..errors import InputError, as_input_error
 from ..media.files import ffmpeg_name
 
 if TYPE_CHECKING:
@@ -27,18 +27,20 @@ class Mp4(AbstractContextManager["Mp4"]):
         sound: whether there is a stereo track; its samples come at `RATE` Hz.
 
     Raises:
-        InputError: `out` cannot be written.
+        InputError: `out` cannot be written, or a side is a single pixel.
     """
 
-    def __init__(self, out: Path, width: int, height: int, fps: int, sound: bool = False):
+    def __init__(self, out: Path, width: int, height: int, fps: float, sound: bool = False):
         import av
 
+        if min(width, height) < 2:
+            raise InputError(f"a film's pictures need 2 x 2 pixels, got {width} x {height}")
         webm = out.suffix.lower() == ".webm"
         options = {} if webm else {"movflags": "+faststart"}
         with as_input_error(f"{out} cannot be written", av.FFmpegError, OSError):
             self.container = av.open(ffmpeg_name(out), "w", format="webm" if webm else "mp4", options=options)
         codec = "libvpx" if webm else "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        self.video: Any = self.container.add_stream(codec, rate=fps)
+        self.video: Any = self.container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
         if webm:  # as good as H.264's default here, and as fast as the pictures come
             self.video.bit_rate, self.video.options = 1_500_000, {"deadline": "realtime", "cpu-used": "8"}
         elif codec == "libx264":  # its macroblock tree reads memory that nobody wrote: other bytes for the same film

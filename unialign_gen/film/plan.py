@@ -29,7 +29,7 @@ class Plan:
     hop: float = 0.5
     smooth: float = 0.5
     pictures: float = 6.0
-    fps: int = 24
+    fps: float = 24
     side: int = 512
     seconds: float | None = None
     longest: float = 600.0
@@ -42,6 +42,6 @@ class Plan:
         if self.window < SHORTEST:
             raise InputError(f"window must be at least {SHORTEST} s, got {self.window:g}")
         if self.pictures > self.fps:
-            raise InputError(f"{self.pictures:g} pictures a second need at least as many frames a second, got {self.fps}")
+            raise InputError(f"{self.pictures:g} pictures a second need at least as many frames a second, got {self.fps:g}")
         if self.side % 2:
             raise InputError(f"side must be an even number of pixels, got {self.side}")

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..output import written
+from ..errors import InputError
+from ..output import check_output, written
 from .mp4 import Mp4
 
 MARGIN = 10
@@ -47,13 +48,22 @@ def sheet(sections: Sequence[tuple[str, Sequence[tuple[Image.Image, str]]]], sid
     return page
 
 
-def save_sequence(pictures: Sequence[Image.Image], path: Path, rate: int = 8, back: bool = True) -> None:
-    """By suffix: `.png` a grid, `.gif`, `.webp` a loop, there and `back`, `.mp4`, `.webm` a film; `rate` frames a second."""
+def save_sequence(pictures: Sequence[Image.Image], path: str | Path, rate: float = 8, back: bool = True) -> None:
+    """By suffix: `.png` a grid, `.gif`, `.webp` a loop, there and `back`, `.mp4`, `.webm` a film; `rate` frames a second.
+
+    Raises:
+        InputError: another suffix, no pictures, pictures of different sizes, or no rate.
+    """
+    path = check_output(Path(path), (".png", ".jpg", ".gif", ".webp", ".mp4", ".webm"), option="the file")
+    if len({picture.size for picture in pictures}) != 1 or not 0 < rate <= 1000:
+        raise InputError(
+            f"{path}: pictures of one size and 1 to 1000 frames a second are needed, got {len(pictures)} at {rate}"
+        )
     suffix = path.suffix.lower()
     with written(path) as file:
         if suffix in (".gif", ".webp"):
             loop = [*pictures, *(list(pictures)[-2:0:-1] if back else [])]
-            loop[0].save(file, save_all=True, append_images=loop[1:], duration=1000 // rate, loop=0)
+            loop[0].save(file, save_all=True, append_images=loop[1:], duration=int(1000 / rate), loop=0)
         elif suffix in (".mp4", ".webm"):
             with Mp4(file, *pictures[0].size, rate) as film:
                 for picture in pictures:

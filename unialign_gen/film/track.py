@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..media import sound_blocks
-from ..media.files import name_of
-from ..media.sound import SILENT
+from ..media.files import Excerpt, name_of
+from ..media.sound import SILENT, check_length
 from .plan import Plan
 
 if TYPE_CHECKING:
@@ -81,18 +81,15 @@ def listen(aligner: Aligner, source: Any, plan: Plan, check: Callable[[], None] 
     Raises:
         InputError: no sound, a silent recording, or more than `plan.longest` seconds where no part is asked for.
     """
-    rate, length = aligner.sound_rate, 0
-
-    def blocks() -> Iterator[Tensor]:
-        nonlocal length
-        for block in sound_blocks(source, rate, seconds=plan.seconds):
-            length += block.shape[1]
-            if plan.seconds is None and length > plan.longest * rate:
-                raise InputError(f"{name_of(source)} is longer than {plan.longest:g} s: ask for a part of it")
-            yield block[0]
-
+    rate, part = aligner.sound_rate, Excerpt.of(source).seconds if plan.seconds is None else plan.seconds
+    # decoded once before: embedding takes minutes, after which nobody wants to hear that it was too long
+    blocks = sound_blocks(source, rate, seconds=plan.longest + 1 if part is None else part)
+    seconds = sum(block.shape[1] for block in blocks) / rate
+    if part is None and seconds > plan.longest:
+        raise InputError(f"{name_of(source)} is longer than {plan.longest:g} s: ask for a part of it, so many seconds")
+    check_length(name_of(source), seconds)
     times, loudness, points = [], [], []
-    for window in windows(blocks(), rate, plan):
+    for window in windows((block[0] for block in sound_blocks(source, rate, seconds=part)), rate, plan):
         if check is not None:
             check()
         audible = float(window.samples.abs().max()) >= SILENT
@@ -101,4 +98,4 @@ def listen(aligner: Aligner, source: Any, plan: Plan, check: Callable[[], None] 
         points.append(aligner("audio", [window.samples])[0].cpu() if audible else torch.zeros(aligner.embed_dim))
     if not any(loudness):
         raise InputError(f"{name_of(source)} is silent: there is nothing to draw")
-    return Track(torch.tensor(times), torch.tensor(loudness), torch.stack(points), length / rate)
+    return Track(torch.tensor(times), torch.tensor(loudness), torch.stack(points), seconds)

@@ -29,13 +29,13 @@ class FilmWriter(AbstractContextManager["FilmWriter"]):
         InputError: `out` cannot be written.
     """
 
-    def __init__(self, out: Path, source: Any, seconds: float, plan: Plan):
+    def __init__(self, out: str | Path, source: Any, seconds: float, plan: Plan):
         self.plan = plan
         self.frames = max(1, round(seconds * plan.fps))
         self.last: NDArray[np.float32] | None = None
         self.pictures = 0  # that came so far
         self.blocks: Iterator[Tensor] = sound_blocks(source, RATE, channels=2, seconds=seconds)
-        self.file = Mp4(out, plan.side, plan.side, plan.fps, sound=True)
+        self.file = Mp4(Path(out), plan.side, plan.side, plan.fps, sound=True)
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is not None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, as_input_error
+from ..output import write_tensors
 from .recognition import Recognition
 
 if TYPE_CHECKING:
@@ -88,11 +89,9 @@ class Head(nn.Module):
 
 def save_head(head: Head, folder: Path) -> None:
     """Writes `head.json` and `head.safetensors` in the head's dtype."""
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "head.json").write_text(json.dumps(head.config, indent=2) + "\n")
-    save_file({k: v.cpu().contiguous() for k, v in head.state_dict().items()}, folder / "head.safetensors")
+    write_tensors(folder / "head.safetensors", head.state_dict())
 
 
 def load_head(folder: Path) -> Head:

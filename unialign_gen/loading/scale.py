@@ -22,6 +22,7 @@ from ..errors import InputError
 from ..heads.bridge import SHIFT
 from ..media import load_image
 from ..notes import note
+from ..output import write_tensors
 from . import description
 from .aligners import described_aligner
 from .folders import shipped_folder
@@ -51,8 +52,6 @@ class Calibration:
 
     def save(self, folder: Path) -> None:
         """Writes it as the `EmbedScale` of a decoder, and the shift beside it."""
-        from safetensors.torch import save_file
-
         from ..pipelines import EmbedScale
 
         scale = EmbedScale(self.negative.shape[1], self.embed_norm, self.embed_norm_std)
@@ -60,7 +59,7 @@ class Calibration:
         scale.save_pretrained(folder)
         (folder / SHIFT).unlink(missing_ok=True)
         if self.shift is not None:
-            save_file({"text_to_image": self.shift.contiguous()}, folder / SHIFT)
+            write_tensors(folder / SHIFT, {"text_to_image": self.shift})
 
 
 def pictures_in(folder: Path) -> list[Path]:

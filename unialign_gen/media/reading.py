@@ -248,11 +248,16 @@ class Reading:
         whole = all(s.index in used for kind in ("audio", "video") for s in tracks(self.container, kind))
         if len(spans) < len(used) and whole and self.container.duration:  # only the whole, as long as its longest stream, says
             spans.append((self.reach(self.streams), self.container.duration / 1_000_000))
-        cut = [(f"{there:.1f} s", f"{stated:.1f} s") for there, stated in spans if 0 < there < stated - max(1.0, 0.1 * stated)]
+        cut = [(f"{there:.1f} s", f"{stated:.1f} s") for there, stated in spans if cut_off(there, stated)]
         videos = [s for s in self.streams if s.type == "video" and len(self.kept[s.index]) < 0.9 * s.frames]
         cut += [(f"{len(self.kept[s.index])}", f"{s.frames} frames") for s in videos]
         for there, stated in cut[:1]:
             tell("cut", name=self.name, there=there, stated=stated)
+
+
+def cut_off(there: float, stated: float) -> bool:
+    """Whether of the stated seconds so many are missing that it is no rounding."""
+    return 0 < there < stated - max(1.0, 0.1 * stated)
 
 
 def decoder_for(stream: Any) -> Any:

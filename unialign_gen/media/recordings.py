@@ -17,7 +17,7 @@ from .arrays import to_tensor
 from .files import Excerpt, binary, choose_track, name_of, opened, tracks
 from .inputs import Frames, as_sound, as_video, is_file
 from .pictures import flatten, is_heif, load_image, opened_picture
-from .reading import Reading
+from .reading import Reading, cut_off
 from .sound import Downmix, Listener, Piece, Sound, check_rate, from_memory, gathered, resampled, samples_of, until
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def read_sound(source: Any, rate: int, downmix: Downmix = "mean") -> NDArray[np.
 def sound_blocks(source: Any, rate: int, channels: int = 1, seconds: float | None = None) -> Iterator[Tensor]:
     """The sound from its start in blocks (channels, n) at `rate` Hz, one or two channels, at most `seconds` of it.
 
-    Holds one block at a time; stops quietly where the data stops, as players do.
+    Holds one block at a time; stops where the data stops, as players do, with a note.
 
     Raises:
         InputError: no sound in the file, or none of it can be decoded.
@@ -140,7 +140,14 @@ def pieces_of(found: Any, name: str, part: Excerpt) -> Iterator[Piece]:
         stream = choose_track(container, "audio", name, part.track)
         if stream is None:
             raise InputError(f"{name} has no sound")
-        yield from Reading(container, [], None, name, part).heard(stream, part.start or None)
+        reading, there = Reading(container, [], None, name, part), 0.0
+        for samples, rate in reading.heard(stream, part.start or None):
+            there += samples.shape[1] / rate
+            yield samples, rate
+        reading.tell()
+        stated = float((stream.duration or 0) * stream.time_base) - part.start
+        if cut_off(there, stated):
+            tell("cut", name=name, there=f"{there:.1f} s", stated=f"{stated:.1f} s")
 
 
 def load_video(source: Any, frames: int = 8, rate: int | None = None, downmix: Downmix = "mean") -> Clip:

@@ -125,13 +125,18 @@ class Listener:
     def checked(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """All that was heard, as mono samples (n,); with the notes, also if it is silent or short."""
         self.tell()
-        if self.seconds < SHORTEST or len(samples) == 0:
-            raise InputError(f"{self.name} is too short to be heard: {self.seconds * 1000:.3g} ms")
-        if self.seconds < SHORT:
-            tell("too short", name=self.name, seconds=self.seconds)
+        check_length(self.name, self.seconds if len(samples) else 0.0)
         if float(np.abs(samples).max()) < SILENT:
             tell("silent", name=self.name)
         return samples
+
+
+def check_length(name: str, seconds: float) -> None:
+    """Refuses a sound that is too short to be heard; one that is too short to mean much is a note."""
+    if seconds < SHORTEST:
+        raise InputError(f"{name} is too short to be heard: {seconds * 1000:.3g} ms")
+    if seconds < SHORT:
+        tell("too short", name=name, seconds=seconds)
 
 
 def resampled(pieces: Iterable[Piece], rate: int, channels: int = 1) -> Iterator[NDArray[np.float32]]:
