@@ -55,7 +55,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     and what the prompt does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. The
     noise is Gaussian or, where the prior keeps `pictures`, how one of those of the likeliest thing differs from it: a point
     where a picture was is drawn better than one where none was. A picture as a prompt has those of all things of the kind.
-    Seeds that follow each other go through all of them, those nearest to the prompt first, before any repeats. A thing that has fewer than four stays at its mean. There is the less
+    Seeds that follow each other go through all of them, those nearest to the prompt first, before any repeats. A thing that
+    has fewer than four stays at its mean. There is the less
     noise along the directions of colours the more the prompt says one, and the less at all the more it says a layout. The
     result is brought back to norm 1.
 
