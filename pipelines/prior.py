@@ -232,7 +232,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         apart = (e - known) @ whitening  # r W
         layout = self._said(apart, "layout")
         said = layout * apart
-        noise = temperature * self._noise(apart, thing, draw, picture) if temperature else torch.zeros_like(apart)
+        noise = self._noise(apart, thing, temperature, draw, picture) if temperature else torch.zeros_like(apart)
         if self.config["colours"]:
             colour = 1.0 if picture else self._said(apart, "colour")
             said = said + (1 - layout) * colour * self._coloured(apart)
@@ -248,23 +248,27 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         logits[0] += math.log(len(shifts) * (1 - SAID[name]) / SAID[name])
         return 1 - float(logits.softmax(0)[0])
 
-    def _noise(self, apart: Tensor, thing: int, draw: Draw, picture: bool) -> Tensor:
-        """How another picture of the same thing, or for a picture of the same kind of things, might differ from the thing (d,),
-        in whitened coordinates; `apart` is how the prompt does.
+    def _noise(self, apart: Tensor, thing: int, temperature: float, draw: Draw, picture: bool) -> Tensor:
+        """How another picture of the same thing might differ from it (d,), in whitened coordinates; `apart` is how the prompt
+        does. For a picture it is one of any thing of the kind.
         """
         if not self.config["pictures"]:
             generator = torch.Generator().manual_seed(draw ^ STREAM) if isinstance(draw, int) else draw
-            return torch.randn(len(apart), generator=generator, device=generator.device if generator else "cpu").to(apart)
-        of, shows = self.shows == thing, self.shows
+            device = generator.device if generator else "cpu"
+            return temperature * torch.randn(len(apart), generator=generator, device=device).to(apart)
+        known = self.shows == thing
         if picture and self.config["kinds"]:
-            of = self.kind_of[shows] == self.kind_of[thing]
-        between = (self.points[shows[of]] - self.points[thing]).to(apart) @ self.whitening.to(apart)
-        own = self.deviations[of].to(apart) + between
+            known = self.kind_of[self.shows] == self.kind_of[thing]
+        own = self.deviations[known].to(apart)
         if len(own) < FEWEST:
             return torch.zeros_like(apart)
+        between = (self.points[self.shows[known]] - self.points[thing]).to(apart) @ self.whitening.to(apart)
         if isinstance(draw, int):
-            return own[(own - apart).square().sum(1).argsort(stable=True)[draw % len(own)]]
-        return own[torch.randint(len(own), (), generator=draw, device=draw.device if draw else "cpu")]
+            near = (between + own - apart).square().sum(1).argsort(stable=True)
+            chosen = near[draw % len(own)]
+        else:
+            chosen = torch.randint(len(own), (), generator=draw, device=draw.device if draw else "cpu")
+        return between[chosen] + temperature * own[chosen]
 
 
 def each(generator: Draws, count: int) -> Sequence[Draw]:

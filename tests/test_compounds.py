@@ -192,3 +192,15 @@ def test_what_only_another_way_of_asking_would_draw_is_said(starter):
     (told,) = starter.embed(text="a (red car:1.3)").notes
     assert told.text == "(red car:1.3) is read as words: weights go with whole texts, not with words of one"
     assert starter.embed(text="a car (red)").notes == []
+
+
+def test_a_picture_or_video_with_nothing_in_it_is_said(starter, tmp_path):
+    blank, seen = Image.new("RGBA", (64, 64)), Image.new("RGB", (64, 64), "white")
+    seen.paste("red", (20, 20, 40, 40))
+    seen.save(tmp_path / "red.png")
+    assert [n.text for n in starter.embed(image=blank).notes][:1] == [
+        "the picture is of one colour all over: there is nothing to see"
+    ]
+    assert [n.kind for n in starter.embed(video=[blank, blank]).notes][:1] == ["blank"]
+    for other in ({"image": tmp_path / "red.png"}, {"video": [blank, seen]}):
+        assert "blank" not in [n.kind for n in starter.embed(**other).notes]

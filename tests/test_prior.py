@@ -443,8 +443,10 @@ def test_a_picture_is_drawn_like_the_nearest_picture_of_its_kind():
     prior.deviations.copy_(0.2 * torch.randn(12, 8))
     shown = F.normalize(prior.points[prior.shows] + prior.deviations, dim=1)
     for prompt in (shown[1], shown[6]):
-        moved = prior(prompt[None], temperature=1.0, generator=[0], pictures=[True])
+        moved, half = (prior(prompt[None], temperature=t, generator=[0], pictures=[True]) for t in (1.0, 0.5))
         torch.testing.assert_close(moved, prompt[None])
+        n = int((shown - prompt).square().sum(1).argmin())
+        torch.testing.assert_close(half[0], F.normalize(prior.points[prior.shows[n]] + prior.deviations[n] / 2, dim=0))
         (text,) = prior(prompt[None], temperature=1.0, generator=[0])
         own = (prior.points[0] + prior.deviations[:4] - prompt).square().sum(1)
         assert torch.allclose(text, shown[own.argmin()], atol=1e-6)

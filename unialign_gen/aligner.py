@@ -22,6 +22,8 @@ from .errors import InputError, as_input_error
 from .heads import Head, encoder_beside, load_head, save_head
 from .heads.bridge import Bridge, default_head, read_bridge
 from .media import Clip, Source, load_image, load_sound, load_video
+from .media.files import name_of
+from .media.pictures import tell_blank
 from .media.sound import SILENT
 from .media.text import clean_text, tell_weights
 from .mixing import mix
@@ -262,7 +264,10 @@ class Aligner(ModelMixin, ConfigMixin):
                 tell_weights(text)
             return self("text", texts)
         if modality == "image":
-            return self("image", [load_image(picture) for picture in inputs])
+            pictures = [load_image(source) for source in inputs]
+            for source, picture in zip(inputs, pictures, strict=True):
+                tell_blank([picture], name_of(source, "the picture"))
+            return self("image", pictures)
         if modality == "audio":  # one by one: recordings differ in length
             downmix = self.part("audio").encoder.downmix
             return torch.cat([self("audio", [load_sound(sound, self.sound_rate, downmix)]) for sound in inputs])
@@ -279,6 +284,7 @@ class Aligner(ModelMixin, ConfigMixin):
         hear = "audio" in self.config["encoders"] and sound > 0
         downmix = self.part("audio").encoder.downmix if hear else "mean"
         clip = load_video(video, frames, self.sound_rate if hear else None, downmix)
+        tell_blank(clip.frames, name_of(video, "the video"))
         seen = mix(list(self("image", clip.frames)))
         if hear and clip.sound is not None and float(clip.sound.abs().max()) > SILENT:
             seen = mix([seen, self("audio", [clip.sound])[0]], [1 - sound, sound])

@@ -86,6 +86,7 @@ SENTENCES = {
     "no sound": "{reason}; the pictures of the video are used alone",
     "colour profile": "the colour profile of {name} cannot be used: its colours are taken as sRGB",
     "first picture": "{name} has {count} pictures: the first is used; given as a video, all are",
+    "blank": "{name} is of one colour all over: there is nothing to see",
     "still": "{name} is one picture, not a moving one",
     "unknown words": "the text encoder has no word for {words}: what that means may be lost",
     "read as": "{said} is read as {meant}, which this checkpoint was taught",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -23,6 +23,7 @@ MAX_PIXELS = 100_000_000
 NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "BLP"}
 MOVING = {"GIF", "WEBP", "PNG", "TIFF"}  # formats of several pictures; what a camera puts beside a picture is none of them
 BLANK = 0.5  # a picture of which more is missing is refused
+ALIKE = 2  # of 255, what compression makes of one colour
 DEEP = {"I;16": "<u2", "I;16L": "<u2", "I;16B": ">u2", "I;16N": "=u2"}
 
 
@@ -64,6 +65,12 @@ def load_image(source: Any, formats: Collection[str] | None = None) -> Image.Ima
         if count > 1:
             tell("first picture", name=name, count=count)
         return flatten(complete(picture, file, name), name)
+
+
+def tell_blank(pictures: Sequence[Image.Image], name: str) -> None:
+    """A note where RGB pictures, those of a video say, are all of one colour."""
+    if all(max(high - low for low, high in picture.getextrema()) <= ALIKE for picture in pictures):
+        tell("blank", name=name)
 
 
 @contextmanager
