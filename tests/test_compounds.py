@@ -1,5 +1,6 @@
 """A text is drawn as the known thing that it names, and what it is not drawn as is said."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -198,9 +199,9 @@ def test_a_picture_or_video_with_nothing_in_it_is_said(starter, tmp_path):
     blank, seen = Image.new("RGBA", (64, 64)), Image.new("RGB", (64, 64), "white")
     seen.paste("red", (20, 20, 40, 40))
     seen.save(tmp_path / "red.png")
-    assert [n.text for n in starter.embed(image=blank).notes][:1] == [
-        "the picture is of one colour all over: there is nothing to see"
-    ]
-    assert [n.kind for n in starter.embed(video=[blank, blank]).notes][:1] == ["blank"]
-    for other in ({"image": tmp_path / "red.png"}, {"video": [blank, seen]}):
+    said = "the picture is of one colour all over: there is nothing to see"
+    assert [n.text for n in starter.embed(image=blank).notes][:1] == [said]
+    nothing, something = (np.stack([np.asarray(p.convert("RGB"))] * 3) for p in (blank, seen))
+    assert [n.kind for n in starter.embed(video=nothing).notes][:1] == ["blank"]
+    for other in ({"image": tmp_path / "red.png"}, {"video": np.concatenate([nothing, something])}):
         assert "blank" not in [n.kind for n in starter.embed(**other).notes]
