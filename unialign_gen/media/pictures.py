@@ -69,7 +69,7 @@ def load_image(source: Any, formats: Collection[str] | None = None) -> Image.Ima
 
 def tell_blank(pictures: Sequence[Image.Image], name: str) -> None:
     """A note where RGB pictures, those of a video say, are all of one colour."""
-    if all(max(high - low for low, high in picture.getextrema()) <= ALIKE for picture in pictures):
+    if all(np.ptp(np.asarray(picture), axis=(0, 1)).max() <= ALIKE for picture in pictures):
         tell("blank", name=name)
 
 
