@@ -10,7 +10,7 @@ from unialign_gen.concepts.understanding import Understood
 from unialign_gen.media.text import clean_text, with_article
 
 from .beside import Box, in_lines, side_by_side
-from .colours import COLOURS, colour_of
+from .colours import COLOURS, NAME, SHADE, colour_of
 from .words import ABOVE, AROUND, BELOW, BESIDE, DETERMINERS
 
 # what a text ends with: "on blue", "on grass", "isolated on a red background", ", white background"
@@ -154,8 +154,10 @@ def bare(text: str) -> str:
 
 
 def split(text: str, words: Sequence[str]) -> list[str]:
-    """A text's parts between some words."""
-    return [part for part in re.split(rf",? (?:{'|'.join(words)}) ", text, flags=re.IGNORECASE) if part]
+    """A text's parts between some words; colours of one thing, black and white, stay together."""
+    held = re.sub(rf"({NAME}) and (?={SHADE} )", "\\1\n", text, flags=re.IGNORECASE)
+    parts = re.split(rf",? (?:{'|'.join(words)}) ", held, flags=re.IGNORECASE)
+    return [part.replace("\n", " and ") for part in parts if part]
 
 
 def are_things(texts: Sequence[str], understood: Sequence[Understood], by_name: bool = False) -> bool:

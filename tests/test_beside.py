@@ -142,6 +142,8 @@ def things(*texts, counts=None, down=False, ground=""):
         ("a red apple isolated on white", things("a red apple", ground="on white")),
         ("a fish on sky blue", things("a fish", ground="on sky blue")),
         ("a bear on snow", None),
+        ("a black and white cat on blue", things("a black and white cat", ground="on blue")),
+        ("a red and light blue parrot and a cat", things("a red and light blue parrot", "a cat")),
         ("a cat against a blurry background", None),
         ("a sun above a boat on light blue", things("a sun", "a boat", down=True, ground="on light blue")),
         ("a bird on dark green", things("a bird", ground="on dark green")),

@@ -168,6 +168,7 @@ def test_what_was_understood_stays_where_it_is(starter):
         ("a lion in the grass", "a lion"),  # the layout of two things, drawn as one
         ("a yellow bird on a green branch", "a yellow bird"),
         ("a woman with red hair", "a woman with red hair"),  # which the checkpoint knows
+        ("a knight holding a red shield", "a knight holding a red shield"),  # of which it draws the shield
         ("a car in navy", "a car in dark blue"),
     ],
 )

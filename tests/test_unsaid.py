@@ -94,9 +94,8 @@ def test_what_is_read_as_another_word_is_not_missing_too(starter):
 
 
 def test_what_a_word_is_read_as_is_said_once(starter):
-    assert [n.text[:40] for n in starter.embed(text="two golden keys and a cat").notes] == [
-        "'golden' is read as 'yellow', which this"
-    ]
+    told = [n.text[:40] for n in starter.embed(text="two golden keys and a cat").notes if n.kind != "one point"]
+    assert told == ["'golden' is read as 'yellow', which this"]
 
 
 def test_one_of_a_thing_is_the_thing(starter):

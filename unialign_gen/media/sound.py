@@ -125,15 +125,15 @@ class Listener:
     def checked(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """All that was heard, as mono samples (n,); with the notes, also if it is silent or short."""
         self.tell()
-        check_length(self.name, self.seconds if len(samples) else 0.0)
+        check_length(self.name, self.seconds, bool(len(samples)))
         if float(np.abs(samples).max()) < SILENT:
             tell("silent", name=self.name)
         return samples
 
 
-def check_length(name: str, seconds: float) -> None:
+def check_length(name: str, seconds: float, some: bool = True) -> None:
     """Refuses a sound that is too short to be heard; one that is too short to mean much is a note."""
-    if seconds < SHORTEST:
+    if seconds < SHORTEST or not some:
         raise InputError(f"{name} is too short to be heard: {seconds * 1000:.3g} ms")
     if seconds < SHORT:
         tell("too short", name=name, seconds=seconds)
