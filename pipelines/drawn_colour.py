@@ -22,7 +22,7 @@ HUES = {  # degrees from and to; neighbours overlap, so that no shade of a colou
 }  # fmt: skip
 SHADES = {"black": (0, 110), "grey": (60, 230), "gray": (60, 230), "white": (170, 255)}  # values from and to
 PALE, DARK = 25, 40  # of 255: a hue has more saturation, and more value
-COLOURLESS = 40  # saturation of white and grey; of black twice as much
+COLOURLESS, NIGHT = 40, 60  # saturation of white and grey, of black twice as much; value of black whatever its saturation
 LEAST_ORANGE, MOST_BROWN = 80, 200  # saturation below which orange is called brown, or beige; value above which brown is orange
 LIKE = 15  # by how much a ground differs from itself
 # of a thing's pixels: of its one colour; of black, white or grey, of which every drawing has some; of one of several colours
@@ -74,6 +74,7 @@ def share_of(picture: Image.Image, colour: str, ground: Colour = WHITE) -> float
     if colour in SHADES:
         least, most = SHADES[colour]
         has = (saturation < COLOURLESS * (2 if colour == "black" else 1)) & (value >= least) & (value <= most)
+        has |= (value <= NIGHT) & (colour == "black")
     elif colour in HUES:
         (first, last), degrees = HUES[colour], hue * 360 / 256
         inside = (degrees >= first) & (degrees <= last) if first < last else (degrees >= first) | (degrees <= last)

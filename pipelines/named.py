@@ -25,7 +25,7 @@ from .phrases import are_things, bare, phrases_of, related, without_ground
 from .prior import EmbeddingPrior
 from .prompts import encode_prompts
 from .unsaid import unsaid
-from .words import FUNCTION_WORDS, thing_ends
+from .words import thing_ends
 
 # a prompt's inputs; places for them, or one for all of them as one point, if they are drawn alone; and the grounds of these
 Row = tuple[Sequence[Prompt], tuple[Box, ...] | None, tuple[Colour | None, ...]]
@@ -93,12 +93,9 @@ def as_named(prompt: Prompt, known: Understanding, aligner: Aligner, prior: Embe
 
     text, _ = reworded(prompt.value, words_of(aligner))
     words, name = text.lower().split(), known.names[drawn_as(prompt, prior)]
-    itself, around = words[: thing_ends(words)], [w for w in words[thing_ends(words) :] if w not in FUNCTION_WORDS]
     own = own_colours(text)
-    if any(is_called(name, colour) for colour in around if colour in COLOURS):  # red hair
+    if any(is_called(name, colour) for colour in COLOURS.keys() & set(words[thing_ends(words) :])):  # red hair
         own = text
-    elif any(is_called(name, word) for word in around) and not any(is_called(name, word) for word in itself):
-        own = text  # the shield alone of a knight holding a red shield
     if own != text:
         prompt, text = with_text(own), own
     words = own.split()

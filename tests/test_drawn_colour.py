@@ -74,6 +74,7 @@ def test_shades_are_told_from_hues_and_on_a_ground_of_a_colour(colour):
     blue = (74, 127, 224)
     assert share_of(spot(shade), colour) > 0.5
     assert share_of(spot("tomato"), colour) < 0.25
+    assert (share_of(spot("#0a1430"), colour) > 0.5) == (colour == "black")
     assert share_of(spot(shade, ground=blue), colour, tuple(part / 255 for part in blue)) > 0.5
 
 
