@@ -73,7 +73,7 @@ def on_ground(text: str) -> tuple[str, Colour | None]:
 
 def words_of(aligner: Aligner) -> Mapping[str, str]:
     """What the text encoder reads other words as, see `media.text.reworded`."""
-    return getattr(aligner.part("text").encoder, "words", {})
+    return getattr(aligner.part("text").encoder, "words", {}) if "text" in aligner.modalities else {}
 
 
 def as_named(prompt: Prompt, known: Understanding, aligner: Aligner, prior: EmbeddingPrior) -> Prompt:
@@ -83,7 +83,7 @@ def as_named(prompt: Prompt, known: Understanding, aligner: Aligner, prior: Embe
     green. Of "a cat on a mat", where it is the layout of two things and drawn as one, the cat alone is encoded. A text that is
     drawn as another thing than it names, "a car key" as a car, is moved as far from what it names.
     """
-    if prompt.kind != "text":
+    if prompt.kind != "text" or "text" not in aligner.modalities:
         return prompt
 
     def with_text(other: str) -> Prompt:

@@ -114,7 +114,8 @@ class PromptedPipeline:
     def looked_at(self, images: Any, notes: list[Note], used: Request, conditions: Conditions) -> PictureOutput:
         """What was drawn, with a note more where a thing on white has not the colour that was asked for."""
         with collected() as seen:
-            if self.config.get("things_alone"):
+            texts = any(p.kind == "text" for row in used.prompts for p in row)  # without one no text encoder is needed
+            if self.config.get("things_alone") and texts:
                 tell_colours(images, used, conditions.strips, words_of(self.aligner))
         return PictureOutput(images=images, notes=[*notes, *seen], request=used)
 
