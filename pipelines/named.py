@@ -54,8 +54,7 @@ def several(
     if phrases is None or (not flat and sum(phrases.counts) == 1):
         return None
     texts, grounds = zip(*(on_ground(text) if flat else (text, None) for text in phrases.grounded), strict=True)
-    with muted():  # what is to say of their words was said of the whole text
-        (things,) = encode_prompts(aligner, [[Prompt("text", text) for text in texts]])
+    things = encoded(texts, aligner)
     understood = known(torch.stack([thing.embedding for thing in things]), "text")
     if not are_things(texts, understood, by_name=lost):
         return None
@@ -69,6 +68,12 @@ def on_ground(text: str) -> tuple[str, Colour | None]:
     thing, ground = without_ground(text)
     colour = colour_of(ground)
     return (thing, colour) if colour and thing else (text, None)
+
+
+def encoded(texts: Sequence[str], aligner: Aligner) -> Sequence[Prompt]:
+    """Texts as encoded prompts, without a note: what is to say of their words was said of the whole text."""
+    with muted():
+        return encode_prompts(aligner, [[Prompt("text", text) for text in texts]])[0]
 
 
 def words_of(aligner: Aligner) -> Mapping[str, str]:
@@ -87,22 +92,17 @@ def as_named(prompt: Prompt, known: Understanding, aligner: Aligner, prior: Embe
         return prompt
 
     def with_text(other: str) -> Prompt:
-        with muted():
-            ((found,),) = encode_prompts(aligner, [[Prompt("text", other)]])
-        return replace(prompt, embedding=found.embedding)
+        return replace(prompt, embedding=encoded([other], aligner)[0].embedding)
 
     text, _ = reworded(prompt.value, words_of(aligner))
-    words, name = text.lower().split(), known.names[drawn_as(prompt, prior)]
-    own = own_colours(text)
-    if any(is_called(name, colour) for colour in COLOURS.keys() & set(words[thing_ends(words) :])):  # red hair
-        own = text
-    if own != text:
-        prompt, text = with_text(own), own
-    words = own.split()
-    alone = " ".join(words[: thing_ends(own.lower().split())])
-    if alone != own and on_ground(text)[1] is None and prior.arranged(prompt.embedding):
+    if (own := own_colours(text)) != text:
+        words, name = text.lower().split(), known.names[drawn_as(prompt, prior)]
+        if not any(is_called(name, colour) for colour in COLOURS.keys() & set(words[thing_ends(words) :])):  # red hair
+            prompt, text = with_text(own), own
+    alone = " ".join(text.split()[: thing_ends(text.lower().split())])
+    if alone != text and on_ground(text)[1] is None and prior.arranged(prompt.embedding):
         one = with_text(alone)
-        prompt = one if len({known.names[drawn_as(p, prior)] for p in (one, prompt)}) == 1 else prompt
+        prompt = one if known.names[drawn_as(one, prior)] == known.names[drawn_as(prompt, prior)] else prompt
     thing = drawn_as(prompt, prior)
     named = meant(text, known, known.nearness(prompt.embedding[None])[0], thing)
     if named is None:
@@ -120,9 +120,7 @@ def drawn_as(prompt: Prompt, prior: EmbeddingPrior) -> int:
 
 def drawn(texts: Sequence[str], known: Understanding, aligner: Aligner, prior: EmbeddingPrior) -> list[str]:
     """The names of the known things that some texts, of one thing each, are drawn as."""
-    with muted():
-        prompts = encode_prompts(aligner, [[Prompt("text", text)] for text in texts])
-    return [known.names[drawn_as(as_named(p, known, aligner, prior), prior)] for (p,) in prompts]
+    return [known.names[drawn_as(as_named(p, known, aligner, prior), prior)] for p in encoded(texts, aligner)]
 
 
 def mixed_on_grounds(row: Sequence[Prompt], boxes: tuple[Box, ...] | None, aligner: Aligner) -> Row:
@@ -134,9 +132,7 @@ def mixed_on_grounds(row: Sequence[Prompt], boxes: tuple[Box, ...] | None, align
         text, ground = on_ground(prompt.value) if prompt.kind == "text" and prompt.weight > 0 else ("", None)
         if ground is None:
             return prompt, None
-        with muted():
-            ((thing,),) = encode_prompts(aligner, [[Prompt("text", text)]])
-        return replace(thing, weight=prompt.weight), ground
+        return replace(encoded([text], aligner)[0], weight=prompt.weight), ground
 
     things, grounds = zip(*map(lifted, row), strict=True)
     if boxes is None and any(grounds):
