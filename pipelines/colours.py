@@ -48,14 +48,28 @@ def own_colours(text: str) -> str:
     >>> [own_colours(text) for text in ("a red fox with green eyes on an orange mat", "a green-eyed cat", "a car in red")]
     ['a red fox with eyes on a mat', 'a cat', 'a car in red']
     """
+    text = left_out(rf"{NAME}-\w+ed", text)
+    words = text.split()
+    end = thing_ends(text.lower().split())
+    return " ".join([*words[:end], without_colours(" ".join(words[end:]))]).strip()
+
+
+def without_colours(text: str) -> str:
+    """A text without the colours before its nouns.
+
+    >>> [without_colours(text) for text in ("an orange car on a dark green road", "an orange")]
+    ['a car on a road', 'an orange']
+    """
+    return left_out(SHADES, text)
+
+
+def left_out(pattern: str, text: str) -> str:
+    """A text without what matches before a word, whose article is put right."""
 
     def without(found: re.Match[str]) -> str:
         return with_article(found[2]) if found[1] else found[2]
 
-    text = re.sub(rf"(?:\b(an?) )?{NAME}-\w+ed (\w+)", without, text, flags=re.I)
-    words = text.split()
-    end = thing_ends(text.lower().split())
-    return " ".join([*words[:end], re.sub(rf"(?:\b(an?) )?{SHADES} (\w+)", without, " ".join(words[end:]), flags=re.I)]).strip()
+    return re.sub(rf"(?:\b(an?) )?(?<!-){pattern} (\w+)", without, text, flags=re.I)
 
 
 def colours_said(text: str) -> list[str]:

@@ -19,7 +19,7 @@ from unialign_gen.notes import muted, tell
 from unialign_gen.request import Prompt
 
 from .beside import WHOLE, Box, Colour
-from .colours import COLOURS, colour_of, own_colours
+from .colours import COLOURS, colour_of, own_colours, without_colours
 from .compounds import meant
 from .phrases import are_things, bare, phrases_of, related, without_ground
 from .prior import EmbeddingPrior
@@ -86,13 +86,20 @@ def as_named(prompt: Prompt, known: Understanding, aligner: Aligner, prior: Embe
 
     The colour of what is with or around a thing would be the thing's own: "a black cat with green eyes" is encoded without the
     green. Of "a cat on a mat", where it is the layout of two things and drawn as one, the cat alone is encoded. A text that is
-    drawn as another thing than it names, "a car key" as a car, is moved as far from what it names.
+    drawn as another thing than its words are nearest to, or than it names, "a car key" as a car, is moved as far from what it
+    means.
     """
     if prompt.kind != "text" or "text" not in aligner.modalities:
         return prompt
 
     def with_text(other: str) -> Prompt:
         return replace(prompt, embedding=encoded([other], aligner)[0].embedding)
+
+    def moved(start: int, end: int) -> Prompt:
+        shift = prior.points[end].float() - prior.points[start].float()
+        if COLOURS.keys() & set(bare(text).lower().split()):
+            shift = prior.without_colour(shift)
+        return replace(prompt, embedding=F.normalize(prompt.embedding + shift.to(prompt.embedding), dim=0))
 
     text, _ = reworded(prompt.value, words_of(aligner))
     if (own := own_colours(text)) != text:
@@ -104,13 +111,16 @@ def as_named(prompt: Prompt, known: Understanding, aligner: Aligner, prior: Embe
         one = with_text(alone)
         prompt = one if known.names[drawn_as(one, prior)] == known.names[drawn_as(prompt, prior)] else prompt
     thing = drawn_as(prompt, prior)
+    if "text" not in aligner.given and known.wordings is not None:
+        words = text.split()
+        end = thing_ends(text.lower().split())
+        plain = " ".join([without_colours(" ".join(words[:end])), *words[end:]])
+        evidence = known.worded(aligner("text", [plain], features=True)[0])
+        worded = prior.likeliest(prompt.embedding.float(), evidence=evidence)
+        if worded != thing:
+            prompt, thing = moved(thing, worded), worded
     named = meant(text, known, known.nearness(prompt.embedding[None])[0], thing)
-    if named is None:
-        return prompt
-    shift = prior.points[named].float() - prior.points[thing].float()
-    if COLOURS.keys() & set(bare(text).lower().split()):
-        shift = prior.without_colour(shift)
-    return replace(prompt, embedding=F.normalize(prompt.embedding + shift.to(prompt.embedding), dim=0))
+    return prompt if named is None else moved(thing, named)
 
 
 def drawn_as(prompt: Prompt, prior: EmbeddingPrior) -> int:
@@ -162,7 +172,8 @@ def tell_not_understood(
     said = {id(p): p for row, _, _ in rows for p in row if p.kind != "embeds"}  # each of several once
     for prompt in said.values():
         (found,) = known(prompt.embedding[None], prompt.kind)
-        if not found.understood:
+        as_encoded = encoded([prompt.value], aligner)[0] if prompt.kind == "text" else prompt  # it may have been moved since
+        if not known(as_encoded.embedding[None], prompt.kind)[0].understood:
             tell("not understood", name=repr(prompt.name), guesses=", ".join(found.nearest))
         elif prompt.kind == "text" and prior is not None and prompt.weight > 0:
             thing = known.names[drawn_as(prompt, prior)]

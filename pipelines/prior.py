@@ -192,9 +192,13 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         apart = ((points - row) @ whitening).square().sum(1)  # (count,)
         return log_counts - apart / (2 * self.config["bandwidth"])
 
-    def likeliest(self, row: Tensor, picture: bool = False) -> int:
-        """The place of the thing that an embedding (d,), of a picture or not, is most likely of."""
+    def likeliest(self, row: Tensor, picture: bool = False, evidence: Tensor | None = None) -> int:
+        """The place of the thing that an embedding (d,), of a picture or not, is most likely of; `evidence` (count,) is what
+        else says so, as logarithms.
+        """
         weights = self.log_weights(row, picture)
+        if evidence is not None:
+            weights = weights + evidence.to(weights)
         if self.config["kinds"]:
             kind_of = self.kind_of.to(row.device)
             of_kinds = weights.new_zeros(self.config["kinds"]).index_add_(0, kind_of, (weights - weights.max()).exp())

@@ -36,7 +36,7 @@ from .prior import EmbeddingPrior, each, temperature_of
 from .prompts import checked_vector, encode_prompts, generators, mixed_prompts, moved_prompts, picture_seeds
 from .upscaler import Upscaler
 
-BESIDE_ALIGNER = ("understanding.json", "concepts.json", "concepts.safetensors")  # what a checkpoint knows by name
+BESIDE_ALIGNER = ("understanding.json", "understanding.safetensors", "concepts.json", "concepts.safetensors")  # known names
 ENLARGED = 8  # pictures at a time, which bounds the memory
 
 

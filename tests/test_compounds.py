@@ -7,6 +7,7 @@ from PIL import Image
 
 from unialign_gen.checkpoints.faithfulness import COLOURED, COLOURS, COUNTED, PAIRS, THINGS
 from unialign_gen.concepts import Understanding, checkpoint_folder
+from unialign_gen.concepts.understanding import is_called
 from unialign_gen.media.text import with_article
 from unialign_gen.pipelines.compounds import compound, meant
 from unialign_gen.pipelines.named import as_named, understanding_in
@@ -113,7 +114,7 @@ def test_a_name_that_many_things_lie_nearer_than_is_another_word():
         ("a house plant", "potted plant", "house", ["house"]),
         ("a baseball bat", "baseball bat", "bat", []),
         ("a spider web", "spider web", "spider", []),
-        ("a cherry", "cherry", "apple", []),
+        ("a cherry", "cherries", "apple", []),
     ],
 )
 def test_the_starter_draws_what_is_named_and_says_what_may_be_missing(starter, text, drawn, encoded, missing):
@@ -156,8 +157,38 @@ def test_what_was_understood_stays_where_it_is(starter):
     texts += ["a yellow school bus", "drawing of a crying face", "flamingo glossy emoji", "clip art of a plane", "an animal"]
     texts += ["cloud with rain", "drawing of a heart"]
     prompts = [Prompt("text", t, embedding=e) for t, e in zip(texts, starter.aligner.embed("text", texts), strict=True)]
-    moved = [p.value for p in prompts if as_named(p, known, starter.aligner, starter.prior) is not p]
-    assert {t.split()[-1] for t in moved} == {"flower"}  # from hibiscus and clover
+    moved = [(p, as_named(p, known, starter.aligner, starter.prior)) for p in prompts]
+    for before, after in ((p, q) for p, q in moved if q is not p):
+        noun = before.value.split()[-1]
+        places = (starter.prior.likeliest(p.embedding) for p in (before, after))
+        was, now = (known.names[place] for place in places)
+        assert is_called(now, noun)
+        assert now != was
+    assert {p.value.split()[-1] for p, q in moved if q is not p} <= {"flower", "house", "apple", "hat", "ball", "face", "rain"}
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn", "encoded"),
+    [
+        ("an angel", "baby angel", "cloud with lightning"),
+        ("a wizard", "mage", "woman mage"),
+        ("a forest", "deciduous tree", "palm tree"),
+        ("a baby chick", "baby chick", "chicken"),
+        ("happy birthday", "birthday cake", "outbox tray"),
+    ],
+)
+def test_what_a_text_is_drawn_as_is_called_most_like_it(starter, text, drawn, encoded):
+    (bare,) = starter.aligner.embed("text", [text])
+    known = understanding_in(checkpoint_folder(starter))
+    moved = as_named(Prompt("text", text, embedding=bare), known, starter.aligner, starter.prior)
+    assert [known.names[starter.prior.likeliest(e)] for e in (moved.embedding, bare)] == [drawn, encoded]
+
+
+def test_a_text_encoder_of_ones_own_has_other_features(starter, monkeypatch):
+    known = understanding_in(checkpoint_folder(starter))
+    forest = Prompt("text", "a forest", embedding=starter.aligner.embed("text", ["a forest"])[0])
+    monkeypatch.setattr(starter.aligner, "given", {"text"})
+    assert as_named(forest, known, starter.aligner, starter.prior) is forest
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_what_is_around_a_thing_and_may_be_missing_is_a_note(starter):
     assert [str(n) for n in told] == ["left out: of 'a dog on a beach' 'beach' may be missing: it is drawn as dog"]
     assert "of 'Seven ducks' 'Seven' may be missing" in starter.embed(text="Seven ducks").notes[0].text
     told = [n.text for n in starter.embed(text="a child flying a kite on a hill").notes if n.kind == "left out"]
-    assert [text.split("'")[3::2] for text in told] == [["child", "hill"]]
+    assert [text.split("'")[3::2] for text in told] == [["child flying", "hill"]]
     drawn = starter(text="a boy flying a kite on a hill", seed=0, num_inference_steps=1, upscale=1)
     told = [n.text for n in drawn.notes if n.kind == "left out"]
     assert [text.split("'")[1::2] for text in told] == [["a kite on a hill", "hill"]]  # the boy is drawn beside it

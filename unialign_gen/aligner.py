@@ -223,15 +223,18 @@ class Aligner(ModelMixin, ConfigMixin):
         return part
 
     @torch.no_grad()
-    def forward(self, kind: str, inputs: list[Any]) -> Tensor:
-        """Raw inputs of `image`, `text` or `audio` -> (B, embed_dim). A call of the module, so that offloading hooks see it."""
+    def forward(self, kind: str, inputs: list[Any], features: bool = False) -> Tensor:
+        """Raw inputs of `image`, `text` or `audio` -> (B, embed_dim), or the encoder's `features` (B, width) without a head.
+
+        A call of the module, so that offloading hooks see it.
+        """
         part = self.part(kind)
         # offloading hooks move tensors among the arguments; preparing is the processor's work
         inputs = [i.cpu() if isinstance(i, Tensor) else i for i in inputs]
         prepared = part.encoder.prepare(inputs).to(self.place.device)
         if prepared.is_floating_point():
             prepared = prepared.to(self.place.dtype)
-        return part(prepared)
+        return part.encoder(prepared).float() if features else part(prepared)
 
     @property
     def modalities(self) -> list[str]:

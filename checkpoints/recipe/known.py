@@ -15,6 +15,7 @@ from unialign_gen.pipelines.prior import FEWEST, STEPS
 
 from . import colours
 from .concepts import CONCEPTS, SHOWN, foreign
+from .features import TextFeatures
 from .rows import Picture, grouped, numbered
 
 # Shrinkage, bandwidth and spread were chosen on held-out prompts: much alike from 0.02 to 0.1, from 2 to 8, from 0.6 to 0.8
@@ -125,6 +126,14 @@ def things(rows: Sequence[Picture]) -> dict[Thing, list[int]]:
     called = grouped((Thing(rows[n].name, rows[n].captions[0].lower(), True), n) for n in shown)
     own = {t: mine for t, mine in called.items() if len(mine) >= FEWEST and "," not in t.name and not foreign(t.kind, t.name)}
     return whole | {t: mine for t, mine in own.items() if len(mine) < len(whole[Thing(t.kind, SHOWN[t.kind], False)])}
+
+
+def wordings(rows: Sequence[Picture], texts: TextFeatures) -> Tensor:
+    """Unit text features (things, w) of what the prior's points are called: half their names, half their pictures' captions."""
+    captions = {thing: sorted({c for n in mine for c in rows[n].captions}) for thing, mine in things(rows).items()}
+    named = F.normalize(texts([thing.name for thing in captions]), dim=1)
+    said = torch.stack([F.normalize(texts(mine), dim=1).sum(0) for mine in captions.values()])
+    return F.normalize(named + F.normalize(said, dim=1), dim=1)
 
 
 def moved_by(rows: Sequence[Picture], embeds: Tensor, kind: str) -> dict[str, Tensor]:

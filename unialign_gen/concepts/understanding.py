@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import as_input_error
+from ..output import write_tensors
 
-FILE = "understanding.json"
+FILE, WORDINGS = "understanding.json", "understanding.safetensors"
+CONCENTRATION = 50.0  # of texts about what a thing is called: from 20 to 80 much alike
+EIGHT_BITS = 127  # wordings are kept in eight bits
 FILLERS = {"the", "and", "with", "for", "from"}
 AROUND = ("with", "without", "on", "in", "at", "under", "behind", "from", "for")
 LETTERS = re.compile(r"[^\W\d_]+")
@@ -97,6 +100,8 @@ class Understanding:
         points: their unit embeddings (things, d).
         whitening: (d, d).
         limits: by modality; one that is not named is always understood.
+        wordings: unit features (things, w) of what each is called, by the checkpoint's text encoder; None where they are not
+            known.
 
     >>> known = Understanding(["dog", "cat"], torch.eye(3)[:2], torch.eye(3), {"text": 0.7})
     >>> dog, nothing = known(torch.eye(3)[[0, 2]], "text", guesses=1)
@@ -104,8 +109,16 @@ class Understanding:
     (True, ('dog',), False)
     """
 
-    def __init__(self, names: Sequence[str], points: Tensor, whitening: Tensor, limits: Mapping[str, float]):
+    def __init__(
+        self,
+        names: Sequence[str],
+        points: Tensor,
+        whitening: Tensor,
+        limits: Mapping[str, float],
+        wordings: Tensor | None = None,
+    ):
         self.names, self.whitening, self.limits = list(names), whitening.float(), dict(limits)
+        self.wordings = wordings
         self.keys = F.normalize(points.float() @ self.whitening, dim=1)  # (things, d)
 
     @cached_property
@@ -142,11 +155,28 @@ class Understanding:
             prior = load_file(usual if usual.is_file() else min(usual.parent.glob("*.safetensors"), default=usual))  # a variant
             if len(kept["names"]) != len(prior["points"]):
                 raise ValueError(f"{len(kept['names'])} names for {len(prior['points'])} points")
-            return cls(kept["names"], prior["points"], prior["whitening"], kept["limits"])
+            wordings = None
+            if (folder / WORDINGS).is_file():
+                wordings = F.normalize(load_file(folder / WORDINGS)["wordings"].float(), dim=1)
+                if len(wordings) != len(kept["names"]):
+                    raise ValueError(f"{len(wordings)} wordings for {len(kept['names'])} names")
+            return cls(kept["names"], prior["points"], prior["whitening"], kept["limits"], wordings)
 
     def save(self, folder: Path) -> None:
-        """Writes names and limits; the points are those of the prior in the same checkpoint."""
+        """Writes names, limits and wordings; the points are those of the prior in the same checkpoint."""
         (folder / FILE).write_text(json.dumps({"limits": self.limits, "names": self.names}, ensure_ascii=False) + "\n")
+        if self.wordings is None:
+            (folder / WORDINGS).unlink(missing_ok=True)
+        else:
+            write_tensors(folder / WORDINGS, {"wordings": (self.wordings * EIGHT_BITS).round().to(torch.int8)})
+
+    def worded(self, features: Tensor) -> Tensor | None:
+        """How a text with these features (w,) speaks for each thing (things,), as logarithms of likelihoods: a von Mises-Fisher
+        distribution about what it is called (Banerjee et al. 2005). None where that is not known.
+        """
+        if self.wordings is None:
+            return None
+        return CONCENTRATION * (self.wordings @ F.normalize(features.float().cpu(), dim=0))
 
     def nearness(self, embeddings: Tensor) -> Tensor:
         """Whitened cosines (B, things) of unit embeddings (B, d) to everything known."""
