@@ -712,13 +712,21 @@ def test_a_rate_that_is_too_high_is_called_so(caches, tmp_path, name, rate, step
 
 @pytest.mark.parametrize(("flat", "value"), [("image", 1.0), ("audio", 0.0), ("text", 3.3)])
 def test_features_that_never_vary_are_said(caches, tmp_path, flat, value):
-    """Also where those of another cache do."""
+    """A note where those of another cache do: the starter's nonsense is all drawn to one point."""
     features = {m: [torch.full((1, w), value) if m == flat else torch.randn(1, w) for _ in range(20)] for m, w in WIDTH.items()}
     write_cache(tmp_path / "flat", features)
-    both = {"clips": caches / "clips", "flat": tmp_path / "flat"}
-    streams = [StreamConfig({"clips": 1.0, "flat": 1.0}, ["image", "text", "audio"], batch=8)]
-    with pytest.raises(InputError, match=f"cache flat: all 20 rows of {flat} are the same, nothing can be learnt"):
-        prepare(settings(caches, tmp_path / "run", caches=both, streams=streams))
+    caches = {"flat": tmp_path / "flat", "clips": caches / "clips"}
+
+    def with_caches(*names):
+        streams = [StreamConfig(dict.fromkeys(names, 1.0), ["image", "text", "audio"], batch=8)]
+        return settings(tmp_path, tmp_path / "run", caches={name: caches[name] for name in names}, streams=streams)
+
+    with pytest.raises(InputError, match=f"cache flat: all rows of {flat} are the same, nothing can be learnt"):
+        prepare(with_caches("flat"))
+    with collected() as notes:
+        prepare(with_caches("flat", "clips"))
+    told = [n.text for n in notes if n.kind == "constant features"]
+    assert told == [f"cache flat: all rows of {flat} are the same: they say nothing of one sample against another"]
 
 
 # encoders that are trained too

@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from ..data.cache import FeatureCache, Ragged, counted
 from ..data.storage import made_once
 from ..errors import InputError
+from ..notes import note
 from ..output import make_folder
 from .seeds import unit_hash
 
 CHUNK = 2048  # rows, or samples, that are in memory at a time
+SAME = 1e-6  # features that differ less than this are the same
 
 
 def held_out(ids: list[str], share: float, seed: int) -> Tensor:
@@ -134,12 +136,13 @@ def moments(sources: Iterable[Source], modality: str, spare: Path) -> Moments:
                 square, mean = torch.var_mean(rows.double(), 0, correction=0)
                 total += Moments(len(rows), mean, square * len(rows))
             check_finite(torch.stack([total.mean, total.squares]), source, modality)
-            check_varied(total.std, total.count, source, modality)
             part.write_bytes(save({"mean": total.mean, "squares": total.squares}))
 
         kept = load_file(made_once(beside(source, spare, f"moments-{modality}"), make))
-        found.append(Moments(len(values), kept["mean"], kept["squares"]))
-    return sum(found[1:], found[0])
+        found.append((source.name, Moments(len(values), kept["mean"], kept["squares"])))
+    tell_constant({name: one.count > 1 and float(one.std.max()) < SAME for name, one in found}, modality)
+    (_, first), *others = found
+    return sum((one for _, one in others), first)
 
 
 def check_finite(values: Tensor, source: Source, modality: str) -> None:
@@ -152,12 +155,28 @@ def check_finite(values: Tensor, source: Source, modality: str) -> None:
     raise InputError(f"cache {source.name}: {modality} holds NaN or infinite features{first}: extract again elsewhere")
 
 
-def check_varied(spread: Tensor, count: int, source: Source, modality: str) -> None:
-    if count > 1 and float(spread.max()) < 1e-6:
-        raise InputError(
-            f"cache {source.name}: all {count} rows of {modality} are the same, nothing can be learnt from them: see what its "
-            "encoder was given, or leave it out"
-        )
+def tell_constant(constant: Mapping[str, bool], modality: str) -> None:
+    """Says which caches have the same features all over, by name.
+
+    Raises:
+        InputError: all have.
+    """
+    if flat := [name for name, same in constant.items() if same]:
+        said = f"cache {', '.join(flat)}: all rows of {modality} are the same"
+        if len(flat) == len(constant):
+            raise InputError(f"{said}, nothing can be learnt from them: see what the encoder was given, or leave it out")
+        note("constant features", f"{said}: they say nothing of one sample against another")
+
+
+def is_constant(points: Tensor) -> bool:
+    """Whether all rows (N, d) are the same, of two or more that are there; those of samples without any are zeros."""
+    there = (part[part.any(1)] for part in points.split(CHUNK))
+    first, count = None, 0
+    for rows in filter(len, there):
+        first, count = rows[0] if first is None else first, count + len(rows)
+        if float((rows - first).abs().max()) >= SAME:
+            return False
+    return count > 1
 
 
 def beside(source: Source, spare: Path, name: str, head: nn.Module | None = None) -> Path:
@@ -211,21 +230,17 @@ def frozen_points(source: Source, anchor: str, head: nn.Module, spare: Path) -> 
     """Unit embeddings (N, d) of a frozen anchor, mapped: computed once and kept, see `beside`.
 
     Raises:
-        InputError: the cache has no sample of it, one that is NaN or infinite, or all are the same.
+        InputError: the cache has no sample of it, or one that is NaN or infinite.
     """
     rows = source.rows[anchor]
     if not len(rows.values):
         raise InputError("a cache without a single sample of the anchor modality cannot be trained from")
 
     def make(part: Path) -> None:
-        ends: list[Tensor] = []  # the least and the largest of each chunk
         with part.open("wb") as f:
-            for z, counts in zip(embedded(rows, head, "cpu"), rows.counts.split(CHUNK), strict=True):
+            for z in embedded(rows, head, "cpu"):
                 check_finite(z, source, anchor)
                 f.write(z.numpy().tobytes())
-                if len(there := z[counts > 0]):
-                    ends += [there.amin(0), there.amax(0)]
-        check_varied(torch.stack(ends).amax(0) - torch.stack(ends).amin(0), len(rows.values), source, anchor)
 
     path = made_once(beside(source, spare, "anchor", head), make)
     count = path.stat().st_size // 4

@@ -20,7 +20,7 @@ from ..objectives import Objective, build
 from ..objectives.registry import find
 from .batches import Batches
 from .config import TrainConfig
-from .features import Moments, Source, content, frozen_points, label_means, moments, read
+from .features import Moments, Source, content, frozen_points, is_constant, label_means, moments, read, tell_constant
 from .model import Heads
 from .parallel import add_lora
 from .raw_inputs import RawInputs
@@ -79,6 +79,7 @@ def prepare(config: TrainConfig) -> TrainState:
             raise InputError(
                 f"no cache has {config.anchor}, the anchor, but {', '.join(known)}: extract it, or name another anchor"
             )
+        tell_constant({name: is_constant(z) for name, z in points.items()}, config.anchor)
         dim = next(iter(points.values())).shape[1]
     else:
         dim = config.embed_dim or frozen_head(config.checkpoint, "image")[1]
