@@ -14,6 +14,7 @@ from .plan import table
 CONCEPTS = {row["concept"]: row for row in table("concepts")}
 # what its pictures show, for people: a heart of "heartbeat", a microphone of "singing"
 SHOWN = {concept: row["phrases"].split(",")[0].strip("=~") for concept, row in CONCEPTS.items()}
+NOUN = re.compile(r"[a-z]+([ -][a-z]+)?")  # of one or two words
 KEEP_S = {"glass", "bus", "glasses", "scissors", "bagpipes", "maracas", "swiss", "albatross", "virus"}
 
 
