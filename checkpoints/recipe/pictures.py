@@ -41,7 +41,7 @@ CLIP_ART_SKIP = re.compile(
 CLIP_ART_NO_TAGS = {"unsorted", "hash", "icons", "icon", "theme", "openclipart", "clipart"}
 CLIP_ART_NO_TITLE = re.compile(r"(?i)(clip ?art|.* icons?|etiquette)")
 STAMPS_SKIP = r"^symbols/(alphabets|math|money)|_mirror\.\w+$"
-NO_NAME = re.compile(r"clip ?art|@|http|icon(s|set)?$|various|submission|sibmission|openc|\d{2}")
+NO_NAME = re.compile(r"clip ?art|@|icon(s|set)?$|various|\d{2}")
 Texts = Sequence[str]
 Item = tuple[Row, Drawing]  # a picture, and what it is drawn from
 

@@ -25,7 +25,6 @@ from .plan import SIZES, table
 from .rows import Picture, coloured, grouped
 
 FIVE = ("red", "yellow", "green", "blue", "purple")
-COLOUR_WORDS = {*colours.NAMES, "gray", "golden"}
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 PLURALS = {row["one"]: row["many"] for row in table("plurals")}
 Box = tuple[float, float, float, float]  # centre x and y, width and height, in sides
@@ -211,7 +210,7 @@ def plain(row: Row, colour: str) -> Picture:
     about = (row.id, row.split, row.tier, row.style, row.source, list(row.captions), row.concepts)
     shown = Picture(*about, colour, "plain", [row.id], None)
     said = {word for caption in row.captions for word in caption.lower().split()}
-    if colour and row.split != "cross" and not said & COLOUR_WORDS and NOUN.fullmatch(shown.name):
+    if colour and row.split != "cross" and said.isdisjoint(colours.NAMES) and NOUN.fullmatch(shown.name):
         shown.captions += coloured(colour, shown.name)
     return shown
 
@@ -221,7 +220,7 @@ def cuts(rows: Sequence[Picture], cut_outs: np.ndarray) -> list[Cut]:
     out = []
     for n, row in enumerate(rows):
         first, _, rest = row.name.partition(" ")
-        name = rest if rest and first in COLOUR_WORDS else row.name
+        name = rest if rest and first in colours.NAMES else row.name
         if NOUN.fullmatch(name):
             y, x = np.nonzero(cut_outs[n, ::2, ::2, 3] > 127)
             if len(y) and 0.02 < len(y) / ((np.ptp(y) + 1) * (np.ptp(x) + 1)) < 0.97:
