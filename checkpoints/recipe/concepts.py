@@ -14,7 +14,7 @@ from .plan import table
 CONCEPTS = {row["concept"]: row for row in table("concepts")}
 # what its pictures show, for people: a heart of "heartbeat", a microphone of "singing"
 SHOWN = {concept: row["phrases"].split(",")[0].strip("=~") for concept, row in CONCEPTS.items()}
-KEEP_S = {"glass", "bus", "glasses", "scissors", "bagpipes", "maracas", "swiss", "albatross", "virus"}
+NOUN = re.compile(r"[a-z]+([ -][a-z]+)?")  # of one or two words
 
 
 def unit_hash(*parts: str) -> float:
@@ -23,14 +23,14 @@ def unit_hash(*parts: str) -> float:
 
 
 def normal(text: str) -> str:
-    """Lower case words without punctuation, possessive and plural s."""
-    words = re.sub(r"[^a-z0-9]+", " ", text.lower().replace("'s ", " ").replace("\u2019s ", " ")).split()
-    return " ".join(w[:-1] if len(w) > 3 and w.endswith("s") and not w.endswith("ss") and w not in KEEP_S else w for w in words)
+    """Lower case words without punctuation and a plural's s: to be compared, not read."""
+    words = re.sub(r"[^a-z0-9]+", " ", text.lower()).split()
+    return " ".join(word[:-1] if len(word) > 3 and word.endswith("s") else word for word in words)
 
 
 def article(name: str) -> str:
     """`name` with a or an, unless it is a plural."""
-    if (name.endswith("s") and not name.endswith("ss")) or name.split()[0] in ("a", "an", "the"):
+    if name.endswith("s") and not name.endswith("ss"):
         return name
     return with_article(name)
 
@@ -44,7 +44,7 @@ def pattern(cell: str, foreign: bool) -> re.Pattern[str]:
     found = []
     for phrase in filter(None, map(str.strip, cell.split(","))):
         if phrase[0] == "=":
-            found.append(f"^(?:an? |the )?{normal(phrase)}$")
+            found.append(f"^{normal(phrase)}$")
         elif phrase[0] != "~" or foreign:
             found.append(f"(?:^| ){normal(phrase)}(?= |$)")
     return re.compile("|".join(found) or "(?!)")  # of no phrases one that matches nothing

@@ -31,17 +31,17 @@ LARGE_SIDE, LARGE_SHARE = 512, 0.2  # of the tier A pictures, which all come as 
 TIER_A = {"public domain", "cc0", "cc0-1.0", "mit", "bsd", "apache-2.0", "cc-by-3.0", "cc-by-4.0", "cc0-1.0/pd"}
 TIER_B = {"cc-by-sa", "cc-by-sa-2.5", "cc-by-sa-3.0", "cc-by-sa-4.0"}
 NOT_PICTURES = (None, 2, 9)  # groups of emoji: regional indicators, components, flags
-NAMING = ("noto", "twemoji", "fluent-emoji-flat")  # sets that list their icons' code points
+NAMING = ("noto", "fluent-emoji-flat")  # sets that list their icons' code points
 NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 CLIP_ART = "openclipart-svg/usr/share/openclipart/svg"
 CLIP_ART_SKIP = re.compile(
     r"^(shapes|special|computer/(icons|buttons|folders|diagrams)|buttons|logos|recreation/games/cards|transportation/aiga"
     r"|signs_and_symbols/(flags|led|map_symbols|hazard|disability|money)|unsorted/duplicates)[^/]*/|^geography/[^/]+$"
 )
-CLIP_ART_NO_TAGS = {"unsorted", "hash", "icons", "icon", "theme", "computer icons", "openclipart", "clipart", "clip_art"}
-CLIP_ART_NO_TITLE = re.compile(r"(?i)(clip ?art|.* icons?|svg road signs|various|r16|etiquette|various clip)")
-STAMPS_SKIP = r"^symbols/(alphabets|math|money)|_(mirror|flip)(_flip)?\.\w+$"
-NO_NAME = re.compile(r"clip ?art|@|http|icon(s|set)?$|various|submission|sibmission|openc|\d{2}")
+CLIP_ART_NO_TAGS = {"unsorted", "hash", "icons", "icon", "theme", "openclipart", "clipart"}
+CLIP_ART_NO_TITLE = re.compile(r"(?i)(clip ?art|.* icons?|etiquette)")
+STAMPS_SKIP = r"^symbols/(alphabets|math|money)|_mirror\.\w+$"
+NO_NAME = re.compile(r"clip ?art|@|icon(s|set)?$|various|\d{2}")
 Texts = Sequence[str]
 Item = tuple[Row, Drawing]  # a picture, and what it is drawn from
 
@@ -68,7 +68,7 @@ def item(
     allowed, concepts = tier(licence), match(source, name, words)
     split = "cross" if allowed == "C" else "test" if held_out(source, key) else "train"
     short = re.sub(r"[^a-zA-Z0-9]+", "-", f"{source}-{key}")[:90]
-    name = re.sub(r"^(an?|the) ", "", html.unescape(name).strip().rstrip(".!").lower())
+    name = re.sub(r"^(an?|the) ", "", html.unescape(name).rstrip(".!").lower())
     junk = len(name) < 2 or NO_NAME.search(name)
     names = ([] if junk else [name]) + [c for c in concepts if c not in name]
     if junk and not concepts:
@@ -90,7 +90,7 @@ def words_of(slug: str) -> str:
 
 
 def emoji(unpacked: Path) -> Iterator[Item]:
-    """Icons by Unicode's code point, if one of three sets has it under that name, or else by Unicode's label."""
+    """Icons by Unicode's code point, if one of two sets has it under that name, or else by Unicode's label."""
 
     def read(name: str) -> Any:
         return json.loads((unpacked / name).read_text())
@@ -105,12 +105,11 @@ def emoji(unpacked: Path) -> Iterator[Item]:
     # of several entries of one name the first counts
     by_name = {letters(name): entry for name, entry in reversed([*((e["label"], e) for e in known), *older])}
     listed = [pair for name in NAMING for pair in read(f"iconify-json-{name}/package/chars.json").items()]
-    by_icon = {icon: by_code.get(code.replace("-fe0f", "")) for code, icon in reversed(listed)}
+    by_icon = {icon: by_code.get(code) for code, icon in listed}
     for source, licence, style in map(dict.values, table("emoji")):
         data = read(f"iconify-json-{source}/package/icons.json")
         for icon, body in data["icons"].items():
-            base = re.sub(r"-\d$", "", icon)
-            entry = by_icon.get(icon) or by_icon.get(base) or by_name.get(letters(base))
+            entry = by_icon.get(icon) or by_name.get(letters(re.sub(r"-\d$", "", icon)))
             if entry:
                 width, height = (body.get(side, data.get(side, 16)) for side in ("width", "height"))
                 box = f"{body.get('left', 0)} {body.get('top', 0)} {width} {height}"
@@ -135,7 +134,7 @@ def clip_art(unpacked: Path) -> Iterator[Item]:
         if CLIP_ART_SKIP.search(key) or path.stat().st_size > 600_000:
             continue
         tags = [tag.lower().replace("_", " ") for tag in said(text, "rdf:li")]
-        tags = [tag for tag in tags if tag and tag not in CLIP_ART_NO_TAGS and "architetto" not in tag]
+        tags = [tag for tag in tags if tag not in CLIP_ART_NO_TAGS]
         stem = words_of(re.sub(r"_(archite.*|[a-z]+_[a-z]?_?\d*)$", "", path.stem))
         # a title that many files share says nothing about any of them
         name = stem if not title or count[title] > 6 or CLIP_ART_NO_TITLE.match(title) else title

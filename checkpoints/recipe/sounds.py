@@ -18,7 +18,6 @@ import numpy as np
 
 from unialign_gen.data.manifest import Row
 from unialign_gen.encoders.aisfx import RATE
-from unialign_gen.errors import InputError
 from unialign_gen.media.recordings import read_blocks
 from unialign_gen.notes import collected
 
@@ -93,12 +92,9 @@ def write_flac(samples: np.ndarray, path: Path) -> None:
 
 
 def decode(path: Path) -> np.ndarray:
-    """At most 45 s, mono, 44.1 kHz; nothing of what cannot be read."""
+    """At most 45 s, mono, 44.1 kHz."""
     with collected():  # the notes are nobody's here
-        try:
-            return np.concatenate([block[0] for block in read_blocks(path, RATE, seconds=45)])
-        except InputError:
-            return np.zeros(0, np.float32)
+        return np.concatenate([block[0] for block in read_blocks(path, RATE, seconds=45)])
 
 
 def convert(root: Path, path: Path, take: Row) -> tuple[str, list[Row]]:

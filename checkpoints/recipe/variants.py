@@ -18,19 +18,15 @@ from unialign_gen.data.manifest import Row
 from unialign_gen.data.storage import write_rows
 
 from . import colours
-from .concepts import article
+from .concepts import NOUN, article
 from .cut_outs import SIDE, fitted
 from .files import new_array
-from .plan import SIZES
+from .plan import SIZES, table
 from .rows import Picture, coloured, grouped
 
 FIVE = ("red", "yellow", "green", "blue", "purple")
-COLOUR_WORDS = {*colours.NAMES, "gray", "golden"}
-NAME = re.compile(r"[a-z]+([ -][a-z]+)?")
 NUMBERS = {2: "two", 3: "three", 4: "four"}
-PLURALS = {"mouse": "mice", "goose": "geese", "person": "people", "man": "men", "woman": "women", "child": "children"}
-PLURALS |= {"tooth": "teeth", "foot": "feet", "leaf": "leaves", "wolf": "wolves", "knife": "knives", "loaf": "loaves"}
-PLURALS |= {name: name for name in ("sheep", "fish", "deer", "scissors", "glasses", "bagpipes", "maracas", "fireworks")}
+PLURALS = {row["one"]: row["many"] for row in table("plurals")}
 Box = tuple[float, float, float, float]  # centre x and y, width and height, in sides
 Ground = tuple[tuple[int, ...], tuple[int, ...]]  # RGB colours of top and bottom
 WHITE: Ground = ((255,) * 3,) * 2
@@ -214,7 +210,7 @@ def plain(row: Row, colour: str) -> Picture:
     about = (row.id, row.split, row.tier, row.style, row.source, list(row.captions), row.concepts)
     shown = Picture(*about, colour, "plain", [row.id], None)
     said = {word for caption in row.captions for word in caption.lower().split()}
-    if colour and row.split != "cross" and not said & COLOUR_WORDS and NAME.fullmatch(shown.name):
+    if colour and row.split != "cross" and said.isdisjoint(colours.NAMES) and NOUN.fullmatch(shown.name):
         shown.captions += coloured(colour, shown.name)
     return shown
 
@@ -224,8 +220,8 @@ def cuts(rows: Sequence[Picture], cut_outs: np.ndarray) -> list[Cut]:
     out = []
     for n, row in enumerate(rows):
         first, _, rest = row.name.partition(" ")
-        name = rest if rest and first in COLOUR_WORDS else row.name
-        if NAME.fullmatch(name):
+        name = rest if rest and first in colours.NAMES else row.name
+        if NOUN.fullmatch(name):
             y, x = np.nonzero(cut_outs[n, ::2, ::2, 3] > 127)
             if len(y) and 0.02 < len(y) / ((np.ptp(y) + 1) * (np.ptp(x) + 1)) < 0.97:
                 out.append(Cut(n, row, name))

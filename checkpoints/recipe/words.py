@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unialign_gen.errors import as_input_error
 
-from .concepts import CONCEPTS, article
+from .concepts import CONCEPTS, NOUN, article
 from .features import TextFeatures
 from .rows import Picture, grouped
 
@@ -27,7 +27,6 @@ UP = 2  # steps to broader kinds
 MOST = 4  # a kind with more of its nearest things says too little
 MARGIN = 0.06  # of cosine, by which a less usual meaning must be nearer
 SORTS = {"animal": ANIMAL, "vehicle": ARTIFACT, "instrument": ARTIFACT, "household": ARTIFACT}
-PLAIN = re.compile(r"[a-z]+([ -][a-z]+)?")
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def taught(nouns: Nouns, known: Mapping[str, str], meant: Mapping[str, str], cap
     out: dict[str, list[str]] = {}
     for word, offsets in sorted(nouns.senses.items()):
         meaning = meant.get(word) or next((s for s in offsets if nouns.synsets[s].visible), "")
-        if meaning in nearest and nouns.synsets[meaning].file != PERSON and word not in captions and PLAIN.fullmatch(word):
+        if meaning in nearest and nouns.synsets[meaning].file != PERSON and word not in captions and NOUN.fullmatch(word):
             for name in nearest[meaning]:
                 out.setdefault(name, []).append(word)
     return dict(sorted(out.items()))
