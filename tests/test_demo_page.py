@@ -153,7 +153,7 @@ def test_a_number_that_the_browser_refuses_is_named_beside_the_button(fresh):
     fresh.click("#tab-travel")  # has no size, and no mistake
     assert not fresh.all("#error")[0].text
     fresh.click("#draw")
-    fresh.wait("#error", "two stations")
+    fresh.wait("#error", "two stops")
     fresh.set("size", "")
     fresh.script("document.querySelector('#settings').open = false")
 
@@ -314,7 +314,7 @@ def test_a_way_has_a_timeline_and_three_forms(fresh, tmp_path):
     fresh.until(lambda: abs(fresh.script("return document.querySelector('#film').currentTime") - 0.25) < 0.02, "the place")
     fresh.click(".part:last-child .remove")
     fresh.click("#draw")
-    fresh.wait("#error", "two stations")
+    fresh.wait("#error", "two stops")
     assert len(fresh.all(".timeline button")) == 3  # the film is still there
     fresh.click("#tab-edit")
     Image.new("RGB", (60, 40), "teal").save(tmp_path / "teal.png")

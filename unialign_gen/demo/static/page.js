@@ -248,7 +248,7 @@ const RUN = {
     }
     shown(pictures(await run("edit", asked)).map((result) => ({ ...result, edit: asked })));
   },
-  travel: async () => shown([film(await run("travel", { mix: values().mix === "lerp" ? "lerp" : "slerp" }), "travel")]),
+  travel: async () => shown([film(await run("travel"), "travel")]),
   async film() {
     const sound = lead(), { share, rate } = values();
     const meant = given().some(({ kind }) => kind === "audio"); // by the settings of a picture, which hold no sound
