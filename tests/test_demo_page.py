@@ -16,7 +16,7 @@ from unialign_gen.demo.engine import Model
 from unialign_gen.loading import own_prior, own_settings, shipped_folder
 from unialign_gen.request.picture_settings import PictureSettings, read_picture, save_picture
 
-pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+ActionChains = pytest.importorskip("selenium.webdriver", reason="selenium is not installed").ActionChains
 CHROMIUM = shutil.which("chromium") and shutil.which("chromedriver")
 if os.environ.get("CI") and not CHROMIUM:
     raise RuntimeError("the page's tests need chromium and chromedriver, which are not installed")
@@ -274,6 +274,24 @@ def test_a_painted_part_changes_and_the_rest_stays(fresh):
     changed = (np.asarray(Image.open(before)) != np.asarray(Image.open(other))).any(2)
     assert changed[256, 256]
     assert not changed[:8].any()
+
+
+def test_paint_is_taken_back_stroke_by_stroke(fresh):
+    fresh.draws(lambda: fresh.write("a tree\n"))
+    fresh.click("#change")
+    painted = """const of = document.querySelector('#mask').getContext('2d').getImageData(0, 0, 256, 256).data;
+    return of.reduce((sum, value, i) => sum + (i % 4 === 3 && value > 0), 0)"""
+    mask = fresh.all("#mask")[0]
+    drag = ActionChains(fresh.driver).move_to_element_with_offset(mask, -90, 0).click_and_hold().move_by_offset(60, 0)
+    drag.release().perform()
+    once = fresh.script(painted)
+    mask.send_keys(" ")  # another, in the middle
+    assert fresh.script(painted) > once > 0
+    fresh.click("#undo")
+    assert fresh.script(painted) == once
+    mask.send_keys("\ue009z")  # Ctrl+Z
+    assert fresh.script(painted) == 0
+    fresh.click("#undo")  # nothing is left to be taken back
 
 
 def test_live_follows_the_microphone_and_leaves_a_film(fresh):

@@ -370,6 +370,7 @@ for (const chooser of $$("[type=file]")) chooser.onchange = () => {
   addFiles([...chooser.files], chooser.dataset.add);
   chooser.value = "";
 };
+$("#undo").onclick = () => paint.undo();
 $("#clear").onclick = () => paint.clear();
 let taken = null; // the recording as a part, once it is one
 const record = () => {
