@@ -188,12 +188,28 @@ def test_why_nothing_can_be_heard_is_said(fresh, of, name, value, button, said):
     fresh.click("#tab-live")
     own = f"window.own = Object.getOwnPropertyDescriptor({of}, '{name}')"
     fresh.script(f"{own}; Object.defineProperty({of}, '{name}', {{value: {value}, configurable: true}})")
+    fresh.script("""window.contexts = []; const Own = window.OwnContext ??= AudioContext;
+    window.AudioContext = class extends Own { constructor() { super(); window.contexts.push(this); } }""")
     try:
         fresh.click(button)
         fresh.wait("#error", said)
         assert fresh.all("#draw")[0].text == "Start"
+        assert fresh.script("return window.contexts.filter(context => context.state !== 'closed').length") == 0
     finally:
+        fresh.script("window.AudioContext = window.OwnContext")
         fresh.script(f"delete {of}.{name}; if (window.own) Object.defineProperty({of}, '{name}', window.own)")
+
+
+def test_a_sound_that_the_browser_cannot_play_is_said(fresh):
+    add(fresh, SAMPLES / "cow.flac", "audio")
+    fresh.click("#tab-live")
+    fresh.script("window.play = HTMLMediaElement.prototype.play; HTMLMediaElement.prototype.play = () => Promise.reject('no')")
+    try:
+        fresh.click("#draw")
+        fresh.wait("#error", "cannot play the sound")
+        assert fresh.all("#draw")[0].text == "Start"
+    finally:
+        fresh.script("HTMLMediaElement.prototype.play = window.play")
 
 
 def test_a_recording_is_a_part(fresh):

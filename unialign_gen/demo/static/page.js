@@ -379,7 +379,9 @@ const record = () => {
   return taken;
 };
 const take = guarded(async () => {
-  const stream = await microphone(), { recorder: made, recorded } = recording(stream);
+  $("#record").disabled = true; // while the browser asks: a second recording would never end
+  const stream = await microphone().finally(() => ($("#record").disabled = false));
+  const { recorder: made, recorded } = recording(stream);
   recorder = made;
   recorder.start();
   $("#record").textContent = "■ stop recording";
