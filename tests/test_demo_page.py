@@ -261,6 +261,21 @@ def test_what_is_wrong_on_the_map_is_said_there(fresh):
     assert fresh.wait("#map-near", "nothing to place").is_displayed()
 
 
+def test_explore_says_why_it_does_not_come_and_comes_at_the_next_try(fresh):
+    fresh.open()
+    fresh.script("window.real = fetch; window.fetch = () => Promise.reject(new TypeError('Failed'))")
+    fresh.click("#tab-explore")
+    assert fresh.wait("#explore", "the connection broke off").is_displayed()
+    fresh.script("window.fetch = () => Promise.resolve(new Response('{}', {status: 503}))")
+    fresh.click("#tab-create")
+    fresh.click("#tab-explore")
+    fresh.wait("#explore", "the server answers 503")
+    fresh.script("window.fetch = window.real")
+    fresh.click("#tab-create")
+    fresh.click("#tab-explore")
+    fresh.wait("#map a", "penguin")
+
+
 def test_a_painted_part_changes_and_the_rest_stays(fresh):
     before = fresh.fetched(fresh.draws(lambda: fresh.write("a red car\n")), "before.png")
     fresh.click("#change")

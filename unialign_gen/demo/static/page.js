@@ -1,5 +1,5 @@
 // The page: prompts on one side, results on the other, and a way to draw for each mode.
-import { FACTS, address, call, there, upload } from "./client.js";
+import { FACTS, address, call, request, there, upload } from "./client.js";
 import { microphone, recording, start } from "./live.js";
 import { painter } from "./mask.js";
 
@@ -12,7 +12,8 @@ const ask = $("#ask");
 let results = [], current = null, running = null, live = null, recorder = null;
 
 const mode = () => ask.elements.mode.value;
-const say = (words) => (((mode() === "explore" && $("#map-near")) || $("#error")).textContent = words);
+// In Explore beside its form, or in its place where it did not come: what belongs to the prompt is not seen there.
+const say = (words) => ($(mode() === "explore" ? "#map-near, #explore:not(:has(*))" : "#error").textContent = words);
 const guarded = (work) => async (...given) => {
   say("");
   try {
@@ -313,7 +314,7 @@ function masking() {
 async function explore() {
   const box = $("#explore");
   if (box.childElementCount) return;
-  box.innerHTML = await (await fetch("page/explore")).text();
+  box.innerHTML = await (await request("page/explore")).text();
   box.onclick = (event) => {
     const word = event.target.closest("[data-draw]");
     if (!word) return;
@@ -433,8 +434,10 @@ document.onpaste = (event) => addFiles([...event.clipboardData.files]);
 
 // --- What the page opens on
 
+const lost = (error) => say(error.message);
+
 async function opening(seen = 0) {
-  const { answers, done } = await (await fetch("page/opening")).json();
+  const { answers, done } = await (await request("page/opening")).json();
   for (const answer of answers.slice(seen)) {
     const made = answer.film ? film(answer, answer.label) : pictures(answer, answer.label)[0];
     const file = answer.sample && there(answer.sample);
@@ -445,10 +448,10 @@ async function opening(seen = 0) {
     };
   }
   if (!current && results.length) show(results[0]);
-  if (!done) setTimeout(() => opening(answers.length), 700);
+  if (!done) setTimeout(() => opening(answers.length).catch(lost), 700);
 }
 
 add();
 choose("create");
 if (matchMedia("(min-width: 761px)").matches) $(".words").focus({ preventScroll: true });
-opening();
+opening().catch(lost);
