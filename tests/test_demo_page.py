@@ -276,6 +276,21 @@ def test_explore_says_why_it_does_not_come_and_comes_at_the_next_try(fresh):
     fresh.wait("#map a", "penguin")
 
 
+def test_a_screen_reader_hears_stages_and_results_and_not_every_step(fresh):
+    fresh.script("""window.heard = []; window.ears = new MutationObserver(() => {
+      for (const e of document.querySelectorAll('[role=status], [aria-live]'))
+        if (e.textContent && window.heard.at(-1) !== e.textContent) window.heard.push(e.textContent);
+    });
+    window.ears.observe(document.body, {childList: true, subtree: true, characterData: true})""")
+    fresh.set("steps", 20)
+    fresh.draws(lambda: fresh.write("a robot dog\n"))
+    heard = fresh.script("window.ears.disconnect(); return window.heard")
+    assert heard[-2] == "drawing"
+    assert heard[-1].startswith("Drawn from a robot dog. left out")
+    assert len(heard) <= 4
+    assert len(fresh.all("[role=status]")) == 1
+
+
 def test_a_painted_part_changes_and_the_rest_stays(fresh):
     before = fresh.fetched(fresh.draws(lambda: fresh.write("a red car\n")), "before.png")
     fresh.click("#change")

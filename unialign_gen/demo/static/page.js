@@ -12,8 +12,16 @@ const ask = $("#ask");
 let results = [], current = null, running = null, live = null, recorder = null;
 
 const mode = () => ask.elements.mode.value;
+// What a screen reader says: a stage of the work when it begins, not its steps, and what came of it.
+function speak(words) {
+  const spoken = words.replace(/\s+/g, " ").trim();
+  if ($("#spoken").textContent !== spoken) $("#spoken").textContent = spoken;
+}
 // In Explore beside its form, or in its place where it did not come: what belongs to the prompt is not seen there.
-const say = (words) => ($(mode() === "explore" ? "#map-near, #explore:not(:has(*))" : "#error").textContent = words);
+function say(words) {
+  $(mode() === "explore" ? "#map-near, #explore:not(:has(*))" : "#error").textContent = words;
+  if (mode() === "explore") speak(words); // the other is an alert by itself
+}
 const guarded = (work) => async (...given) => {
   say("");
   try {
@@ -121,6 +129,7 @@ async function readInto(row, file, kind, restoring) {
     }
     Object.assign(row.prompt, part, { seen, file: path, reading: false });
     describe(row);
+    speak($(".read", row).textContent);
   } catch (error) {
     remove(row);
     throw error;
@@ -195,6 +204,7 @@ function show(result) {
   const strip = $("#strip"); // not scrollIntoView, which would move the page too
   strip.scrollLeft = result.button.offsetLeft - (strip.clientWidth - result.button.offsetWidth) / 2;
   masking();
+  speak([$("#picture").alt, ...$$("#show :is(.note, .notes)").map((e) => e.textContent)].join(". "));
 }
 
 const pictures = ({ pictures, details, ...rest }, label) =>
@@ -210,6 +220,7 @@ async function run(name, more) {
   const progress = ({ stage }) => {
     if (!stage || running !== mine) return;
     $("#status").innerHTML = stage;
+    speak($("#status p").textContent);
     const preview = $("#status .progress img");
     if (preview && mode() !== "edit") {
       see("picture");
@@ -224,7 +235,10 @@ async function run(name, more) {
     if (running === mine) {
       $("#status").replaceChildren();
       if (current) show(current);
-      if (error.name === "AbortError") $("#status").prepend(noted("Stopped."));
+      if (error.name === "AbortError") {
+        $("#status").prepend(noted("Stopped."));
+        speak("Stopped.");
+      }
     }
     throw error;
   } finally {
@@ -266,8 +280,7 @@ const RUN = {
     see("live");
     $("#tools").hidden = true;
     const heard = (names) => {
-      const words = names.length ? `Heard: ${names.join(", ")}` : "Silence: the picture stands still.";
-      if ($("#status").textContent !== words) $("#status").textContent = words;
+      $("#status").textContent = names.length ? `Heard: ${names.join(", ")}` : "Silence: the picture stands still.";
     };
     const begun = (live = start($("#live"), sound && address(sound.prompt.file.path), () => ({ ...values(), parts: given(sound) }), heard, say));
     try {
@@ -328,6 +341,7 @@ async function explore() {
     const text = $("#place-text").value.trim(), found = await call("place", text ? { text } : { kept: given() });
     $("#map").innerHTML = found.map;
     $("#map-near").innerHTML = found.understood;
+    speak($("#map-near").textContent);
     $("#map circle").scrollIntoView({ block: "center", inline: "center" });
   });
 }
