@@ -291,6 +291,38 @@ def test_a_screen_reader_hears_stages_and_results_and_not_every_step(fresh):
     assert len(fresh.all("[role=status]")) == 1
 
 
+def test_a_reload_keeps_the_prompt_the_settings_and_the_results(fresh, served):
+    add(fresh, SAMPLES / "cow.flac", "audio")
+    fresh.write("a robot")
+    fresh.script("""const e = document.querySelectorAll('.part .weight input')[1]; e.value = 0.5;
+    e.dispatchEvent(new Event('input', {bubbles: true}))""")
+    fresh.set("steps", 1)
+    fresh.set("seed", 7)
+    kept = fresh.draws(lambda: fresh.click("#draw"))
+    gone = fresh.draws(lambda: fresh.click("#draw"))
+    fresh.click("#strip li:nth-last-child(2) button")
+    Path(gone.split("file=")[1]).unlink()  # as an old one
+    count, understood = fresh.results(), fresh.all("#understood")[0].text
+    fresh.script("document.querySelector('#closed').checked = true")
+    fresh.click("#tab-travel")
+    fresh.driver.refresh()
+    fresh.until(lambda: fresh.results() == count - 1, "the results")
+    assert fresh.wait("#understood", understood)
+    assert fresh.script("return document.querySelector('#download').href") == kept
+    assert (
+        fresh.script("return [document.querySelector('#tab-travel').checked, document.querySelector('#closed').checked]")
+        == [True] * 2
+    )
+    assert "Understood as cow" in fresh.all(".part")[1].text
+    fresh.click("#tab-create")
+    again = fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "again.png")
+    assert read_picture(again) == read_picture(fresh.fetched(kept, "kept.png"))
+    fresh.click("#tab-film")
+    fresh.draws(lambda: fresh.click("#draw"))  # the sound itself is still there
+    fresh.open()
+    assert fresh.results() <= 5
+
+
 def test_a_painted_part_changes_and_the_rest_stays(fresh):
     before = fresh.fetched(fresh.draws(lambda: fresh.write("a red car\n")), "before.png")
     fresh.click("#change")

@@ -46,7 +46,9 @@ function put(field, value) {
     Object.assign(field, { min: Math.min(field.min, value), max: Math.max(field.max, value), value });
     if (field.valueAsNumber !== value || field.validity.stepMismatch) field.step = "any";
   }
-  field.value = value ?? "";
+  if (field.type === "checkbox") field.checked = value;
+  else field.value = value ?? "";
+  if (field.selectedIndex < 0) field.selectedIndex = 0; // a model that is here no more
   field.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
@@ -446,7 +448,35 @@ document.ondrop = (event) => {
 };
 document.onpaste = (event) => addFiles([...event.clipboardData.files]);
 
-// --- What the page opens on
+// --- What the page opens on: after a reload what this tab held, as far as its files are still on the server
+
+document.onvisibilitychange = () => {
+  if (!document.hidden) return;
+  const parts = rows().filter(({ prompt }) => !prompt.reading).map((row) => {
+    const { kind, value } = row.prompt;
+    return { ...row.prompt, value: kind === "text" ? $(".words", row).value : value, weight: weightOf(row) };
+  });
+  const own = results.filter(({ path, prompt }) => path && !prompt).map(({ button, ...result }) => result);
+  const all = { mode: mode(), parts, settings: Object.assign({}, ...Object.keys(DRAWS).map(values)), shown: current?.path };
+  for (const last of [own, own.slice(-12), []]) {
+    try {
+      return sessionStorage.setItem("kept", JSON.stringify({ ...all, own: last }));
+    } catch {} // a browser keeps some megabytes
+  }
+};
+
+function held() {
+  try {
+    return JSON.parse(sessionStorage.getItem("kept")) ?? {};
+  } catch {
+    return {}; // a browser that was told to keep nothing
+  }
+}
+
+async function recall() {
+  const own = kept.own ?? [], found = own.map(({ url }) => fetch(url, { method: "HEAD" }).then(({ ok }) => ok, () => false));
+  for (const [i, ok] of (await Promise.all(found)).entries()) if (ok) push(own[i]);
+}
 
 const lost = (error) => say(error.message);
 
@@ -461,11 +491,14 @@ async function opening(seen = 0) {
       if (made.film) return addFile(file, "audio");
     };
   }
-  if (!current && results.length) show(results[0]);
+  if (!seen) await recall();
+  if (!current && results.length) show(results.find(({ path }) => path === kept.shown) ?? results[0]);
   if (!done) setTimeout(() => opening(answers.length).catch(lost), 700);
 }
 
-add();
-choose("create");
+const kept = held();
+fill(kept.parts ?? []);
+set(kept.settings ?? {});
+choose(kept.mode ?? "create");
 if (matchMedia("(min-width: 761px)").matches) $(".words").focus({ preventScroll: true });
 opening().catch(lost);
