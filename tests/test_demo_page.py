@@ -226,6 +226,19 @@ def test_a_recording_is_a_part(fresh):
     assert [p.value for p in found.prompts[0]] == ["recording.webm"] * 2  # one was still under way
 
 
+def test_no_second_recording_begins_while_the_browser_asks_for_the_microphone(fresh):
+    fresh.script("""window.ask = navigator.mediaDevices.getUserMedia;
+    navigator.mediaDevices.getUserMedia = () => new Promise((_, failed) => (window.refuse = failed))""")
+    try:
+        fresh.click("#record")
+        assert not fresh.all("#record")[0].is_enabled()
+        fresh.script("window.refuse({name: 'NotAllowedError'})")
+        fresh.wait("#error", "allow it")
+        assert fresh.all("#record")[0].is_enabled()
+    finally:
+        fresh.script("navigator.mediaDevices.getUserMedia = window.ask")
+
+
 def test_a_file_that_is_still_being_read_counts(fresh):
     fresh.write("a robot")
     fresh.give(SAMPLES / "sheep.mp4", by="video")
@@ -321,6 +334,36 @@ def test_a_reload_keeps_the_prompt_the_settings_and_the_results(fresh, served):
     fresh.draws(lambda: fresh.click("#draw"))  # the sound itself is still there
     fresh.open()
     assert fresh.results() <= 5
+
+
+def test_words_that_are_too_many_are_named_not_cut(fresh):
+    fresh.write("a red car " * 51 + "\n")
+    fresh.wait("#error", "at most 500")
+
+
+def test_words_are_dropped_on_their_field_and_files_on_the_page(fresh):
+    code = """const data = new DataTransfer();
+    arguments[0] ? data.items.add(new File(['x'], 'x.png')) : data.setData('text/plain', 'a');
+    return ['dragover', 'drop'].map(type => !document.querySelector('.words').dispatchEvent(
+      new DragEvent(type, {dataTransfer: data, bubbles: true, cancelable: true})))"""
+    assert fresh.script(code, False) == [False, False]
+    assert fresh.script(code, True) == [True, True]
+    fresh.wait("#error", "x.png")
+
+
+def test_a_result_says_what_it_was_drawn_from(fresh):
+    fresh.set("steps", 1)
+    fresh.draws(lambda: fresh.write("a tree\n"))
+    assert fresh.all("#strip li:last-child button")[0].get_attribute("title") == "a tree"
+
+
+def test_a_picture_that_edit_cannot_take_is_refused_before_it_is_painted(fresh, tmp_path):
+    Image.new("L", (6400, 6400)).save(tmp_path / "huge.png")
+    fresh.click("#tab-edit")
+    before = fresh.results()
+    fresh.give(tmp_path / "huge.png", by="open")
+    fresh.wait("#error", "huge.png has 6400 x 6400 pixels: at most 40 megapixels")
+    assert fresh.results() == before
 
 
 def test_a_painted_part_changes_and_the_rest_stays(fresh):

@@ -72,6 +72,7 @@ def test_errors_are_one_line_without_places():
 def test_the_shipped_results_become_charts():
     found = results()
     assert {title.partition(":")[0] for title, _ in found} == {"Generation", "Retrieval", "Gap"}
+    assert len({title for title, _ in found}) == len(found)
     bars = [bar for _, charts in found for chart in charts for bar in chart["bars"]]
     assert all(0 <= bar["low"] <= bar["value"] <= bar["high"] <= 1 for bar in bars)
     assert results("nothing") == []

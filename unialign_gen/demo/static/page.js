@@ -141,9 +141,14 @@ async function readInto(row, file, kind, restoring) {
 // The path of a picture that is to be painted over.
 async function opened(file) {
   const { path } = await upload(file);
-  await make("img", { src: address(path) }).decode().catch(() => {
+  const picture = make("img", { src: address(path) });
+  await picture.decode().catch(() => {
     throw new Error(`${file.name} is not a picture that this browser shows: give a PNG, JPEG or WebP`);
   });
+  const { naturalWidth: width, naturalHeight: height } = picture, most = FACTS.pixels; // said before anything is painted
+  if (width * height > most) {
+    throw new Error(`${file.name} has ${width} x ${height} pixels: at most ${most / 1e6} megapixels are taken here`);
+  }
   return path;
 }
 
@@ -170,7 +175,7 @@ function push(result) {
   result.url ??= address(result.path);
   const thumb = make("img", { alt: `${result.label}: ${title(result)}`, src: result.thumb ?? result.url, draggable: true });
   thumb.ondragstart = (event) => event.dataTransfer.setData("text/x-result", results.indexOf(result));
-  result.button = make("button", { type: "button", onclick: guarded(() => choice(result)) });
+  result.button = make("button", { type: "button", title: title(result), onclick: guarded(() => choice(result)) });
   result.button.append(thumb, result.label);
   const item = make("li");
   item.append(result.button);
@@ -437,9 +442,16 @@ $("#film").ontimeupdate = () => {
   for (const mark of marks) mark.setAttribute("aria-current", mark === last);
 };
 
-document.ondragover = (event) => (event.preventDefault(), document.body.classList.add("dropping"));
+// Words are not the page's: the field that they are dropped on takes them.
+const ours = ({ dataTransfer: { types } }) => types.includes("Files") || types.includes("text/x-result");
+document.ondragover = (event) => {
+  if (!ours(event)) return;
+  event.preventDefault();
+  document.body.classList.add("dropping");
+};
 document.ondragleave = () => document.body.classList.remove("dropping");
 document.ondrop = (event) => {
+  if (!ours(event)) return;
   event.preventDefault();
   document.body.classList.remove("dropping");
   const index = event.dataTransfer.getData("text/x-result");
