@@ -712,5 +712,11 @@ def test_what_a_picture_lacks_stands_beside_it_also_on_a_small_window(fresh):
     assert not fresh.all("#told .notes")  # they are of the picture before
     fresh.click("#stop")
     assert fresh.wait("#told .notes", "robot")
+    fresh.click("#tab-live")
+    fresh.click("#draw")
+    fresh.until(lambda: fresh.all("#live")[0].is_displayed(), "Live")
+    assert not fresh.all("#told .notes")
+    fresh.click("#tab-create")  # ends it
+    fresh.until(lambda: not fresh.all("#live")[0].is_displayed(), "the end of Live")
     fresh.click("#strip li:nth-child(2) button")
     assert not fresh.all("#told .notes")

@@ -286,6 +286,7 @@ const RUN = {
     $("#draw").removeAttribute("aria-busy");
     see("live");
     $("#tools").hidden = true;
+    $("#told").replaceChildren(); // was of the picture before
     const heard = (names) => {
       $("#status").textContent = names.length ? `Heard: ${names.join(", ")}` : "Silence: the picture stands still.";
     };
