@@ -304,7 +304,7 @@ def test_a_screen_reader_hears_stages_and_results_and_not_every_step(fresh):
     assert len(fresh.all("[role=status]")) == 1
 
 
-def test_a_reload_keeps_the_prompt_the_settings_and_the_results(fresh, served):
+def test_a_reload_keeps_the_prompt_the_settings_and_the_results(fresh, served, monkeypatch):
     add(fresh, SAMPLES / "cow.flac", "audio")
     fresh.write("a robot")
     fresh.script("""const e = document.querySelectorAll('.part .weight input')[1]; e.value = 0.5;
@@ -332,6 +332,14 @@ def test_a_reload_keeps_the_prompt_the_settings_and_the_results(fresh, served):
     assert read_picture(again) == read_picture(fresh.fetched(kept, "kept.png"))
     fresh.click("#tab-film")
     fresh.draws(lambda: fresh.click("#draw"))  # the sound itself is still there
+    count = fresh.results() - len(served.opening.answers)
+    with monkeypatch.context() as patch:  # a server that has just started
+        patch.setattr(served.opening, "answers", [])
+        patch.setattr(served.opening, "done", False)
+        fresh.driver.refresh()
+        fresh.until(lambda: fresh.results() == count, "the results")
+        time.sleep(1.6)  # in which the page asks twice more
+        assert fresh.results() == count
     fresh.open()
     assert fresh.results() <= 5
 

@@ -486,8 +486,9 @@ function held() {
   }
 }
 
-async function recall() {
-  const own = kept.own ?? [], found = own.map(({ url }) => fetch(url, { method: "HEAD" }).then(({ ok }) => ok, () => false));
+async function recall() { // once, however often the opening is asked for
+  const own = kept.own?.splice(0) ?? [];
+  const found = own.map(({ url }) => fetch(url, { method: "HEAD" }).then(({ ok }) => ok, () => false));
   for (const [i, ok] of (await Promise.all(found)).entries()) if (ok) push(own[i]);
 }
 
@@ -504,7 +505,7 @@ async function opening(seen = 0) {
       if (made.film) return addFile(file, "audio");
     };
   }
-  if (!seen) await recall();
+  await recall();
   if (!current && results.length) show(results.find(({ path }) => path === kept.shown) ?? results[0]);
   if (!done) setTimeout(() => opening(answers.length).catch(lost), 700);
 }
