@@ -76,6 +76,9 @@ class Browser:
         return self.until(lambda: next((e for e in self.all(css) if fits(e)), None), f"{css} {words!r}")
 
     def open(self) -> None:
+        """The page as one who has not been there finds it, whatever this tab keeps for a reload."""
+        if self.all("#ask"):
+            self.script("document.onvisibilitychange = null; sessionStorage.clear()")
         self.driver.get(self.url)
         self.wait("#strip li")
 

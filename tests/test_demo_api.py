@@ -194,7 +194,7 @@ def test_a_job_is_stopped_from_its_own_client_only(client, served):
         ("/read", {}, "nothing to read"),
         ("/live", {"samples": "?"}, "16-bit"),
         ("/read", {"file": "cow.flac", "kind": "image"}, "cow.flac cannot be read|cow.flac is not a picture"),
-        ("/travel", {"text": "a cat"}, "two stations"),
+        ("/travel", {"text": "a cat"}, "two stops"),
         ("/animate", {}, "nothing to play"),
         ("/place", {}, "nothing to place"),
     ],

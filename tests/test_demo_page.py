@@ -16,7 +16,7 @@ from unialign_gen.demo.engine import Model
 from unialign_gen.loading import own_prior, own_settings, shipped_folder
 from unialign_gen.request.picture_settings import PictureSettings, read_picture, save_picture
 
-pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+ActionChains = pytest.importorskip("selenium.webdriver", reason="selenium is not installed").ActionChains
 CHROMIUM = shutil.which("chromium") and shutil.which("chromedriver")
 if os.environ.get("CI") and not CHROMIUM:
     raise RuntimeError("the page's tests need chromium and chromedriver, which are not installed")
@@ -153,7 +153,7 @@ def test_a_number_that_the_browser_refuses_is_named_beside_the_button(fresh):
     fresh.click("#tab-travel")  # has no size, and no mistake
     assert not fresh.all("#error")[0].text
     fresh.click("#draw")
-    fresh.wait("#error", "two stations")
+    fresh.wait("#error", "two stops")
     fresh.set("size", "")
     fresh.script("document.querySelector('#settings').open = false")
 
@@ -188,12 +188,28 @@ def test_why_nothing_can_be_heard_is_said(fresh, of, name, value, button, said):
     fresh.click("#tab-live")
     own = f"window.own = Object.getOwnPropertyDescriptor({of}, '{name}')"
     fresh.script(f"{own}; Object.defineProperty({of}, '{name}', {{value: {value}, configurable: true}})")
+    fresh.script("""window.contexts = []; const Own = window.OwnContext ??= AudioContext;
+    window.AudioContext = class extends Own { constructor() { super(); window.contexts.push(this); } }""")
     try:
         fresh.click(button)
         fresh.wait("#error", said)
         assert fresh.all("#draw")[0].text == "Start"
+        assert fresh.script("return window.contexts.filter(context => context.state !== 'closed').length") == 0
     finally:
+        fresh.script("window.AudioContext = window.OwnContext")
         fresh.script(f"delete {of}.{name}; if (window.own) Object.defineProperty({of}, '{name}', window.own)")
+
+
+def test_a_sound_that_the_browser_cannot_play_is_said(fresh):
+    add(fresh, SAMPLES / "cow.flac", "audio")
+    fresh.click("#tab-live")
+    fresh.script("window.play = HTMLMediaElement.prototype.play; HTMLMediaElement.prototype.play = () => Promise.reject('no')")
+    try:
+        fresh.click("#draw")
+        fresh.wait("#error", "cannot play the sound")
+        assert fresh.all("#draw")[0].text == "Start"
+    finally:
+        fresh.script("HTMLMediaElement.prototype.play = window.play")
 
 
 def test_a_recording_is_a_part(fresh):
@@ -208,6 +224,19 @@ def test_a_recording_is_a_part(fresh):
     time.sleep(1)
     found = read_picture(fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "recorded.png")).request
     assert [p.value for p in found.prompts[0]] == ["recording.webm"] * 2  # one was still under way
+
+
+def test_no_second_recording_begins_while_the_browser_asks_for_the_microphone(fresh):
+    fresh.script("""window.ask = navigator.mediaDevices.getUserMedia;
+    navigator.mediaDevices.getUserMedia = () => new Promise((_, failed) => (window.refuse = failed))""")
+    try:
+        fresh.click("#record")
+        assert not fresh.all("#record")[0].is_enabled()
+        fresh.script("window.refuse({name: 'NotAllowedError'})")
+        fresh.wait("#error", "allow it")
+        assert fresh.all("#record")[0].is_enabled()
+    finally:
+        fresh.script("navigator.mediaDevices.getUserMedia = window.ask")
 
 
 def test_a_file_that_is_still_being_read_counts(fresh):
@@ -245,6 +274,106 @@ def test_what_is_wrong_on_the_map_is_said_there(fresh):
     assert fresh.wait("#map-near", "nothing to place").is_displayed()
 
 
+def test_explore_says_why_it_does_not_come_and_comes_at_the_next_try(fresh):
+    fresh.open()
+    fresh.script("window.real = fetch; window.fetch = () => Promise.reject(new TypeError('Failed'))")
+    fresh.click("#tab-explore")
+    assert fresh.wait("#explore", "the connection broke off").is_displayed()
+    fresh.script("window.fetch = () => Promise.resolve(new Response('{}', {status: 503}))")
+    fresh.click("#tab-create")
+    fresh.click("#tab-explore")
+    fresh.wait("#explore", "the server answers 503")
+    fresh.script("window.fetch = window.real")
+    fresh.click("#tab-create")
+    fresh.click("#tab-explore")
+    fresh.wait("#map a", "penguin")
+
+
+def test_a_screen_reader_hears_stages_and_results_and_not_every_step(fresh):
+    fresh.script("""window.heard = []; window.ears = new MutationObserver(() => {
+      for (const e of document.querySelectorAll('[role=status], [aria-live]'))
+        if (e.textContent && window.heard.at(-1) !== e.textContent) window.heard.push(e.textContent);
+    });
+    window.ears.observe(document.body, {childList: true, subtree: true, characterData: true})""")
+    fresh.set("steps", 20)
+    fresh.draws(lambda: fresh.write("a robot dog\n"))
+    heard = fresh.script("window.ears.disconnect(); return window.heard")
+    assert heard[-2] == "drawing"
+    assert heard[-1].startswith("Drawn from a robot dog. left out")
+    assert len(heard) <= 4
+    assert len(fresh.all("[role=status]")) == 1
+
+
+def test_a_reload_keeps_the_prompt_the_settings_and_the_results(fresh, served, monkeypatch):
+    add(fresh, SAMPLES / "cow.flac", "audio")
+    fresh.write("a robot")
+    fresh.script("""const e = document.querySelectorAll('.part .weight input')[1]; e.value = 0.5;
+    e.dispatchEvent(new Event('input', {bubbles: true}))""")
+    fresh.set("steps", 1)
+    fresh.set("seed", 7)
+    kept = fresh.draws(lambda: fresh.click("#draw"))
+    gone = fresh.draws(lambda: fresh.click("#draw"))
+    fresh.click("#strip li:nth-last-child(2) button")
+    Path(gone.split("file=")[1]).unlink()  # as an old one
+    count, understood = fresh.results(), fresh.all("#understood")[0].text
+    fresh.script("document.querySelector('#closed').checked = true")
+    fresh.click("#tab-travel")
+    fresh.driver.refresh()
+    fresh.until(lambda: fresh.results() == count - 1, "the results")
+    assert fresh.wait("#understood", understood)
+    assert fresh.script("return document.querySelector('#download').href") == kept
+    assert (
+        fresh.script("return [document.querySelector('#tab-travel').checked, document.querySelector('#closed').checked]")
+        == [True] * 2
+    )
+    assert "Understood as cow" in fresh.all(".part")[1].text
+    fresh.click("#tab-create")
+    again = fresh.fetched(fresh.draws(lambda: fresh.click("#draw")), "again.png")
+    assert read_picture(again) == read_picture(fresh.fetched(kept, "kept.png"))
+    fresh.click("#tab-film")
+    fresh.draws(lambda: fresh.click("#draw"))  # the sound itself is still there
+    count = fresh.results() - len(served.opening.answers)
+    with monkeypatch.context() as patch:  # a server that has just started
+        patch.setattr(served.opening, "answers", [])
+        patch.setattr(served.opening, "done", False)
+        fresh.driver.refresh()
+        fresh.until(lambda: fresh.results() == count, "the results")
+        time.sleep(1.6)  # in which the page asks twice more
+        assert fresh.results() == count
+    fresh.open()
+    assert fresh.results() <= 5
+
+
+def test_words_that_are_too_many_are_named_not_cut(fresh):
+    fresh.write("a red car " * 51 + "\n")
+    fresh.wait("#error", "at most 500")
+
+
+def test_words_are_dropped_on_their_field_and_files_on_the_page(fresh):
+    code = """const data = new DataTransfer();
+    arguments[0] ? data.items.add(new File(['x'], 'x.png')) : data.setData('text/plain', 'a');
+    return ['dragover', 'drop'].map(type => !document.querySelector('.words').dispatchEvent(
+      new DragEvent(type, {dataTransfer: data, bubbles: true, cancelable: true})))"""
+    assert fresh.script(code, False) == [False, False]
+    assert fresh.script(code, True) == [True, True]
+    fresh.wait("#error", "x.png")
+
+
+def test_a_result_says_what_it_was_drawn_from(fresh):
+    fresh.set("steps", 1)
+    fresh.draws(lambda: fresh.write("a tree\n"))
+    assert fresh.all("#strip li:last-child button")[0].get_attribute("title") == "a tree"
+
+
+def test_a_picture_that_edit_cannot_take_is_refused_before_it_is_painted(fresh, tmp_path):
+    Image.new("L", (6400, 6400)).save(tmp_path / "huge.png")
+    fresh.click("#tab-edit")
+    before = fresh.results()
+    fresh.give(tmp_path / "huge.png", by="open")
+    fresh.wait("#error", "huge.png has 6400 x 6400 pixels: at most 40 megapixels")
+    assert fresh.results() == before
+
+
 def test_a_painted_part_changes_and_the_rest_stays(fresh):
     before = fresh.fetched(fresh.draws(lambda: fresh.write("a red car\n")), "before.png")
     fresh.click("#change")
@@ -274,6 +403,24 @@ def test_a_painted_part_changes_and_the_rest_stays(fresh):
     changed = (np.asarray(Image.open(before)) != np.asarray(Image.open(other))).any(2)
     assert changed[256, 256]
     assert not changed[:8].any()
+
+
+def test_paint_is_taken_back_stroke_by_stroke(fresh):
+    fresh.draws(lambda: fresh.write("a tree\n"))
+    fresh.click("#change")
+    painted = """const of = document.querySelector('#mask').getContext('2d').getImageData(0, 0, 256, 256).data;
+    return of.reduce((sum, value, i) => sum + (i % 4 === 3 && value > 0), 0)"""
+    mask = fresh.all("#mask")[0]
+    drag = ActionChains(fresh.driver).move_to_element_with_offset(mask, -90, 0).click_and_hold().move_by_offset(60, 0)
+    drag.release().perform()
+    once = fresh.script(painted)
+    mask.send_keys(" ")  # another, in the middle
+    assert fresh.script(painted) > once > 0
+    fresh.click("#undo")
+    assert fresh.script(painted) == once
+    mask.send_keys("\ue009z")  # Ctrl+Z
+    assert fresh.script(painted) == 0
+    fresh.click("#undo")  # nothing is left to be taken back
 
 
 def test_live_follows_the_microphone_and_leaves_a_film(fresh):
@@ -314,7 +461,7 @@ def test_a_way_has_a_timeline_and_three_forms(fresh, tmp_path):
     fresh.until(lambda: abs(fresh.script("return document.querySelector('#film').currentTime") - 0.25) < 0.02, "the place")
     fresh.click(".part:last-child .remove")
     fresh.click("#draw")
-    fresh.wait("#error", "two stations")
+    fresh.wait("#error", "two stops")
     assert len(fresh.all(".timeline button")) == 3  # the film is still there
     fresh.click("#tab-edit")
     Image.new("RGB", (60, 40), "teal").save(tmp_path / "teal.png")
@@ -573,5 +720,11 @@ def test_what_a_picture_lacks_stands_beside_it_also_on_a_small_window(fresh):
     assert not fresh.all("#told .notes")  # they are of the picture before
     fresh.click("#stop")
     assert fresh.wait("#told .notes", "robot")
+    fresh.click("#tab-live")
+    fresh.click("#draw")
+    fresh.until(lambda: fresh.all("#live")[0].is_displayed(), "Live")
+    assert not fresh.all("#told .notes")
+    fresh.click("#tab-create")  # ends it
+    fresh.until(lambda: not fresh.all("#live")[0].is_displayed(), "the end of Live")
     fresh.click("#strip li:nth-child(2) button")
     assert not fresh.all("#told .notes")

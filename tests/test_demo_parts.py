@@ -1,4 +1,4 @@
-"""The page's pieces, without the page: routes between stations, tables, markup that cannot be injected, the gate, restoring."""
+"""The page's pieces, without the page: routes between stops, tables, markup that cannot be injected, the gate, restoring."""
 
 import asyncio
 import json
@@ -30,14 +30,14 @@ EVIL = "<img src=x onerror=alert(1)>\"'"
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_a_route_passes_every_station_at_constant_speed(closed):
-    stations = list(normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), dim=1))
-    way = route(stations, 4, closed, "slerp")
+def test_a_route_passes_every_stop_at_constant_speed(closed):
+    stops = list(normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), dim=1))
+    way = route(stops, 4, closed, "slerp")
     assert len(way) == (12 if closed else 9)
-    for i, station in enumerate(stations):
-        torch.testing.assert_close(way[4 * i], station, atol=1e-6, rtol=0)
+    for i, stop in enumerate(stops):
+        torch.testing.assert_close(way[4 * i], stop, atol=1e-6, rtol=0)
     leg = [math.acos(min(1.0, float(way[i] @ way[i + 1]))) for i in range(4)]
-    assert np.allclose(leg, math.acos(float(stations[0] @ stations[1])) / 4, atol=1e-3)
+    assert np.allclose(leg, math.acos(float(stops[0] @ stops[1])) / 4, atol=1e-3)
     found = labels(["a", "b", "c"], 4, closed)
     assert len(found) == len(way)
     assert (found[0], found[1], found[4], found[8]) == ("a", "a 0.75, b 0.25", "b", "c")
@@ -72,6 +72,7 @@ def test_errors_are_one_line_without_places():
 def test_the_shipped_results_become_charts():
     found = results()
     assert {title.partition(":")[0] for title, _ in found} == {"Generation", "Retrieval", "Gap"}
+    assert len({title for title, _ in found}) == len(found)
     bars = [bar for _, charts in found for chart in charts for bar in chart["bars"]]
     assert all(0 <= bar["low"] <= bar["value"] <= bar["high"] <= 1 for bar in bars)
     assert results("nothing") == []

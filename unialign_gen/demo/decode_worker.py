@@ -134,6 +134,8 @@ class DecodeWorker:
             InputError: it cannot be read, or not within the limits.
         """
         name = Path(path).name
+        if not os.path.exists(path):
+            raise InputError(f"{name} is no longer on the server, which keeps files for a while only: add it again")
         try:
             file = check_file(path)
         except InputError as error:

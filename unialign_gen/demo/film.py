@@ -83,7 +83,7 @@ class Animate(Action):
 
 @dataclass
 class Travel(Action):
-    """Pictures from station to station, each one of `kept`."""
+    """Pictures from stop to stop, each one of `kept`."""
 
     between: int = 8
     closed: bool = False
@@ -96,16 +96,16 @@ class Travel(Action):
         method = choice(self.mix, "mix", ("lerp", "slerp"))
         between = whole(self.between, "pictures from stop to stop", 1, limits.frames)
         closed = bool(self.closed)
-        stations = [(replace(p, weight=1.0),) for p in self.prompts(context)]
-        if len(stations) < 2:
-            raise InputError("a way needs two stations or more: write words, or add a file, for each")
-        names = labels([p.name for (p,) in stations], between, closed)
+        stops = [(replace(p, weight=1.0),) for p in self.prompts(context)]
+        if len(stops) < 2:
+            raise InputError("a way needs two stops or more: write words, or add a file, for each")
+        names = labels([p.name for (p,) in stops], between, closed)
         if len(names) > limits.frames:
             raise InputError(f"this way has {len(names)} pictures: at most {limits.frames}, so ask for fewer from stop to stop")
         out = context.folder() / "way.mp4"
 
         def work(pipeline: Any, job: Job) -> dict[str, Any]:
-            way = replace(plain, prompts=tuple(stations), seed=(int(self.seed),) * len(stations))
+            way = replace(plain, prompts=tuple(stops), seed=(int(self.seed),) * len(stops))
             points = list(pipeline.mixed(pipeline.sampled(way))[0])
             pictures: list[Image.Image] = []
             for part in route(points, between, closed, method).split(BATCH):
@@ -128,7 +128,7 @@ def labels(names: Sequence[str], between: int, closed: bool) -> list[str]:
 
 
 def route(points: Sequence[Tensor], between: int, closed: bool, method: Any) -> Tensor:
-    """Unit embeddings (n, d) along the way, `between` of them from each station (d,) to the next; the last one ends it."""
+    """Unit embeddings (n, d) along the way, `between` of them from each stop (d,) to the next; the last one ends it."""
     ring = [*points, points[0]] if closed else list(points)
     legs = [path(a, b, between + 1, method)[:-1] for a, b in pairwise(ring)]
     return torch.cat([*legs, *([] if closed else [mix([points[-1]])[None]])])

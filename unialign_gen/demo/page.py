@@ -34,6 +34,7 @@ def page_routes(context: AppContext, opening: Opening) -> list[Any]:
     facts = {
         "kinds": KINDS,
         "file_bytes": context.limits.file_bytes,
+        "pixels": context.limits.pixels,
         "models": {
             n: {"steps": m.steps, "guidance": m.guidance, "best_of": m.best_of, "prior_strength": m.prior}
             for n, m in models.items()
@@ -83,7 +84,7 @@ def results(checkpoint: str = "starter") -> list[tuple[str, list[dict[str, Any]]
     file = resources.files("unialign_gen.eval") / "results" / checkpoint / "report.json"
     try:
         found = json.loads(file.read_text("utf-8"))["results"]
-        titles = [f"{r['protocol'].capitalize()}: {r['about']['dataset']}" for r in found]
+        titles = [f"{r['protocol'].capitalize()}: {r['about']['dataset']}: {', '.join(r['about']['methods'])}" for r in found]
         return [(title, bars(unpacked(r["rows"]), BARS)) for title, r in zip(titles, found, strict=True)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
         return []

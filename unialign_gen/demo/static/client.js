@@ -8,14 +8,17 @@ const json = (data) => new Blob([JSON.stringify(data)], { type: "application/jso
 
 const BROKEN = "the connection broke off: try again";
 
-async function post(path, body, signal) {
-  const answer = await fetch(`gradio_api/${path}`, { method: "POST", body, signal }).catch((error) => {
+// The answer of this server; without one, or where it refuses, an error in one line.
+export async function request(path, options) {
+  const answer = await fetch(path, options).catch((error) => {
     throw error.name === "AbortError" ? error : new Error(BROKEN);
   });
-  if (answer.ok) return answer.json();
+  if (answer.ok) return answer;
   const { detail, error } = await answer.json().catch(() => ({}));
   throw new Error(typeof (detail ?? error) === "string" ? plain(detail ?? error) : `the server answers ${answer.status}: try again`);
 }
+
+const post = async (path, body, signal) => (await request(`gradio_api/${path}`, { method: "POST", body, signal })).json();
 
 // Calls an endpoint with those of the values that it takes; `progress` gets each answer on the way. Aborting the signal stops the
 // work on the server.

@@ -48,14 +48,27 @@ export async function start(canvas, sound, options, say, failed) {
   if (!isSecureContext) throw new Error(`no Live: ${SECURE}`);
   const started = performance.now(), context = new AudioContext(), ear = new Ear(context.sampleRate), abort = new AbortController();
   const player = sound && Object.assign(new Audio(sound), { loop: true });
-  const stream = sound ? null : await microphone({ echoCancellation: false, noiseSuppression: false });
-  const source = sound ? context.createMediaElementSource(player) : context.createMediaStreamSource(stream);
-  if (sound) source.connect(context.destination);
-  await context.audioWorklet.addModule("page/worklet.js");
-  const low = new BiquadFilterNode(context, { type: "lowpass", frequency: 7500 }), tap = new AudioWorkletNode(context, "tap");
-  tap.port.onmessage = ({ data }) => ear.add(data);
-  source.connect(low).connect(tap).connect(context.destination); // the tap is silent; unconnected it would not run
-  await player?.play();
+  let stream = null, source = null;
+  const silence = () => {
+    player?.pause();
+    for (const track of stream?.getTracks() ?? []) track.stop();
+    return context.close();
+  };
+  try {
+    stream = sound ? null : await microphone({ echoCancellation: false, noiseSuppression: false });
+    source = sound ? context.createMediaElementSource(player) : context.createMediaStreamSource(stream);
+    if (sound) source.connect(context.destination);
+    await context.audioWorklet.addModule("page/worklet.js");
+    const low = new BiquadFilterNode(context, { type: "lowpass", frequency: 7500 }), tap = new AudioWorkletNode(context, "tap");
+    tap.port.onmessage = ({ data }) => ear.add(data);
+    source.connect(low).connect(tap).connect(context.destination); // the tap is silent; unconnected it would not run
+    await player?.play().catch(() => {
+      throw new Error("this browser cannot play the sound: add it again, or as WAV, MP3 or M4A");
+    });
+  } catch (error) {
+    await silence();
+    throw error;
+  }
 
   const paint = canvas.getContext("2d"), waiting = [];
   let shown = null, since = 0, gap = 200;
@@ -128,9 +141,8 @@ export async function start(canvas, sound, options, say, failed) {
       const drawn = recorder.state !== "inactive";
       if (drawn) recorder.stop();
       const kept = drawn ? await recorded : null;
-      player?.pause();
-      for (const track of [...(stream?.getTracks() ?? []), ...film.getTracks()]) track.stop();
-      await context.close();
+      for (const track of film.getTracks()) track.stop();
+      await silence();
       return kept;
     },
   };

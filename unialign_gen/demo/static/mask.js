@@ -1,4 +1,4 @@
-// Painting what is to change, by pointer or keyboard: arrows move, the space bar paints.
+// Painting what is to change, by pointer or keyboard: arrows move, the space bar paints, Ctrl+Z takes back.
 
 export function painter(canvas, width) {
   const context = canvas.getContext("2d"), inside = (v) => Math.min(256, Math.max(0, v));
@@ -8,15 +8,26 @@ export function painter(canvas, width) {
     on.fillRect(0, 0, wide, 8);
   }
   const stripes = context.createPattern(tile, "repeat"); // of two colours: one would be lost on a picture of that colour
-  let last = null, spot = { x: 128, y: 128 }, painted = false;
+  let last = null, spot = { x: 128, y: 128 }, strokes = []; // each a list of lines
 
-  function paint(to, from = to) {
-    Object.assign(context, { strokeStyle: stripes, lineWidth: width(), lineCap: "round" });
+  function draw({ from, to, lineWidth }) {
+    Object.assign(context, { strokeStyle: stripes, lineWidth, lineCap: "round" });
     context.beginPath();
     context.moveTo(from.x, from.y);
     context.lineTo(to.x + 0.01, to.y);
     context.stroke();
-    painted = true;
+  }
+  function line(to, from) { // a stroke begins where it comes from nowhere
+    if (!from) strokes.push([]);
+    const made = { from: from ?? to, to, lineWidth: width() };
+    strokes.at(-1).push(made);
+    draw(made);
+  }
+  function undo() {
+    strokes.pop();
+    last = null;
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    strokes.flat().forEach(draw);
   }
   const at = (event) => {
     const box = canvas.getBoundingClientRect();
@@ -24,30 +35,32 @@ export function painter(canvas, width) {
   };
   canvas.onpointerdown = (event) => {
     canvas.setPointerCapture?.(event.pointerId);
-    paint((last = at(event)));
+    line((last = at(event)));
   };
   canvas.onpointermove = (event) => {
-    if (last) paint(at(event), last);
+    if (last) line(at(event), last);
     last = last && at(event);
   };
   canvas.onpointerup = canvas.onpointercancel = () => (last = null);
   canvas.onkeydown = (event) => {
+    if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) undo();
     const [x, y] = { ArrowLeft: [-8, 0], ArrowRight: [8, 0], ArrowUp: [0, -8], ArrowDown: [0, 8], " ": [0, 0] }[event.key] ?? [];
     if (x === undefined) return;
     event.preventDefault();
     spot = { x: inside(spot.x + x), y: inside(spot.y + y) };
-    if (event.key === " " || event.shiftKey) paint(spot);
+    if (event.key === " " || event.shiftKey) line(spot);
     canvas.style.backgroundImage = `radial-gradient(circle at ${spot.x / 2.56}% ${spot.y / 2.56}%, #f59e0b 6px, transparent 7px)`;
   };
   return {
+    undo,
     clear() {
-      context.clearRect(0, 0, canvas.width, canvas.height);
-      painted = false;
+      strokes = [];
+      undo();
     },
     // White where it was painted, on black, of the picture's own shape; null where nothing was. The picture is shown whole
     // inside the square canvas, so what lies beside it is cut off.
     async file({ naturalWidth: width, naturalHeight: height }) {
-      if (!painted) return null;
+      if (!strokes.length) return null;
       const out = Object.assign(document.createElement("canvas"), { width, height }), on = out.getContext("2d");
       const side = Math.max(width, height);
       on.drawImage(canvas, (width - side) / 2, (height - side) / 2, side, side);

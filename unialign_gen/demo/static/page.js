@@ -1,5 +1,5 @@
 // The page: prompts on one side, results on the other, and a way to draw for each mode.
-import { FACTS, address, call, there, upload } from "./client.js";
+import { FACTS, address, call, request, there, upload } from "./client.js";
 import { microphone, recording, start } from "./live.js";
 import { painter } from "./mask.js";
 
@@ -12,7 +12,16 @@ const ask = $("#ask");
 let results = [], current = null, running = null, live = null, recorder = null;
 
 const mode = () => ask.elements.mode.value;
-const say = (words) => (((mode() === "explore" && $("#map-near")) || $("#error")).textContent = words);
+// What a screen reader says: a stage of the work when it begins, not its steps, and what came of it.
+function speak(words) {
+  const spoken = words.replace(/\s+/g, " ").trim();
+  if ($("#spoken").textContent !== spoken) $("#spoken").textContent = spoken;
+}
+// In Explore beside its form, or in its place where it did not come: what belongs to the prompt is not seen there.
+function say(words) {
+  $(mode() === "explore" ? "#map-near, #explore:not(:has(*))" : "#error").textContent = words;
+  if (mode() === "explore") speak(words); // the other is an alert by itself
+}
 const guarded = (work) => async (...given) => {
   say("");
   try {
@@ -37,7 +46,9 @@ function put(field, value) {
     Object.assign(field, { min: Math.min(field.min, value), max: Math.max(field.max, value), value });
     if (field.valueAsNumber !== value || field.validity.stepMismatch) field.step = "any";
   }
-  field.value = value ?? "";
+  if (field.type === "checkbox") field.checked = value;
+  else field.value = value ?? "";
+  if (field.selectedIndex < 0) field.selectedIndex = 0; // a model that is here no more
   field.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
@@ -120,6 +131,7 @@ async function readInto(row, file, kind, restoring) {
     }
     Object.assign(row.prompt, part, { seen, file: path, reading: false });
     describe(row);
+    speak($(".read", row).textContent);
   } catch (error) {
     remove(row);
     throw error;
@@ -129,9 +141,14 @@ async function readInto(row, file, kind, restoring) {
 // The path of a picture that is to be painted over.
 async function opened(file) {
   const { path } = await upload(file);
-  await make("img", { src: address(path) }).decode().catch(() => {
+  const picture = make("img", { src: address(path) });
+  await picture.decode().catch(() => {
     throw new Error(`${file.name} is not a picture that this browser shows: give a PNG, JPEG or WebP`);
   });
+  const { naturalWidth: width, naturalHeight: height } = picture, most = FACTS.pixels; // said before anything is painted
+  if (width * height > most) {
+    throw new Error(`${file.name} has ${width} x ${height} pixels: at most ${most / 1e6} megapixels are taken here`);
+  }
   return path;
 }
 
@@ -158,7 +175,7 @@ function push(result) {
   result.url ??= address(result.path);
   const thumb = make("img", { alt: `${result.label}: ${title(result)}`, src: result.thumb ?? result.url, draggable: true });
   thumb.ondragstart = (event) => event.dataTransfer.setData("text/x-result", results.indexOf(result));
-  result.button = make("button", { type: "button", onclick: guarded(() => choice(result)) });
+  result.button = make("button", { type: "button", title: title(result), onclick: guarded(() => choice(result)) });
   result.button.append(thumb, result.label);
   const item = make("li");
   item.append(result.button);
@@ -194,6 +211,7 @@ function show(result) {
   const strip = $("#strip"); // not scrollIntoView, which would move the page too
   strip.scrollLeft = result.button.offsetLeft - (strip.clientWidth - result.button.offsetWidth) / 2;
   masking();
+  speak([$("#picture").alt, ...$$("#show :is(.note, .notes)").map((e) => e.textContent)].join(". "));
 }
 
 const pictures = ({ pictures, details, ...rest }, label) =>
@@ -209,6 +227,7 @@ async function run(name, more) {
   const progress = ({ stage }) => {
     if (!stage || running !== mine) return;
     $("#status").innerHTML = stage;
+    speak($("#status p").textContent);
     const preview = $("#status .progress img");
     if (preview && mode() !== "edit") {
       see("picture");
@@ -223,7 +242,10 @@ async function run(name, more) {
     if (running === mine) {
       $("#status").replaceChildren();
       if (current) show(current);
-      if (error.name === "AbortError") $("#status").prepend(noted("Stopped."));
+      if (error.name === "AbortError") {
+        $("#status").prepend(noted("Stopped."));
+        speak("Stopped.");
+      }
     }
     throw error;
   } finally {
@@ -248,7 +270,7 @@ const RUN = {
     }
     shown(pictures(await run("edit", asked)).map((result) => ({ ...result, edit: asked })));
   },
-  travel: async () => shown([film(await run("travel", { mix: values().mix === "lerp" ? "lerp" : "slerp" }), "travel")]),
+  travel: async () => shown([film(await run("travel"), "travel")]),
   async film() {
     const sound = lead(), { share, rate } = values();
     const meant = given().some(({ kind }) => kind === "audio"); // by the settings of a picture, which hold no sound
@@ -264,9 +286,9 @@ const RUN = {
     $("#draw").removeAttribute("aria-busy");
     see("live");
     $("#tools").hidden = true;
+    $("#told").replaceChildren(); // was of the picture before
     const heard = (names) => {
-      const words = names.length ? `Heard: ${names.join(", ")}` : "Silence: the picture stands still.";
-      if ($("#status").textContent !== words) $("#status").textContent = words;
+      $("#status").textContent = names.length ? `Heard: ${names.join(", ")}` : "Silence: the picture stands still.";
     };
     const begun = (live = start($("#live"), sound && address(sound.prompt.file.path), () => ({ ...values(), parts: given(sound) }), heard, say));
     try {
@@ -313,7 +335,7 @@ function masking() {
 async function explore() {
   const box = $("#explore");
   if (box.childElementCount) return;
-  box.innerHTML = await (await fetch("page/explore")).text();
+  box.innerHTML = await (await request("page/explore")).text();
   box.onclick = (event) => {
     const word = event.target.closest("[data-draw]");
     if (!word) return;
@@ -327,6 +349,7 @@ async function explore() {
     const text = $("#place-text").value.trim(), found = await call("place", text ? { text } : { kept: given() });
     $("#map").innerHTML = found.map;
     $("#map-near").innerHTML = found.understood;
+    speak($("#map-near").textContent);
     $("#map circle").scrollIntoView({ block: "center", inline: "center" });
   });
 }
@@ -370,6 +393,7 @@ for (const chooser of $$("[type=file]")) chooser.onchange = () => {
   addFiles([...chooser.files], chooser.dataset.add);
   chooser.value = "";
 };
+$("#undo").onclick = () => paint.undo();
 $("#clear").onclick = () => paint.clear();
 let taken = null; // the recording as a part, once it is one
 const record = () => {
@@ -378,7 +402,9 @@ const record = () => {
   return taken;
 };
 const take = guarded(async () => {
-  const stream = await microphone(), { recorder: made, recorded } = recording(stream);
+  $("#record").disabled = true; // while the browser asks: a second recording would never end
+  const stream = await microphone().finally(() => ($("#record").disabled = false));
+  const { recorder: made, recorded } = recording(stream);
   recorder = made;
   recorder.start();
   $("#record").textContent = "■ stop recording";
@@ -417,9 +443,16 @@ $("#film").ontimeupdate = () => {
   for (const mark of marks) mark.setAttribute("aria-current", mark === last);
 };
 
-document.ondragover = (event) => (event.preventDefault(), document.body.classList.add("dropping"));
+// Words are not the page's: the field that they are dropped on takes them.
+const ours = ({ dataTransfer: { types } }) => types.includes("Files") || types.includes("text/x-result");
+document.ondragover = (event) => {
+  if (!ours(event)) return;
+  event.preventDefault();
+  document.body.classList.add("dropping");
+};
 document.ondragleave = () => document.body.classList.remove("dropping");
 document.ondrop = (event) => {
+  if (!ours(event)) return;
   event.preventDefault();
   document.body.classList.remove("dropping");
   const index = event.dataTransfer.getData("text/x-result");
@@ -428,10 +461,41 @@ document.ondrop = (event) => {
 };
 document.onpaste = (event) => addFiles([...event.clipboardData.files]);
 
-// --- What the page opens on
+// --- What the page opens on: after a reload what this tab held, as far as its files are still on the server
+
+document.onvisibilitychange = () => {
+  if (!document.hidden) return;
+  const parts = rows().filter(({ prompt }) => !prompt.reading).map((row) => {
+    const { kind, value } = row.prompt;
+    return { ...row.prompt, value: kind === "text" ? $(".words", row).value : value, weight: weightOf(row) };
+  });
+  const own = results.filter(({ path, prompt }) => path && !prompt).map(({ button, ...result }) => result);
+  const all = { mode: mode(), parts, settings: Object.assign({}, ...Object.keys(DRAWS).map(values)), shown: current?.path };
+  for (const last of [own, own.slice(-12), []]) {
+    try {
+      return sessionStorage.setItem("kept", JSON.stringify({ ...all, own: last }));
+    } catch {} // a browser keeps some megabytes
+  }
+};
+
+function held() {
+  try {
+    return JSON.parse(sessionStorage.getItem("kept")) ?? {};
+  } catch {
+    return {}; // a browser that was told to keep nothing
+  }
+}
+
+async function recall() { // once, however often the opening is asked for
+  const own = kept.own?.splice(0) ?? [];
+  const found = own.map(({ url }) => fetch(url, { method: "HEAD" }).then(({ ok }) => ok, () => false));
+  for (const [i, ok] of (await Promise.all(found)).entries()) if (ok) push(own[i]);
+}
+
+const lost = (error) => say(error.message);
 
 async function opening(seen = 0) {
-  const { answers, done } = await (await fetch("page/opening")).json();
+  const { answers, done } = await (await request("page/opening")).json();
   for (const answer of answers.slice(seen)) {
     const made = answer.film ? film(answer, answer.label) : pictures(answer, answer.label)[0];
     const file = answer.sample && there(answer.sample);
@@ -441,11 +505,14 @@ async function opening(seen = 0) {
       if (made.film) return addFile(file, "audio");
     };
   }
-  if (!current && results.length) show(results[0]);
-  if (!done) setTimeout(() => opening(answers.length), 700);
+  await recall();
+  if (!current && results.length) show(results.find(({ path }) => path === kept.shown) ?? results[0]);
+  if (!done) setTimeout(() => opening(answers.length).catch(lost), 700);
 }
 
-add();
-choose("create");
+const kept = held();
+fill(kept.parts ?? []);
+set(kept.settings ?? {});
+choose(kept.mode ?? "create");
 if (matchMedia("(min-width: 761px)").matches) $(".words").focus({ preventScroll: true });
-opening();
+opening().catch(lost);
