@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from unialign_gen.aligner import Aligner
 from unialign_gen.concepts import Understanding
@@ -81,13 +82,18 @@ def words_of(aligner: Aligner) -> Mapping[str, str]:
     return getattr(aligner.part("text").encoder, "words", {}) if "text" in aligner.modalities else {}
 
 
-def as_named(prompt: Prompt, known: Understanding, aligner: Aligner, prior: EmbeddingPrior) -> Prompt:
+def as_named(
+    prompt: Prompt, known: Understanding, aligner: Aligner, prior: EmbeddingPrior, evidence: Tensor | None = None
+) -> Prompt:
     """A text as the thing that it names, in the colour that it says of it; anything else as it is.
 
     The colour of what is with or around a thing would be the thing's own: "a black cat with green eyes" is encoded without the
     green. Of "a cat on a mat", where it is the layout of two things and drawn as one, the cat alone is encoded. A text that is
     drawn as another thing than its words are nearest to, or than it names, "a car key" as a car, is moved as far from what it
     means.
+
+    Args:
+        evidence: `spoken_for` of this text, where that is at hand.
     """
     if prompt.kind != "text" or "text" not in aligner.modalities:
         return prompt
@@ -111,16 +117,28 @@ def as_named(prompt: Prompt, known: Understanding, aligner: Aligner, prior: Embe
         one = with_text(alone)
         prompt = one if known.names[drawn_as(one, prior)] == known.names[drawn_as(prompt, prior)] else prompt
     thing = drawn_as(prompt, prior)
-    if "text" not in aligner.given and known.wordings is not None:
-        words = text.split()
-        end = thing_ends(text.lower().split())
-        plain = " ".join([without_colours(" ".join(words[:end])), *words[end:]])
-        evidence = known.worded(aligner("text", [plain], features=True)[0])
-        worded = prior.likeliest(prompt.embedding.float(), evidence=evidence)
-        if worded != thing:
-            prompt, thing = moved(thing, worded), worded
+    if text != prompt.value or evidence is None:
+        (evidence,) = spoken_for([text], known, aligner)
+    worded = prior.likeliest(prompt.embedding.float(), evidence=evidence)
+    if worded != thing:
+        prompt, thing = moved(thing, worded), worded
     named = meant(text, known, known.nearness(prompt.embedding[None])[0], thing)
     return prompt if named is None else moved(thing, named)
+
+
+def spoken_for(texts: Sequence[str], known: Understanding, aligner: Aligner) -> Sequence[Tensor | None]:
+    """How the words of each text, but for its colours, speak for each known thing (things,), see `Understanding.worded`.
+
+    None of an encoder that is not the checkpoint's.
+    """
+
+    def plain(text: str) -> str:
+        words, end = text.split(), thing_ends(text.lower().split())
+        return " ".join([without_colours(" ".join(words[:end])), *words[end:]])
+
+    if known.wordings is None or "text" in aligner.given:
+        return [None] * len(texts)
+    return list(known.worded(aligner("text", [plain(text) for text in texts], features=True)))
 
 
 def drawn_as(prompt: Prompt, prior: EmbeddingPrior) -> int:
@@ -130,7 +148,8 @@ def drawn_as(prompt: Prompt, prior: EmbeddingPrior) -> int:
 
 def drawn(texts: Sequence[str], known: Understanding, aligner: Aligner, prior: EmbeddingPrior) -> list[str]:
     """The names of the known things that some texts, of one thing each, are drawn as."""
-    return [known.names[drawn_as(as_named(p, known, aligner, prior), prior)] for p in encoded(texts, aligner)]
+    pairs = zip(encoded(texts, aligner), spoken_for(texts, known, aligner), strict=True)
+    return [known.names[drawn_as(as_named(p, known, aligner, prior, said), prior)] for p, said in pairs]
 
 
 def mixed_on_grounds(row: Sequence[Prompt], boxes: tuple[Box, ...] | None, aligner: Aligner) -> Row:

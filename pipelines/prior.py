@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -128,6 +129,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         if not bandwidth > 0:
             raise InputError(f"bandwidth must be above 0, got {bandwidth}")
         check_prior(self, strength)
+        self._white, self._made_of = torch.empty(0), list[Any]()  # see `_white_points`
         self.register_buffer("points", torch.zeros(count, embed_dim))
         self.register_buffer("log_counts", torch.zeros(count))
         self.register_buffer("whitening", torch.eye(embed_dim))
@@ -180,17 +182,23 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
 
     def log_weights(self, row: Tensor, picture: bool = False) -> Tensor:
         """What p(e) takes the softmax of (count,): how likely an embedding (d,), of a picture or not, is of each thing."""
-        points, log_counts, whitening = (
-            b.to(row.device, torch.float32) for b in (self.points, self.log_counts, self.whitening)
-        )
+        log_counts, whitening = (b.to(row.device, torch.float32) for b in (self.log_counts, self.whitening))
         if picture and self.config["neighbours"]:
             here = row @ whitening @ self.neighbour_axes.to(whitening).T * STEPS
             near = (self.neighbour_values.to(here) - here).square().sum(1) / (-2 * STEPS**2 * self.config["picture_bandwidth"])
             most = near.max()
             shows = self.neighbour_shows.to(row.device)
             return torch.zeros_like(log_counts).index_add_(0, shows, (near - most).exp()).log() + most
-        apart = ((points - row) @ whitening).square().sum(1)  # (count,)
+        apart = (self._white_points(row.device) - row @ whitening).square().sum(1)  # (count,)
         return log_counts - apart / (2 * self.config["bandwidth"])
+
+    def _white_points(self, device: torch.device) -> Tensor:
+        """The points in whitened coordinates (count, embed_dim), fp32; kept, since most of the work is there."""
+        made_of = [(b.data_ptr(), b._version, b.dtype, device) for b in (self.points, self.whitening)]
+        if made_of != self._made_of:
+            points, whitening = (b.to(device, torch.float32) for b in (self.points, self.whitening))
+            self._white, self._made_of = points @ whitening, made_of
+        return self._white
 
     def likeliest(self, row: Tensor, picture: bool = False, evidence: Tensor | None = None) -> int:
         """The place of the thing that an embedding (d,), of a picture or not, is most likely of; `evidence` (count,) is what

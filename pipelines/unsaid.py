@@ -11,6 +11,7 @@ from .colours import COLOURS, colour_of
 from .phrases import MANY, NUMBERS, bare, counted, without_ground
 from .words import DETERMINERS, FUNCTION_WORDS, OF, is_doing, thing_ends
 
+MOST = 16  # words that are tried: of a longer text all others may be missing, but for what the thing is called
 NEVER = FUNCTION_WORDS | {"picture", "drawing", "illustration", "icon", "emoji", "clipart"}  # as every picture is
 TINTS = COLOURS.keys() | {"dark", "light", "black-and-white"}  # a thing's own are looked for in the picture
 TINTS |= {f"{one}ish" for one in (*COLOURS, "redd", "greyi")}
@@ -44,10 +45,12 @@ def unsaid(text: str, drawn: Callable[[Sequence[str]], Sequence[str]], nouns: Co
         return " ".join(word for n, word in enumerate(words) if n != place)
 
     named = {n for n in said if is_noun(plain, n, nouns)}
-    thing, *others = drawn([" ".join(words), *(plain[n] if n in named else without(n) for n in said)])
+    tried = said[:MOST]
+    thing, *others = drawn([" ".join(words), *(plain[n] if n in named else without(n) for n in tried)])
     called = {n for n in said if is_called(thing, plain[n])}
     called |= {m for n in said if n + 1 in said and is_called(thing, plain[n] + plain[n + 1]) for m in (n, n + 1)}
-    gone = {n for n, other in zip(said, others, strict=True) if (other != thing) == (n in named)} - called
+    gone = {n for n, other in zip(tried, others, strict=True) if (other != thing) == (n in named)} - called
+    gone |= {*said[MOST:]} - called
     gone |= ({n for n in said if re.fullmatch(MANY, plain[n])} | numbers) - called
     runs = "".join("x" if n in gone else " " for n in range(len(words)))
     return [bare(" ".join(words[run.start() : run.end()])).strip("()") for run in re.finditer("x+", runs)]

@@ -55,12 +55,12 @@ def test_it_is_kept_beside_the_prior_whose_points_it_names(tmp_path):
     kept.save(tmp_path)
     again, seen = Understanding.from_checkpoint(tmp_path), unit(5, 4, seed=1)
     assert again(seen, "text") == kept(seen, "text")
-    assert again.worded(torch.ones(6)) is None
+    assert again.wordings is None
     wordings = unit(3, 6, seed=2)
     Understanding(kept.names, prior.points, prior.whitening, {}, wordings).save(tmp_path)
-    text = unit(1, 6, seed=3)[0]
-    spoken = Understanding.from_checkpoint(tmp_path).worded(5 * text)
-    torch.testing.assert_close(spoken, CONCENTRATION * wordings @ text, atol=0.5, rtol=0)  # in eight bits
+    texts = unit(2, 6, seed=3)
+    spoken = Understanding.from_checkpoint(tmp_path).worded(5 * texts)
+    torch.testing.assert_close(spoken, CONCENTRATION * texts @ wordings.T, atol=0.5, rtol=0)  # in eight bits
     kept.save(tmp_path)
     assert Understanding.from_checkpoint(tmp_path).wordings is None
     write_tensors(tmp_path / "understanding.safetensors", {"wordings": torch.ones(2, 6, dtype=torch.int8)})

@@ -5,7 +5,7 @@ import torch
 
 import unialign_gen
 from unialign_gen.loading import find
-from unialign_gen.pipelines.unsaid import is_noun, unsaid
+from unialign_gen.pipelines.unsaid import MOST, is_noun, unsaid
 
 NOUNS = {"car", "key", "cake", "strawberry", "knife", "rain", "toy"}
 
@@ -115,3 +115,17 @@ def test_a_sound_alone_needs_no_text_encoder():
     fresh.embed(audio=cow)
     fresh(audio=cow, seed=0, num_inference_steps=2, upscale=1)
     assert "text" not in fresh.aligner.parts
+
+
+def test_of_a_long_text_the_first_words_are_tried():
+    """Each is a text to encode; all that comes after them may be missing, but for what the thing is called."""
+    asked = []
+
+    def drawn(texts):
+        asked.extend(texts)
+        return ["cat"] * len(texts)
+
+    text = "a cat " + " ".join(f"word{n}" for n in range(100)) + " cats"
+    (missing,) = unsaid(text, drawn, {"cat"})
+    assert len(asked) == 1 + MOST
+    assert missing.split() == [f"word{n}" for n in range(100)]

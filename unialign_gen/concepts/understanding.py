@@ -170,13 +170,12 @@ class Understanding:
         else:
             write_tensors(folder / WORDINGS, {"wordings": (self.wordings * EIGHT_BITS).round().to(torch.int8)})
 
-    def worded(self, features: Tensor) -> Tensor | None:
-        """How a text with these features (w,) speaks for each thing (things,), as logarithms of likelihoods: a von Mises-Fisher
-        distribution about what it is called (Banerjee et al. 2005). None where that is not known.
+    def worded(self, features: Tensor) -> Tensor:
+        """How texts with features (B, w) speak for each thing (B, things), as logarithms of likelihoods: a von Mises-Fisher
+        distribution about what it is called (Banerjee et al. 2005).
         """
-        if self.wordings is None:
-            return None
-        return CONCENTRATION * (self.wordings @ F.normalize(features.float().cpu(), dim=0))
+        assert self.wordings is not None
+        return CONCENTRATION * F.normalize(features.float().cpu(), dim=1) @ self.wordings.T
 
     def nearness(self, embeddings: Tensor) -> Tensor:
         """Whitened cosines (B, things) of unit embeddings (B, d) to everything known."""
