@@ -5,6 +5,7 @@ All are drawn of one embedding: what the seed chooses for a prompt stays, so tha
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,12 +30,26 @@ def sample_best(pipeline: Any, request: Request, conditions: Conditions) -> Tens
     """Pictures (B, 3, h, w) in [0, 1], or where these are asked for their latents (B, C, h, w), each the best of
     `conditions.best_of` noises: the first is that of the picture without choosing.
 
-    At most `request.batch` are drawn at a time, but every picture once.
+    At most `request.batch` are drawn at a time, but every picture once. A callback sees the latents of the first noise: once it
+    has changed them, that is the one.
     """
     rows, count = list(range(len(conditions.image_embeds))), conditions.best_of
     if count == 1:
         drawn: Tensor = pipeline.sample_strips(request, conditions)
         return drawn
+    steered = False
+
+    def watched(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        nonlocal steered
+        assert callback is not None
+        now = tensors.get("latents")
+        version = now is not None and now._version
+        changed = callback(pipe, step, timestep, tensors) or {}
+        steered |= changed.get("latents", now) is not now or (now is not None and now._version != version)
+        return changed
+
+    callback = request.callback_on_step_end
+    request = replace(request, callback_on_step_end=callback and watched)
     noises = [conditions.generators()]
     while len(noises) < count:
         noises.append(noises[-1] and [other(generator) for generator in noises[-1]])
@@ -44,6 +59,8 @@ def sample_best(pipeline: Any, request: Request, conditions: Conditions) -> Tens
         joint = conditions.of_rows(rows * len(part), [g for some in part for g in some or ()] or None)
         made = pipeline.sample_strips(request_of_rows(request, conditions, rows * len(part), output_type="latent"), joint)
         pictures = pipeline.pixels_of(made)  # noise by noise, (n * B, 3, h, w)
+        if steered:
+            return (made if latent else pictures)[: len(rows)]
         seen = pipeline.aligner.embed("image", FROM_UNIT.postprocess(pictures, "pil"))  # (n * B, d)
         near = (seen * F.normalize(joint.image_embeds.to(seen), dim=1)).sum(1)  # (n * B,)
         best.append((near, made if latent else pictures))

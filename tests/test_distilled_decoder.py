@@ -67,6 +67,26 @@ def test_of_two_noises_the_better_is_kept_for_prompts_alone(distilled):
     assert distilled(text="a dog", latents=noise, upscale=1).request.best_of == 1
 
 
+def test_a_callback_that_changes_latents_has_its_picture(distilled):
+    """It sees those of the first noise, and the second might be kept; one that only looks leaves the choice."""
+
+    def upside_down(pipe, step, timestep, tensors):
+        return {"latents": tensors["latents"].flip(2)}
+
+    def in_place(pipe, step, timestep, tensors):
+        tensors["latents"].copy_(tensors["latents"].flip(2))
+        return tensors
+
+    def asked(callback, best_of=None):
+        drawn = distilled(text="a cat", seed=0, upscale=1, best_of=best_of, callback_on_step_end=callback, output_type="np")
+        return drawn.images[0]
+
+    assert np.array_equal(asked(lambda pipe, step, timestep, tensors: tensors), asked(None))
+    for callback in (upside_down, in_place):
+        assert np.abs(asked(callback) - asked(callback, best_of=1)).max() < 1.5 / 255
+    assert np.abs(asked(upside_down) - asked(None)).mean() > 0.05
+
+
 def test_more_or_fewer_steps_are_drawn_and_said(distilled):
     assert distilled(text="a cat", seed=0, upscale=1).notes == []
     (found,) = distilled(text="a cat", seed=0, num_inference_steps=3, upscale=1).notes
