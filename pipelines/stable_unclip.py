@@ -40,7 +40,6 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         default_steps, default_guidance, default_best_of: what a call uses when it names none.
         things_alone: whether each of several things is drawn alone and set in its place, for a decoder that was trained on
             pictures of one thing; else all are denoised together.
-        distilled: whether guidance is in the weights, and the default steps are those that they were trained for.
 
     Example:
         >>> import unialign_gen
@@ -74,7 +73,6 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         default_steps: int = 20,
         default_guidance: float = 10.0,
         things_alone: bool = False,
-        distilled: bool = False,
         default_best_of: int = 1,
     ):
         super().__init__(
@@ -90,7 +88,7 @@ class UniAlignStableUnCLIPPipeline(PromptedPipeline, StableUnCLIPImg2ImgPipeline
         )
         self.register_modules(aligner=aligner, embed_scale=embed_scale, prior=prior, upscaler=upscaler)
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
-        self.register_to_config(default_best_of=default_best_of, things_alone=things_alone, distilled=distilled)
+        self.register_to_config(default_best_of=default_best_of, things_alone=things_alone)
 
     def _encode_image(
         self, *, do_classifier_free_guidance: bool, noise_level: Tensor, generator: Any, image_embeds: Tensor, **_: Any

@@ -23,7 +23,8 @@ from .drawable import keep_drawable
 from .recognition import quantised
 from .space import EMBED_DIM
 
-BEST_OF = 2  # noises that pictures are chosen from where there is no guidance, which takes as long
+STEPS, GUIDANCE = 12, 4.0
+BEST_OF = 2  # noises that the distilled decoder's pictures are chosen from: its four steps leave time for that
 CRISP = 0.5  # of the upscaler: all of it is crisper, and the judge names fewer pictures
 KEPT = "README.md"  # cards are written by hand
 
@@ -48,9 +49,8 @@ def starter(
         save_head(quantised(head), part / "aligner" / kind)
     Aligner(EMBED_DIM, list(heads)).save_config(part / "aligner")
     movq, upscaler = VQModel.from_pretrained(decoders / "movq"), decoders / "upscaler"
-    guided = {"default_steps": distil.STEPS, "default_guidance": distil.GUIDANCE}
-    taught = {"default_steps": distil.STEPS, "default_guidance": 1.0, "distilled": True, "default_best_of": BEST_OF}
-    distilled = taught | {"default_steps": distil.STEPS // distil.JUMP}
+    guided = {"default_steps": STEPS, "default_guidance": GUIDANCE}
+    distilled = {"default_steps": distil.STEPS, "default_guidance": 1.0, "distilled": True, "default_best_of": BEST_OF}
     shared = {
         "things_alone": True,
         "upscaler": Upscaler.from_pretrained(upscaler, strength=CRISP).half() if upscaler.is_dir() else None,
@@ -75,7 +75,7 @@ def starter(
             tokenizer=PreTrainedTokenizerFast.from_pretrained(second / "tokenizer"),
             text_encoder=CLIPTextModel.from_pretrained(second / "text_encoder").half(),
             unet=UNet2DConditionModel.from_pretrained(second / "unet").half(),
-            **taught,
+            **guided,
             **shared,
         )
         made.vae.half()

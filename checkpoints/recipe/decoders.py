@@ -1,20 +1,18 @@
-"""The starter's decoders: denoisers of movq's latents that see an image embedding.
+"""The starter's decoders, two of them trained for likelihood alone: denoisers of movq's latents that see an image embedding.
 
-`kandinsky`, Kandinsky 2.2's UNet at small size, is trained for likelihood alone. Its target is v (Salimans & Ho 2022) under a
-cosine schedule rescaled to zero terminal SNR (Lin et al. 2023), so that white stays white. Zeros in place of the embedding mean
-no condition. It has twice the latent channels at its output, as `KandinskyV22Pipeline` expects; the second half (a learned
-variance there) is held at zero, which DDPM's `learned_range` reads as the middle of its range.
+The target is v (Salimans & Ho 2022) under a cosine schedule rescaled to zero terminal SNR (Lin et al. 2023), so that white
+stays white. No network that reads drawings takes part in the loss: what such a network likes is one picture a thing.
 
-The others start from its blocks and learn to draw as it does, guided, see `distil`: `kandinsky-distilled`, the same network, in
-a third of the steps; `stable-unclip`, Stable UnCLIP's, in as many. That has its embedding noised to a random level (as
-published), joined with a sinusoidal embedding of that level and added to the time embedding; captions enter by cross-attention,
-three in ten, so that it needs none. No network that reads drawings takes part in a loss: what such a network likes is one
-picture a thing.
+`kandinsky` is Kandinsky 2.2's UNet at small size. It has twice the latent channels at its output, as `KandinskyV22Pipeline`
+expects; the second half (a learned variance there) is held at zero, which DDPM's `learned_range` reads as the middle of its
+range. `stable-unclip` is Stable UnCLIP's: the embedding is noised to a random level (as published), joined with a sinusoidal
+embedding of that level and added to the time embedding; captions enter by cross-attention, three in ten, so that it needs none.
+For both, zeros in place of the embedding mean no condition. `kandinsky-distilled` is the first, made fast, see `distil`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -46,7 +44,7 @@ CROSS_DIM = 128
 DROP = 0.1  # the share of conditions that are dropped, for classifier-free guidance (Ho & Salimans 2022)
 CAPTIONED, CAPTIONS, PIECES, LENGTH = 0.3, 4, 4096, 16
 SNR_LIMIT, LR = 5.0, 8e-4
-SHEET = 40  # pictures on the sheet, each beside what a decoder draws of its embedding
+SHEET, STEPS = 40, 20  # pictures on the sheet, each beside what a decoder draws of its embedding, and steps of each
 KINDS = {"plain": 0.45, "recoloured": 0.3, "composition": 0.25}  # shares of what is drawn in training
 # the noise levels that the decoders are trained on and sampled by
 SCHEDULER = DDIMScheduler(
@@ -97,8 +95,8 @@ class Neighbours:
 class Denoiser(nn.Module):
     """A UNet with its conditions as arguments: `forward(noisy, t, *conditions)` gives v (B, C, h, w).
 
-    `conditions(embeds, rows, generator)` makes them for embeddings (B, d) of training pictures `rows` (B,), of norm 1, or 0 for
-    none. The UNet has three levels of widths `width` times 1, 2, 3, and attention on the lower two.
+    `conditions(embeds, dropped, generator, rows)` makes them for unit embeddings (B, d) of training pictures `rows` (B,), none
+    where `dropped` (B, 1). The UNet has three levels of widths `width` times 1, 2, 3, and attention on the lower two.
 
     Args:
         blocks: names of blocks without and with attention, for `Down` and `Up`, and of the one between these.
@@ -143,8 +141,8 @@ class KandinskyDenoiser(Denoiser):
     def forward(self, noisy: Tensor, t: Tensor, embeds: Tensor) -> Tensor:
         return self.unet(noisy, t, None, added_cond_kwargs={"image_embeds": embeds}).sample[:, : noisy.shape[1]]
 
-    def conditions(self, embeds: Tensor, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        return (embeds * EMBED_NORM,)
+    def conditions(self, embeds: Tensor, dropped: Tensor, generator: torch.Generator, rows: Tensor) -> tuple[Tensor, ...]:
+        return (torch.where(dropped, 0.0, embeds) * EMBED_NORM,)
 
 
 class UnclipDenoiser(Denoiser):
@@ -178,16 +176,17 @@ class UnclipDenoiser(Denoiser):
     def forward(self, noisy: Tensor, t: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
         return self.unet(noisy, t, self.text_encoder(ids)[0], class_labels=labels).sample
 
-    def conditions(self, embeds: Tensor, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Noise levels are fourth powers of even ones: most are low, as they are in use."""
+    def conditions(self, embeds: Tensor, dropped: Tensor, generator: torch.Generator, rows: Tensor) -> tuple[Tensor, ...]:
+        """Noise levels are the squares of even ones: most are low, as they are in use."""
         count, width, device = *embeds.shape, embeds.device
-        level = (torch.rand(count, generator=generator, device=device) ** 4 * 1000).long()
+        level = (torch.rand(count, generator=generator, device=device).square() * 1000).long()
         noise = torch.randn(embeds.shape, generator=generator, device=device)
         moved = self.noising.add_noise(embeds * EMBED_NORM, noise, level)
         labels = torch.cat([moved, get_timestep_embedding(level, width, flip_sin_to_cos=True, downscale_freq_shift=0)], 1)
         chance = torch.rand(2, count, 1, generator=generator, device=device)
         picked = self.tokens[rows, (chance[0, :, 0] * CAPTIONS).long()].long()
-        return labels, torch.where(chance[1] < CAPTIONED, picked, self.wordless)
+        ids = torch.where((chance[1] < CAPTIONED) & ~dropped, picked, self.wordless)
+        return torch.where(dropped, 0.0, labels), ids
 
 
 def tokenizer(folder: Path, captions: Sequence[str]) -> Any:
@@ -219,8 +218,17 @@ def pipeline(decoder: Decoder, movq: VQModel, embed_dim: int, **parts: Any) -> A
     return UniAlignStableUnCLIPPipeline(**shared | parts)
 
 
-def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+def velocity_loss(
+    model: nn.Module,
+    x: Tensor,
+    conditions: Sequence[Tensor],
+    generator: torch.Generator,
+    teacher: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
     """Squared error of v for clean latents (B, C, h, w) at stratified noise levels.
+
+    The target is v itself or, with a `teacher`, what that makes of the noisy latents and their levels: the mean of v, where
+    a picture and its noise are one draw of it (knowledge distillation, Hinton et al. 2015).
 
     Weighted by min(SNR + 1, 5) / (SNR + 1): Min-SNR (Hang et al. 2023) where there is little noise; at much noise v's own
     weight stays, since with zero terminal SNR the first step decides a picture's colours.
@@ -229,7 +237,8 @@ def velocity_loss(model: nn.Module, x: Tensor, conditions: Sequence[Tensor], gen
     t = (t * SCHEDULER.config.num_train_timesteps).long()
     noise = torch.randn(x.shape, generator=generator, device=x.device)
     noisy = SCHEDULER.add_noise(x, noise, t).contiguous(memory_format=torch.channels_last)
-    error = (model(noisy, t, *conditions).float() - SCHEDULER.get_velocity(x, noise, t)).square()
+    target = teacher(noisy, t) if teacher else SCHEDULER.get_velocity(x, noise, t)
+    error = (model(noisy, t, *conditions).float() - target).square()
     snr = compute_snr(SCHEDULER, t)
     return (error.flatten(1).mean(1) * (snr + 1).clamp(max=SNR_LIMIT) / (snr + 1)).mean()
 
@@ -240,46 +249,6 @@ def sampling_weights(rows: Sequence[dict[str, Any]]) -> Tensor:
     return loop.sampling_weights(drawn, KINDS)
 
 
-@torch.no_grad()
-def latents_of(packed: pack.Pack, kept: Path, device: str) -> Tensor:
-    """Of a pack's pictures, fp16 (N, C, h, w); encoded once and kept in a file."""
-    if not kept.exists():
-        movq = packed.movq.to(device)
-        with loop.fast(device):
-            made = [encode(movq, part.to(device)).half().cpu() for part in packed.pictures.split(1024)]
-        save_array(kept, torch.cat(made).numpy())
-    return torch.from_numpy(np.load(kept)).to(device)
-
-
-@torch.no_grad()
-def start_from(model: nn.Module, folders: Sequence[Path]) -> None:
-    """Gives each part the weights of the first folder that has it, as far as they fit; rows beyond its own are left out."""
-    for name, part in model.named_children():
-        first = next((folder / name for folder in folders if (folder / name).exists()), None)
-        if first is not None:
-            theirs = type(part).from_pretrained(first).state_dict()  # type: ignore[attr-defined]
-            for key, mine in part.state_dict().items():
-                found = theirs.get(key, mine)
-                if found.shape[1:] == mine.shape[1:] and len(found) >= len(mine):
-                    mine.copy_(found[: len(mine)])
-
-
-def first_decoder(out: Path, sizes: Sequence[int], device: str) -> tuple[distil.Denoise, str]:
-    """The trained kandinsky decoder, frozen, as a function of noisy latents, timesteps and unit embeddings, and its digest.
-
-    Raises:
-        InputError: there is none yet.
-    """
-    folder = out / Decoder.kandinsky / "unet"
-    if not folder.exists():
-        raise InputError(f"{out} has no trained kandinsky decoder to learn from: train that first")
-    first: Any = KandinskyDenoiser(*sizes)
-    first.unet = UNet2DConditionModel.from_pretrained(folder)
-    first.requires_grad_(False).to(device, memory_format=torch.channels_last)
-    made_of = digest(*(file.read_bytes() for file in folder.glob("*.safetensors")))
-    return lambda noisy, t, embeds: first(noisy, t, EMBED_NORM * embeds), made_of
-
-
 def train(
     file: Path,
     out: Path,
@@ -288,6 +257,7 @@ def train(
     device: str = "cpu",
     batch: int | None = None,
     width: int = 64,
+    taught: bool = False,
     **sitting: Any,
 ) -> None:
     """Trains a decoder from where `out` left it.
@@ -297,7 +267,7 @@ def train(
     Args:
         file: what `pack.write` wrote.
         decoder: without a state it starts from weights in `out/<decoder>`, others than the first else from its blocks.
-        device, batch, width: as the command line explains them.
+        device, batch, width, taught: as the command line explains them.
         sitting: as in `loop.train`.
 
     Raises:
@@ -311,10 +281,14 @@ def train(
         raise InputError(f"{folder} was trained on another image space than this pack is of: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     space.write_text(packed.space)
-    pack_digest = digest(file.read_bytes())
-    latents = latents_of(packed, out / f"latents-{pack_digest}.npy", device)
-    embeds, batch = packed.embeddings.to(device), batch or (64 if device == "cpu" else 512)
-    sizes = (embeds.shape[1], latents.shape[1], latents.shape[2], width)
+    kept = out / f"latents-{digest(file.read_bytes())}.npy"
+    if not kept.exists():
+        movq = packed.movq.to(device)
+        with loop.fast(device):
+            made = [encode(movq, part.to(device)).half().cpu() for part in packed.pictures.split(1024)]
+        save_array(kept, torch.cat(made).numpy())
+    latents, embeds = torch.from_numpy(np.load(kept)).to(device), packed.embeddings.to(device)
+    sizes, batch = (embeds.shape[1], latents.shape[1], latents.shape[2], width), batch or (64 if device == "cpu" else 512)
     model: Any
     if decoder is not Decoder.stable_unclip:
         model, words = KandinskyDenoiser(*sizes), {}
@@ -322,41 +296,55 @@ def train(
         captions = [row["captions"] for row in packed.rows]
         words = {"tokenizer": tokenizer(folder / "tokenizer", [c for cs in captions for c in cs])}
         model = UnclipDenoiser(*sizes, words=words["tokenizer"], captions=captions)
-    if not (folder / loop.STATE).exists():
-        start_from(model, (folder, out / Decoder.kandinsky))
-    forward: Any = torch.compile(model) if device != "cpu" else model
+    for name, part in model.named_children():
+        first = next((f / name for f in (folder, out / Decoder.kandinsky) if (f / name).exists()), None)
+        if first is not None and not (folder / loop.STATE).exists():
+            theirs = type(part).from_pretrained(first).state_dict()
+            for key, mine in part.state_dict().items():  # rows beyond a tensor's own are left out
+                found = theirs.get(key, mine)
+                if found.shape[1:] == mine.shape[1:] and len(found) >= len(mine):
+                    mine.copy_(found[: len(mine)])
+    teacher: Any = None
     near, weights = Neighbours(embeds, packed.rows), sampling_weights(packed.rows).to(device)
+    jumps: distil.Jumps | None = None
+    if taught or decoder is Decoder.distilled:
+        teaching = out / Decoder.kandinsky / "unet"
+        if not teaching.exists():
+            raise InputError(f"{out} has no trained kandinsky decoder to learn from: train that first")
+        teacher = KandinskyDenoiser(*sizes)
+        teacher.unet = UNet2DConditionModel.from_pretrained(teaching)
+        teacher.requires_grad_(False).to(device, memory_format=torch.channels_last)
+    if decoder is Decoder.distilled:
 
-    def prompted(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        rows = torch.multinomial(weights, count, replacement=True, generator=generator)
-        return near.draw(rows, generator), rows
+        def prompted(count: int, generator: torch.Generator) -> Tensor:
+            rows = torch.multinomial(weights, count, replacement=True, generator=generator)
+            return near.draw(rows, generator) * EMBED_NORM
 
-    if decoder is Decoder.kandinsky:
-        steps, guidance = distil.STEPS, distil.GUIDANCE
-
-        def loss(done: int, generator: torch.Generator) -> Tensor:
-            seen, rows = prompted(batch, generator)
-            dropped = torch.rand(batch, 1, generator=generator, device=device) < DROP
-            conditions = model.conditions(torch.where(dropped, 0.0, seen), rows, generator)
-            return velocity_loss(forward, latents[rows].float(), conditions, generator)
-
-    else:
-        steps, guidance = distil.STEPS // (distil.JUMP if decoder is Decoder.distilled else 1), 1.0
-        teacher, taught_by = first_decoder(out, sizes, device)
-        plan = repr((pack_digest, taught_by, distil.STEPS, distil.GUIDANCE, distil.CHUNK))
-        ways = out / f"ways-{digest(plan.encode())}"
-        with loop.fast(device):
-            jumps = distil.Jumps(steps, ways, teacher, SCHEDULER, latents.shape[1:], prompted, device)
-
-        def loss(done: int, generator: torch.Generator) -> Tensor:
-            return jumps.loss(forward, model.conditions, batch, generator)
-
+        plan = repr((distil.STEPS, distil.JUMP, distil.GUIDANCE, distil.CHUNK)).encode()
+        taught_by = (part.read_bytes() for part in teaching.glob("*.safetensors"))
+        ways = folder / f"ways-{digest(file.read_bytes(), plan, *taught_by)}"
+        jumps = distil.Jumps(ways, teacher, SCHEDULER, latents.shape[1:], prompted)
+    forward: Any = torch.compile(model) if device != "cpu" else model
     shown = torch.multinomial(weights, SHEET, generator=torch.Generator(device).manual_seed(0))
     once(out / "movq", packed.movq.save_pretrained)
+
+    def loss(done: int, generator: torch.Generator) -> Tensor:
+        if jumps:
+            return jumps.loss(forward, batch, generator)
+        rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
+        dropped = torch.rand(batch, 1, generator=generator, device=device) < DROP
+        seen = near.draw(rows, generator)
+
+        def mean(noisy: Tensor, t: Tensor) -> Tensor:
+            return teacher(noisy, t, *teacher.conditions(seen, dropped, generator, rows)).float()
+
+        conditions = model.conditions(seen, dropped, generator, rows)
+        return velocity_loss(forward, latents[rows].float(), conditions, generator, mean if taught else None)
 
     def write(averaged: Denoiser) -> None:
         drawing = pipeline(decoder, packed.movq, embeds.shape[1], **dict(averaged.named_children()), **words).to(device)
         drawing.set_progress_bar_config(disable=True)
+        steps, guidance = (distil.STEPS, 1) if jumps else (STEPS, 3)
         asked = {"seed": 0, "num_inference_steps": steps, "guidance_scale": guidance}
         drawn = drawing(image_embeds=EMBED_NORM * embeds[shown], **asked).images
         pairs = zip(map(Image.fromarray, packed.pictures[shown.cpu()].numpy()), drawn, strict=True)

@@ -181,20 +181,21 @@ def pack(root: Root = ROOT, out: PackFile = ROOT / "pack.safetensors", quality: 
 def train_decoders(
     pack: PackFile = ROOT / "pack.safetensors",
     out: Annotated[Path, typer.Option(help="Where training goes on from and what it writes.")] = ROOT / "decoders",
-    decoder: Annotated[Decoder, typer.Option(help="Others than kandinsky learn from it.")] = Decoder.kandinsky,
+    decoder: Annotated[Decoder, typer.Option(help="Others than kandinsky start from its blocks.")] = Decoder.kandinsky,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     minutes: Minutes = 60,
     batch: Annotated[int | None, typer.Option(help="Pictures a step; 64 on a CPU, 512 on CUDA by default.")] = None,
     width: Annotated[int, typer.Option(help="Channels of the first level: 64 for 10 million parameters, 112 for 30.")] = 64,
+    taught: Annotated[bool, typer.Option(help="Learn from the trained kandinsky decoder, not from pictures.")] = False,
     cool: Cool = False,
     threads: Threads = 0,
 ) -> None:
     """Train a decoder from a pack, anywhere, and go on from where it was; a sheet of drawings every five minutes.
 
-    For others than kandinsky that first draws what they are to learn: 20 minutes on one core.
+    For kandinsky-distilled, kandinsky first draws what it is to learn: 45 minutes on one core.
     """
     use(threads)
-    decoders.train(pack, out, decoder, minutes=minutes, device=device, batch=batch, width=width, cool=cool)
+    decoders.train(pack, out, decoder, minutes=minutes, device=device, batch=batch, width=width, taught=taught, cool=cool)
 
 
 def upscaler(root: Root = ROOT, minutes: Minutes = 30, cool: Cool = False, threads: Threads = 0) -> None:
@@ -292,9 +293,8 @@ def understanding(have: Data, found: dict[str, Head]) -> tuple[EmbeddingPrior, U
 
     A wording that training has lies so near that limits by all captions would refuse one unseen wording in fifteen.
     """
-    rows, embeds = have.some(have.chosen(DECODER_TIERS))
-    made, names = known.prior(rows, embeds)
-    result = Understanding(names, made.points, made.whitening, {}, known.wordings(rows, have.texts))
+    made, names = known.prior(*have.some(have.chosen(DECODER_TIERS)))
+    result = Understanding(names, made.points, made.whitening, {})
     held = [n for n, r in enumerate(have.rows) if r.split == "test" and r.kind == "plain"]
     seen = trained_wordings(have.rows)
     captions = list(dict.fromkeys(c for n in held for c in have.rows[n].captions if c.lower() not in seen))
