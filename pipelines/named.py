@@ -117,11 +117,12 @@ def as_named(
         one = with_text(alone)
         prompt = one if known.names[drawn_as(one, prior)] == known.names[drawn_as(prompt, prior)] else prompt
     thing = drawn_as(prompt, prior)
-    if text != prompt.value or evidence is None:
-        (evidence,) = spoken_for([text], known, aligner)
-    worded = prior.likeliest(prompt.embedding.float(), evidence=evidence)
-    if worded != thing:
-        prompt, thing = moved(thing, worded), worded
+    if known(prompt.embedding[None], "text")[0].understood:  # else it stays what nothing known is like
+        if text != prompt.value or evidence is None:
+            (evidence,) = spoken_for([text], known, aligner)
+        worded = prior.likeliest(prompt.embedding.float(), evidence=evidence)
+        if worded != thing:
+            prompt, thing = moved(thing, worded), worded
     named = meant(text, known, known.nearness(prompt.embedding[None])[0], thing)
     return prompt if named is None else moved(thing, named)
 
@@ -191,8 +192,7 @@ def tell_not_understood(
     said = {id(p): p for row, _, _ in rows for p in row if p.kind != "embeds"}  # each of several once
     for prompt in said.values():
         (found,) = known(prompt.embedding[None], prompt.kind)
-        as_encoded = encoded([prompt.value], aligner)[0] if prompt.kind == "text" else prompt  # it may have been moved since
-        if not known(as_encoded.embedding[None], prompt.kind)[0].understood:
+        if not found.understood:
             tell("not understood", name=repr(prompt.name), guesses=", ".join(found.nearest))
         elif prompt.kind == "text" and prior is not None and prompt.weight > 0:
             thing = known.names[drawn_as(prompt, prior)]

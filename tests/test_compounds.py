@@ -174,7 +174,7 @@ def test_what_was_understood_stays_where_it_is(starter):
         ("a wizard", "mage", "woman mage"),
         ("a forest", "deciduous tree", "palm tree"),
         ("a baby chick", "baby chick", "chicken"),
-        ("happy birthday", "birthday cake", "outbox tray"),
+        ("a birthday party", "birthday cake", "crowd"),
     ],
 )
 def test_what_a_text_is_drawn_as_is_called_most_like_it(starter, text, drawn, encoded):
