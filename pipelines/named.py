@@ -21,8 +21,8 @@ from unialign_gen.request import Prompt
 
 from .beside import WHOLE, Box, Colour
 from .colours import COLOURS, colour_of, own_colours, without_colours
-from .compounds import meant
-from .phrases import are_things, bare, phrases_of, related, without_ground
+from .compounds import meant, name_in
+from .phrases import are_things, bare, is_arranged, phrases_of, related, without_ground
 from .prior import EmbeddingPrior
 from .prompts import encode_prompts
 from .unsaid import unsaid
@@ -44,7 +44,7 @@ def several(
     if prompt.kind != "text" or prompt.weight <= 0:
         return None
     text = prompt.value
-    if re.sub("^(?:an?|the) ", "", bare(text).lower()) in known.called:  # bow and arrow
+    if name_in(text) in known.called:  # bow and arrow
         return None
     phrases = phrases_of(text, known.nouns)
     # one picture of all of it, unless something would be left out
@@ -88,9 +88,9 @@ def as_named(
     """A text as the thing that it names, in the colour that it says of it; anything else as it is.
 
     The colour of what is with or around a thing would be the thing's own: "a black cat with green eyes" is encoded without the
-    green. Of "a cat on a mat", where it is the layout of two things and drawn as one, the cat alone is encoded. A text that is
-    drawn as another thing than its words are nearest to, or than it names, "a car key" as a car, is moved as far from what it
-    means.
+    green. Of "an owl wearing glasses" or "a cat on a mat", which name no several things to draw, nothing stays of the layout of
+    two that they may be encoded as: it would be drawn as scraps of both. A text that is drawn as another thing than its words
+    are nearest to, or than it names, "a car key" as a car, is moved as far as what it means lies from that.
 
     Args:
         evidence: `spoken_for` of this text, where that is at hand.
@@ -112,19 +112,18 @@ def as_named(
         words, name = text.lower().split(), known.names[drawn_as(prompt, prior)]
         if not any(is_called(name, colour) for colour in COLOURS.keys() & set(words[thing_ends(words) :])):  # red hair
             prompt, text = with_text(own), own
-    alone = " ".join(text.split()[: thing_ends(text.lower().split())])
-    if alone != text and on_ground(text)[1] is None and prior.arranged(prompt.embedding):
-        one = with_text(alone)
-        prompt = one if known.names[drawn_as(one, prior)] == known.names[drawn_as(prompt, prior)] else prompt
-    thing = drawn_as(prompt, prior)
+    thing = worded = drawn_as(prompt, prior)
     if known(prompt.embedding[None], "text")[0].understood:  # else it stays what nothing known is like
         if text != prompt.value or evidence is None:
             (evidence,) = spoken_for([text], known, aligner)
         worded = prior.likeliest(prompt.embedding.float(), evidence=evidence)
-        if worded != thing:
-            prompt, thing = moved(thing, worded), worded
-    named = meant(text, known, known.nearness(prompt.embedding[None])[0], thing)
-    return prompt if named is None else moved(thing, named)
+    named = meant(text, known, known.nearness(prompt.embedding[None])[0], worded)
+    target = worded if named is None else named
+    if target != thing:
+        prompt = moved(thing, target)
+    if is_arranged(text) or not prior.arranged(prompt.embedding):
+        return prompt
+    return replace(prompt, embedding=prior.of_one_thing(prompt.embedding))
 
 
 def spoken_for(texts: Sequence[str], known: Understanding, aligner: Aligner) -> Sequence[Tensor | None]:

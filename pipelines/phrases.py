@@ -17,9 +17,10 @@ from .words import ABOVE, AROUND, BELOW, BESIDE, DETERMINERS
 ON = r"(?: isolated)? on ((?:\w+ )?\w+)$"
 BACKGROUND = r"(?:,?(?: isolated)? (?:on|with|against|over|in front of)|,)(?: an?| the)? ((?:[\w-]+ ){1,3}background)$"
 MANY = r"^(?:[5-9]|\d\d+)\b|\b(?:five|six|seven|eight|nine|ten|eleven|twelve)\b"
+NUMBERS = {word: n for n, words in enumerate(("two", "three", "four", "five", "six"), 2) for word in (words, str(n))}
+ARRANGED = rf"{MANY}|(?<!\w)(?:{'|'.join((*NUMBERS, *BESIDE, *ABOVE, *BELOW))})(?!\w)"
 THING = rf"(?:{'|'.join(sorted(DETERMINERS))}) .+"
 WHO = r"(.+?)(?<!\ba)(?<!\ban)(?<!\bthe)(?! during )"  # not an article alone
-NUMBERS = {word: n for n, words in enumerate(("two", "three", "four", "five", "six"), 2) for word in (words, str(n))}
 IRREGULAR = {"men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse", "geese": "goose"}
 SAME = "deer fish sheep scissors glasses sunglasses goggles headphones jeans pants shorts trousers"
 IRREGULAR |= {word: word for word in SAME.split()}
@@ -77,6 +78,15 @@ def phrases_of(text: str, known: Collection[str] = ()) -> Phrases | None:
         ones, counts = tuple(found), (1,) * len(found)
     made = phrases(ones, counts, down, ends)
     return made if sum(counts) > 1 or (counts and made.ground) else None
+
+
+def is_arranged(text: str) -> bool:
+    """Whether a text may say how many there are, what is beside what, or a ground of a colour.
+
+    >>> [is_arranged(text) for text in ("seven cats", "two men riding two horses", "a cat on blue", "a cat on a mat")]
+    [True, True, True, False]
+    """
+    return re.search(ARRANGED, bare(text), re.IGNORECASE) is not None or colour_of(without_ground(text)[1]) is not None
 
 
 def related(text: str, known: Collection[str] = ()) -> Phrases | None:
@@ -166,9 +176,8 @@ def are_things(texts: Sequence[str], understood: Sequence[Understood], by_name: 
     All must be understood. They are things, and not two properties of one ("a black and white cat"), if each begins as a thing
     does, with "a" or "two" say, or has a name of what it is understood as. `by_name`, each must be understood as its noun.
     """
-    if not all(u.understood for u in understood) or any(
-        {*text.lower().split()} <= DETERMINERS | COLOURS.keys() for text in texts
-    ):
+    a_colour = (DETERMINERS | COLOURS.keys()).issuperset  # "a red and a blue car"; one text alone is a thing, "a violet on white"
+    if not all(u.understood for u in understood) or (len(texts) > 1 and any(a_colour(text.lower().split()) for text in texts)):
         return False
     if by_name:
         nouns = [re.split(rf" (?:{'|'.join(AROUND)}) ", text, flags=re.IGNORECASE)[0].split()[-1] for text in texts]

@@ -56,8 +56,9 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     and what the prompt does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. The
     noise is Gaussian or, where the prior keeps `pictures`, how one of those of the likeliest thing differs from it: a point
     where a picture was is drawn better than one where none was. A picture as a prompt has those of all things of the kind.
-    Seeds that follow each other go through all of them, those nearest to the prompt first, before any repeats. A thing that
-    has fewer than four stays at its mean. There is the less
+    Seeds that follow each other go through all of them before any repeats, the likeliest first: a picture k that differs by
+    d_k, and from which what it draws is seen as the thing with a share s_k, by log s_k - |d_k - r W|^2 / (2 near^2). A thing
+    that has fewer than four stays at its mean. There is the less
     noise along the directions of colours the more the prompt says one, and the less at all the more it says a layout. The
     result is brought back to norm 1.
 
@@ -218,17 +219,29 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         known, _ = self._expected(row.float(), picture=False)
         return self._said((row.float() - known) @ self.whitening.to(row.device, torch.float32), "layout") > 0.5
 
+    def of_one_thing(self, row: Tensor) -> Tensor:
+        """An embedding (d,) of a prompt that says no number and no layout, without what it has along the directions of these.
+
+        Its encoder may say one all the same, of words such as "roaring" that it has read beside two things only.
+        """
+        known, _ = self._expected(row.float(), picture=False)
+        return F.normalize(known + self._without("layout", row.float() - known), dim=0).to(row)
+
     def without_colour(self, offset: Tensor) -> Tensor:
         """A difference of embeddings (d,) without what it has along the directions of colours."""
-        if not self.config["colours"]:
+        return self._without("colour", offset.float()).to(offset)
+
+    def _without(self, name: str, offset: Tensor) -> Tensor:
+        """A difference of embeddings (d,) without what is along the directions of colours or of layouts."""
+        if not self.config[f"{name}s"]:
             return offset
         whitening = self.whitening.to(offset.device, torch.float32)
-        white = offset.float() @ whitening
-        return torch.linalg.solve(whitening.T, white - self._coloured(white)).to(offset)
+        white = offset @ whitening
+        return torch.linalg.solve(whitening.T, white - self._along(name, white))
 
-    def _coloured(self, white: Tensor) -> Tensor:
-        """What of a difference (d,) in whitened coordinates is along the directions of colours."""
-        axes = self.colour_axes.to(white)
+    def _along(self, name: str, white: Tensor) -> Tensor:
+        """What of a difference (d,) in whitened coordinates is along the directions of colours or of layouts."""
+        axes = self.get_buffer(f"{name}_axes").to(white)
         return (white @ axes.T) @ axes
 
     def _expected(self, row: Tensor, picture: bool) -> tuple[Tensor, int]:
@@ -247,8 +260,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         noise = self._noise(apart, thing, temperature, draw, picture) if temperature else torch.zeros_like(apart)
         if self.config["colours"]:
             colour = 1.0 if picture else self._said(apart, "colour")
-            said = said + (1 - layout) * colour * self._coloured(apart)
-            noise = noise - colour * self._coloured(noise)
+            said = said + (1 - layout) * colour * self._along("colour", apart)
+            noise = noise - colour * self._along("colour", noise)
         return torch.lerp(e, known, strength) + torch.linalg.solve(whitening.T, strength * said + (1 - layout) * noise)
 
     def _said(self, apart: Tensor, name: str) -> float:

@@ -198,6 +198,8 @@ def test_what_a_plural_is_of(starter, plural, one):
         ("five ducks", 5),
         ("bow and arrow", None),  # the name of one thing
         ("a skull and crossbones", None),
+        ("a heart with an arrow", None),
+        ("a violet on white", 1),  # the flower, though it may be a colour
         ("a bow and a guitar", 2),
         ("a boat under a rainbow", 2),  # understood, by another name
         ("a black and white cat", None),

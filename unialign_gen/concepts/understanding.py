@@ -19,6 +19,7 @@ from ..output import write_tensors
 FILE, WORDINGS = "understanding.json", "understanding.safetensors"
 CONCENTRATION = 50.0  # of texts about what a thing is called: from 20 to 80 much alike
 EIGHT_BITS = 127  # wordings are kept in eight bits
+ARTICLES = ("a", "an", "the")
 FILLERS = {"the", "and", "with", "for", "from"}
 AROUND = ("with", "without", "on", "in", "at", "under", "behind", "from", "for")
 LETTERS = re.compile(r"[^\W\d_]+")
@@ -128,10 +129,11 @@ class Understanding:
 
     @cached_property
     def called(self) -> dict[str, list[int]]:
-        """Places of the things that have a name, and of those that are something by their names."""
+        """Places of the things that have a name, less its articles, and of those that are something by their names."""
         found: dict[str, list[int]] = {}
         for place, name in enumerate(self.names):
-            for said in {" ".join(name.lower().split()), *nouns_of(name)}:
+            words = [word for word in name.lower().split() if word not in ARTICLES]
+            for said in {" ".join(words), *nouns_of(name)}:
                 found.setdefault(said, []).append(place)
         return found
 
