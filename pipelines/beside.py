@@ -97,14 +97,18 @@ class Strips:
 
     def set_in(self, pictures: Tensor) -> Tensor:
         """One picture (3, h, w) out of those of the strips' things (k, 3, h, w) in [0, 1]: each as large as fits, in the middle
-        of its strip, and around it its ground, the median colour of its margin, which what is like it fades into. Grounds that
-        are much alike become one; those of `grounds` take their place, but for what a thing encloses.
+        of its strip, and around it its ground, the median colour of its margin, which what is like it fades into; white where
+        less than half of the margin is like that. Grounds that are much alike become one; those of `grounds` take their place,
+        but for what a thing encloses.
         """
         high, wide = pictures.shape[2:]
         down, across = ((torch.arange(side, device=pictures.device) + 0.5) / side for side in (high, wide))
         inward = torch.minimum(torch.minimum(down, 1 - down)[:, None], torch.minimum(across, 1 - across))
         outer = (1 - inward / MARGIN).clamp(min=0)  # (h, w): 1 at the border, 0 from its margin on
-        grounds = pictures[:, :, outer > 0].median(2).values  # (k, 3)
+        margins = pictures[:, :, outer > 0]  # (k, 3, m)
+        grounds = margins.median(2).values  # (k, 3)
+        plain = ((margins - grounds[:, :, None]).abs().amax(1) < ALIKE).float().mean(1) > 0.5
+        grounds[~plain] = 1.0  # a sunset goes on to its border, and has no ground
         unlike = (pictures - grounds[:, :, None, None]).abs().amax(1, keepdim=True)  # (k, 1, h, w)
         like = (2 - unlike / ALIKE).clamp(0, 1)
         shared, given = grounds.clone(), [n for n, ground in enumerate(self.grounds) if ground is not None]

@@ -19,6 +19,7 @@ Draw = torch.Generator | int | None
 Draws = Draw | Sequence[torch.Generator] | Sequence[int]
 FEWEST = 4  # pictures of a thing that say how pictures of it differ
 SAID = {"colour": 0.5, "layout": 0.001}  # shares of prompts that say one, but for pictures, which all have their colours
+FIDELITY = 250.0  # what a cosine counts beside half a squared distance: two pictures 0.1 apart are 25, as far as things differ
 STEPS = 6  # of the values of neighbours, in a standard deviation
 STREAM = 1 << 62  # so that the prior's numbers and the decoder's first noise, of one seed, have nothing to do with each other
 
@@ -56,9 +57,9 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     and what the prompt does not say is drawn, from how pictures of one thing differ: z = m(e) + temperature * noise W^-1. The
     noise is Gaussian or, where the prior keeps `pictures`, how one of those of the likeliest thing differs from it: a point
     where a picture was is drawn better than one where none was. A picture as a prompt has those of all things of the kind.
-    Seeds that follow each other go through all of them before any repeats, the likeliest first: a picture k that differs by
-    d_k, and from which what it draws is seen as the thing with a share s_k, by log s_k - |d_k - r W|^2 / (2 near^2). A thing
-    that has fewer than four stays at its mean. There is the less
+    Seeds that follow each other go through all of them, those nearest to the prompt first, before any repeats; where a decoder
+    draws some better than others, which the prior may know by their `fidelity`, a text or a sound has these a little earlier. A
+    thing that has fewer than four stays at its mean. There is the less
     noise along the directions of colours the more the prompt says one, and the less at all the more it says a layout. The
     result is brought back to norm 1.
 
@@ -75,6 +76,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         kinds: how many kinds things are of, 0 where each is its own.
         pictures: number of pictures of points whose differences are kept; 0: the noise is Gaussian.
         picture_bandwidth: that of the kernels about neighbours.
+        fidelities: whether it is known how well each of `pictures` is drawn.
 
     Buffers: `points` (count, embed_dim), the known unit vectors; `log_counts` (count), zeros at first; `whitening` W
     (embed_dim, embed_dim), the identity at first; with `kinds` `kind_of` (count), the number of each point's; with `colours`
@@ -82,7 +84,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     same with `layouts`; with `neighbours` (n, k) `neighbour_axes` (k, embed_dim), orthonormal rows too, `neighbour_values`
     (n, k), int8, of sixths of a standard deviation, and `neighbour_shows` (n), the places of their points; and with
     `pictures` `deviations` (pictures, embed_dim), how each differs from its point, in whitened coordinates, and `shows`
-    (pictures), the places of their points.
+    (pictures), the places of their points; with `fidelities` `fidelity` (pictures), the cosine of what a decoder draws of
+    each to that, both as embeddings.
 
     Raises:
         InputError: a bandwidth or a strength outside its range.
@@ -108,6 +111,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
     neighbour_shows: Tensor
     deviations: Tensor
     shows: Tensor
+    fidelity: Tensor
 
     @register_to_config
     def __init__(
@@ -125,6 +129,7 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         kinds: int = 0,
         pictures: int = 0,
         picture_bandwidth: float = 12.0,
+        fidelities: bool = False,
     ):
         super().__init__()
         if not bandwidth > 0:
@@ -147,6 +152,8 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
         if pictures:
             self.register_buffer("deviations", torch.zeros(pictures, embed_dim))
             self.register_buffer("shows", torch.zeros(pictures, dtype=torch.long))
+            if fidelities:
+                self.register_buffer("fidelity", torch.zeros(pictures))
 
     def forward(
         self,
@@ -289,8 +296,10 @@ class EmbeddingPrior(ModelMixin, ConfigMixin):
             return torch.zeros_like(apart)
         between = (self.points[self.shows[known]] - self.points[thing]).to(apart) @ self.whitening.to(apart)
         if isinstance(draw, int):
-            near = (between + own - apart).square().sum(1).argsort(stable=True)
-            chosen = near[draw % len(own)]
+            near = (between + own - apart).square().sum(1) / 2
+            if self.config["fidelities"] and not picture:  # a picture says all of what it shows
+                near = near - FIDELITY * self.fidelity[known].to(near)
+            chosen = near.argsort(stable=True)[draw % len(own)]
         else:
             chosen = torch.randint(len(own), (), generator=draw, device=draw.device if draw else "cpu")
         return between[chosen] + temperature * own[chosen]

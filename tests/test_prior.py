@@ -221,6 +221,27 @@ def test_the_first_seed_draws_the_picture_nearest_to_the_prompt_and_the_next_tho
     assert torch.cdist(drawn[:, :5], expected[:, :5]).argmin(1).tolist() == [0, 1, 2, 3, 4]
 
 
+def test_what_is_drawn_better_comes_earlier_but_for_a_picture(tmp_path):
+    """The picture that would be the last of five is the first where it is drawn far better, and stays where a bit."""
+    known, own, prompt = with_pictures(fidelities=True), [0, 1, 3, 4, 5], F.normalize(torch.ones(6) / torch.arange(1, 7), dim=0)
+
+    def order(picture=False):
+        drawn = known(prompt.expand(5, 6), temperature=0.5, generator=range(5), pictures=[picture] * 5)
+        mean = known(prompt[None], pictures=[picture])[0]
+        expected = F.normalize(mean + 0.5 * known.deviations[own] / known.whitening.diagonal(), dim=1)
+        return torch.cdist(drawn[:, :5], expected[:, :5]).argmin(1).tolist()
+
+    first = order()
+    assert sorted(first) == [0, 1, 2, 3, 4]
+    known.fidelity[own[first[-1]]] = 1e-4
+    assert order() == first
+    known.fidelity[own[first[-1]]] = 1.0
+    assert order() == [first[-1], *first[:-1]]
+    assert order(picture=True) == first
+    known.save_pretrained(tmp_path)
+    assert torch.equal(EmbeddingPrior.from_pretrained(tmp_path).fidelity, known.fidelity)
+
+
 def test_a_picture_is_what_pictures_near_it_are():
     """Faces and figures of a thing lie on both sides of another thing's mean: SciPy's kernel density tells them apart."""
     known = EmbeddingPrior(3, 2, bandwidth=0.5, strength=1.0, neighbours=(30, 2), picture_bandwidth=0.5, likeliest=True)

@@ -153,6 +153,11 @@ def test_the_prior_keeps_of_a_thing_the_pictures_that_are_drawn_as_it(monkeypatc
     assert {0, 2, 4, 6} <= set(kept.tolist())
     assert len(kept) == left
     assert (prior.deviations[prior.shows == 1].argmax(1) - 2).tolist() == [8, 9, 10]
+    asked = F.normalize(prior.points[prior.shows] + prior.deviations, dim=1)
+    lost = torch.tensor([n in (1, 3, 5, 7) for n in (prior.deviations.argmax(1) - 2).tolist()])
+    expected = torch.where(lost, asked @ prior.points[1], 1.0)
+    assert prior.config["fidelities"]
+    torch.testing.assert_close(prior.fidelity, expected)
 
 
 def test_of_pictures_that_differ_alike_from_their_thing_the_prior_keeps_one():

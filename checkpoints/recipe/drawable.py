@@ -26,7 +26,7 @@ ALIKE = 0.7  # cosine of how two pictures differ from their thing, from which on
 @torch.no_grad()
 def keep_drawable(prior: EmbeddingPrior, draw: Callable[[Tensor], list[Image.Image]], see: Callable[..., Tensor]) -> None:
     """Leaves in the prior, of each thing's pictures, the share whose drawings are most surely the thing to the prior itself; of
-    two that are much alike the second goes, where enough are left.
+    two that are much alike the second goes, where enough are left. How near what is drawn lies to what was asked for is kept.
 
     Args:
         draw: a picture for each of some unit embeddings (n, d).
@@ -50,4 +50,5 @@ def keep_drawable(prior: EmbeddingPrior, draw: Callable[[Tensor], list[Image.Ima
         chosen += [n for n in range(len(order)) if n not in chosen][: max(FEWEST - len(chosen), 0)]
         best[order[chosen]] = True
     prior.shows, prior.deviations = shows[best], prior.deviations[best]
-    prior.register_to_config(pictures=len(prior.shows))
+    prior.register_buffer("fidelity", (seen * asked).sum(1)[best])
+    prior.register_to_config(pictures=len(prior.shows), fidelities=True)
