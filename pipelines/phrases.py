@@ -176,7 +176,7 @@ def are_things(texts: Sequence[str], understood: Sequence[Understood], by_name: 
     All must be understood. They are things, and not two properties of one ("a black and white cat"), if each begins as a thing
     does, with "a" or "two" say, or has a name of what it is understood as. `by_name`, each must be understood as its noun.
     """
-    a_colour = (DETERMINERS | COLOURS.keys()).issuperset  # "a red and a blue car"; one text alone is a thing, "a violet on white"
+    a_colour = (DETERMINERS | COLOURS.keys()).issuperset  # "a red and a blue car"; but "a violet on white" is one thing
     if not all(u.understood for u in understood) or (len(texts) > 1 and any(a_colour(text.lower().split()) for text in texts)):
         return False
     if by_name:

@@ -353,7 +353,8 @@ def test_what_a_thing_encloses_is_not_outside():
 
 def test_what_has_no_ground_of_one_colour_stands_on_white():
     """A sky from blue to orange is whole in its strip, and above and below it is white, not the colour of its middle."""
-    sky = torch.stack([torch.linspace(0.1, 1, 64), torch.full((64,), 0.5), torch.linspace(1, 0, 64)])[:, :, None].expand(3, 64, 64)
+    down = torch.linspace(0, 1, 64)
+    sky = torch.stack([0.1 + 0.9 * down, torch.full((64,), 0.5), 1 - down])[:, :, None].expand(3, 64, 64)
     page = Strips(torch.zeros(2, 2), HALVES).set_in(torch.stack([sky, torch.ones(3, 64, 64)]))
     assert torch.allclose(page[:, :14, :30], torch.ones(3, 14, 30), atol=1e-3)
     assert torch.allclose(page[:, 17:47, :30], sky[:, 2:62:2, :30], atol=0.05)
