@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from unialign_gen.concepts.understanding import ARTICLES, Understanding, is_called
+from unialign_gen.concepts.understanding import Understanding, is_called, without_articles
 
 from .colours import COLOURS
 from .phrases import bare, singular
@@ -50,15 +50,6 @@ def compound(text: str, nouns: Collection[str]) -> Compound | None:
     return Compound(found[1], before, noun, found[4])
 
 
-def name_in(text: str) -> str:
-    """A text in lower case without articles, as `Understanding.called` has names.
-
-    >>> name_in("A heart with an arrow.")
-    'heart with arrow'
-    """
-    return " ".join(word for word in bare(text).lower().split() if word not in ARTICLES)
-
-
 def meant(text: str, known: Understanding, near: Tensor, drawn: int) -> int | None:
     """The place of the known thing that a text names, where it is drawn as another; None where nothing known is called so, or
     all that is lies far from the text.
@@ -75,7 +66,7 @@ def meant(text: str, known: Understanding, near: Tensor, drawn: int) -> int | No
     >>> meant("a red car key", known, torch.tensor([0.7, 0.5, 0.2]), drawn=0)
     1
     """
-    whole = name_in(text)
+    whole = without_articles(bare(text))
     if exactly := known.called.get(whole, []) if " " in whole else []:
         return None if drawn in exactly else max(exactly, key=lambda place: float(near[place]))
     found = compound(text, known.nouns)

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from unialign_gen.aligner import Aligner
 from unialign_gen.concepts import Understanding
-from unialign_gen.concepts.understanding import is_called
+from unialign_gen.concepts.understanding import is_called, without_articles
 from unialign_gen.media.text import reworded
 from unialign_gen.notes import muted, tell
 from unialign_gen.request import Prompt
 
 from .beside import WHOLE, Box, Colour
 from .colours import COLOURS, colour_of, own_colours, without_colours
-from .compounds import meant, name_in
+from .compounds import meant
 from .phrases import are_things, bare, is_arranged, phrases_of, related, without_ground
 from .prior import EmbeddingPrior
 from .prompts import encode_prompts
@@ -43,7 +43,7 @@ def several(
     if prompt.kind != "text" or prompt.weight <= 0:
         return None
     text = prompt.value
-    if name_in(text) in known.called:  # bow and arrow
+    if without_articles(bare(text)) in known.called:  # bow and arrow
         return None
     phrases = phrases_of(text, known.nouns)
     # one picture of all of it, unless something would be left out

@@ -63,6 +63,15 @@ def nouns_of(name: str) -> list[str]:
     return [words[-1] for words in parts if words] if all(word.isalpha() for words in parts for word in words) else []
 
 
+def without_articles(name: str) -> str:
+    """A name in lower case without its articles.
+
+    >>> without_articles("A heart with an arrow")
+    'heart with arrow'
+    """
+    return " ".join(word for word in name.lower().split() if word not in ARTICLES)
+
+
 def is_called(name: str, word: str) -> bool:
     """Whether a name has a word: in the same form or another, or as the end of a longer one.
 
@@ -132,8 +141,7 @@ class Understanding:
         """Places of the things that have a name, less its articles, and of those that are something by their names."""
         found: dict[str, list[int]] = {}
         for place, name in enumerate(self.names):
-            words = [word for word in name.lower().split() if word not in ARTICLES]
-            for said in {" ".join(words), *nouns_of(name)}:
+            for said in {without_articles(name), *nouns_of(name)}:
                 found.setdefault(said, []).append(place)
         return found
 
